@@ -1,0 +1,302 @@
+//! The vocabulary of the flow record: each column's name, kind and documentation, and how to read it from a record.
+//!
+//! JSON, CSV, Parquet, the query language, `wiretag fields` and the UI are all made from this table (and the identity
+//! columns that the next stage appends), so that a name cannot be spelt in two ways.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use crate::record::{Dns, FlowRecord, Side, Tunnel};
+
+/// What a column holds; decides its type in Parquet and in queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// True or false.
+    Bool,
+    /// A count or number.
+    Number,
+    /// Bytes; queries accept units (`10KB`, `1MiB`).
+    Size,
+    /// Microseconds; queries accept units (`20ms`, `1s`).
+    Duration,
+    /// Nanoseconds since the epoch, UTC; RFC 3339 in text.
+    Time,
+    /// IP address.
+    Ip,
+    /// Link-layer address, `aa:bb:cc:dd:ee:ff`.
+    Mac,
+    /// Text.
+    Text,
+    /// Text from a small closed set.
+    Word,
+    /// Text to text.
+    Map,
+}
+
+/// A value of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// Not seen.
+    Null,
+    /// [`Kind::Bool`].
+    Bool(bool),
+    /// [`Kind::Number`], [`Kind::Size`], [`Kind::Duration`].
+    Number(u64),
+    /// [`Kind::Time`].
+    Time(i64),
+    /// [`Kind::Ip`].
+    Ip(IpAddr),
+    /// [`Kind::Mac`].
+    Mac([u8; 6]),
+    /// [`Kind::Text`], [`Kind::Word`].
+    Text(Cow<'a, str>),
+    /// [`Kind::Map`], sorted by key.
+    Map(Vec<(&'a str, &'a str)>),
+}
+
+impl Value<'_> {
+    /// A link-layer address as users see it.
+    pub fn mac_text(mac: [u8; 6]) -> String {
+        let [a, b, c, d, e, f] = mac;
+        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+/// One column of the flow record.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Name in every interface.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Definition, unit and source, one sentence.
+    pub doc: &'static str,
+    /// Reads it from a record.
+    pub get: for<'a> fn(&'a FlowRecord) -> Value<'a>,
+}
+
+/// Values that may be absent.
+trait IntoValue<'a> {
+    fn value(self) -> Value<'a>;
+}
+
+impl<'a, T: Into<u64>> IntoValue<'a> for Option<T> {
+    fn value(self) -> Value<'a> {
+        self.map_or(Value::Null, |number| Value::Number(number.into()))
+    }
+}
+
+fn text(value: Option<&str>) -> Value<'_> {
+    value.map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text)))
+}
+
+fn word(value: &'static str) -> Value<'static> {
+    Value::Text(Cow::Borrowed(value))
+}
+
+/// Flags as letters in the order of the header, `CEUAPRSF`.
+fn flag_letters(flags: Option<u8>) -> Value<'static> {
+    let Some(flags) = flags else { return Value::Null };
+    let letters = "CEUAPRSF".chars().enumerate().filter(|(bit, _)| flags & (0x80 >> bit) != 0);
+    Value::Text(letters.map(|(_, letter)| letter).collect::<String>().into())
+}
+
+fn dns(record: &FlowRecord) -> Option<&Dns> {
+    record.dns.as_deref()
+}
+
+fn tunnel(record: &FlowRecord) -> Option<&Tunnel> {
+    record.tunnel.as_ref()
+}
+
+macro_rules! column {
+    ($name:expr, $kind:ident, $doc:expr, |$record:ident| $get:expr) => {
+        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |$record| $get }
+    };
+}
+
+/// A pair of columns, `client_` and `server_`, read from the two sides.
+macro_rules! sides {
+    ($name:literal, $kind:ident, $doc:literal, |$side:ident| $get:expr) => {
+        [
+            column!(concat!("client_", $name), $kind, concat!($doc, " (client)."), |record| {
+                let $side: &Side = &record.client;
+                $get
+            }),
+            column!(concat!("server_", $name), $kind, concat!($doc, " (server)."), |record| {
+                let $side: &Side = &record.server;
+                $get
+            }),
+        ]
+    };
+}
+
+/// A column whose figure is not computed yet: always null.
+macro_rules! unseen {
+    ($name:expr, $kind:ident, $doc:expr) => {
+        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |_| Value::Null }
+    };
+}
+
+const RECORD: &[Column] = &[
+    column!(
+        "flow_id",
+        Text,
+        "Hash of observation point, flow key and start; the same for all slices of a flow.",
+        |r| { Value::Text(r.flow_id_hex().into()) }
+    ),
+    column!("slice", Number, "Number of the slice in its flow, from 0.", |r| Value::Number(r.slice.into())),
+    column!("start", Time, "First packet of the slice.", |r| Value::Time(r.start)),
+    column!("end", Time, "Last packet of the slice.", |r| Value::Time(r.end)),
+    column!("end_reason", Word, "Why the slice ended: fin, rst, idle, active, evicted, end_of_input, shutdown.", |r| {
+        word(r.end_reason.as_str())
+    }),
+    column!("community_id", Text, "Community ID v1, seed 0.", |r| text(r.community_id.as_deref())),
+    column!("node", Text, "Node that captured the packets.", |r| text(Some(&r.node))),
+    column!("interface", Text, "Interface on which the packets were captured.", |r| text(Some(&r.interface))),
+    column!("source", Word, "Kind of packet source: ring, file.", |r| word(r.source.as_str())),
+    column!("observed_at", Word, "client or server: seen on that end's own interface; path: between.", |r| {
+        text(r.observed_at.map(crate::ObservedAt::as_str))
+    }),
+    column!("primary", Bool, "The one observation of these packets that counts in totals.", |r| Value::Bool(r.primary)),
+    column!("oriented_by", Word, "What named the client: syn, synack, port, first_packet.", |r| {
+        word(r.oriented_by.as_str())
+    }),
+    column!("protocol", Word, "tcp, udp, icmp, icmp6, sctp, or the IP protocol number.", |r| {
+        Value::Text(r.protocol.name())
+    }),
+];
+
+const ADDRESSES: &[[Column; 2]] = &[
+    sides!("ip", Ip, "Address in the innermost packet", |s| Value::Ip(s.ip)),
+    sides!("port", Number, "Layer 4 port; for ICMP type and code as Community ID orders them", |s| s.port.value()),
+    sides!("mac", Mac, "Link-layer address on the observed segment", |s| s.mac.map_or(Value::Null, Value::Mac)),
+];
+
+const NETWORK: &[Column] = &[
+    column!("vlan", Number, "Outer VLAN id (802.1Q).", |r| r.vlan.value()),
+    column!("vlan_inner", Number, "Inner VLAN id (802.1ad).", |r| r.vlan_inner.value()),
+    column!("dscp", Number, "DSCP of the client's first packet (RFC 2474).", |r| r.dscp.value()),
+    column!("tunnel", Text, "Tunnels around the flow, outermost first, joined by +.", |r| text(
+        tunnel(r).map(|t| t.kind)
+    )),
+    column!("tunnel_id", Number, "VNI or key of the innermost tunnel.", |r| tunnel(r).and_then(|t| t.id).value()),
+    column!("tunnel_src", Ip, "Outer source address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.src))),
+    column!("tunnel_dst", Ip, "Outer destination address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.dst))),
+];
+
+const VOLUME: &[[Column; 2]] = &[
+    sides!("packets", Number, "Packets sent", |s| Value::Number(s.packets)),
+    sides!("bytes", Size, "IP bytes of the innermost packets sent (IPFIX octetDeltaCount)", |s| Value::Number(s.bytes)),
+    sides!("payload_bytes", Size, "Layer 4 payload sent, TCP without repetitions", |s| Value::Number(s.payload_bytes)),
+    sides!("packets_missed", Number, "Sequence gaps that never arrived at the capture point", |s| {
+        s.packets_missed.value()
+    }),
+];
+
+const TCP: &[Column] = &[
+    column!("tcp_state", Word, "Zeek's conn_state: S0 S1 SF REJ S2 S3 RSTO RSTR RSTOS0 RSTRH SH SHR OTH.", |r| {
+        text(r.tcp_state.map(crate::TcpState::as_str))
+    }),
+    column!("syn_retries", Number, "SYNs after the first with the same sequence number.", |r| r.syn_retries.value()),
+];
+
+const TCP_SIDES: &[[Column; 2]] = &[
+    sides!("tcp_flags", Text, "TCP flags seen, letters in header order CEUAPRSF", |s| flag_letters(s.tcp_flags)),
+    sides!("retransmits", Number, "Segments whose sequence space was seen before in this direction", |s| {
+        s.retransmits.value()
+    }),
+    sides!("retransmit_bytes", Size, "Payload bytes in repeated sequence space", |s| s.retransmit_bytes.value()),
+    sides!("out_of_order", Number, "Segments with new data that arrived late", |s| s.out_of_order.value()),
+    sides!("duplicate_acks", Number, "Duplicate acknowledgements", |s| s.duplicate_acks.value()),
+    sides!("zero_windows", Number, "Segments other than SYN and RST that offer no window", |s| s.zero_windows.value()),
+    sides!("zero_window_us", Duration, "Time with a closed window", |s| s.zero_window_us.value()),
+    sides!("resets", Number, "RST segments sent", |s| s.resets.value()),
+    sides!("mss", Size, "MSS option of the SYN", |s| s.mss.value()),
+    sides!("window_max", Size, "Greatest window offered, scaled", |s| s.window_max.value()),
+];
+
+const PERFORMANCE: &[Column] = &[
+    column!("handshake_rtt_us", Duration, "SYN to the ACK that completes the handshake.", |r| r
+        .handshake_rtt_us
+        .value()),
+    column!("client_rtt_us", Duration, "SYN-ACK to ACK: capture point to client and back.", |r| r
+        .client
+        .rtt_us
+        .value()),
+    column!("server_rtt_us", Duration, "SYN to SYN-ACK: capture point to server and back.", |r| r
+        .server
+        .rtt_us
+        .value()),
+];
+
+const PERFORMANCE_SIDES: &[[Column; 2]] = &[
+    sides!("rtt_avg_us", Duration, "Mean time from data to its acknowledgement (Karn's rule)", |s| s
+        .rtt_avg_us
+        .value()),
+    sides!("rtt_max_us", Duration, "Greatest time from data to its acknowledgement", |s| s.rtt_max_us.value()),
+];
+
+const APPLICATION: &[Column] = &[
+    unseen!("response_time_first_us", Duration, "Last byte of the first request to first byte of its answer."),
+    unseen!("response_time_avg_us", Duration, "Mean response time."),
+    unseen!("response_time_max_us", Duration, "Greatest response time."),
+    unseen!("responses", Number, "Answers that the response times are made from."),
+    column!("app", Word, "Application protocol recognised by content: dns.", |r| text(r.app)),
+    column!("dns_query", Text, "Name in the first question.", |r| text(dns(r).and_then(|d| d.query.as_deref()))),
+    column!("dns_type", Word, "Type in the first question.", |r| text(dns(r).and_then(|d| d.qtype.as_deref()))),
+    column!("dns_rcode", Word, "Response code.", |r| text(dns(r).and_then(|d| d.rcode.as_deref()))),
+    column!("dns_latency_us", Duration, "Last repetition of the query to its response.", |r| {
+        dns(r).and_then(|d| d.latency_us).value()
+    }),
+    column!("dns_answers", Number, "Answer records in the response.", |r| dns(r).and_then(|d| d.answers).value()),
+    unseen!("tls_sni", Text, "Server name of the ClientHello."),
+    unseen!("tls_version", Word, "TLS version agreed on."),
+    unseen!("tls_alpn", Text, "Application protocol agreed on."),
+    unseen!("tls_ja4", Text, "JA4 fingerprint of the ClientHello."),
+    unseen!("http_method", Word, "Method of the first request."),
+    unseen!("http_host", Text, "Host of the first request."),
+    unseen!("http_path", Text, "Target of the first request, as on the wire."),
+    unseen!("http_status", Number, "Status of the first response."),
+    unseen!("http_latency_us", Duration, "Last byte of the request to first byte of the status line."),
+    unseen!("http_requests", Number, "Requests."),
+    unseen!("http_errors", Number, "Responses with status 400 or above."),
+    unseen!("icmp_error", Word, "ICMP error that quoted this flow."),
+    unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow."),
+    column!("packets_stored", Number, "Packets of this slice that the packet log kept.", |r| r.packets_stored.value()),
+    column!("retention", Text, "Retention class of the packets.", |r| text(r.retention.as_deref())),
+];
+
+/// Every column of the flow record, in the order of output.
+pub fn columns() -> impl Iterator<Item = &'static Column> {
+    RECORD
+        .iter()
+        .chain(ADDRESSES.as_flattened())
+        .chain(NETWORK)
+        .chain(VOLUME.as_flattened())
+        .chain(TCP)
+        .chain(TCP_SIDES.as_flattened())
+        .chain(PERFORMANCE)
+        .chain(PERFORMANCE_SIDES.as_flattened())
+        .chain(APPLICATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_documented() {
+        let mut seen = std::collections::HashSet::new();
+        for column in columns() {
+            assert!(seen.insert(column.name), "{} is declared twice", column.name);
+            assert!(column.doc.ends_with('.'), "{} has no sentence", column.name);
+        }
+    }
+
+    #[test]
+    fn flags_are_letters_in_header_order() {
+        assert_eq!(flag_letters(Some(0b0001_1011)), Value::Text("APSF".into()));
+        assert_eq!(flag_letters(None), Value::Null);
+    }
+}

@@ -1,0 +1,24 @@
+//! Bytes to flow records: packet sources, decoding, the flow table, TCP and DNS analysis.
+//!
+//! The path of a packet: a source ([`file`] or [`ring`]) yields [`Packet`] views, [`decode`] turns the bytes into a
+//! [`decode::Decoded`] or a counted [`decode::DecodeError`], [`flow`] tracks it and expires [`FlowRecord`]s.
+//!
+//! Invariants:
+//! * nothing here knows of containers, stores or HTTP;
+//! * decoding and tracking are pure: time is the packet's, bad input is a counted reason, memory is bounded;
+//! * packets received = packets decoded + packets refused by reason ([`CaptureCounters`]).
+
+pub mod columns;
+pub mod decode;
+pub mod file;
+pub mod flow;
+pub mod metrics;
+pub mod packet;
+pub mod pcapng;
+pub mod record;
+pub mod ring;
+
+pub use columns::{Column, Kind, Value};
+pub use metrics::CaptureCounters;
+pub use packet::{LinkType, OwnedPacket, Packet};
+pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};

@@ -1,0 +1,58 @@
+//! Counters of the capture stage: packets received = packets decoded + packets refused, by reason.
+
+use std::collections::BTreeMap;
+
+use crate::decode::DecodeError;
+
+/// Counts of one source, added up by its worker and published once a burst. Plain values: adding two is [`Self::add`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CaptureCounters {
+    /// Packets handed on by the source.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// Packets that the kernel dropped because the ring was full.
+    pub kernel_drops: u64,
+    /// Packets that could not be handed on because a queue was full.
+    pub queue_drops: u64,
+    /// Packets that were counted in a flow.
+    pub decoded: u64,
+    /// Packets that were not, by reason ([`DecodeError::reason`]).
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Flows begun.
+    pub flows_started: u64,
+    /// Slices emitted.
+    pub slices: u64,
+    /// Flows evicted because the table was full.
+    pub flows_evicted: u64,
+    /// Flows in the table now.
+    pub flows_active: u64,
+}
+
+impl CaptureCounters {
+    /// Counts a packet that could not be decoded.
+    pub fn refuse(&mut self, error: DecodeError) {
+        *self.refused.entry(error.reason()).or_default() += 1;
+    }
+
+    /// Adds `other`, counter by counter.
+    pub fn add(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.kernel_drops += other.kernel_drops;
+        self.queue_drops += other.queue_drops;
+        self.decoded += other.decoded;
+        for (reason, count) in &other.refused {
+            *self.refused.entry(reason).or_default() += count;
+        }
+        self.flows_started += other.flows_started;
+        self.slices += other.slices;
+        self.flows_evicted += other.flows_evicted;
+        self.flows_active += other.flows_active;
+    }
+
+    /// Packets received that neither became part of a flow nor were refused: always 0.
+    pub fn unaccounted(&self) -> u64 {
+        self.packets - self.decoded - self.refused.values().sum::<u64>()
+    }
+}

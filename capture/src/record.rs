@@ -1,0 +1,319 @@
+//! The flow record: one connection (or UDP/ICMP exchange) at one observation point during one slice.
+//!
+//! The record is a plain value. Its columns, with names, kinds and documentation, are in [`crate::columns`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use crate::packet::Direction;
+
+/// Declares a closed enum whose variants have one spelling, used in JSON, Parquet and queries alike.
+macro_rules! vocabulary {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The spelling in every interface.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+vocabulary! {
+    /// Why a slice ended.
+    EndReason {
+        /// Both sides closed with FIN, and the linger time passed.
+        Fin = "fin",
+        /// A reset ended the connection.
+        Rst = "rst",
+        /// No packet for the idle timeout.
+        Idle = "idle",
+        /// The active timeout cut a long connection; further slices follow.
+        Active = "active",
+        /// The flow table was full.
+        Evicted = "evicted",
+        /// The capture file ended.
+        EndOfInput = "end_of_input",
+        /// The appliance was stopped.
+        Shutdown = "shutdown",
+    }
+}
+
+vocabulary! {
+    /// What kind of source saw the packets.
+    Source {
+        /// `AF_PACKET` ring.
+        Ring = "ring",
+        /// Capture file.
+        File = "file",
+    }
+}
+
+vocabulary! {
+    /// Where on its way the flow was seen.
+    ObservedAt {
+        /// On the client's own interface.
+        Client = "client",
+        /// On the server's own interface.
+        Server = "server",
+        /// Between the two.
+        Path = "path",
+    }
+}
+
+vocabulary! {
+    /// What decided which side is the client.
+    OrientedBy {
+        /// A SYN: its sender is the client.
+        Syn = "syn",
+        /// A SYN-ACK: its receiver is the client.
+        SynAck = "synack",
+        /// Only one side has a well-known port (below 1024), or the ports differ in kind: the lower one serves.
+        Port = "port",
+        /// The sender of the first packet seen.
+        FirstPacket = "first_packet",
+    }
+}
+
+vocabulary! {
+    /// Connection state at the end of the slice; names and meaning as Zeek's `conn_state`.
+    TcpState {
+        /// SYN without answer.
+        S0 = "S0",
+        /// Established, not closed.
+        S1 = "S1",
+        /// Established and closed by both sides.
+        Sf = "SF",
+        /// Refused: SYN answered by RST.
+        Rej = "REJ",
+        /// Established, client's FIN seen, server's not.
+        S2 = "S2",
+        /// Established, server's FIN seen, client's not.
+        S3 = "S3",
+        /// Established, client reset.
+        Rsto = "RSTO",
+        /// Server reset.
+        Rstr = "RSTR",
+        /// Client sent SYN then RST, no SYN-ACK seen.
+        Rstos0 = "RSTOS0",
+        /// Server sent SYN-ACK then RST, no SYN seen.
+        Rstrh = "RSTRH",
+        /// Client sent SYN then FIN, no SYN-ACK seen.
+        Sh = "SH",
+        /// Server sent SYN-ACK then FIN, no SYN seen.
+        Shr = "SHR",
+        /// No SYN seen.
+        Oth = "OTH",
+    }
+}
+
+/// IP protocol number of the innermost packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP, RFC 792.
+    pub const ICMP: Self = Self(1);
+    /// TCP, RFC 9293.
+    pub const TCP: Self = Self(6);
+    /// UDP, RFC 768.
+    pub const UDP: Self = Self(17);
+    /// ICMPv6, RFC 4443.
+    pub const ICMP6: Self = Self(58);
+    /// SCTP, RFC 9260.
+    pub const SCTP: Self = Self(132);
+
+    /// The name used in every interface; protocols without one are their number.
+    pub fn name(self) -> std::borrow::Cow<'static, str> {
+        match self {
+            Self::ICMP => "icmp".into(),
+            Self::TCP => "tcp".into(),
+            Self::UDP => "udp".into(),
+            Self::ICMP6 => "icmp6".into(),
+            Self::SCTP => "sctp".into(),
+            Self(number) => number.to_string().into(),
+        }
+    }
+}
+
+/// What one side of a flow did during the slice. `None` means not seen, never zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// Address in the innermost packet.
+    pub ip: IpAddr,
+    /// Port; for ICMP the type and code as Community ID defines them; `None` for protocols without ports.
+    pub port: Option<u16>,
+    /// Link-layer source address of this side's packets (else destination of the other side's).
+    pub mac: Option<[u8; 6]>,
+    /// Packets sent.
+    pub packets: u64,
+    /// IP bytes of the innermost packets sent (IPFIX octetDeltaCount).
+    pub bytes: u64,
+    /// Layer 4 payload bytes sent, for TCP without repetitions.
+    pub payload_bytes: u64,
+    /// Sequence gaps that never arrived at the capture point, in segments.
+    pub packets_missed: Option<u64>,
+    /// TCP flags seen, or-ed: bit 0 FIN … bit 7 CWR.
+    pub tcp_flags: Option<u8>,
+    /// Segments whose sequence space was seen before in this direction.
+    pub retransmits: Option<u64>,
+    /// Payload bytes in repeated sequence space.
+    pub retransmit_bytes: Option<u64>,
+    /// Segments with new data that arrived late.
+    pub out_of_order: Option<u64>,
+    /// Duplicate acknowledgements.
+    pub duplicate_acks: Option<u64>,
+    /// Segments other than SYN and RST with a window of zero.
+    pub zero_windows: Option<u64>,
+    /// Time with a closed window, µs.
+    pub zero_window_us: Option<u64>,
+    /// RST segments.
+    pub resets: Option<u64>,
+    /// MSS option of the SYN.
+    pub mss: Option<u64>,
+    /// Greatest window offered, scaled, bytes.
+    pub window_max: Option<u64>,
+    /// This side's half of the handshake: capture point to it and back, µs.
+    pub rtt_us: Option<u64>,
+    /// Mean RTT from data to its acknowledgement, µs.
+    pub rtt_avg_us: Option<u64>,
+    /// Greatest RTT from data to its acknowledgement, µs.
+    pub rtt_max_us: Option<u64>,
+}
+
+impl Side {
+    /// A side that has not sent anything yet.
+    pub fn new(ip: IpAddr, port: Option<u16>) -> Self {
+        Self {
+            ip,
+            port,
+            mac: None,
+            packets: 0,
+            bytes: 0,
+            payload_bytes: 0,
+            packets_missed: None,
+            tcp_flags: None,
+            retransmits: None,
+            retransmit_bytes: None,
+            out_of_order: None,
+            duplicate_acks: None,
+            zero_windows: None,
+            zero_window_us: None,
+            resets: None,
+            mss: None,
+            window_max: None,
+            rtt_us: None,
+            rtt_avg_us: None,
+            rtt_max_us: None,
+        }
+    }
+}
+
+/// Tunnel around the innermost packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Tunnel kinds, outermost first, joined by `+`.
+    pub kind: &'static str,
+    /// VNI or key of the innermost tunnel.
+    pub id: Option<u32>,
+    /// Outer source address of the first packet.
+    pub src: IpAddr,
+    /// Outer destination address of the first packet.
+    pub dst: IpAddr,
+}
+
+/// DNS fields of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dns {
+    /// Name of the first question, lower case as on the wire, without the final dot.
+    pub query: Option<Arc<str>>,
+    /// Type of the first question, IANA mnemonic or `TYPEn`.
+    pub qtype: Option<Arc<str>>,
+    /// Response code, IANA mnemonic or `RCODEn`.
+    pub rcode: Option<Arc<str>>,
+    /// Last repetition of the query to its response, µs.
+    pub latency_us: Option<u64>,
+    /// Number of answer records.
+    pub answers: Option<u64>,
+}
+
+/// One row: see the module documentation and [`crate::columns::COLUMNS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// Hash of observation point, flow key and start; the same in all slices.
+    pub flow_id: u64,
+    /// 0 for the first slice.
+    pub slice: u32,
+    /// First packet of the slice, ns since the epoch.
+    pub start: i64,
+    /// Last packet of the slice, ns since the epoch.
+    pub end: i64,
+    /// Why the slice ended.
+    pub end_reason: EndReason,
+    /// Community ID v1, seed 0.
+    pub community_id: Option<Arc<str>>,
+    /// Node that captured.
+    pub node: Arc<str>,
+    /// Name of the interface.
+    pub interface: Arc<str>,
+    /// Interface number as in [`crate::Packet::interface`].
+    pub interface_index: u32,
+    /// Kind of source.
+    pub source: Source,
+    /// Direction of the client's packets on the interface, where the source knows it.
+    pub client_direction: Option<Direction>,
+    /// Filled by the tagger.
+    pub observed_at: Option<ObservedAt>,
+    /// Counts in totals; the tagger clears it for further observations of the same packets.
+    pub primary: bool,
+    /// What named the client.
+    pub oriented_by: OrientedBy,
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// The side that opened.
+    pub client: Side,
+    /// The other side.
+    pub server: Side,
+    /// Outer VLAN id.
+    pub vlan: Option<u16>,
+    /// Inner VLAN id.
+    pub vlan_inner: Option<u16>,
+    /// DSCP of the client's first packet.
+    pub dscp: Option<u8>,
+    /// Tunnel around the flow.
+    pub tunnel: Option<Tunnel>,
+    /// Connection state (TCP).
+    pub tcp_state: Option<TcpState>,
+    /// SYNs after the first with the same sequence number.
+    pub syn_retries: Option<u64>,
+    /// Whole handshake, µs.
+    pub handshake_rtt_us: Option<u64>,
+    /// Application protocol, if recognised.
+    pub app: Option<&'static str>,
+    /// DNS fields.
+    pub dns: Option<Box<Dns>>,
+    /// Packets of this slice that the packet log kept.
+    pub packets_stored: Option<u64>,
+    /// Retention class of the packets.
+    pub retention: Option<Arc<str>>,
+}
+
+impl FlowRecord {
+    /// The flow id as users see it: 16 hex digits.
+    pub fn flow_id_hex(&self) -> String {
+        format!("{:016x}", self.flow_id)
+    }
+}

@@ -1,0 +1,83 @@
+//! Who an end of a flow is, and the intervals during which a key meant that identity.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The name that stands for "network not known" (capture files, static entries without a network).
+pub const ANY_NETWORK: &str = "";
+
+/// A container, pod, VM or other end, with the attributes of one version.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// The key that never changes: pod UID, container id, `static:NAME`.
+    pub identity: Arc<str>,
+    /// Cluster.
+    pub cluster: Option<Arc<str>>,
+    /// Node that runs it.
+    pub host: Option<Arc<str>>,
+    /// Kubernetes namespace.
+    pub namespace: Option<Arc<str>>,
+    /// Pod name.
+    pub pod: Option<Arc<str>>,
+    /// Container name.
+    pub container: Option<Arc<str>>,
+    /// Owner: deployment, compose `project/service`.
+    pub workload: Option<Arc<str>>,
+    /// Kind of owner.
+    pub workload_kind: Option<Arc<str>>,
+    /// Service.
+    pub service: Option<Arc<str>>,
+    /// Image reference.
+    pub image: Option<Arc<str>>,
+    /// Zone.
+    pub zone: Option<Arc<str>>,
+    /// Labels.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+/// What identifies an end on the wire, strongest first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub enum Key {
+    /// The host's end of a container's veth. `boot` is `/proc/sys/kernel/random/boot_id`; `netns` is the inode of the
+    /// network namespace that holds the interface (0 for wiretag's own).
+    Interface {
+        /// Interface index.
+        index: u32,
+        /// Network namespace.
+        netns: u64,
+        /// Boot id.
+        boot: Arc<str>,
+    },
+    /// Link-layer address within a network.
+    Mac {
+        /// Network (Docker network id), or [`ANY_NETWORK`].
+        network: Arc<str>,
+        /// Address.
+        mac: [u8; 6],
+    },
+    /// IP address within a network.
+    Ip {
+        /// Network (Docker network id), or [`ANY_NETWORK`].
+        network: Arc<str>,
+        /// Address.
+        ip: IpAddr,
+    },
+}
+
+/// `key` meant `identity` during `[valid_from, valid_to)`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Interval {
+    /// Key on the wire.
+    pub key: Key,
+    /// Whom it meant.
+    pub identity: Arc<Identity>,
+    /// First nanosecond (epoch, UTC).
+    pub valid_from: i64,
+    /// First nanosecond after; `None` while it lasts.
+    pub valid_to: Option<i64>,
+    /// When wiretag learned it.
+    pub learned_at: i64,
+    /// Where from: `docker`, `static`.
+    pub source: Arc<str>,
+}

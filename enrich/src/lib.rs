@@ -1,0 +1,15 @@
+//! Flow records to tagged flows: identity sources, the interval timeline, the join.
+//!
+//! Invariants:
+//! * a name is never guessed: two candidates are `ambiguous`, none is `none`;
+//! * the timeline and the tagger are pure (time is an argument, no IO); sources feed them events.
+
+pub mod docker;
+pub mod identity;
+pub mod static_file;
+pub mod tagged;
+pub mod tagger;
+pub mod timeline;
+
+pub use identity::{Identity, Interval, Key};
+pub use tagged::{EndTag, IdentityColumn, TaggedBy, TaggedFlow};

@@ -1,0 +1,191 @@
+//! A flow record with both ends named, and the identity columns that it adds to the vocabulary.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use wiretag_capture::{Column, FlowRecord, Kind, Value};
+
+use crate::identity::Identity;
+
+/// How an end got its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaggedBy {
+    /// Its own interface carried the packets.
+    Interface,
+    /// Its link-layer address.
+    Mac,
+    /// Its IP address in the network.
+    Ip,
+    /// The static file.
+    Static,
+    /// Several identities had the key in the tolerance: no name.
+    Ambiguous,
+    /// Nobody known had it.
+    None,
+}
+
+impl TaggedBy {
+    /// The spelling in every interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Mac => "mac",
+            Self::Ip => "ip",
+            Self::Static => "static",
+            Self::Ambiguous => "ambiguous",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The name of one end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndTag {
+    /// Who it was; `None` for [`TaggedBy::Ambiguous`] and [`TaggedBy::None`].
+    pub identity: Option<Arc<Identity>>,
+    /// How it was found.
+    pub tagged_by: TaggedBy,
+}
+
+impl EndTag {
+    /// Nobody known.
+    pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None };
+}
+
+/// What the tagger hands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedFlow {
+    /// The record, with `observed_at` and `primary` decided.
+    pub record: FlowRecord,
+    /// Client's name.
+    pub client: EndTag,
+    /// Server's name.
+    pub server: EndTag,
+}
+
+/// One identity column, as [`Column`] over the tagged flow.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityColumn {
+    /// Name in every interface.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Definition, one sentence.
+    pub doc: &'static str,
+    /// Reads it.
+    pub get: for<'a> fn(&'a TaggedFlow) -> Value<'a>,
+}
+
+fn text(value: Option<&Arc<str>>) -> Value<'_> {
+    value.map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text)))
+}
+
+fn labels(tag: &EndTag) -> Value<'_> {
+    match tag.identity.as_deref() {
+        Some(identity) if !identity.labels.is_empty() => {
+            Value::Map(identity.labels.iter().map(|(key, value)| (&**key, &**value)).collect())
+        }
+        Some(_) | None => Value::Null,
+    }
+}
+
+macro_rules! ends {
+    ($name:literal, $kind:ident, $doc:literal, |$tag:ident| $get:expr) => {
+        [
+            IdentityColumn {
+                name: concat!("client_", $name),
+                kind: Kind::$kind,
+                doc: concat!($doc, " (client)."),
+                get: |flow| {
+                    let $tag: &EndTag = &flow.client;
+                    $get
+                },
+            },
+            IdentityColumn {
+                name: concat!("server_", $name),
+                kind: Kind::$kind,
+                doc: concat!($doc, " (server)."),
+                get: |flow| {
+                    let $tag: &EndTag = &flow.server;
+                    $get
+                },
+            },
+        ]
+    };
+}
+
+macro_rules! attribute {
+    ($name:literal, $field:ident, $doc:literal) => {
+        ends!($name, Text, $doc, |tag| text(tag.identity.as_deref().and_then(|identity| identity.$field.as_ref())))
+    };
+}
+
+/// Identity columns, in the order of output, after those of the record.
+pub const IDENTITY_COLUMNS: &[[IdentityColumn; 2]] = &[
+    attribute!("cluster", cluster, "Cluster"),
+    attribute!("host", host, "Node that ran it"),
+    attribute!("namespace", namespace, "Kubernetes namespace"),
+    attribute!("pod", pod, "Pod name"),
+    attribute!("container", container, "Container name"),
+    attribute!("workload", workload, "Owner: deployment, compose project/service"),
+    attribute!("workload_kind", workload_kind, "Kind of owner"),
+    attribute!("service", service, "Service"),
+    attribute!("image", image, "Image reference"),
+    attribute!("zone", zone, "Zone"),
+    ends!("labels", Map, "Labels at that time", |tag| labels(tag)),
+    ends!("identity", Text, "Pod UID or container id: the key that never changes", |tag| text(
+        tag.identity.as_deref().map(|identity| &identity.identity)
+    )),
+    ends!("tagged_by", Word, "How the name was found: interface, mac, ip, static, ambiguous, none", |tag| Value::Text(
+        tag.tagged_by.as_str().into()
+    )),
+];
+
+/// A column of the whole vocabulary.
+#[derive(Debug, Clone, Copy)]
+pub enum AnyColumn {
+    /// Of the flow record.
+    Record(&'static Column),
+    /// Of the identities.
+    Identity(&'static IdentityColumn),
+}
+
+impl AnyColumn {
+    /// Name in every interface.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Record(column) => column.name,
+            Self::Identity(column) => column.name,
+        }
+    }
+
+    /// What it holds.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Record(column) => column.kind,
+            Self::Identity(column) => column.kind,
+        }
+    }
+
+    /// Definition.
+    pub const fn doc(self) -> &'static str {
+        match self {
+            Self::Record(column) => column.doc,
+            Self::Identity(column) => column.doc,
+        }
+    }
+
+    /// The value in `flow`.
+    pub fn get(self, flow: &TaggedFlow) -> Value<'_> {
+        match self {
+            Self::Record(column) => (column.get)(&flow.record),
+            Self::Identity(column) => (column.get)(flow),
+        }
+    }
+}
+
+/// Every column of a tagged flow, in the order of output.
+pub fn all_columns() -> impl Iterator<Item = AnyColumn> {
+    let identity = IDENTITY_COLUMNS.as_flattened().iter();
+    wiretag_capture::columns::columns().map(AnyColumn::Record).chain(identity.map(AnyColumn::Identity))
+}
