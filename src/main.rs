@@ -1,1 +1,32 @@
-fn main() {}
+//! The `wiretag` binary: arguments, configuration, and the one function that wires the pipeline ([`pipeline`]).
+
+mod appliance;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod demo;
+mod host;
+mod identities;
+mod metrics;
+mod output;
+mod pipeline;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Exit codes, made here and nowhere else: 0 done, 1 failed, 2 wrong usage (clap exits with 2 by itself).
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    host::start_logging(arguments.verbose);
+    match commands::dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.downcast_ref::<commands::WrongUsage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

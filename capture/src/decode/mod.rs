@@ -1,5 +1,10 @@
 //! Packet bytes to the innermost packet's addresses, ports and transport fields.
 
+mod ip;
+mod link;
+mod transport;
+mod vxlan;
+
 use std::net::IpAddr;
 
 use crate::packet::Packet;
@@ -141,8 +146,28 @@ impl DecodeError {
     }
 }
 
-/// Decodes down to the innermost packet.
+/// Decodes down to the innermost packet: VXLAN is opened up to [`MAX_TUNNELS`] deep; a tunnel whose inside cannot be
+/// decoded is the UDP flow that it is.
 pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
-    let _ = packet;
-    Err(DecodeError::LinkType)
+    let link = link::parse(packet)?;
+    let mut decoded = ip::decode(&link, packet.wire_len)?;
+    for depth in 1..=MAX_TUNNELS {
+        let Some((inner, vni)) = vxlan::inner_frame(&decoded) else { break };
+        let wire_len = vxlan::inner_len(&decoded);
+        let Ok(inner) = link::ethernet(inner, None).and_then(|link| ip::decode(&link, wire_len)) else { break };
+        let (src, dst) = decoded.tunnel.as_ref().map_or((decoded.src, decoded.dst), |outer| (outer.src, outer.dst));
+        decoded = inner;
+        decoded.tunnel = Some(Tunnel { kind: vxlan::kind(depth), id: Some(vni), src, dst });
+    }
+    Ok(decoded)
+}
+
+/// Big-endian 16 bits at `at`.
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// Big-endian 32 bits at `at`.
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes))
 }

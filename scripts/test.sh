@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what the tests need and passes all of them. Root: the tests make network namespaces and start Docker.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup.sh
+need_build_tools
+need_packages docker.io busybox-static iptables tshark tcpdump zstd chromium prometheus python3
+if ! cargo nextest --version >/dev/null 2>&1; then
+  say "installing cargo-nextest"
+  cargo install --locked cargo-nextest >&2
+fi
+say "format and lints"
+cargo fmt --all --check
+cargo clippy --release --locked --workspace --all-targets -- -D warnings
+if command -v npm >/dev/null; then
+  say "the page: types, unit tests, and the committed build is what the sources make"
+  scripts/ui.sh check
+elif [ "${CI:-}" = true ]; then
+  say "error: CI needs npm to check the page"
+  exit 1
+else
+  say "skipped: the page's checks need npm"
+fi
+say "tests"
+cargo nextest run --cargo-profile release --locked --workspace "$@"
+say "examples in the documentation"
+cargo test --release --locked --workspace --doc --quiet
+RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --quiet
+say "all tests passed"

@@ -1,0 +1,178 @@
+//! Command-line arguments, as written; [`crate::config`] checks them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Network performance monitoring for containers.
+#[derive(Debug, Parser)]
+#[command(name = "wiretag", version, about, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// More log lines on stderr (-v info, -vv debug)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The appliance: capture, tag, store, serve
+    Run(RunArguments),
+    /// Capture files into the store, through the same pipeline
+    Import(ImportArguments),
+    /// Search flows
+    Flows(FlowsArguments),
+    /// Packets of matching flows as pcapng, with names
+    Pcap(PcapArguments),
+    /// Capture file to flow records on stdout (JSON lines), nothing stored
+    Replay(ReplayArguments),
+    /// Who had an address, and when
+    Identities(IdentitiesArguments),
+    /// Columns: name, kind, definition
+    Fields(FieldsArguments),
+    /// Check privileges, kernel, disk, clock, Docker, and say what to do
+    Doctor(DoctorArguments),
+    /// Print the OpenAPI document of the HTTP interface
+    Openapi,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataArguments {
+    /// Data directory
+    #[arg(long, value_name = "DIR", default_value = "data", env = "WIRETAG_DATA")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory [default: data]
+    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    /// Address of the HTTP interface [default: 127.0.0.1:8480]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Capture on interfaces with this name or pattern (`*`, `?`), instead of every veth, bridge and tap; repeatable
+    #[arg(long = "interface", short = 'i', value_name = "PATTERN")]
+    pub(crate) interfaces: Vec<String>,
+    /// Static identities (YAML)
+    #[arg(long = "static", value_name = "FILE")]
+    pub(crate) static_file: Option<PathBuf>,
+    /// Docker's address [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
+    pub(crate) docker: Option<String>,
+    /// Make demonstration namespaces whose client, web and DNS server talk to each other
+    #[arg(long)]
+    pub(crate) demo: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Capture files (pcap, pcapng)
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Static identities (YAML)
+    #[arg(long = "static", value_name = "FILE")]
+    pub(crate) static_file: Option<PathBuf>,
+    /// No progress bar
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}
+
+/// What to search in.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SearchArguments {
+    /// Query, for example `container == web and server_port == 80`; empty: everything
+    #[arg(default_value = "")]
+    pub(crate) query: String,
+    /// Begin: RFC 3339, epoch seconds, or relative (`-15m`) [default: everything kept]
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// End, as `--from` [default: now]
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    /// Show every observation of a flow, not only the primary one
+    #[arg(long)]
+    pub(crate) all_observations: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArguments {
+    #[command(flatten)]
+    pub(crate) search: SearchArguments,
+    /// Most rows, newest first
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) limit: u32,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PcapArguments {
+    #[command(flatten)]
+    pub(crate) search: SearchArguments,
+    /// File to write; `-` is stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArguments {
+    /// Capture file (pcap, pcapng); `-` is stdin
+    pub(crate) file: PathBuf,
+    /// Do all the work, print only a summary on stderr
+    #[arg(long)]
+    pub(crate) null: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentitiesArguments {
+    /// At this time: RFC 3339, epoch seconds, or relative (`-15m`)
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) at: Option<String>,
+    /// Only this address
+    #[arg(long)]
+    pub(crate) ip: Option<IpAddr>,
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FieldsArguments {
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// Docker's address [default: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
+    pub(crate) docker: Option<String>,
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}

@@ -1,0 +1,103 @@
+//! Where search commands find the data: a running appliance over HTTP, else the data directory itself.
+//!
+//! A running appliance writes `run.json` (its address) and keeps `token` (mode 0600) in the data directory. It is asked
+//! first, because it also knows what is still in memory; a stale `run.json` is noticed because nobody answers.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::commands::WrongUsage;
+
+/// Contents of `run.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RunFile {
+    /// Base URL of the HTTP interface.
+    pub(crate) url: String,
+    /// Process id.
+    pub(crate) pid: u32,
+}
+
+impl RunFile {
+    /// Where it is in a data directory.
+    pub(crate) fn path(data: &Path) -> std::path::PathBuf {
+        data.join("run.json")
+    }
+}
+
+/// Where the token of a data directory is.
+pub(crate) fn token_path(data: &Path) -> std::path::PathBuf {
+    data.join("token")
+}
+
+/// A running appliance.
+pub(crate) struct Appliance {
+    agent: ureq::Agent,
+    url: String,
+    token: String,
+}
+
+impl Appliance {
+    /// The appliance that runs on `data`, if one answers.
+    pub(crate) fn find(data: &Path) -> anyhow::Result<Option<Self>> {
+        if !data.is_dir() {
+            bail!("there is no data directory `{}`; hint: `wiretag run` or `wiretag import` makes it, `--data` names another", data.display());
+        }
+        let Ok(text) = std::fs::read_to_string(RunFile::path(data)) else { return Ok(None) };
+        let Ok(run) = serde_json::from_str::<RunFile>(&text) else { return Ok(None) };
+        let config = ureq::Agent::config_builder()
+            .timeout_connect(Some(Duration::from_secs(2)))
+            .timeout_global(Some(Duration::from_secs(600)))
+            .http_status_as_error(false)
+            .build();
+        let agent = ureq::Agent::new_with_config(config);
+        if agent.get(format!("{}/api/v1/health", run.url)).call().is_err() {
+            return Ok(None);
+        }
+        let path = token_path(data);
+        let token = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read the token `{}`; hint: run as the user of the appliance", path.display()))?;
+        Ok(Some(Self { agent, url: run.url, token: token.trim().to_owned() }))
+    }
+
+    /// GET that answers JSON.
+    pub(crate) fn json(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Value> {
+        let mut text = String::new();
+        self.get(path, parameters)?.read_to_string(&mut text).context("the appliance stopped answering")?;
+        serde_json::from_str(&text).context("the appliance's answer is not JSON")
+    }
+
+    /// GET that answers bytes.
+    pub(crate) fn get(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
+        let mut request =
+            self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {}", self.token));
+        for (name, value) in parameters {
+            request = request.query(*name, value);
+        }
+        let response = request.call().with_context(|| format!("no answer from `{}`", self.url))?;
+        let status = response.status();
+        let mut body = response.into_body().into_reader();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let mut text = String::new();
+        let _ = body.read_to_string(&mut text);
+        Err(refusal(status.as_u16(), &text))
+    }
+}
+
+/// The appliance's error in its own words.
+fn refusal(status: u16, body: &str) -> anyhow::Error {
+    let error = serde_json::from_str::<Value>(body).unwrap_or_default();
+    let part = |name: &str| error.pointer(&format!("/error/{name}")).and_then(Value::as_str).map(str::to_owned);
+    let message = part("message").unwrap_or_else(|| format!("the appliance answered with status {status}"));
+    let text = match part("hint") {
+        Some(hint) => format!("{message}; hint: {hint}"),
+        None => message,
+    };
+    if status == 400 { WrongUsage(text).into() } else { anyhow!(text) }
+}

@@ -1,0 +1,169 @@
+//! `wiretag doctor`: checks what the appliance needs, and says what to do.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::bail;
+use serde_json::json;
+use wiretag_capture::ring::{Ring, RingConfig, links};
+
+use crate::cli::DoctorArguments;
+
+/// How a check ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// Works, with less.
+    Warning,
+    Failed,
+}
+
+impl Verdict {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+impl Check {
+    fn ok(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, text: text.into() }
+    }
+
+    fn warning(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Warning, text: text.into() }
+    }
+
+    fn failed(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Failed, text: text.into() }
+    }
+}
+
+pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
+    let checks = [
+        capture(),
+        kernel(),
+        interfaces(),
+        namespaces(),
+        data(&arguments.data.data),
+        disk(&arguments.data.data),
+        clock(),
+        docker(arguments.docker.as_deref()),
+    ];
+    let mut out = crate::output::stdout();
+    for Check { name, verdict, text } in &checks {
+        if arguments.json {
+            writeln!(out, "{}", json!({ "check": name, "verdict": verdict.as_str(), "text": text }))?;
+        } else {
+            writeln!(out, "{:<8} {name:<12} {text}", verdict.as_str())?;
+        }
+    }
+    out.flush()?;
+    let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", checks.len());
+    }
+    Ok(())
+}
+
+/// Opens a real ring on no interface.
+fn capture() -> Check {
+    let config = RingConfig { block_count: 2, ..RingConfig::default() };
+    match Ring::open(&config, &[]) {
+        Ok(_) => Check::ok("capture", "a packet ring opens"),
+        Err(error) => Check::failed("capture", error.to_string()),
+    }
+}
+
+fn kernel() -> Check {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let mut numbers = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= (4, 19) => Check::ok("kernel", format!("Linux {release}")),
+        _ => Check::warning("kernel", format!("Linux `{release}`; hint: 4.19 or later is what wiretag is made for")),
+    }
+}
+
+fn interfaces() -> Check {
+    let links = match links::list() {
+        Ok(links) => links,
+        Err(error) => return Check::failed("interfaces", error.to_string()),
+    };
+    let names: Vec<_> = links::select(&links, &[]).iter().map(|link| link.name.clone()).collect();
+    if names.is_empty() {
+        let hint = "hint: start containers, name interfaces with `--interface`, or try `wiretag run --demo`";
+        return Check::warning("interfaces", format!("no veth, bridge or tap is up now; {hint}"));
+    }
+    Check::ok("interfaces", format!("would capture on {}", names.join(", ")))
+}
+
+fn namespaces() -> Check {
+    match wiretag_capture::ring::in_namespace(Path::new("/proc/self/ns/net"), || ()) {
+        Ok(()) => Check::ok("namespaces", "network namespaces can be entered"),
+        Err(error) => Check::warning(
+            "namespaces",
+            format!("{error}; hint: without CAP_SYS_ADMIN containers on macvlan and overlay networks are not captured"),
+        ),
+    }
+}
+
+fn data(path: &Path) -> Check {
+    let probe = if path.exists() { path } else { path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")) };
+    let file = probe.join(format!(".wiretag-doctor-{}", std::process::id()));
+    match std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)) {
+        Ok(()) => Check::ok("data", format!("`{}` is writable", probe.display())),
+        Err(error) => Check::failed("data", format!("`{}` is not writable: {error}; hint: choose another with `--data`", probe.display())),
+    }
+}
+
+/// Room on the file system, through `df`, which every Linux has.
+fn disk(path: &Path) -> Check {
+    let probe = if path.exists() { path } else { Path::new(".") };
+    let output = std::process::Command::new("df").args(["-Pk"]).arg(probe).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let free = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).and_then(|kib| kib.parse::<u64>().ok());
+    match free {
+        Some(kib) if kib < 1 << 20 => Check::warning("disk", format!("{} MiB free; hint: less than 1 GiB fills soon", kib >> 10)),
+        Some(kib) => Check::ok("disk", format!("{} GiB free", kib >> 20)),
+        None => Check::warning("disk", "`df` does not say how much is free"),
+    }
+}
+
+/// Identities are joined by time, so a clock far from the truth matters when files or nodes meet.
+fn clock() -> Check {
+    const YEAR_2024: i64 = 1_704_067_200 * 1_000_000_000;
+    let now = crate::host::now();
+    if now < YEAR_2024 {
+        return Check::failed("clock", format!("it says {}; hint: set the clock", crate::output::time(now)));
+    }
+    let synchronised = Path::new("/run/systemd/timesync/synchronized").exists()
+        || Path::new("/var/lib/chrony/drift").exists()
+        || Path::new("/var/lib/ntpsec/ntp.drift").exists();
+    if synchronised {
+        Check::ok("clock", "synchronised")
+    } else {
+        Check::warning("clock", "no time service found; hint: run chrony or systemd-timesyncd when nodes or files are compared")
+    }
+}
+
+fn docker(address: Option<&str>) -> Check {
+    let address = address.unwrap_or("unix:///var/run/docker.sock");
+    let Some(path) = address.strip_prefix("unix://") else {
+        return Check::warning("docker", format!("`{address}` is not a unix socket; hint: `unix:///…`"));
+    };
+    match UnixStream::connect(path) {
+        Ok(_) => Check::ok("docker", format!("`{path}` answers")),
+        Err(error) => Check::warning("docker", format!("`{path}`: {error}; hint: containers get no names from Docker until it runs")),
+    }
+}

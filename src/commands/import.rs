@@ -1,0 +1,139 @@
+//! `wiretag import`: capture files into the store, through the same pipeline, streaming.
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use wiretag_capture::file::CaptureFile;
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::{EndReason, FlowRecord, Source};
+use wiretag_enrich::static_file;
+use wiretag_enrich::tagger::{Tagger, TaggerConfig};
+use wiretag_enrich::timeline::Timeline;
+use wiretag_store::{PacketLog, Store, StoreConfig};
+
+use crate::cli::ImportArguments;
+use crate::identities::apply_static;
+
+/// Interfaces of files are no interfaces of this host.
+const FILE_NAMESPACE: u64 = u64::MAX;
+/// Records that are tagged and stored at once.
+const BATCH: usize = 8192;
+
+pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
+    for file in &arguments.files {
+        drop(CaptureFile::open(file)?);
+    }
+    let data = &arguments.data.data;
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("cannot make the data directory `{}`; hint: choose another with `--data`", data.display()))?;
+    let (store, recovery) = Store::open(StoreConfig::new(data)).await?;
+    for repair in &recovery.repairs {
+        eprintln!("repaired: {repair}");
+    }
+    let mut timeline = Timeline::new();
+    timeline.load(store.catalog.intervals().await?);
+    let timeline = Arc::new(RwLock::new(timeline));
+    if let Some(path) = &arguments.static_file {
+        let file = static_file::load(path, crate::host::now())?;
+        store.catalog.append_intervals(&apply_static(&timeline, &file)).await?;
+    }
+    let mut import = Import { log: store.packet_log("import")?, store, timeline };
+    let mut damaged = 0;
+    for file in &arguments.files {
+        damaged += usize::from(!import.file(file, arguments.quiet).await?);
+    }
+    import.log.seal()?;
+    import.store.flows.flush().await?;
+    if damaged > 0 {
+        bail!("{damaged} of {} files are damaged; what could be read is stored", arguments.files.len());
+    }
+    Ok(())
+}
+
+struct Import {
+    store: Store,
+    log: PacketLog,
+    timeline: crate::identities::SharedTimeline,
+}
+
+impl Import {
+    /// Imports one file; false if it is damaged.
+    async fn file(&mut self, path: &Path, quiet: bool) -> anyhow::Result<bool> {
+        let mut file = CaptureFile::open(path)?;
+        let progress = progress(path, quiet);
+        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
+        let mut engine = Engine::new(FlowConfig::new(crate::host::node_name(), Source::File));
+        let (mut records, mut rows, mut named) = (Vec::new(), 0, 0);
+        let mut names: Vec<String> = Vec::new();
+        let damage = loop {
+            let packet = match file.next_packet() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            let number = packet.interface as usize;
+            let flow_id = engine.packet(&packet, &mut records);
+            if let Some(interface) = names.get(number) {
+                self.log.append(interface, &packet, flow_id)?;
+            } else {
+                self.log.append(&name, &packet, flow_id)?;
+            }
+            if file.interfaces().len() > named {
+                named = super::replay::name_interfaces(&mut engine, &file, named);
+                names = file.interfaces().iter().map(|own| own.name.clone().unwrap_or_else(|| name.clone())).collect();
+            }
+            progress.set_position(file.position());
+            if records.len() >= BATCH {
+                rows += self.store(&mut records).await?;
+            }
+        };
+        engine.finish(EndReason::EndOfInput, &mut records);
+        rows += self.store(&mut records).await?;
+        progress.finish_and_clear();
+        let counters = engine.counters();
+        eprintln!(
+            "{}: {} packets, {} in flows, {} flows, {rows} rows",
+            path.display(),
+            counters.packets,
+            counters.decoded,
+            counters.flows_started
+        );
+        for (reason, count) in &counters.refused {
+            eprintln!("  not in flows, {reason}: {count}");
+        }
+        if let Some(error) = &damage {
+            eprintln!("warning: {error}");
+        }
+        Ok(damage.is_none())
+    }
+
+    /// Tags and stores a batch. Time is the packets': nothing is waited for.
+    async fn store(&self, records: &mut Vec<FlowRecord>) -> anyhow::Result<usize> {
+        let count = records.len();
+        let mut tagged = Vec::with_capacity(count);
+        {
+            let timeline = self.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut tagger = Tagger::new(TaggerConfig { boot: crate::host::boot_id(), ..TaggerConfig::default() });
+            for record in records.drain(..) {
+                let end = record.end;
+                tagger.push(FILE_NAMESPACE, record, end, &mut tagged);
+            }
+            tagger.flush(&timeline, &mut tagged);
+        }
+        self.store.flows.append(tagged).await?;
+        Ok(count)
+    }
+}
+
+fn progress(path: &Path, quiet: bool) -> ProgressBar {
+    let length = std::fs::metadata(path).map(|data| data.len()).unwrap_or(0);
+    let bar = ProgressBar::new(length);
+    if quiet {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

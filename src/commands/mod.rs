@@ -1,0 +1,48 @@
+//! One module a command; this one chooses.
+
+mod doctor;
+mod fields;
+mod flows;
+mod identities;
+mod import;
+mod pcap;
+mod replay;
+mod run;
+
+use crate::cli::{Arguments, Command};
+
+/// The user asked for something that cannot be: exit code 2.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(pub(crate) String);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+/// Runs the command.
+pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Run(arguments) => runtime()?.block_on(run::run(&arguments)),
+        Command::Import(arguments) => runtime()?.block_on(import::run(&arguments)),
+        Command::Flows(arguments) => runtime()?.block_on(flows::run(&arguments)),
+        Command::Pcap(arguments) => runtime()?.block_on(pcap::run(&arguments)),
+        Command::Replay(arguments) => replay::run(&arguments),
+        Command::Identities(arguments) => runtime()?.block_on(identities::run(&arguments)),
+        Command::Fields(arguments) => fields::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Openapi => {
+            use std::io::Write;
+            let mut out = crate::output::stdout();
+            writeln!(out, "{}", wiretag_web::openapi_json())?;
+            Ok(out.flush()?)
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()
+}

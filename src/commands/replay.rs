@@ -1,0 +1,86 @@
+//! `wiretag replay`: a capture file to flow records, nothing stored.
+//!
+//! Timeouts run on packet time and rows are sorted by `start`, then `flow_id`, then `slice`: the same bytes on every
+//! run. Rows that can still be preceded by others wait: a row leaves when every flow in the table began after it, which
+//! for a file means at its end, so memory grows with the number of rows, not of packets.
+
+use std::io::Write;
+
+use anyhow::Context;
+use wiretag_capture::file::CaptureFile;
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Source};
+use wiretag_store::json;
+
+use crate::cli::ReplayArguments;
+
+pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
+    let mut file = open(&arguments.file)?;
+    let mut engine = Engine::new(FlowConfig::new("file", Source::File));
+    let mut records = Vec::new();
+    let mut slices = 0_u64;
+    let mut named = 0;
+    let damage = loop {
+        match file.next_packet() {
+            Ok(Some(packet)) => {
+                let _ = engine.packet(&packet, &mut records);
+            }
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+        named = name_interfaces(&mut engine, &file, named);
+        if arguments.null {
+            slices += records.len() as u64;
+            records.clear();
+        }
+    };
+    engine.finish(EndReason::EndOfInput, &mut records);
+    slices += records.len() as u64;
+    if arguments.null {
+        summary(engine.counters(), slices);
+    } else {
+        print(records)?;
+    }
+    match damage {
+        Some(error) => Err(error).context("the capture file is damaged; what was read before is complete"),
+        None => Ok(()),
+    }
+}
+
+/// Opens a capture file; `-` is stdin.
+fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
+    if path.as_os_str() == "-" {
+        return Ok(CaptureFile::new(Box::new(std::io::stdin()), "stdin")?);
+    }
+    Ok(CaptureFile::open(path)?)
+}
+
+/// Tells the engine the names of interfaces that the file described since the last call. Classic pcap has no names.
+pub(super) fn name_interfaces(engine: &mut Engine, file: &CaptureFile, from: usize) -> usize {
+    let interfaces = file.interfaces();
+    for (number, interface) in interfaces.iter().enumerate().skip(from) {
+        if let Some(name) = &interface.name {
+            engine.name_interface(u32::try_from(number).unwrap_or(u32::MAX), name);
+        }
+    }
+    interfaces.len()
+}
+
+fn print(mut records: Vec<FlowRecord>) -> anyhow::Result<()> {
+    records.sort_by_key(|record| (record.start, record.flow_id, record.slice));
+    let mut out = crate::output::stdout();
+    for record in &records {
+        serde_json::to_writer(&mut out, &json::record(record))?;
+        out.write_all(b"\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Everything that went in and where it ended.
+fn summary(counters: &CaptureCounters, slices: u64) {
+    eprintln!("packets {}, bytes {}", counters.packets, counters.bytes);
+    eprintln!("in flows {}, flows {}, rows {slices}", counters.decoded, counters.flows_started);
+    for (reason, count) in &counters.refused {
+        eprintln!("not in flows, {reason}: {count}");
+    }
+}

@@ -1,0 +1,47 @@
+//! What only the host knows: clock, node name, boot id, randomness, logging.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the epoch, UTC.
+#[expect(clippy::disallowed_methods, reason = "the one place where the binary reads the wall clock")]
+pub(crate) fn now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Host name, as the kernel says.
+pub(crate) fn node_name() -> String {
+    read_line("/proc/sys/kernel/hostname").unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Boot id: makes interface indexes unique over reboots.
+pub(crate) fn boot_id() -> Arc<str> {
+    read_line("/proc/sys/kernel/random/boot_id").unwrap_or_else(|| "unknown".to_owned()).into()
+}
+
+fn read_line(path: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.trim();
+    (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// A secret of 256 bits, as 64 hex digits.
+pub(crate) fn random_token() -> std::io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Logs to stderr; `WIRETAG_LOG` overrides the level.
+pub(crate) fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WIRETAG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

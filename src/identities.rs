@@ -1,0 +1,143 @@
+//! The tagging stage: one task that owns the tagger, applies what identity sources learn to the timeline, persists it,
+//! and hands tagged flows to the store.
+//!
+//! Identities are persisted before the flows that carry them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use wiretag_enrich::static_file::StaticFile;
+use wiretag_enrich::tagger::Tagger;
+use wiretag_enrich::timeline::Timeline;
+use wiretag_enrich::{Identity, IdentityEvent, Interval, Key, TaggedFlow};
+use wiretag_store::Store;
+
+use crate::metrics::FlowMetrics;
+use crate::worker::RecordBatch;
+
+/// The timeline, shared with whoever answers questions about identities.
+pub(crate) type SharedTimeline = Arc<RwLock<Timeline>>;
+
+/// Whether `interval` answers "who had `ip` at `at`"; absent conditions hold.
+pub(crate) fn matches(interval: &Interval, at: Option<i64>, ip: Option<IpAddr>) -> bool {
+    let has_ip = ip.is_none_or(|ip| matches!(&interval.key, Key::Ip { ip: own, .. } if *own == ip));
+    let lasts = at.is_none_or(|at| interval.valid_from <= at && interval.valid_to.is_none_or(|end| at < end));
+    has_ip && lasts
+}
+
+/// State of the tagging task.
+pub(crate) struct Tagging {
+    pub(crate) store: Arc<Store>,
+    pub(crate) timeline: SharedTimeline,
+    pub(crate) tagger: Tagger,
+    pub(crate) metrics: FlowMetrics,
+    /// Identities by name of their interface in wiretag's own namespace, from the static file.
+    pub(crate) static_interfaces: HashMap<String, Arc<Identity>>,
+    pub(crate) boot: Arc<str>,
+    /// Namespaces to capture in, for `src/pipeline.rs`.
+    pub(crate) namespaces: mpsc::Sender<IdentityEvent>,
+}
+
+impl Tagging {
+    /// Runs until every worker has ended and all flows are stored.
+    pub(crate) async fn run(
+        mut self,
+        mut records: mpsc::Receiver<RecordBatch>,
+        mut events: mpsc::Receiver<IdentityEvent>,
+    ) {
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        let mut learned = Vec::new();
+        let mut tagged = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = events.recv() => self.learn(&event, &mut learned).await,
+                batch = records.recv() => match batch {
+                    Some(batch) => self.take(batch, &mut learned, &mut tagged),
+                    None => break,
+                },
+                _ = tick.tick() => {
+                    self.drain(&mut tagged);
+                    self.persist(&mut learned).await;
+                }
+            }
+            if tagged.len() >= 4096 || (!tagged.is_empty() && learned.is_empty()) {
+                self.store(&mut tagged).await;
+            }
+        }
+        {
+            let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+            self.tagger.flush(&timeline, &mut tagged);
+        }
+        self.persist(&mut learned).await;
+        self.store(&mut tagged).await;
+    }
+
+    async fn learn(&mut self, event: &IdentityEvent, learned: &mut Vec<Interval>) {
+        match event {
+            IdentityEvent::Namespace { .. } | IdentityEvent::NamespaceGone { .. } => {
+                let _ = self.namespaces.send(event.clone()).await;
+            }
+            IdentityEvent::Learned(_)
+            | IdentityEvent::Ended { .. }
+            | IdentityEvent::Network { .. }
+            | IdentityEvent::Reconciled { .. } => {}
+        }
+        learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(event));
+    }
+
+    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut Vec<TaggedFlow>) {
+        let now = crate::host::now();
+        for (index, name, veth) in batch.links {
+            self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
+            let Some(identity) = self.static_interfaces.get(&*name).filter(|_| batch.netns == 0) else { continue };
+            let interval = Interval {
+                key: Key::Interface { index, netns: 0, boot: self.boot.clone() },
+                identity: identity.clone(),
+                valid_from: now,
+                valid_to: None,
+                learned_at: now,
+                source: "static".into(),
+            };
+            let event = IdentityEvent::Learned(interval);
+            learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event));
+        }
+        for record in batch.records {
+            self.tagger.push(batch.netns, record, now, tagged);
+        }
+    }
+
+    fn drain(&mut self, tagged: &mut Vec<TaggedFlow>) {
+        let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+        self.tagger.drain(crate::host::now(), &timeline, tagged);
+    }
+
+    async fn persist(&self, learned: &mut Vec<Interval>) {
+        if learned.is_empty() {
+            return;
+        }
+        match self.store.catalog.append_intervals(learned).await {
+            Ok(()) => learned.clear(),
+            Err(error) => tracing::error!("identities are not stored yet, trying again: {error}"),
+        }
+    }
+
+    async fn store(&self, tagged: &mut Vec<TaggedFlow>) {
+        for flow in tagged.iter() {
+            self.metrics.observe(flow);
+        }
+        if let Err(error) = self.store.flows.append(std::mem::take(tagged)).await {
+            tracing::error!("flows are not stored: {error}");
+        }
+    }
+}
+
+/// Puts the intervals of a static file into the timeline.
+pub(crate) fn apply_static(timeline: &SharedTimeline, file: &StaticFile) -> Vec<Interval> {
+    let mut timeline = timeline.write().unwrap_or_else(PoisonError::into_inner);
+    let events = file.intervals.iter().cloned().map(IdentityEvent::Learned);
+    events.flat_map(|event| timeline.apply(&event)).collect()
+}

@@ -1,0 +1,253 @@
+//! What `/metrics` says: counters of each stage, and figures of primary flows with a budget of series.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
+};
+use wiretag_enrich::{EndTag, TaggedFlow};
+
+use crate::worker::CaptureStatus;
+
+/// Distinct names of flow ends that have series of their own; all further ones are `other`.
+const MOST_NAMES: usize = 200;
+
+/// Figures of primary flows.
+#[derive(Clone)]
+pub(crate) struct FlowMetrics {
+    flows: IntCounterVec,
+    bytes: IntCounterVec,
+    retransmits: IntCounterVec,
+    handshake_rtt: HistogramVec,
+    dns_latency: Histogram,
+    dns_responses: IntCounterVec,
+    connections: IntCounterVec,
+    names: Arc<Mutex<HashSet<Arc<str>>>>,
+}
+
+/// 50 µs to about 6 s.
+fn latency_buckets() -> Vec<f64> {
+    (0..18).map(|power| 50e-6 * f64::from(1 << power)).collect()
+}
+
+impl FlowMetrics {
+    /// Registers all families.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let rtt = HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
+        let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
+        registry.register(Box::new(handshake_rtt.clone()))?;
+        let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
+        let dns_latency = Histogram::with_opts(dns.buckets(latency_buckets()))?;
+        registry.register(Box::new(dns_latency.clone()))?;
+        Ok(Self {
+            flows: counter("wiretag_flows_total", "Primary flow slices.", &["protocol", "client", "server"])?,
+            bytes: counter("wiretag_flow_bytes_total", "IP bytes of primary flows.", &["client", "server", "direction"])?,
+            retransmits: counter("wiretag_flow_retransmits_total", "Retransmitted segments.", &["client", "server"])?,
+            handshake_rtt,
+            dns_latency,
+            dns_responses: counter("wiretag_dns_responses_total", "DNS responses.", &["rcode"])?,
+            connections: counter("wiretag_tcp_connections_total", "TCP connections that ended.", &["server", "state"])?,
+            names: Arc::default(),
+        })
+    }
+
+    /// Adds a flow, if it is a primary one.
+    pub(crate) fn observe(&self, flow: &TaggedFlow) {
+        let record = &flow.record;
+        if !record.primary {
+            return;
+        }
+        let (client, server) = (self.name(&flow.client), self.name(&flow.server));
+        let (client, server) = (&*client, &*server);
+        self.flows.with_label_values(&[&*record.protocol.name(), client, server]).inc();
+        self.bytes.with_label_values(&[client, server, "client_to_server"]).inc_by(record.client.bytes);
+        self.bytes.with_label_values(&[client, server, "server_to_client"]).inc_by(record.server.bytes);
+        let retransmits = record.client.retransmits.unwrap_or(0) + record.server.retransmits.unwrap_or(0);
+        self.retransmits.with_label_values(&[client, server]).inc_by(retransmits);
+        for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
+            if let Some(rtt) = rtt.filter(|_| record.slice == 0) {
+                self.handshake_rtt.with_label_values(&[server, side]).observe(rtt as f64 / 1e6);
+            }
+        }
+        if let Some(dns) = &record.dns {
+            if let Some(latency) = dns.latency_us {
+                self.dns_latency.observe(latency as f64 / 1e6);
+            }
+            if let Some(rcode) = &dns.rcode {
+                self.dns_responses.with_label_values(&[&**rcode]).inc();
+            }
+        }
+        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != wiretag_capture::EndReason::Active) {
+            self.connections.with_label_values(&[server, state.as_str()]).inc();
+        }
+    }
+
+    /// Workload, else container, else pod; `unknown` without a name, `other` beyond the budget.
+    fn name(&self, tag: &EndTag) -> Arc<str> {
+        let Some(identity) = &tag.identity else { return "unknown".into() };
+        let name = identity.workload.as_ref().or(identity.container.as_ref()).or(identity.pod.as_ref());
+        let Some(name) = name else { return "unknown".into() };
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.contains(name) {
+            return name.clone();
+        }
+        if names.len() >= MOST_NAMES {
+            return "other".into();
+        }
+        names.insert(name.clone());
+        name.clone()
+    }
+}
+
+/// A number that a stage keeps: name, help, label names, and whether it only grows.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    counter: bool,
+}
+
+/// One value of a family, with its label values.
+type Sample = (&'static str, Vec<String>, f64);
+
+const FAMILIES: &[Family] = &[
+    counter("wiretag_capture_packets_total", "Packets received.", &["node"]),
+    counter("wiretag_capture_bytes_total", "Bytes on the wire of the packets received.", &["node"]),
+    counter("wiretag_capture_decoded_packets_total", "Packets counted in flows.", &["node"]),
+    counter("wiretag_capture_kernel_drops_total", "Packets the kernel dropped: the ring was full.", &["node"]),
+    counter("wiretag_capture_queue_drops_total", "Packets not kept: the queue to the packet log was full.", &["node"]),
+    counter("wiretag_capture_refused_packets_total", "Packets in no flow, by reason.", &["node", "reason"]),
+    gauge("wiretag_capture_interfaces", "Interfaces captured now.", &["node"]),
+    gauge("wiretag_flow_table_flows", "Flows in the table now.", &["node"]),
+    counter("wiretag_flow_table_evictions_total", "Flows ended because the table was full.", &["node"]),
+    counter("wiretag_flow_slices_total", "Slices that the flow table handed on.", &["node"]),
+    counter("wiretag_flow_slices_lost_total", "Slices lost: the queue to the tagger was full.", &["node"]),
+    counter("wiretag_store_flow_rows_total", "Flow rows stored.", &[]),
+    counter("wiretag_store_dropped_rows_total", "Flow rows lost in the store, by reason.", &["reason"]),
+    gauge("wiretag_store_bytes", "Bytes on disk.", &["kind"]),
+    counter("wiretag_packet_log_packets_total", "Packets kept.", &[]),
+    counter("wiretag_packet_log_dropped_packets_total", "Packets lost in the packet log, by reason.", &["reason"]),
+    gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
+    gauge("wiretag_build_info", "Version of the binary.", &["version"]),
+];
+
+const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
+    Family { name, help, labels, counter: true }
+}
+
+const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
+    Family { name, help, labels, counter: false }
+}
+
+/// Numbers of the later stages, written by their owners.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StageNumbers {
+    pub(crate) rows_stored: u64,
+    pub(crate) rows_dropped: u64,
+    pub(crate) flow_bytes: u64,
+    pub(crate) packet_bytes: u64,
+    pub(crate) packets_kept: u64,
+    pub(crate) packets_dropped: u64,
+    pub(crate) identities: Vec<(String, u64)>,
+}
+
+/// Reads the stages' numbers when Prometheus asks.
+pub(crate) struct StageCollector {
+    pub(crate) node: String,
+    pub(crate) capture: Arc<CaptureStatus>,
+    pub(crate) stages: Arc<Mutex<StageNumbers>>,
+    descriptions: Vec<Desc>,
+}
+
+impl StageCollector {
+    /// A collector to register.
+    pub(crate) fn new(
+        node: String,
+        capture: Arc<CaptureStatus>,
+        stages: Arc<Mutex<StageNumbers>>,
+    ) -> prometheus::Result<Self> {
+        let describe = |family: &Family| {
+            let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new())
+        };
+        let descriptions = FAMILIES.iter().map(describe).collect::<prometheus::Result<_>>()?;
+        Ok(Self { node, capture, stages, descriptions })
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let counters = self.capture.counters();
+        let stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let node = || vec![self.node.clone()];
+        let mut samples: Vec<Sample> = vec![
+            ("wiretag_capture_packets_total", node(), counters.packets as f64),
+            ("wiretag_capture_bytes_total", node(), counters.bytes as f64),
+            ("wiretag_capture_decoded_packets_total", node(), counters.decoded as f64),
+            ("wiretag_capture_kernel_drops_total", node(), counters.kernel_drops as f64),
+            ("wiretag_capture_queue_drops_total", node(), counters.queue_drops as f64),
+            ("wiretag_capture_interfaces", node(), self.capture.interfaces().len() as f64),
+            ("wiretag_flow_table_flows", node(), counters.flows_active as f64),
+            ("wiretag_flow_table_evictions_total", node(), counters.flows_evicted as f64),
+            ("wiretag_flow_slices_total", node(), counters.slices as f64),
+            ("wiretag_flow_slices_lost_total", node(), self.capture.lost_slices() as f64),
+            ("wiretag_store_flow_rows_total", vec![], stages.rows_stored as f64),
+            ("wiretag_store_dropped_rows_total", vec!["full".into()], stages.rows_dropped as f64),
+            ("wiretag_store_bytes", vec!["flows".into()], stages.flow_bytes as f64),
+            ("wiretag_store_bytes", vec!["packets".into()], stages.packet_bytes as f64),
+            ("wiretag_packet_log_packets_total", vec![], stages.packets_kept as f64),
+            ("wiretag_packet_log_dropped_packets_total", vec!["write".into()], stages.packets_dropped as f64),
+            ("wiretag_build_info", vec![env!("CARGO_PKG_VERSION").into()], 1.0),
+        ];
+        for (reason, count) in &counters.refused {
+            let labels = vec![self.node.clone(), (*reason).to_owned()];
+            samples.push(("wiretag_capture_refused_packets_total", labels, *count as f64));
+        }
+        for (source, count) in stages.identities {
+            samples.push(("wiretag_identities", vec![source], count as f64));
+        }
+        samples
+    }
+
+    fn families(&self) -> prometheus::Result<Vec<MetricFamily>> {
+        let samples = self.samples();
+        let mut families = Vec::new();
+        for family in FAMILIES {
+            let own = samples.iter().filter(|(name, ..)| *name == family.name);
+            let options = Opts::new(family.name, family.help);
+            if family.counter {
+                let values = CounterVec::new(options, family.labels)?;
+                own.for_each(|(_, labels, value)| values.with_label_values(&as_str(labels)).inc_by(*value));
+                families.extend(values.collect());
+            } else {
+                let values = GaugeVec::new(options, family.labels)?;
+                own.for_each(|(_, labels, value)| values.with_label_values(&as_str(labels)).set(*value));
+                families.extend(values.collect());
+            }
+        }
+        Ok(families)
+    }
+}
+
+fn as_str(labels: &[String]) -> Vec<&str> {
+    labels.iter().map(String::as_str).collect()
+}
+
+impl Collector for StageCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.families().unwrap_or_else(|error| {
+            tracing::error!("metrics cannot be collected: {error}");
+            Vec::new()
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! The capture worker: one thread a ring. Burst, decode, track, expire, hand on.
+//!
+//! A worker never waits for a later stage: what does not fit into a queue is counted (`queue_drops` for packets of the
+//! packet log, `lost_slices` for flow rows), and the kernel counts what the worker was too slow for.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::mpsc;
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
+use wiretag_capture::ring::{self, Ring, RingConfig};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, OwnedPacket, Packet};
+
+/// Packets on their way to the packet log.
+pub(crate) struct PacketBatch {
+    /// Packet, name of its interface, flow id.
+    pub(crate) packets: Vec<(OwnedPacket, Arc<str>, Option<u64>)>,
+}
+
+/// Flow records on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
+pub(crate) struct RecordBatch {
+    pub(crate) netns: u64,
+    pub(crate) records: Vec<FlowRecord>,
+    /// Interfaces that are new since the last batch: index, name, and whether the link is the host's end of a veth.
+    pub(crate) links: Vec<(u32, Arc<str>, bool)>,
+}
+
+/// What a worker reads and where it hands on to.
+pub(crate) struct WorkerConfig {
+    pub(crate) flow: FlowConfig,
+    pub(crate) ring: RingConfig,
+    pub(crate) scope: Scope,
+    pub(crate) records: mpsc::Sender<RecordBatch>,
+    pub(crate) packets: crossbeam_channel::Sender<PacketBatch>,
+    pub(crate) status: Arc<CaptureStatus>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+/// Which interfaces.
+pub(crate) enum Scope {
+    /// Those of wiretag's own namespace that match the patterns; followed as they come and go.
+    Host {
+        /// Names or patterns; empty: every veth, bridge and tap.
+        patterns: Vec<String>,
+    },
+    /// Given interfaces of another namespace, for as long as it exists.
+    Namespace {
+        path: PathBuf,
+        inode: u64,
+        /// Index and name.
+        interfaces: Vec<(u32, String)>,
+        /// Set when the namespace is gone.
+        gone: Arc<AtomicBool>,
+    },
+}
+
+/// What all workers capture, for metrics, health and completeness.
+#[derive(Default)]
+pub(crate) struct CaptureStatus {
+    sources: Mutex<HashMap<u64, SourceStatus>>,
+    finished: Mutex<CaptureCounters>,
+    lost_slices: AtomicU64,
+}
+
+#[derive(Default, Clone)]
+struct SourceStatus {
+    counters: CaptureCounters,
+    interfaces: Vec<Arc<str>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CaptureStatus {
+    /// Sums over all sources, the ended ones included.
+    pub(crate) fn counters(&self) -> CaptureCounters {
+        let mut sum = locked(&self.finished).clone();
+        for source in locked(&self.sources).values() {
+            sum.add(&source.counters);
+        }
+        sum
+    }
+
+    /// Names of the interfaces that are captured now.
+    pub(crate) fn interfaces(&self) -> Vec<Arc<str>> {
+        let mut names: Vec<_> =
+            locked(&self.sources).values().flat_map(|source| source.interfaces.iter().cloned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Flow rows that found the queue to the tagger full.
+    pub(crate) fn lost_slices(&self) -> u64 {
+        self.lost_slices.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, netns: u64, counters: CaptureCounters, interfaces: &[Arc<str>]) {
+        locked(&self.sources).insert(netns, SourceStatus { counters, interfaces: interfaces.to_vec() });
+    }
+
+    fn end(&self, netns: u64) {
+        if let Some(mut source) = locked(&self.sources).remove(&netns) {
+            source.counters.flows_active = 0;
+            locked(&self.finished).add(&source.counters);
+        }
+    }
+}
+
+/// Starts the thread; the ring is open when this returns.
+pub(crate) fn start(config: WorkerConfig) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let name = match &config.scope {
+        Scope::Host { .. } => "capture".to_owned(),
+        Scope::Namespace { inode, .. } => format!("capture-{inode}"),
+    };
+    let mut worker = Worker::open(config)?;
+    std::thread::Builder::new().name(name).spawn(move || worker.run()).context("cannot start the capture thread")
+}
+
+struct Worker {
+    config: WorkerConfig,
+    ring: Ring,
+    watcher: Option<LinkWatcher>,
+    engine: Engine,
+    names: HashMap<u32, Arc<str>>,
+    selected: Vec<Arc<str>>,
+    netns: u64,
+    records: Vec<FlowRecord>,
+    links: Vec<(u32, Arc<str>, bool)>,
+    queue_drops: u64,
+    kernel_drops: u64,
+}
+
+/// Flow records that wait at most for room in the queue.
+const MOST_WAITING_RECORDS: usize = 65_536;
+/// Bytes of packets handed on at once.
+const BATCH_BYTES: usize = 1 << 20;
+
+impl Worker {
+    fn open(config: WorkerConfig) -> anyhow::Result<Self> {
+        let ring_config = config.ring.clone();
+        let (ring, netns, watcher) = match &config.scope {
+            Scope::Host { .. } => (Ring::open(&ring_config, &[])?, 0, Some(LinkWatcher::open()?)),
+            Scope::Namespace { path, inode, interfaces, .. } => {
+                let indexes: Vec<u32> = interfaces.iter().map(|(index, _)| *index).collect();
+                (ring::in_namespace(path, move || Ring::open(&ring_config, &indexes))??, *inode, None)
+            }
+        };
+        let engine = Engine::new(config.flow.clone());
+        let mut worker = Self {
+            config,
+            ring,
+            watcher,
+            engine,
+            names: HashMap::new(),
+            selected: Vec::new(),
+            netns,
+            records: Vec::new(),
+            links: Vec::new(),
+            queue_drops: 0,
+            kernel_drops: 0,
+        };
+        worker.select()?;
+        worker.publish();
+        Ok(worker)
+    }
+
+    /// Chooses the interfaces anew and names those that are new.
+    fn select(&mut self) -> anyhow::Result<()> {
+        let chosen: Vec<(u32, Arc<str>, bool)> = match &self.config.scope {
+            Scope::Host { patterns } => {
+                let links = links::list()?;
+                let chosen = links::select(&links, patterns);
+                chosen.iter().map(|l| (l.index, l.name.as_str().into(), l.kind == LinkKind::Veth)).collect()
+            }
+            Scope::Namespace { interfaces, inode, .. } => {
+                interfaces.iter().map(|(index, name)| (*index, format!("{name}@{inode}").into(), false)).collect()
+            }
+        };
+        for (index, name, veth) in &chosen {
+            if self.names.get(index) != Some(name) {
+                self.engine.name_interface(*index, name);
+                self.names.insert(*index, name.clone());
+                self.links.push((*index, name.clone(), *veth));
+            }
+        }
+        if self.netns == 0 {
+            let indexes: Vec<u32> = chosen.iter().map(|(index, ..)| *index).collect();
+            self.ring.set_interfaces(&indexes)?;
+        }
+        self.selected = chosen.into_iter().map(|(_, name, _)| name).collect();
+        Ok(())
+    }
+
+    fn run(&mut self) {
+        while !self.stopped() {
+            if let Err(error) = self.burst() {
+                tracing::error!("capture on namespace {} ended: {error:#}", self.netns);
+                break;
+            }
+        }
+        self.engine.finish(EndReason::Shutdown, &mut self.records);
+        self.hand_on_records();
+        self.publish();
+        self.config.status.end(self.netns);
+    }
+
+    fn stopped(&self) -> bool {
+        let gone = match &self.config.scope {
+            Scope::Host { .. } => false,
+            Scope::Namespace { gone, .. } => gone.load(Ordering::Relaxed),
+        };
+        gone || self.config.stop.load(Ordering::Relaxed)
+    }
+
+    /// Burst, decode, track, expire, hand on.
+    fn burst(&mut self) -> anyhow::Result<()> {
+        if let Some(watcher) = &mut self.watcher
+            && watcher.wait(Duration::ZERO)?
+        {
+            self.select()?;
+        }
+        let mut outbox = Outbox { config: &self.config, batch: Vec::new(), bytes: 0, dropped: 0 };
+        let (engine, records, names) = (&mut self.engine, &mut self.records, &self.names);
+        self.ring.poll(Duration::from_millis(100), &mut |packet| {
+            let flow_id = engine.packet(packet, records);
+            if let Some(name) = names.get(&packet.interface) {
+                outbox.push(packet, name, flow_id);
+            }
+        })?;
+        outbox.send();
+        self.queue_drops += outbox.dropped;
+        self.kernel_drops = self.ring.drops()?;
+        self.engine.advance(crate::host::now(), &mut self.records);
+        self.hand_on_records();
+        self.publish();
+        Ok(())
+    }
+
+    /// Hands records on, or keeps a bounded number of them for the next burst.
+    fn hand_on_records(&mut self) {
+        if self.records.is_empty() && self.links.is_empty() {
+            return;
+        }
+        let batch = RecordBatch {
+            netns: self.netns,
+            records: std::mem::take(&mut self.records),
+            links: std::mem::take(&mut self.links),
+        };
+        if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
+            self.config.records.try_send(batch)
+        {
+            self.records = batch.records;
+            self.links = batch.links;
+            if self.records.len() > MOST_WAITING_RECORDS {
+                self.config.status.lost_slices.fetch_add(self.records.len() as u64, Ordering::Relaxed);
+                self.records.clear();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let mut counters = self.engine.counters().clone();
+        counters.kernel_drops = self.kernel_drops;
+        counters.queue_drops = self.queue_drops;
+        self.config.status.publish(self.netns, counters, &self.selected);
+    }
+}
+
+/// Collects the packets of a burst for the packet log.
+struct Outbox<'a> {
+    config: &'a WorkerConfig,
+    batch: Vec<(OwnedPacket, Arc<str>, Option<u64>)>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl Outbox<'_> {
+    fn push(&mut self, packet: &Packet<'_>, name: &Arc<str>, flow_id: Option<u64>) {
+        self.bytes += packet.data.len();
+        let owned = OwnedPacket {
+            time: packet.time,
+            data: packet.data.into(),
+            wire_len: packet.wire_len,
+            link_type: packet.link_type,
+            interface: packet.interface,
+            direction: packet.direction,
+            vlan: packet.vlan,
+        };
+        self.batch.push((owned, name.clone(), flow_id));
+        if self.bytes >= BATCH_BYTES {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = PacketBatch { packets: std::mem::take(&mut self.batch) };
+        self.bytes = 0;
+        if let Err(error) = self.config.packets.try_send(batch) {
+            self.dropped += error.into_inner().packets.len() as u64;
+        }
+    }
+}

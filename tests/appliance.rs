@@ -1,0 +1,214 @@
+//! The appliance on real interfaces: the demonstration's namespaces, a burst on a veth of the test's own, restarts.
+
+mod support;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+
+use support::{Appliance, eventually, flows, has, is_root, run, wiretag_fails, wiretag_ok};
+use wiretag_capture::ring::in_namespace;
+
+/// A veth pair into a namespace of its own, removed when dropped.
+struct Wire {
+    name: String,
+}
+
+impl Wire {
+    fn new(name: &str) -> Self {
+        let wire = Self { name: name.to_owned() };
+        wire.remove();
+        run("ip", &["netns", "add", name]);
+        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
+        run("ip", &["addr", "add", "198.18.90.1/24", "dev", name]);
+        run("ip", &["link", "set", name, "up"]);
+        run("ip", &["-n", name, "addr", "add", "198.18.90.2/24", "dev", "eth0"]);
+        run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+        wire
+    }
+
+    /// Sends `count` datagrams of `size` bytes from inside the namespace to the host's end.
+    fn burst(&self, count: usize, size: usize) {
+        let path = Path::new("/run/netns").join(&self.name);
+        let sent = in_namespace(&path, move || -> std::io::Result<()> {
+            let socket = UdpSocket::bind("198.18.90.2:40000")?;
+            let payload = vec![7; size];
+            for _ in 0..count {
+                socket.send_to(&payload, SocketAddr::from(([198, 18, 90, 1], 9000)))?;
+            }
+            Ok(())
+        });
+        sent.expect("the namespace").expect("sent");
+    }
+
+    fn remove(&self) {
+        for arguments in [["link", "del", &self.name], ["netns", "del", &self.name]] {
+            let _ = std::process::Command::new("ip").args(arguments).output();
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Someone without containers sees named, live flows within seconds; after a restart they are still there.
+#[test]
+fn the_demonstration_shows_named_flows_that_survive_a_restart() {
+    if !is_root() || !has("tshark") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    let web = eventually(20, "a web flow of the demonstration", || {
+        appliance.flows("container == web and server_port == 80 and tcp_state == SF", &[]).into_iter().next()
+    });
+    assert_eq!(web["client_container"], "client");
+    assert_eq!(web["server_container"], "web");
+    assert_eq!(web["observed_at"], "client");
+    assert_eq!(web["primary"], true);
+    assert!(web["client_rtt_us"].is_u64() && web["server_rtt_us"].is_u64(), "{web}");
+    let missing = eventually(20, "a name that does not exist", || {
+        appliance.flows("dns_rcode == NXDOMAIN", &[]).into_iter().next()
+    });
+    assert_eq!(missing["dns_query"], "missing.demo");
+    assert_eq!(missing["server_container"], "dns");
+
+    // The same flow on the server's veth is an observation of its own, and not primary.
+    let query = format!("community_id == \"{}\"", web["community_id"].as_str().expect("an id"));
+    assert_eq!(appliance.flows(&query, &[]).len(), 1);
+    let all = appliance.flows(&query, &["--all-observations"]);
+    assert!(all.len() >= 2, "{all:?}");
+    assert_eq!(all.iter().filter(|flow| flow["primary"] == true).count(), 1);
+
+    let id = web["flow_id"].as_str().expect("an id").to_owned();
+    let before = appliance.flows(&format!("flow_id == {id}"), &[]);
+    appliance.stop();
+    assert_eq!(flows(directory.path(), &format!("flow_id == {id}"), &[]), before);
+    check_pcap(directory.path(), &id);
+
+    let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    assert_eq!(appliance.flows(&format!("flow_id == {id}"), &[]), before);
+    appliance.stop();
+}
+
+/// tshark reads the download: interface names, packet comments with both names, the whole conversation.
+fn check_pcap(data: &Path, flow_id: &str) {
+    let out = data.join("flow.pcapng");
+    let out = out.to_str().expect("a path");
+    wiretag_ok(&["pcap", &format!("flow_id == {flow_id}"), "-o", out, "--data", data.to_str().expect("a path")]);
+    let fields = ["-T", "fields", "-e", "frame.interface_name", "-e", "frame.comment", "-e", "tcp.flags.syn"];
+    let text = run("tshark", &[&["-r", out], &fields[..]].concat());
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() > 6, "{text}");
+    assert!(lines.iter().all(|line| line.starts_with("wtdemo-client\tclient=client server=web")), "{text}");
+    assert_eq!(lines.iter().filter(|line| line.ends_with("\t1") || line.ends_with("True")).count(), 2, "{text}");
+}
+
+/// Packets in = packets accounted for, exactly.
+#[test]
+fn a_burst_is_accounted_for_to_the_last_packet() {
+    if !is_root() {
+        return;
+    }
+    const PACKETS: usize = 20_000;
+    let wire = Wire::new("wtburst");
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--interface", "wtburst"]);
+    wire.burst(PACKETS, 100);
+    let sum = |name: &str| appliance.metric(name, "");
+    eventually(20, "the burst is counted", || {
+        let counted = sum("wiretag_capture_packets_total") + sum("wiretag_capture_kernel_drops_total");
+        (counted >= PACKETS as f64).then_some(())
+    });
+    let received = sum("wiretag_capture_packets_total");
+    let decoded = sum("wiretag_capture_decoded_packets_total");
+    let refused = sum("wiretag_capture_refused_packets_total");
+    assert!((received - decoded - refused).abs() < 0.5, "{received} = {decoded} + {refused}");
+    let drops = sum("wiretag_capture_kernel_drops_total") as u64;
+    let queue_drops = sum("wiretag_capture_queue_drops_total") as u64;
+    let log_drops = sum("wiretag_packet_log_dropped_packets_total") as u64;
+    appliance.stop();
+
+    let found = flows(directory.path(), "server_port == 9000", &["--all-observations"]);
+    let counted: u64 = found.iter().filter_map(|flow| flow["client_packets"].as_u64()).sum();
+    assert_eq!(counted + drops, PACKETS as u64, "in flows + dropped by the kernel = sent");
+    let bytes: u64 = found.iter().filter_map(|flow| flow["client_bytes"].as_u64()).sum();
+    assert_eq!(bytes, counted * 128);
+    let out = directory.path().join("burst.pcapng");
+    let data = directory.path().to_str().expect("a path");
+    wiretag_ok(&["pcap", "server_port == 9000", "-o", out.to_str().expect("a path"), "--data", data]);
+    let replayed = support::rows(&wiretag_ok(&["replay", out.to_str().expect("a path")]));
+    let kept: u64 = replayed.iter().filter_map(|flow| flow["client_packets"].as_u64()).sum();
+    assert_eq!(kept + queue_drops + log_drops, counted, "kept + not kept = counted in flows");
+}
+
+/// kill -9 loses the last seconds at most: what a search has shown after a flush is there after the next start.
+#[test]
+fn a_kill_loses_nothing_that_was_written() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    let seen = eventually(30, "ten flows on disk", || {
+        (appliance.metric("wiretag_store_flow_rows_total", "") >= 10.0).then(|| appliance.flows("", &[]))
+    });
+    let stored = appliance.metric("wiretag_store_flow_rows_total", "") as usize;
+    appliance.kill();
+    let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    let after = appliance.flows("", &["--all-observations", "--limit", "100000"]);
+    assert!(after.len() >= stored, "{} rows after, {stored} were stored", after.len());
+    let ids: std::collections::BTreeSet<_> = after.iter().map(|flow| flow["flow_id"].as_str()).collect();
+    assert!(seen.iter().rev().take(5).all(|flow| ids.contains(&flow["flow_id"].as_str())));
+    appliance.stop();
+    // The killed appliance could not remove its namespaces: a demonstration removes what an earlier one left.
+    Appliance::start(directory.path(), &["--demo"]).stop();
+    assert!(!run("ip", &["netns", "list"]).contains("wtdemo-"));
+}
+
+#[test]
+fn wrong_starts_are_clear_errors() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let (code, error) = wiretag_fails(&["run", "--data", data, "--listen", &address]);
+    assert_eq!(code, 1);
+    assert!(error.contains(&address) && error.contains("hint:"), "{error}");
+
+    let config = directory.path().join("wrong.toml");
+    std::fs::write(&config, "[capture]\ninterface = ['eth0']\n").expect("written");
+    let (_, error) = wiretag_fails(&["run", "--data", data, "--config", config.to_str().expect("a path")]);
+    assert!(error.contains("wrong.toml") && error.contains("`interfaces`"), "{error}");
+
+    let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    let (_, error) = wiretag_fails(&["run", "--data", data, "--listen", "127.0.0.1:0"]);
+    assert!(error.contains("hint:"), "{error}");
+    let (status, _) = appliance.request("/api/v1/flows", None);
+    assert_eq!(status, 401);
+    appliance.stop();
+}
+
+/// Without privileges the error says what is missing.
+#[test]
+fn without_privileges_the_error_says_what_is_missing() {
+    if !is_root() || !has("setpriv") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    run("chmod", &["777", directory.path().to_str().expect("a path")]);
+    let output = std::process::Command::new("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", env!("CARGO_BIN_EXE_wiretag")])
+        .args(["run", "--listen", "127.0.0.1:0", "--data"])
+        .arg(directory.path())
+        .output()
+        .expect("setpriv runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("hint:") && error.to_lowercase().contains("cap_net_raw"), "{error}");
+}

@@ -1,0 +1,163 @@
+//! Wrong input at the command line: a clear message with a hint, the right exit code, never a panic.
+
+mod support;
+
+use std::path::Path;
+use support::{rows, wiretag, wiretag_fails, wiretag_ok};
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// An Ethernet frame with a UDP datagram of `payload` bytes.
+fn udp_frame(payload: usize) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0]);
+    frame.extend(u16::try_from(28 + payload).expect("short").to_be_bytes());
+    frame.extend([0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0x9c, 0x40, 0x1f, 0x90]);
+    frame.extend(u16::try_from(8 + payload).expect("short").to_be_bytes());
+    frame.extend([0, 0]);
+    frame.resize(frame.len() + payload, 7);
+    frame
+}
+
+/// A classic pcap, little endian, microseconds.
+fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+    file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend(65535_u32.to_le_bytes());
+    file.extend(link_type.to_le_bytes());
+    for (number, frame) in (0_u32..).zip(frames) {
+        file.extend((1_700_000_000 + number).to_le_bytes());
+        file.extend(0_u32.to_le_bytes());
+        let length = u32::try_from(frame.len()).expect("short").to_le_bytes();
+        file.extend(length);
+        file.extend(length);
+        file.extend(frame);
+    }
+    file
+}
+
+fn file(directory: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, bytes).expect("written");
+    path.to_str().expect("a path").to_owned()
+}
+
+#[test]
+fn what_is_no_capture_file_is_named_as_such() {
+    let directory = temporary();
+    for (name, bytes) in [("empty.pcap", &b""[..]), ("text.pcap", b"hello, this is not a capture"), ("short.pcap", b"\xd4\xc3")] {
+        let path = file(directory.path(), name, bytes);
+        let (code, error) = wiretag_fails(&["replay", &path]);
+        assert_eq!(code, 1);
+        assert!(error.contains(name) && error.contains("hint:"), "{error}");
+    }
+    let (code, error) = wiretag_fails(&["replay", "/nonexistent/file.pcap"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("/nonexistent/file.pcap"), "{error}");
+}
+
+#[test]
+fn a_truncated_file_gives_what_was_whole_and_fails() {
+    let directory = temporary();
+    let mut bytes = pcap(1, &[udp_frame(10), udp_frame(20)]);
+    bytes.truncate(bytes.len() - 5);
+    let path = file(directory.path(), "cut.pcap", &bytes);
+    let output = wiretag(&["replay", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let flows = rows(&String::from_utf8(output.stdout).expect("text"));
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0]["client_packets"], 1);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("truncated"), "{:?}", output.stderr);
+}
+
+#[test]
+fn packets_that_belong_to_no_flow_are_counted_by_reason() {
+    let directory = temporary();
+    let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 6], &[0; 28]].concat();
+    let path = file(directory.path(), "mixed.pcap", &pcap(1, &[udp_frame(10), arp, Vec::new(), udp_frame(3)]));
+    let output = wiretag(&["replay", "--null", &path]);
+    assert!(output.status.success());
+    let summary = String::from_utf8(output.stderr).expect("text");
+    for line in ["packets 4,", "in flows 2,", "not_ip: 1", "link_cut: 1"] {
+        assert!(summary.contains(line), "no `{line}` in {summary}");
+    }
+    let path = file(directory.path(), "unknown-link.pcap", &pcap(9999, &[udp_frame(10)]));
+    let output = wiretag(&["replay", "--null", &path]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("link_type: 1"), "{output:?}");
+}
+
+#[test]
+fn a_wrong_query_says_where_and_what() {
+    let directory = temporary();
+    let data = directory.path().to_str().expect("a path");
+    let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10)]));
+    wiretag_ok(&["import", "--quiet", &path, "--data", data]);
+    let (code, error) = wiretag_fails(&["flows", "server_prt == 80", "--data", data]);
+    assert_eq!(code, 2);
+    assert!(error.contains("server_port") && error.contains('^'), "{error}");
+    let (code, error) = wiretag_fails(&["flows", "--from", "yesterday-ish", "--data", data]);
+    assert_eq!(code, 2);
+    assert!(error.contains("yesterday-ish"), "{error}");
+    let (code, error) = wiretag_fails(&["flows", "--from", "2026-01-02", "--to", "2026-01-01", "--data", data]);
+    assert_eq!(code, 2);
+    assert!(error.contains("hint:"), "{error}");
+    let (code, _) = wiretag_fails(&["flows", "--no-such-option"]);
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn a_missing_or_unwritable_data_directory_is_a_clear_error() {
+    let (code, error) = wiretag_fails(&["flows", "--data", "/nonexistent/data"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("/nonexistent/data") && error.contains("hint:"), "{error}");
+    let directory = temporary();
+    let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10)]));
+    let not_a_directory = file(directory.path(), "occupied", b"x");
+    let (code, error) = wiretag_fails(&["import", "--quiet", &path, "--data", &not_a_directory]);
+    assert_eq!(code, 1);
+    assert!(error.contains("occupied") && error.contains("hint:"), "{error}");
+}
+
+#[test]
+fn replay_prints_every_column_and_the_same_bytes_each_time() {
+    let directory = temporary();
+    let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10), udp_frame(20), udp_frame(0)]));
+    let first = wiretag_ok(&["replay", &path]);
+    assert_eq!(first, wiretag_ok(&["replay", &path]));
+    let flow = &rows(&first)[0];
+    assert_eq!(flow["client_packets"], 3);
+    assert_eq!(flow["client_bytes"], 3 * 28 + 30);
+    assert_eq!(flow["client_payload_bytes"], 30);
+    let columns = rows(&wiretag_ok(&["fields", "--json"]));
+    let printed = flow.as_object().expect("an object");
+    let record = columns.iter().take(printed.len()).map(|column| column["name"].as_str().expect("name"));
+    assert!(record.eq(printed.keys()), "replay prints the vocabulary in its order");
+    assert!(printed.contains_key("tls_sni") && printed["tls_sni"].is_null());
+}
+
+#[test]
+fn imported_flows_are_found_and_their_packets_come_out() {
+    let directory = temporary();
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a path");
+    let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10), udp_frame(20)]));
+    let identities = b"identities:\n  - name: sensor\n    ips: [10.0.0.1]\n";
+    let identities = file(directory.path(), "static.yaml", identities);
+    wiretag_ok(&["import", "--quiet", &path, "--static", &identities, "--data", data]);
+    let found = support::flows(Path::new(data), "ip in 10.0.0.0/8 and container == sensor", &[]);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0]["client_tagged_by"], "static");
+    assert!(support::flows(Path::new(data), "not container == sensor", &[]).is_empty());
+    let out = directory.path().join("out.pcapng");
+    let out = out.to_str().expect("a path");
+    wiretag_ok(&["pcap", "container == sensor", "-o", out, "--data", data]);
+    let replayed = rows(&wiretag_ok(&["replay", out]));
+    assert_eq!(replayed[0]["client_packets"], 2);
+    let csv = wiretag_ok(&["flows", "--format", "csv", "--data", data]);
+    assert_eq!(csv.lines().count(), 2);
+    let table = wiretag_ok(&["flows", "--data", data]);
+    assert!(table.contains("sensor:40000"), "{table}");
+}

@@ -1,0 +1,49 @@
+//! The page in a real browser: Chromium renders live flows of the demonstration.
+//!
+//! `WIRETAG_SCREENSHOT=docs/screenshot.png cargo nextest run …` also keeps the picture.
+
+mod support;
+
+use std::process::Command;
+
+use support::{Appliance, eventually, has, is_root};
+
+const FLAGS: &[&str] = &[
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1440,900", "--virtual-time-budget=8000",
+];
+
+/// Logs in through the interface that the login form uses, and hands the session to the browser in a page of its own.
+#[test]
+fn the_page_shows_live_flows_in_chromium() {
+    if !is_root() || !has("chromium") {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    eventually(30, "a few flows", || (appliance.flows("", &[]).len() > 12).then_some(()));
+
+    let login = rendered(&appliance, "/");
+    assert!(login.to_lowercase().contains("token"), "the page asks for the token first: {login}");
+
+    let page = rendered(&appliance, &format!("/#token={}", appliance.token));
+    for text in ["client", "web", "SF"] {
+        assert!(page.contains(text), "no `{text}` in the page: {page}");
+    }
+    assert!(!page.contains(&appliance.token), "the token does not stay in the page");
+    appliance.stop();
+}
+
+/// The page's document after its scripts ran.
+fn rendered(appliance: &Appliance, path: &str) -> String {
+    let profile = tempfile::tempdir().expect("a directory");
+    let user = format!("--user-data-dir={}", profile.path().display());
+    let picture = std::env::vars().find(|(name, _)| name == "WIRETAG_SCREENSHOT").map(|(_, path)| path);
+    let url = format!("{}{path}", appliance.url);
+    if let Some(picture) = picture {
+        let picture = format!("--screenshot={picture}");
+        Command::new("chromium").args(FLAGS).args([&user, &picture, &url]).output().expect("chromium runs");
+    }
+    let output = Command::new("chromium").args(FLAGS).args([&user, "--dump-dom", &url]).output().expect("chromium runs");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
