@@ -51,6 +51,6 @@ mod tests {
     fn published_examples() {
         // From the specification's baseline.
         check("66.35.250.204", "128.232.110.120", Protocol::TCP, [80, 34855], "1:LQU9qZlK+B5F3KDmev6m5PMibrg=");
-        check("192.168.1.52", "8.8.8.8", Protocol::UDP, [54585, 53], "1:d/FP5EW3wiY1vCndhwleRRKHowQ=");
+        check("8.8.8.8", "192.168.1.52", Protocol::UDP, [53, 54585], "1:d/FP5EW3wiY1vCndhwleRRKHowQ=");
     }
 }

@@ -36,7 +36,7 @@ fn slices_of_a_long_connection_add_up() {
 #[test]
 fn quiet_flows_end_by_their_kind() {
     let mut story = Story::new();
-    story.handshake(0);
+    story.handshake(-13 * MS);
     story.udp(0, Client, (40000, 9999), b"x");
     let other = decoded(Client, None, Protocol(47), Transport::Other { payload_len: 80 });
     story.packet(0, &other, Client);

@@ -142,7 +142,7 @@ fn states_are_zeeks() {
     check_state(TcpState::Sh, &[syn, client_fin.clone()]);
     check_state(TcpState::Rstrh, &[syn_ack.clone(), server_rst]);
     check_state(TcpState::Shr, &[syn_ack, server_fin.clone()]);
-    check_state(TcpState::Oth, &[ack.clone()]);
+    check_state(TcpState::Oth, std::slice::from_ref(&ack));
     check_state(TcpState::Sf, &[ack, client_fin, server_fin]);
 }
 
