@@ -1,82 +1,226 @@
 //! The flow table: packets to flow records.
+//!
+//! A flow is one connection or exchange at one observation point: interface, address pair, port pair, protocol, VLANs and
+//! tunnel. Both directions are one flow. Long flows are cut into slices with one `flow_id`, whose counters add up.
+//!
+//! Invariants:
+//! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
+//! * every packet is counted in exactly one slice or refused with a reason;
+//! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
+//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues ([`queue`]).
+//!
+//! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
+//! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
+mod community_id;
+mod config;
+mod dns;
+mod handshake;
+mod key;
+mod orient;
+mod queue;
+mod sequence;
+mod slice;
+mod table;
+mod tcp;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use config::FlowConfig;
+
+use self::config::CLOSED_LINGER;
+use self::key::{End, Key};
+use self::slice::Flow;
+use self::table::{Due, Table};
+use crate::decode::{Decoded, Transport, decode};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
-use crate::record::{EndReason, FlowRecord, Source};
-
-/// Limits and timeouts of a flow table; times in nanoseconds of packet time.
-#[derive(Debug, Clone)]
-pub struct FlowConfig {
-    /// Name of this node, written into each record.
-    pub node: Arc<str>,
-    /// Kind of source, written into each record.
-    pub source: Source,
-    /// Most flows in the table; the least recently active are evicted and counted.
-    pub max_flows: usize,
-    /// Longest slice.
-    pub active_timeout: i64,
-    /// Idle TCP flows.
-    pub tcp_idle_timeout: i64,
-    /// Idle UDP flows.
-    pub udp_idle_timeout: i64,
-    /// Everything else.
-    pub other_idle_timeout: i64,
-}
-
-impl FlowConfig {
-    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others.
-    pub fn new(node: impl Into<Arc<str>>, source: Source) -> Self {
-        const SECOND: i64 = 1_000_000_000;
-        Self {
-            node: node.into(),
-            source,
-            max_flows: 1_000_000,
-            active_timeout: 60 * SECOND,
-            tcp_idle_timeout: 300 * SECOND,
-            udp_idle_timeout: 30 * SECOND,
-            other_idle_timeout: 10 * SECOND,
-        }
-    }
-}
+use crate::record::{EndReason, FlowRecord};
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
     config: FlowConfig,
     counters: CaptureCounters,
+    interfaces: HashMap<u32, Arc<str>>,
+    table: Table,
+    clock: i64,
 }
 
 impl Engine {
     /// An empty table.
     pub fn new(config: FlowConfig) -> Self {
-        Self { config, counters: CaptureCounters::default() }
+        let table = Table::new(&config);
+        Self { config, counters: CaptureCounters::default(), interfaces: HashMap::new(), table, clock: i64::MIN }
     }
 
     /// Names an interface; flows on an interface without a name carry `if<number>`.
     pub fn name_interface(&mut self, interface: u32, name: &str) {
-        let _ = (interface, name, &self.config);
+        self.interfaces.insert(interface, name.into());
     }
 
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
     /// id, or `None` if the packet belongs to no flow (the reason is counted).
     pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
-        let _ = (packet, out);
-        None
+        match decode(packet) {
+            Ok(decoded) => self.track(&decoded, packet, out),
+            Err(error) => {
+                self.counters.packets += 1;
+                self.counters.bytes += u64::from(packet.wire_len);
+                self.counters.refuse(error);
+                self.advance(packet.time, out);
+                None
+            }
+        }
+    }
+
+    /// Tracks one packet that is decoded already; otherwise as [`Self::packet`].
+    pub fn track(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
+        self.counters.packets += 1;
+        self.counters.bytes += u64::from(packet.wire_len);
+        self.counters.decoded += 1;
+        self.advance(packet.time, out);
+        let (key, end) = Key::new(decoded, packet.interface);
+        let hash = self.table.hash(&key);
+        let mut again = 0;
+        let mut found = self.table.find(hash, &key);
+        if let Some(slot) = found
+            && let Transport::Tcp(segment) = &decoded.transport
+            && let Some(flow) = self.table.get_mut(slot)
+            && flow.is_reopened_by(end, segment)
+        {
+            again = if flow.began == packet.time { flow.again + 1 } else { 0 };
+            let reason = flow.closed().unwrap_or(EndReason::Idle);
+            self.end_flow(slot, reason, out);
+            found = None;
+        }
+        let slot = match found {
+            Some(slot) => {
+                self.cut_overdue(slot, out);
+                slot
+            }
+            None => self.begin_flow(key, hash, end, (decoded, packet, again), out),
+        };
+        let clock = self.clock;
+        let flow = self.table.get_mut(slot)?;
+        let begins = flow.is_empty();
+        flow.count(end, decoded, packet);
+        let (flow_id, class) = (flow.id, flow.class());
+        self.table.touch(slot, class, clock);
+        if begins {
+            self.table.begin_slice(slot, clock);
+        }
+        Some(flow_id)
     }
 
     /// Expires flows as of `now`; called between bursts so that quiet links expire too.
+    #[inline]
     pub fn advance(&mut self, now: i64, out: &mut Vec<FlowRecord>) {
-        let _ = (now, out);
+        self.clock = self.clock.max(now);
+        if let Some(due) = self.table.due(self.clock) {
+            self.expire(due, out);
+        }
     }
 
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
-        let _ = (reason, out);
+        let from = out.len();
+        for slot in self.table.slots() {
+            let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
+            self.end_flow(slot, closed.unwrap_or(reason), out);
+        }
+        sort(out, from);
+        self.clock = i64::MIN;
     }
 
     /// Counters so far; `flows_active` is now's.
     pub fn counters(&self) -> &CaptureCounters {
         &self.counters
+    }
+
+    /// Deadlines in the order in which they fall, so that a late call gives the same records as many early ones.
+    fn expire(&mut self, first: Due, out: &mut Vec<FlowRecord>) {
+        let from = out.len();
+        let mut due = Some(first);
+        while let Some(current) = due {
+            match current {
+                Due::Idle(slot) => {
+                    let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
+                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
+                }
+                Due::Active(slot) => {
+                    self.table.end_slice(slot);
+                    // A closed connection ends in a moment, with the reason why.
+                    if self.table.get_mut(slot).is_some_and(|flow| flow.closed().is_none()) {
+                        self.cut(slot, out);
+                    }
+                }
+            }
+            due = self.table.due(self.clock);
+        }
+        sort(out, from);
+    }
+
+    /// Cuts a slice that outlived its timer because its connection was closed and yet goes on.
+    fn cut_overdue(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
+        let limit = self.config.active_timeout.saturating_add(CLOSED_LINGER);
+        let clock = self.clock;
+        if let Some(flow) = self.table.get_mut(slot)
+            && clock.saturating_sub(flow.start()) >= limit
+            && !flow.is_empty()
+            && self.table.slice_began(slot).is_none()
+        {
+            self.cut(slot, out);
+        }
+    }
+
+    fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
+        if let Some(flow) = self.table.get_mut(slot) {
+            out.push(flow.record(EndReason::Active, &self.config.node, self.config.source));
+            flow.next_slice();
+            self.counters.slices += 1;
+        }
+    }
+
+    fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
+        if let Some(mut flow) = self.table.remove(slot)
+            && !flow.is_empty()
+        {
+            out.push(flow.record(reason, &self.config.node, self.config.source));
+            self.counters.slices += 1;
+        }
+        self.counters.flows_active = self.table.len() as u64;
+    }
+
+    fn begin_flow(
+        &mut self,
+        key: Key,
+        hash: u64,
+        end: End,
+        (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u32),
+        out: &mut Vec<FlowRecord>,
+    ) -> u32 {
+        if self.table.len() >= self.config.max_flows.max(1)
+            && let Some(quiet) = self.table.least_recent()
+        {
+            self.end_flow(quiet, EndReason::Evicted, out);
+            self.counters.flows_evicted += 1;
+        }
+        let number = packet.interface;
+        let name = self.interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone();
+        let mut flow = Flow::new(key, end, decoded, packet.time, name.clone());
+        flow.again = again;
+        flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
+        let slot = self.table.insert(hash, flow);
+        self.counters.flows_started += 1;
+        self.counters.flows_active = self.table.len() as u64;
+        slot
+    }
+}
+
+/// Records that one call appended, in an order that says nothing of the table's.
+fn sort(out: &mut [FlowRecord], from: usize) {
+    if let Some(appended) = out.get_mut(from..) {
+        appended.sort_by_key(|record| (record.start, record.flow_id, record.slice));
     }
 }

@@ -1,0 +1,56 @@
+//! Community ID v1 (github.com/corelight/community-id-spec): one id for a flow in every tool.
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use crate::record::Protocol;
+
+/// Whether a message of this ICMP type has no counterpart in the specification's table, so that its flow has one
+/// direction only.
+pub(super) const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
+    match protocol {
+        Protocol::ICMP => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
+        Protocol::ICMP6 => !matches!(kind, 128..=131 | 133..=136 | 139 | 140 | 144 | 145),
+        Protocol(_) => false,
+    }
+}
+
+/// The id of ends that are in the specification's order already: lower address, then lower port, first; as sent for
+/// one-way ICMP.
+pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16; 2]>) -> String {
+    let mut hash = Sha1::new();
+    hash.update(0_u16.to_be_bytes());
+    for address in addresses {
+        match address {
+            IpAddr::V4(ip) => hash.update(ip.octets()),
+            IpAddr::V6(ip) => hash.update(ip.octets()),
+        }
+    }
+    hash.update([protocol.0, 0]);
+    for port in ports.into_iter().flatten() {
+        hash.update(port.to_be_bytes());
+    }
+    let mut text = String::with_capacity(30);
+    text.push_str("1:");
+    STANDARD.encode_string(hash.finalize(), &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(a: &str, b: &str, protocol: Protocol, ports: [u16; 2], expected: &str) {
+        assert_eq!(of([a.parse().unwrap(), b.parse().unwrap()], protocol, Some(ports)), expected);
+    }
+
+    #[test]
+    fn published_examples() {
+        // From the specification's baseline.
+        check("66.35.250.204", "128.232.110.120", Protocol::TCP, [80, 34855], "1:LQU9qZlK+B5F3KDmev6m5PMibrg=");
+        check("8.8.8.8", "192.168.1.52", Protocol::UDP, [53, 54585], "1:d/FP5EW3wiY1vCndhwleRRKHowQ=");
+    }
+}

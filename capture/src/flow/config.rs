@@ -1,0 +1,48 @@
+//! Limits and timeouts of a flow table.
+
+use std::sync::Arc;
+
+use crate::record::Source;
+
+/// One second of packet time.
+pub(super) const SECOND: i64 = 1_000_000_000;
+
+/// Idle time after which a DNS exchange whose queries are all answered ends.
+pub(super) const DNS_IDLE_TIMEOUT: i64 = 5 * SECOND;
+
+/// Idle time after which a closed TCP connection ends: late acknowledgements and repeated FINs still count.
+pub(super) const CLOSED_LINGER: i64 = 2 * SECOND;
+
+/// Limits and timeouts of a flow table; times in nanoseconds of packet time.
+#[derive(Debug, Clone)]
+pub struct FlowConfig {
+    /// Name of this node, written into each record.
+    pub node: Arc<str>,
+    /// Kind of source, written into each record.
+    pub source: Source,
+    /// Most flows in the table; the least recently active are evicted and counted.
+    pub max_flows: usize,
+    /// Longest slice.
+    pub active_timeout: i64,
+    /// Idle TCP flows.
+    pub tcp_idle_timeout: i64,
+    /// Idle UDP flows.
+    pub udp_idle_timeout: i64,
+    /// Everything else.
+    pub other_idle_timeout: i64,
+}
+
+impl FlowConfig {
+    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others.
+    pub fn new(node: impl Into<Arc<str>>, source: Source) -> Self {
+        Self {
+            node: node.into(),
+            source,
+            max_flows: 1_000_000,
+            active_timeout: 60 * SECOND,
+            tcp_idle_timeout: 300 * SECOND,
+            udp_idle_timeout: 30 * SECOND,
+            other_idle_timeout: 10 * SECOND,
+        }
+    }
+}

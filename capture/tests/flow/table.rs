@@ -1,0 +1,177 @@
+//! Timeouts, slices, eviction, keys.
+
+use std::net::Ipv4Addr;
+
+use wiretag_capture::decode::Transport;
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::record::Tunnel;
+use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Protocol};
+
+use crate::story::*;
+
+fn reasons(records: &[FlowRecord]) -> Vec<(EndReason, u32)> {
+    records.iter().map(|record| (record.end_reason, record.slice)).collect()
+}
+
+#[test]
+fn slices_of_a_long_connection_add_up() {
+    let mut story = Story::new();
+    story.handshake(0);
+    for second in 1..150 {
+        story.tcp(second * SECOND, &segment(Client, ACK, 1 + 100 * second as u32, 501).data(100));
+    }
+    let records = story.end();
+    assert_eq!(reasons(&records), [(EndReason::Active, 0), (EndReason::Active, 1), (EndReason::EndOfInput, 2)]);
+    assert!(records.iter().all(|r| r.flow_id == records[0].flow_id && r.oriented_by == OrientedBy::Syn));
+    assert!(records.iter().all(|r| r.end - r.start < 60 * SECOND && r.tcp_state == records[0].tcp_state));
+    assert_eq!(records.iter().map(|r| r.client.payload_bytes).sum::<u64>(), 14_900);
+    assert_eq!(records.iter().map(|r| r.client.retransmits.unwrap()).sum::<u64>(), 0);
+    assert_eq!(records.iter().map(|r| r.client.packets + r.server.packets).collect::<Vec<_>>(), [62, 60, 30]);
+    // The handshake belongs to its slice.
+    assert_eq!(records.iter().map(|r| r.handshake_rtt_us).collect::<Vec<_>>(), [Some(13_000), None, None]);
+    assert_eq!(records[1].server.tcp_flags, Some(0));
+    assert_eq!(records[1].community_id, records[0].community_id);
+}
+
+#[test]
+fn quiet_flows_end_by_their_kind() {
+    let mut story = Story::new();
+    story.handshake(-13 * MS);
+    story.udp(0, Client, (40000, 9999), b"x");
+    let other = decoded(Client, None, Protocol(47), Transport::Other { payload_len: 80 });
+    story.packet(0, &other, Client);
+    story.advance(10 * SECOND);
+    assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47]);
+    story.advance(30 * SECOND);
+    assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47, 17]);
+    // The slice is cut in time, although the connection is quiet.
+    story.advance(60 * SECOND);
+    assert_eq!(story.engine.counters().flows_active, 1);
+    story.advance(301 * SECOND);
+    assert_eq!(story.engine.counters().flows_active, 0);
+    let ends = [(EndReason::Idle, 0), (EndReason::Idle, 0), (EndReason::Active, 0)];
+    assert_eq!(reasons(&story.end()), ends);
+}
+
+#[test]
+fn a_full_table_evicts_the_least_recent_and_says_so() {
+    let mut story = Story::with(FlowConfig { max_flows: 2, ..config() });
+    story.udp(0, Client, (1, 9), b"a");
+    story.udp(1, Client, (2, 9), b"b");
+    story.udp(2, Client, (1, 9), b"c");
+    story.udp(3, Client, (3, 9), b"d");
+    assert_eq!(story.engine.counters().flows_active, 2);
+    assert_eq!(story.engine.counters().flows_evicted, 1);
+    assert_eq!(story.records.len(), 1);
+    assert_eq!(story.records[0].end_reason, EndReason::Evicted);
+    assert!(story.records[0].client.port == Some(2) || story.records[0].server.port == Some(2));
+    assert_eq!(story.end().len(), 3);
+}
+
+#[test]
+fn vlan_tunnel_and_interface_tell_flows_apart() {
+    let mut story = Story::new();
+    let payload = Transport::Udp { payload: &[], payload_len: 0 };
+    let plain = decoded(Client, Some((40000, 9)), Protocol::UDP, payload);
+    let mut tagged = plain.clone();
+    tagged.vlan = Some(5);
+    let mut inner = tagged.clone();
+    inner.vlan_inner = Some(6);
+    let outer = Ipv4Addr::new(192, 0, 2, 1).into();
+    let mut tunnelled = plain.clone();
+    tunnelled.tunnel = Some(Tunnel { kind: "vxlan", id: Some(1), src: outer, dst: outer });
+    let mut other_vni = plain.clone();
+    other_vni.tunnel = Some(Tunnel { kind: "vxlan", id: Some(2), src: outer, dst: outer });
+    let mut ids: Vec<_> =
+        [&plain, &tagged, &inner, &tunnelled, &other_vni].map(|decoded| story.packet(0, decoded, Client)).to_vec();
+    let packet = Packet {
+        time: BEGIN,
+        data: &[],
+        wire_len: 100,
+        link_type: LinkType::ETHERNET,
+        interface: 8,
+        direction: None,
+        vlan: None,
+    };
+    ids.push(story.engine.track(&plain, &packet, &mut story.records).unwrap());
+    // The way back, through the tunnel in the other direction, is the same flow.
+    let mut back = decoded(Server, Some((40000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
+    back.tunnel = tunnelled.tunnel.clone();
+    assert_eq!(story.packet(1, &back, Server), ids[3]);
+    let records = story.end();
+    assert_eq!(records.len(), 6);
+    assert!(records.iter().any(|r| &*r.interface == "if8" && r.client_direction.is_none()));
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6);
+}
+
+#[test]
+fn flow_ids_are_stable_and_take_the_interface_by_name() {
+    let id = |number, name: &str| {
+        let mut engine = Engine::new(config());
+        engine.name_interface(number, name);
+        let decoded = decoded(Client, Some((40000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
+        let packet = Packet {
+            time: BEGIN,
+            data: &[],
+            wire_len: 100,
+            link_type: LinkType::ETHERNET,
+            interface: number,
+            direction: None,
+            vlan: None,
+        };
+        engine.track(&decoded, &packet, &mut Vec::new()).unwrap()
+    };
+    assert_eq!(id(1, "veth1"), id(99, "veth1"));
+    assert_ne!(id(1, "veth1"), id(1, "veth2"));
+}
+
+#[test]
+fn icmp_follows_community_id() {
+    let icmp = |from, kind, code, ports| {
+        decoded(from, Some(ports), Protocol::ICMP, Transport::Icmp { kind, code, payload_len: 8 })
+    };
+    let mut story = Story::new();
+    // Echo and its reply are one flow; the decoder pairs their types.
+    story.packet(0, &icmp(Client, 8, 0, (8, 0)), Client);
+    story.packet(1, &icmp(Server, 0, 0, (8, 0)), Server);
+    let record = story.only();
+    assert_eq!((record.client.ip.to_string().as_str(), record.server.packets), ("10.0.0.2", 1));
+    assert_eq!(record.oriented_by, OrientedBy::FirstPacket);
+
+    // Unreachable messages in both directions are two.
+    let mut story = Story::new();
+    story.packet(0, &icmp(Client, 3, 1, (3, 1)), Client);
+    story.packet(1, &icmp(Server, 3, 1, (1, 3)), Server);
+    let records = story.end();
+    assert_eq!(records.len(), 2);
+    assert_ne!(records[0].community_id, records[1].community_id);
+}
+
+#[test]
+fn later_fragments_have_no_ports_and_no_community_id() {
+    let mut story = Story::new();
+    story.packet(0, &decoded(Client, None, Protocol::UDP, Transport::Other { payload_len: 80 }), Client);
+    let record = story.only();
+    assert_eq!((record.client.port, record.community_id, record.client.payload_bytes), (None, None, 80));
+}
+
+#[test]
+fn a_refused_packet_is_counted_and_moves_time() {
+    let mut story = Story::new();
+    story.udp(0, Client, (40000, 9999), b"x");
+    let garbage = Packet {
+        time: BEGIN + 31 * SECOND,
+        data: &[1, 2, 3],
+        wire_len: 3,
+        link_type: LinkType(9999),
+        interface: 7,
+        direction: None,
+        vlan: None,
+    };
+    assert_eq!(story.engine.packet(&garbage, &mut story.records), None);
+    assert_eq!(reasons(&story.records), [(EndReason::Idle, 0)]);
+    assert_eq!(story.engine.counters().refused.get("link_type"), Some(&1));
+    assert_eq!((story.engine.counters().packets, story.engine.counters().unaccounted()), (2, 0));
+}

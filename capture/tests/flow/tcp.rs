@@ -1,0 +1,226 @@
+//! Handshake, sequence space, close.
+
+use wiretag_capture::{Direction, EndReason, FlowRecord, OrientedBy, TcpState};
+
+use crate::story::*;
+
+fn halves(record: &FlowRecord) -> (Option<u64>, Option<u64>, Option<u64>) {
+    (record.client.rtt_us, record.server.rtt_us, record.handshake_rtt_us)
+}
+
+/// Retransmits, their bytes, out of order, unique payload of the client.
+fn client_sent(record: &FlowRecord) -> (u64, u64, u64, u64) {
+    let side = &record.client;
+    (side.retransmits.unwrap(), side.retransmit_bytes.unwrap(), side.out_of_order.unwrap(), side.payload_bytes)
+}
+
+/// A client that sends these `(seq, length)` after its handshake (next number 101).
+fn sends(data: &[(u32, u32)]) -> FlowRecord {
+    let mut story = Story::new();
+    story.handshake(0);
+    for (&(seq, length), at) in data.iter().zip(20..) {
+        story.tcp(at * MS, &segment(Client, ACK, seq, 501).data(length));
+    }
+    story.only()
+}
+
+#[test]
+fn a_handshake_gives_both_halves_and_the_roles() {
+    let mut story = Story::new();
+    story.handshake(0);
+    let record = story.only();
+    assert_eq!(halves(&record), (Some(3000), Some(10_000), Some(13_000)));
+    assert_eq!(record.oriented_by, OrientedBy::Syn);
+    assert_eq!(record.client.ip.to_string(), "10.0.0.2");
+    assert_eq!((record.client.mss, record.server.mss), (Some(1460), Some(1400)));
+    assert_eq!((record.client.mac, record.server.mac), (Some([2; 6]), Some([1; 6])));
+    assert_eq!((record.client_direction, record.dscp), (Some(Direction::Ingress), Some(46)));
+    assert_eq!((record.client.packets, record.client.bytes, record.server.packets), (2, 80, 1));
+    assert_eq!((record.end - record.start, &*record.interface), (13 * MS, "veth7"));
+    assert_eq!(record.tcp_state, Some(TcpState::S1));
+    assert_eq!((record.client.tcp_flags, record.server.tcp_flags), (Some(SYN | ACK), Some(SYN | ACK)));
+    assert_eq!(record.client.duplicate_acks, None);
+}
+
+#[test]
+fn a_repeated_syn_leaves_the_servers_half_unknown() {
+    let mut story = Story::new();
+    story.tcp(0, &segment(Client, SYN, 100, 0));
+    story.handshake(SECOND);
+    let record = story.only();
+    assert_eq!(halves(&record), (Some(3000), None, None));
+    assert_eq!((record.syn_retries, record.client.retransmits), (Some(1), Some(1)));
+}
+
+#[test]
+fn timestamps_decide_which_syn_was_answered() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0).timestamps(1, 0),
+        segment(Client, SYN, 100, 0).timestamps(2, 0),
+        segment(Server, SYN | ACK, 500, 101).timestamps(70, 1),
+        segment(Server, SYN | ACK, 500, 101).timestamps(71, 2),
+        segment(Client, ACK, 101, 501).timestamps(5, 71),
+    ]);
+    assert_eq!(halves(&record), (Some(1000), Some(2000), Some(3000)));
+    assert_eq!((record.syn_retries, record.server.retransmits), (Some(1), Some(1)));
+}
+
+#[test]
+fn a_retransmission_is_counted_once_and_not_as_payload() {
+    assert_eq!(client_sent(&sends(&[(101, 500), (601, 500), (101, 500)])), (1, 500, 0, 1000));
+    // Old and new bytes in one segment.
+    assert_eq!(client_sent(&sends(&[(101, 500), (501, 200)])), (1, 100, 0, 600));
+}
+
+#[test]
+fn late_new_data_is_out_of_order() {
+    assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 100)])), (0, 0, 1, 300));
+    // The hole is filled once; what comes again is a retransmission.
+    assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 50), (251, 50), (201, 100)])), (1, 100, 2, 300));
+}
+
+#[test]
+fn keep_alives_are_neither() {
+    assert_eq!(client_sent(&sends(&[(101, 100), (200, 1), (200, 0), (200, 1)])), (0, 0, 0, 100));
+    // Two old bytes are no keep-alive.
+    assert_eq!(client_sent(&sends(&[(101, 100), (199, 2)])), (1, 2, 0, 100));
+}
+
+#[test]
+fn numbers_wrap() {
+    let top = u32::MAX - 99;
+    let record = only(&[
+        segment(Client, SYN, top, 0),
+        segment(Server, SYN | ACK, u32::MAX, top + 1),
+        segment(Client, ACK, top + 1, 0).data(99),
+        segment(Client, ACK, 100, 0).data(100),
+        segment(Client, ACK, 0, 0).data(100),
+        segment(Client, ACK, top + 1, 0).data(199),
+    ]);
+    assert_eq!(client_sent(&record), (1, 199, 1, 299));
+    assert_eq!(halves(&record), (Some(1000), Some(1000), Some(2000)));
+}
+
+#[test]
+fn closed_windows_are_counted_except_in_syn_and_rst() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0).window(0),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Client, ACK, 101, 501).window(0),
+        segment(Client, ACK, 101, 501).window(0),
+        segment(Client, RST, 101, 0).window(0),
+    ]);
+    assert_eq!((record.client.zero_windows, record.client.resets), (Some(2), Some(1)));
+}
+
+fn check_state(expected: TcpState, segments: &[Segment]) {
+    assert_eq!(only(segments).tcp_state, Some(expected));
+}
+
+#[test]
+fn states_are_zeeks() {
+    let syn = segment(Client, SYN, 100, 0);
+    let syn_ack = segment(Server, SYN | ACK, 500, 101);
+    let ack = segment(Client, ACK, 101, 501);
+    let client_fin = segment(Client, FIN | ACK, 101, 501);
+    let server_fin = segment(Server, FIN | ACK, 501, 102);
+    let client_rst = segment(Client, RST, 101, 0);
+    let server_rst = segment(Server, RST | ACK, 0, 101);
+    let open = [syn.clone(), syn_ack.clone(), ack.clone()];
+    let then = |more: &[&Segment]| open.iter().chain(more.iter().copied()).cloned().collect::<Vec<_>>();
+    check_state(TcpState::S0, &[syn.clone(), syn.clone()]);
+    check_state(TcpState::S1, &open);
+    check_state(TcpState::Sf, &then(&[&client_fin, &server_fin]));
+    check_state(TcpState::Sf, &then(&[&client_fin, &server_fin, &client_rst]));
+    check_state(TcpState::S2, &then(&[&client_fin]));
+    check_state(TcpState::S3, &then(&[&server_fin]));
+    check_state(TcpState::Rej, &[syn.clone(), server_rst.clone()]);
+    check_state(TcpState::Rsto, &then(&[&client_rst]));
+    check_state(TcpState::Rstr, &then(&[&server_rst]));
+    check_state(TcpState::Rstr, &[syn.clone(), syn_ack.clone(), server_rst.clone()]);
+    check_state(TcpState::Rstos0, &[syn.clone(), client_rst]);
+    check_state(TcpState::Sh, &[syn, client_fin.clone()]);
+    check_state(TcpState::Rstrh, &[syn_ack.clone(), server_rst]);
+    check_state(TcpState::Shr, &[syn_ack, server_fin.clone()]);
+    check_state(TcpState::Oth, std::slice::from_ref(&ack));
+    check_state(TcpState::Sf, &[ack, client_fin, server_fin]);
+}
+
+#[test]
+fn midstream_the_lower_kind_of_port_serves() {
+    let check = |ports: (u16, u16), expected_port, by| {
+        let mut story = Story::new();
+        story.tcp(0, &segment(Server, ACK, 500, 100).ports(ports.0, ports.1).data(10));
+        let record = story.only();
+        assert_eq!((record.client.port, record.oriented_by), (Some(expected_port), by), "{ports:?}");
+    };
+    check((40000, 443), 40000, OrientedBy::Port);
+    check((2000, 443), 2000, OrientedBy::Port);
+    check((40000, 8080), 40000, OrientedBy::Port);
+    check((8081, 8080), 8080, OrientedBy::FirstPacket);
+    check((40000, 50000), 50000, OrientedBy::FirstPacket);
+    let record = only(&[
+        segment(Server, SYN | ACK, 500, 101).ports(8000, 9000),
+        segment(Client, ACK, 101, 501).ports(8000, 9000),
+    ]);
+    assert_eq!((record.client.port, record.oriented_by), (Some(8000), OrientedBy::SynAck));
+    assert_eq!(halves(&record), (Some(1000), None, None));
+    assert_eq!(record.client.tcp_flags, Some(ACK));
+}
+
+#[test]
+fn a_late_syn_joins_its_connection() {
+    let record =
+        only(&[segment(Server, SYN | ACK, 500, 101), segment(Client, SYN, 100, 0), segment(Client, ACK, 101, 501)]);
+    assert_eq!((record.oriented_by, record.tcp_state), (OrientedBy::Syn, Some(TcpState::S1)));
+    assert_eq!((record.server.rtt_us, record.client.rtt_us), (None, Some(2000)));
+}
+
+#[test]
+fn crossing_syns_are_one_connection() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0),
+        segment(Server, SYN, 500, 0),
+        segment(Client, SYN | ACK, 100, 501),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Client, ACK, 101, 501).data(10),
+    ]);
+    assert_eq!((record.client.port, record.tcp_state), (Some(40000), Some(TcpState::S1)));
+    assert_eq!(halves(&record), (None, None, None));
+}
+
+#[test]
+fn a_reused_port_is_a_new_flow_at_a_new_number() {
+    let mut story = Story::new();
+    story.handshake(0);
+    let first = story.tcp(20 * MS, &segment(Client, FIN | ACK, 101, 501));
+    story.tcp(21 * MS, &segment(Server, FIN | ACK, 501, 102));
+    let second = story.tcp(30 * MS, &segment(Client, SYN, 7000, 0));
+    // The same SYN again is not another flow.
+    assert_eq!(story.tcp(40 * MS, &segment(Client, SYN, 7000, 0)), second);
+    let third = story.tcp(40 * MS, &segment(Client, SYN, 9000, 0));
+    let fourth = story.tcp(40 * MS, &segment(Client, SYN, 9500, 0));
+    assert!(first != second && second != third && third != fourth);
+    let mut records = story.end();
+    records.sort_by_key(|record| record.start);
+    let ends: Vec<_> = records.iter().map(|r| (r.end_reason, r.tcp_state.unwrap())).collect();
+    let unanswered = (EndReason::Idle, TcpState::S0);
+    let last = (EndReason::EndOfInput, TcpState::S0);
+    assert_eq!(ends, [(EndReason::Fin, TcpState::Sf), unanswered, unanswered, last]);
+}
+
+#[test]
+fn what_follows_the_close_still_counts() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, FIN | ACK, 101, 501));
+    story.tcp(21 * MS, &segment(Server, FIN | ACK, 501, 102));
+    story.tcp(22 * MS, &segment(Client, ACK, 102, 502));
+    story.tcp(221 * MS, &segment(Server, FIN | ACK, 501, 102));
+    story.advance(2 * SECOND + 220 * MS);
+    assert!(story.records.is_empty());
+    story.advance(2 * SECOND + 221 * MS);
+    let record = story.only();
+    assert_eq!((record.end_reason, record.tcp_state), (EndReason::Fin, Some(TcpState::Sf)));
+    assert_eq!((record.server.retransmits, record.server.packets), (Some(1), 3));
+}
