@@ -1,1 +1,133 @@
-//! Live capture: TPACKET_V3 rings and the interfaces they read.
+//! Live capture: TPACKET_V3 rings and the interfaces that they read (Linux `packet(7)`,
+//! Documentation/networking/packet_mmap.rst).
+//!
+//! One unbound packet socket serves all interfaces of a network namespace. A socket filter over interface indexes lets
+//! only the chosen ones into the ring; it is replaced when interfaces come and go. The socket hears nothing before the
+//! ring and a filter are in place, and belongs for ever to the namespace of the thread that opened it.
+//!
+//! Packets received = packets handed to `each` + [`Ring::drops`].
+
+mod block;
+mod error;
+mod filter;
+pub mod links;
+mod netlink;
+mod sys;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::RingError;
+
+use crate::packet::Packet;
+
+/// Size and behaviour of a ring.
+#[derive(Debug, Clone)]
+pub struct RingConfig {
+    /// Bytes of a block, a power of two of at least a page.
+    pub block_size: usize,
+    /// Blocks.
+    pub block_count: usize,
+    /// Most bytes of a packet that are copied.
+    pub snap_len: u32,
+    /// After so many milliseconds a block is handed over although it is not full.
+    pub block_timeout_ms: u32,
+    /// Group of sockets that share the traffic by flow hash.
+    pub fanout: Option<u16>,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self { block_size: 1 << 20, block_count: 32, snap_len: 65_535, block_timeout_ms: 50, fanout: None }
+    }
+}
+
+/// A ring and its socket.
+pub struct Ring {
+    socket: sys::RingSocket,
+    snap_len: u32,
+    interfaces: Vec<u32>,
+    next_block: usize,
+    drops: u64,
+}
+
+impl Ring {
+    /// Opens a ring in the calling thread's network namespace that receives from `interfaces`.
+    pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
+        let program = filter::program(interfaces, config.snap_len)?;
+        let socket = sys::RingSocket::open(config, &program)?;
+        let mut ring = Self { socket, snap_len: config.snap_len, interfaces: Vec::new(), next_block: 0, drops: 0 };
+        ring.remember(interfaces);
+        Ok(ring)
+    }
+
+    /// Receives from these interfaces from now on.
+    pub fn set_interfaces(&mut self, interfaces: &[u32]) -> Result<(), RingError> {
+        self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)?;
+        self.remember(interfaces);
+        Ok(())
+    }
+
+    fn remember(&mut self, interfaces: &[u32]) {
+        self.interfaces = interfaces.to_vec();
+        self.interfaces.sort_unstable();
+    }
+
+    /// Hands on the packets of every block that is ready; waits at most `timeout` for the first. Returns their number.
+    pub fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(&Packet<'_>)) -> Result<usize, RingError> {
+        if !self.socket.block_is_ready(self.next_block) {
+            self.socket.wait(timeout)?;
+        }
+        let mut packets = 0;
+        for _ in 0..self.socket.block_count() {
+            if !self.socket.block_is_ready(self.next_block) {
+                break;
+            }
+            let interfaces = &self.interfaces;
+            block::packets(self.socket.block(self.next_block), &mut |packet| {
+                // What an older filter let in is still in the ring.
+                if interfaces.binary_search(&packet.interface).is_ok() {
+                    packets += 1;
+                    each(packet);
+                }
+            });
+            self.socket.release_block(self.next_block);
+            self.next_block = (self.next_block + 1) % self.socket.block_count();
+        }
+        Ok(packets)
+    }
+
+    /// Packets that the kernel dropped because the ring was full, since it was opened.
+    pub fn drops(&mut self) -> Result<u64, RingError> {
+        self.drops += u64::from(self.socket.new_drops()?);
+        Ok(self.drops)
+    }
+}
+
+/// Runs `work` on a thread of its own that has entered the network namespace at `netns` (`/run/netns/NAME`,
+/// `/proc/PID/ns/net`). Sockets that it opens stay in that namespace.
+pub fn in_namespace<T: Send + 'static>(
+    netns: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, RingError> {
+    let file = std::fs::File::open(netns)
+        .map_err(|source| RingError::Namespace { path: netns.display().to_string(), source })?;
+    let path = netns.display().to_string();
+    let thread = std::thread::Builder::new().name("netns".into()).spawn(move || {
+        sys::enter_network_namespace(&file).map_err(|source| RingError::Namespace { path, source })?;
+        Ok(work())
+    });
+    let thread = thread.map_err(|source| RingError::Namespace { path: netns.display().to_string(), source })?;
+    thread.join().map_err(|_| RingError::Namespace {
+        path: netns.display().to_string(),
+        source: std::io::Error::other("the thread inside it panicked"),
+    })?
+}
+
+/// Inode of a network namespace: its number for as long as it exists.
+pub fn namespace_inode(netns: &Path) -> Result<u64, RingError> {
+    use std::os::unix::fs::MetadataExt;
+    let data = std::fs::metadata(netns)
+        .map_err(|source| RingError::Namespace { path: netns.display().to_string(), source })?;
+    Ok(data.ino())
+}

@@ -1,0 +1,84 @@
+//! Classic pcap (draft-ietf-opsawg-pcap).
+
+use super::input::Input;
+use super::{FileError, FileInterface};
+use crate::packet::{LinkType, Packet};
+
+/// Greatest record that is accepted; libpcap's limit.
+const MAX_RECORD: u32 = 262_144;
+
+/// Byte order, resolution and link type of a file.
+pub(super) struct Classic {
+    big_endian: bool,
+    nanoseconds: bool,
+    /// Record headers have 8 more bytes (Kuznetzov's variant).
+    modified: bool,
+    link_type: LinkType,
+    failed: bool,
+}
+
+impl Classic {
+    /// Reads the file header.
+    pub(super) fn start(input: &mut Input, magic: [u8; 4]) -> Result<(Self, FileInterface), FileError> {
+        let not_a_capture = || FileError::NotACapture { path: input.name().to_owned() };
+        let (big_endian, nanoseconds, modified) = match magic {
+            [0xa1, 0xb2, 0xc3, 0xd4] => (true, false, false),
+            [0xd4, 0xc3, 0xb2, 0xa1] => (false, false, false),
+            [0xa1, 0xb2, 0x3c, 0x4d] => (true, true, false),
+            [0x4d, 0x3c, 0xb2, 0xa1] => (false, true, false),
+            [0xa1, 0xb2, 0xcd, 0x34] => (true, false, true),
+            [0x34, 0xcd, 0xb2, 0xa1] => (false, false, true),
+            _ => return Err(not_a_capture()),
+        };
+        let header = input.need(24)?.and_then(|header| header.first_chunk::<24>()).copied();
+        let Some(header) = header else { return Err(input.truncated()) };
+        let mut classic = Self { big_endian, nanoseconds, modified, link_type: LinkType(0), failed: false };
+        // The upper half holds the length of the frame check sequence.
+        classic.link_type = LinkType(classic.u32(&header, 20) as u16);
+        let interface = FileInterface {
+            name: None,
+            description: None,
+            link_type: classic.link_type,
+            snap_len: classic.u32(&header, 16),
+        };
+        input.take(24);
+        Ok((classic, interface))
+    }
+
+    fn u32(&self, bytes: &[u8], at: usize) -> u32 {
+        let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    pub(super) fn next<'a>(&mut self, input: &'a mut Input) -> Result<Option<Packet<'a>>, FileError> {
+        if self.failed || input.is_at_end()? {
+            return Ok(None);
+        }
+        self.failed = true;
+        let header_len = if self.modified { 24 } else { 16 };
+        let Some(header) = input.need(header_len)?.and_then(|header| header.first_chunk::<16>()).copied() else {
+            return Err(input.truncated());
+        };
+        let captured = self.u32(&header, 8);
+        if captured > MAX_RECORD {
+            return Err(input.malformed("a packet of more than 262144 bytes"));
+        }
+        let seconds = i64::from(self.u32(&header, 0));
+        let fraction = i64::from(self.u32(&header, 4)) * if self.nanoseconds { 1 } else { 1_000 };
+        let wire_len = self.u32(&header, 12).max(captured);
+        let len = header_len + captured as usize;
+        if input.need(len)?.is_none() {
+            return Err(input.truncated());
+        }
+        self.failed = false;
+        Ok(Some(Packet {
+            time: seconds * 1_000_000_000 + fraction,
+            data: input.take(len).get(header_len..).unwrap_or_default(),
+            wire_len,
+            link_type: self.link_type,
+            interface: 0,
+            direction: None,
+            vlan: None,
+        }))
+    }
+}

@@ -1,0 +1,149 @@
+//! The interfaces of a network namespace: what there is, what changes, and which are captured.
+//!
+//! Netlink's multicast messages can be lost, so they only say *when* to look; what there is comes from a dump.
+
+use std::time::Duration;
+
+use super::netlink::{self, Progress};
+use super::{RingError, sys};
+
+/// `RTMGRP_LINK`.
+const LINK_GROUP: u32 = 1;
+const BUFFER: usize = 1 << 16;
+
+/// Kind of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkKind {
+    /// One end of a pair, the other of which is usually in a container.
+    Veth,
+    /// Linux bridge.
+    Bridge,
+    /// tun or tap.
+    Tun,
+    /// VXLAN end point.
+    Vxlan,
+    /// macvlan or macvtap.
+    Macvlan,
+    /// A device that is not virtual.
+    Physical,
+    /// `lo`.
+    Loopback,
+    /// Any other virtual device.
+    Other,
+}
+
+/// An interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Index in its namespace.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Kind.
+    pub kind: LinkKind,
+    /// Link-layer address.
+    pub mac: Option<[u8; 6]>,
+    /// Administratively up.
+    pub up: bool,
+    /// Index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    /// Index of the other end (veth) or of the lower device (macvlan, VLAN), in its own namespace.
+    pub peer: Option<u32>,
+    /// Namespace of `peer`, as this namespace numbers them; `None`: the same namespace.
+    pub peer_namespace: Option<i32>,
+}
+
+/// The interfaces of the calling thread's namespace.
+pub fn list() -> Result<Vec<Link>, RingError> {
+    let socket = sys::Netlink::open(0)?;
+    socket.send(&netlink::dump_request())?;
+    let mut links = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match netlink::parse(socket.receive(&mut buffer)?, &mut links) {
+            Progress::More => {}
+            Progress::Done => return Ok(links),
+            Progress::Refused(number) => {
+                let source = std::io::Error::from_raw_os_error(-number);
+                return Err(RingError::System { what: "list the interfaces", source });
+            }
+        }
+    }
+}
+
+/// Says when interfaces change.
+pub struct LinkWatcher {
+    socket: sys::Netlink,
+    buffer: Vec<u8>,
+}
+
+impl LinkWatcher {
+    /// Watches the calling thread's namespace.
+    pub fn open() -> Result<Self, RingError> {
+        Ok(Self { socket: sys::Netlink::open(LINK_GROUP)?, buffer: vec![0; BUFFER] })
+    }
+
+    /// Waits for a change, at most `timeout`; true if there was one (or too many to be told).
+    pub fn wait(&mut self, timeout: Duration) -> Result<bool, RingError> {
+        let changed = self.socket.wait(timeout)?;
+        let mut more = changed;
+        while more {
+            self.socket.receive(&mut self.buffer)?;
+            more = self.socket.wait(Duration::ZERO)?;
+        }
+        Ok(changed)
+    }
+}
+
+/// The interfaces to capture: with no pattern every veth, bridge and tap that is up, else those whose name matches one.
+pub fn select<'a>(links: &'a [Link], patterns: &[String]) -> Vec<&'a Link> {
+    let wanted = |link: &&Link| {
+        if patterns.is_empty() {
+            link.up && matches!(link.kind, LinkKind::Veth | LinkKind::Bridge | LinkKind::Tun)
+        } else {
+            patterns.iter().any(|pattern| matches_pattern(pattern.as_bytes(), link.name.as_bytes()))
+        }
+    };
+    links.iter().filter(wanted).collect()
+}
+
+/// `*` is any number of characters, `?` is one. Linear in the product of the lengths.
+fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut in_name, mut retry) = (0, 0, None);
+    while in_name < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                retry = Some((at + 1, in_name));
+                at += 1;
+            }
+            Some(b'?') => (at, in_name) = (at + 1, in_name + 1),
+            Some(byte) if name.get(in_name) == Some(byte) => (at, in_name) = (at + 1, in_name + 1),
+            _ => {
+                let Some((after_star, from)) = retry else { return false };
+                retry = Some((after_star, from + 1));
+                (at, in_name) = (after_star, from + 1);
+            }
+        }
+    }
+    pattern.get(at..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, matches) in [
+            ("veth*", "veth12ab", true),
+            ("veth*", "br-veth", false),
+            ("*ab", "veth12ab", true),
+            ("eth?", "eth0", true),
+            ("eth?", "eth10", false),
+            ("e*h*0", "eth-heth0", true),
+            ("", "eth0", false),
+        ] {
+            assert_eq!(matches_pattern(pattern.as_bytes(), name.as_bytes()), matches, "{pattern} {name}");
+        }
+    }
+}
