@@ -13,6 +13,10 @@ pub(super) const DNS_IDLE_TIMEOUT: i64 = 5 * SECOND;
 /// Idle time after which a closed TCP connection ends: late acknowledgements and repeated FINs still count.
 pub(super) const CLOSED_LINGER: i64 = 2 * SECOND;
 
+/// Idle time after which a TCP connection ends whose FINs were seen but not all acknowledged: they may be repeated, each
+/// time after a longer pause.
+pub(super) const CLOSING_TIMEOUT: i64 = 30 * SECOND;
+
 /// Limits and timeouts of a flow table; times in nanoseconds of packet time.
 #[derive(Debug, Clone)]
 pub struct FlowConfig {

@@ -1,6 +1,7 @@
 //! Round trip times of the TCP handshake, at the capture point.
 //!
-//! SYN → SYN-ACK is the server's half, SYN-ACK → ACK the client's. A repeated SYN or SYN-ACK makes its half ambiguous;
+//! SYN → SYN-ACK is the server's half, SYN-ACK → ACK the client's, and the whole is their sum (which stays known if the
+//! capture has a single SYN and SYN-ACK in the wrong order). A repeated SYN or SYN-ACK makes its half ambiguous;
 //! then the timestamp option (RFC 7323) decides which one was answered, else the half is unknown.
 
 use crate::decode::{Tcp, flags};
@@ -11,11 +12,12 @@ const MAX_SENT: usize = 6;
 /// A SYN or SYN-ACK: when, and its timestamp value.
 type Sent = (i64, Option<u32>);
 
-/// Halves of the handshake, µs.
+/// The handshake and its halves, µs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rtt {
     pub(super) client: Option<u64>,
     pub(super) server: Option<u64>,
+    pub(super) whole: Option<u64>,
 }
 
 /// A handshake that is not complete.
@@ -50,7 +52,12 @@ impl Handshake {
         if self.syn_acks.is_empty() || !acknowledges {
             return None;
         }
-        Some(Rtt { client: self.answered(&self.syn_acks, time, segment), server: self.server_rtt })
+        let (client, server) = (self.answered(&self.syn_acks, time, segment), self.server_rtt);
+        let whole = match (self.syns.as_slice(), self.syn_acks.as_slice()) {
+            ([(syn, _)], [_]) => micros(*syn, time),
+            (_, _) => client.zip(server).map(|(client, server)| client + server),
+        };
+        Some(Rtt { client, server, whole })
     }
 
     /// The server's half, while the client's is not known.

@@ -32,7 +32,7 @@ pub use config::FlowConfig;
 use self::config::CLOSED_LINGER;
 use self::key::{End, Key};
 use self::slice::Flow;
-use self::table::{Due, Table};
+use self::table::{Class, Due, Table};
 use crate::decode::{Decoded, Transport, decode};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
@@ -151,7 +151,7 @@ impl Engine {
                 Due::Active(slot) => {
                     self.table.end_slice(slot);
                     // A closed connection ends in a moment, with the reason why.
-                    if self.table.get_mut(slot).is_some_and(|flow| flow.closed().is_none()) {
+                    if self.table.get_mut(slot).is_some_and(|flow| flow.class() != Class::Closed) {
                         self.cut(slot, out);
                     }
                 }

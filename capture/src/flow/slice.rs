@@ -92,7 +92,11 @@ impl Flow {
     /// Which idle timeout holds.
     pub(super) fn class(&self) -> Class {
         match (&self.tcp, self.key.protocol()) {
-            (Some(tcp), _) => tcp.closed().map_or(Class::Tcp, |_| Class::Closed),
+            (Some(tcp), _) => match tcp.closed() {
+                Some(_) if tcp.is_close_acknowledged() => Class::Closed,
+                Some(_) => Class::Closing,
+                None => Class::Tcp,
+            },
             (None, Protocol::UDP) if self.dns.as_ref().is_some_and(|dns| dns.is_answered()) => Class::Answered,
             (None, Protocol::UDP) => Class::Udp,
             (None, Protocol(_)) => Class::Other,
@@ -202,7 +206,7 @@ impl Flow {
             tunnel: self.tunnel.as_deref().cloned(),
             tcp_state: self.tcp.as_ref().map(|tcp| tcp.state(self.client)),
             syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
-            handshake_rtt_us: rtt.client.zip(rtt.server).map(|(client, server)| client + server),
+            handshake_rtt_us: rtt.whole,
             app: self.dns.is_some().then_some("dns"),
             dns: self.dns.as_ref().map(|dns| Box::new(dns.fields())),
             packets_stored: None,

@@ -5,7 +5,7 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::config::{CLOSED_LINGER, DNS_IDLE_TIMEOUT, FlowConfig};
+use super::config::{CLOSED_LINGER, CLOSING_TIMEOUT, DNS_IDLE_TIMEOUT, FlowConfig};
 use super::key::Key;
 use super::queue::Queues;
 use super::slice::Flow;
@@ -24,11 +24,13 @@ pub(super) enum Class {
     Other = 2,
     /// DNS over UDP with all queries answered.
     Answered = 3,
-    /// A TCP connection that is closed.
+    /// A TCP connection that is closed, and both ends know.
     Closed = 4,
+    /// A TCP connection that is closed, but a FIN was not acknowledged.
+    Closing = 5,
 }
 
-const CLASSES: usize = 5;
+const CLASSES: usize = 6;
 
 /// What is due next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +74,14 @@ impl Table {
             free: Vec::new(),
             idle: Queues::new(),
             active: Queues::new(),
-            idle_timeouts: [tcp, udp, other, udp.min(DNS_IDLE_TIMEOUT), tcp.min(CLOSED_LINGER)],
+            idle_timeouts: [
+                tcp,
+                udp,
+                other,
+                udp.min(DNS_IDLE_TIMEOUT),
+                tcp.min(CLOSED_LINGER),
+                tcp.min(CLOSING_TIMEOUT),
+            ],
             active_timeout: config.active_timeout,
             next_due: i64::MAX,
         }

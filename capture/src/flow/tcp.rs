@@ -210,6 +210,15 @@ impl TcpFlow {
         }
     }
 
+    /// Whether nothing is left to repeat: reset, or both FINs were acknowledged.
+    pub(super) fn is_close_acknowledged(&self) -> bool {
+        let acknowledged = |end: &TcpEnd, other: &TcpEnd| {
+            other.last_ack.zip(end.sequence.next()).is_some_and(|(ack, next)| ack.wrapping_sub(next) < 1 << 31)
+        };
+        let [low, high] = &self.ends;
+        self.reset_by.is_some() || (acknowledged(low, high) && acknowledged(high, low))
+    }
+
     /// The client, where SYN or SYN-ACK told.
     pub(super) fn client(&self) -> Option<(End, OrientedBy)> {
         self.opener

@@ -173,7 +173,7 @@ fn a_late_syn_joins_its_connection() {
     let record =
         only(&[segment(Server, SYN | ACK, 500, 101), segment(Client, SYN, 100, 0), segment(Client, ACK, 101, 501)]);
     assert_eq!((record.oriented_by, record.tcp_state), (OrientedBy::Syn, Some(TcpState::S1)));
-    assert_eq!((record.server.rtt_us, record.client.rtt_us), (None, Some(2000)));
+    assert_eq!(halves(&record), (Some(2000), None, Some(1000)));
 }
 
 #[test]
@@ -217,10 +217,25 @@ fn what_follows_the_close_still_counts() {
     story.tcp(21 * MS, &segment(Server, FIN | ACK, 501, 102));
     story.tcp(22 * MS, &segment(Client, ACK, 102, 502));
     story.tcp(221 * MS, &segment(Server, FIN | ACK, 501, 102));
-    story.advance(2 * SECOND + 220 * MS);
-    assert!(story.records.is_empty());
+    story.tcp(222 * MS, &segment(Client, ACK, 102, 502));
     story.advance(2 * SECOND + 221 * MS);
+    assert!(story.records.is_empty());
+    story.advance(2 * SECOND + 222 * MS);
     let record = story.only();
     assert_eq!((record.end_reason, record.tcp_state), (EndReason::Fin, Some(TcpState::Sf)));
     assert_eq!((record.server.retransmits, record.server.packets), (Some(1), 3));
+}
+
+#[test]
+fn a_fin_repeated_for_long_stays_with_its_connection() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Server, FIN | ACK, 501, 101));
+    story.tcp(21 * MS, &segment(Client, FIN | ACK, 101, 502));
+    for second in [1, 4, 10, 22] {
+        story.tcp(second * SECOND, &segment(Client, FIN | ACK, 101, 502));
+    }
+    story.advance(52 * SECOND);
+    let record = story.only();
+    assert_eq!((record.end_reason, record.client.retransmits), (EndReason::Fin, Some(4)));
 }
