@@ -106,7 +106,10 @@ impl Tagging {
             learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event));
         }
         for record in batch.records {
-            self.tagger.push(batch.netns, record, now, tagged);
+            self.tagger.push(batch.netns, record, now);
+        }
+        if self.tagger.is_full() {
+            self.drain(tagged);
         }
     }
 
@@ -140,4 +143,11 @@ pub(crate) fn apply_static(timeline: &SharedTimeline, file: &StaticFile) -> Vec<
     let mut timeline = timeline.write().unwrap_or_else(PoisonError::into_inner);
     let events = file.intervals.iter().cloned().map(IdentityEvent::Learned);
     events.flat_map(|event| timeline.apply(&event)).collect()
+}
+
+/// Ends what an earlier static file said and this one does not say any more.
+pub(crate) fn end_other_static(timeline: &SharedTimeline, file: Option<&StaticFile>) -> Vec<Interval> {
+    let present = file.into_iter().flat_map(|file| &file.intervals).map(|own| own.identity.identity.clone()).collect();
+    let event = IdentityEvent::Reconciled { source: "static".into(), present, at: crate::host::now() };
+    timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event)
 }

@@ -23,7 +23,7 @@ use wiretag_store::catalog::Loss;
 use wiretag_store::{PacketLog, Store, StoreConfig};
 
 use crate::config::RunConfig;
-use crate::identities::{SharedTimeline, Tagging, apply_static, matches};
+use crate::identities::{SharedTimeline, Tagging, apply_static, end_other_static, matches};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
 
@@ -172,9 +172,9 @@ async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(
     timeline.load(store.catalog.intervals().await?);
     let timeline = Arc::new(RwLock::new(timeline));
     let file = config.static_file.as_deref().map(|path| static_file::load(path, crate::host::now())).transpose()?;
-    if let Some(file) = &file {
-        store.catalog.append_intervals(&apply_static(&timeline, file)).await?;
-    }
+    let mut changed = end_other_static(&timeline, file.as_ref());
+    changed.extend(file.iter().flat_map(|file| apply_static(&timeline, file)));
+    store.catalog.append_intervals(&changed).await?;
     Ok((timeline, file))
 }
 

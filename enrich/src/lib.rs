@@ -5,11 +5,13 @@
 //! * the timeline and the tagger are pure (time is an argument, no IO); sources feed them events.
 
 pub mod docker;
+pub mod event;
 pub mod identity;
 pub mod static_file;
 pub mod tagged;
 pub mod tagger;
 pub mod timeline;
 
+pub use event::IdentityEvent;
 pub use identity::{Identity, Interval, Key};
 pub use tagged::{EndTag, IdentityColumn, TaggedBy, TaggedFlow};

@@ -118,7 +118,7 @@ impl Import {
             let mut tagger = Tagger::new(TaggerConfig { boot: crate::host::boot_id(), ..TaggerConfig::default() });
             for record in records.drain(..) {
                 let end = record.end;
-                tagger.push(FILE_NAMESPACE, record, end, &mut tagged);
+                tagger.push(FILE_NAMESPACE, record, end);
             }
             tagger.flush(&timeline, &mut tagged);
         }
