@@ -52,5 +52,7 @@ mod tests {
         // From the specification's baseline.
         check("66.35.250.204", "128.232.110.120", Protocol::TCP, [80, 34855], "1:LQU9qZlK+B5F3KDmev6m5PMibrg=");
         check("8.8.8.8", "192.168.1.52", Protocol::UDP, [53, 54585], "1:d/FP5EW3wiY1vCndhwleRRKHowQ=");
+        check("192.168.0.1", "192.168.0.89", Protocol::ICMP, [0, 8], "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
+        check("192.168.0.89", "192.168.0.1", Protocol::ICMP, [20, 0], "1:3o2RFccXzUgjl7zDpqmY7yJi8rI=");
     }
 }

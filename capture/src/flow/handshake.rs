@@ -34,6 +34,10 @@ pub(super) struct Handshake {
 
 impl Handshake {
     pub(super) fn syn(&mut self, time: i64, segment: &Tcp<'_>) {
+        // Captured after its answer, yet stamped before: sources with several queues do that.
+        if let ([], [(answer, _)]) = (self.syns.as_slice(), self.syn_acks.as_slice()) {
+            self.server_rtt = micros(time, *answer);
+        }
         remember(&mut self.syns, &mut self.overflow, time, segment);
     }
 

@@ -7,7 +7,7 @@
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
 //! * every packet is counted in exactly one slice or refused with a reason;
 //! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
-//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues ([`queue`]).
+//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues.
 //!
 //! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
 //! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.

@@ -249,3 +249,15 @@ impl Flow {
         self.dns = DnsFlow::carry(self.dns.take(), self.end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_small() {
+        // A million flows in the table: these are megabytes.
+        assert!(size_of::<Option<Flow>>() <= 384, "{}", size_of::<Option<Flow>>());
+        assert!(size_of::<TcpFlow>() <= 288, "{}", size_of::<TcpFlow>());
+    }
+}

@@ -176,7 +176,7 @@ impl TcpFlow {
         match self.opener {
             None => {
                 self.opener = Some(from);
-                // A SYN captured after its answer measures nothing.
+                // Captured after its answer, it joins the handshake that the answer began.
                 if self.answerer.is_none() {
                     self.handshake = Some(Box::default());
                 }
