@@ -55,7 +55,13 @@ impl Locks {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(StoreError::io("open", path))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(StoreError::io("open", path))
 }
 
 fn take_appliance(data_dir: &Path) -> Result<File, StoreError> {

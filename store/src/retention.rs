@@ -67,25 +67,30 @@ pub(crate) async fn apply(
     let limited = |limit: Retention| limit.age.is_some() || limit.bytes.is_some();
     if limited(flows) && totals.0.files > 0 {
         let files = catalog.all_flow_files().await?.into_iter();
-        let candidates = files.map(|file| Candidate { path: file.path, bytes: file.bytes, end: file.end, fixed: false });
+        let candidates =
+            files.map(|file| Candidate { path: file.path, bytes: file.bytes, end: file.end, fixed: false });
         let (paths, bytes) = choose(candidates.collect(), flows, now);
         catalog.retire(&paths, &paths, now).await?;
         (retired.flow_files, retired.flow_bytes) = (paths.len() as u64, bytes);
     }
     if limited(packets) && totals.1.files > 0 {
         let segments = catalog.all_segments().await?.into_iter();
-        let candidates =
-            segments.map(|segment| Candidate { path: segment.path, bytes: segment.bytes, end: segment.end, fixed: !segment.sealed });
+        let candidates = segments.map(|segment| Candidate {
+            path: segment.path,
+            bytes: segment.bytes,
+            end: segment.end,
+            fixed: !segment.sealed,
+        });
         let (paths, bytes) = choose(candidates.collect(), packets, now);
         let indexes = paths.iter().map(|path| index_path(Path::new(path)).to_string_lossy().into_owned());
         let files: Vec<String> = paths.iter().cloned().chain(indexes).collect();
         catalog.retire(&paths, &files, now).await?;
         (retired.segments, retired.segment_bytes) = (paths.len() as u64, bytes);
     }
-    if retired.flow_files + retired.segments > 0 {
-        if let Some(oldest) = oldest(catalog).await? {
-            catalog.expire_before(oldest).await?;
-        }
+    if retired.flow_files + retired.segments > 0
+        && let Some(oldest) = oldest(catalog).await?
+    {
+        catalog.expire_before(oldest).await?;
     }
     retired.deleted = delete_due(data_dir, catalog, now.saturating_sub(nanos(GRACE))).await?;
     Ok(retired)

@@ -229,14 +229,13 @@ impl Catalog {
 
     /// Segments that may have packets in `[from, to)`; an open one always may. Earliest first.
     pub async fn segments(&self, from: i64, to: i64) -> Result<Vec<Segment>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM segments WHERE sealed = 0 OR (\"end\" >= ? AND start < ?) ORDER BY start, path",
-        )
-        .bind(from)
-        .bind(to)
-        .fetch_all(&self.reads)
-        .await
-        .map_err(self.failed())?;
+        let rows =
+            sqlx::query("SELECT * FROM segments WHERE sealed = 0 OR (\"end\" >= ? AND start < ?) ORDER BY start, path")
+                .bind(from)
+                .bind(to)
+                .fetch_all(&self.reads)
+                .await
+                .map_err(self.failed())?;
         rows.iter().map(segment).collect::<Result<_, _>>().map_err(self.failed())
     }
 

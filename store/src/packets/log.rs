@@ -96,7 +96,10 @@ pub struct PacketLog {
 
 impl std::fmt::Debug for PacketLog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PacketLog").field("data_dir", &self.data_dir).field("counters", &self.counters).finish_non_exhaustive()
+        f.debug_struct("PacketLog")
+            .field("data_dir", &self.data_dir)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +107,8 @@ impl PacketLog {
     /// A log in `data_dir`; nothing is created before the first block is written. The catalog learns of segments from
     /// `changes`.
     pub fn open(data_dir: &Path, config: PacketLogConfig, changes: SegmentChanges) -> Result<Self, StoreError> {
-        let mut compressor = zstd::bulk::Compressor::new(3).map_err(StoreError::io("set up compression for", data_dir))?;
+        let mut compressor =
+            zstd::bulk::Compressor::new(3).map_err(StoreError::io("set up compression for", data_dir))?;
         compressor.include_checksum(true).map_err(StoreError::io("set up compression for", data_dir))?;
         let taken = super::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
         let sequence = taken.iter().filter_map(|path| sequence_of(path)).max().unwrap_or(0);
@@ -127,7 +131,12 @@ impl PacketLog {
 
     /// Adds a packet to the open block, and writes the block if it is full. An error means that the packets of one block
     /// were lost (they are counted); the log goes on with the next.
-    pub fn append(&mut self, interface_name: &str, packet: &Packet<'_>, flow_id: Option<u64>) -> Result<(), StoreError> {
+    pub fn append(
+        &mut self,
+        interface_name: &str,
+        packet: &Packet<'_>,
+        flow_id: Option<u64>,
+    ) -> Result<(), StoreError> {
         self.counters.appended += 1;
         let outcome = if self.block.packets.is_empty() { self.roll_if_due(packet.time) } else { Ok(()) };
         let interface = self.interface(interface_name, packet.link_type);
@@ -140,11 +149,9 @@ impl PacketLog {
                 self.block.flows.len() as u32
             })
         });
-        let (first, last) = match self.block.packets.is_empty() {
-            true => (packet.time, packet.time),
-            false => (self.block.first.min(packet.time), self.block.last.max(packet.time)),
-        };
-        (self.block.first, self.block.last) = (first, last);
+        let first_packet = self.block.packets.is_empty();
+        self.block.first = if first_packet { packet.time } else { self.block.first.min(packet.time) };
+        self.block.last = if first_packet { packet.time } else { self.block.last.max(packet.time) };
         self.block.packets.push(number);
         if self.data.len() >= self.config.block_bytes {
             self.flush()?;
@@ -159,13 +166,12 @@ impl PacketLog {
         }
         let packets = self.block.packets.len() as u64;
         let written = self.write_block();
-        match &written {
-            Ok(()) => self.counters.written += packets,
-            Err(_) => {
-                self.counters.lost += packets;
-                self.counters.errors += 1;
-                self.undo();
-            }
+        if written.is_ok() {
+            self.counters.written += packets;
+        } else {
+            self.counters.lost += packets;
+            self.counters.errors += 1;
+            self.undo();
         }
         self.data.clear();
         self.flows.clear();
@@ -234,8 +240,12 @@ impl PacketLog {
         let first = DateTime::from_timestamp_nanos(self.block.first);
         let folder = self.data_dir.join(FOLDER).join(first.format("date=%Y-%m-%d").to_string());
         std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
-        let node: String =
-            self.config.node.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '_' }).collect();
+        let node: String = self
+            .config
+            .node
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '_' })
+            .collect();
         loop {
             self.sequence += 1;
             let path = folder.join(format!("{}-{node}-{:06}{SUFFIX}", first.format("%H%M%S"), self.sequence));
@@ -268,17 +278,14 @@ impl PacketLog {
         let Some(mut segment) = self.segment.take() else { return Ok(()) };
         self.forget_interfaces();
         let sealed = segment.seal();
-        match &sealed {
-            Ok(()) => {
-                self.segment = Some(segment);
-                self.note(true);
-                self.segment = None;
-            }
-            Err(_) => {
-                // All its blocks are whole; recovery seals it on the next start.
-                self.counters.errors += 1;
-                let _ = segment.cut();
-            }
+        if sealed.is_ok() {
+            self.segment = Some(segment);
+            self.note(true);
+            self.segment = None;
+        } else {
+            // All its blocks are whole; recovery seals it on the next start.
+            self.counters.errors += 1;
+            let _ = segment.cut();
         }
         sealed
     }
@@ -329,11 +336,8 @@ impl Open {
         };
         let mut header = Vec::new();
         pcapng::section_header(&mut header, APPLICATION);
-        let begun = segment
-            .index
-            .write_all_at(index::MAGIC, 0)
-            .map_err(StoreError::io("write", &index_file))
-            .and_then(|()| {
+        let begun =
+            segment.index.write_all_at(index::MAGIC, 0).map_err(StoreError::io("write", &index_file)).and_then(|()| {
                 segment.index_length = index::MAGIC.len() as u64;
                 segment.write(compressor, &header, Block::default())
             });
@@ -344,7 +348,12 @@ impl Open {
         begun.map(|()| segment)
     }
 
-    fn write(&mut self, compressor: &mut zstd::bulk::Compressor<'_>, data: &[u8], block: Block) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        compressor: &mut zstd::bulk::Compressor<'_>,
+        data: &[u8],
+        block: Block,
+    ) -> Result<(), StoreError> {
         let frame = compressor.compress(data).map_err(StoreError::io("compress a block of", &self.path))?;
         let (compressed, uncompressed) = (frame.len() as u32, data.len() as u32);
         let record = index::encode(&Record::Block(Block {
@@ -364,7 +373,8 @@ impl Open {
     }
 
     fn seal(&mut self) -> Result<(), StoreError> {
-        let (length, index_length) = seal(&self.path, (&self.file, &self.index), (self.length, self.index_length), &self.frames)?;
+        let (length, index_length) =
+            seal(&self.path, (&self.file, &self.index), (self.length, self.index_length), &self.frames)?;
         (self.length, self.index_length) = (length, index_length);
         Ok(())
     }
@@ -387,7 +397,10 @@ pub(super) fn seal(
     let length = length + table.len() as u64;
     let record = index::encode(&Record::Seal { length });
     let index_file = index_path(path);
-    index.write_all_at(&record, index_length).and_then(|()| index.sync_all()).map_err(StoreError::io("seal", &index_file))?;
+    index
+        .write_all_at(&record, index_length)
+        .and_then(|()| index.sync_all())
+        .map_err(StoreError::io("seal", &index_file))?;
     Ok((length, index_length + record.len() as u64))
 }
 

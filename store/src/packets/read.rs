@@ -91,13 +91,15 @@ pub type Each<'a> = dyn FnMut(&str, &Packet<'_>, u64) -> Result<(), StoreError> 
 
 /// Hands on the packets of `flows` with a time in `[from, to)`, earliest first. Segments may still be open: what was
 /// flushed so far is read.
+#[allow(clippy::implicit_hasher, reason = "one kind of set is used")]
 pub fn read_flows(
     segments: &[PathBuf],
     flows: &HashSet<u64>,
     (from, to): (i64, i64),
     each: &mut Each<'_>,
 ) -> Result<ReadStats, StoreError> {
-    let mut reader = Reader { flows, from, to, stats: ReadStats::default(), heap: BinaryHeap::new(), held: 0, number: 0 };
+    let mut reader =
+        Reader { flows, from, to, stats: ReadStats::default(), heap: BinaryHeap::new(), held: 0, number: 0 };
     let (sources, plan) = reader.plan(segments)?;
     for planned in plan {
         reader.hand_on(Some(planned.first), each)?;
@@ -123,7 +125,9 @@ impl Reader<'_> {
         let (mut sources, mut plan) = (Vec::new(), Vec::new());
         for path in segments {
             let index = index_path(path);
-            let Some(mut reader) = self.unless_gone(IndexReader::open(&index), "open", &index)?.flatten() else { continue };
+            let Some(mut reader) = self.unless_gone(IndexReader::open(&index), "open", &index)?.flatten() else {
+                continue;
+            };
             let mut interfaces = Vec::new();
             while let Some((record, next)) = reader.next().map_err(StoreError::io("read", &index))? {
                 let Record::Block(block) = next else { break };
@@ -142,7 +146,12 @@ impl Reader<'_> {
         Ok((sources, plan))
     }
 
-    fn unless_gone<T>(&mut self, result: io::Result<T>, action: &'static str, path: &Path) -> Result<Option<T>, StoreError> {
+    fn unless_gone<T>(
+        &mut self,
+        result: io::Result<T>,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<Option<T>, StoreError> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
