@@ -1,5 +1,7 @@
 //! The catalog: what goes in comes out, as known last, and files of other releases are refused with a hint.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

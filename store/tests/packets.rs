@@ -1,5 +1,7 @@
 //! The packet log: only the blocks that are needed are read, failures to write are counted, exports are sorted and named.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! The packet log against a model: whatever is appended, flushed, sealed and then cut by a crash, what can be read is a
 //! prefix of what was written, and everything that was flushed before an intact end is in it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};

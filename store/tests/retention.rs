@@ -1,5 +1,7 @@
 //! The store as a whole: locks, recovery, ageing, and reading beside a writer.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::time::Duration;
 
