@@ -1,1 +1,168 @@
-//! placeholder
+//! The HTTP interface: JSON API under `/api/v1`, `/metrics`, and the UI.
+//!
+//! ```text
+//! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
+//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, pcap, identities]
+//!                                               ├─ /metrics  ─ local or authenticated   [metrics]
+//!                                               └─ the rest                             [ui]
+//! ```
+//!
+//! Invariants:
+//! * whoever has neither the token nor a session gets no data: routes are open only by being listed in `open`;
+//! * an error is JSON, and what went wrong inside is logged, not sent;
+//! * memory is bounded: answers by `limit`, downloads by a channel of a few chunks, sessions by a table of fixed size.
+
+mod api;
+mod auth;
+mod error;
+mod identities;
+mod metrics;
+mod middleware;
+mod params;
+mod pcap;
+mod sessions;
+mod ui;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tokio::sync::Semaphore;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use wiretag_enrich::Interval;
+use wiretag_store::Store;
+
+pub use identities::identity_row;
+
+/// Downloads of packets at the same time.
+const PCAP_DOWNLOADS: usize = 4;
+/// Searches at the same time; more wait for their turn until the request times out.
+const SEARCHES: usize = 8;
+/// Bytes of a request body: only the login has one.
+const BODY_LIMIT: usize = 4096;
+
+/// Tells the state of the appliance.
+pub type Health = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Gives the intervals that are valid at a time and have an address; `None` means any.
+pub type Identities = Arc<dyn Fn(Option<i64>, Option<IpAddr>) -> Vec<Interval> + Send + Sync>;
+
+/// What the server shows.
+pub struct App {
+    /// Flows and packets.
+    pub store: Arc<Store>,
+    /// What `/metrics` prints; the server adds its own metrics.
+    pub registry: prometheus::Registry,
+    /// State of the appliance.
+    pub health: Health,
+    /// Identity timeline.
+    pub identities: Identities,
+    /// The secret that opens the API.
+    pub token: String,
+}
+
+/// What handlers share.
+struct Inner {
+    store: Arc<Store>,
+    registry: prometheus::Registry,
+    health: Health,
+    identities: Identities,
+    auth: auth::Auth,
+    metrics: metrics::HttpMetrics,
+    searches: Semaphore,
+    downloads: Arc<Semaphore>,
+}
+
+type Shared = Arc<Inner>;
+
+/// Serves until `shutdown` ends, then lets open requests finish.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    app: App,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let service = router(app)?.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+}
+
+/// The OpenAPI document, pretty-printed JSON with a newline at the end.
+pub fn openapi_json() -> String {
+    let (_, api) = routes().split_for_parts();
+    let mut text = api.to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn router(app: App) -> std::io::Result<Router> {
+    let App { store, registry, health, identities, token } = app;
+    if token.is_empty() {
+        return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
+    }
+    let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
+    let auth = auth::Auth::new(&token);
+    let (searches, downloads) = (Semaphore::new(SEARCHES), Arc::new(Semaphore::new(PCAP_DOWNLOADS)));
+    let shared: Shared =
+        Arc::new(Inner { store, registry, health, identities, auth, metrics, searches, downloads });
+    let open = open_routes();
+    let closed = closed_routes().route_layer(from_fn_with_state(shared.clone(), auth::required));
+    let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();
+    Ok(api
+        .route("/metrics", axum::routing::get(metrics::scrape))
+        .fallback(ui::file)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(from_fn(middleware::timeout))
+        .layer(from_fn_with_state(shared.clone(), metrics::observe))
+        .layer(from_fn(middleware::headers))
+        .with_state(shared))
+}
+
+/// Routes that need no authentication.
+fn open_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new().routes(routes!(api::health)).routes(routes!(auth::login))
+}
+
+fn closed_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(api::flows))
+        .routes(routes!(api::histogram))
+        .routes(routes!(api::flow))
+        .routes(routes!(pcap::of_flow))
+        .routes(routes!(pcap::of_query))
+        .routes(routes!(identities::identities))
+        .routes(routes!(api::fields))
+        .routes(routes!(api::openapi))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::session))
+}
+
+/// The API with its document.
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(document()).merge(open_routes()).merge(closed_routes())
+}
+
+fn document() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("wiretag")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Flows, packets and names of containers, as they were at the time of the packet."))
+        .license(Some(License::new("Apache-2.0")))
+        .build();
+    let mut components = Components::new();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    let cookie = ApiKey::Cookie(ApiKeyValue::new(auth::COOKIE));
+    components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
+    OpenApiBuilder::new().info(info).components(Some(components)).build()
+}
+
+/// Nanoseconds since the epoch.
+#[allow(clippy::disallowed_methods, reason = "a request arrives now: relative times and session expiry need the clock")]
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,269 @@
+//! Flows, their fields, and the state of the appliance.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use wiretag_enrich::tagged::all_columns;
+use wiretag_store::flows::{Range, SearchOptions};
+
+use crate::error::{ApiError, ErrorBody};
+use crate::params::{self, Params};
+use crate::{Inner, Shared};
+
+const DEFAULT_LIMIT: usize = 100;
+const MOST_FLOWS: usize = 10_000;
+const DEFAULT_BUCKETS: usize = 60;
+const MOST_BUCKETS: usize = 1000;
+
+/// Parameters of a search.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FlowsParameters {
+    /// Query; empty means everything.
+    q: Option<String>,
+    /// Begin: RFC 3339, epoch seconds or milliseconds, or relative as in `-15m`. Default: 15 minutes before `to`.
+    from: Option<String>,
+    /// End, exclusive. Default: now.
+    to: Option<String>,
+    /// Rows at most, 1 to 10000. Default: 100.
+    limit: Option<usize>,
+    /// Also observations that are not primary.
+    all_observations: Option<bool>,
+    /// `next` of the page before.
+    after: Option<String>,
+}
+
+/// Parameters of a histogram.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HistogramParameters {
+    /// Query; empty means everything.
+    q: Option<String>,
+    /// Begin, as in a search.
+    from: Option<String>,
+    /// End, exclusive.
+    to: Option<String>,
+    /// Number of buckets, 1 to 1000. Default: 60.
+    buckets: Option<usize>,
+    /// Also observations that are not primary.
+    all_observations: Option<bool>,
+}
+
+/// A page of flows, newest first.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct FlowsAnswer {
+    /// Rows; the columns are those of `/api/v1/fields`.
+    #[schema(value_type = Vec<Object>)]
+    flows: Vec<Map<String, Value>>,
+    /// What was lost in this time range.
+    completeness: Completeness,
+    /// Cursor of the next page, null at the end.
+    next: Option<String>,
+}
+
+/// What was lost in a time range.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct Completeness {
+    /// No packet was dropped by a kernel or a queue.
+    complete: bool,
+    /// By node.
+    nodes: Vec<NodeLoss>,
+}
+
+/// Packets of one node.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct NodeLoss {
+    /// Node.
+    node: String,
+    /// Packets captured.
+    packets: u64,
+    /// Dropped by the kernel.
+    kernel_drops: u64,
+    /// Dropped by a full queue.
+    queue_drops: u64,
+    /// Not decoded, for a counted reason.
+    refused: u64,
+}
+
+/// Totals over time.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct HistogramAnswer {
+    /// Stretches of equal length, oldest first.
+    buckets: Vec<BucketRow>,
+}
+
+/// Totals of one stretch.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct BucketRow {
+    /// Begin, RFC 3339.
+    start: String,
+    /// Rows.
+    flows: u64,
+    /// Sum of `client_bytes`.
+    client_bytes: u64,
+    /// Sum of `server_bytes`.
+    server_bytes: u64,
+    /// Sum of `client_packets`.
+    client_packets: u64,
+    /// Sum of `server_packets`.
+    server_packets: u64,
+}
+
+/// One flow.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct FlowAnswer {
+    /// Its slices, first to last.
+    #[schema(value_type = Vec<Object>)]
+    slices: Vec<Map<String, Value>>,
+    /// The same packets at other observation points.
+    #[schema(value_type = Vec<Object>)]
+    observations: Vec<Map<String, Value>>,
+}
+
+/// The vocabulary.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct FieldsAnswer {
+    /// Columns in the order of output.
+    fields: Vec<Field>,
+}
+
+/// One column.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct Field {
+    /// Name.
+    name: &'static str,
+    /// bool, number, size, duration, time, ip, mac, text, word or map.
+    kind: String,
+    /// Definition.
+    doc: &'static str,
+}
+
+/// Searches flows.
+#[utoipa::path(get, path = "/api/v1/flows", params(FlowsParameters), security(("token" = []), ("session" = [])),
+    responses((status = 200, body = FlowsAnswer, description = "A page, newest first"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn flows(
+    State(shared): State<Shared>,
+    Params(parameters): Params<FlowsParameters>,
+) -> Result<Json<FlowsAnswer>, ApiError> {
+    let query = params::query(parameters.q.as_deref())?;
+    let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
+    let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_FLOWS)?;
+    let after = params::cursor(parameters.after)?;
+    let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
+    let _turn = turn(&shared).await?;
+    let page = shared.store.flows.search(&query, range, options).await?;
+    let completeness = completeness(&shared, range).await?;
+    Ok(Json(FlowsAnswer { flows: page.flows, completeness, next: page.next }))
+}
+
+/// Totals of flows over time.
+#[utoipa::path(get, path = "/api/v1/flows/histogram", params(HistogramParameters),
+    security(("token" = []), ("session" = [])),
+    responses((status = 200, body = HistogramAnswer, description = "Totals"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn histogram(
+    State(shared): State<Shared>,
+    Params(parameters): Params<HistogramParameters>,
+) -> Result<Json<HistogramAnswer>, ApiError> {
+    let query = params::query(parameters.q.as_deref())?;
+    let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
+    let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
+    let all = parameters.all_observations.unwrap_or(false);
+    let _turn = turn(&shared).await?;
+    let buckets = shared.store.flows.histogram(&query, range, buckets, all).await?;
+    let rows = buckets.iter().map(|bucket| BucketRow {
+        start: wiretag_store::json::time(bucket.start),
+        flows: bucket.flows,
+        client_bytes: bucket.client_bytes,
+        server_bytes: bucket.server_bytes,
+        client_packets: bucket.client_packets,
+        server_packets: bucket.server_packets,
+    });
+    Ok(Json(HistogramAnswer { buckets: rows.collect() }))
+}
+
+/// One flow with its slices and its other observations.
+#[utoipa::path(get, path = "/api/v1/flows/{flow_id}", params(("flow_id" = String, Path, description = "16 hex digits")),
+    security(("token" = []), ("session" = [])),
+    responses((status = 200, body = FlowAnswer, description = "The flow"),
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 404, body = ErrorBody, description = "No such flow")))]
+pub(crate) async fn flow(
+    State(shared): State<Shared>,
+    Path(flow_id): Path<String>,
+) -> Result<Json<FlowAnswer>, ApiError> {
+    let id = params::flow_id(&flow_id)?;
+    let _turn = turn(&shared).await?;
+    let slices = shared.store.flows.flow(id).await?;
+    if slices.is_empty() {
+        return Err(no_flow(&flow_id));
+    }
+    let observations = shared.store.flows.observations(id).await?;
+    Ok(Json(FlowAnswer { slices, observations }))
+}
+
+/// The columns of a flow.
+#[utoipa::path(get, path = "/api/v1/fields", security(("token" = []), ("session" = [])), responses(
+    (status = 200, body = FieldsAnswer, description = "All columns"),
+    (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn fields() -> Json<FieldsAnswer> {
+    let field = |column: wiretag_enrich::tagged::AnyColumn| Field {
+        name: column.name(),
+        kind: format!("{:?}", column.kind()).to_lowercase(),
+        doc: column.doc(),
+    };
+    Json(FieldsAnswer { fields: all_columns().map(field).collect() })
+}
+
+/// State of the appliance; in full only for those who are authenticated.
+#[utoipa::path(get, path = "/api/v1/health", security((), ("token" = []), ("session" = [])), responses(
+    (status = 200, body = Object, description = "`{\"status\":\"ok\"}`, with authentication more")))]
+pub(crate) async fn health(State(shared): State<Shared>, headers: HeaderMap) -> Json<Value> {
+    let full = shared.auth.accepts(&headers);
+    Json(if full { (shared.health)() } else { json!({"status": "ok"}) })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api/v1/openapi.json", security(("token" = []), ("session" = [])), responses(
+    (status = 200, body = Object, description = "OpenAPI"),
+    (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi_json()).into_response()
+}
+
+pub(crate) fn no_flow(flow_id: &str) -> ApiError {
+    ApiError::unknown(format!("no flow `{flow_id}`"), "it may be older than the retention")
+}
+
+/// Waits for one of the places for searches.
+pub(crate) async fn turn(shared: &Inner) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+    shared.searches.acquire().await.map_err(|error| ApiError::internal(&error))
+}
+
+async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiError> {
+    let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
+    for loss in shared.store.completeness(range.from, range.to).await? {
+        let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
+            node: loss.node.clone(),
+            packets: 0,
+            kernel_drops: 0,
+            queue_drops: 0,
+            refused: 0,
+        });
+        node.packets += loss.packets;
+        node.kernel_drops += loss.kernel_drops;
+        node.queue_drops += loss.queue_drops;
+        node.refused += loss.refused;
+    }
+    let complete = nodes.values().all(|node| node.kernel_drops == 0 && node.queue_drops == 0);
+    Ok(Completeness { complete, nodes: nodes.into_values().collect() })
+}

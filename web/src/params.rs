@@ -1,0 +1,77 @@
+//! Parameters of requests, checked.
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Query};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+use wiretag_store::flows::Range;
+use wiretag_store::query::{self, Query as FlowQuery};
+
+use crate::error::ApiError;
+use crate::now;
+
+/// Range when neither end is given.
+const DEFAULT_RANGE: i64 = 15 * 60 * 1_000_000_000;
+
+/// [`Query`] whose rejection is our kind of error.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let parameters: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let hint = "`/api/v1/openapi.json` lists the parameters";
+        parameters.map(|Query(parameters)| Self(parameters)).map_err(|error| ApiError::wrong(error.body_text(), hint))
+    }
+}
+
+/// A query; a mistake has its column.
+pub(crate) fn query(text: Option<&str>) -> Result<FlowQuery, ApiError> {
+    Ok(query::parse(text.unwrap_or_default())?)
+}
+
+/// A point in time.
+pub(crate) fn time(text: &str, now: i64) -> Result<i64, ApiError> {
+    query::parse_time(text.trim(), now).map_err(|error| ApiError::wrong_sentence(&error.to_string()))
+}
+
+/// A time range; default is the last 15 minutes before `to`, which is now.
+pub(crate) fn range(from: Option<&str>, to: Option<&str>) -> Result<Range, ApiError> {
+    let now = now();
+    let to = to.map_or(Ok(now), |text| time(text, now))?;
+    let from = from.map_or(Ok(to.saturating_sub(DEFAULT_RANGE)), |text| time(text, now))?;
+    if from >= to {
+        return Err(ApiError::wrong("the time range is empty: `from` is not before `to`", "swap `from` and `to`"));
+    }
+    Ok(Range { from, to })
+}
+
+/// A number with a default and bounds.
+pub(crate) fn number(name: &str, value: Option<usize>, default: usize, most: usize) -> Result<usize, ApiError> {
+    let value = value.unwrap_or(default);
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(ApiError::wrong(format!("`{name}` is out of bounds"), &format!("a number from 1 to {most}")))
+}
+
+/// A flow id of 16 hex digits.
+pub(crate) fn flow_id(text: &str) -> Result<u64, ApiError> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = digits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+    id.ok_or_else(|| ApiError::wrong(format!("`{text}` is not a flow id"), "16 hex digits, from the column `flow_id`"))
+}
+
+/// A cursor looks like one that a search gave: `START.FLOW_ID.SLICE`.
+pub(crate) fn cursor(text: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let parts: Vec<&str> = text.split('.').collect();
+    let [start, flow_id, slice] = parts.as_slice() else { return Err(not_a_cursor(&text)) };
+    let valid = start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && slice.parse::<u32>().is_ok();
+    if valid { Ok(Some(text)) } else { Err(not_a_cursor(&text)) }
+}
+
+fn not_a_cursor(text: &str) -> ApiError {
+    ApiError::wrong(format!("`{text}` is not a page cursor"), "pass `next` of the page before as it is")
+}

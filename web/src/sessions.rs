@@ -1,0 +1,122 @@
+//! Sessions of the browser, and the limit on failed logins. Pure: time is an argument.
+//!
+//! Only hashes of session ids are kept. The table is bounded: a new session takes the place of the one that ends first.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+/// Hash of a secret.
+pub(crate) type Hash = [u8; 32];
+
+/// How long a session lasts.
+pub(crate) const SESSION_SECONDS: i64 = 12 * 3600;
+const SECOND: i64 = 1_000_000_000;
+const MAX_SESSIONS: usize = 1024;
+/// Failed logins that are allowed at once; one more for each [`REFILL`].
+const FAILURES: i64 = 10;
+const REFILL: i64 = 6 * SECOND;
+
+/// SHA-256.
+pub(crate) fn hash(secret: &str) -> Hash {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// Equal or not, in a time that does not depend on where they differ.
+pub(crate) fn same(left: &Hash, right: &Hash) -> bool {
+    let difference = left.iter().zip(right).fold(0, |all, (left, right)| all | (left ^ right));
+    std::hint::black_box(difference) == 0
+}
+
+/// Who is logged in.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    ends: HashMap<Hash, i64>,
+}
+
+impl Sessions {
+    /// Begins the session with this id.
+    pub(crate) fn begin(&mut self, id: &str, now: i64) {
+        self.ends.retain(|_, end| *end > now);
+        if self.ends.len() >= MAX_SESSIONS
+            && let Some(first) = self.ends.iter().min_by_key(|(_, end)| **end).map(|(id, _)| *id)
+        {
+            self.ends.remove(&first);
+        }
+        self.ends.insert(hash(id), now.saturating_add(SESSION_SECONDS * SECOND));
+    }
+
+    /// Whether the session lasts.
+    pub(crate) fn lasts(&self, id: &str, now: i64) -> bool {
+        self.ends.get(&hash(id)).is_some_and(|end| *end > now)
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self, id: &str) {
+        self.ends.remove(&hash(id));
+    }
+}
+
+/// A bucket of failed attempts that drains with time.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// When the bucket is empty again.
+    empty_at: i64,
+}
+
+impl Failures {
+    /// Whether one more attempt may be made now.
+    pub(crate) fn allow(&self, now: i64) -> bool {
+        self.empty_at.saturating_sub(now) <= (FAILURES - 1) * REFILL
+    }
+
+    /// Counts a failed attempt.
+    pub(crate) fn add(&mut self, now: i64) {
+        self.empty_at = self.empty_at.max(now).saturating_add(REFILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_lasts_twelve_hours_or_until_its_end() {
+        let mut sessions = Sessions::default();
+        sessions.begin("a", 0);
+        sessions.begin("b", 0);
+        assert!(sessions.lasts("a", SESSION_SECONDS * SECOND - 1));
+        assert!(!sessions.lasts("a", SESSION_SECONDS * SECOND));
+        sessions.end("b");
+        assert!(!sessions.lasts("b", 1));
+        assert!(!sessions.lasts("c", 1));
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_the_oldest_goes_first() {
+        let mut sessions = Sessions::default();
+        for number in 0..=MAX_SESSIONS {
+            sessions.begin(&number.to_string(), number as i64);
+        }
+        assert_eq!(sessions.ends.len(), MAX_SESSIONS);
+        assert!(!sessions.lasts("0", 2000));
+        assert!(sessions.lasts("1", 2000));
+    }
+
+    #[test]
+    fn failed_logins_are_limited_and_forgiven() {
+        let mut failures = Failures::default();
+        for _ in 0..FAILURES {
+            assert!(failures.allow(1));
+            failures.add(1);
+        }
+        assert!(!failures.allow(1));
+        assert!(failures.allow(1 + REFILL));
+    }
+
+    #[test]
+    fn hashes_are_compared_whole() {
+        assert!(same(&hash("a"), &hash("a")));
+        assert!(!same(&hash("a"), &hash("b")));
+    }
+}
