@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
 
+use crate::error::StoreError;
 use crate::query::QueryError;
 
 /// An error of the flow store.
@@ -52,5 +53,20 @@ impl FlowError {
     pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<FlowError> for StoreError {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Io { action, path, source } => Self::Io { action, path, source },
+            FlowError::Task(error) => Self::Task(error.to_string()),
+            error @ (FlowError::Write { .. }
+            | FlowError::Engine(_)
+            | FlowError::Columns(_)
+            | FlowError::Cursor(_)
+            | FlowError::Range(_)
+            | FlowError::Query(_)) => Self::Query(error.to_string()),
+        }
     }
 }

@@ -61,7 +61,7 @@ fn properties(rows: usize, start: usize) -> Result<WriterProperties, parquet::er
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by("wiretag".into())
         .set_max_row_group_row_count(Some(131_072))
-        .set_sorting_columns(Some(vec![SortingColumn::new(start as i32, false, false)]));
+        .set_sorting_columns(Some(vec![SortingColumn { column_idx: start as i32, descending: false, nulls_first: false }]));
     for column in BLOOM {
         let path = ColumnPath::from(*column);
         builder = builder
