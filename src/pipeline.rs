@@ -19,8 +19,7 @@ use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{IdentityEvent, Interval};
-use wiretag_store::catalog::Loss;
-use wiretag_store::{PacketLog, Store, StoreConfig};
+use wiretag_store::{Loss, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
 
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, apply_static, end_other_static, matches};
@@ -35,6 +34,9 @@ const RECORD_QUEUE: usize = 256;
 const EVENT_QUEUE: usize = 4096;
 /// Container namespaces between tagger and the task that captures in them.
 const NAMESPACE_QUEUE: usize = 256;
+
+/// Identities that ended less than an hour ago are never forgotten: their flows may still be on their way.
+const HOUR: i64 = 3_600_000_000_000;
 
 /// A wired appliance.
 pub(crate) struct Pipeline {
@@ -72,7 +74,7 @@ impl Pipeline {
         registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
 
         let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
-        let packet_log = start_packet_log(store.packet_log(&config.node)?, packet_batches, stages.clone())?;
+        let packet_log = start_packet_log(store.packet_log(packet_log_config(config))?, packet_batches, stages.clone())?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
@@ -147,7 +149,7 @@ impl Pipeline {
         })
         .await?;
         self.tagging.await.context("the tagger ended badly")?;
-        self.store.flows.flush().await.context("the last flows could not be written")?;
+        self.store.close().await.context("the last flows could not be written")?;
         let _ = self.stop_server.send(());
         if tokio::time::timeout(Duration::from_secs(5), self.server).await.is_err() {
             tracing::warn!("a request was still open when the appliance stopped");
@@ -157,13 +159,20 @@ impl Pipeline {
 }
 
 fn store_config(config: &RunConfig) -> StoreConfig {
-    let mut store = StoreConfig::new(&config.data);
-    store.node.clone_from(&config.node);
-    store.flow_age = config.flows.age;
-    store.flow_bytes = config.flows.bytes;
-    store.packet_age = config.packets.age;
-    store.packet_bytes = config.packets.bytes;
-    store
+    let retention = |limits: crate::config::Retention| Retention {
+        age: Some(Duration::from_nanos(limits.age.unsigned_abs())),
+        bytes: Some(limits.bytes),
+    };
+    StoreConfig {
+        data_dir: config.data.clone(),
+        role: Role::Appliance,
+        flows: retention(config.flows),
+        packets: retention(config.packets),
+    }
+}
+
+fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
+    PacketLogConfig { node: config.node.clone(), snap_len: config.snap_length, ..PacketLogConfig::default() }
 }
 
 /// The timeline as of the last run, plus the static file.
@@ -218,8 +227,8 @@ fn start_packet_log(
 fn publish(log: &PacketLog, stages: &Mutex<StageNumbers>) {
     let counters = log.counters();
     let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
-    stages.packets_kept = counters.packets;
-    stages.packets_dropped = counters.dropped;
+    stages.packets_kept = counters.written;
+    stages.packets_dropped = counters.lost;
 }
 
 /// What all workers of this appliance have in common.
@@ -306,16 +315,19 @@ async fn maintain(store: Arc<Store>, timeline: SharedTimeline, stages: Arc<Mutex
                 continue;
             }
         };
+        if let Some(oldest) = done.oldest {
+            timeline.write().unwrap_or_else(PoisonError::into_inner).expire(oldest.min(now - HOUR));
+        }
         let mut identities: HashMap<String, u64> = HashMap::new();
         for interval in timeline.read().unwrap_or_else(PoisonError::into_inner).current(now, None) {
             *identities.entry(interval.source.to_string()).or_default() += 1;
         }
         let counters = store.flows.counters();
         let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
-        stages.rows_stored = counters.stored;
+        stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
-        stages.flow_bytes = done.flow_bytes;
-        stages.packet_bytes = done.packet_bytes;
+        stages.flow_bytes = done.flows.bytes;
+        stages.packet_bytes = done.packets.bytes;
         stages.identities = identities.into_iter().collect();
     }
 }

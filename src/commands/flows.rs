@@ -8,9 +8,9 @@ use crate::client::Appliance;
 use crate::commands::WrongUsage;
 use crate::output::{self, Row};
 use wiretag_enrich::tagged::all_columns;
-use wiretag_store::flows::SearchOptions;
+use wiretag_store::Store;
+use wiretag_store::flows::{Range, SearchOptions};
 use wiretag_store::query::{self, Query};
-use wiretag_store::{Range, Store};
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     let search = Search::new(&arguments.search)?;

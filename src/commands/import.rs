@@ -11,7 +11,7 @@ use wiretag_capture::{EndReason, FlowRecord, Source};
 use wiretag_enrich::static_file;
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{PacketLog, Store, StoreConfig};
+use wiretag_store::{PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
 
 use crate::cli::ImportArguments;
 use crate::identities::apply_static;
@@ -28,7 +28,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     let data = &arguments.data.data;
     std::fs::create_dir_all(data)
         .with_context(|| format!("cannot make the data directory `{}`; hint: choose another with `--data`", data.display()))?;
-    let (store, recovery) = Store::open(StoreConfig::new(data)).await?;
+    let (store, recovery) = Store::open(importer(data)).await?;
     for repair in &recovery.repairs {
         eprintln!("repaired: {repair}");
     }
@@ -39,17 +39,23 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         let file = static_file::load(path, crate::host::now())?;
         store.catalog.append_intervals(&apply_static(&timeline, &file)).await?;
     }
-    let mut import = Import { log: store.packet_log("import")?, store, timeline };
+    let mut import = Import { log: store.packet_log(PacketLogConfig { node: "import".into(), ..PacketLogConfig::default() })?, store, timeline };
     let mut damaged = 0;
     for file in &arguments.files {
         damaged += usize::from(!import.file(file, arguments.quiet).await?);
     }
     import.log.seal()?;
-    import.store.flows.flush().await?;
+    import.store.close().await?;
     if damaged > 0 {
         bail!("{damaged} of {} files are damaged; what could be read is stored", arguments.files.len());
     }
     Ok(())
+}
+
+/// An importer keeps everything: retention is the appliance's.
+fn importer(data: &Path) -> StoreConfig {
+    let (flows, packets) = (Retention::default(), Retention::default());
+    StoreConfig { data_dir: data.to_owned(), role: Role::Importer, flows, packets }
 }
 
 struct Import {

@@ -30,8 +30,8 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     if flows.is_empty() {
         bail!("no flows match; hint: `wiretag flows` shows what is there");
     }
-    let mut out = create(&arguments.output)?;
-    let packets = store.export_pcap(flows, search.range.from, search.range.to, &mut out).await?;
+    let out = create(&arguments.output)?;
+    let (packets, mut out) = store.write_pcap(flows, search.range.from, search.range.to, out).await?;
     out.flush()?;
     eprintln!("{packets} packets written to `{}`", arguments.output.display());
     Ok(())

@@ -1,0 +1,100 @@
+//! Small files to larger ones.
+//!
+//! Files of one hour and of about one size (by powers of eight rows) are merged when there are eight; those of a past
+//! hour whatever their size. The catalog exchanges them in one transaction. The replaced files are deleted a minute
+//! later, so that searches that began before still find them; a list on disk lets a restart finish that.
+
+use std::collections::BTreeMap;
+
+use super::error::FlowError;
+use super::{FlowStore, files};
+use crate::catalog::FlowFile;
+use crate::error::StoreError;
+
+/// Files of one kind that make a merge worth it.
+const MANY: usize = 8;
+/// Rows of a merged file at most: a merge holds them in memory.
+const MAX_ROWS: u64 = 131_072;
+/// How long replaced files stay, ns.
+const KEEP: i64 = 60_000_000_000;
+
+/// A replaced file.
+#[derive(Debug)]
+pub(super) struct Superseded {
+    path: String,
+    since: i64,
+}
+
+impl FlowStore {
+    /// Merges small files and deletes those replaced earlier; returns the files that went into merges. To be called
+    /// every few seconds; does at most one merge.
+    pub async fn compact(&self, now: i64) -> Result<u64, StoreError> {
+        let inner = &self.inner;
+        let mut superseded = inner.writing.lock().await;
+        delete_old(&inner.data_dir, &mut superseded, now)?;
+        let all = inner.catalog.all_flow_files().await?;
+        let Some(chosen) = choose(&all, now) else { return Ok(0) };
+        let readable = inner.engine.readable(&chosen).await?;
+        if readable.len() < 2 {
+            return Ok(0);
+        }
+        let batch = inner.engine.merged(&readable).await?;
+        let dir = inner.data_dir.clone();
+        let merged = tokio::task::spawn_blocking(move || files::write(&dir, &batch)).await.map_err(FlowError::from)??;
+        let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
+        let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
+        files::note_superseded(&inner.data_dir, &pending)?;
+        // Readers take the catalog's list under this lock.
+        let guard = inner.recent.write().await;
+        if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
+            let _ = std::fs::remove_file(inner.data_dir.join(&merged.path));
+            return Err(error);
+        }
+        drop(guard);
+        let count = paths.len() as u64;
+        superseded.extend(paths.into_iter().map(|path| Superseded { path, since: now }));
+        Ok(count)
+    }
+}
+
+fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now: i64) -> Result<(), FlowError> {
+    let mut stay = Vec::new();
+    for file in superseded.drain(..) {
+        if now.saturating_sub(file.since) < KEEP {
+            stay.push(file);
+            continue;
+        }
+        let path = data_dir.join(&file.path);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(FlowError::io("delete", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    *superseded = stay;
+    Ok(())
+}
+
+/// The files of the next merge: the oldest hour first.
+fn choose(all: &[FlowFile], now: i64) -> Option<Vec<&FlowFile>> {
+    let mut groups: BTreeMap<(i64, u32), Vec<&FlowFile>> = BTreeMap::new();
+    for file in all.iter().filter(|file| file.rows < MAX_ROWS) {
+        let Some(hour) = files::hour_of(&file.path) else { continue };
+        let past = hour.saturating_add(files::HOUR) < now.saturating_sub(files::HOUR / 12);
+        let size = if past { 0 } else { file.rows.max(1).ilog2() / 3 + 1 };
+        groups.entry((hour, size)).or_default().push(file);
+    }
+    groups.into_values().find_map(|mut group| {
+        group.sort_by_key(|file| file.rows);
+        let mut rows = 0;
+        let fits: Vec<&FlowFile> = group
+            .into_iter()
+            .take_while(|file| {
+                rows += file.rows;
+                rows <= MAX_ROWS
+            })
+            .collect();
+        (fits.len() >= MANY).then_some(fits)
+    })
+}

@@ -1,0 +1,136 @@
+//! Searches over flow files with the query engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
+use futures_util::TryStreamExt;
+
+use super::error::FlowError;
+use super::filter::{filter, time};
+use super::rows::{self, Place, Row};
+use super::schema::schema;
+use super::{Range, files};
+use crate::catalog::FlowFile;
+use crate::query::ast::Node;
+use wiretag_enrich::TaggedFlow;
+
+/// Memory that all searches together may use, bytes.
+const MEMORY: usize = 1 << 30;
+
+/// Which rows are wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Condition {
+    pub(super) node: Node,
+    pub(super) range: Range,
+    pub(super) all_observations: bool,
+    /// Only rows behind this place.
+    pub(super) after: Option<Place>,
+}
+
+impl Condition {
+    pub(super) fn matches(&self, flow: &TaggedFlow) -> bool {
+        let record = &flow.record;
+        (self.all_observations || record.primary)
+            && record.start < self.range.to
+            && record.end >= self.range.from
+            && self.after.is_none_or(|after| Place::of(flow) > after)
+            && self.node.matches(flow)
+    }
+
+    fn expression(&self) -> Expr {
+        let mut wanted =
+            ident("start").lt(time(self.range.to)).and(ident("end").gt_eq(time(self.range.from))).and(filter(&self.node));
+        if !self.all_observations {
+            wanted = ident("primary").eq(lit(true)).and(wanted);
+        }
+        let Some(after) = self.after else { return wanted };
+        let start = time(after.start.0);
+        let flow_id = lit(format!("{:016x}", after.flow_id));
+        let later_id = ident("flow_id").gt(flow_id.clone());
+        let later_slice = ident("flow_id").eq(flow_id).and(ident("slice").gt(lit(after.slice)));
+        let tie = ident("start").eq(start.clone()).and(later_id.or(later_slice));
+        // Said twice so that file statistics can use it.
+        wanted.and(ident("start").lt_eq(start.clone())).and(ident("start").lt(start).or(tie))
+    }
+
+    /// Whether the file may hold a row that passes.
+    pub(super) fn touches(&self, file: &FlowFile) -> bool {
+        let before_cursor = self.after.is_none_or(|after| file.start <= after.start.0);
+        file.start < self.range.to && file.end >= self.range.from && before_cursor
+    }
+}
+
+pub(super) struct Engine {
+    session: SessionContext,
+    data_dir: PathBuf,
+}
+
+impl Engine {
+    pub(super) fn new(data_dir: &Path) -> Result<Self, FlowError> {
+        let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+        let mut config = SessionConfig::new().with_target_partitions(parallel).with_collect_statistics(false);
+        let parquet = &mut config.options_mut().execution.parquet;
+        parquet.pushdown_filters = true;
+        parquet.reorder_filters = true;
+        parquet.schema_force_view_types = false;
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build()?;
+        let session = SessionContext::new_with_config_rt(config, Arc::new(runtime));
+        Ok(Self { session, data_dir: data_dir.to_owned() })
+    }
+
+    async fn table(&self, files: &[&FlowFile]) -> Result<DataFrame, FlowError> {
+        let paths: Vec<String> =
+            files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
+        let schema = schema();
+        Ok(self.session.read_parquet(paths, ParquetReadOptions::default().schema(&schema)).await?)
+    }
+
+    /// The first `limit` rows in answer order; `columns` empty means all.
+    pub(super) async fn rows(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition,
+        limit: usize,
+        columns: &[&str],
+    ) -> Result<Vec<Row>, FlowError> {
+        let order =
+            vec![ident("start").sort(false, false), ident("flow_id").sort(true, false), ident("slice").sort(true, false)];
+        let mut frame = self.table(files).await?.filter(condition.expression())?;
+        if !columns.is_empty() {
+            frame = frame.select_columns(columns)?;
+        }
+        let batches = frame.sort(order)?.limit(0, Some(limit))?.collect().await?;
+        Ok(batches.iter().flat_map(rows::rows).collect())
+    }
+
+    /// All rows that pass, in no order.
+    pub(super) async fn stream(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition,
+        columns: &[&str],
+    ) -> Result<SendableRecordBatchStream, FlowError> {
+        let frame = self.table(files).await?.filter(condition.expression())?.select_columns(columns)?;
+        Ok(frame.execute_stream().await?)
+    }
+
+    /// Whole files, sorted by start, as one batch.
+    pub(super) async fn merged(&self, files: &[&FlowFile]) -> Result<RecordBatch, FlowError> {
+        let frame = self.table(files).await?.sort(vec![ident("start").sort(true, false)])?;
+        let batches: Vec<RecordBatch> = frame.execute_stream().await?.try_collect().await?;
+        Ok(datafusion::arrow::compute::concat_batches(&schema(), &batches)?)
+    }
+
+    /// Those of `files` that can be read; reading is checked file by file, so only after a failure.
+    pub(super) async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, FlowError> {
+        let paths: Vec<PathBuf> = candidates.iter().map(|file| self.data_dir.join(&file.path)).collect();
+        let states =
+            tokio::task::spawn_blocking(move || paths.iter().map(|path| files::readable(path)).collect::<Vec<_>>()).await?;
+        Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
+    }
+}

@@ -1,0 +1,72 @@
+//! What can go wrong in the flow store.
+
+use std::path::PathBuf;
+
+use datafusion::error::DataFusionError;
+
+use crate::error::StoreError;
+use crate::query::QueryError;
+
+/// An error of the flow store.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// A file or directory could not be read or written.
+    #[error("cannot {action} `{}`: {source}; hint: check free space and permissions of the data directory", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A flow file could not be written.
+    #[error("cannot write flow file `{}`: {source}; hint: check free space in the data directory", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: parquet::errors::ParquetError,
+    },
+    /// The query engine failed.
+    #[error("the search failed: {0}")]
+    Engine(#[from] DataFusionError),
+    /// Rows could not be put in columns.
+    #[error("cannot build columns: {0}")]
+    Columns(#[from] datafusion::arrow::error::ArrowError),
+    /// A page cursor that did not come from a search.
+    #[error("`{0}` is not a page cursor; hint: pass `next` of the page before as it is")]
+    Cursor(String),
+    /// The range of time is empty or the number of buckets is out of bounds.
+    #[error("{0}")]
+    Range(&'static str),
+    /// A condition was refused.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A worker thread ended early.
+    #[error("a storage task was stopped: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl FlowError {
+    /// For `map_err` around file operations.
+    pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+impl From<FlowError> for StoreError {
+    fn from(error: FlowError) -> Self {
+        match error {
+            FlowError::Io { action, path, source } => Self::Io { action, path, source },
+            FlowError::Task(error) => Self::Task(error.to_string()),
+            error @ (FlowError::Write { .. }
+            | FlowError::Engine(_)
+            | FlowError::Columns(_)
+            | FlowError::Cursor(_)
+            | FlowError::Range(_)
+            | FlowError::Query(_)) => Self::Query(error.to_string()),
+        }
+    }
+}

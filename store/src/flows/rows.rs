@@ -1,0 +1,115 @@
+//! Rows of an answer: where they stand in the order, and their columns as JSON.
+
+use std::cmp::Reverse;
+
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, TimestampNanosecondType, UInt64Type};
+use serde_json::{Map, Value as Json};
+use wiretag_enrich::TaggedFlow;
+
+use super::error::FlowError;
+use crate::json;
+
+/// Place of a row in every answer: newest start first, then flow id and slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) start: Reverse<i64>,
+    pub(super) flow_id: u64,
+    pub(super) slice: u64,
+}
+
+impl Place {
+    pub(super) fn of(flow: &TaggedFlow) -> Self {
+        let record = &flow.record;
+        Self { start: Reverse(record.start), flow_id: record.flow_id, slice: record.slice.into() }
+    }
+
+    /// As a page cursor.
+    pub(super) fn cursor(self) -> String {
+        format!("{}.{:016x}.{}", self.start.0, self.flow_id, self.slice)
+    }
+
+    /// Reads a page cursor.
+    pub(super) fn parse(text: &str) -> Result<Self, FlowError> {
+        let mut parts = text.split('.');
+        let start = parts.next().and_then(|part| part.parse().ok());
+        let flow_id = parts.next().and_then(|part| u64::from_str_radix(part, 16).ok());
+        let slice = parts.next().and_then(|part| part.parse().ok());
+        match (start, flow_id, slice, parts.next()) {
+            (Some(start), Some(flow_id), Some(slice), None) => Ok(Self { start: Reverse(start), flow_id, slice }),
+            _ => Err(FlowError::Cursor(text.to_owned())),
+        }
+    }
+}
+
+/// One row of an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) place: Place,
+    pub(super) end: i64,
+    pub(super) columns: Map<String, Json>,
+}
+
+impl Row {
+    pub(super) fn of(flow: &TaggedFlow) -> Self {
+        Self { place: Place::of(flow), end: flow.record.end, columns: json::flow(flow) }
+    }
+
+    pub(super) fn text(&self, column: &str) -> Option<String> {
+        self.columns.get(column).and_then(Json::as_str).map(str::to_owned)
+    }
+}
+
+/// The rows of `batch`, which has at least `start`, `end`, `flow_id`, `slice`.
+pub(super) fn rows(batch: &RecordBatch) -> Vec<Row> {
+    (0..batch.num_rows()).filter_map(|row| one(batch, row)).collect()
+}
+
+fn one(batch: &RecordBatch, row: usize) -> Option<Row> {
+    let time = |name| time_at(batch.column_by_name(name)?, row);
+    let flow_id = batch.column_by_name("flow_id")?.as_string_opt::<i32>()?;
+    let slice = number_at(batch.column_by_name("slice")?, row)?;
+    let place = Place {
+        start: Reverse(time("start")?),
+        flow_id: u64::from_str_radix(flow_id.value(row), 16).ok()?,
+        slice,
+    };
+    let schema = batch.schema_ref();
+    let columns = schema.fields().iter().zip(batch.columns());
+    let columns = columns.map(|(field, array)| (field.name().clone(), value_at(array, row))).collect();
+    Some(Row { place, end: time("end")?, columns })
+}
+
+pub(super) fn time_at(array: &dyn Array, row: usize) -> Option<i64> {
+    let times = array.as_primitive_opt::<TimestampNanosecondType>()?;
+    times.is_valid(row).then(|| times.value(row))
+}
+
+pub(super) fn number_at(array: &dyn Array, row: usize) -> Option<u64> {
+    let numbers = array.as_primitive_opt::<UInt64Type>()?;
+    numbers.is_valid(row).then(|| numbers.value(row))
+}
+
+fn value_at(array: &dyn Array, row: usize) -> Json {
+    if array.is_null(row) {
+        return Json::Null;
+    }
+    match array.data_type() {
+        DataType::Boolean => array.as_boolean().value(row).into(),
+        DataType::UInt64 => number_at(array, row).into(),
+        DataType::Timestamp(..) => time_at(array, row).map(json::time).into(),
+        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Map(..) => {
+            let entries = array.as_map().value(row);
+            let (keys, values) = (entries.column(0).as_string_opt::<i32>(), entries.column(1).as_string_opt::<i32>());
+            let (Some(keys), Some(values)) = (keys, values) else { return Json::Null };
+            Json::Object(
+                keys.iter()
+                    .zip(values)
+                    .filter_map(|(key, value)| Some((key?.to_owned(), value.map_or(Json::Null, Json::from))))
+                    .collect(),
+            )
+        }
+        _ => Json::Null,
+    }
+}

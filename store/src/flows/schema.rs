@@ -1,0 +1,106 @@
+//! The vocabulary as an Arrow schema, and flows as record batches.
+//!
+//! Numbers, sizes and durations are `UInt64`, times `Timestamp(ns, UTC)`, labels `Map<Utf8, Utf8>`, everything else
+//! text. All columns are nullable, so that a file written before a column existed reads as null.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::array::{
+    ArrayRef, BooleanBuilder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder, TimestampNanosecondBuilder,
+    UInt64Builder,
+};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::error::ArrowError;
+use wiretag_capture::{Kind, Value};
+use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::tagged::{AnyColumn, all_columns};
+
+/// Time zone of all times.
+pub(super) const UTC: &str = "UTC";
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let fields: Vec<Field> = all_columns().map(|column| Field::new(column.name(), data_type(column.kind()), true)).collect();
+    Arc::new(Schema::new(fields))
+});
+
+/// The schema of flow files as of this version.
+pub(super) fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+fn map_names() -> MapFieldNames {
+    MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() }
+}
+
+fn data_type(kind: Kind) -> DataType {
+    match kind {
+        Kind::Bool => DataType::Boolean,
+        Kind::Number | Kind::Size | Kind::Duration => DataType::UInt64,
+        Kind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
+        Kind::Ip | Kind::Mac | Kind::Text | Kind::Word => DataType::Utf8,
+        Kind::Map => {
+            let names = map_names();
+            let pair = Fields::from(vec![
+                Field::new(names.key, DataType::Utf8, false),
+                Field::new(names.value, DataType::Utf8, true),
+            ]);
+            DataType::Map(Arc::new(Field::new(names.entry, DataType::Struct(pair), false)), false)
+        }
+    }
+}
+
+/// `flows` as columns, in their order.
+pub(super) fn batch(flows: &[&TaggedFlow]) -> Result<RecordBatch, ArrowError> {
+    let columns = all_columns().map(|column| array(column, flows)).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema(), columns)
+}
+
+fn array(column: AnyColumn, flows: &[&TaggedFlow]) -> Result<ArrayRef, ArrowError> {
+    let values = flows.iter().map(|flow| column.get(flow));
+    Ok(match column.kind() {
+        Kind::Bool => {
+            let mut builder = BooleanBuilder::with_capacity(flows.len());
+            values.for_each(|value| builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None }));
+            Arc::new(builder.finish())
+        }
+        Kind::Number | Kind::Size | Kind::Duration => {
+            let mut builder = UInt64Builder::with_capacity(flows.len());
+            values
+                .for_each(|value| builder.append_option(if let Value::Number(value) = value { Some(value) } else { None }));
+            Arc::new(builder.finish())
+        }
+        Kind::Time => {
+            let mut builder = TimestampNanosecondBuilder::with_capacity(flows.len());
+            values.for_each(|value| builder.append_option(if let Value::Time(value) = value { Some(value) } else { None }));
+            Arc::new(builder.finish().with_timezone(UTC))
+        }
+        Kind::Ip | Kind::Mac | Kind::Text | Kind::Word => {
+            let mut builder = StringBuilder::new();
+            for value in values {
+                match value {
+                    Value::Text(text) => builder.append_value(text),
+                    Value::Ip(ip) => builder.append_value(ip.to_string()),
+                    Value::Mac(mac) => builder.append_value(Value::mac_text(mac)),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::Time(_) | Value::Map(_) => {
+                        builder.append_null();
+                    }
+                }
+            }
+            Arc::new(builder.finish())
+        }
+        Kind::Map => maps(values)?,
+    })
+}
+
+fn maps<'a>(values: impl Iterator<Item = Value<'a>>) -> Result<ArrayRef, ArrowError> {
+    let mut builder = MapBuilder::new(Some(map_names()), StringBuilder::new(), StringBuilder::new());
+    for value in values {
+        let pairs = if let Value::Map(pairs) = value { Some(pairs) } else { None };
+        for (key, value) in pairs.iter().flatten() {
+            builder.keys().append_value(key);
+            builder.values().append_value(value);
+        }
+        builder.append(pairs.is_some())?;
+    }
+    Ok(Arc::new(builder.finish()))
+}

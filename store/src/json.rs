@@ -1,0 +1,38 @@
+//! Flows as JSON: columns in the order of the vocabulary, nulls included, times in RFC 3339 with nanoseconds, UTC.
+
+use chrono::{DateTime, SecondsFormat};
+use serde_json::{Map, Value as Json};
+use wiretag_capture::{FlowRecord, Value, columns};
+use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::tagged::all_columns;
+
+/// A flow record without names.
+pub fn record(record: &FlowRecord) -> Map<String, Json> {
+    columns::columns().map(|column| (column.name.to_owned(), value((column.get)(record)))).collect()
+}
+
+/// A flow with the identity columns.
+pub fn flow(flow: &TaggedFlow) -> Map<String, Json> {
+    all_columns().map(|column| (column.name().to_owned(), value(column.get(flow)))).collect()
+}
+
+/// One value.
+pub fn value(value: Value<'_>) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => value.into(),
+        Value::Number(value) => value.into(),
+        Value::Time(value) => time(value).into(),
+        Value::Ip(ip) => ip.to_string().into(),
+        Value::Mac(mac) => Value::mac_text(mac).into(),
+        Value::Text(text) => text.into_owned().into(),
+        Value::Map(pairs) => {
+            Json::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
+        }
+    }
+}
+
+/// ns since the epoch as `2026-03-01T14:05:12.000000000Z`.
+pub fn time(nanos: i64) -> String {
+    DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
+}

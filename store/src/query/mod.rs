@@ -1,0 +1,60 @@
+//! The query language: text to a typed condition on flows.
+//!
+//! * Every condition is true or false. A null passes no test (`exists` asks whether there is a value), so `not` of any
+//!   test of a null is true. `client_pod != x` is a test and false for a null; `pod != x`, where the name means either
+//!   side, is `not (pod == x)`.
+//! * Names, kinds and units come from the vocabulary ([`wiretag_enrich::tagged::all_columns`]). Text compares by case,
+//!   words of small sets (protocols, states, response codes) do not.
+//! * Limits: [`MAX_LENGTH`] characters, 64 levels, 1,000 tests, regular expressions of 1 MiB compiled.
+
+pub(crate) mod ast;
+mod error;
+mod fields;
+mod lexer;
+mod matches;
+mod parser;
+pub(crate) mod pattern;
+mod time;
+mod values;
+
+pub use error::QueryError;
+pub use time::{TimeError, parse_time};
+use wiretag_enrich::TaggedFlow;
+
+/// Characters in a query.
+pub const MAX_LENGTH: usize = 16_384;
+
+/// A checked query.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub(crate) node: ast::Node,
+    text: String,
+}
+
+impl Query {
+    /// Every flow.
+    pub fn everything() -> Self {
+        Self { node: ast::Node::All, text: String::new() }
+    }
+
+    /// As the user wrote it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the flow passes.
+    pub fn matches(&self, flow: &TaggedFlow) -> bool {
+        self.node.matches(flow)
+    }
+}
+
+/// Reads a query; an empty one means every flow.
+pub fn parse(text: &str) -> Result<Query, QueryError> {
+    if text.chars().nth(MAX_LENGTH).is_some() {
+        let mistake = error::Mistake::new(MAX_LENGTH + 1, format!("the query is longer than {MAX_LENGTH} characters"));
+        return Err(mistake.with_text(text));
+    }
+    let tokens = lexer::tokens(text).map_err(|mistake| mistake.with_text(text))?;
+    let node = parser::Parser::new(tokens).query().map_err(|mistake| mistake.with_text(text))?;
+    Ok(Query { node, text: text.to_owned() })
+}

@@ -1,0 +1,289 @@
+//! Recursive descent over the tokens:
+//!
+//! ```text
+//! any    = all { ("or" | "||") all }
+//! all    = unary { ("and" | "&&") unary }
+//! unary  = ("not" | "!") unary | "(" any ")" | test
+//! test   = name operator value | name ["not"] "in" ( "{" value { "," value } "}" | value )
+//!        | name "exists" | word
+//! ```
+//!
+//! Depth and number of tests are limited, so that no query exhausts the stack here or in the engine below.
+
+use wiretag_capture::Kind;
+
+use super::ast::{Field, Node, Test, TextTest};
+use super::error::Mistake;
+use super::fields;
+use super::lexer::{Operator, Positioned, Token};
+use super::pattern::Pattern;
+use super::values::{self, Written};
+
+/// Nesting of parentheses and `not`.
+const MAX_DEPTH: usize = 64;
+/// Tests in one query; each value of a set is one, and a name that means either side makes two.
+const MAX_TESTS: usize = 1_000;
+
+pub(super) struct Parser {
+    tokens: Vec<Positioned>,
+    at: usize,
+    depth: usize,
+    tests: usize,
+}
+
+impl Parser {
+    pub(super) fn new(tokens: Vec<Positioned>) -> Self {
+        Self { tokens, at: 0, depth: 0, tests: 0 }
+    }
+
+    /// The whole query.
+    pub(super) fn query(mut self) -> Result<Node, Mistake> {
+        if matches!(self.peek(), Token::End) {
+            return Ok(Node::All);
+        }
+        let node = self.any()?;
+        match self.peek() {
+            Token::End => Ok(node),
+            Token::Close => Err(Mistake::new(self.column(), "this `)` closes nothing")),
+            other => Err(Mistake::new(self.column(), format!("{} was not expected here", other.name()))
+                .hint("valid here: `and`, `or`, or the end of the query")),
+        }
+    }
+
+    fn peek(&self) -> &Token {
+        self.tokens.get(self.at).map_or(&Token::End, |positioned| &positioned.token)
+    }
+
+    fn column(&self) -> usize {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |positioned| positioned.column)
+    }
+
+    fn next(&mut self) -> Token {
+        let token = self.peek().clone();
+        // The last token is `End` and stays.
+        self.at = (self.at + 1).min(self.tokens.len().saturating_sub(1));
+        token
+    }
+
+    fn keyword(&mut self, keyword: &str) -> bool {
+        let found = matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case(keyword));
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    fn symbol(&mut self, token: &Token) -> bool {
+        let found = self.peek() == token;
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    fn any(&mut self) -> Result<Node, Mistake> {
+        let mut nodes = vec![self.all()?];
+        while self.symbol(&Token::Or) || self.keyword("or") {
+            nodes.push(self.all()?);
+        }
+        Ok(joined(nodes, Node::Or))
+    }
+
+    fn all(&mut self) -> Result<Node, Mistake> {
+        let mut nodes = vec![self.unary()?];
+        while self.symbol(&Token::And) || self.keyword("and") {
+            nodes.push(self.unary()?);
+        }
+        Ok(joined(nodes, Node::And))
+    }
+
+    fn unary(&mut self) -> Result<Node, Mistake> {
+        let column = self.column();
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(Mistake::new(column, format!("the query is nested more than {MAX_DEPTH} deep")));
+        }
+        let node = if self.symbol(&Token::Not) || self.keyword("not") {
+            Node::Not(Box::new(self.unary()?))
+        } else if self.symbol(&Token::Open) {
+            let inner = self.any()?;
+            if !self.symbol(&Token::Close) {
+                let message = format!("expected `)` for the `(` in column {column}, found {}", self.peek().name());
+                return Err(Mistake::new(self.column(), message).hint("valid here: `)`, `and`, `or`"));
+            }
+            inner
+        } else {
+            self.test()?
+        };
+        self.depth -= 1;
+        Ok(node)
+    }
+
+    fn test(&mut self) -> Result<Node, Mistake> {
+        let column = self.column();
+        match self.next() {
+            Token::Quoted(text) => self.bare(&Written { text, column }, true),
+            Token::Word(word) if is_keyword(&word) => {
+                Err(Mistake::new(column, format!("expected a condition, found `{word}`"))
+                    .hint("to search for this word put it in quotes"))
+            }
+            Token::Word(name) => self.condition(Written { text: name, column }),
+            other => Err(Mistake::new(column, format!("expected a condition, found {}", other.name()))
+                .hint("write `pod == checkout-*`, a name to search for, `not`, or `(`")),
+        }
+    }
+
+    fn condition(&mut self, mut name: Written) -> Result<Node, Mistake> {
+        // `labels."app.kubernetes.io/name"`
+        if name.text.ends_with('.')
+            && let Some(Positioned { token: Token::Quoted(key), adjacent: true, .. }) = self.tokens.get(self.at)
+        {
+            name.text.push_str(key);
+            self.next();
+        }
+        if let Token::Operator(operator) = *self.peek() {
+            self.next();
+            let fields = self.fields(&name)?;
+            let value = self.value()?;
+            return self.compare(&fields, operator, &value);
+        }
+        if self.keyword("in") {
+            return self.contained(&name);
+        }
+        let negated = matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case("not"))
+            && matches!(self.tokens.get(self.at + 1), Some(Positioned { token: Token::Word(word), .. })
+                if word.eq_ignore_ascii_case("in"));
+        if negated {
+            self.next();
+            self.next();
+            return Ok(Node::Not(Box::new(self.contained(&name)?)));
+        }
+        if self.keyword("exists") {
+            let fields = self.fields(&name)?;
+            return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Exists)), &name);
+        }
+        self.bare(&name, false)
+    }
+
+    fn fields(&self, name: &Written) -> Result<Vec<Field>, Mistake> {
+        fields::resolve(&name.text).ok_or_else(|| {
+            let mistake = Mistake::new(name.column, format!("there is no column `{}`", name.text));
+            match fields::nearest(&name.text) {
+                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
+                None => mistake.hint("`wiretag fields` lists all columns"),
+            }
+        })
+    }
+
+    fn value(&mut self) -> Result<Written, Mistake> {
+        let column = self.column();
+        match self.next() {
+            Token::Word(text) | Token::Quoted(text) => Ok(Written { text, column }),
+            other => Err(Mistake::new(column, format!("expected a value, found {}", other.name()))
+                .hint("put a value with spaces or operators in double quotes")),
+        }
+    }
+
+    /// One test for each field, any of which suffices.
+    fn either(
+        &mut self,
+        fields: &[Field],
+        mut make: impl FnMut(&Field) -> Result<Node, Mistake>,
+        value: &Written,
+    ) -> Result<Node, Mistake> {
+        self.tests += fields.len();
+        if self.tests > MAX_TESTS {
+            return Err(Mistake::new(value.column, format!("the query has more than {MAX_TESTS} tests")));
+        }
+        Ok(joined(fields.iter().map(&mut make).collect::<Result<_, _>>()?, Node::Or))
+    }
+
+    fn compare(&mut self, fields: &[Field], operator: Operator, value: &Written) -> Result<Node, Mistake> {
+        if fields.len() > 1 && operator == Operator::NotEqual {
+            // Neither side is it.
+            return Ok(Node::Not(Box::new(self.compare(fields, Operator::Equal, value)?)));
+        }
+        let make = |field: &Field| Ok(Node::Test(field.clone(), values::test(field, operator, value)?));
+        self.either(fields, make, value)
+    }
+
+    fn contained(&mut self, name: &Written) -> Result<Node, Mistake> {
+        let fields = self.fields(name)?;
+        if !self.symbol(&Token::OpenSet) {
+            let value = self.value().map_err(|mistake| mistake.hint("valid here: `{a, b}` or a network"))?;
+            let address = fields.iter().all(|field| field.column.kind() == Kind::Ip);
+            if !address {
+                return Err(Mistake::new(value.column, format!("expected `{{` after `in`, found `{}`", value.text))
+                    .hint(format!("write `{} in {{{}, …}}`", name.text, value.text)));
+            }
+            return self.compare(&fields, Operator::Equal, &value);
+        }
+        let mut nodes = Vec::new();
+        loop {
+            let value = self.value()?;
+            nodes.push(self.member(&fields, &value)?);
+            if self.symbol(&Token::CloseSet) {
+                return Ok(joined(nodes, Node::Or));
+            }
+            if !self.symbol(&Token::Comma) {
+                let message = format!("expected `,` or `}}` in the set, found {}", self.peek().name());
+                return Err(Mistake::new(self.column(), message));
+            }
+        }
+    }
+
+    fn member(&mut self, fields: &[Field], value: &Written) -> Result<Node, Mistake> {
+        let Some((low, high)) = fields.first().and_then(|field| values::range(field, value)) else {
+            return self.compare(fields, Operator::Equal, value);
+        };
+        let make = |field: &Field| {
+            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low)?);
+            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high)?);
+            Ok(Node::And(vec![at_least, at_most]))
+        };
+        self.either(fields, make, value)
+    }
+
+    /// A word alone: an address, a true or false column, `*` for everything, or a search in names and hosts.
+    fn bare(&mut self, word: &Written, quoted: bool) -> Result<Node, Mistake> {
+        if word.text == "*" && !quoted {
+            return Ok(Node::All);
+        }
+        if !quoted && let Some(test) = values::bare_address(word) {
+            let fields = fields::resolve("ip").unwrap_or_default();
+            return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Text(test.clone()))), word);
+        }
+        if !quoted && let Some(fields) = fields::resolve(&word.text) {
+            if let [field] = fields.as_slice()
+                && field.column.kind() == Kind::Bool
+            {
+                return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Bool(true))), word);
+            }
+            let message = format!("`{}` is a column: expected an operator, found {}", word.text, self.peek().name());
+            return Err(Mistake::new(self.column(), message).hint(format!(
+                "valid here: `==`, `!=`, `~`, `in`, `exists`, …; to search for the word write `\"{}\"`",
+                word.text
+            )));
+        }
+        if word.text.is_empty() {
+            return Err(Mistake::new(word.column, "there is nothing to search for between the quotes"));
+        }
+        let pattern = TextTest::Pattern(Pattern::new(&word.text, true).anywhere());
+        self.either(
+            &fields::searched(),
+            |field| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))),
+            word,
+        )
+    }
+}
+
+fn is_keyword(word: &str) -> bool {
+    ["and", "or", "in", "exists"].iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
+}
+
+fn joined(mut nodes: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
+    match nodes.len() {
+        1 => nodes.remove(0),
+        _ => join(nodes),
+    }
+}

@@ -1,0 +1,109 @@
+//! The query language from outside: what parses, what it means, where mistakes are.
+
+mod flow;
+
+use flow::flow;
+use wiretag_store::query::{parse, parse_time};
+
+#[test]
+fn conditions_and_what_they_match() {
+    let mut sample = flow(1);
+    sample.record.server.port = Some(443);
+    sample.record.client.retransmits = Some(5);
+    sample.record.server.rtt_us = Some(20_001);
+    flow::name(&mut sample.client, "checkout-7d9", &[("app", "Shop"), ("app.kubernetes.io/name", "shop")]);
+    for (text, expected) in [
+        ("", true),
+        ("*", true),
+        ("pod == checkout-*", true),
+        ("pod == Checkout-*", false),
+        ("pod = checkout-7d9 && server_port in {443, 8443}", true),
+        ("port in {400..450}", true),
+        ("port not in {443}", false),
+        ("client_retransmits > 3 and not namespace == kube-system", true),
+        ("server_rtt_us > 20ms", true),
+        ("server_rtt_us > 20.001ms", false),
+        ("ip in 10.0.0.0/8", true),
+        ("ip == 10.0.0.0/8", true),
+        ("ip in {192.168.0.0/16, 10.0.0.1}", true),
+        ("10.0.0.1", true),
+        ("not 10.0.0.0/8", false),
+        ("labels.app == Shop", true),
+        ("client_labels.\"app.kubernetes.io/name\" ~ '^sh'", true),
+        ("labels.app.kubernetes.io/name exists", true),
+        ("server_labels exists", false),
+        ("client_pod != x", true),
+        ("server_pod != x", false),
+        ("not server_pod == x", true),
+        ("pod != checkout-7d9", false),
+        ("pod != other", true),
+        ("CHECKOUT", true),
+        ("\"nothing like it\"", false),
+        ("protocol == TCP", true),
+        ("protocol == 6", true),
+        ("primary", true),
+        ("primary == false", false),
+        ("tls_sni exists or (client_pod ~ \"(?i)CHECK\" and ! tls_sni exists)", true),
+    ] {
+        let query = parse(text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(query.matches(&sample), expected, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_have_a_place_and_a_hint() {
+    for (text, column, hint) in [
+        ("clent_pod == x", 1, "client_pod"),
+        ("pod == x and prt == 1", 14, "port"),
+        ("port == abc", 9, ""),
+        ("server_rtt_us > 20parsecs", 19, "ms"),
+        ("ip == 10.0.0.0/33", 7, "10.0.0.0/8"),
+        ("pod ~ \"(\"", 7, "RE2"),
+        ("(pod == x", 10, ")"),
+        ("pod == x )", 10, ""),
+        ("pod == \"x", 8, "close"),
+        ("pod ==", 7, "quotes"),
+        ("pod", 4, "exists"),
+        ("tcp_state == SX", 14, "REJ"),
+        ("pod & x", 5, "&&"),
+        ("é and prt == 1", 7, "port"),
+        ("pod < x", 7, "exists"),
+        ("port ~ 4", 8, "=="),
+        ("labels == x", 11, "labels.app"),
+        ("start > -15m", 9, "RFC 3339"),
+    ] {
+        let error = parse(text).expect_err(text);
+        assert_eq!(error.column, column, "{error}");
+        assert!(error.hint.clone().unwrap_or_default().contains(hint), "{error}");
+        let caret = error.to_string().lines().nth(2).map(|line| line.chars().count());
+        assert_eq!(caret, Some(column + 2), "{error}");
+    }
+}
+
+#[test]
+fn depth_and_length_are_limited() {
+    assert!(parse(&"(".repeat(10_000)).is_err());
+    assert!(parse(&"not ".repeat(100)).is_err());
+    assert!(parse(&"a".repeat(20_000)).is_err());
+    assert!(parse(&format!("port in {{{}1}}", "1,".repeat(600))).is_err());
+}
+
+#[test]
+fn times() {
+    let now = 1_000_000 * 1_000_000_000;
+    for (text, expected) in [
+        ("now", now),
+        ("-15m", now - 900_000_000_000),
+        ("now-1h30m", now - 5_400_000_000_000),
+        ("2026-03-01", 1_772_323_200_000_000_000),
+        ("2026-03-01T00:00:00Z", 1_772_323_200_000_000_000),
+        ("2026-03-01T01:00:00.5+01:00", 1_772_323_200_500_000_000),
+        ("1772323200", 1_772_323_200_000_000_000),
+        ("1772323200000", 1_772_323_200_000_000_000),
+    ] {
+        assert_eq!(parse_time(text, now), Ok(expected), "{text}");
+    }
+    for text in ["", "yesterday", "-", "-15", "-15x", "2026-13-01", "now1h"] {
+        assert!(parse_time(text, now).is_err(), "{text}");
+    }
+}
