@@ -100,5 +100,9 @@ impl IntoResponse for ApiError {
 
 /// A path that exists, with a method that it does not have.
 pub(crate) async fn wrong_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not have that method", Some("see `/api/v1/openapi.json`"))
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path does not have that method",
+        Some("see `/api/v1/openapi.json`"),
+    )
 }

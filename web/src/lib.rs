@@ -105,8 +105,7 @@ fn router(app: App) -> std::io::Result<Router> {
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(&token);
     let (searches, downloads) = (Semaphore::new(SEARCHES), Arc::new(Semaphore::new(PCAP_DOWNLOADS)));
-    let shared: Shared =
-        Arc::new(Inner { store, registry, health, identities, auth, metrics, searches, downloads });
+    let shared: Shared = Arc::new(Inner { store, registry, health, identities, auth, metrics, searches, downloads });
     let open = open_routes();
     let closed = closed_routes().route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();

@@ -85,7 +85,8 @@ mod tests {
         for host in ["localhost", "localhost:9", "LocalHost:9", "127.0.0.1", "127.0.0.1:80", "[::1]:80", "[::1]"] {
             assert!(is_local_name(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:80", "10.0.0.1:80", "localhost.evil.example", "127.0.0.1.nip.io"] {
+        for host in ["", "evil.example", "evil.example:80", "10.0.0.1:80", "localhost.evil.example", "127.0.0.1.nip.io"]
+        {
             assert!(!is_local_name(host), "{host}");
         }
     }

@@ -68,7 +68,8 @@ pub(crate) fn cursor(text: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let parts: Vec<&str> = text.split('.').collect();
     let [start, flow_id, slice] = parts.as_slice() else { return Err(not_a_cursor(&text)) };
-    let valid = start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && slice.parse::<u32>().is_ok();
+    let valid =
+        start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && slice.parse::<u32>().is_ok();
     if valid { Ok(Some(text)) } else { Err(not_a_cursor(&text)) }
 }
 
