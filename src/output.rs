@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ContentArrangement, Table};
 use serde_json::{Map, Value};
 
 /// A row as the store hands it out, columns in the order of the vocabulary.
@@ -57,7 +57,7 @@ fn text_of(value: &Value) -> String {
 /// Prints `rows` under `header`, as wide as the terminal.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(terminal_width());
     table.set_header(header);
     for row in rows {
