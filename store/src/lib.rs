@@ -1,1 +1,232 @@
-//! placeholder
+//! Keeps flows, packets and identities in one data directory, and answers questions about them.
+//!
+//! ```text
+//! data/catalog.sqlite     what counts: flow files, segments, identity intervals, losses      [catalog]
+//! data/flows/…            Parquet                                                              [flows]
+//! data/packets/…          pcapng.zst and indexes                                               [packets]
+//! data/*.lock             who may write                                                        [lock]
+//! ```
+//!
+//! [`Store`] is the whole of it: [`Store::open`] for those who write, [`Store::open_read_only`] for those who look, also
+//! while an appliance is writing.
+
+pub mod catalog;
+pub mod error;
+pub mod export;
+pub mod flows;
+pub mod json;
+mod lock;
+pub mod packets;
+pub mod query;
+mod recovery;
+pub mod retention;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tokio::sync::mpsc::Sender;
+
+pub use catalog::{Catalog, FlowFile, Loss, Totals};
+pub use error::StoreError;
+pub use flows::{FlowRef, FlowStore};
+pub use packets::{PacketLog, PacketLogConfig, PacketLogCounters, Segment};
+pub use recovery::Recovery;
+pub use retention::{Retention, Retired};
+
+/// Who opens the store for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `wiretag run`: one a data directory.
+    Appliance,
+    /// `wiretag import`: any number, also beside an appliance.
+    Importer,
+}
+
+/// Where the store is and how much it keeps.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The data directory; it is made if it does not exist.
+    pub data_dir: PathBuf,
+    /// Who opens it.
+    pub role: Role,
+    /// How many flows to keep.
+    pub flows: Retention,
+    /// How many packets to keep.
+    pub packets: Retention,
+}
+
+/// What [`Store::maintain`] did, and what is kept now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Maintenance {
+    /// Rows that went from memory to a file.
+    pub flows_flushed: u64,
+    /// What was too old or too much.
+    pub retired: Retired,
+    /// Flow files kept.
+    pub flows: Totals,
+    /// Segments kept.
+    pub packets: Totals,
+    /// Time of the oldest flow or packet that is kept: identities before it may be forgotten.
+    pub oldest: Option<i64>,
+}
+
+/// Everything under one data directory.
+pub struct Store {
+    /// Files, identities, losses.
+    pub catalog: Catalog,
+    /// Flows.
+    pub flows: FlowStore,
+    data_dir: PathBuf,
+    retention: (Retention, Retention),
+    /// One process merges flow files: the appliance.
+    compacts: bool,
+    changes: packets::SegmentChanges,
+    _locks: Option<lock::Locks>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store for writing. If nobody else writes, what a crash left is repaired first.
+    pub async fn open(config: StoreConfig) -> Result<(Self, Recovery), StoreError> {
+        let unwritable = |source| StoreError::Unwritable { path: config.data_dir.clone(), source };
+        std::fs::create_dir_all(&config.data_dir).map_err(unwritable)?;
+        let data_dir = std::fs::canonicalize(&config.data_dir).map_err(unwritable)?;
+        let appliance = config.role == Role::Appliance;
+        let mut locks = lock::Locks::take(&data_dir, appliance).map_err(|error| match error {
+            StoreError::Io { source, .. } => unwritable(source),
+            other => other,
+        })?;
+        let catalog = Catalog::open(&data_dir.join(catalog::FILE)).await?;
+        let mut recovery = Recovery::default();
+        let flows = if locks.is_exclusive() {
+            recovery = recovery::recover(&data_dir, &catalog).await?;
+            let (flows, repairs) = FlowStore::open(&data_dir, catalog.clone()).await?;
+            recovery.repairs.extend(repairs);
+            locks.share(&data_dir)?;
+            flows
+        } else {
+            FlowStore::open_shared(&data_dir, catalog.clone()).await?
+        };
+        let store = Self {
+            catalog,
+            flows,
+            data_dir,
+            retention: (config.flows, config.packets),
+            compacts: appliance,
+            changes: packets::SegmentChanges::default(),
+            _locks: Some(locks),
+        };
+        Ok((store, recovery))
+    }
+
+    /// Opens the store for reading: no lock, no repair. Flows that a writer still has in memory are not seen; packets are,
+    /// up to its last flush.
+    pub async fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
+        let catalog = Catalog::open_read_only(&data_dir.join(catalog::FILE)).await?;
+        let data_dir = std::fs::canonicalize(data_dir).map_err(StoreError::io("open", data_dir))?;
+        let flows = FlowStore::open_read_only(&data_dir, catalog.clone()).await?;
+        let retention = (Retention::default(), Retention::default());
+        let changes = packets::SegmentChanges::default();
+        Ok(Self { catalog, flows, data_dir, retention, compacts: false, changes, _locks: None })
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A packet log that writes here; for a thread of its own.
+    pub fn packet_log(&self, config: PacketLogConfig) -> Result<PacketLog, StoreError> {
+        if self.catalog.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        PacketLog::open(&self.data_dir, config, self.changes.clone())
+    }
+
+    /// Flushes flows, tells the catalog of segments, applies retention at the time `now`. Called every two seconds; each
+    /// part is done even if the one before it failed, and the first error is returned.
+    pub async fn maintain(&self, now: i64) -> Result<Maintenance, StoreError> {
+        let flushed = self.flows.flush().await;
+        let recorded = self.record_segments().await;
+        let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
+        let compacted = if self.compacts { self.flows.compact(now).await } else { Ok(0) };
+        let (flows_flushed, ()) = (flushed?, recorded?);
+        compacted?;
+        Ok(Maintenance {
+            flows_flushed,
+            retired: retired?,
+            flows: self.catalog.flow_totals().await?,
+            packets: self.catalog.segment_totals().await?,
+            oldest: retention::oldest(&self.catalog).await?,
+        })
+    }
+
+    /// Flushes what is in memory and closes the catalog. The packet log is sealed by its thread before.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let flushed = if self.catalog.is_read_only() { Ok(0) } else { self.flows.flush().await };
+        let recorded = self.record_segments().await;
+        self.catalog.close().await;
+        flushed.map(|_| ()).and(recorded)
+    }
+
+    async fn record_segments(&self) -> Result<(), StoreError> {
+        let changes = self.changes.take();
+        let recorded = self.catalog.add_segments(&changes).await;
+        if recorded.is_err() {
+            self.changes.put_back(changes);
+        }
+        recorded
+    }
+
+    /// Segment files that may have packets in `[from, to)`: those of the catalog, and those that a writer has begun and
+    /// not yet registered.
+    pub async fn segment_files(&self, from: i64, to: i64) -> Result<Vec<PathBuf>, StoreError> {
+        let on_disk = {
+            let data_dir = self.data_dir.clone();
+            let listed = tokio::task::spawn_blocking(move || packets::list(&data_dir)).await;
+            let listed = listed.map_err(|error| StoreError::Task(error.to_string()))?;
+            listed.map_err(StoreError::io("list", &self.data_dir.join(packets::FOLDER)))?
+        };
+        let registered: BTreeSet<String> =
+            self.catalog.all_segments().await?.into_iter().map(|segment| segment.path).collect();
+        let wanted = self.catalog.segments(from, to).await?.into_iter().map(|segment| segment.path);
+        let waiting: BTreeSet<String> = self.catalog.due_removals(i64::MAX).await?.into_iter().collect();
+        let unregistered = on_disk.into_iter().filter(|path| !registered.contains(path) && !waiting.contains(path));
+        Ok(wanted.chain(unregistered).map(|path| self.data_dir.join(path)).collect())
+    }
+
+    /// Sends the packets of these flows in `[from, to)` as pcapng; gives their number.
+    pub async fn export_pcap(
+        &self,
+        flows: Vec<FlowRef>,
+        from: i64,
+        to: i64,
+        out: Sender<Vec<u8>>,
+    ) -> Result<u64, StoreError> {
+        self.write_pcap(flows, from, to, export::ChannelWriter(out)).await.map(|(packets, _)| packets)
+    }
+
+    /// As [`Store::export_pcap`], into a file or another writer, which comes back.
+    pub async fn write_pcap<W: Write + Send + 'static>(
+        &self,
+        flows: Vec<FlowRef>,
+        from: i64,
+        to: i64,
+        mut out: W,
+    ) -> Result<(u64, W), StoreError> {
+        let segments = self.segment_files(from, to).await?;
+        let work = move || export::write_pcap(&segments, &flows, (from, to), &mut out).map(|packets| (packets, out));
+        tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
+    }
+
+    /// What each node saw and lost in `[from, to)`.
+    pub async fn completeness(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
+        self.catalog.loss(from, to).await
+    }
+}

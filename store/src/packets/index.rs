@@ -1,0 +1,311 @@
+//! The index of a segment: append-only records, each with its length and CRC-32.
+//!
+//! ```text
+//! file    "WTINDEX1" record*
+//! record  u32 length | u32 crc32(payload) | payload            (all numbers little endian)
+//! block   0u8 | u64 offset | u32 compressed | u32 uncompressed | u32 crc32(frame) | i64 first | i64 last
+//!         | u32 interfaces, each: u16 link type | u32 snap length | u16 length | name
+//!         | u32 flows, each: u64 flow id | u32 packets | u8 width | packets × width bytes: flow number + 1, or 0
+//! seal    1u8 | u64 length of the segment with its seek table
+//! ```
+//!
+//! Decoding never trusts a length: a record above [`MAX_RECORD`] or one that does not check ends the index.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use wiretag_capture::LinkType;
+
+/// First bytes of the file.
+pub(super) const MAGIC: &[u8; 8] = b"WTINDEX1";
+/// Largest payload that is believed.
+pub(super) const MAX_RECORD: u32 = 16 << 20;
+/// Largest block that is believed, before compression.
+pub(super) const MAX_BLOCK: u32 = 64 << 20;
+
+/// An interface of the segment, in the order of its pcapng number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) link_type: LinkType,
+    pub(super) snap_len: u32,
+}
+
+/// Where a block is and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Block {
+    pub(super) offset: u64,
+    pub(super) compressed: u32,
+    pub(super) uncompressed: u32,
+    pub(super) frame_crc: u32,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) interfaces: Vec<Interface>,
+    pub(super) flows: Vec<u64>,
+    /// For each packet its place in `flows` plus one; 0 belongs to no flow.
+    pub(super) packets: Vec<u32>,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Block(Block),
+    Seal { length: u64 },
+}
+
+const TABLE: [u32; 256] = {
+    let mut table = [0_u32; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut value = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[byte] = value;
+        byte += 1;
+    }
+    table
+};
+
+/// CRC-32 as in zlib (ISO 3309), a byte at a time.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)])
+}
+
+/// A record as it is written, with length and checksum.
+pub(super) fn encode(record: &Record) -> Vec<u8> {
+    let mut out = vec![0; 8];
+    match record {
+        Record::Block(block) => encode_block(&mut out, block),
+        Record::Seal { length } => {
+            out.push(1);
+            out.extend(length.to_le_bytes());
+        }
+    }
+    let (length, crc) = out.get(8..).map_or((0, 0), |payload| (payload.len() as u32, crc32(payload)));
+    out.splice(..8, length.to_le_bytes().into_iter().chain(crc.to_le_bytes()));
+    out
+}
+
+fn encode_block(out: &mut Vec<u8>, block: &Block) {
+    out.push(0);
+    out.extend(block.offset.to_le_bytes());
+    out.extend(block.compressed.to_le_bytes());
+    out.extend(block.uncompressed.to_le_bytes());
+    out.extend(block.frame_crc.to_le_bytes());
+    out.extend(block.first.to_le_bytes());
+    out.extend(block.last.to_le_bytes());
+    out.extend((block.interfaces.len() as u32).to_le_bytes());
+    for interface in &block.interfaces {
+        out.extend(interface.link_type.0.to_le_bytes());
+        out.extend(interface.snap_len.to_le_bytes());
+        out.extend((interface.name.len() as u16).to_le_bytes());
+        out.extend(interface.name.as_bytes());
+    }
+    out.extend((block.flows.len() as u32).to_le_bytes());
+    for flow in &block.flows {
+        out.extend(flow.to_le_bytes());
+    }
+    out.extend((block.packets.len() as u32).to_le_bytes());
+    let width = match block.flows.len() {
+        0..=0xfe => 1,
+        0xff..=0xfffe => 2,
+        _ => 4,
+    };
+    out.push(width);
+    for number in &block.packets {
+        out.extend(number.to_le_bytes().iter().take(usize::from(width)));
+    }
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(count)?;
+        self.0 = tail;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    /// A count of things that take at least `least` bytes each, so that it cannot ask for more memory than there is.
+    fn count(&mut self, least: usize) -> Option<usize> {
+        let count = usize::try_from(self.u32()?).ok()?;
+        (count.checked_mul(least)? <= self.0.len()).then_some(count)
+    }
+}
+
+fn decode(payload: &[u8]) -> Option<Record> {
+    let mut cursor = Cursor(payload);
+    let record = match cursor.bytes(1)? {
+        [0] => Record::Block(decode_block(&mut cursor)?),
+        [1] => Record::Seal { length: cursor.u64()? },
+        _ => return None,
+    };
+    cursor.0.is_empty().then_some(record)
+}
+
+fn decode_block(cursor: &mut Cursor<'_>) -> Option<Block> {
+    let mut block = Block {
+        offset: cursor.u64()?,
+        compressed: cursor.u32()?,
+        uncompressed: cursor.u32()?,
+        frame_crc: cursor.u32()?,
+        first: cursor.i64()?,
+        last: cursor.i64()?,
+        ..Block::default()
+    };
+    for _ in 0..cursor.count(8)? {
+        let link_type = LinkType(cursor.u16()?);
+        let snap_len = cursor.u32()?;
+        let length = usize::from(cursor.u16()?);
+        let name = String::from_utf8(cursor.bytes(length)?.to_vec()).ok()?;
+        block.interfaces.push(Interface { name, link_type, snap_len });
+    }
+    for _ in 0..cursor.count(8)? {
+        block.flows.push(cursor.u64()?);
+    }
+    let packets = usize::try_from(cursor.u32()?).ok()?;
+    let width = usize::from(cursor.bytes(1)?.first().copied()?);
+    if !matches!(width, 1 | 2 | 4) {
+        return None;
+    }
+    let numbers = cursor.bytes(packets.checked_mul(width)?)?;
+    for number in numbers.chunks_exact(width) {
+        let mut bytes = [0; 4];
+        bytes.iter_mut().zip(number).for_each(|(to, from)| *to = *from);
+        block.packets.push(u32::from_le_bytes(bytes));
+    }
+    (block.uncompressed <= MAX_BLOCK && block.compressed <= MAX_BLOCK * 2).then_some(block)
+}
+
+/// Reads an index from its beginning to its end, or to the first record that does not check.
+#[derive(Debug)]
+pub(super) struct IndexReader {
+    file: BufReader<File>,
+    /// Bytes of good records so far, magic included.
+    pub(super) good: u64,
+}
+
+impl IndexReader {
+    /// `None` if the file does not begin as an index does.
+    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+        let mut file = BufReader::with_capacity(256 << 10, File::open(path)?);
+        let mut magic = [0; 8];
+        Ok((fill(&mut file, &mut magic)? && magic == *MAGIC).then_some(Self { file, good: 8 }))
+    }
+
+    /// The next good record, and where it begins.
+    pub(super) fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
+        let mut head = [0; 8];
+        if !fill(&mut self.file, &mut head)? {
+            return Ok(None);
+        }
+        let mut cursor = Cursor(&head);
+        let (Some(length), Some(crc)) = (cursor.u32(), cursor.u32()) else { return Ok(None) };
+        if length > MAX_RECORD {
+            return Ok(None);
+        }
+        let mut payload = vec![0; length as usize];
+        if !fill(&mut self.file, &mut payload)? || crc32(&payload) != crc {
+            return Ok(None);
+        }
+        let Some(record) = decode(&payload) else { return Ok(None) };
+        let begin = self.good;
+        self.good += 8 + u64::from(length);
+        Ok(Some((begin, record)))
+    }
+}
+
+/// Reads one record whose place is known.
+pub(super) fn read_at(file: &File, offset: u64) -> io::Result<Option<Record>> {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; 8];
+    file.read_exact_at(&mut head, offset)?;
+    let mut cursor = Cursor(&head);
+    let (Some(length), Some(crc)) = (cursor.u32(), cursor.u32()) else { return Ok(None) };
+    if length > MAX_RECORD {
+        return Ok(None);
+    }
+    let mut payload = vec![0; length as usize];
+    file.read_exact_at(&mut payload, offset + 8)?;
+    Ok((crc32(&payload) == crc).then(|| decode(&payload)).flatten())
+}
+
+/// True if the buffer could be filled, false if the file ended.
+fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match file.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The seek table of zstd's seekable format (contrib/seekable_format in zstd), as a skippable frame.
+pub(super) fn seek_table(frames: &[(u32, u32)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frames.len() * 8 + 17);
+    out.extend(0x184D_2A5E_u32.to_le_bytes());
+    out.extend((frames.len() as u32 * 8 + 9).to_le_bytes());
+    for (compressed, uncompressed) in frames {
+        out.extend(compressed.to_le_bytes());
+        out.extend(uncompressed.to_le_bytes());
+    }
+    out.extend((frames.len() as u32).to_le_bytes());
+    out.push(0);
+    out.extend(0x8F92_EAB1_u32.to_le_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc_of_the_check_string_is_the_published_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_block_reads_back_and_a_changed_byte_does_not() {
+        for flows in [0_usize, 3, 255, 70_000] {
+            let block = Block {
+                offset: 99,
+                compressed: 10,
+                uncompressed: 20,
+                frame_crc: 5,
+                first: -4,
+                last: 9,
+                interfaces: vec![Interface { name: "veth1".into(), link_type: LinkType::ETHERNET, snap_len: 96 }],
+                flows: (0..flows as u64).collect(),
+                packets: (0..=flows as u32).collect(),
+            };
+            let bytes = encode(&Record::Block(block.clone()));
+            let payload = &bytes[8..];
+            assert_eq!(decode(payload), Some(Record::Block(block)));
+            assert_eq!(u32::from_le_bytes(bytes[4..8].try_into().unwrap()), crc32(payload));
+            assert_eq!(decode(&payload[..payload.len() - 1]), None);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Writing the packet log. Used by one thread; it blocks on the disk.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::DateTime;
+use wiretag_capture::pcapng::{self, InterfaceBlock};
+use wiretag_capture::{LinkType, Packet};
+
+use super::index::{self, Block, Interface, Record};
+use super::{FOLDER, SUFFIX, Segment, SegmentChanges, index_path};
+use crate::error::StoreError;
+
+/// Interface numbers a segment may use.
+const MAX_INTERFACES: usize = 65_535;
+/// Name of the writer in the section header.
+pub(super) const APPLICATION: &str = concat!("wiretag ", env!("CARGO_PKG_VERSION"));
+
+/// How the log is cut into files and blocks.
+#[derive(Debug, Clone)]
+pub struct PacketLogConfig {
+    /// Node, part of the file names.
+    pub node: String,
+    /// A segment is sealed when it is this large.
+    pub segment_bytes: u64,
+    /// A segment is sealed when its packets span this long.
+    pub segment_age: Duration,
+    /// A block is written when it has this many bytes before compression; at most 16 MiB.
+    pub block_bytes: usize,
+    /// Packets are cut to this length.
+    pub snap_len: u32,
+}
+
+impl Default for PacketLogConfig {
+    fn default() -> Self {
+        Self {
+            node: "local".into(),
+            segment_bytes: 256 << 20,
+            segment_age: Duration::from_hours(1),
+            block_bytes: 1 << 20,
+            snap_len: 262_144,
+        }
+    }
+}
+
+/// What became of the packets: appended = written + lost + those in the open block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PacketLogCounters {
+    /// Packets handed in.
+    pub appended: u64,
+    /// Packets in blocks that were written.
+    pub written: u64,
+    /// Packets in blocks that could not be written.
+    pub lost: u64,
+    /// Bytes written, indexes included.
+    pub bytes: u64,
+    /// Times that writing failed.
+    pub errors: u64,
+    /// Segments begun.
+    pub segments: u64,
+}
+
+struct Open {
+    path: PathBuf,
+    file: File,
+    index: File,
+    /// Bytes of whole frames.
+    length: u64,
+    index_length: u64,
+    frames: Vec<(u32, u32)>,
+    packets: u64,
+    start: i64,
+    end: i64,
+}
+
+/// Writes packets into segments.
+pub struct PacketLog {
+    data_dir: PathBuf,
+    config: PacketLogConfig,
+    changes: SegmentChanges,
+    counters: PacketLogCounters,
+    sequence: u64,
+    compressor: zstd::bulk::Compressor<'static>,
+    segment: Option<Open>,
+    /// Numbers of the segment's interfaces; those from `known` on are new in the open block.
+    interfaces: HashMap<LinkType, HashMap<String, u32>>,
+    known: u32,
+    data: Vec<u8>,
+    block: Block,
+    flows: HashMap<u64, u32>,
+}
+
+impl std::fmt::Debug for PacketLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacketLog")
+            .field("data_dir", &self.data_dir)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PacketLog {
+    /// A log in `data_dir`; nothing is created before the first block is written. The catalog learns of segments from
+    /// `changes`.
+    pub fn open(data_dir: &Path, config: PacketLogConfig, changes: SegmentChanges) -> Result<Self, StoreError> {
+        let mut compressor =
+            zstd::bulk::Compressor::new(3).map_err(StoreError::io("set up compression for", data_dir))?;
+        compressor.include_checksum(true).map_err(StoreError::io("set up compression for", data_dir))?;
+        let taken = super::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
+        let sequence = taken.iter().filter_map(|path| sequence_of(path)).max().unwrap_or(0);
+        let block_bytes = config.block_bytes.clamp(1, 16 << 20);
+        Ok(Self {
+            data_dir: data_dir.to_path_buf(),
+            config: PacketLogConfig { block_bytes, snap_len: config.snap_len.min(16 << 20), ..config },
+            changes,
+            counters: PacketLogCounters::default(),
+            sequence,
+            compressor,
+            segment: None,
+            interfaces: HashMap::new(),
+            known: 0,
+            data: Vec::new(),
+            block: Block::default(),
+            flows: HashMap::new(),
+        })
+    }
+
+    /// Adds a packet to the open block, and writes the block if it is full. An error means that the packets of one block
+    /// were lost (they are counted); the log goes on with the next.
+    pub fn append(
+        &mut self,
+        interface_name: &str,
+        packet: &Packet<'_>,
+        flow_id: Option<u64>,
+    ) -> Result<(), StoreError> {
+        self.counters.appended += 1;
+        let outcome = if self.block.packets.is_empty() { self.roll_if_due(packet.time) } else { Ok(()) };
+        let interface = self.interface(interface_name, packet.link_type);
+        let kept = packet.data.len().min(self.config.snap_len as usize);
+        let packet = Packet { data: packet.data.get(..kept).unwrap_or(packet.data), ..*packet };
+        pcapng::enhanced_packet(&mut self.data, interface, &packet, None);
+        let number = flow_id.map_or(0, |flow| {
+            *self.flows.entry(flow).or_insert_with(|| {
+                self.block.flows.push(flow);
+                self.block.flows.len() as u32
+            })
+        });
+        let first_packet = self.block.packets.is_empty();
+        self.block.first = if first_packet { packet.time } else { self.block.first.min(packet.time) };
+        self.block.last = if first_packet { packet.time } else { self.block.last.max(packet.time) };
+        self.block.packets.push(number);
+        if self.data.len() >= self.config.block_bytes {
+            self.flush()?;
+        }
+        outcome
+    }
+
+    /// Writes the open block, so that readers find its packets.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        if self.block.packets.is_empty() {
+            return Ok(());
+        }
+        let packets = self.block.packets.len() as u64;
+        let written = self.write_block();
+        if written.is_ok() {
+            self.counters.written += packets;
+        } else {
+            self.counters.lost += packets;
+            self.counters.errors += 1;
+            self.undo();
+        }
+        self.data.clear();
+        self.flows.clear();
+        self.block = Block::default();
+        self.note(false);
+        written
+    }
+
+    /// Writes what is open and seals the segment.
+    pub fn seal(&mut self) -> Result<(), StoreError> {
+        let flushed = self.flush();
+        let sealed = self.seal_segment();
+        flushed.and(sealed)
+    }
+
+    /// What became of the packets so far.
+    pub fn counters(&self) -> PacketLogCounters {
+        self.counters
+    }
+
+    fn roll_if_due(&mut self, time: i64) -> Result<(), StoreError> {
+        let age = i64::try_from(self.config.segment_age.as_nanos()).unwrap_or(i64::MAX);
+        let due = self.segment.as_ref().is_some_and(|segment| {
+            segment.length >= self.config.segment_bytes || time.saturating_sub(segment.start) >= age
+        });
+        // Half of the numbers are left for the block that begins: it is written long before it uses them.
+        if due || self.known as usize >= MAX_INTERFACES / 2 { self.seal_segment() } else { Ok(()) }
+    }
+
+    fn interface(&mut self, name: &str, link_type: LinkType) -> u32 {
+        let names = self.interfaces.entry(link_type).or_default();
+        if let Some(number) = names.get(name) {
+            return *number;
+        }
+        let number = self.known + self.block.interfaces.len() as u32;
+        let name = name.get(..name.floor_char_boundary(1_024)).unwrap_or_default();
+        names.insert(name.to_owned(), number);
+        let snap_len = self.config.snap_len;
+        pcapng::interface_description(&mut self.data, &InterfaceBlock { name, description: None, link_type, snap_len });
+        self.block.interfaces.push(Interface { name: name.to_owned(), link_type, snap_len });
+        number
+    }
+
+    fn write_block(&mut self) -> Result<(), StoreError> {
+        let mut segment = match self.segment.take() {
+            Some(segment) => segment,
+            None => self.begin_segment()?,
+        };
+        let block = std::mem::take(&mut self.block);
+        let (start, end) = (block.first, block.last);
+        let (packets, interfaces) = (block.packets.len() as u64, block.interfaces.len() as u32);
+        let before = segment.length + segment.index_length;
+        let outcome = segment.write(&mut self.compressor, &self.data, block);
+        if outcome.is_ok() {
+            segment.start = if segment.packets == 0 { start } else { segment.start.min(start) };
+            segment.end = if segment.packets == 0 { end } else { segment.end.max(end) };
+            segment.packets += packets;
+            self.known += interfaces;
+            self.counters.bytes += segment.length + segment.index_length - before;
+        }
+        self.segment = Some(segment);
+        outcome
+    }
+
+    fn begin_segment(&mut self) -> Result<Open, StoreError> {
+        let first = DateTime::from_timestamp_nanos(self.block.first);
+        let folder = self.data_dir.join(FOLDER).join(first.format("date=%Y-%m-%d").to_string());
+        std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
+        let node: String = self
+            .config
+            .node
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '_' })
+            .collect();
+        loop {
+            self.sequence += 1;
+            let path = folder.join(format!("{}-{node}-{:06}{SUFFIX}", first.format("%H%M%S"), self.sequence));
+            match Open::create(&path, &mut self.compressor) {
+                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(segment) => {
+                    self.counters.segments += 1;
+                    self.counters.bytes += segment.length + segment.index_length;
+                    return Ok(segment);
+                }
+            }
+        }
+    }
+
+    /// After a failed write: the files end with the last whole block again, else the segment is left to recovery.
+    fn undo(&mut self) {
+        let known = self.known;
+        for names in self.interfaces.values_mut() {
+            names.retain(|_, number| *number < known);
+        }
+        if self.segment.as_ref().is_some_and(|segment| segment.cut().is_err()) {
+            self.note(false);
+            self.segment = None;
+            self.forget_interfaces();
+        }
+    }
+
+    fn seal_segment(&mut self) -> Result<(), StoreError> {
+        let Some(mut segment) = self.segment.take() else { return Ok(()) };
+        self.forget_interfaces();
+        let sealed = segment.seal();
+        if sealed.is_ok() {
+            self.segment = Some(segment);
+            self.note(true);
+            self.segment = None;
+        } else {
+            // All its blocks are whole; recovery seals it on the next start.
+            self.counters.errors += 1;
+            let _ = segment.cut();
+        }
+        sealed
+    }
+
+    fn forget_interfaces(&mut self) {
+        self.interfaces.clear();
+        self.known = 0;
+    }
+
+    fn note(&self, sealed: bool) {
+        let Some(segment) = &self.segment else { return };
+        let Ok(path) = segment.path.strip_prefix(&self.data_dir) else { return };
+        if segment.packets == 0 {
+            return;
+        }
+        self.changes.note(Segment {
+            path: path.to_string_lossy().into_owned(),
+            node: self.config.node.clone(),
+            packets: segment.packets,
+            bytes: segment.length + segment.index_length,
+            start: segment.start,
+            end: segment.end,
+            sealed,
+        });
+    }
+}
+
+/// The sequence number in a segment's name.
+fn sequence_of(path: &str) -> Option<u64> {
+    path.strip_suffix(SUFFIX)?.rsplit_once('-')?.1.parse().ok()
+}
+
+impl Open {
+    fn create(path: &Path, compressor: &mut zstd::bulk::Compressor<'static>) -> Result<Self, StoreError> {
+        let file = create_new(path)?;
+        let index_file = index_path(path);
+        let index = create_new(&index_file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        let mut segment = Self {
+            path: path.to_path_buf(),
+            file,
+            index,
+            length: 0,
+            index_length: 0,
+            frames: Vec::new(),
+            packets: 0,
+            start: 0,
+            end: 0,
+        };
+        let mut header = Vec::new();
+        pcapng::section_header(&mut header, APPLICATION);
+        let begun =
+            segment.index.write_all_at(index::MAGIC, 0).map_err(StoreError::io("write", &index_file)).and_then(|()| {
+                segment.index_length = index::MAGIC.len() as u64;
+                segment.write(compressor, &header, Block::default())
+            });
+        if begun.is_err() {
+            // Nothing is in it; what cannot be deleted now, recovery deletes.
+            let _ = std::fs::remove_file(path).and_then(|()| std::fs::remove_file(&index_file));
+        }
+        begun.map(|()| segment)
+    }
+
+    fn write(
+        &mut self,
+        compressor: &mut zstd::bulk::Compressor<'_>,
+        data: &[u8],
+        block: Block,
+    ) -> Result<(), StoreError> {
+        let frame = compressor.compress(data).map_err(StoreError::io("compress a block of", &self.path))?;
+        let (compressed, uncompressed) = (frame.len() as u32, data.len() as u32);
+        let record = index::encode(&Record::Block(Block {
+            offset: self.length,
+            compressed,
+            uncompressed,
+            frame_crc: index::crc32(&frame),
+            ..block
+        }));
+        self.file.write_all_at(&frame, self.length).map_err(StoreError::io("write", &self.path))?;
+        let index = index_path(&self.path);
+        self.index.write_all_at(&record, self.index_length).map_err(StoreError::io("write", &index))?;
+        self.length += u64::from(compressed);
+        self.index_length += record.len() as u64;
+        self.frames.push((compressed, uncompressed));
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), StoreError> {
+        let (length, index_length) =
+            seal(&self.path, (&self.file, &self.index), (self.length, self.index_length), &self.frames)?;
+        (self.length, self.index_length) = (length, index_length);
+        Ok(())
+    }
+
+    fn cut(&self) -> io::Result<()> {
+        self.index.set_len(self.index_length)?;
+        self.file.set_len(self.length)
+    }
+}
+
+/// Ends a segment: seek table, then the seal in the index, each on the disk before the next step. Gives the new lengths.
+pub(super) fn seal(
+    path: &Path,
+    (file, index): (&File, &File),
+    (length, index_length): (u64, u64),
+    frames: &[(u32, u32)],
+) -> Result<(u64, u64), StoreError> {
+    let table = index::seek_table(frames);
+    file.write_all_at(&table, length).and_then(|()| file.sync_all()).map_err(StoreError::io("seal", path))?;
+    let length = length + table.len() as u64;
+    let record = index::encode(&Record::Seal { length });
+    let index_file = index_path(path);
+    index
+        .write_all_at(&record, index_length)
+        .and_then(|()| index.sync_all())
+        .map_err(StoreError::io("seal", &index_file))?;
+    Ok((length, index_length + record.len() as u64))
+}
+
+fn create_new(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(StoreError::io("create", path))
+}

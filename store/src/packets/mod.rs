@@ -1,0 +1,125 @@
+//! The packet log: segments of zstd-compressed pcapng, and beside each an index of the flows in its blocks.
+//!
+//! ```text
+//! packets/date=2026-11-24/143005-node-000001.pcapng.zst         frame | frame | … | seek table
+//! packets/date=2026-11-24/143005-node-000001.pcapng.zst.index   magic | record | record | … | seal
+//! ```
+//!
+//! A segment is a sequence of independent zstd frames. The first holds the section header, each further one is a
+//! *block*: interface descriptions of the interfaces that appear in it for the first time, then packets, about
+//! `block_bytes` before compression. A sealed segment ends with the seek table of zstd's seekable format in a skippable
+//! frame. So `zstd -dc` and Wireshark read it as it is, and one block is read alone by putting the section header and the
+//! interface descriptions (which the index repeats) before it.
+//!
+//! Invariants:
+//! * a frame is written before its index record, so a record that checks speaks of a frame that is there;
+//! * what follows the last good record is torn: readers ignore it, [`recover`] cuts it off;
+//! * a sealed segment never changes; a segment is written by one [`PacketLog`] only;
+//! * memory is one block for writing, and for reading the wanted packets of blocks that overlap in time;
+//! * a packet handed to [`PacketLog::append`] is written or counted as lost.
+//!
+//! Limits: an interface table of 65,535 entries a segment (then a new segment begins); flushes are not synced to the disk,
+//! only sealing is: a power cut loses what the kernel had not written yet, and the checksums find where.
+
+mod index;
+mod log;
+mod read;
+mod recover;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
+pub use read::{Each, ReadStats, read_flows};
+pub use recover::{Recovered, recover};
+
+/// A segment as the catalog knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Path of the `.pcapng.zst`, relative to the data directory.
+    pub path: String,
+    /// Node that wrote it.
+    pub node: String,
+    /// Packets in whole blocks.
+    pub packets: u64,
+    /// Bytes on disk, index included.
+    pub bytes: u64,
+    /// Time of the earliest packet.
+    pub start: i64,
+    /// Time of the latest packet.
+    pub end: i64,
+    /// Complete: it never changes again.
+    pub sealed: bool,
+}
+
+impl Segment {
+    /// A segment that holds nothing any more.
+    pub(crate) fn lost(path: &str) -> Self {
+        Self { path: path.to_owned(), node: String::new(), packets: 0, bytes: 0, start: 0, end: 0, sealed: false }
+    }
+}
+
+/// Segments that changed since the catalog was told; one entry a segment, whatever happens in between.
+#[derive(Debug, Clone, Default)]
+pub struct SegmentChanges(Arc<Mutex<BTreeMap<String, Segment>>>);
+
+impl SegmentChanges {
+    /// Notes the present state of a segment.
+    pub fn note(&self, segment: Segment) {
+        self.lock().insert(segment.path.clone(), segment);
+    }
+
+    /// Takes what has been noted.
+    pub fn take(&self) -> Vec<Segment> {
+        std::mem::take(&mut *self.lock()).into_values().collect()
+    }
+
+    /// Puts back what could not be recorded, unless there is newer news.
+    pub fn put_back(&self, segments: Vec<Segment>) {
+        let mut changes = self.lock();
+        for segment in segments {
+            changes.entry(segment.path.clone()).or_insert(segment);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Segment>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Folder of the packet log in the data directory.
+pub const FOLDER: &str = "packets";
+/// How a segment's name ends.
+pub const SUFFIX: &str = ".pcapng.zst";
+
+/// The index beside a segment.
+pub fn index_path(segment: &Path) -> PathBuf {
+    let mut path = segment.as_os_str().to_owned();
+    path.push(".index");
+    PathBuf::from(path)
+}
+
+/// Every segment file in the data directory, as paths relative to it, sorted; also names whose index alone is there.
+pub fn list(data_dir: &Path) -> std::io::Result<Vec<String>> {
+    let root = data_dir.join(FOLDER);
+    let mut found = std::collections::BTreeSet::new();
+    if !root.exists() {
+        return Ok(Vec::new());
+    }
+    for day in std::fs::read_dir(root)? {
+        let day = day?;
+        if !day.file_type()?.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(day.path())? {
+            let name = file?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let name = name.strip_suffix(".index").unwrap_or(name);
+            if name.ends_with(SUFFIX) {
+                found.insert(format!("{FOLDER}/{}/{name}", day.file_name().to_string_lossy()));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}

@@ -1,0 +1,246 @@
+//! Reading the packets of some flows, from the blocks that have any.
+//!
+//! Packets come out in order of time across segments: blocks are visited by the time of their first packet, and a packet
+//! is handed on once no later block can hold an earlier one. What waits is bounded by [`MAX_HELD`]; if more wanted packets
+//! overlap (blocks that span a very long time), the earliest are handed on early and order is only kept within what
+//! was held.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wiretag_capture::file::CaptureFile;
+use wiretag_capture::pcapng::{self, InterfaceBlock};
+use wiretag_capture::{OwnedPacket, Packet};
+
+use super::index::{self, Block, IndexReader, Interface, Record};
+use super::index_path;
+use super::log::APPLICATION;
+use crate::error::StoreError;
+
+/// Bytes of packets that wait for their turn.
+const MAX_HELD: usize = 256 << 20;
+/// What a waiting packet takes besides its bytes.
+const OVERHEAD: usize = 128;
+
+/// What reading did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadStats {
+    /// Packets handed on.
+    pub packets: u64,
+    /// Blocks that were read and decompressed.
+    pub blocks_read: u64,
+    /// Blocks that the index ruled out.
+    pub blocks_skipped: u64,
+    /// Segments that were gone: retention deleted them meanwhile.
+    pub segments_gone: u64,
+}
+
+struct Source {
+    path: PathBuf,
+    interfaces: Vec<Interface>,
+}
+
+/// A block to read: `interfaces` of the segment's table come before it.
+struct Planned {
+    first: i64,
+    source: usize,
+    interfaces: usize,
+    record: u64,
+}
+
+struct Held {
+    packet: OwnedPacket,
+    interface: Arc<str>,
+    flow: u64,
+    number: u64,
+}
+
+impl Held {
+    fn key(&self) -> (i64, u64) {
+        (self.packet.time, self.number)
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Held {}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+/// Who gets the packets: interface name, packet, flow.
+pub type Each<'a> = dyn FnMut(&str, &Packet<'_>, u64) -> Result<(), StoreError> + 'a;
+
+/// Hands on the packets of `flows` with a time in `[from, to)`, earliest first. Segments may still be open: what was
+/// flushed so far is read.
+#[allow(clippy::implicit_hasher, reason = "one kind of set is used")]
+pub fn read_flows(
+    segments: &[PathBuf],
+    flows: &HashSet<u64>,
+    (from, to): (i64, i64),
+    each: &mut Each<'_>,
+) -> Result<ReadStats, StoreError> {
+    let mut reader =
+        Reader { flows, from, to, stats: ReadStats::default(), heap: BinaryHeap::new(), held: 0, number: 0 };
+    let (sources, plan) = reader.plan(segments)?;
+    for planned in plan {
+        reader.hand_on(Some(planned.first), each)?;
+        let Some(source) = sources.get(planned.source) else { continue };
+        reader.load(source, &planned)?;
+    }
+    reader.hand_on(None, each)?;
+    Ok(reader.stats)
+}
+
+struct Reader<'a> {
+    flows: &'a HashSet<u64>,
+    from: i64,
+    to: i64,
+    stats: ReadStats,
+    heap: BinaryHeap<Reverse<Held>>,
+    held: usize,
+    number: u64,
+}
+
+impl Reader<'_> {
+    fn plan(&mut self, segments: &[PathBuf]) -> Result<(Vec<Source>, Vec<Planned>), StoreError> {
+        let (mut sources, mut plan) = (Vec::new(), Vec::new());
+        for path in segments {
+            let index = index_path(path);
+            let Some(mut reader) = self.unless_gone(IndexReader::open(&index), "open", &index)?.flatten() else {
+                continue;
+            };
+            let mut interfaces = Vec::new();
+            while let Some((record, next)) = reader.next().map_err(StoreError::io("read", &index))? {
+                let Record::Block(block) = next else { break };
+                let before = interfaces.len();
+                interfaces.extend(block.interfaces);
+                let in_range = !block.packets.is_empty() && block.first < self.to && block.last >= self.from;
+                if in_range && block.flows.iter().any(|flow| self.flows.contains(flow)) {
+                    plan.push(Planned { first: block.first, source: sources.len(), interfaces: before, record });
+                } else if !block.packets.is_empty() {
+                    self.stats.blocks_skipped += 1;
+                }
+            }
+            sources.push(Source { path: path.clone(), interfaces });
+        }
+        plan.sort_by_key(|planned| planned.first);
+        Ok((sources, plan))
+    }
+
+    fn unless_gone<T>(
+        &mut self,
+        result: io::Result<T>,
+        action: &'static str,
+        path: &Path,
+    ) -> Result<Option<T>, StoreError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.stats.segments_gone += 1;
+                Ok(None)
+            }
+            Err(error) => Err(StoreError::io(action, path)(error)),
+        }
+    }
+
+    /// Hands on what is earlier than every packet of blocks to come.
+    fn hand_on(&mut self, before: Option<i64>, each: &mut Each<'_>) -> Result<(), StoreError> {
+        while let Some(Reverse(next)) = self.heap.peek() {
+            if before.is_some_and(|before| next.packet.time >= before) && self.held <= MAX_HELD {
+                break;
+            }
+            let Some(Reverse(held)) = self.heap.pop() else { break };
+            self.held -= held.packet.data.len() + OVERHEAD;
+            self.stats.packets += 1;
+            each(&held.interface, &held.packet.view(), held.flow)?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, source: &Source, planned: &Planned) -> Result<(), StoreError> {
+        let index = index_path(&source.path);
+        let Some(index_file) = self.unless_gone(File::open(&index), "open", &index)? else { return Ok(()) };
+        let Some(file) = self.unless_gone(File::open(&source.path), "open", &source.path)? else { return Ok(()) };
+        let record = index::read_at(&index_file, planned.record).map_err(StoreError::io("read", &index))?;
+        let Some(Record::Block(block)) = record else {
+            return Err(damaged(&index, planned.record, "the record changed"));
+        };
+        let known = source.interfaces.get(..planned.interfaces + block.interfaces.len()).unwrap_or_default();
+        let names: Vec<Arc<str>> = known.iter().map(|interface| Arc::from(interface.name.as_str())).collect();
+        let before = known.get(..planned.interfaces).unwrap_or_default();
+        let bytes = [preamble(before), read_frame(&file, &source.path, &block)?].concat();
+        self.stats.blocks_read += 1;
+        let wrong = |what: String| StoreError::Damaged { path: source.path.clone(), offset: block.offset, what };
+        let mut capture = CaptureFile::new(Box::new(io::Cursor::new(bytes)), &source.path.to_string_lossy())
+            .map_err(|error| wrong(error.to_string()))?;
+        for number in &block.packets {
+            let packet = capture.next_packet().map_err(|error| wrong(error.to_string()))?;
+            let packet = packet.ok_or_else(|| wrong("the block has fewer packets than its index says".into()))?;
+            let flow = (*number as usize).checked_sub(1).and_then(|place| block.flows.get(place)).copied();
+            let Some(flow) = flow.filter(|flow| self.flows.contains(flow)) else { continue };
+            if packet.time < self.from || packet.time >= self.to {
+                continue;
+            }
+            let interface = names.get(packet.interface as usize).cloned().unwrap_or_default();
+            self.held += packet.data.len() + OVERHEAD;
+            self.number += 1;
+            let packet = OwnedPacket {
+                time: packet.time,
+                data: packet.data.into(),
+                wire_len: packet.wire_len,
+                link_type: packet.link_type,
+                interface: packet.interface,
+                direction: packet.direction,
+                vlan: packet.vlan,
+            };
+            self.heap.push(Reverse(Held { packet, interface, flow, number: self.number }));
+        }
+        Ok(())
+    }
+}
+
+/// What a block needs before it to be a pcapng file of its own.
+fn preamble(interfaces: &[Interface]) -> Vec<u8> {
+    let mut out = Vec::new();
+    pcapng::section_header(&mut out, APPLICATION);
+    for interface in interfaces {
+        let Interface { name, link_type, snap_len } = interface;
+        let block = InterfaceBlock { name, description: None, link_type: *link_type, snap_len: *snap_len };
+        pcapng::interface_description(&mut out, &block);
+    }
+    out
+}
+
+/// One frame, checked and decompressed.
+pub(super) fn read_frame(file: &File, path: &Path, block: &Block) -> Result<Vec<u8>, StoreError> {
+    let mut frame = vec![0; block.compressed as usize];
+    file.read_exact_at(&mut frame, block.offset).map_err(StoreError::io("read", path))?;
+    if index::crc32(&frame) != block.frame_crc {
+        return Err(damaged(path, block.offset, "the block does not match its checksum"));
+    }
+    zstd::bulk::decompress(&frame, block.uncompressed as usize)
+        .map_err(|error| damaged(path, block.offset, &error.to_string()))
+}
+
+fn damaged(path: &Path, offset: u64, what: &str) -> StoreError {
+    StoreError::Damaged { path: path.to_path_buf(), offset, what: what.to_owned() }
+}

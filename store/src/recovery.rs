@@ -1,0 +1,63 @@
+//! On start, while nobody else writes: the disk and the catalog are made to agree.
+//!
+//! * files that were waiting to be deleted are deleted;
+//! * segments that were open are cut back to their last whole block and sealed, registered or not;
+//! * rows of segments whose file is gone are removed.
+//!
+//! Flow files are looked after by the flow store itself.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::catalog::Catalog;
+use crate::error::StoreError;
+use crate::packets::{self, FOLDER, Segment};
+use crate::retention;
+
+/// Sentences about what had to be repaired; empty after a clean stop.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// One sentence a repair.
+    pub repairs: Vec<String>,
+}
+
+pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
+    let mut recovery = Recovery::default();
+    retention::delete_due(data_dir, catalog, i64::MAX).await?;
+    let mut registered: HashMap<String, Segment> =
+        catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
+    let mut found = Vec::new();
+    for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))? {
+        let known = registered.remove(&path);
+        if known.is_some_and(|segment| segment.sealed && data_dir.join(&path).exists()) {
+            continue;
+        }
+        let recovered = {
+            let (data_dir, path) = (data_dir.to_path_buf(), path.clone());
+            tokio::task::spawn_blocking(move || packets::recover(&data_dir, &path))
+                .await
+                .map_err(|error| StoreError::Task(error.to_string()))??
+        };
+        match (&recovered.segment, recovered.cut) {
+            (Some(_), 0) => {}
+            (Some(segment), cut) => recovery.repairs.push(format!(
+                "`{path}` was cut back to its last whole block: {cut} bytes of it were torn, {} packets are whole",
+                segment.packets
+            )),
+            (None, cut) => {
+                recovery.repairs.push(format!("`{path}` held no whole block and was deleted ({cut} bytes)"));
+                registered.insert(path.clone(), Segment::lost(&path));
+            }
+        }
+        found.extend(recovered.segment);
+    }
+    catalog.add_segments(&found).await?;
+    let gone: Vec<String> = registered.into_keys().collect();
+    for path in &gone {
+        if !recovery.repairs.iter().any(|sentence| sentence.contains(path.as_str())) {
+            recovery.repairs.push(format!("`{path}` is gone from the disk: its packets are no longer listed"));
+        }
+    }
+    catalog.remove_segments(&gone).await?;
+    Ok(recovery)
+}

@@ -1,0 +1,147 @@
+//! The packet log: only the blocks that are needed are read, failures to write are counted, exports are sorted and named.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::HashSet;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use wiretag_capture::file::CaptureFile;
+use wiretag_capture::{LinkType, Packet};
+use wiretag_store::export::write_pcap;
+use wiretag_store::packets::{FOLDER, SegmentChanges, index_path, list, read_flows, recover};
+use wiretag_store::{FlowRef, PacketLog, PacketLogConfig};
+
+const START: i64 = 1_700_000_000_000_000_000;
+
+fn log(dir: &Path, node: &str) -> PacketLog {
+    let config = PacketLogConfig { node: node.into(), ..PacketLogConfig::default() };
+    PacketLog::open(dir, config, SegmentChanges::default()).unwrap()
+}
+
+fn packet(time: i64, data: &[u8]) -> Packet<'_> {
+    let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
+    Packet { time: START + time, data, wire_len, link_type, interface: 1, direction: None, vlan: None }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    list(dir).unwrap().iter().map(|path| dir.join(path)).collect()
+}
+
+#[test]
+fn only_blocks_with_the_flow_in_the_time_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log(dir.path(), "a");
+    for block in 0..10 {
+        log.append("eth0", &packet(block, &[1; 60]), Some(block as u64 % 2)).unwrap();
+        log.append("eth0", &packet(block, &[2; 60]), None).unwrap();
+        log.flush().unwrap();
+    }
+    let range = (START + 2, START + 6);
+    let stats = read_flows(&files(dir.path()), &HashSet::from([0]), range, &mut |_, packet, flow| {
+        assert_eq!((packet.data, flow), (&[1_u8; 60][..], 0));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((stats.packets, stats.blocks_read, stats.blocks_skipped), (2, 2, 8));
+}
+
+#[test]
+fn a_log_that_cannot_write_counts_and_goes_on_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log(dir.path(), "a");
+    std::fs::write(dir.path().join("packets"), "in the way").unwrap();
+    log.append("eth0", &packet(1, &[1; 60]), Some(1)).unwrap();
+    log.append("eth0", &packet(2, &[2; 60]), Some(1)).unwrap();
+    assert!(log.flush().is_err());
+    std::fs::remove_file(dir.path().join("packets")).unwrap();
+    log.append("eth0", &packet(3, &[3; 60]), Some(1)).unwrap();
+    log.seal().unwrap();
+    let counters = log.counters();
+    assert_eq!((counters.appended, counters.written, counters.lost, counters.errors), (3, 1, 2, 1));
+    let mut found = Vec::new();
+    read_flows(&files(dir.path()), &HashSet::from([1]), (i64::MIN, i64::MAX), &mut |name, packet, _| {
+        found.push((name.to_owned(), packet.time - START));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(found, [("eth0".to_owned(), 3)]);
+}
+
+#[test]
+fn an_export_is_sorted_across_segments_and_names_the_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut one, mut two) = (log(dir.path(), "a"), log(dir.path(), "b"));
+    for time in 0..50 {
+        let writer = if time % 2 == 0 { &mut one } else { &mut two };
+        writer.append(if time % 2 == 0 { "veth-a" } else { "veth-b" }, &packet(time, &[7; 80]), Some(5)).unwrap();
+        writer.append("veth-a", &packet(time, &[8; 80]), Some(6)).unwrap();
+        if time % 7 == 0 {
+            writer.flush().unwrap();
+        }
+    }
+    one.seal().unwrap();
+    two.flush().unwrap();
+    let flow = |client: Option<&str>, server: Option<&str>| FlowRef {
+        flow_id: 5,
+        start: START,
+        end: START + 50,
+        client_name: client.map(Into::into),
+        server_name: server.map(Into::into),
+    };
+    let mut out = Vec::new();
+    let packets = write_pcap(&files(dir.path()), &[flow(Some("cart-1"), None)], (START, START + 40), &mut out).unwrap();
+    assert_eq!(packets, 40);
+    let text = String::from_utf8_lossy(&out);
+    assert_eq!(text.matches("client=cart-1").count(), 40);
+    assert!(!text.contains("server="), "an unknown name is left out");
+    let mut capture = CaptureFile::new(Box::new(Cursor::new(out)), "export").unwrap();
+    let mut times = Vec::new();
+    while let Some(packet) = capture.next_packet().unwrap() {
+        assert_eq!(packet.data, [7; 80]);
+        times.push(packet.time - START);
+    }
+    assert_eq!(times, (0..40).collect::<Vec<_>>());
+    let names: Vec<_> = capture.interfaces().iter().map(|interface| interface.name.clone()).collect();
+    assert_eq!(names, [Some("veth-a".to_owned()), Some("veth-b".to_owned())]);
+}
+
+#[test]
+fn a_torn_byte_costs_one_block_and_no_more() {
+    for index in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = log(dir.path(), "a");
+        for time in 0..10 {
+            log.append("eth0", &packet(time, &[1; 60]), Some(1)).unwrap();
+            log.append(&format!("veth{time}"), &packet(time, &[2; 60]), Some(1)).unwrap();
+            log.flush().unwrap();
+        }
+        drop(log);
+        let path = list(dir.path()).unwrap().remove(0);
+        let torn = if index { index_path(&dir.path().join(&path)) } else { dir.path().join(&path) };
+        let length = torn.metadata().unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(&torn).unwrap().set_len(length - 1).unwrap();
+        let recovered = recover(dir.path(), &path).unwrap();
+        assert!(recovered.cut > 0);
+        assert_eq!(recovered.segment.map(|segment| (segment.packets, segment.end)), Some((18, START + 8)));
+        let mut names = Vec::new();
+        read_flows(&files(dir.path()), &HashSet::from([1]), (START + 8, i64::MAX), &mut |name, _, _| {
+            names.push(name.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(names, ["eth0", "veth8"], "interfaces of earlier blocks keep their names");
+    }
+}
+
+#[test]
+fn a_new_log_never_writes_into_an_old_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    for time in 0..3 {
+        let mut log = log(dir.path(), "a");
+        log.append("eth0", &packet(time, &[1; 60]), Some(1)).unwrap();
+        log.seal().unwrap();
+    }
+    assert_eq!(list(dir.path()).unwrap().len(), 3);
+    assert!(list(dir.path()).unwrap().iter().all(|path| path.starts_with(&format!("{FOLDER}/date=2023-11-14/"))));
+}

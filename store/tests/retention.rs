@@ -1,0 +1,130 @@
+//! The store as a whole: locks, recovery, ageing, and reading beside a writer.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use wiretag_capture::{LinkType, Packet};
+use wiretag_store::packets::list;
+use wiretag_store::{FlowRef, Loss, PacketLogConfig, Retention, Role, Store, StoreConfig, StoreError};
+
+const START: i64 = 1_700_000_000_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+
+fn config(dir: &Path, role: Role, packets: Retention) -> StoreConfig {
+    StoreConfig { data_dir: dir.to_path_buf(), role, flows: Retention::default(), packets }
+}
+
+fn packet(time: i64) -> Packet<'static> {
+    let (wire_len, link_type) = (60, LinkType::ETHERNET);
+    Packet { time, data: &[9; 60], wire_len, link_type, interface: 1, direction: None, vlan: None }
+}
+
+fn wanted() -> Vec<FlowRef> {
+    vec![FlowRef { flow_id: 1, start: START, end: START, client_name: None, server_name: None }]
+}
+
+async fn count(store: &Store) -> u64 {
+    store.write_pcap(wanted(), i64::MIN, i64::MAX, Vec::new()).await.unwrap().0
+}
+
+#[tokio::test]
+async fn a_second_appliance_is_refused_and_an_import_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let _one = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+    let error = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap_err();
+    assert!(matches!(error, StoreError::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
+    Store::open(config(dir.path(), Role::Importer, Retention::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn packets_of_an_open_segment_are_exported_also_by_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Store::open_read_only(dir.path()).await.unwrap_err();
+    assert!(matches!(error, StoreError::NoData { .. }), "{error}");
+    let (store, recovery) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+    assert!(recovery.repairs.is_empty(), "{recovery:?}");
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    log.append("eth0", &packet(START), Some(1)).unwrap();
+    log.flush().unwrap();
+    let reader = Store::open_read_only(dir.path()).await.unwrap();
+    assert_eq!((count(&store).await, count(&reader).await), (1, 1), "before the catalog knows of the segment");
+    store.maintain(START).await.unwrap();
+    log.append("eth0", &packet(START + 1), Some(1)).unwrap();
+    assert_eq!(count(&reader).await, 1);
+    log.flush().unwrap();
+    assert_eq!(count(&reader).await, 2, "as soon as it is flushed");
+    assert!(matches!(reader.packet_log(PacketLogConfig::default()), Err(StoreError::ReadOnly)));
+}
+
+#[tokio::test]
+async fn a_killed_log_is_sealed_by_the_next_start_but_not_beside_a_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    log.append("eth0", &packet(START), Some(1)).unwrap();
+    log.flush().unwrap();
+    let path = list(dir.path()).unwrap().remove(0);
+    let (import, recovery) = Store::open(config(dir.path(), Role::Importer, Retention::default())).await.unwrap();
+    assert!(recovery.repairs.is_empty() && import.catalog.all_segments().await.unwrap().is_empty());
+    drop((import, store, log));
+    let full = dir.path().join(&path);
+    let mut bytes = std::fs::read(&full).unwrap();
+    bytes.extend([1; 77]);
+    std::fs::write(&full, bytes).unwrap();
+    let (store, recovery) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+    assert!(recovery.repairs.len() == 1 && recovery.repairs[0].contains("77 bytes"), "{recovery:?}");
+    let segments = store.catalog.all_segments().await.unwrap();
+    assert!(segments.len() == 1 && segments[0].sealed && segments[0].packets == 1 && segments[0].path == path);
+    assert_eq!(count(&store).await, 1);
+}
+
+#[tokio::test]
+async fn the_oldest_segments_go_first_and_the_open_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Retention { age: Some(Duration::from_secs(100)), bytes: None };
+    let (store, _) = Store::open(config(dir.path(), Role::Appliance, limit)).await.unwrap();
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    for second in [0, 40, 120] {
+        log.append("eth0", &packet(START + second * SECOND), Some(1)).unwrap();
+        log.seal().unwrap();
+        let (from, to) = (START + second * SECOND, START + (second + 1) * SECOND);
+        let (packets, kernel_drops, queue_drops, refused) = (1, 0, 0, 0);
+        store
+            .catalog
+            .add_loss(&Loss { node: "a".into(), from, to, packets, kernel_drops, queue_drops, refused })
+            .await
+            .unwrap();
+    }
+    log.append("eth0", &packet(START - SECOND), Some(1)).unwrap();
+    log.flush().unwrap();
+    let done = store.maintain(START + 130 * SECOND).await.unwrap();
+    assert_eq!((done.retired.segments, done.retired.deleted, done.packets.files), (1, 0, 3));
+    assert_eq!(list(dir.path()).unwrap().len(), 4, "a search that has begun still finds the file");
+    assert_eq!(count(&store).await, 3, "a new one does not");
+    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap()[0].packets, 3, "the open segment is older");
+    let done = store.maintain(START + 165 * SECOND).await.unwrap();
+    assert_eq!((done.retired.segments, done.retired.deleted), (1, 2));
+    log.seal().unwrap();
+    store.maintain(START + 170 * SECOND).await.unwrap();
+    let done = store.maintain(START + 205 * SECOND).await.unwrap();
+    assert_eq!((done.retired.deleted, done.packets.files, done.oldest), (4, 1, Some(START + 120 * SECOND)));
+    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap()[0].packets, 1);
+    assert_eq!(list(dir.path()).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_limit_of_bytes_keeps_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Retention { age: None, bytes: Some(1_000) };
+    let (store, _) = Store::open(config(dir.path(), Role::Appliance, limit)).await.unwrap();
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    for second in 0..9 {
+        log.append("eth0", &packet(START + second * SECOND), Some(1)).unwrap();
+        log.seal().unwrap();
+    }
+    let done = store.maintain(START + 10 * SECOND).await.unwrap();
+    assert!(done.packets.bytes <= 1_000 && done.packets.files >= 1 && done.retired.segments >= 1, "{done:?}");
+    assert!(done.oldest > Some(START));
+}
