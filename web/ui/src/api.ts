@@ -1,0 +1,90 @@
+/** The HTTP interface, as the page uses it. */
+
+export type Cell = string | number | boolean | null | Record<string, string>
+export type Flow = Record<string, Cell>
+
+export interface NodeLoss {
+  node: string
+  packets: number
+  kernel_drops: number
+  queue_drops: number
+  refused: number
+}
+
+export interface FlowPage {
+  flows: Flow[]
+  completeness: { complete: boolean; nodes: NodeLoss[] }
+  next: string | null
+}
+
+export interface Bucket {
+  start: string
+  flows: number
+  client_bytes: number
+  server_bytes: number
+}
+
+export interface FlowDetails {
+  slices: Flow[]
+  observations: Flow[]
+}
+
+export interface Field {
+  name: string
+  kind: string
+  doc: string
+}
+
+/** An answer that is no success: what went wrong, what to do, and where in the query. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly hint?: string,
+    readonly column?: number,
+  ) {
+    super(message)
+  }
+}
+
+export type Parameters = Record<string, string | number | boolean | undefined>
+
+export function query(parameters: Parameters): string {
+  const pairs = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== '')
+  return new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString()
+}
+
+async function send(path: string, init?: RequestInit): Promise<Response> {
+  let response: Response
+  try {
+    response = await fetch(path, init)
+  } catch {
+    throw new ApiError(0, 'the appliance does not answer', 'is it running?')
+  }
+  if (response.ok) return response
+  const body = await response.json().catch(() => null)
+  const error = body?.error ?? {}
+  throw new ApiError(response.status, error.message ?? `status ${response.status}`, error.hint, error.column)
+}
+
+async function get<T>(path: string, parameters: Parameters = {}): Promise<T> {
+  const text = query(parameters)
+  const response = await send(text ? `${path}?${text}` : path)
+  return (await response.json()) as T
+}
+
+export const flows = (parameters: Parameters) => get<FlowPage>('/api/v1/flows', parameters)
+export const histogram = (parameters: Parameters) =>
+  get<{ buckets: Bucket[] }>('/api/v1/flows/histogram', parameters).then((answer) => answer.buckets)
+export const flow = (id: string) => get<FlowDetails>(`/api/v1/flows/${id}`)
+export const fields = () => get<{ fields: Field[] }>('/api/v1/fields').then((answer) => answer.fields)
+export const session = () => get<unknown>('/api/v1/session')
+
+export const login = (token: string) =>
+  send('/api/v1/login', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', 'x-wiretag': '1' },
+    body: JSON.stringify({ token }),
+  })
+
+export const logout = () => send('/api/v1/logout', { method: 'POST', headers: { 'x-wiretag': '1' } })

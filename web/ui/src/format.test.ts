@@ -1,0 +1,34 @@
+import { describe, expect, it } from 'vitest'
+import { bytes, condition, durationMicros, end, micros, narrowed } from './format'
+
+describe('values', () => {
+  it('choose the unit that reads best', () => {
+    expect(micros(999)).toBe('999 µs')
+    expect(micros(1500)).toBe('1.50 ms')
+    expect(micros(2_500_000)).toBe('2.50 s')
+    expect(bytes(999)).toBe('999 B')
+    expect(bytes(41_234)).toBe('41 kB')
+  })
+
+  it('measure durations below the millisecond', () => {
+    expect(durationMicros('2026-01-01T00:00:00.000100000Z', '2026-01-01T00:00:00.002350000Z')).toBe(2250)
+  })
+
+  it('name an end by pod, container, address', () => {
+    const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
+    expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
+    expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+  })
+})
+
+describe('queries', () => {
+  it('quote text and not numbers', () => {
+    expect(condition('server_port', 80)).toBe('server_port == 80')
+    expect(condition('client_container', 'a"b')).toBe('client_container == "a\\"b"')
+  })
+
+  it('narrow what is there', () => {
+    expect(narrowed('', 'app', 'dns')).toBe('app == "dns"')
+    expect(narrowed('ip == 1.1.1.1 or port == 2', 'app', 'dns')).toBe('(ip == 1.1.1.1 or port == 2) and app == "dns"')
+  })
+})

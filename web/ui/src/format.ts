@@ -1,0 +1,54 @@
+/** Values as people read them. */
+
+import type { Cell, Flow } from './api'
+
+export function micros(us: number): string {
+  if (us < 1000) return `${us} µs`
+  if (us < 1_000_000) return `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
+  return `${(us / 1_000_000).toFixed(2)} s`
+}
+
+export function bytes(count: number): string {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB']
+  let unit = 0
+  while (count >= 1000 && unit < units.length - 1) {
+    count /= 1000
+    unit += 1
+  }
+  return unit === 0 ? `${count} B` : `${count.toFixed(count < 10 ? 1 : 0)} ${units[unit]}`
+}
+
+/** `14:05:12.345` of an RFC 3339 time, UTC. */
+export const clock = (time: string): string => time.slice(11, 23)
+
+export function durationMicros(start: string, end: string): number {
+  // Nanoseconds are beyond Date: whole milliseconds from Date, the rest from the text.
+  const rest = (time: string) => Number((/\.\d{3}(\d{3})/.exec(time)?.[1] ?? '0').padEnd(3, '0'))
+  return (Date.parse(end) - Date.parse(start)) * 1000 + rest(end) - rest(start)
+}
+
+/** Pod or container, else the address; the port after it. */
+export function end(flow: Flow, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
+  const name = flow[`${side}_pod`] ?? flow[`${side}_container`]
+  const ip = String(flow[`${side}_ip`] ?? '?')
+  const port = flow[`${side}_port`]
+  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
+}
+
+export function text(value: Cell | undefined): string {
+  if (value === null || value === undefined) return ''
+  if (typeof value === 'object') return Object.entries(value).map(([key, own]) => `${key}=${own}`).join(', ')
+  return String(value)
+}
+
+/** `field == value` in the query language. */
+export function condition(field: string, value: Cell): string {
+  if (typeof value === 'number' || typeof value === 'boolean') return `${field} == ${value}`
+  return `${field} == "${text(value).replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+}
+
+export function narrowed(query: string, field: string, value: Cell): string {
+  const more = condition(field, value)
+  if (query.trim() === '') return more
+  return /\bor\b|\|\|/.test(query) ? `(${query}) and ${more}` : `${query} and ${more}`
+}
