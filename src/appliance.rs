@@ -24,11 +24,15 @@ impl Appliance {
     /// Starts everything; when this returns, it captures and answers.
     pub(crate) async fn start(mut config: RunConfig) -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen on `{}`; hint: another process may have the port, choose one with `--listen`", config.listen)
+            format!(
+                "cannot listen on `{}`; hint: another process may have the port, choose one with `--listen`",
+                config.listen
+            )
         })?;
         let url = format!("http://{}", listener.local_addr()?);
-        std::fs::create_dir_all(&config.data)
-            .with_context(|| format!("cannot make the data directory `{}`; hint: choose another with `--data`", config.data.display()))?;
+        std::fs::create_dir_all(&config.data).with_context(|| {
+            format!("cannot make the data directory `{}`; hint: choose another with `--data`", config.data.display())
+        })?;
         let token = token(&token_path(&config.data))?;
         let demo = config.demo.then(Demo::start).transpose()?;
         if demo.is_some() && config.static_file.is_none() {

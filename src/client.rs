@@ -45,7 +45,10 @@ impl Appliance {
     /// The appliance that runs on `data`, if one answers.
     pub(crate) fn find(data: &Path) -> anyhow::Result<Option<Self>> {
         if !data.is_dir() {
-            bail!("there is no data directory `{}`; hint: `wiretag run` or `wiretag import` makes it, `--data` names another", data.display());
+            bail!(
+                "there is no data directory `{}`; hint: `wiretag run` or `wiretag import` makes it, `--data` names another",
+                data.display()
+            );
         }
         let Ok(text) = std::fs::read_to_string(RunFile::path(data)) else { return Ok(None) };
         let Ok(run) = serde_json::from_str::<RunFile>(&text) else { return Ok(None) };
@@ -59,8 +62,9 @@ impl Appliance {
             return Ok(None);
         }
         let path = token_path(data);
-        let token = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read the token `{}`; hint: run as the user of the appliance", path.display()))?;
+        let token = std::fs::read_to_string(&path).with_context(|| {
+            format!("cannot read the token `{}`; hint: run as the user of the appliance", path.display())
+        })?;
         Ok(Some(Self { agent, url: run.url, token: token.trim().to_owned() }))
     }
 

@@ -66,8 +66,14 @@ impl Demo {
         listener.set_nonblocking(false)?;
         let client_path = client.path();
         let answers = IpAddr::V4(web.ip);
-        demo.spawn("demo-web", { let stop = stop.clone(); move || serve_web(&listener, &stop) })?;
-        demo.spawn("demo-dns", { let stop = stop.clone(); move || serve_dns(&socket, answers, &stop) })?;
+        demo.spawn("demo-web", {
+            let stop = stop.clone();
+            move || serve_web(&listener, &stop)
+        })?;
+        demo.spawn("demo-dns", {
+            let stop = stop.clone();
+            move || serve_dns(&socket, answers, &stop)
+        })?;
         demo.spawn("demo-client", move || {
             let talk = move || talk(web_address, dns_address, &stop, &woken);
             if let Err(error) = in_namespace(&client_path, talk) {
@@ -86,7 +92,9 @@ impl Demo {
     pub(crate) fn identities() -> String {
         let mut text = String::from("identities:\n");
         for Member { name, ip } in MEMBERS {
-            text += &format!("  - name: {name}\n    workload: demo/{name}\n    ips: [{ip}]\n    interfaces: [wtdemo-{name}]\n    labels: {{ app: {name} }}\n");
+            text += &format!(
+                "  - name: {name}\n    workload: demo/{name}\n    ips: [{ip}]\n    interfaces: [wtdemo-{name}]\n    labels: {{ app: {name} }}\n"
+            );
         }
         text
     }

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{
-    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
-};
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use wiretag_enrich::{EndTag, TaggedFlow};
 
 use crate::worker::CaptureStatus;
@@ -41,7 +39,8 @@ impl FlowMetrics {
             registry.register(Box::new(family.clone()))?;
             Ok(family)
         };
-        let rtt = HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
+        let rtt =
+            HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
         let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
         registry.register(Box::new(handshake_rtt.clone()))?;
         let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
@@ -49,7 +48,11 @@ impl FlowMetrics {
         registry.register(Box::new(dns_latency.clone()))?;
         Ok(Self {
             flows: counter("wiretag_flows_total", "Primary flow slices.", &["protocol", "client", "server"])?,
-            bytes: counter("wiretag_flow_bytes_total", "IP bytes of primary flows.", &["client", "server", "direction"])?,
+            bytes: counter(
+                "wiretag_flow_bytes_total",
+                "IP bytes of primary flows.",
+                &["client", "server", "direction"],
+            )?,
             retransmits: counter("wiretag_flow_retransmits_total", "Retransmitted segments.", &["client", "server"])?,
             handshake_rtt,
             dns_latency,

@@ -74,7 +74,8 @@ impl Pipeline {
         registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
 
         let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
-        let packet_log = start_packet_log(store.packet_log(packet_log_config(config))?, packet_batches, stages.clone())?;
+        let packet_log =
+            start_packet_log(store.packet_log(packet_log_config(config))?, packet_batches, stages.clone())?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
@@ -96,7 +97,8 @@ impl Pipeline {
 
         let stop = Arc::new(AtomicBool::new(false));
         let workers = WorkerThreads::default();
-        let make = WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
+        let make =
+            WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
         start_worker(&workers, make.build(Scope::Host { patterns: config.interfaces.clone() }))?;
         tasks.push(tokio::spawn(follow_namespaces(namespace_events, make, workers.clone())));
         tasks.push(tokio::spawn(maintain(store.clone(), timeline.clone(), stages)));

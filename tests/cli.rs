@@ -48,7 +48,9 @@ fn file(directory: &Path, name: &str, bytes: &[u8]) -> String {
 #[test]
 fn what_is_no_capture_file_is_named_as_such() {
     let directory = temporary();
-    for (name, bytes) in [("empty.pcap", &b""[..]), ("text.pcap", b"hello, this is not a capture"), ("short.pcap", b"\xd4\xc3")] {
+    for (name, bytes) in
+        [("empty.pcap", &b""[..]), ("text.pcap", b"hello, this is not a capture"), ("short.pcap", b"\xd4\xc3")]
+    {
         let path = file(directory.path(), name, bytes);
         let (code, error) = wiretag_fails(&["replay", &path]);
         assert_eq!(code, 1);

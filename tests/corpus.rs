@@ -43,7 +43,9 @@ fn expected(answer: &Value) -> Volumes {
     let mut volumes = Volumes::new();
     for flow in answer["tshark"]["flows"].as_array().into_iter().flatten() {
         let Some(id) = flow["community_id"].as_str() else { continue };
-        let sum = |name: &str| flow[format!("{name}_ab")].as_u64().unwrap_or(0) + flow[format!("{name}_ba")].as_u64().unwrap_or(0);
+        let sum = |name: &str| {
+            flow[format!("{name}_ab")].as_u64().unwrap_or(0) + flow[format!("{name}_ba")].as_u64().unwrap_or(0)
+        };
         let entry = volumes.entry(id.to_owned()).or_default();
         entry.0 += sum("packets");
         entry.1 += sum("ip_bytes");
@@ -55,7 +57,9 @@ fn ours(flows: &[Value]) -> Volumes {
     let mut volumes = Volumes::new();
     for flow in flows {
         let Some(id) = flow["community_id"].as_str() else { continue };
-        let sum = |name: &str| flow[format!("client_{name}")].as_u64().unwrap_or(0) + flow[format!("server_{name}")].as_u64().unwrap_or(0);
+        let sum = |name: &str| {
+            flow[format!("client_{name}")].as_u64().unwrap_or(0) + flow[format!("server_{name}")].as_u64().unwrap_or(0)
+        };
         let entry = volumes.entry(id.to_owned()).or_default();
         entry.0 += sum("packets");
         entry.1 += sum("bytes");

@@ -52,8 +52,20 @@ fn dependencies_run_one_way() {
 #[test]
 fn licences_are_permissive() {
     const ALLOWED: &[&str] = &[
-        "Apache-2.0", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "CC0-1.0", "0BSD",
-        "BSL-1.0", "Unlicense", "CDLA-Permissive-2.0", "Apache-2.0 WITH LLVM-exception",
+        "Apache-2.0",
+        "MIT",
+        "MIT-0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "Unicode-3.0",
+        "CC0-1.0",
+        "0BSD",
+        "BSL-1.0",
+        "Unlicense",
+        "CDLA-Permissive-2.0",
+        "Apache-2.0 WITH LLVM-exception",
     ];
     let metadata = metadata();
     for package in packages(&metadata) {
@@ -98,6 +110,9 @@ fn duplicate_versions_are_known() {
         versions.iter().filter(|(_, versions)| versions.len() > 1).map(|(name, _)| *name).collect();
     let new: Vec<_> = duplicates.difference(&known).collect();
     let gone: Vec<_> = known.difference(&duplicates).collect();
-    assert!(new.is_empty(), "new duplicates: {new:?}; hint: align the versions or list them in tests/duplicate-versions.txt");
+    assert!(
+        new.is_empty(),
+        "new duplicates: {new:?}; hint: align the versions or list them in tests/duplicate-versions.txt"
+    );
     assert!(gone.is_empty(), "no longer duplicates: {gone:?}; hint: remove them from tests/duplicate-versions.txt");
 }

@@ -73,7 +73,9 @@ impl Docker {
 
     /// One request from a new container named `client` to `ip`, which is removed after.
     fn request(&self, client: &str, network: &str, ip: &str) {
-        let get = format!("for i in 1 2 3; do wget -q -O - http://{ip}/index.html >/dev/null && sleep 1 && exit 0; sleep 1; done; exit 1");
+        let get = format!(
+            "for i in 1 2 3; do wget -q -O - http://{ip}/index.html >/dev/null && sleep 1 && exit 0; sleep 1; done; exit 1"
+        );
         self.docker(&["run", "--rm", "--name", client, "--network", network, "box:1", "/bin/sh", "-c", &get]);
     }
 }

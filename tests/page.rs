@@ -9,8 +9,16 @@ use std::process::Command;
 use support::{Appliance, eventually, has, is_root};
 
 const FLAGS: &[&str] = &[
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1440,900", "--virtual-time-budget=8000",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1440,900",
+    "--virtual-time-budget=8000",
 ];
 
 /// Logs in through the interface that the login form uses, and hands the session to the browser in a page of its own.
@@ -44,6 +52,7 @@ fn rendered(appliance: &Appliance, path: &str) -> String {
         let picture = format!("--screenshot={picture}");
         Command::new("chromium").args(FLAGS).args([&user, &picture, &url]).output().expect("chromium runs");
     }
-    let output = Command::new("chromium").args(FLAGS).args([&user, "--dump-dom", &url]).output().expect("chromium runs");
+    let output =
+        Command::new("chromium").args(FLAGS).args([&user, "--dump-dom", &url]).output().expect("chromium runs");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -83,7 +83,8 @@ fn every_panel_has_data_and_every_metric_is_documented() {
     eventually(40, "negative answers in Prometheus", || {
         prometheus.series("wiretag_dns_responses_total{rcode=\"NXDOMAIN\"}").filter(|series| *series > 0)
     });
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards/wiretag.json")).expect("the dashboard");
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards/wiretag.json"))
+        .expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");
     let panels = panels(&dashboard);
     assert!(panels.len() >= 10, "{} panels", panels.len());

@@ -40,7 +40,9 @@ pub enum StaticError {
         source: std::io::Error,
     },
     /// It is not what it should be; the parser says line and column.
-    #[error("in the identity file `{path}`: {message}; hint: `identities` is a list of entries with `name` and `ips` or `interfaces`")]
+    #[error(
+        "in the identity file `{path}`: {message}; hint: `identities` is a list of entries with `name` and `ips` or `interfaces`"
+    )]
     Content {
         /// File.
         path: String,

@@ -195,10 +195,7 @@ impl Tagger {
             }
         };
         let at = record.observed_at;
-        (
-            name(record.client.ip, at == Some(ObservedAt::Client)),
-            name(record.server.ip, at == Some(ObservedAt::Server)),
-        )
+        (name(record.client.ip, at == Some(ObservedAt::Client)), name(record.server.ip, at == Some(ObservedAt::Server)))
     }
 }
 

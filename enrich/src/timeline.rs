@@ -107,9 +107,9 @@ impl Timeline {
         let keys = self.keys_of_identity.entry(interval.identity.identity.clone()).or_default();
         keys.insert(interval.key.clone());
         let list = self.intervals.entry(interval.key.clone()).or_default();
-        let version = list.iter_mut().find(|old| {
-            old.valid_from == interval.valid_from && old.identity.identity == interval.identity.identity
-        });
+        let version = list
+            .iter_mut()
+            .find(|old| old.valid_from == interval.valid_from && old.identity.identity == interval.identity.identity);
         match version {
             Some(old) => *old = interval,
             None => {
@@ -157,7 +157,9 @@ impl Timeline {
     /// Whose address it was, within `network` and, where that knows nothing, among the entries without a network.
     pub fn ip(&self, network: &str, ip: IpAddr, time: i64) -> Lookup {
         match pick(self.candidates(&Key::Ip { network: network.into(), ip }, time)) {
-            Lookup::None if network != ANY_NETWORK => pick(self.candidates(&Key::Ip { network: ANY_NETWORK.into(), ip }, time)),
+            Lookup::None if network != ANY_NETWORK => {
+                pick(self.candidates(&Key::Ip { network: ANY_NETWORK.into(), ip }, time))
+            }
             found => found,
         }
     }

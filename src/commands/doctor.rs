@@ -119,11 +119,18 @@ fn namespaces() -> Check {
 }
 
 fn data(path: &Path) -> Check {
-    let probe = if path.exists() { path } else { path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")) };
+    let probe = if path.exists() {
+        path
+    } else {
+        path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    };
     let file = probe.join(format!(".wiretag-doctor-{}", std::process::id()));
     match std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)) {
         Ok(()) => Check::ok("data", format!("`{}` is writable", probe.display())),
-        Err(error) => Check::failed("data", format!("`{}` is not writable: {error}; hint: choose another with `--data`", probe.display())),
+        Err(error) => Check::failed(
+            "data",
+            format!("`{}` is not writable: {error}; hint: choose another with `--data`", probe.display()),
+        ),
     }
 }
 
@@ -132,9 +139,12 @@ fn disk(path: &Path) -> Check {
     let probe = if path.exists() { path } else { Path::new(".") };
     let output = std::process::Command::new("df").args(["-Pk"]).arg(probe).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let free = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).and_then(|kib| kib.parse::<u64>().ok());
+    let free =
+        text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).and_then(|kib| kib.parse::<u64>().ok());
     match free {
-        Some(kib) if kib < 1 << 20 => Check::warning("disk", format!("{} MiB free; hint: less than 1 GiB fills soon", kib >> 10)),
+        Some(kib) if kib < 1 << 20 => {
+            Check::warning("disk", format!("{} MiB free; hint: less than 1 GiB fills soon", kib >> 10))
+        }
         Some(kib) => Check::ok("disk", format!("{} GiB free", kib >> 20)),
         None => Check::warning("disk", "`df` does not say how much is free"),
     }
@@ -153,7 +163,10 @@ fn clock() -> Check {
     if synchronised {
         Check::ok("clock", "synchronised")
     } else {
-        Check::warning("clock", "no time service found; hint: run chrony or systemd-timesyncd when nodes or files are compared")
+        Check::warning(
+            "clock",
+            "no time service found; hint: run chrony or systemd-timesyncd when nodes or files are compared",
+        )
     }
 }
 
@@ -164,6 +177,9 @@ fn docker(address: Option<&str>) -> Check {
     };
     match UnixStream::connect(path) {
         Ok(_) => Check::ok("docker", format!("`{path}` answers")),
-        Err(error) => Check::warning("docker", format!("`{path}`: {error}; hint: containers get no names from Docker until it runs")),
+        Err(error) => Check::warning(
+            "docker",
+            format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
+        ),
     }
 }

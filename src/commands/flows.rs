@@ -40,7 +40,9 @@ impl Search {
         let from = arguments.from.as_deref().map_or(Ok(0), |text| parse_time(text, now))?;
         let to = arguments.to.as_deref().map_or(Ok(now), |text| parse_time(text, now))?;
         if from >= to {
-            return Err(WrongUsage("the time range is empty: `--from` is not before `--to`; hint: swap them".into()).into());
+            return Err(
+                WrongUsage("the time range is empty: `--from` is not before `--to`; hint: swap them".into()).into()
+            );
         }
         let all_observations = arguments.all_observations;
         Ok(Self { text: arguments.query.clone(), query, range: Range { from, to }, all_observations })
@@ -93,7 +95,11 @@ fn warn_of_loss(answer: &Value) {
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
-        loss_sentence(node.get("node").and_then(Value::as_str).unwrap_or(""), count("kernel_drops"), count("queue_drops"));
+        loss_sentence(
+            node.get("node").and_then(Value::as_str).unwrap_or(""),
+            count("kernel_drops"),
+            count("queue_drops"),
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use wiretag_capture::file::CaptureFile;
+use wiretag_capture::file::{CaptureFile, FileInterface};
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::{EndReason, FlowRecord, Source};
 use wiretag_enrich::static_file;
@@ -26,8 +26,9 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         drop(CaptureFile::open(file)?);
     }
     let data = &arguments.data.data;
-    std::fs::create_dir_all(data)
-        .with_context(|| format!("cannot make the data directory `{}`; hint: choose another with `--data`", data.display()))?;
+    std::fs::create_dir_all(data).with_context(|| {
+        format!("cannot make the data directory `{}`; hint: choose another with `--data`", data.display())
+    })?;
     let (store, recovery) = Store::open(importer(data)).await?;
     for repair in &recovery.repairs {
         eprintln!("repaired: {repair}");
@@ -39,7 +40,11 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         let file = static_file::load(path, crate::host::now())?;
         store.catalog.append_intervals(&apply_static(&timeline, &file)).await?;
     }
-    let mut import = Import { log: store.packet_log(PacketLogConfig { node: "import".into(), ..PacketLogConfig::default() })?, store, timeline };
+    let mut import = Import {
+        log: store.packet_log(PacketLogConfig { node: "import".into(), ..PacketLogConfig::default() })?,
+        store,
+        timeline,
+    };
     let mut damaged = 0;
     for file in &arguments.files {
         damaged += usize::from(!import.file(file, arguments.quiet).await?);
@@ -71,25 +76,20 @@ impl Import {
         let progress = progress(path, quiet);
         let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
         let mut engine = Engine::new(FlowConfig::new(crate::host::node_name(), Source::File));
-        let (mut records, mut rows, mut named) = (Vec::new(), 0, 0);
-        let mut names: Vec<String> = Vec::new();
+        let (mut records, mut rows) = (Vec::new(), 0);
+        let (mut described, mut names) = (Vec::new(), Vec::new());
         let damage = loop {
-            let packet = match file.next_packet() {
+            let mut describe = |number, interface: &FileInterface| described.push((number, interface.name.clone()));
+            let packet = match file.next_packet_naming(&mut describe) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             };
-            let number = packet.interface as usize;
+            names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
+            super::replay::name_interfaces(&mut engine, &mut described);
             let flow_id = engine.packet(&packet, &mut records);
-            if let Some(interface) = names.get(number) {
-                self.log.append(interface, &packet, flow_id)?;
-            } else {
-                self.log.append(&name, &packet, flow_id)?;
-            }
-            if file.interfaces().len() > named {
-                named = super::replay::name_interfaces(&mut engine, &file, named);
-                names = file.interfaces().iter().map(|own| own.name.clone().unwrap_or_else(|| name.clone())).collect();
-            }
+            let interface = names.get(packet.interface as usize).unwrap_or(&name);
+            self.log.append(interface, &packet, flow_id)?;
             progress.set_position(file.position());
             if records.len() >= BATCH {
                 rows += self.store(&mut records).await?;

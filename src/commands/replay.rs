@@ -19,16 +19,16 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut engine = Engine::new(FlowConfig::new("file", Source::File));
     let mut records = Vec::new();
     let mut slices = 0_u64;
-    let mut named = 0;
+    let mut names = Vec::new();
     let damage = loop {
-        match file.next_packet() {
+        match file.next_packet_naming(&mut |number, interface| names.push((number, interface.name.clone()))) {
             Ok(Some(packet)) => {
+                name_interfaces(&mut engine, &mut names);
                 let _ = engine.packet(&packet, &mut records);
             }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
-        named = name_interfaces(&mut engine, &file, named);
         if arguments.null {
             slices += records.len() as u64;
             records.clear();
@@ -55,15 +55,13 @@ fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
     Ok(CaptureFile::open(path)?)
 }
 
-/// Tells the engine the names of interfaces that the file described since the last call. Classic pcap has no names.
-pub(super) fn name_interfaces(engine: &mut Engine, file: &CaptureFile, from: usize) -> usize {
-    let interfaces = file.interfaces();
-    for (number, interface) in interfaces.iter().enumerate().skip(from) {
-        if let Some(name) = &interface.name {
-            engine.name_interface(u32::try_from(number).unwrap_or(u32::MAX), name);
+/// Tells the engine the names of new interfaces. Classic pcap has none.
+pub(super) fn name_interfaces(engine: &mut Engine, names: &mut Vec<(u32, Option<String>)>) {
+    for (number, name) in names.drain(..) {
+        if let Some(name) = name {
+            engine.name_interface(number, &name);
         }
     }
-    interfaces.len()
 }
 
 fn print(mut records: Vec<FlowRecord>) -> anyhow::Result<()> {

@@ -109,10 +109,27 @@ async fn a_damaged_file_is_left_out() {
 
 fn term() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "pod == web-*", "pod != web-1", "client_pod != web-1", "client_pod exists", "labels.app == a", "labels.app != a",
-        "client_labels.app exists", "ip in 10.0.0.0/31", "server_ip == 10.0.0.2", "port > 100", "server_port in {80, 53}",
-        "server_port != 80", "client_retransmits >= 2", "not client_retransmits > 1", "web", "protocol == udp",
-        "pod ~ \"[12]$\"", "tls_sni exists", "primary", "server_rtt_us != 5us", "client_bytes < 1KB",
+        "pod == web-*",
+        "pod != web-1",
+        "client_pod != web-1",
+        "client_pod exists",
+        "labels.app == a",
+        "labels.app != a",
+        "client_labels.app exists",
+        "ip in 10.0.0.0/31",
+        "server_ip == 10.0.0.2",
+        "port > 100",
+        "server_port in {80, 53}",
+        "server_port != 80",
+        "client_retransmits >= 2",
+        "not client_retransmits > 1",
+        "web",
+        "protocol == udp",
+        "pod ~ \"[12]$\"",
+        "tls_sni exists",
+        "primary",
+        "server_rtt_us != 5us",
+        "client_bytes < 1KB",
     ])
     .prop_map(str::to_owned)
 }

@@ -93,7 +93,11 @@ impl FromIterator<u16> for Tags {
 fn cooked<'a>(data: &'a [u8], len: usize, kind: Option<u16>, mac: Option<&[u8]>) -> Result<Link<'a>, DecodeError> {
     let ether_type = kind.filter(|_| data.len() >= len).ok_or(DecodeError::LinkCut)?;
     let src_mac = mac.and_then(|mac| mac.first_chunk::<6>()).copied();
-    tagged(Link { src_mac, dst_mac: None, vlan: None, vlan_inner: None, payload: data, header_len: len }, ether_type, None)
+    tagged(
+        Link { src_mac, dst_mac: None, vlan: None, vlan_inner: None, payload: data, header_len: len },
+        ether_type,
+        None,
+    )
 }
 
 /// No EtherType: the version nibble of the IP header decides.

@@ -66,7 +66,8 @@ fn udp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
     }
     // The first fragment of a longer datagram states the length of the whole; zero is a jumbogram or offload.
     let stated = u32::from(u16_at(data, 4).unwrap_or(0));
-    let payload_len = if (8..=ip.payload_len).contains(&stated) { stated - 8 } else { ip.payload_len.saturating_sub(8) };
+    let payload_len =
+        if (8..=ip.payload_len).contains(&stated) { stated - 8 } else { ip.payload_len.saturating_sub(8) };
     let captured = data.get(8..).unwrap_or_default();
     let payload = captured.get(..payload_len as usize).unwrap_or(captured);
     Ok((u16_at(data, 0), u16_at(data, 2), Transport::Udp { payload, payload_len }))

@@ -12,7 +12,9 @@ pub enum FileError {
         path: String,
     },
     /// The file ends within a record.
-    #[error("`{path}` is truncated: it ends within the record at byte {offset}; hint: the capture was cut, everything before is whole")]
+    #[error(
+        "`{path}` is truncated: it ends within the record at byte {offset}; hint: the capture was cut, everything before is whole"
+    )]
     Truncated {
         /// File.
         path: String,

@@ -38,6 +38,8 @@ pub struct CaptureFile {
     input: Input,
     format: Format,
     interfaces: Vec<FileInterface>,
+    /// Interfaces that the reader has been told of.
+    told: usize,
 }
 
 enum Format {
@@ -66,7 +68,7 @@ impl CaptureFile {
             interfaces.push(interface);
             Format::Classic(classic)
         };
-        let mut file = Self { input, format, interfaces };
+        let mut file = Self { input, format, interfaces, told: 0 };
         if let Format::Ng(ng) = &mut file.format {
             ng.first_section(&mut file.input)?;
         }
@@ -75,10 +77,23 @@ impl CaptureFile {
 
     /// The next packet, or `None` at the end. After an error there are no more packets.
     pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, FileError> {
-        match &mut self.format {
-            Format::Classic(classic) => classic.next(&mut self.input),
-            Format::Ng(ng) => ng.next(&mut self.input, &mut self.interfaces),
+        self.next_packet_naming(&mut |_, _| {})
+    }
+
+    /// As [`Self::next_packet`]; `described` is told of each interface, with its number, before its first packet comes.
+    pub fn next_packet_naming(
+        &mut self,
+        described: &mut dyn FnMut(u32, &FileInterface),
+    ) -> Result<Option<Packet<'_>>, FileError> {
+        let packet = match &mut self.format {
+            Format::Classic(classic) => classic.next(&mut self.input)?,
+            Format::Ng(ng) => ng.next(&mut self.input, &mut self.interfaces)?,
+        };
+        for (number, interface) in (0_u32..).zip(&self.interfaces).skip(self.told) {
+            described(number, interface);
         }
+        self.told = self.interfaces.len();
+        Ok(packet)
     }
 
     /// Interfaces described so far, numbered as in [`Packet::interface`]; pcapng may add more.

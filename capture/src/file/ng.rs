@@ -196,7 +196,9 @@ impl Ng {
                 let limit = if snap_len == 0 { u32::MAX } else { snap_len };
                 (0, 12, (wire_len.min(limit) as usize).min(room - 12), wire_len)
             }
-            PACKET if room >= 28 => (usize::from(self.u16(block, 8)), 28, self.u32(block, 20) as usize, self.u32(block, 24)),
+            PACKET if room >= 28 => {
+                (usize::from(self.u16(block, 8)), 28, self.u32(block, 20) as usize, self.u32(block, 24))
+            }
             ENHANCED_PACKET if room >= 28 => {
                 (self.u32(block, 8) as usize, 28, self.u32(block, 20) as usize, self.u32(block, 24))
             }

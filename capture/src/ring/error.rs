@@ -20,7 +20,9 @@ pub enum RingError {
         source: io::Error,
     },
     /// More interfaces than a socket filter can hold.
-    #[error("{count} interfaces are more than the {limit} of one socket filter; hint: capture on bridges instead of veths")]
+    #[error(
+        "{count} interfaces are more than the {limit} of one socket filter; hint: capture on bridges instead of veths"
+    )]
     TooManyInterfaces {
         /// Wanted.
         count: usize,
@@ -28,7 +30,9 @@ pub enum RingError {
         limit: usize,
     },
     /// The size of the ring cannot be.
-    #[error("a ring of {block_count} blocks of {block_size} bytes cannot be; hint: blocks are a power of two of at least 64 KiB")]
+    #[error(
+        "a ring of {block_count} blocks of {block_size} bytes cannot be; hint: blocks are a power of two of at least 64 KiB"
+    )]
     Size {
         /// Bytes of a block.
         block_size: usize,

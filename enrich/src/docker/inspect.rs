@@ -178,7 +178,11 @@ async fn look_inside(path: &Path) -> Option<Inside> {
         let inode = namespace_inode(&path).ok()?;
         let outside = links::list().ok()?;
         let inside = in_namespace(&path, links::list).ok()?.ok()?;
-        (namespace_inode(Path::new("/proc/self/ns/net")).ok()? != inode).then_some(Inside { inode, links: inside, outside })
+        (namespace_inode(Path::new("/proc/self/ns/net")).ok()? != inode).then_some(Inside {
+            inode,
+            links: inside,
+            outside,
+        })
     };
     blocking(look).await.flatten()
 }

@@ -40,7 +40,8 @@ impl FlowStore {
         }
         let batch = inner.engine.merged(&readable).await?;
         let dir = inner.data_dir.clone();
-        let merged = tokio::task::spawn_blocking(move || files::write(&dir, &batch)).await.map_err(FlowError::from)??;
+        let merged =
+            tokio::task::spawn_blocking(move || files::write(&dir, &batch)).await.map_err(FlowError::from)??;
         let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(&inner.data_dir, &pending)?;

@@ -43,8 +43,10 @@ impl Condition {
     }
 
     fn expression(&self) -> Expr {
-        let mut wanted =
-            ident("start").lt(time(self.range.to)).and(ident("end").gt_eq(time(self.range.from))).and(filter(&self.node));
+        let mut wanted = ident("start")
+            .lt(time(self.range.to))
+            .and(ident("end").gt_eq(time(self.range.from)))
+            .and(filter(&self.node));
         if !self.all_observations {
             wanted = ident("primary").eq(lit(true)).and(wanted);
         }
@@ -98,8 +100,11 @@ impl Engine {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, FlowError> {
-        let order =
-            vec![ident("start").sort(false, false), ident("flow_id").sort(true, false), ident("slice").sort(true, false)];
+        let order = vec![
+            ident("start").sort(false, false),
+            ident("flow_id").sort(true, false),
+            ident("slice").sort(true, false),
+        ];
         let mut frame = self.table(files).await?.filter(condition.expression())?;
         if !columns.is_empty() {
             frame = frame.select_columns(columns)?;
@@ -130,7 +135,8 @@ impl Engine {
     pub(super) async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, FlowError> {
         let paths: Vec<PathBuf> = candidates.iter().map(|file| self.data_dir.join(&file.path)).collect();
         let states =
-            tokio::task::spawn_blocking(move || paths.iter().map(|path| files::readable(path)).collect::<Vec<_>>()).await?;
+            tokio::task::spawn_blocking(move || paths.iter().map(|path| files::readable(path)).collect::<Vec<_>>())
+                .await?;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
 }

@@ -61,7 +61,11 @@ fn properties(rows: usize, start: usize) -> Result<WriterProperties, parquet::er
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by("wiretag".into())
         .set_max_row_group_row_count(Some(131_072))
-        .set_sorting_columns(Some(vec![SortingColumn { column_idx: start as i32, descending: false, nulls_first: false }]));
+        .set_sorting_columns(Some(vec![SortingColumn {
+            column_idx: start as i32,
+            descending: false,
+            nulls_first: false,
+        }]));
     for column in BLOOM {
         let path = ColumnPath::from(*column);
         builder = builder
@@ -127,8 +131,11 @@ fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), FlowError> {
 /// Whether a file is there, whole, and Parquet from beginning to end as far as its footer tells.
 pub(super) fn readable(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
-    parquet::arrow::arrow_reader::ArrowReaderMetadata::load(&file, parquet::arrow::arrow_reader::ArrowReaderOptions::new())
-        .is_ok()
+    parquet::arrow::arrow_reader::ArrowReaderMetadata::load(
+        &file,
+        parquet::arrow::arrow_reader::ArrowReaderOptions::new(),
+    )
+    .is_ok()
 }
 
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.

@@ -200,7 +200,8 @@ impl FlowStore {
             return Ok(0);
         }
         let (dir, taken) = (inner.data_dir.clone(), chunks.clone());
-        let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken)).await.map_err(FlowError::from)??;
+        let written =
+            tokio::task::spawn_blocking(move || write_hours(&dir, &taken)).await.map_err(FlowError::from)??;
         let mut recent = inner.recent.write().await;
         let mut moved = Vec::new();
         let mut failed = None;

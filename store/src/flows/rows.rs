@@ -69,11 +69,8 @@ fn one(batch: &RecordBatch, row: usize) -> Option<Row> {
     let time = |name| time_at(batch.column_by_name(name)?, row);
     let flow_id = batch.column_by_name("flow_id")?.as_string_opt::<i32>()?;
     let slice = number_at(batch.column_by_name("slice")?, row)?;
-    let place = Place {
-        start: Reverse(time("start")?),
-        flow_id: u64::from_str_radix(flow_id.value(row), 16).ok()?,
-        slice,
-    };
+    let place =
+        Place { start: Reverse(time("start")?), flow_id: u64::from_str_radix(flow_id.value(row), 16).ok()?, slice };
     let schema = batch.schema_ref();
     let columns = schema.fields().iter().zip(batch.columns());
     let columns = columns.map(|(field, array)| (field.name().clone(), value_at(array, row))).collect();

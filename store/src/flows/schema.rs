@@ -19,7 +19,8 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 pub(super) const UTC: &str = "UTC";
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let fields: Vec<Field> = all_columns().map(|column| Field::new(column.name(), data_type(column.kind()), true)).collect();
+    let fields: Vec<Field> =
+        all_columns().map(|column| Field::new(column.name(), data_type(column.kind()), true)).collect();
     Arc::new(Schema::new(fields))
 });
 
@@ -60,18 +61,23 @@ fn array(column: AnyColumn, flows: &[&TaggedFlow]) -> Result<ArrayRef, ArrowErro
     Ok(match column.kind() {
         Kind::Bool => {
             let mut builder = BooleanBuilder::with_capacity(flows.len());
-            values.for_each(|value| builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None }));
+            values.for_each(|value| {
+                builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None })
+            });
             Arc::new(builder.finish())
         }
         Kind::Number | Kind::Size | Kind::Duration => {
             let mut builder = UInt64Builder::with_capacity(flows.len());
-            values
-                .for_each(|value| builder.append_option(if let Value::Number(value) = value { Some(value) } else { None }));
+            values.for_each(|value| {
+                builder.append_option(if let Value::Number(value) = value { Some(value) } else { None })
+            });
             Arc::new(builder.finish())
         }
         Kind::Time => {
             let mut builder = TimestampNanosecondBuilder::with_capacity(flows.len());
-            values.for_each(|value| builder.append_option(if let Value::Time(value) = value { Some(value) } else { None }));
+            values.for_each(|value| {
+                builder.append_option(if let Value::Time(value) = value { Some(value) } else { None })
+            });
             Arc::new(builder.finish().with_timezone(UTC))
         }
         Kind::Ip | Kind::Mac | Kind::Text | Kind::Word => {

@@ -74,16 +74,8 @@ pub struct FlowRef {
     pub server_name: Option<String>,
 }
 
-const REF_COLUMNS: &[&str] = &[
-    "start",
-    "end",
-    "flow_id",
-    "slice",
-    "client_pod",
-    "client_container",
-    "server_pod",
-    "server_container",
-];
+const REF_COLUMNS: &[&str] =
+    &["start", "end", "flow_id", "slice", "client_pod", "client_container", "server_pod", "server_container"];
 const HISTOGRAM_COLUMNS: &[&str] = &["start", "client_bytes", "server_bytes", "client_packets", "server_packets"];
 
 impl FlowStore {
@@ -109,9 +101,8 @@ impl FlowStore {
     ) -> Result<Vec<FlowRef>, StoreError> {
         let condition = Condition { node: query.node.clone(), range, all_observations, after: None };
         let rows = self.rows(&condition, limit, REF_COLUMNS).await?;
-        let name = |row: &Row, side: &str| {
-            row.text(&format!("{side}_pod")).or_else(|| row.text(&format!("{side}_container")))
-        };
+        let name =
+            |row: &Row, side: &str| row.text(&format!("{side}_pod")).or_else(|| row.text(&format!("{side}_container")));
         let reference = |row: &Row| FlowRef {
             flow_id: row.place.flow_id,
             start: row.place.start.0,

@@ -269,11 +269,7 @@ impl Parser {
             return Err(Mistake::new(word.column, "there is nothing to search for between the quotes"));
         }
         let pattern = TextTest::Pattern(Pattern::new(&word.text, true).anywhere());
-        self.either(
-            &fields::searched(),
-            |field| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))),
-            word,
-        )
+        self.either(&fields::searched(), |field| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))), word)
     }
 }
 

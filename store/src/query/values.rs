@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use wiretag_capture::record::Protocol;
 use wiretag_capture::Kind;
+use wiretag_capture::record::Protocol;
 use wiretag_enrich::tagged::AnyColumn;
 
 use super::ast::{Compare, Field, Network, Test, TextTest};
