@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::record::{Dns, FlowRecord, Side, Tunnel};
+use crate::record::{Dns, FlowRecord, Http, Responses, Side, Tls, Tunnel};
 
 /// What a column holds; decides its type in Parquet and in queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,8 +57,7 @@ pub enum Value<'a> {
 impl Value<'_> {
     /// A link-layer address as users see it.
     pub fn mac_text(mac: [u8; 6]) -> String {
-        let [a, b, c, d, e, f] = mac;
-        format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+        mac.map(|byte| format!("{byte:02x}")).join(":")
     }
 }
 
@@ -103,6 +102,18 @@ fn flag_letters(flags: Option<u8>) -> Value<'static> {
 
 fn dns(record: &FlowRecord) -> Option<&Dns> {
     record.dns.as_deref()
+}
+
+fn tls(record: &FlowRecord) -> Option<&Tls> {
+    record.tls.as_deref()
+}
+
+fn http(record: &FlowRecord) -> Option<&Http> {
+    record.http.as_deref()
+}
+
+fn responses(record: &FlowRecord, get: fn(&Responses) -> u64) -> Value<'_> {
+    record.responses.as_ref().map(get).value()
 }
 
 fn tunnel(record: &FlowRecord) -> Option<&Tunnel> {
@@ -177,9 +188,9 @@ const NETWORK: &[Column] = &[
     column!("vlan", Number, "Outer VLAN id (802.1Q).", |r| r.vlan.value()),
     column!("vlan_inner", Number, "Inner VLAN id (802.1ad).", |r| r.vlan_inner.value()),
     column!("dscp", Number, "DSCP of the client's first packet (RFC 2474).", |r| r.dscp.value()),
-    column!("tunnel", Text, "Tunnels around the flow, outermost first, joined by +.", |r| text(
-        tunnel(r).map(|t| t.kind)
-    )),
+    column!("tunnel", Text, "Tunnels around the flow, outermost first, joined by +.", |r| {
+        tunnel(r).map_or(Value::Null, |t| Value::Text(t.stack.to_string().into()))
+    }),
     column!("tunnel_id", Number, "VNI or key of the innermost tunnel.", |r| tunnel(r).and_then(|t| t.id).value()),
     column!("tunnel_src", Ip, "Outer source address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.src))),
     column!("tunnel_dst", Ip, "Outer destination address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.dst))),
@@ -207,12 +218,28 @@ const TCP_SIDES: &[[Column; 2]] = &[
         s.retransmits.value()
     }),
     sides!("retransmit_bytes", Size, "Payload bytes in repeated sequence space", |s| s.retransmit_bytes.value()),
+    sides!("fast_retransmits", Number, "Retransmissions that duplicate acknowledgements asked for (RFC 5681)", |s| s
+        .fast_retransmits
+        .value()),
+    sides!("timeout_retransmits", Number, "Retransmissions that a timeout sent (RFC 6298)", |s| {
+        s.timeout_retransmits.value()
+    }),
+    sides!("spurious_retransmits", Number, "Retransmissions of data that was acknowledged already", |s| {
+        s.spurious_retransmits.value()
+    }),
+    sides!("keep_alives", Number, "Keep-alives (RFC 9293, 3.8.4): not retransmissions", |s| s.keep_alives.value()),
+    sides!("capture_duplicates", Number, "Packets that the capture delivered twice: not retransmissions", |s| {
+        s.capture_duplicates.value()
+    }),
     sides!("out_of_order", Number, "Segments with new data that arrived late", |s| s.out_of_order.value()),
     sides!("duplicate_acks", Number, "Duplicate acknowledgements", |s| s.duplicate_acks.value()),
     sides!("zero_windows", Number, "Segments other than SYN and RST that offer no window", |s| s.zero_windows.value()),
     sides!("zero_window_us", Duration, "Time with a closed window", |s| s.zero_window_us.value()),
     sides!("resets", Number, "RST segments sent", |s| s.resets.value()),
     sides!("mss", Size, "MSS option of the SYN", |s| s.mss.value()),
+    sides!("window_scale", Number, "Window scale option of the SYN, a shift count (RFC 7323)", |s| s
+        .window_scale
+        .value()),
     sides!("window_max", Size, "Greatest window offered, scaled", |s| s.window_max.value()),
 ];
 
@@ -238,10 +265,14 @@ const PERFORMANCE_SIDES: &[[Column; 2]] = &[
 ];
 
 const APPLICATION: &[Column] = &[
-    unseen!("response_time_first_us", Duration, "Last byte of the first request to first byte of its answer."),
-    unseen!("response_time_avg_us", Duration, "Mean response time."),
-    unseen!("response_time_max_us", Duration, "Greatest response time."),
-    unseen!("responses", Number, "Answers that the response times are made from."),
+    column!("response_time_first_us", Duration, "Last byte of the first request to first byte of its answer.", |r| {
+        responses(r, |times| times.first_us)
+    }),
+    column!("response_time_avg_us", Duration, "Mean response time.", |r| responses(r, |times| times.avg_us)),
+    column!("response_time_max_us", Duration, "Greatest response time.", |r| responses(r, |times| times.max_us)),
+    column!("responses", Number, "Answers that the response times are made from.", |r| {
+        responses(r, |times| times.count)
+    }),
     column!("app", Word, "Application protocol recognised by content: dns.", |r| text(r.app)),
     column!("dns_query", Text, "Name in the first question.", |r| text(dns(r).and_then(|d| d.query.as_deref()))),
     column!("dns_type", Word, "Type in the first question.", |r| text(dns(r).and_then(|d| d.qtype.as_deref()))),
@@ -250,18 +281,29 @@ const APPLICATION: &[Column] = &[
         dns(r).and_then(|d| d.latency_us).value()
     }),
     column!("dns_answers", Number, "Answer records in the response.", |r| dns(r).and_then(|d| d.answers).value()),
-    unseen!("tls_sni", Text, "Server name of the ClientHello."),
-    unseen!("tls_version", Word, "TLS version agreed on."),
-    unseen!("tls_alpn", Text, "Application protocol agreed on."),
-    unseen!("tls_ja4", Text, "JA4 fingerprint of the ClientHello."),
-    unseen!("http_method", Word, "Method of the first request."),
-    unseen!("http_host", Text, "Host of the first request."),
-    unseen!("http_path", Text, "Target of the first request, as on the wire."),
-    unseen!("http_status", Number, "Status of the first response."),
-    unseen!("http_latency_us", Duration, "Last byte of the request to first byte of the status line."),
-    unseen!("http_requests", Number, "Requests."),
-    unseen!("http_errors", Number, "Responses with status 400 or above."),
-    unseen!("icmp_error", Word, "ICMP error that quoted this flow."),
+    column!("dns_retries", Number, "Repetitions of queries.", |r| dns(r).and_then(|d| d.retries).value()),
+    column!("tls_sni", Text, "Server name of the ClientHello.", |r| text(tls(r).and_then(|t| t.sni.as_deref()))),
+    column!("tls_version", Word, "TLS version that the server chose, else the highest offered.", |r| {
+        text(tls(r).and_then(|t| t.version))
+    }),
+    column!("tls_alpn", Text, "Application protocol that the server chose, else the first offered.", |r| {
+        text(tls(r).and_then(|t| t.alpn.as_deref()))
+    }),
+    column!("tls_ja4", Text, "JA4 fingerprint of the ClientHello.", |r| text(tls(r).and_then(|t| t.ja4.as_deref()))),
+    column!("http_method", Word, "Method of the first request.", |r| text(http(r).and_then(|h| h.method.as_deref()))),
+    column!("http_host", Text, "Host of the first request.", |r| text(http(r).and_then(|h| h.host.as_deref()))),
+    column!("http_path", Text, "Target of the first request, as on the wire.", |r| {
+        text(http(r).and_then(|h| h.path.as_deref()))
+    }),
+    column!("http_status", Number, "Status of the final response to the first request.", |r| {
+        http(r).and_then(|h| h.status).value()
+    }),
+    column!("http_latency_us", Duration, "Last byte of the request to first byte of the status line.", |r| {
+        http(r).and_then(|h| h.latency_us).value()
+    }),
+    column!("http_requests", Number, "Requests.", |r| http(r).map(|h| h.requests).value()),
+    column!("http_errors", Number, "Responses with status 400 or above.", |r| http(r).map(|h| h.errors).value()),
+    column!("icmp_error", Word, "ICMP error that quoted this flow.", |r| text(r.icmp_error)),
     unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow."),
     column!("packets_stored", Number, "Packets of this slice that the packet log kept.", |r| r.packets_stored.value()),
     column!("retention", Text, "Retention class of the packets.", |r| text(r.retention.as_deref())),

@@ -172,8 +172,18 @@ pub struct Side {
     pub retransmits: Option<u64>,
     /// Payload bytes in repeated sequence space.
     pub retransmit_bytes: Option<u64>,
+    /// Of these, those that duplicate acknowledgements asked for (RFC 5681).
+    pub fast_retransmits: Option<u64>,
+    /// Of these, those that a timeout sent (RFC 6298).
+    pub timeout_retransmits: Option<u64>,
+    /// Of these, those of data that was acknowledged already.
+    pub spurious_retransmits: Option<u64>,
     /// Segments with new data that arrived late.
     pub out_of_order: Option<u64>,
+    /// Keep-alives (RFC 9293, 3.8.4).
+    pub keep_alives: Option<u64>,
+    /// Packets that the capture delivered twice.
+    pub capture_duplicates: Option<u64>,
     /// Duplicate acknowledgements.
     pub duplicate_acks: Option<u64>,
     /// Segments other than SYN and RST with a window of zero.
@@ -184,6 +194,8 @@ pub struct Side {
     pub resets: Option<u64>,
     /// MSS option of the SYN.
     pub mss: Option<u64>,
+    /// Window scale option of the SYN (RFC 7323), a shift count.
+    pub window_scale: Option<u64>,
     /// Greatest window offered, scaled, bytes.
     pub window_max: Option<u64>,
     /// This side's half of the handshake: capture point to it and back, µs.
@@ -208,12 +220,18 @@ impl Side {
             tcp_flags: None,
             retransmits: None,
             retransmit_bytes: None,
+            fast_retransmits: None,
+            timeout_retransmits: None,
+            spurious_retransmits: None,
             out_of_order: None,
+            keep_alives: None,
+            capture_duplicates: None,
             duplicate_acks: None,
             zero_windows: None,
             zero_window_us: None,
             resets: None,
             mss: None,
+            window_scale: None,
             window_max: None,
             rtt_us: None,
             rtt_avg_us: None,
@@ -222,12 +240,80 @@ impl Side {
     }
 }
 
+vocabulary! {
+    /// Encapsulations that are opened. IP in IP has the names of Linux' tunnel devices.
+    TunnelKind {
+        /// RFC 7348.
+        Vxlan = "vxlan",
+        /// draft-ietf-nvo3-vxlan-gpe.
+        VxlanGpe = "vxlan-gpe",
+        /// RFC 8926.
+        Geneve = "geneve",
+        /// RFC 2784, 2890.
+        Gre = "gre",
+        /// RFC 7637.
+        Nvgre = "nvgre",
+        /// draft-foschiano-erspan, types I, II and III.
+        Erspan = "erspan",
+        /// IPv4 in IPv4, RFC 2003.
+        Ipip = "ipip",
+        /// IPv6 in IPv4, RFC 4213.
+        Sit = "sit",
+        /// IPv4 in IPv6, RFC 2473.
+        Ipip6 = "ipip6",
+        /// IPv6 in IPv6, RFC 2473.
+        Ip6ip6 = "ip6ip6",
+        /// RFC 4380.
+        Teredo = "teredo",
+        /// 3GPP TS 29.281.
+        Gtpu = "gtpu",
+    }
+}
+
+/// Most tunnels around a packet that are opened.
+pub const MAX_TUNNELS: usize = 8;
+
+/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], one byte each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TunnelStack(u64);
+
+impl TunnelStack {
+    /// With one more tunnel inside; a full stack stays as it is.
+    #[must_use]
+    pub fn with(self, kind: TunnelKind) -> Self {
+        let depth = self.depth();
+        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u64 + 1) << (8 * depth)) }
+    }
+
+    /// Number of tunnels.
+    pub const fn depth(self) -> usize {
+        (u64::BITS - self.0.leading_zeros()).div_ceil(8) as usize
+    }
+
+    /// The tunnels, outermost first.
+    pub fn kinds(self) -> impl Iterator<Item = TunnelKind> {
+        self.0
+            .to_le_bytes()
+            .into_iter()
+            .filter_map(|byte| TunnelKind::ALL.get(usize::from(byte).checked_sub(1)?).copied())
+    }
+}
+
+impl std::fmt::Display for TunnelStack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (depth, kind) in self.kinds().enumerate() {
+            write!(f, "{}{kind}", if depth == 0 { "" } else { "+" })?;
+        }
+        Ok(())
+    }
+}
+
 /// Tunnel around the innermost packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tunnel {
-    /// Tunnel kinds, outermost first, joined by `+`.
-    pub kind: &'static str,
-    /// VNI or key of the innermost tunnel.
+    /// All tunnels.
+    pub stack: TunnelStack,
+    /// VNI, key, session or TEID of the innermost tunnel.
     pub id: Option<u32>,
     /// Outer source address of the first packet.
     pub src: IpAddr,
@@ -248,6 +334,53 @@ pub struct Dns {
     pub latency_us: Option<u64>,
     /// Number of answer records.
     pub answers: Option<u64>,
+    /// Repetitions of queries.
+    pub retries: Option<u64>,
+}
+
+/// TLS (or QUIC) handshake fields of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Server name of the ClientHello.
+    pub sni: Option<Arc<str>>,
+    /// Version that the server chose, else the highest that the client offers: `1.3`, `1.2`, …
+    pub version: Option<&'static str>,
+    /// Protocol that the server chose, else the first that the client offers.
+    pub alpn: Option<Arc<str>>,
+    /// JA4 of the ClientHello.
+    pub ja4: Option<Arc<str>>,
+}
+
+/// HTTP fields of a slice: the first request, its answer, and counts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Http {
+    /// Method of the first request.
+    pub method: Option<Arc<str>>,
+    /// Host (or `:authority`) of the first request.
+    pub host: Option<Arc<str>>,
+    /// Target of the first request, as on the wire.
+    pub path: Option<Arc<str>>,
+    /// Status of its final response.
+    pub status: Option<u16>,
+    /// Last byte of that request to first byte of the status line, µs.
+    pub latency_us: Option<u64>,
+    /// Requests.
+    pub requests: u64,
+    /// Responses with status 400 or above.
+    pub errors: u64,
+}
+
+/// Response times of a slice: last byte of a request to first byte of its answer, µs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Responses {
+    /// Of the first answer.
+    pub first_us: u64,
+    /// Mean.
+    pub avg_us: u64,
+    /// Greatest.
+    pub max_us: u64,
+    /// Answers.
+    pub count: u64,
 }
 
 /// One row: see the module documentation and [`crate::columns::COLUMNS`].
@@ -301,10 +434,18 @@ pub struct FlowRecord {
     pub syn_retries: Option<u64>,
     /// Whole handshake, µs.
     pub handshake_rtt_us: Option<u64>,
+    /// Response times.
+    pub responses: Option<Responses>,
     /// Application protocol, if recognised.
     pub app: Option<&'static str>,
     /// DNS fields.
     pub dns: Option<Box<Dns>>,
+    /// TLS fields.
+    pub tls: Option<Box<Tls>>,
+    /// HTTP fields.
+    pub http: Option<Box<Http>>,
+    /// ICMP error that quoted the flow: `net_unreachable`, `port_unreachable`, `packet_too_big`, `time_exceeded`, …
+    pub icmp_error: Option<&'static str>,
     /// Packets of this slice that the packet log kept.
     pub packets_stored: Option<u64>,
     /// Retention class of the packets.

@@ -42,7 +42,7 @@ pub(super) fn ethernet(data: &[u8], stripped: Option<(u16, u16)>) -> Result<Link
 }
 
 /// Follows the tags after the header to the network layer.
-fn tagged<'a>(mut link: Link<'a>, mut ether_type: u16, stripped: Option<(u16, u16)>) -> Result<Link<'a>, DecodeError> {
+fn tagged(mut link: Link<'_>, mut ether_type: u16, stripped: Option<(u16, u16)>) -> Result<Link<'_>, DecodeError> {
     let data = link.payload;
     let mut tags = stripped.map(|(_, tci)| tci & 0x0fff).into_iter().collect::<Tags>();
     for _ in 0..MAX_TAGS {

@@ -8,10 +8,7 @@ mod vxlan;
 use std::net::IpAddr;
 
 use crate::packet::Packet;
-use crate::record::{Protocol, Tunnel};
-
-/// Most VXLAN layers that are opened.
-pub const MAX_TUNNELS: usize = 8;
+use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelKind};
 
 /// The innermost packet of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,13 +148,15 @@ impl DecodeError {
 pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
     let link = link::parse(packet)?;
     let mut decoded = ip::decode(&link, packet.wire_len)?;
-    for depth in 1..=MAX_TUNNELS {
+    for _ in 0..MAX_TUNNELS {
         let Some((inner, vni)) = vxlan::inner_frame(&decoded) else { break };
         let wire_len = vxlan::inner_len(&decoded);
         let Ok(inner) = link::ethernet(inner, None).and_then(|link| ip::decode(&link, wire_len)) else { break };
-        let (src, dst) = decoded.tunnel.as_ref().map_or((decoded.src, decoded.dst), |outer| (outer.src, outer.dst));
+        let outer = decoded.tunnel.take();
+        let (src, dst) = outer.as_ref().map_or((decoded.src, decoded.dst), |outer| (outer.src, outer.dst));
+        let stack = outer.map(|outer| outer.stack).unwrap_or_default().with(TunnelKind::Vxlan);
         decoded = inner;
-        decoded.tunnel = Some(Tunnel { kind: vxlan::kind(depth), id: Some(vni), src, dst });
+        decoded.tunnel = Some(Tunnel { stack, id: Some(vni), src, dst });
     }
     Ok(decoded)
 }

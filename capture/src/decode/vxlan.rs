@@ -1,26 +1,9 @@
 //! VXLAN (RFC 7348) on UDP ports 4789 (IANA) and 8472 (Linux' default).
 
-use super::{Decoded, MAX_TUNNELS, Transport, u32_at};
+use super::{Decoded, Transport, u32_at};
 
 const HEADER: usize = 8;
 const VALID_VNI: u8 = 0x08;
-
-/// Names by depth.
-const KINDS: [&str; MAX_TUNNELS] = [
-    "vxlan",
-    "vxlan+vxlan",
-    "vxlan+vxlan+vxlan",
-    "vxlan+vxlan+vxlan+vxlan",
-    "vxlan+vxlan+vxlan+vxlan+vxlan",
-    "vxlan+vxlan+vxlan+vxlan+vxlan+vxlan",
-    "vxlan+vxlan+vxlan+vxlan+vxlan+vxlan+vxlan",
-    "vxlan+vxlan+vxlan+vxlan+vxlan+vxlan+vxlan+vxlan",
-];
-
-/// Name of `depth` nested tunnels, from 1.
-pub(super) fn kind(depth: usize) -> &'static str {
-    depth.checked_sub(1).and_then(|index| KINDS.get(index)).copied().unwrap_or("vxlan")
-}
 
 /// The Ethernet frame inside, and its VNI.
 pub(super) fn inner_frame<'a>(outer: &Decoded<'a>) -> Option<(&'a [u8], u32)> {

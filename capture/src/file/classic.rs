@@ -10,9 +10,10 @@ const MAX_RECORD: u32 = 262_144;
 /// Byte order, resolution and link type of a file.
 pub(super) struct Classic {
     big_endian: bool,
-    nanoseconds: bool,
-    /// Record headers have 8 more bytes (Kuznetzov's variant).
-    modified: bool,
+    /// Nanoseconds of one unit of a record's fraction of a second.
+    unit: i64,
+    /// Bytes of a record's header; Kuznetzov's variant has 8 more.
+    header_len: usize,
     link_type: LinkType,
     failed: bool,
 }
@@ -21,18 +22,18 @@ impl Classic {
     /// Reads the file header.
     pub(super) fn start(input: &mut Input, magic: [u8; 4]) -> Result<(Self, FileInterface), FileError> {
         let not_a_capture = || FileError::NotACapture { path: input.name().to_owned() };
-        let (big_endian, nanoseconds, modified) = match magic {
-            [0xa1, 0xb2, 0xc3, 0xd4] => (true, false, false),
-            [0xd4, 0xc3, 0xb2, 0xa1] => (false, false, false),
-            [0xa1, 0xb2, 0x3c, 0x4d] => (true, true, false),
-            [0x4d, 0x3c, 0xb2, 0xa1] => (false, true, false),
-            [0xa1, 0xb2, 0xcd, 0x34] => (true, false, true),
-            [0x34, 0xcd, 0xb2, 0xa1] => (false, false, true),
+        let (big_endian, unit, header_len) = match magic {
+            [0xa1, 0xb2, 0xc3, 0xd4] => (true, 1_000, 16),
+            [0xd4, 0xc3, 0xb2, 0xa1] => (false, 1_000, 16),
+            [0xa1, 0xb2, 0x3c, 0x4d] => (true, 1, 16),
+            [0x4d, 0x3c, 0xb2, 0xa1] => (false, 1, 16),
+            [0xa1, 0xb2, 0xcd, 0x34] => (true, 1_000, 24),
+            [0x34, 0xcd, 0xb2, 0xa1] => (false, 1_000, 24),
             _ => return Err(not_a_capture()),
         };
         let header = input.need(24)?.and_then(|header| header.first_chunk::<24>()).copied();
         let Some(header) = header else { return Err(input.truncated()) };
-        let mut classic = Self { big_endian, nanoseconds, modified, link_type: LinkType(0), failed: false };
+        let mut classic = Self { big_endian, unit, header_len, link_type: LinkType(0), failed: false };
         // The upper half holds the length of the frame check sequence.
         classic.link_type = LinkType(classic.u32(&header, 20) as u16);
         let interface = FileInterface {
@@ -55,7 +56,7 @@ impl Classic {
             return Ok(None);
         }
         self.failed = true;
-        let header_len = if self.modified { 24 } else { 16 };
+        let header_len = self.header_len;
         let Some(header) = input.need(header_len)?.and_then(|header| header.first_chunk::<16>()).copied() else {
             return Err(input.truncated());
         };
@@ -64,7 +65,7 @@ impl Classic {
             return Err(input.malformed("a packet of more than 262144 bytes"));
         }
         let seconds = i64::from(self.u32(&header, 0));
-        let fraction = i64::from(self.u32(&header, 4)) * if self.nanoseconds { 1 } else { 1_000 };
+        let fraction = i64::from(self.u32(&header, 4)) * self.unit;
         let wire_len = self.u32(&header, 12).max(captured);
         let len = header_len + captured as usize;
         if input.need(len)?.is_none() {

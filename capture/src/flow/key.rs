@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use super::community_id;
 use crate::decode::{Decoded, Transport};
-use crate::record::Protocol;
+use crate::record::{Protocol, TunnelStack};
 
 /// One of the two ends of a flow, in the key's order. Who is the client is a separate question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) struct Key {
     interface: u32,
     vlan: Option<u16>,
     vlan_inner: Option<u16>,
-    tunnel: Option<(&'static str, Option<u32>)>,
+    tunnel: Option<(TunnelStack, Option<u32>)>,
     protocol: Protocol,
     v6: bool,
     one_way: bool,
@@ -78,7 +78,7 @@ impl Key {
             interface,
             vlan: decoded.vlan,
             vlan_inner: decoded.vlan_inner,
-            tunnel: decoded.tunnel.as_ref().map(|tunnel| (tunnel.kind, tunnel.id)),
+            tunnel: decoded.tunnel.as_ref().map(|tunnel| (tunnel.stack, tunnel.id)),
             protocol: decoded.protocol,
             v6: decoded.src.is_ipv6(),
             one_way,
@@ -101,8 +101,8 @@ impl Key {
             hasher.write_u32(
                 (u32::from(self.vlan.unwrap_or_default()) << 16) | u32::from(self.vlan_inner.unwrap_or_default()),
             );
-            let (kind, id) = self.tunnel.unwrap_or(("", None));
-            hasher.write(kind.as_bytes());
+            let (stack, id) = self.tunnel.unwrap_or_default();
+            hasher.write_usize(stack.depth());
             hasher.write_u32(id.unwrap_or_default());
         }
         hasher.finish()
@@ -150,7 +150,7 @@ impl Key {
         };
         text(interface);
         text(node);
-        text(self.tunnel.map_or("", |(kind, _)| kind));
+        text(&self.tunnel.map(|(stack, _)| stack.to_string()).unwrap_or_default());
         let mut optional = |value: Option<u32>| {
             bytes.push(u8::from(value.is_some()));
             bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());

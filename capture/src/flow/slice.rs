@@ -207,8 +207,12 @@ impl Flow {
             tcp_state: self.tcp.as_ref().map(|tcp| tcp.state(self.client)),
             syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
             handshake_rtt_us: rtt.whole,
+            responses: None,
             app: self.dns.is_some().then_some("dns"),
             dns: self.dns.as_ref().map(|dns| Box::new(dns.fields())),
+            tls: None,
+            http: None,
+            icmp_error: None,
             packets_stored: None,
             retention: None,
         };

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use wiretag_capture::decode::Transport;
 use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::record::Tunnel;
+use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
 use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Protocol};
 
 use crate::story::*;
@@ -79,9 +79,10 @@ fn vlan_tunnel_and_interface_tell_flows_apart() {
     inner.vlan_inner = Some(6);
     let outer = Ipv4Addr::new(192, 0, 2, 1).into();
     let mut tunnelled = plain.clone();
-    tunnelled.tunnel = Some(Tunnel { kind: "vxlan", id: Some(1), src: outer, dst: outer });
+    let stack = TunnelStack::default().with(TunnelKind::Vxlan);
+    tunnelled.tunnel = Some(Tunnel { stack, id: Some(1), src: outer, dst: outer });
     let mut other_vni = plain.clone();
-    other_vni.tunnel = Some(Tunnel { kind: "vxlan", id: Some(2), src: outer, dst: outer });
+    other_vni.tunnel = Some(Tunnel { stack, id: Some(2), src: outer, dst: outer });
     let mut ids: Vec<_> =
         [&plain, &tagged, &inner, &tunnelled, &other_vni].map(|decoded| story.packet(0, decoded, Client)).to_vec();
     let packet = Packet {

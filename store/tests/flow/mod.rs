@@ -34,8 +34,12 @@ pub fn flow(flow_id: u64) -> TaggedFlow {
         tcp_state: None,
         syn_retries: None,
         handshake_rtt_us: None,
+        responses: None,
         app: None,
         dns: None,
+        tls: None,
+        http: None,
+        icmp_error: None,
         packets_stored: None,
         retention: None,
     };
