@@ -90,13 +90,12 @@ impl Demo {
 
     /// The static identity file of the members.
     pub(crate) fn identities() -> String {
-        let mut text = String::from("identities:\n");
-        for Member { name, ip } in MEMBERS {
-            text += &format!(
+        let entry = |Member { name, ip }: &Member| {
+            format!(
                 "  - name: {name}\n    workload: demo/{name}\n    ips: [{ip}]\n    interfaces: [wtdemo-{name}]\n    labels: {{ app: {name} }}\n"
-            );
-        }
-        text
+            )
+        };
+        ["identities:\n".to_owned()].into_iter().chain(MEMBERS.iter().map(entry)).collect()
     }
 }
 

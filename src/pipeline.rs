@@ -369,7 +369,7 @@ fn health(node: String, capture: Arc<CaptureStatus>, docker: watch::Receiver<Doc
             "status": "ok",
             "version": env!("CARGO_PKG_VERSION"),
             "node": node,
-            "interfaces": capture.interfaces().iter().map(|name| name.to_string()).collect::<Vec<_>>(),
+            "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
             "docker": docker.borrow().to_string(),
             "packets": counters.packets,
             "decoded": counters.decoded,

@@ -1,4 +1,5 @@
 //! The appliance on real interfaces: the demonstration's namespaces, a burst on a veth of the test's own, restarts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
@@ -109,10 +110,10 @@ fn check_pcap(data: &Path, flow_id: &str) {
 /// Packets in = packets accounted for, exactly.
 #[test]
 fn a_burst_is_accounted_for_to_the_last_packet() {
+    const PACKETS: usize = 20_000;
     if !is_root() {
         return;
     }
-    const PACKETS: usize = 20_000;
     let wire = Wire::new("wtburst");
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--interface", "wtburst"]);

@@ -1,5 +1,6 @@
 //! Real Docker, started by the test with its own data root and socket: containers on bridge, host, none, macvlan and
 //! overlay networks; exit, restart, and reuse of an address.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! The page in a real browser: Chromium renders live flows of the demonstration.
 //!
 //! `WIRETAG_SCREENSHOT=docs/screenshot.png cargo nextest run …` also keeps the picture.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The flow store from outside: visibility, files, crashes, and the same answers from files as from memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod flow;
 
