@@ -15,6 +15,11 @@ type Sent<'a> = (usize, &'a [u8]);
 
 /// A stream of TLS, in pieces; an empty piece is a gap.
 pub fn tls(sent: &[Sent<'_>]) -> Option<Tls> {
+    is_known(sent, tls::probe).then(|| tls_fields(sent))
+}
+
+/// As [`tls()`], whatever the first bytes are.
+pub fn tls_fields(sent: &[Sent<'_>]) -> Tls {
     let mut flow = TlsFlow::new();
     for (end, bytes) in sent {
         if bytes.is_empty() {
@@ -25,7 +30,7 @@ pub fn tls(sent: &[Sent<'_>]) -> Option<Tls> {
             break;
         }
     }
-    is_known(sent, tls::probe).then(|| flow.fields())
+    flow.fields()
 }
 
 /// Datagrams of DTLS.
@@ -50,6 +55,15 @@ pub fn quic(sent: &[Sent<'_>]) -> Option<Tls> {
         }
     }
     is_known(sent, quic::probe).then(|| flow.fields())
+}
+
+/// Frames of QUIC Initials that are opened already.
+pub fn quic_frames(packets: &[&[u8]]) -> Tls {
+    let mut flow = QuicFlow::new();
+    for frames in packets {
+        flow.frames(frames);
+    }
+    flow.fields()
 }
 
 fn is_known(sent: &[Sent<'_>], probe: fn(&[u8]) -> Probe) -> bool {

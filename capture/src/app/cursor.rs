@@ -24,6 +24,11 @@ impl<'a> Cursor<'a> {
         Some(taken)
     }
 
+    pub(super) fn skip_zeros(&mut self) {
+        let zeros = self.0.iter().take_while(|byte| **byte == 0).count();
+        self.0 = self.0.get(zeros..).unwrap_or_default();
+    }
+
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;

@@ -4,9 +4,9 @@
 //! offers the same. Limits: as for TLS, [`MAX_HELLO`] bytes for each end; connection ids before the handshake's end are
 //! not in use.
 
+use super::Probe;
 use super::cursor::Cursor;
 use super::pieces::Pieces;
-use super::probe::Probe;
 use super::tls::{Carrier, MAX_HELLO, Next, message};
 use crate::record::Tls;
 
@@ -65,7 +65,7 @@ fn probe_record(datagram: &[u8]) -> Probe {
         (HANDSHAKE, 0) => Fragment::read(&mut Cursor::new(record.body)).is_some(),
         (_, _) => !record.body.is_empty(),
     });
-    if known { Probe::Yes } else { Probe::No }
+    Probe::certain(known)
 }
 
 /// The message of an end that is being put together.

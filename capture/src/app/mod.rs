@@ -19,7 +19,6 @@ mod probe;
 pub(crate) mod quic;
 #[cfg(test)]
 mod testing;
-mod text;
 pub(crate) mod tls;
 
 pub(crate) use probe::Probe;

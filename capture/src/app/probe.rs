@@ -10,3 +10,10 @@ pub(crate) enum Probe {
     /// They may be: look again with more of them.
     More,
 }
+
+impl Probe {
+    /// `Yes` or `No`.
+    pub(crate) const fn certain(known: bool) -> Self {
+        if known { Self::Yes } else { Self::No }
+    }
+}

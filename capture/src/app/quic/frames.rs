@@ -3,7 +3,6 @@
 use super::packet::varint;
 use crate::app::cursor::Cursor;
 
-const PADDING: u64 = 0x00;
 const PING: u64 = 0x01;
 const ACK: u64 = 0x02;
 const ACK_ECN: u64 = 0x03;
@@ -12,7 +11,10 @@ const CRYPTO: u64 = 0x06;
 /// Tells `found` of offset and bytes of each CRYPTO frame, up to the end or to a frame that has no place in an Initial.
 pub(super) fn crypto(frames: &[u8], mut found: impl FnMut(usize, &[u8])) {
     let mut frames = Cursor::new(frames);
-    while let Some((offset, piece)) = next(&mut frames) {
+    loop {
+        // Most of an Initial is padding.
+        frames.skip_zeros();
+        let Some((offset, piece)) = next(&mut frames) else { break };
         if !piece.is_empty() {
             found(offset, piece);
         }
@@ -23,7 +25,7 @@ pub(super) fn crypto(frames: &[u8], mut found: impl FnMut(usize, &[u8])) {
 fn next<'a>(frames: &mut Cursor<'a>) -> Option<(usize, &'a [u8])> {
     let kind = varint(frames)?;
     match kind {
-        PADDING | PING => Some((0, &[])),
+        PING => Some((0, &[])),
         ACK | ACK_ECN => {
             let (_largest, _delay) = (varint(frames)?, varint(frames)?);
             let (ranges, _first) = (varint(frames)?, varint(frames)?);

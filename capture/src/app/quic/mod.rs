@@ -16,10 +16,10 @@ mod packet;
 mod tests;
 
 use self::keys::{ConnectionId, Keys};
-use self::packet::{Kind, Long, MAX_CONNECTION_ID, dialect, is_google, is_grease};
+use self::packet::{Header, Kind, MAX_CONNECTION_ID, dialect, is_google, is_grease};
+use super::Probe;
 use super::cursor::Cursor;
 use super::pieces::Pieces;
-use super::probe::Probe;
 use super::tls::{Carrier, MAX_HELLO, message};
 use crate::record::Tls;
 
@@ -28,6 +28,9 @@ const MAX_TRIES: u8 = 16;
 
 /// Most packets that are read in a datagram.
 const MAX_COALESCED: usize = 8;
+
+/// Greatest UDP payload.
+const MAX_DATAGRAM: usize = 65_527;
 
 /// Least bytes of a datagram with a client's Initial (RFC 9000, 14.1), and of its connection id (7.2).
 const MIN_INITIAL: usize = 1200;
@@ -42,17 +45,22 @@ pub(crate) fn probe(datagram: &[u8]) -> Probe {
         [flags, _, _, _, _, _, _, _, _, b'Q', b'0', b'0'..=b'4', b'0'..=b'9', ..] => flags & 0xcb == 0x09,
         _ => false,
     };
-    if known { Probe::Yes } else { Probe::No }
+    Probe::certain(known)
 }
 
 fn is_long(datagram: &[u8]) -> bool {
     let mut header = Cursor::new(datagram);
     let (_, Some(version)) = (header.u8(), header.u32()) else { return false };
     if dialect(version).is_some() {
-        return Long::read(&mut Cursor::new(datagram)).is_some_and(|long| match long.kind {
-            // The client's is padded; the server's may be cut short by nothing but its own length.
-            Kind::Initial => long.packet.len() > long.number_at + 20,
-            Kind::Retry | Kind::Other => true,
+        return Header::read(datagram).is_some_and(|header| {
+            let long = match header.kind {
+                // The tag and what header protection samples.
+                Kind::Initial => header.end >= header.number_at + 20,
+                Kind::Retry | Kind::Other => true,
+            };
+            // What the snap length cut is trusted if it is like a client's first.
+            let cut = header.kind == Kind::Initial && header.dcid.len() >= MIN_CONNECTION_ID && header.end >= 1000;
+            long && (header.end <= datagram.len() || (cut && header.end <= MAX_DATAGRAM))
         });
     }
     let ids = (header.vec8(), header.vec8());
@@ -100,6 +108,15 @@ impl QuicFlow {
         }
     }
 
+    /// Takes the frames of an Initial that is opened already.
+    pub(crate) fn frames(&mut self, frames: &[u8]) {
+        if let Some(work) = &mut self.work
+            && work.read_frames(frames, &mut self.fields)
+        {
+            self.work = None;
+        }
+    }
+
     /// Whether nothing more can be learnt.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
@@ -125,41 +142,48 @@ impl Work {
         if datagram.get(1..).and_then(|rest| rest.first_chunk()).is_some_and(|v| is_google(u32::from_be_bytes(*v))) {
             return true;
         }
-        let mut packets = Cursor::new(datagram);
+        let mut rest = datagram;
         for _ in 0..MAX_COALESCED {
-            let Some(long) = Long::read(&mut packets) else { break };
-            if long.kind == Kind::Initial
-                && let Some(plain) = self.open(end, &long)
+            let Some(header) = Header::read(rest) else { break };
+            let Some((packet, following)) = rest.split_at_checked(header.end) else { break };
+            rest = following;
+            if header.kind == Kind::Initial
+                && let Some(plain) = self.open(end, &header, packet)
+                && self.read_frames(&plain, fields)
             {
-                frames::crypto(&plain, |offset, piece| self.crypto.add(offset, piece));
-                if self.take_hello(fields) {
-                    return true;
-                }
+                return true;
             }
         }
         false
     }
 
+    /// Takes the frames of an Initial; whether the hello is known, or will not come.
+    fn read_frames(&mut self, frames: &[u8], fields: &mut Tls) -> bool {
+        frames::crypto(frames, |offset, piece| self.crypto.add(offset, piece));
+        self.take_hello(fields)
+    }
+
     /// The frames of an Initial, opened with the keys that are there or with those of its own connection id.
-    fn open(&mut self, end: usize, long: &Long<'_>) -> Option<Vec<u8>> {
-        let id = ConnectionId::new(long.dcid)?;
+    fn open(&mut self, end: usize, header: &Header<'_>, packet: &[u8]) -> Option<Vec<u8>> {
+        let id = ConnectionId::new(header.dcid)?;
         let known = self.client.as_ref().map(|(_, keys, version, id)| (keys.clone(), *version, *id));
         if let Some((keys, version, _)) = &known
-            && *version == long.version
+            && *version == header.version
             && self.tries < MAX_TRIES
         {
             self.tries += 1;
-            if let Some(plain) = keys.open(long.packet, long.number_at) {
+            if let Some(plain) = keys.open(packet, header.number_at) {
                 return Some(plain);
             }
         }
-        if self.tries >= MAX_TRIES || known.is_some_and(|(_, version, known)| (version, known) == (long.version, id)) {
+        if self.tries >= MAX_TRIES || known.is_some_and(|(_, version, known)| (version, known) == (header.version, id))
+        {
             return None;
         }
         self.tries += 1;
-        let keys = Keys::of_client(long.dialect, long.dcid)?;
-        let plain = keys.open(long.packet, long.number_at)?;
-        self.client = Some((end, keys, long.version, id));
+        let keys = Keys::of_client(header.dialect, header.dcid)?;
+        let plain = keys.open(packet, header.number_at)?;
+        self.client = Some((end, keys, header.version, id));
         // The handshake began again.
         self.crypto = Pieces::default();
         Some(plain)

@@ -71,25 +71,24 @@ pub(super) enum Kind {
     Other,
 }
 
-/// A packet with a long header of a version that can be opened.
+/// A long header of a version that can be opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Long<'a> {
+pub(super) struct Header<'a> {
     pub(super) kind: Kind,
     pub(super) version: u32,
     pub(super) dialect: &'static Dialect,
     /// Destination connection id.
     pub(super) dcid: &'a [u8],
-    /// The whole packet, without those that follow it in the datagram.
-    pub(super) packet: &'a [u8],
     /// Where the packet number is.
     pub(super) number_at: usize,
+    /// Where the packet ends, and in the datagram the next may begin.
+    pub(super) end: usize,
 }
 
-impl<'a> Long<'a> {
-    /// Reads the packet at the front of `datagram`; a packet that the snap length cut is not read.
-    pub(super) fn read(datagram: &mut Cursor<'a>) -> Option<Self> {
-        let packet = datagram.rest();
-        let mut header = Cursor::new(packet);
+impl<'a> Header<'a> {
+    /// Reads the header at the front of `datagram`; the snap length may have cut what follows it.
+    pub(super) fn read(datagram: &'a [u8]) -> Option<Self> {
+        let mut header = Cursor::new(datagram);
         let first = header.u8()?;
         // Header form and fixed bit.
         if first & 0xc0 != 0xc0 {
@@ -107,20 +106,18 @@ impl<'a> Long<'a> {
             kind if kind == dialect.retry => Kind::Retry,
             _ => Kind::Other,
         };
-        let whole = match kind {
-            // Token and integrity tag, up to the end of the datagram.
-            Kind::Retry => packet.len(),
-            Kind::Initial | Kind::Other => {
-                if kind == Kind::Initial {
-                    let token = varint(&mut header)?;
-                    header.take(token.try_into().ok()?)?;
-                }
-                let length = usize::try_from(varint(&mut header)?).ok()?;
-                (packet.len() - header.rest().len()).checked_add(length)?
-            }
+        if kind == Kind::Initial {
+            let token = varint(&mut header)?;
+            header.take(token.try_into().ok()?)?;
+        }
+        // A Retry has its token and tag up to the end of the datagram.
+        let length = if kind == Kind::Retry { None } else { Some(varint(&mut header)?) };
+        let number_at = datagram.len() - header.rest().len();
+        let end = match length {
+            None => datagram.len(),
+            Some(length) => number_at.checked_add(length.try_into().ok()?)?,
         };
-        let number_at = packet.len() - header.rest().len();
-        Some(Self { kind, version, dialect, dcid, packet: datagram.take(whole)?, number_at })
+        Some(Self { kind, version, dialect, dcid, number_at, end })
     }
 }
 

@@ -211,10 +211,12 @@ fn what_is_not_quic_is_told_from_it() {
         assert!(flow.is_done(), "{datagram:?}");
     }
     assert_eq!(probe(&unknown), Probe::Yes);
+    // Cut by the snap length.
+    assert_eq!([&good[..good.len() - 1], &good[..30]].map(probe), [Probe::Yes; 2]);
     for datagram in [
         &b""[..],
-        &good[..good.len() - 1],
-        &good[..30],
+        &good[..20],
+        b"\xc0\0\0\0\x01\x0812345678\0\0\x20",
         &good[1..],
         &unknown[..1000],
         b"\xc0\0\0\0\x02\x0812345678\0",

@@ -63,7 +63,7 @@ impl<'a> ClientHello<'a> {
         loop {
             let kind = names.u8()?;
             let name = names.vec16()?;
-            if kind == 0 {
+            if kind == 0 && !name.is_empty() {
                 return Some(name);
             }
         }
@@ -121,7 +121,7 @@ impl<'a> ServerHello<'a> {
 }
 
 fn first_protocol(list: &[u8]) -> Option<&[u8]> {
-    Cursor::new(Cursor::new(list).vec16()?).vec8()
+    Cursor::new(Cursor::new(list).vec16()?).vec8().filter(|name| !name.is_empty())
 }
 
 /// Kinds and bodies of extensions, in the order of the message.

@@ -12,14 +12,15 @@ mod ja4;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod text;
 mod told;
 
 pub(in crate::app) use self::reader::Next;
 pub(in crate::app) use self::told::message;
 
 use self::reader::{ALERT, CHANGE_CIPHER, HANDSHAKE, Heard, Reader};
+use super::Probe;
 use super::cursor::Cursor;
-use super::probe::Probe;
 use crate::record::Tls;
 
 /// Longest hello that is read. Browsers with post-quantum keys send about 2,000 bytes.
@@ -45,7 +46,7 @@ pub(crate) fn probe(bytes: &[u8]) -> Probe {
         [] => None,
         [_, ..] => Some(false),
     };
-    known.map_or(Probe::More, |known| if known { Probe::Yes } else { Probe::No })
+    known.map_or(Probe::More, Probe::certain)
 }
 
 /// Whether a record begins here; `None` if there are too few bytes to say.

@@ -4,7 +4,7 @@ use super::Carrier;
 use super::hello::{ClientHello, ServerHello};
 use super::ja4::{is_grease, ja4, ja4_of_ssl2};
 use super::reader::Next;
-use crate::app::text;
+use super::text;
 use crate::record::Tls;
 
 const HELLO_REQUEST: u8 = 0;
