@@ -9,6 +9,8 @@
 //! * `is_done()` says that nothing more can be learnt: buffers are freed by then, and further bytes cost a comparison;
 //! * `fields()` gives what the record wants, at any time.
 //!
+//! The names of the three here are `tls`, `dtls` and `quic`; what they find goes into [`crate::record::FlowRecord::tls`].
+//!
 //! Invariants: bytes are buffered up to a limit and only until the message that was waited for is whole; work for a flow
 //! is bounded; no bytes make a parser fail.
 

@@ -36,6 +36,9 @@ const MAX_DATAGRAM: usize = 65_527;
 const MIN_INITIAL: usize = 1200;
 const MIN_CONNECTION_ID: usize = 8;
 
+/// Least bytes of that Initial itself, if small packets follow it in the datagram.
+const MIN_PADDED: usize = 1000;
+
 /// Whether a datagram is QUIC: one with a long header. Those with a short header look like nothing in particular.
 #[inline]
 pub(crate) fn probe(datagram: &[u8]) -> Probe {
@@ -58,9 +61,10 @@ fn is_long(datagram: &[u8]) -> bool {
                 Kind::Initial => header.end >= header.number_at + 20,
                 Kind::Retry | Kind::Other => true,
             };
-            // What the snap length cut is trusted if it is like a client's first.
-            let cut = header.kind == Kind::Initial && header.dcid.len() >= MIN_CONNECTION_ID && header.end >= 1000;
-            long && (header.end <= datagram.len() || (cut && header.end <= MAX_DATAGRAM))
+            // What the snap length cut is trusted if it is padded as a client's first is.
+            let first = header.kind == Kind::Initial && header.dcid.len() >= MIN_CONNECTION_ID;
+            let cut = first && (MIN_PADDED..=MAX_DATAGRAM).contains(&header.end);
+            long && (header.end <= datagram.len() || cut)
         });
     }
     let ids = (header.vec8(), header.vec8());

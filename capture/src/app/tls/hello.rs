@@ -129,9 +129,11 @@ fn first_protocol(list: &[u8]) -> Option<&[u8]> {
 struct Extensions<'a>(Cursor<'a>);
 
 impl<'a> Extensions<'a> {
-    /// What follows the fixed part; SSL 3.0 ends there.
+    /// What follows the fixed part, as far as it is there; SSL 3.0 has nothing.
     fn read(body: &mut Cursor<'a>) -> Self {
-        Self(Cursor::new(body.vec16().unwrap_or_default()))
+        let length = usize::from(body.u16().unwrap_or_default());
+        let rest = body.rest();
+        Self(Cursor::new(rest.get(..length).unwrap_or(rest)))
     }
 
     fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {

@@ -6,6 +6,7 @@
 //!
 //! Invariants: at most [`MAX_HELLO`] bytes are buffered for an end, and none when its hello is known; a flow that is done
 //! holds its fields and nothing else. Limit: TLS must begin where the stream does; STARTTLS is not followed.
+//! Of a hello that a gap or the snap length cut, what is named before the cut counts, and there is no fingerprint.
 
 mod hello;
 mod ja4;
@@ -139,8 +140,12 @@ impl TlsFlow {
         }
     }
 
-    /// Bytes of an end are missing: its hello, if it is not known yet, will not be.
+    /// Bytes of an end are missing: of its hello, if it is not known yet, the begin must do.
     pub(crate) fn gap(&mut self, end: usize) {
+        let reader = self.readers.as_deref().and_then(|readers| readers.get(end)).and_then(Option::as_ref);
+        if let Some((kind, body)) = reader.and_then(Reader::cut_message) {
+            told::cut_message(&mut self.fields, kind, body);
+        }
         self.end_is_done(end);
     }
 

@@ -63,6 +63,13 @@ impl Reader {
         Next::More
     }
 
+    /// Type and body of a message of which only the begin came.
+    pub(super) fn cut_message(&self) -> Option<(u8, &[u8])> {
+        let (header, body) = self.message.split_first_chunk::<MESSAGE_HEADER>()?;
+        let [kind, ..] = *header;
+        Some((kind, body))
+    }
+
     fn read_header(&mut self, bytes: &mut Cursor<'_>, hear: &mut impl FnMut(Heard<'_>) -> Next) -> Next {
         for place in self.header.iter_mut().skip(self.header_len.into()) {
             let Some(byte) = bytes.u8() else { return Next::More };

@@ -189,6 +189,22 @@ fn a_stream_that_is_joined_late_or_has_a_gap_is_given_up() {
 }
 
 #[test]
+fn the_begin_of_a_hello_names_what_it_names() {
+    let hello = client_hello();
+    for at in 0..hello.len() {
+        let mut flow = TlsFlow::new();
+        flow.bytes(CLIENT, &hello[..at]);
+        flow.gap(CLIENT);
+        let [name, version, alpn, ja4] = told(&flow);
+        let seen = |text: &[u8]| hello[..at].windows(text.len()).any(|window| window == text);
+        assert_eq!(name, seen(b"Shop.example").then(|| "shop.example".to_owned()));
+        assert_eq!(alpn, seen(b"http/1.1").then(|| "h2".to_owned()));
+        assert_eq!(version, seen(&[6, 0x6a, 0x6a, 3, 4, 3, 3]).then(|| "1.3".to_owned()));
+        assert_eq!(ja4, None);
+    }
+}
+
+#[test]
 fn an_endless_hello_is_given_up_before_it_is_buffered() {
     let mut flow = TlsFlow::new();
     flow.bytes(CLIENT, b"\x16\x03\x01\x40\x00\x01\xff\xff\xff");

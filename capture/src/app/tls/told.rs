@@ -49,17 +49,34 @@ const fn version_name(version: u16) -> Option<&'static str> {
     })
 }
 
-/// What the client offers stands where the server has not spoken, whichever is seen first.
+/// Takes in the begin of a message whose rest is lost: what it names is true, what it does not name may have been there.
+pub(super) fn cut_message(fields: &mut Tls, kind: u8, body: &[u8]) {
+    if kind == CLIENT_HELLO
+        && let Some(hello) = ClientHello::parse(body, Carrier::Tls)
+    {
+        fields.version = fields.version.or(highest_supported(&hello));
+        name_and_alpn(fields, &hello);
+    }
+}
+
 fn client_hello(fields: &mut Tls, hello: &ClientHello<'_>, carrier: Carrier) {
+    fields.version = fields.version.or(highest_supported(hello)).or(version_name(hello.legacy_version()));
+    name_and_alpn(fields, hello);
+    fields.ja4 = Some(ja4(hello, carrier).into());
+}
+
+fn highest_supported(hello: &ClientHello<'_>) -> Option<&'static str> {
     let supported = hello.supported_versions().into_iter().flatten().filter(|version| !is_grease(*version));
-    // The names sort as the versions do: `1.3` is after `1.2`, and nothing before TLS 1.0 is listed there.
-    let highest = supported.filter_map(version_name).max();
-    fields.version = fields.version.or(highest).or(version_name(hello.legacy_version()));
+    // The names sort as the versions do: nothing before TLS 1.0 is listed there.
+    supported.filter_map(version_name).filter(|name| name.starts_with('1')).max()
+}
+
+/// What the client offers stands where the server has not spoken, whichever is seen first.
+fn name_and_alpn(fields: &mut Tls, hello: &ClientHello<'_>) {
     fields.sni = hello.server_name().map(text::host_name);
     if fields.alpn.is_none() {
         fields.alpn = hello.first_alpn().map(text::printable);
     }
-    fields.ja4 = Some(ja4(hello, carrier).into());
 }
 
 /// SSL 2.0's ClientHello names a version and no server.
