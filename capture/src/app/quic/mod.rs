@@ -1,10 +1,10 @@
 //! QUIC: the client's Initial packets, whose keys anyone can derive, opened for the ClientHello in them (RFC 9000,
-//! RFC 9001, RFC 9369, drafts 23 to 34). The fields are those of [`super::tls`]; QUIC carries TLS 1.3 only.
+//! RFC 9001, RFC 9369, drafts 22 to 34). The fields are those of [`super::tls`]; QUIC carries TLS 1.3 only.
 //!
 //! The keys come from the destination connection id of the client's first Initial, and from the new one after a Retry or
 //! with another version: an Initial that the keys do not open is tried with its own id. CRYPTO frames are put together
 //! in any order, over several packets and datagrams. What the server says is not needed: its choices but the version are
-//! encrypted with keys that are not public. Google's own versions are recognised and not opened.
+//! encrypted with keys that are not public. Google's own handshake (`Q…`) is recognised and not opened.
 //!
 //! Invariants: at most [`MAX_TRIES`] packets of a flow are decrypted, at most [`MAX_HELLO`] bytes are kept; a flow that is
 //! done holds its fields and nothing else.
@@ -143,7 +143,8 @@ impl Work {
             // A short header: the client's handshake is over, if this is the client.
             return self.client.is_some() || probe(datagram) == Probe::Yes;
         }
-        if datagram.get(1..).and_then(|rest| rest.first_chunk()).is_some_and(|v| is_google(u32::from_be_bytes(*v))) {
+        let version = datagram.get(1..).and_then(|rest| rest.first_chunk()).map(|version| u32::from_be_bytes(*version));
+        if version.is_some_and(|version| is_google(version) && dialect(version).is_none()) {
             return true;
         }
         let mut rest = datagram;

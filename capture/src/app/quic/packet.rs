@@ -41,18 +41,33 @@ static DRAFT_29: Dialect =
 static DRAFT_23: Dialect =
     Dialect { salt: b"\xc3\xee\xf7\x12\xc7\x2e\xbb\x5a\x11\xa7\xd2\x43\x2b\xb4\x63\x65\xbe\xf9\xf5\x02", ..V1 };
 
-/// The dialect of a version, if it is one that can be opened.
+/// Draft 22.
+static DRAFT_22: Dialect =
+    Dialect { salt: b"\x7f\xbc\xdb\x0e\x7c\x66\xbb\xe9\x19\x3a\x96\xcd\x21\x51\x9e\xbd\x7a\x02\x64\x4a", ..V1 };
+
+/// Google's `T050`.
+static GOOGLE_T050: Dialect =
+    Dialect { salt: b"\x7f\xf5\x79\xe5\xac\xd0\x72\x91\x55\x80\x30\x4c\x43\xa2\x36\x7c\x60\x48\x83\x10", ..V1 };
+
+/// Google's `T051`.
+static GOOGLE_T051: Dialect =
+    Dialect { salt: b"\x7a\x4e\xde\xf4\xe7\xcc\xee\x5f\xa4\x50\x6c\x19\x12\x4f\xc8\xcc\xda\x6e\x03\x3d", ..V1 };
+
+/// The dialect of a version, if it is one that can be opened. `faceb0..` are Facebook's names for drafts.
 pub(super) fn dialect(version: u32) -> Option<&'static Dialect> {
     Some(match version {
         0x0000_0001 | 0xff00_0021..=0xff00_0022 => &V1,
         0x6b33_43cf => &V2,
         0xff00_001d..=0xff00_0020 => &DRAFT_29,
-        0xff00_0017..=0xff00_001c => &DRAFT_23,
+        0xff00_0017..=0xff00_001c | 0xface_b002 | 0xface_b00e => &DRAFT_23,
+        0xff00_0016 | 0xface_b001 => &DRAFT_22,
+        0x5430_3530 => &GOOGLE_T050,
+        0x5430_3531 => &GOOGLE_T051,
         _ => return None,
     })
 }
 
-/// Google's versions: `Q` or `T` and three digits.
+/// Google's versions: `Q`, whose handshake is not TLS, or `T` and three digits.
 pub(super) const fn is_google(version: u32) -> bool {
     matches!(version.to_be_bytes(), [b'Q' | b'T', b'0', b'0'..=b'9', b'0'..=b'9'])
 }

@@ -118,7 +118,19 @@ fn examples_of_the_rfcs_are_opened() {
 
 #[test]
 fn every_known_version_is_opened() {
-    for version in [V1, V2, 0xff00_001b, 0xff00_001d, 0xff00_0020, 0xff00_0021, 0xff00_0022] {
+    for version in [
+        V1,
+        V2,
+        0xff00_0016,
+        0xff00_001b,
+        0xff00_001d,
+        0xff00_0020,
+        0xff00_0021,
+        0xff00_0022,
+        0xface_b002,
+        0x5430_3530,
+        0x5430_3531,
+    ] {
         check(&[(CLIENT, &Initial { version, ..FIRST }.seal(&whole_hello()))]);
     }
 }
@@ -203,7 +215,7 @@ fn what_is_not_quic_is_told_from_it() {
     let good = FIRST.seal(&whole_hello());
     let unknown = [&[0xc0, 0x1a, 0x2a, 0x3a, 0x4a][..], &vec8(b"original"), &[0], &[0; 1200]].concat();
     let google =
-        [&b"\x0d12345678Q043\x01"[..], b"\xc3Q046\x5012345678", b"\xc3Q050\x0812345678\0", b"\xc3T051\x0812345678\0"];
+        [&b"\x0d12345678Q043\x01"[..], b"\xc3Q046\x5012345678", b"\xc3Q050\x0812345678\0", b"\xc3T048\x0812345678\0"];
     for datagram in google {
         let mut flow = QuicFlow::new();
         assert_eq!(probe(datagram), Probe::Yes, "{datagram:?}");
