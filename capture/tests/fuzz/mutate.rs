@@ -34,8 +34,11 @@ pub(crate) fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
     let reach = if rng.below(2) == 0 { input.len().min(64) } else { input.len() };
     let at = rng.below(reach);
     let length = rng.below(16) + 1;
-    match rng.below(9) {
-        0 => change(input, at, |byte| byte ^ (1 << (at % 8))),
+    match rng.below(8) {
+        0 => {
+            let bit = rng.below(8);
+            change(input, at, |byte| byte ^ (1 << bit));
+        }
         1 => {
             let value = rng.next() as u8;
             change(input, at, |_| value);
@@ -51,17 +54,19 @@ pub(crate) fn mutate(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
                 *place = *byte;
             }
         }
-        4 => input.truncate(at),
-        5 => drop(input.drain(at..(at + length).min(input.len()))),
-        6 => {
+        4 => drop(input.drain(at..(at + length).min(input.len()))),
+        5 => {
             let copy = input[at..(at + length).min(input.len())].to_vec();
             let to = rng.below(input.len());
             input.splice(to..to, copy);
         }
-        7 => {
+        6 => {
             let byte = rng.next() as u8;
             input.splice(at..at, std::iter::repeat_n(byte, length));
         }
+        // Cuts leave little to look at, so they are rare.
+        _ if rng.below(3) > 0 => {}
+        _ if rng.below(2) == 0 => input.truncate(at),
         _ => {
             input.truncate(at);
             input.extend_from_slice(&other[rng.below(other.len())..]);
