@@ -8,10 +8,13 @@
 //! * decoding and tracking are pure: time is the packet's, bad input is a counted reason, memory is bounded;
 //! * packets received = packets decoded + packets refused by reason ([`CaptureCounters`]).
 
+mod app;
 pub mod columns;
 pub mod decode;
 pub mod file;
 pub mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod metrics;
 pub mod packet;
 pub mod pcapng;
