@@ -21,7 +21,7 @@ struct Written {
     static_file: Option<PathBuf>,
     capture: WrittenCapture,
     flows: WrittenRetention,
-    packets: WrittenRetention,
+    packets: WrittenPackets,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -39,6 +39,14 @@ struct WrittenCapture {
 struct WrittenRetention {
     days: Option<u32>,
     gib: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenPackets {
+    days: Option<u32>,
+    gib: Option<f64>,
+    compression: Option<i32>,
 }
 
 /// How long and how much is kept.
@@ -65,6 +73,7 @@ pub(crate) struct RunConfig {
     pub(crate) max_flows: usize,
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
+    pub(crate) compression: i32,
     pub(crate) demo: bool,
 }
 
@@ -89,6 +98,11 @@ impl RunConfig {
         if !(1..=64).contains(&workers) {
             bail!("`capture.workers` is {workers}; hint: between 1 and 64, at most one a core");
         }
+        let WrittenPackets { days, gib, compression } = written.packets;
+        let compression = compression.unwrap_or(-3);
+        if !(-7..=19).contains(&compression) {
+            bail!("`packets.compression` is {compression}; hint: zstd's levels, between -7 (fast) and 19 (small)");
+        }
         Ok(Self {
             node: written.node.unwrap_or_else(crate::host::node_name),
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
@@ -101,7 +115,8 @@ impl RunConfig {
             workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
             flows: retention("flows", &written.flows, 90, 20.0)?,
-            packets: retention("packets", &written.packets, 7, 20.0)?,
+            packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
+            compression,
             demo: arguments.demo,
         })
     }

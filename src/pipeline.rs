@@ -176,7 +176,12 @@ fn store_config(config: &RunConfig) -> StoreConfig {
 }
 
 fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
-    PacketLogConfig { node: config.node.clone(), snap_len: config.snap_length, ..PacketLogConfig::default() }
+    PacketLogConfig {
+        node: config.node.clone(),
+        snap_len: config.snap_length,
+        compression: config.compression,
+        ..PacketLogConfig::default()
+    }
 }
 
 /// The timeline as of the last run, plus the static file.
@@ -206,9 +211,12 @@ fn start_packet_log(
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            for (packet, interface, flow_id) in batch.iter().flat_map(|batch| &batch.packets) {
-                if let Err(error) = log.append(interface, &packet.view(), *flow_id) {
-                    tracing::error!("packet log: {error}");
+            if let Some(PacketBatch { packets, names }) = batch {
+                for (packet, flow_id) in packets.iter() {
+                    let interface = names.get(&packet.interface).map_or("?", |name| name);
+                    if let Err(error) = log.append(interface, &packet, flow_id) {
+                        tracing::error!("packet log: {error}");
+                    }
                 }
             }
             let now = crate::host::now();

@@ -15,13 +15,17 @@ use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, OwnedPacket, Packet};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, PacketBuffer};
 
 /// Packets on their way to the packet log.
 pub(crate) struct PacketBatch {
-    /// Packet, name of its interface, flow id.
-    pub(crate) packets: Vec<(OwnedPacket, Arc<str>, Option<u64>)>,
+    pub(crate) packets: PacketBuffer,
+    /// Names of their interfaces as of then: an index may get another name later.
+    pub(crate) names: Arc<InterfaceNames>,
 }
+
+/// Names of interfaces by index.
+pub(crate) type InterfaceNames = HashMap<u32, Arc<str>>;
 
 /// Flow records on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
 pub(crate) struct RecordBatch {
@@ -132,7 +136,7 @@ struct Worker {
     ring: Ring,
     watcher: Option<LinkWatcher>,
     engine: Engine,
-    names: HashMap<u32, Arc<str>>,
+    names: Arc<InterfaceNames>,
     selected: Vec<Arc<str>>,
     netns: u64,
     records: Vec<FlowRecord>,
@@ -162,7 +166,7 @@ impl Worker {
             ring,
             watcher,
             engine,
-            names: HashMap::new(),
+            names: Arc::default(),
             selected: Vec::new(),
             netns,
             records: Vec::new(),
@@ -190,7 +194,7 @@ impl Worker {
         for (index, name, veth) in &chosen {
             if self.names.get(index) != Some(name) {
                 self.engine.name_interface(*index, name);
-                self.names.insert(*index, name.clone());
+                Arc::make_mut(&mut self.names).insert(*index, name.clone());
                 self.links.push((*index, name.clone(), *veth));
             }
         }
@@ -230,13 +234,12 @@ impl Worker {
         {
             self.select()?;
         }
-        let mut outbox = Outbox { config: &self.config, batch: Vec::new(), bytes: 0, dropped: 0 };
-        let (engine, records, names) = (&mut self.engine, &mut self.records, &self.names);
+        let mut outbox =
+            Outbox { queue: &self.config.packets, names: &self.names, packets: PacketBuffer::default(), dropped: 0 };
+        let (engine, records) = (&mut self.engine, &mut self.records);
         self.ring.poll(Duration::from_millis(100), &mut |packet| {
             let flow_id = engine.packet(packet, records);
-            if let Some(name) = names.get(&packet.interface) {
-                outbox.push(packet, name, flow_id);
-            }
+            outbox.push(packet, flow_id);
         })?;
         outbox.send();
         self.queue_drops += outbox.dropped;
@@ -279,37 +282,26 @@ impl Worker {
 
 /// Collects the packets of a burst for the packet log.
 struct Outbox<'a> {
-    config: &'a WorkerConfig,
-    batch: Vec<(OwnedPacket, Arc<str>, Option<u64>)>,
-    bytes: usize,
+    queue: &'a crossbeam_channel::Sender<PacketBatch>,
+    names: &'a Arc<InterfaceNames>,
+    packets: PacketBuffer,
     dropped: u64,
 }
 
 impl Outbox<'_> {
-    fn push(&mut self, packet: &Packet<'_>, name: &Arc<str>, flow_id: Option<u64>) {
-        self.bytes += packet.data.len();
-        let owned = OwnedPacket {
-            time: packet.time,
-            data: packet.data.into(),
-            wire_len: packet.wire_len,
-            link_type: packet.link_type,
-            interface: packet.interface,
-            direction: packet.direction,
-            vlan: packet.vlan,
-        };
-        self.batch.push((owned, name.clone(), flow_id));
-        if self.bytes >= BATCH_BYTES {
+    fn push(&mut self, packet: &Packet<'_>, flow_id: Option<u64>) {
+        self.packets.push(packet, flow_id);
+        if self.packets.byte_len() >= BATCH_BYTES {
             self.send();
         }
     }
 
     fn send(&mut self) {
-        if self.batch.is_empty() {
+        if self.packets.is_empty() {
             return;
         }
-        let batch = PacketBatch { packets: std::mem::take(&mut self.batch) };
-        self.bytes = 0;
-        if let Err(error) = self.config.packets.try_send(batch) {
+        let batch = PacketBatch { packets: std::mem::take(&mut self.packets), names: self.names.clone() };
+        if let Err(error) = self.queue.try_send(batch) {
             self.dropped += error.into_inner().packets.len() as u64;
         }
     }

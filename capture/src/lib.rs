@@ -23,5 +23,5 @@ pub mod ring;
 
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
-pub use packet::{LinkType, OwnedPacket, Packet};
+pub use packet::{LinkType, OwnedPacket, Packet, PacketBuffer};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};

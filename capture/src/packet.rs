@@ -88,3 +88,92 @@ impl OwnedPacket {
         }
     }
 }
+
+/// Packets whose bytes share one allocation, for queues between threads; each with the id of its flow.
+#[derive(Debug, Clone, Default)]
+pub struct PacketBuffer {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+/// A packet of a buffer; its bytes end at `end` and begin where the one before ended.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    end: usize,
+    time: i64,
+    flow_id: Option<u64>,
+    wire_len: u32,
+    interface: u32,
+    link_type: LinkType,
+    direction: Option<Direction>,
+    vlan: Option<(u16, u16)>,
+}
+
+impl PacketBuffer {
+    /// Copies a packet to the end.
+    pub fn push(&mut self, packet: &Packet<'_>, flow_id: Option<u64>) {
+        self.bytes.extend_from_slice(packet.data);
+        self.entries.push(Entry {
+            end: self.bytes.len(),
+            time: packet.time,
+            flow_id,
+            wire_len: packet.wire_len,
+            interface: packet.interface,
+            link_type: packet.link_type,
+            direction: packet.direction,
+            vlan: packet.vlan,
+        });
+    }
+
+    /// The packets and their flows, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (Packet<'_>, Option<u64>)> {
+        let mut begin = 0;
+        self.entries.iter().map(move |entry| {
+            let data = self.bytes.get(begin..entry.end).unwrap_or_default();
+            begin = entry.end;
+            let Entry { time, flow_id, wire_len, interface, link_type, direction, vlan, .. } = *entry;
+            (Packet { time, data, wire_len, link_type, interface, direction, vlan }, flow_id)
+        })
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of all packets.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_gives_back_what_was_put_in() {
+        let packet = |time, data: &'static [u8]| Packet {
+            time,
+            data,
+            wire_len: 1500,
+            link_type: LinkType::ETHERNET,
+            interface: 7,
+            direction: Some(Direction::Egress),
+            vlan: Some((0x8100, 5)),
+        };
+        let mut buffer = PacketBuffer::default();
+        let put = [(packet(1, b"one"), Some(9)), (packet(2, b""), None), (packet(3, b"three"), Some(8))];
+        for (packet, flow) in &put {
+            buffer.push(packet, *flow);
+        }
+        let got: Vec<_> = buffer.iter().collect();
+        assert_eq!(format!("{got:?}"), format!("{put:?}"));
+        assert_eq!((buffer.len(), buffer.byte_len()), (3, 8));
+    }
+}

@@ -90,7 +90,9 @@ impl Import {
             let flow_id = engine.packet(&packet, &mut records);
             let interface = names.get(packet.interface as usize).unwrap_or(&name);
             self.log.append(interface, &packet, flow_id)?;
-            progress.set_position(file.position());
+            if engine.counters().packets.is_multiple_of(1024) {
+                progress.set_position(file.position());
+            }
             if records.len() >= BATCH {
                 rows += self.store(&mut records).await?;
             }

@@ -45,6 +45,7 @@ fn config() -> PacketLogConfig {
         segment_age: Duration::from_hours(1),
         block_bytes: 1_500,
         snap_len: 200,
+        compression: 1,
     }
 }
 

@@ -54,25 +54,9 @@ pub(super) enum Record {
     Seal { length: u64 },
 }
 
-const TABLE: [u32; 256] = {
-    let mut table = [0_u32; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut value = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
-            bit += 1;
-        }
-        table[byte] = value;
-        byte += 1;
-    }
-    table
-};
-
-/// CRC-32 as in zlib (ISO 3309), a byte at a time.
+/// CRC-32 as in zlib (ISO 3309).
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| (crc >> 8) ^ TABLE[usize::from(crc as u8 ^ byte)])
+    crc32fast::hash(bytes)
 }
 
 /// A record as it is written, with length and checksum.
