@@ -173,7 +173,7 @@ const RECORD: &[Column] = &[
     column!("oriented_by", Word, "What named the client: syn, synack, port, first_packet.", |r| {
         word(r.oriented_by.as_str())
     }),
-    column!("protocol", Word, "tcp, udp, icmp, icmp6, sctp, or the IP protocol number.", |r| {
+    column!("protocol", Word, "tcp, udp, icmp, icmp6, igmp, sctp, or the IP protocol number.", |r| {
         Value::Text(r.protocol.name())
     }),
 ];

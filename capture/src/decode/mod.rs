@@ -1,14 +1,36 @@
 //! Packet bytes to the innermost packet's addresses, ports and transport fields.
+//!
+//! The way down: [`link`] and [`layers`] to IP, [`ip`], [`transport`], and through [`tunnel`]s to the next IP packet, at
+//! most [`MAX_TUNNELS`] times. What nearly all packets are (Ethernet, IP, TCP or UDP) costs a few comparisons more for all
+//! the rest.
+//!
+//! Invariants:
+//! * any bytes give a value or a [`DecodeError`] that names the layer; nothing is allocated, nothing panics;
+//! * lengths are the wire's, from headers; payloads are what was captured of them;
+//! * a tunnel whose inside cannot be decoded is the packet that it is;
+//! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
+//!
+//! Limits: no 802.11, no MACsec; ESP, WireGuard and compressed headers are not opened.
 
+mod error;
+mod gre;
+mod icmp;
 mod ip;
+mod layers;
 mod link;
 mod transport;
-mod vxlan;
+mod tunnel;
 
 use std::net::IpAddr;
 
+pub use self::error::DecodeError;
+pub use self::icmp::{Quote, quote};
+use self::ip::Ip;
+use self::layers::Stack;
+use self::link::Link;
+pub use self::tunnel::{TunnelPorts, sealed};
 use crate::packet::Packet;
-use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelKind};
+use crate::record::{MAX_TUNNELS, Protocol, Tunnel};
 
 /// The innermost packet of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +49,87 @@ pub struct Decoded<'a> {
     pub src_mac: Option<[u8; 6]>,
     /// Link-layer destination of the innermost frame.
     pub dst_mac: Option<[u8; 6]>,
-    /// Outer VLAN id.
+    /// Outer VLAN id of the innermost frame.
     pub vlan: Option<u16>,
-    /// Inner VLAN id.
+    /// Inner VLAN id of the innermost frame.
     pub vlan_inner: Option<u16>,
     /// DSCP.
     pub dscp: u8,
+    /// Identification of IPv4.
+    pub ip_id: Option<u16>,
+    /// Which part of a larger packet this is. Its transport is then [`Transport::Other`] with this part's share of the
+    /// payload; TCP's, which is not counted by packet, with none.
+    pub fragment: Option<Fragment<'a>>,
     /// Tunnel around the packet.
     pub tunnel: Option<Tunnel>,
+    /// Ids of the tunnels around the innermost tunnel, mixed into one number; 0 without.
+    pub tunnel_scope: u32,
+    /// Carries a packet that has a flow of its own, so that this one's flow must not count in totals.
+    pub carrier: bool,
     /// Length of the IP packet from its header (the wire's, not the snap length's), bytes.
     pub ip_bytes: u32,
     /// Transport header and payload.
     pub transport: Transport<'a>,
+}
+
+impl<'a> Decoded<'a> {
+    /// A packet of which nothing else is known.
+    pub fn new(src: IpAddr, dst: IpAddr, protocol: Protocol, transport: Transport<'a>) -> Self {
+        Self {
+            src,
+            dst,
+            protocol,
+            src_port: None,
+            dst_port: None,
+            src_mac: None,
+            dst_mac: None,
+            vlan: None,
+            vlan_inner: None,
+            dscp: 0,
+            ip_id: None,
+            fragment: None,
+            tunnel: None,
+            tunnel_scope: 0,
+            carrier: false,
+            ip_bytes: 0,
+            transport,
+        }
+    }
+
+    /// Without the bytes: as the carrier of another packet.
+    fn as_carrier(&self) -> Decoded<'static> {
+        let payload_len = self.transport.payload_len();
+        Decoded {
+            fragment: None,
+            tunnel: self.tunnel.clone(),
+            carrier: true,
+            transport: Transport::Other { payload_len },
+            ..*self
+        }
+    }
+}
+
+/// A fragment of an IP packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// Identification: 16 bits in IPv4.
+    pub id: u32,
+    /// Where its data begin in the packet's, bytes.
+    pub offset: u32,
+    /// Whether others follow it.
+    pub more: bool,
+    /// What the divided data begin with: a transport, or an extension header of IPv6.
+    pub protocol: Protocol,
+    /// Captured data.
+    pub data: &'a [u8],
+    /// Length of the data on the wire.
+    pub len: u32,
+}
+
+impl<'a> Fragment<'a> {
+    fn of(ip: &Ip<'a>, id: u32, offset: u32, more: bool) -> Self {
+        Self { id, offset, more, protocol: ip.protocol, data: ip.payload, len: ip.payload_len }
+    }
 }
 
 /// What follows the IP header.
@@ -59,6 +150,8 @@ pub enum Transport<'a> {
         kind: u8,
         /// Code.
         code: u8,
+        /// Captured payload after the 8 byte header: in errors, the packet that they are about.
+        payload: &'a [u8],
         /// Payload length after the 8 byte header on the wire.
         payload_len: u32,
     },
@@ -67,6 +160,26 @@ pub enum Transport<'a> {
         /// Length after the IP header on the wire.
         payload_len: u32,
     },
+}
+
+impl Transport<'_> {
+    /// Length of the payload on the wire.
+    pub const fn payload_len(&self) -> u32 {
+        match self {
+            Self::Tcp(segment) => segment.payload_len,
+            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => *payload_len,
+        }
+    }
+
+    /// Says another length of the payload on the wire.
+    const fn set_payload_len(&mut self, len: u32) {
+        match self {
+            Self::Tcp(segment) => segment.payload_len = len,
+            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+                *payload_len = len;
+            }
+        }
+    }
 }
 
 /// A TCP segment.
@@ -102,63 +215,150 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// Why a packet belongs to no flow. Each is a counted reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum DecodeError {
-    /// The link type has no decoder.
-    #[error("link type has no decoder")]
-    LinkType,
-    /// Not IP: ARP, LLDP, STP and the like.
-    #[error("not an IP packet")]
-    NotIp,
-    /// Cut before the end of the link-layer header.
-    #[error("cut in the link-layer header")]
-    LinkCut,
-    /// Cut before the end of the IP header.
-    #[error("cut in the IP header")]
-    IpCut,
-    /// Version, header length or total length of the IP header contradict each other.
-    #[error("malformed IP header")]
-    IpMalformed,
-    /// Cut before the end of the transport header.
-    #[error("cut in the transport header")]
-    TransportCut,
-    /// Lengths in the transport header contradict each other.
-    #[error("malformed transport header")]
-    TransportMalformed,
-}
-
-impl DecodeError {
-    /// Label of the reason in metrics.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::LinkType => "link_type",
-            Self::NotIp => "not_ip",
-            Self::LinkCut => "link_cut",
-            Self::IpCut => "ip_cut",
-            Self::IpMalformed => "ip_malformed",
-            Self::TransportCut => "transport_cut",
-            Self::TransportMalformed => "transport_malformed",
-        }
-    }
-}
-
-/// Decodes down to the innermost packet: VXLAN is opened up to [`MAX_TUNNELS`] deep; a tunnel whose inside cannot be
-/// decoded is the UDP flow that it is.
+/// Decodes down to the innermost packet, with the usual ports of tunnels.
 pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
-    let link = link::parse(packet)?;
-    let mut decoded = ip::decode(&link, packet.wire_len)?;
-    for _ in 0..MAX_TUNNELS {
-        let Some((inner, vni)) = vxlan::inner_frame(&decoded) else { break };
-        let wire_len = vxlan::inner_len(&decoded);
-        let Ok(inner) = link::ethernet(inner, None).and_then(|link| ip::decode(&link, wire_len)) else { break };
-        let outer = decoded.tunnel.take();
-        let (src, dst) = outer.as_ref().map_or((decoded.src, decoded.dst), |outer| (outer.src, outer.dst));
-        let stack = outer.map(|outer| outer.stack).unwrap_or_default().with(TunnelKind::Vxlan);
-        decoded = inner;
-        decoded.tunnel = Some(Tunnel { stack, id: Some(vni), src, dst });
+    Decoder::new(TunnelPorts::default()).decode(packet)
+}
+
+/// Decodes packets, and remembers of the last one what carried it.
+#[derive(Debug)]
+pub struct Decoder {
+    ports: TunnelPorts,
+    carriers: Vec<Decoded<'static>>,
+}
+
+impl Decoder {
+    /// A decoder that opens tunnels on these ports.
+    pub fn new(ports: TunnelPorts) -> Self {
+        Self { ports, carriers: Vec::with_capacity(MAX_TUNNELS) }
     }
-    Ok(decoded)
+
+    /// The packets around the last one that was decoded or joined, outermost first: empty without tunnels.
+    pub fn carriers(&self) -> &[Decoded<'static>] {
+        &self.carriers
+    }
+
+    /// Decodes down to the innermost packet.
+    #[inline]
+    pub fn decode<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        self.carriers.clear();
+        let link = link::parse(packet)?;
+        let ip = ip::parse(&link)?;
+        if ip.fragment.is_some() {
+            return Ok(fragment(&link, &ip, &self.ports));
+        }
+        let decoded = transport::decode(&link, &ip)?;
+        if tunnel::may_open(&decoded, &self.ports) {
+            return Ok(self.open(link, ip, decoded));
+        }
+        Ok(decoded)
+    }
+
+    /// Goes on after the last fragment: `data` are the captured bytes from the beginning of the divided data, which begin
+    /// with `protocol` and are `len` bytes long. The packet has the share of the payload that `last` has, but for TCP,
+    /// which has all.
+    pub fn join<'a>(
+        &mut self,
+        last: &Decoded<'_>,
+        protocol: Protocol,
+        data: &'a [u8],
+        len: u32,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        let link = Link {
+            src_mac: last.src_mac,
+            dst_mac: last.dst_mac,
+            vlan: last.vlan,
+            vlan_inner: last.vlan_inner,
+            payload: data,
+            on_wire: len,
+        };
+        let ip = ip::joined(last, protocol, data, len)?;
+        let mut whole = transport::decode(&link, &ip)?;
+        (whole.tunnel, whole.tunnel_scope) = (last.tunnel.clone(), last.tunnel_scope);
+        let before = self.carriers.len();
+        let share = last.transport.payload_len();
+        if tunnel::may_open(&whole, &self.ports) {
+            let inner = self.open(link, ip, whole);
+            if let Some(carrier) = self.carriers.get_mut(before) {
+                carrier.transport.set_payload_len(share);
+                return Ok(inner);
+            }
+            whole = inner;
+        }
+        if whole.protocol != Protocol::TCP {
+            whole.transport.set_payload_len(share);
+        }
+        Ok(whole)
+    }
+
+    /// Goes through the tunnels for as long as there is a packet inside.
+    #[cold]
+    fn open<'a>(&mut self, mut link: Link<'a>, mut ip: Ip<'a>, mut decoded: Decoded<'a>) -> Decoded<'a> {
+        let depth = decoded.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth());
+        for _ in depth..MAX_TUNNELS {
+            let Some((inner_link, inner_ip, inner)) = inside(&link, &ip, &decoded, &self.ports) else { break };
+            self.carriers.push(decoded.as_carrier());
+            let is_fragment = inner.fragment.is_some();
+            (link, ip, decoded) = (inner_link, inner_ip, inner);
+            if is_fragment {
+                break;
+            }
+        }
+        decoded
+    }
+}
+
+/// The packet inside of `outer`, one tunnel down.
+fn inside<'a>(
+    link: &Link<'a>,
+    ip: &Ip<'a>,
+    outer: &Decoded<'a>,
+    ports: &TunnelPorts,
+) -> Option<(Link<'a>, Ip<'a>, Decoded<'a>)> {
+    let inside = tunnel::open(ip, outer, ports)?;
+    let stack = if inside.has_frame() { Stack::default() } else { Stack::of(link) };
+    let link = stack.walk(inside.cursor, inside.layer).ok()?;
+    let ip = ip::parse(&link).ok()?;
+    let mut decoded =
+        if ip.fragment.is_some() { fragment(&link, &ip, ports) } else { transport::decode(&link, &ip).ok()? };
+    let around = outer.tunnel.as_ref();
+    decoded.tunnel_scope = around.and_then(|tunnel| tunnel.id).map_or(outer.tunnel_scope, |id| {
+        // Any mixture that keeps different pairs apart will do.
+        outer.tunnel_scope.rotate_left(13).wrapping_mul(0x9e37_79b1) ^ id.wrapping_mul(0x85eb_ca6b)
+    });
+    decoded.tunnel = Some(Tunnel {
+        stack: around.map(|tunnel| tunnel.stack).unwrap_or_default().with(inside.kind),
+        id: inside.id,
+        src: around.map_or(outer.src, |tunnel| tunnel.src),
+        dst: around.map_or(outer.dst, |tunnel| tunnel.dst),
+    });
+    Some((link, ip, decoded))
+}
+
+/// A fragment: the first one has ports and may be seen to carry a tunnel, the others have addresses.
+#[cold]
+fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a> {
+    let mut decoded = transport::decode(link, ip).unwrap_or_else(|_| {
+        let transport = Transport::Other { payload_len: ip.payload_len };
+        let (src_mac, dst_mac) = (link.src_mac, link.dst_mac);
+        let (vlan, vlan_inner, dscp, ip_id, ip_bytes) = (link.vlan, link.vlan_inner, ip.dscp, ip.id, ip.total_len);
+        let bare = Decoded::new(ip.src, ip.dst, ip.protocol, transport);
+        Decoded { src_mac, dst_mac, vlan, vlan_inner, dscp, ip_id, ip_bytes, ..bare }
+    });
+    let seen = transport::quoted_ports(ip);
+    (decoded.src_port, decoded.dst_port) = (seen.map(|ports| ports.0), seen.map(|ports| ports.1));
+    decoded.carrier = tunnel::may_open(&decoded, ports) && carries(link, ip, &decoded, ports);
+    let payload_len = if ip.protocol == Protocol::TCP { 0 } else { decoded.transport.payload_len() };
+    decoded.transport = Transport::Other { payload_len };
+    decoded.fragment.clone_from(&ip.fragment);
+    decoded
+}
+
+/// Whether a first fragment begins a packet with another one inside.
+fn carries(link: &Link<'_>, ip: &Ip<'_>, decoded: &Decoded<'_>, ports: &TunnelPorts) -> bool {
+    let Some(inside) = tunnel::open(ip, decoded, ports) else { return false };
+    let Ok(link) = Stack::of(link).walk(inside.cursor, inside.layer) else { return false };
+    ip::parse(&link).is_ok_and(|ip| ip.fragment.is_some() || transport::decode(&link, &ip).is_ok())
 }
 
 /// Big-endian 16 bits at `at`.
