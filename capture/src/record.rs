@@ -281,6 +281,38 @@ vocabulary! {
     }
 }
 
+vocabulary! {
+    /// What an ICMP or ICMPv6 error says of the packet that it quotes (RFC 792, 1122, 1812, 4443).
+    IcmpError {
+        /// No route.
+        NetUnreachable = "net_unreachable",
+        /// No host.
+        HostUnreachable = "host_unreachable",
+        /// No such protocol there.
+        ProtocolUnreachable = "protocol_unreachable",
+        /// Nobody listens.
+        PortUnreachable = "port_unreachable",
+        /// Fragmentation needed, or packet too big.
+        PacketTooBig = "packet_too_big",
+        /// A source route failed.
+        SourceRouteFailed = "source_route_failed",
+        /// Forbidden by a filter or a policy.
+        AdminProhibited = "admin_prohibited",
+        /// Beyond the scope of the source address.
+        BeyondScope = "beyond_scope",
+        /// Unreachable for a reason without a name.
+        Unreachable = "unreachable",
+        /// Asked to send less.
+        SourceQuench = "source_quench",
+        /// There is a better way.
+        Redirect = "redirect",
+        /// Hop limit or time for reassembly exceeded.
+        TimeExceeded = "time_exceeded",
+        /// A header field is wrong.
+        ParameterProblem = "parameter_problem",
+    }
+}
+
 /// Most tunnels around a packet that are opened.
 pub const MAX_TUNNELS: usize = 8;
 

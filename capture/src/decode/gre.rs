@@ -32,7 +32,10 @@ fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
     let key = if flags & KEY == 0 { None } else { Some(u32_at(cursor.data, 4 + optional(CHECKSUM))?) };
     let cursor = behind(cursor, 4 + optional(CHECKSUM) + optional(KEY) + optional(SEQUENCE))?;
     match kind {
-        0x88be if flags & SEQUENCE == 0 => erspan1(cursor, key),
+        // Type I has no header: the frame follows GRE's.
+        0x88be if flags & SEQUENCE == 0 => {
+            Some(Inside { kind: TunnelKind::Erspan, id: key, layer: Layer::Ethernet, cursor })
+        }
         0x88be => erspan2(cursor),
         0x22eb => erspan3(cursor),
         0x6558 => Some(ethernet(cursor, flags, key)),
@@ -63,11 +66,6 @@ fn pptp(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
     let id = u16_at(cursor.data, 6).map(u32::from);
     let cursor = behind(cursor, 8 + optional(SEQUENCE) + optional(ACKNOWLEDGEMENT))?;
     Some(Inside { kind: TunnelKind::Gre, id, layer: Layer::Ppp, cursor })
-}
-
-/// No header: the frame follows GRE's.
-fn erspan1(cursor: Cursor<'_>, key: Option<u32>) -> Option<Inside<'_>> {
-    Some(Inside { kind: TunnelKind::Erspan, id: key, layer: Layer::Ethernet, cursor })
 }
 
 fn erspan2(cursor: Cursor<'_>) -> Option<Inside<'_>> {

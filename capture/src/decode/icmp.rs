@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::link::Link;
 use super::{Decoded, Transport, ip, transport};
-use crate::record::Protocol;
+use crate::record::{IcmpError, Protocol};
 
 /// Type and code, as the ports of Community ID v1: a request and its reply make one pair, one-way messages keep type and
 /// code.
@@ -14,10 +14,13 @@ pub(super) const fn ports(protocol: Protocol, kind: u8, code: u8) -> (u16, u16) 
         Protocol::ICMP => answer4(kind),
         Protocol(_) => answer6(kind),
     };
-    (kind as u16, match answer {
-        Some(answer) => answer as u16,
-        None => code as u16,
-    })
+    (
+        kind as u16,
+        match answer {
+            Some(answer) => answer as u16,
+            None => code as u16,
+        },
+    )
 }
 
 /// The answering type of an ICMP message.
@@ -56,38 +59,57 @@ const fn answer6(kind: u8) -> Option<u8> {
     })
 }
 
-/// The name of an error, or `None` if the message is none.
-const fn error(protocol: Protocol, kind: u8, code: u8) -> Option<&'static str> {
-    Some(match (protocol, kind, code) {
-        (Protocol::ICMP, 3, 0 | 6 | 11) => "net_unreachable",
-        (Protocol::ICMP, 3, 1 | 7 | 8 | 12) => "host_unreachable",
-        (Protocol::ICMP, 3, 2) => "protocol_unreachable",
-        (Protocol::ICMP, 3, 3) => "port_unreachable",
-        (Protocol::ICMP, 3, 4) => "packet_too_big",
-        (Protocol::ICMP, 3, 5) => "source_route_failed",
-        (Protocol::ICMP, 3, 9 | 10 | 13..=15) => "admin_prohibited",
-        (Protocol::ICMP, 3, _) => "unreachable",
-        (Protocol::ICMP, 4, _) => "source_quench",
-        (Protocol::ICMP, 5, _) | (Protocol::ICMP6, 137, _) => "redirect",
-        (Protocol::ICMP, 11, _) | (Protocol::ICMP6, 3, _) => "time_exceeded",
-        (Protocol::ICMP, 12, _) | (Protocol::ICMP6, 4, _) => "parameter_problem",
-        (Protocol::ICMP6, 1, 0 | 6) => "net_unreachable",
-        (Protocol::ICMP6, 1, 1 | 5) => "admin_prohibited",
-        (Protocol::ICMP6, 1, 2) => "beyond_scope",
-        (Protocol::ICMP6, 1, 3) => "host_unreachable",
-        (Protocol::ICMP6, 1, 4) => "port_unreachable",
-        (Protocol::ICMP6, 1, 7) => "source_route_failed",
-        (Protocol::ICMP6, 1, _) => "unreachable",
-        (Protocol::ICMP6, 2, _) => "packet_too_big",
-        (Protocol(_), _, _) => return None,
+/// The error that a message reports; `None` if it is none.
+const fn error(protocol: Protocol, kind: u8, code: u8) -> Option<IcmpError> {
+    match protocol {
+        Protocol::ICMP => error4(kind, code),
+        Protocol(_) => error6(kind, code),
+    }
+}
+
+const fn error4(kind: u8, code: u8) -> Option<IcmpError> {
+    Some(match (kind, code) {
+        (3, 0 | 6 | 11) => IcmpError::NetUnreachable,
+        (3, 1 | 7 | 8 | 12) => IcmpError::HostUnreachable,
+        (3, 2) => IcmpError::ProtocolUnreachable,
+        (3, 3) => IcmpError::PortUnreachable,
+        (3, 4) => IcmpError::PacketTooBig,
+        (3, 5) => IcmpError::SourceRouteFailed,
+        (3, 9 | 10 | 13..=15) => IcmpError::AdminProhibited,
+        (3, _) => IcmpError::Unreachable,
+        (4, _) => IcmpError::SourceQuench,
+        (5, _) => IcmpError::Redirect,
+        (11, _) => IcmpError::TimeExceeded,
+        (12, _) => IcmpError::ParameterProblem,
+        (_, _) => return None,
     })
 }
+
+const fn error6(kind: u8, code: u8) -> Option<IcmpError> {
+    Some(match (kind, code) {
+        (1, 0 | 6) => IcmpError::NetUnreachable,
+        (1, 1 | 5) => IcmpError::AdminProhibited,
+        (1, 2) => IcmpError::BeyondScope,
+        (1, 3) => IcmpError::HostUnreachable,
+        (1, 4) => IcmpError::PortUnreachable,
+        (1, 7) => IcmpError::SourceRouteFailed,
+        (1, _) => IcmpError::Unreachable,
+        (2, _) => IcmpError::PacketTooBig,
+        (3, _) => IcmpError::TimeExceeded,
+        (4, _) => IcmpError::ParameterProblem,
+        (REDIRECT6, _) => IcmpError::Redirect,
+        (_, _) => return None,
+    })
+}
+
+/// Redirect of neighbour discovery.
+const REDIRECT6: u8 = 137;
 
 /// An ICMP error and whom it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// Name of the error, as in the column `icmp_error`.
-    pub error: &'static str,
+    /// What it says.
+    pub error: IcmpError,
     /// Source of the quoted packet.
     pub src: IpAddr,
     /// Its destination.
@@ -104,7 +126,8 @@ pub fn quote(decoded: &Decoded<'_>) -> Option<Quote> {
     match &decoded.transport {
         Transport::Icmp { kind, code, payload, .. } => {
             let error = error(decoded.protocol, *kind, *code)?;
-            let quoted = if (decoded.protocol, *kind) == (Protocol::ICMP6, 137) { redirected(payload)? } else { payload };
+            let quoted =
+                if (decoded.protocol, *kind) == (Protocol::ICMP6, REDIRECT6) { redirected(payload)? } else { payload };
             let ip = ip::parse(&Link::bare(quoted, quoted.len() as u32)).ok()?;
             let ports = transport::quoted_ports(&ip);
             Some(Quote { error, src: ip.src, dst: ip.dst, protocol: ip.protocol, ports })

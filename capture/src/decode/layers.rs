@@ -80,7 +80,7 @@ impl Stack {
     }
 
     /// Follows the layers down to IP.
-    pub(super) fn walk<'a>(mut self, mut cursor: Cursor<'a>, first: Layer) -> Result<Link<'a>, DecodeError> {
+    pub(super) fn walk(mut self, mut cursor: Cursor<'_>, first: Layer) -> Result<Link<'_>, DecodeError> {
         let mut layer = first;
         for _ in 0..MAX_LAYERS {
             layer = match layer {

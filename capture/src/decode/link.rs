@@ -86,12 +86,7 @@ fn other<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
 }
 
 /// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.
-fn cooked<'a>(
-    stack: Stack,
-    mut cursor: Cursor<'a>,
-    len: usize,
-    kind: Option<u16>,
-) -> Result<Link<'a>, DecodeError> {
+fn cooked(stack: Stack, mut cursor: Cursor<'_>, len: usize, kind: Option<u16>) -> Result<Link<'_>, DecodeError> {
     cursor.skip(len)?;
     match kind.ok_or(DecodeError::LinkCut)? {
         // Linux' number for frames that begin with LLC (`ETH_P_802_2`).
@@ -127,8 +122,7 @@ fn nflog(stack: Stack, mut cursor: Cursor<'_>) -> Result<Link<'_>, DecodeError> 
         let [l0, l1, k0, k1] = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
         let (little, big) = (u16::from_le_bytes([l0, l1]), u16::from_be_bytes([l0, l1]));
         // The kinds are small numbers, so their zero byte tells the order.
-        let (len, kind) =
-            if k1 == 0 { (little, u16::from(k0)) } else { (big, u16::from_be_bytes([k0, k1])) };
+        let (len, kind) = if k1 == 0 { (little, u16::from(k0)) } else { (big, u16::from_be_bytes([k0, k1])) };
         if len < 4 {
             return Err(DecodeError::LinkMalformed);
         }

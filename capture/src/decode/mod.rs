@@ -28,7 +28,7 @@ pub use self::icmp::{Quote, quote};
 use self::ip::Ip;
 use self::layers::Stack;
 use self::link::Link;
-pub use self::tunnel::{TunnelPorts, sealed};
+pub use self::tunnel::{Sealed, TunnelPorts, sealed};
 use crate::packet::Packet;
 use crate::record::{MAX_TUNNELS, Protocol, Tunnel};
 
@@ -167,7 +167,9 @@ impl Transport<'_> {
     pub const fn payload_len(&self) -> u32 {
         match self {
             Self::Tcp(segment) => segment.payload_len,
-            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => *payload_len,
+            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+                *payload_len
+            }
         }
     }
 

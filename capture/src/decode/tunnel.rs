@@ -48,7 +48,6 @@ impl Inside<'_> {
 #[inline]
 pub(super) fn may_open(decoded: &Decoded<'_>, ports: &TunnelPorts) -> bool {
     match decoded.protocol {
-        Protocol::TCP => false,
         Protocol::UDP => match (&decoded.transport, decoded.dst_port) {
             (Transport::Udp { payload, .. }, Some(port)) => {
                 port == ports.geneve
@@ -190,14 +189,33 @@ fn teredo(mut cursor: Cursor<'_>) -> Option<Inside<'_>> {
     Some(Inside { kind: TunnelKind::Teredo, id: None, layer: Layer::Ip, cursor })
 }
 
-/// The name of an encryption that hides what a packet carries. For a flow's first packet.
-pub fn sealed(decoded: &Decoded<'_>) -> Option<&'static str> {
+/// An encryption that hides what a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// ESP (RFC 4303), by its protocol number or in UDP (RFC 3948).
+    Esp,
+    /// WireGuard, on any port.
+    Wireguard,
+}
+
+impl Sealed {
+    /// The name in the column `app`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Esp => "esp",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
+/// Whether a flow that begins with this packet is sealed.
+pub fn sealed(decoded: &Decoded<'_>) -> Option<Sealed> {
     match (decoded.protocol, &decoded.transport) {
-        (Protocol::ESP, _) => Some("esp"),
+        (Protocol::ESP, _) => Some(Sealed::Esp),
         (Protocol::UDP, Transport::Udp { payload, payload_len }) => match (decoded.src_port?, decoded.dst_port?) {
             // ESP in UDP (RFC 3948): anything but a zero marker (IKE) or a single byte (keep-alive).
-            (4500, _) | (_, 4500) => (*payload_len >= 8 && u32_at(payload, 0)? != 0).then_some("esp"),
-            _ => is_wireguard(payload, *payload_len).then_some("wireguard"),
+            (4500, _) | (_, 4500) => (*payload_len >= 8 && u32_at(payload, 0)? != 0).then_some(Sealed::Esp),
+            _ => is_wireguard(payload, *payload_len).then_some(Sealed::Wireguard),
         },
         _ => None,
     }
@@ -209,7 +227,7 @@ fn is_wireguard(payload: &[u8], len: u32) -> bool {
         Some([1, 0, 0, 0]) => len == 148,
         Some([2, 0, 0, 0]) => len == 92,
         Some([3, 0, 0, 0]) => len == 64,
-        Some([4, 0, 0, 0]) => len >= 32 && len % 16 == 0,
+        Some([4, 0, 0, 0]) => len >= 32 && len.is_multiple_of(16),
         _ => false,
     }
 }

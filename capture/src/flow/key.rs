@@ -18,7 +18,7 @@ use crate::decode::{Decoded, Quote, Transport};
 use crate::record::{Protocol, TunnelStack};
 
 /// One of the two ends of a flow, in the key's order. Who is the client is a separate question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum End {
     /// First in the key.
     Low = 0,
@@ -40,7 +40,7 @@ impl End {
 }
 
 /// Identity of a flow within one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     /// Lower address, then higher one: two numbers each for IPv6, else the first and the third number are 0.
     addresses: [u64; 4],
@@ -122,9 +122,7 @@ impl Key {
     /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was.
     pub(super) fn quoted(&self, quote: &Quote) -> Self {
         let one_way = match (quote.protocol, quote.ports) {
-            (Protocol::ICMP | Protocol::ICMP6, Some((kind, _))) => {
-                community_id::is_one_way(quote.protocol, kind as u8)
-            }
+            (Protocol::ICMP | Protocol::ICMP6, Some((kind, _))) => community_id::is_one_way(quote.protocol, kind as u8),
             (Protocol(_), _) => false,
         };
         let (addresses, ports, flags, _) = pair((quote.src, quote.dst), quote.ports, one_way);
@@ -137,11 +135,11 @@ impl Key {
         self
     }
 
-    /// The key of fragments: no ports, and not known to carry anything.
-    pub(super) const fn of_fragments(mut self) -> Self {
-        self.flags &= !(PORTS | ONE_WAY | CARRIER);
-        self.ports = 0;
-        self
+    /// For IPv6, whose fragments need not say the same protocol.
+    pub(super) const fn forget_protocol_of_ipv6(&mut self) {
+        if self.flags & V6 != 0 {
+            self.protocol = Protocol(0);
+        }
     }
 
     /// Whether the flow's packets carry those of other flows.
