@@ -130,7 +130,7 @@ pub fn quote(decoded: &Decoded<'_>) -> Option<Quote> {
                 if (decoded.protocol, *kind) == (Protocol::ICMP6, REDIRECT6) { redirected(payload)? } else { payload };
             let ip = ip::parse(&Link::bare(quoted, quoted.len() as u32)).ok()?;
             let ports = transport::quoted_ports(&ip);
-            Some(Quote { error, src: ip.src, dst: ip.dst, protocol: ip.protocol, ports })
+            Some(Quote { error, src: ip.ends.src(), dst: ip.ends.dst(), protocol: ip.protocol, ports })
         }
         Transport::Tcp(_) | Transport::Udp { .. } | Transport::Other { .. } => None,
     }

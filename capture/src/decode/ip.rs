@@ -4,7 +4,7 @@
 //! BIG TCP) is the wire's. Padding after the total length is not payload. Addresses are those of the fixed header, also
 //! with a routing header.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::link::Link;
 use super::{DecodeError, Decoded, Fragment, u16_at, u32_at};
@@ -13,14 +13,53 @@ use crate::record::Protocol;
 /// Extension headers that are followed.
 const MAX_EXTENSIONS: usize = 16;
 
+/// Offset, and the bit that says that more fragments follow.
+const PLACE: u16 = 0x3fff;
+
 /// The smallest payload of an Ethernet frame, less the fixed header: what is above is no padding.
 const MAX_PADDED: u32 = 46;
+
+/// Source and destination. Numbers stay in registers, where addresses would be copied about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ends {
+    V4(u32, u32),
+    V6(u128, u128),
+}
+
+impl Ends {
+    #[inline(always)]
+    pub(super) fn src(self) -> IpAddr {
+        match self {
+            Self::V4(src, _) => IpAddr::V4(src.into()),
+            Self::V6(src, _) => IpAddr::V6(src.into()),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn dst(self) -> IpAddr {
+        match self {
+            Self::V4(_, dst) => IpAddr::V4(dst.into()),
+            Self::V6(_, dst) => IpAddr::V6(dst.into()),
+        }
+    }
+
+    pub(super) const fn is_v6(self) -> bool {
+        matches!(self, Self::V6(_, _))
+    }
+
+    fn of(decoded: &Decoded<'_>) -> Option<Self> {
+        match (decoded.src, decoded.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => Some(Self::V4(src.to_bits(), dst.to_bits())),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Self::V6(src.to_bits(), dst.to_bits())),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+}
 
 /// An IP packet, before its transport header is read.
 #[derive(Debug, Clone)]
 pub(super) struct Ip<'a> {
-    pub(super) src: IpAddr,
-    pub(super) dst: IpAddr,
+    pub(super) ends: Ends,
     pub(super) protocol: Protocol,
     pub(super) dscp: u8,
     /// IPv4 identification.
@@ -43,7 +82,6 @@ impl Ip<'_> {
 }
 
 /// Parses the IP header and what extends it.
-#[inline]
 pub(super) fn parse<'a>(link: &Link<'a>) -> Result<Ip<'a>, DecodeError> {
     match *link.payload.first().ok_or(DecodeError::IpCut)? >> 4 {
         4 => v4(link.payload, link.on_wire),
@@ -61,8 +99,7 @@ pub(super) fn joined<'a>(
     len: u32,
 ) -> Result<Ip<'a>, DecodeError> {
     let ip = Ip {
-        src: part.src,
-        dst: part.dst,
+        ends: Ends::of(part).ok_or(DecodeError::IpMalformed)?,
         protocol,
         dscp: part.dscp,
         id: part.ip_id,
@@ -71,72 +108,96 @@ pub(super) fn joined<'a>(
         payload_len: len,
         fragment: None,
     };
-    if ip.src.is_ipv6() || ip.protocol == Protocol::AH { extensions(ip) } else { Ok(ip) }
+    if ip.ends.is_v6() || ip.protocol == Protocol::AH { extensions(ip) } else { Ok(ip) }
 }
 
-#[inline]
-fn v4(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
+/// IPv4 of which nothing is unusual.
+#[inline(always)]
+pub(super) fn plain_v4(data: &[u8]) -> Option<Ip<'_>> {
+    let (ip, place) = fixed_v4(data, 0).ok()?;
+    (place & PLACE == 0).then_some(ip)
+}
+
+/// The packet, and its fragment field. A total length of zero is `unstated`.
+#[inline(always)]
+fn fixed_v4(data: &[u8], unstated: u32) -> Result<(Ip<'_>, u16), DecodeError> {
     let header = data.first_chunk::<20>().ok_or(DecodeError::IpCut)?;
     let [b0, tos, l0, l1, i0, i1, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let header_len = u32::from(b0 & 0x0f) * 4;
     let total_len = match u32::from(u16::from_be_bytes([l0, l1])) {
-        0 => on_wire,
+        0 => unstated,
         total => total,
     };
     if header_len < 20 || total_len < header_len {
         return Err(DecodeError::IpMalformed);
     }
-    let payload = data.get(header_len as usize..).ok_or(DecodeError::IpCut)?;
     let payload_len = total_len - header_len;
-    let mut ip = Ip {
-        src: Ipv4Addr::new(s0, s1, s2, s3).into(),
-        dst: Ipv4Addr::new(d0, d1, d2, d3).into(),
+    let ip = Ip {
+        ends: Ends::V4(u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([d0, d1, d2, d3])),
         protocol: Protocol(protocol),
         dscp: tos >> 2,
         id: Some(u16::from_be_bytes([i0, i1])),
         total_len,
-        payload: cut(payload, payload_len),
+        payload: cut(data.get(header_len as usize..).ok_or(DecodeError::IpCut)?, payload_len),
         payload_len,
         fragment: None,
     };
-    let place = u16::from_be_bytes([f0, f1]);
-    if place & 0x3fff != 0 {
-        let offset = u32::from(place & 0x1fff) * 8;
-        let id = u32::from(u16::from_be_bytes([i0, i1]));
-        ip.fragment = Some(Fragment::of(&ip, id, offset, place & 0x2000 != 0));
+    Ok((ip, u16::from_be_bytes([f0, f1])))
+}
+
+/// IPv6 with a length. What may follow is its next header's business.
+#[inline(always)]
+pub(super) fn plain_v6(data: &[u8]) -> Option<Ip<'_>> {
+    let (header, rest) = data.split_first_chunk::<40>()?;
+    let [b0, b1, _, _, l0, l1, protocol, ..] = *header;
+    let payload_len = u32::from(u16::from_be_bytes([l0, l1]));
+    if payload_len == 0 {
+        return None;
     }
-    if ip.protocol == Protocol::AH { extensions(ip) } else { Ok(ip) }
+    Some(fixed_v6(header, (b0, b1, protocol), rest, payload_len))
 }
 
-/// Captured bytes without the link layer's padding.
-#[inline]
-fn cut(payload: &[u8], len: u32) -> &[u8] {
-    payload.get(..len as usize).unwrap_or(payload)
-}
-
-#[inline]
-fn v6(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
-    let (header, rest) = data.split_first_chunk::<40>().ok_or(DecodeError::IpCut)?;
-    let address = |at: usize| header.get(at..).and_then(|rest| rest.first_chunk::<16>()).copied().unwrap_or_default();
-    let payload_len = match u32::from(u16::from_be_bytes([header[4], header[5]])) {
-        0 => unstated(header[6], rest, on_wire),
-        stated => stated,
+#[inline(always)]
+fn fixed_v6<'a>(header: &[u8; 40], (b0, b1, protocol): (u8, u8, u8), rest: &'a [u8], payload_len: u32) -> Ip<'a> {
+    let address = |at: usize| {
+        let bytes = header.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u128::from_be_bytes(*bytes))
     };
-    let ip = Ip {
-        src: Ipv6Addr::from(address(8)).into(),
-        dst: Ipv6Addr::from(address(24)).into(),
-        protocol: Protocol(header[6]),
-        dscp: ((header[0] & 0x0f) << 2) | (header[1] >> 6),
+    Ip {
+        ends: Ends::V6(address(8), address(24)),
+        protocol: Protocol(protocol),
+        dscp: ((b0 & 0x0f) << 2) | (b1 >> 6),
         id: None,
         total_len: payload_len.saturating_add(40),
         payload: cut(rest, payload_len),
         payload_len,
         fragment: None,
-    };
-    match ip.protocol {
-        Protocol::TCP | Protocol::UDP | Protocol::ICMP6 => Ok(ip),
-        Protocol(_) => extensions(ip),
     }
+}
+
+fn v4(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
+    let (mut ip, place) = fixed_v4(data, on_wire)?;
+    if place & PLACE != 0 {
+        let id = ip.id.map(u32::from).unwrap_or_default();
+        ip.fragment = Some(Fragment::of(&ip, id, u32::from(place & 0x1fff) * 8, place & 0x2000 != 0));
+    }
+    if ip.protocol == Protocol::AH { extensions(ip) } else { Ok(ip) }
+}
+
+/// Captured bytes without the link layer's padding.
+#[inline(always)]
+fn cut(payload: &[u8], len: u32) -> &[u8] {
+    payload.get(..len as usize).unwrap_or(payload)
+}
+
+fn v6(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
+    let (header, rest) = data.split_first_chunk::<40>().ok_or(DecodeError::IpCut)?;
+    let [b0, b1, _, _, l0, l1, protocol, ..] = *header;
+    let payload_len = match u32::from(u16::from_be_bytes([l0, l1])) {
+        0 => unstated(protocol, rest, on_wire),
+        stated => stated,
+    };
+    extensions(fixed_v6(header, (b0, b1, protocol), rest, payload_len))
 }
 
 /// Payload length of a packet that states none: that of a jumbogram's option (RFC 2675), or what an offloaded segment has
@@ -172,7 +233,7 @@ fn extensions(mut ip: Ip<'_>) -> Result<Ip<'_>, DecodeError> {
 
 /// Steps over one extension header; `None` if the next header is none.
 fn extension(ip: &mut Ip<'_>) -> Result<Option<u8>, DecodeError> {
-    let v6 = ip.src.is_ipv6();
+    let v6 = ip.ends.is_v6();
     let length = |unit: usize, plus: usize| ip.payload.get(1).map(|len| (usize::from(*len) + plus) * unit);
     let len = match ip.protocol.0 {
         // Hop-by-hop, routing, destination options, mobility, HIP, shim6.

@@ -57,16 +57,16 @@ pub(super) enum Layer {
 
 /// What the layers said so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stack {
-    pub(super) src_mac: Option<[u8; 6]>,
-    pub(super) dst_mac: Option<[u8; 6]>,
+pub(super) struct Stack<'a> {
+    pub(super) src_mac: Option<&'a [u8; 6]>,
+    pub(super) dst_mac: Option<&'a [u8; 6]>,
     pub(super) vlan: Option<u16>,
     pub(super) vlan_inner: Option<u16>,
 }
 
-impl Stack {
+impl<'a> Stack<'a> {
     /// Of a packet inside one of layer 3, which is still in the same frame.
-    pub(super) const fn of(link: &Link<'_>) -> Self {
+    pub(super) const fn of(link: &Link<'a>) -> Self {
         Self { src_mac: link.src_mac, dst_mac: link.dst_mac, vlan: link.vlan, vlan_inner: link.vlan_inner }
     }
 
@@ -80,7 +80,7 @@ impl Stack {
     }
 
     /// Follows the layers down to IP.
-    pub(super) fn walk(mut self, mut cursor: Cursor<'_>, first: Layer) -> Result<Link<'_>, DecodeError> {
+    pub(super) fn walk(mut self, mut cursor: Cursor<'a>, first: Layer) -> Result<Link<'a>, DecodeError> {
         let mut layer = first;
         for _ in 0..MAX_LAYERS {
             layer = match layer {
@@ -97,7 +97,7 @@ impl Stack {
         Err(DecodeError::LinkMalformed)
     }
 
-    const fn link(self, cursor: Cursor<'_>) -> Link<'_> {
+    const fn link(self, cursor: Cursor<'a>) -> Link<'a> {
         Link {
             src_mac: self.src_mac,
             dst_mac: self.dst_mac,
@@ -108,10 +108,10 @@ impl Stack {
         }
     }
 
-    fn ethernet(&mut self, cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    fn ethernet(&mut self, cursor: &mut Cursor<'a>) -> Result<Layer, DecodeError> {
         let kind = cursor.u16(12)?;
-        self.dst_mac = cursor.data.first_chunk().copied();
-        self.src_mac = cursor.data.get(6..).and_then(|rest| rest.first_chunk()).copied();
+        self.dst_mac = cursor.data.first_chunk();
+        self.src_mac = cursor.data.get(6..).and_then(|rest| rest.first_chunk());
         cursor.skip(14)?;
         Ok(Layer::EtherType(kind))
     }

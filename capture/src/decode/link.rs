@@ -12,8 +12,8 @@ pub(super) const IPV6: u16 = 0x86dd;
 /// What the headers before the IP header say.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link<'a> {
-    pub(super) src_mac: Option<[u8; 6]>,
-    pub(super) dst_mac: Option<[u8; 6]>,
+    pub(super) src_mac: Option<&'a [u8; 6]>,
+    pub(super) dst_mac: Option<&'a [u8; 6]>,
     pub(super) vlan: Option<u16>,
     pub(super) vlan_inner: Option<u16>,
     /// Network-layer packet, with the link layer's padding.
@@ -30,33 +30,7 @@ impl<'a> Link<'a> {
 }
 
 /// Parses the header of the packet's link type; only IP gets through.
-#[inline]
 pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
-    if packet.link_type == LinkType::ETHERNET
-        && packet.vlan.is_none()
-        && let Some(link) = plain_ethernet(packet.data, packet.wire_len)
-    {
-        return Ok(link);
-    }
-    other(packet)
-}
-
-/// Ethernet II with IP and nothing between: what nearly all packets are.
-#[inline]
-fn plain_ethernet(data: &[u8], wire_len: u32) -> Option<Link<'_>> {
-    let (header, payload) = data.split_first_chunk::<14>()?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-    matches!(u16::from_be_bytes([t0, t1]), IPV4 | IPV6).then_some(Link {
-        src_mac: Some([s0, s1, s2, s3, s4, s5]),
-        dst_mac: Some([d0, d1, d2, d3, d4, d5]),
-        vlan: None,
-        vlan_inner: None,
-        payload,
-        on_wire: wire_len.saturating_sub(14),
-    })
-}
-
-fn other<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
     let cursor = Cursor { data: packet.data, on_wire: packet.wire_len };
     let mut stack = Stack::default();
     if let Some((_, tci)) = packet.vlan {
@@ -65,11 +39,11 @@ fn other<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
     match packet.link_type {
         LinkType::ETHERNET => stack.walk(cursor, Layer::Ethernet),
         LinkType::LINUX_SLL => {
-            stack.src_mac = packet.data.get(6..).and_then(|rest| rest.first_chunk()).copied();
+            stack.src_mac = packet.data.get(6..).and_then(|rest| rest.first_chunk());
             cooked(stack, cursor, 16, u16_at(packet.data, 14))
         }
         LinkType::LINUX_SLL2 => {
-            stack.src_mac = packet.data.get(12..).and_then(|rest| rest.first_chunk()).copied();
+            stack.src_mac = packet.data.get(12..).and_then(|rest| rest.first_chunk());
             cooked(stack, cursor, 20, u16_at(packet.data, 0))
         }
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD | LinkType::IPV4 | LinkType::IPV6 => {
@@ -86,7 +60,12 @@ fn other<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
 }
 
 /// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.
-fn cooked(stack: Stack, mut cursor: Cursor<'_>, len: usize, kind: Option<u16>) -> Result<Link<'_>, DecodeError> {
+fn cooked<'a>(
+    stack: Stack<'a>,
+    mut cursor: Cursor<'a>,
+    len: usize,
+    kind: Option<u16>,
+) -> Result<Link<'a>, DecodeError> {
     cursor.skip(len)?;
     match kind.ok_or(DecodeError::LinkCut)? {
         // Linux' number for frames that begin with LLC (`ETH_P_802_2`).
@@ -97,7 +76,7 @@ fn cooked(stack: Stack, mut cursor: Cursor<'_>, len: usize, kind: Option<u16>) -
 
 /// BSD loopback: an address family of 4 bytes, in the byte order of who captured or of the network. IPv6 is 24, 28 or 30,
 /// 10 on Linux.
-fn loopback<'a>(stack: &Stack, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+fn loopback<'a>(stack: &Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
     let family = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
     cursor.skip(4)?;
     match u32::from_be_bytes(family).min(u32::from_le_bytes(family)) {
@@ -112,7 +91,7 @@ const NFULA_PAYLOAD: u16 = 9;
 const MAX_ATTRIBUTES: usize = 32;
 
 /// Netfilter log: family, version, resource id, then attributes in the byte order of the host that captured.
-fn nflog(stack: Stack, mut cursor: Cursor<'_>) -> Result<Link<'_>, DecodeError> {
+fn nflog<'a>(stack: Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
     let family = *cursor.data.first().ok_or(DecodeError::LinkCut)?;
     cursor.skip(4)?;
     if !matches!(family, 2 | 10) {

@@ -11,8 +11,10 @@
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
 //! Limits: no 802.11, no MACsec; ESP, WireGuard and compressed headers are not opened.
+#![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
 mod error;
+mod fast;
 mod gre;
 mod icmp;
 mod ip;
@@ -244,13 +246,21 @@ impl Decoder {
     #[inline]
     pub fn decode<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         self.carriers.clear();
+        match fast::plain(packet, &self.ports) {
+            Some(plain) => Ok(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport)),
+            None => self.the_long_way(packet),
+        }
+    }
+
+    #[inline(never)]
+    fn the_long_way<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         let link = link::parse(packet)?;
         let ip = ip::parse(&link)?;
         if ip.fragment.is_some() {
             return Ok(fragment(&link, &ip, &self.ports));
         }
         let decoded = transport::decode(&link, &ip)?;
-        if tunnel::may_open(&decoded, &self.ports) {
+        if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
             return Ok(self.open(link, ip, decoded));
         }
         Ok(decoded)
@@ -261,14 +271,14 @@ impl Decoder {
     /// which has all.
     pub fn join<'a>(
         &mut self,
-        last: &Decoded<'_>,
+        last: &'a Decoded<'_>,
         protocol: Protocol,
         data: &'a [u8],
         len: u32,
     ) -> Result<Decoded<'a>, DecodeError> {
         let link = Link {
-            src_mac: last.src_mac,
-            dst_mac: last.dst_mac,
+            src_mac: last.src_mac.as_ref(),
+            dst_mac: last.dst_mac.as_ref(),
             vlan: last.vlan,
             vlan_inner: last.vlan_inner,
             payload: data,
@@ -279,7 +289,7 @@ impl Decoder {
         (whole.tunnel, whole.tunnel_scope) = (last.tunnel.clone(), last.tunnel_scope);
         let before = self.carriers.len();
         let share = last.transport.payload_len();
-        if tunnel::may_open(&whole, &self.ports) {
+        if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
             let inner = self.open(link, ip, whole);
             if let Some(carrier) = self.carriers.get_mut(before) {
                 carrier.transport.set_payload_len(share);
@@ -294,7 +304,6 @@ impl Decoder {
     }
 
     /// Goes through the tunnels for as long as there is a packet inside.
-    #[cold]
     fn open<'a>(&mut self, mut link: Link<'a>, mut ip: Ip<'a>, mut decoded: Decoded<'a>) -> Decoded<'a> {
         let depth = decoded.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth());
         for _ in depth..MAX_TUNNELS {
@@ -340,27 +349,34 @@ fn inside<'a>(
 /// A fragment: the first one has ports and may be seen to carry a tunnel, the others have addresses.
 #[cold]
 fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a> {
-    let mut decoded = transport::decode(link, ip).unwrap_or_else(|_| {
-        let transport = Transport::Other { payload_len: ip.payload_len };
-        let (src_mac, dst_mac) = (link.src_mac, link.dst_mac);
-        let (vlan, vlan_inner, dscp, ip_id, ip_bytes) = (link.vlan, link.vlan_inner, ip.dscp, ip.id, ip.total_len);
-        let bare = Decoded::new(ip.src, ip.dst, ip.protocol, transport);
-        Decoded { src_mac, dst_mac, vlan, vlan_inner, dscp, ip_id, ip_bytes, ..bare }
-    });
+    let whole = transport::decode(link, ip);
+    let mut decoded = whole.unwrap_or_else(|_| transport::portless(link, ip));
     let seen = transport::quoted_ports(ip);
     (decoded.src_port, decoded.dst_port) = (seen.map(|ports| ports.0), seen.map(|ports| ports.1));
-    decoded.carrier = tunnel::may_open(&decoded, ports) && carries(link, ip, &decoded, ports);
+    decoded.carrier = tunnel::may_open(ip.protocol, ip.payload, ports) && carries(link, ip, &decoded, ports);
     let payload_len = if ip.protocol == Protocol::TCP { 0 } else { decoded.transport.payload_len() };
     decoded.transport = Transport::Other { payload_len };
     decoded.fragment.clone_from(&ip.fragment);
     decoded
 }
 
-/// Whether a first fragment begins a packet with another one inside.
+/// Whether a first fragment begins a packet with another one inside, as far as it goes.
 fn carries(link: &Link<'_>, ip: &Ip<'_>, decoded: &Decoded<'_>, ports: &TunnelPorts) -> bool {
     let Some(inside) = tunnel::open(ip, decoded, ports) else { return false };
-    let Ok(link) = Stack::of(link).walk(inside.cursor, inside.layer) else { return false };
-    ip::parse(&link).is_ok_and(|ip| ip.fragment.is_some() || transport::decode(&link, &ip).is_ok())
+    let inner = Stack::of(link).walk(inside.cursor, inside.layer).and_then(|link| {
+        let ip = ip::parse(&link)?;
+        if ip.fragment.is_none() { transport::decode(&link, &ip).map(|_| ()) } else { Ok(()) }
+    });
+    match inner {
+        Ok(()) | Err(DecodeError::LinkCut | DecodeError::IpCut | DecodeError::TransportCut) => true,
+        Err(
+            DecodeError::LinkType
+            | DecodeError::NotIp
+            | DecodeError::LinkMalformed
+            | DecodeError::IpMalformed
+            | DecodeError::TransportMalformed,
+        ) => false,
+    }
 }
 
 /// Big-endian 16 bits at `at`.

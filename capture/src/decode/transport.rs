@@ -5,29 +5,47 @@
 use super::icmp;
 use super::ip::Ip;
 use super::link::Link;
-use super::{DecodeError, Decoded, Tcp, Transport, u16_at, u32_at};
+use super::{DecodeError, Decoded, Tcp, Transport, u16_at};
 use crate::record::Protocol;
 
 /// Reads the transport header and puts everything together.
-#[inline]
 pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, DecodeError> {
-    let (src_port, dst_port, transport) = if ip.is_later_fragment() {
-        (None, None, Transport::Other { payload_len: ip.payload_len })
-    } else {
-        match ip.protocol {
-            Protocol::TCP => tcp(ip)?,
-            Protocol::UDP => udp(ip)?,
-            protocol => rare(ip, protocol)?,
-        }
+    if ip.is_later_fragment() {
+        return Ok(portless(link, ip));
+    }
+    let (ports, transport) = match ip.protocol {
+        Protocol::TCP => segment(ip.payload, ip.payload_len)?,
+        Protocol::UDP => datagram(ip.payload, ip.payload_len).ok_or(DecodeError::TransportCut)?,
+        Protocol::UDP_LITE => udp_lite(ip)?,
+        Protocol::ICMP | Protocol::ICMP6 => message(ip)?,
+        Protocol::SCTP => sctp(ip)?,
+        Protocol(_) => return Ok(portless(link, ip)),
     };
-    Ok(Decoded {
-        src: ip.src,
-        dst: ip.dst,
+    Ok(put_together(link, ip, Some(ports), transport))
+}
+
+type Parsed<'a> = ((u16, u16), Transport<'a>);
+
+/// A packet without transport header.
+pub(super) fn portless<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Decoded<'a> {
+    put_together(link, ip, None, Transport::Other { payload_len: ip.payload_len })
+}
+
+#[inline(always)]
+pub(super) fn put_together<'a>(
+    link: &Link<'a>,
+    ip: &Ip<'a>,
+    ports: Option<(u16, u16)>,
+    transport: Transport<'a>,
+) -> Decoded<'a> {
+    Decoded {
+        src: ip.ends.src(),
+        dst: ip.ends.dst(),
         protocol: ip.protocol,
-        src_port,
-        dst_port,
-        src_mac: link.src_mac,
-        dst_mac: link.dst_mac,
+        src_port: ports.map(|ports| ports.0),
+        dst_port: ports.map(|ports| ports.1),
+        src_mac: link.src_mac.copied(),
+        dst_mac: link.dst_mac.copied(),
         vlan: link.vlan,
         vlan_inner: link.vlan_inner,
         dscp: ip.dscp,
@@ -38,76 +56,60 @@ pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, De
         carrier: false,
         ip_bytes: ip.total_len,
         transport,
-    })
-}
-
-type Parsed<'a> = Result<(Option<u16>, Option<u16>, Transport<'a>), DecodeError>;
-
-fn rare<'a>(ip: &Ip<'a>, protocol: Protocol) -> Parsed<'a> {
-    match protocol {
-        Protocol::ICMP | Protocol::ICMP6 => message(ip),
-        Protocol::UDP_LITE => udp_lite(ip),
-        Protocol::SCTP => sctp(ip),
-        Protocol(_) => Ok((None, None, Transport::Other { payload_len: ip.payload_len })),
     }
 }
 
-#[inline]
-fn tcp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let data = ip.payload;
+/// A TCP segment of `len` bytes on the wire.
+#[inline(always)]
+pub(super) fn segment(data: &[u8], len: u32) -> Result<Parsed<'_>, DecodeError> {
     let header = data.first_chunk::<20>().ok_or(DecodeError::TransportCut)?;
     let [s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = *header;
     let header_len = usize::from(offset >> 4) * 4;
-    if header_len < 20 || header_len > ip.payload_len as usize {
+    if header_len < 20 || header_len > len as usize {
         return Err(DecodeError::TransportMalformed);
     }
-    // Options that the snap length cut are read as far as they go.
-    let options = data.get(20..header_len.min(data.len())).unwrap_or_default();
     let segment = Tcp {
         seq: u32::from_be_bytes([n0, n1, n2, n3]),
         ack: u32::from_be_bytes([a0, a1, a2, a3]),
         flags,
         window: u16::from_be_bytes([w0, w1]),
-        options,
+        // Options that the snap length cut are read as far as they go.
+        options: data.get(20..header_len.min(data.len())).unwrap_or_default(),
         payload: data.get(header_len..).unwrap_or_default(),
-        payload_len: ip.payload_len - header_len as u32,
+        payload_len: len - header_len as u32,
     };
-    let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    Ok((Some(ports.0), Some(ports.1), Transport::Tcp(segment)))
+    Ok(((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])), Transport::Tcp(segment)))
 }
 
-#[inline]
-fn udp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let (header, captured) = ip.payload.split_first_chunk::<8>().ok_or(DecodeError::TransportCut)?;
+/// A UDP datagram of `len` bytes on the wire; `None` if its header is cut.
+#[inline(always)]
+pub(super) fn datagram(data: &[u8], len: u32) -> Option<Parsed<'_>> {
+    let (header, captured) = data.split_first_chunk::<8>()?;
     let [s0, s1, d0, d1, l0, l1, ..] = *header;
     // The first fragment of a longer datagram states the length of the whole; zero is a jumbogram or offload.
     let stated = u32::from(u16::from_be_bytes([l0, l1]));
-    let payload_len =
-        if (8..=ip.payload_len).contains(&stated) { stated - 8 } else { ip.payload_len.saturating_sub(8) };
+    let payload_len = if (8..=len).contains(&stated) { stated - 8 } else { len.saturating_sub(8) };
     let payload = captured.get(..payload_len as usize).unwrap_or(captured);
-    let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    Ok((Some(ports.0), Some(ports.1), Transport::Udp { payload, payload_len }))
+    Some(((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])), Transport::Udp { payload, payload_len }))
 }
 
 /// Its header has the coverage of the checksum where UDP has the length.
-fn udp_lite<'a>(ip: &Ip<'a>) -> Parsed<'a> {
+fn udp_lite<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
     let payload = ip.payload.get(8..).ok_or(DecodeError::TransportCut)?;
-    let payload_len = ip.payload_len.saturating_sub(8);
-    Ok((u16_at(ip.payload, 0), u16_at(ip.payload, 2), Transport::Udp { payload, payload_len }))
+    let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
+    Ok((ports, Transport::Udp { payload, payload_len: ip.payload_len.saturating_sub(8) }))
 }
 
-fn sctp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let payload_len = ip.payload_len.saturating_sub(12);
-    u32_at(ip.payload, 0).ok_or(DecodeError::TransportCut)?;
-    Ok((u16_at(ip.payload, 0), u16_at(ip.payload, 2), Transport::Other { payload_len }))
+fn sctp<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
+    let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
+    Ok((ports, Transport::Other { payload_len: ip.payload_len.saturating_sub(12) }))
 }
 
-fn message<'a>(ip: &Ip<'a>) -> Parsed<'a> {
+fn message<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
     let [kind, code] = *ip.payload.first_chunk::<2>().ok_or(DecodeError::TransportCut)?;
-    let (src_port, dst_port) = icmp::ports(ip.protocol, kind, code);
     let payload = ip.payload.get(8..).unwrap_or_default();
     let transport = Transport::Icmp { kind, code, payload, payload_len: ip.payload_len.saturating_sub(8) };
-    Ok((Some(src_port), Some(dst_port), transport))
+    Ok((icmp::ports(ip.protocol, kind, code), transport))
 }
 
 /// The ports of a packet of which little more than the IP header is there, as ICMP errors quote it.

@@ -22,6 +22,13 @@ pub struct TunnelPorts {
     pub gtpu: u16,
 }
 
+impl TunnelPorts {
+    #[inline]
+    fn contains(&self, port: u16) -> bool {
+        port == self.geneve || port == self.gtpu || port == self.vxlan_gpe || self.vxlan.contains(&port)
+    }
+}
+
 impl Default for TunnelPorts {
     fn default() -> Self {
         Self { vxlan: vec![4789, 8472], vxlan_gpe: 4790, geneve: 6081, gtpu: 2152 }
@@ -45,20 +52,15 @@ impl Inside<'_> {
 }
 
 /// Whether [`open`] is worth its call: what untunnelled packets pay.
-#[inline]
-pub(super) fn may_open(decoded: &Decoded<'_>, ports: &TunnelPorts) -> bool {
-    match decoded.protocol {
-        Protocol::UDP => match (&decoded.transport, decoded.dst_port) {
-            (Transport::Udp { payload, .. }, Some(port)) => {
-                port == ports.geneve
-                    || port == ports.gtpu
-                    || port == ports.vxlan_gpe
-                    || ports.vxlan.contains(&port)
-                    // Teredo: IPv6, or an indication before it.
-                    || payload.first().is_some_and(|first| *first >> 4 == 6 || *first == 0)
-            }
-            _ => false,
-        },
+#[inline(always)]
+pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) -> bool {
+    match protocol {
+        Protocol::UDP => {
+            let Some([_, _, p0, p1, _, _, _, _, first]) = payload.first_chunk::<9>() else { return false };
+            let port = u16::from_be_bytes([*p0, *p1]);
+            // Teredo on any port: IPv6, or an indication before it.
+            *first >> 4 == 6 || *first == 0 || ports.contains(port)
+        }
         Protocol::GRE | Protocol(4 | 41) => true,
         Protocol(_) => false,
     }
@@ -70,7 +72,7 @@ pub(super) fn open<'a>(ip: &Ip<'a>, decoded: &Decoded<'a>, ports: &TunnelPorts) 
         return None;
     }
     let outer = Cursor { data: ip.payload, on_wire: ip.payload_len };
-    let v6 = ip.src.is_ipv6();
+    let v6 = ip.ends.is_v6();
     let bare = |kind| Some(Inside { kind, id: None, layer: Layer::Ip, cursor: outer });
     match ip.protocol {
         Protocol::UDP => in_udp(decoded, ports),

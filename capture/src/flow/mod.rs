@@ -80,9 +80,11 @@ impl Engine {
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
     /// id, or `None` if the packet belongs to no flow (the reason is counted).
     pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
-        match self.decoder.decode(packet) {
+        // By reference: moving it would cost more than decoding.
+        let result = self.decoder.decode(packet);
+        match &result {
             Ok(decoded) => {
-                let flow_id = self.track(&decoded, packet, out);
+                let flow_id = self.track(decoded, packet, out);
                 if !self.decoder.carriers().is_empty() {
                     self.count_carriers(packet, out);
                 }
@@ -91,7 +93,7 @@ impl Engine {
             Err(error) => {
                 self.counters.packets += 1;
                 self.counters.bytes += u64::from(packet.wire_len);
-                self.counters.refuse(error);
+                self.counters.refuse(*error);
                 self.advance(packet.time, out);
                 None
             }
