@@ -27,12 +27,14 @@ use std::net::IpAddr;
 
 pub use self::error::DecodeError;
 pub use self::icmp::{Quote, quote};
-use self::ip::Ip;
+use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;
+use self::transport::Parsed;
+use self::tunnel::Inside;
 pub use self::tunnel::{Sealed, TunnelPorts, sealed};
 use crate::packet::Packet;
-use crate::record::{MAX_TUNNELS, Protocol, Tunnel};
+use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelStack};
 
 /// The innermost packet of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,18 +97,6 @@ impl<'a> Decoded<'a> {
             carrier: false,
             ip_bytes: 0,
             transport,
-        }
-    }
-
-    /// Without the bytes: as the carrier of another packet.
-    fn as_carrier(&self) -> Decoded<'static> {
-        let payload_len = self.transport.payload_len();
-        Decoded {
-            fragment: None,
-            tunnel: self.tunnel.clone(),
-            carrier: true,
-            transport: Transport::Other { payload_len },
-            ..*self
         }
     }
 }
@@ -248,8 +238,23 @@ impl Decoder {
         self.carriers.clear();
         match fast::plain(packet, &self.ports) {
             Some(plain) => Ok(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport)),
-            None => self.the_long_way(packet),
+            None => self.decode_unusual(packet),
         }
+    }
+
+    #[inline(never)]
+    fn decode_unusual<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        let Some((outer, kind, id, inner)) = fast::in_tunnel(packet, &self.ports) else {
+            return self.the_long_way(packet);
+        };
+        let payload_len = outer.transport.payload_len();
+        let transport = Transport::Other { payload_len };
+        let carrier = transport::put_together(&outer.link, &outer.ip, Some(outer.ports), transport);
+        self.carriers.push(Decoded { carrier: true, ..carrier });
+        let (src, dst) = (outer.ip.ends.src(), outer.ip.ends.dst());
+        let tunnel = Tunnel { stack: TunnelStack::default().with(kind), id, src, dst };
+        let decoded = transport::put_together(&inner.link, &inner.ip, Some(inner.ports), inner.transport);
+        Ok(Decoded { tunnel: Some(tunnel), ..decoded })
     }
 
     #[inline(never)]
@@ -259,11 +264,11 @@ impl Decoder {
         if ip.fragment.is_some() {
             return Ok(fragment(&link, &ip, &self.ports));
         }
-        let decoded = transport::decode(&link, &ip)?;
+        let parsed = transport::parse(&ip)?;
         if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
-            return Ok(self.open(link, ip, decoded));
+            return Ok(self.open(link, ip, parsed, Around::default()));
         }
-        Ok(decoded)
+        Ok(transport::put_together(&link, &ip, parsed.0, parsed.1))
     }
 
     /// Goes on after the last fragment: `data` are the captured bytes from the beginning of the divided data, which begin
@@ -285,87 +290,116 @@ impl Decoder {
             on_wire: len,
         };
         let ip = ip::joined(last, protocol, data, len)?;
-        let mut whole = transport::decode(&link, &ip)?;
-        (whole.tunnel, whole.tunnel_scope) = (last.tunnel.clone(), last.tunnel_scope);
-        let before = self.carriers.len();
+        let (ports, mut transport) = transport::parse(&ip)?;
         let share = last.transport.payload_len();
+        let around = Around { tunnel: last.tunnel.clone(), scope: last.tunnel_scope };
         if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
-            let inner = self.open(link, ip, whole);
+            let before = self.carriers.len();
+            let inner = self.open(link, ip.clone(), (ports, transport.clone()), around.clone());
             if let Some(carrier) = self.carriers.get_mut(before) {
                 carrier.transport.set_payload_len(share);
                 return Ok(inner);
             }
-            whole = inner;
         }
-        if whole.protocol != Protocol::TCP {
-            whole.transport.set_payload_len(share);
+        if ip.protocol != Protocol::TCP {
+            transport.set_payload_len(share);
         }
-        Ok(whole)
+        Ok(around.put_around(transport::put_together(&link, &ip, ports, transport)))
     }
 
     /// Goes through the tunnels for as long as there is a packet inside.
-    fn open<'a>(&mut self, mut link: Link<'a>, mut ip: Ip<'a>, mut decoded: Decoded<'a>) -> Decoded<'a> {
-        let depth = decoded.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth());
-        for _ in depth..MAX_TUNNELS {
-            let Some((inner_link, inner_ip, inner)) = inside(&link, &ip, &decoded, &self.ports) else { break };
-            self.carriers.push(decoded.as_carrier());
-            let is_fragment = inner.fragment.is_some();
-            (link, ip, decoded) = (inner_link, inner_ip, inner);
-            if is_fragment {
-                break;
+    fn open<'a>(
+        &mut self,
+        mut link: Link<'a>,
+        mut ip: Ip<'a>,
+        mut parsed: Parsed<'a>,
+        mut around: Around,
+    ) -> Decoded<'a> {
+        for _ in around.depth()..MAX_TUNNELS {
+            let port = parsed.0.map(|ports| ports.1);
+            let Some(inside) = tunnel::open(&ip, (port, &parsed.1), &self.ports) else { break };
+            let Ok((inner_link, inner_ip)) = inner(&link, &inside) else { break };
+            let outer = (ip.ends, around.clone());
+            if inner_ip.fragment.is_some() {
+                self.carriers.push(carrier(&link, &ip, &parsed, around));
+                let piece = fragment(&inner_link, &inner_ip, &self.ports);
+                return Around::inside(outer, &inside).put_around(piece);
             }
+            let Ok(inner_parsed) = transport::parse(&inner_ip) else { break };
+            self.carriers.push(carrier(&link, &ip, &parsed, around));
+            around = Around::inside(outer, &inside);
+            (link, ip, parsed) = (inner_link, inner_ip, inner_parsed);
         }
+        around.put_around(transport::put_together(&link, &ip, parsed.0, parsed.1))
+    }
+}
+
+/// The tunnels around a packet.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    tunnel: Option<Tunnel>,
+    /// See [`Decoded::tunnel_scope`].
+    scope: u32,
+}
+
+impl Around {
+    fn depth(&self) -> usize {
+        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth())
+    }
+
+    /// One tunnel further in.
+    fn inside((ends, outer): (Ends, Self), inside: &Inside<'_>) -> Self {
+        let Self { tunnel, scope } = outer;
+        // Any mixture that keeps different pairs apart will do.
+        let mixed = |id: u32| scope.rotate_left(13).wrapping_mul(0x9e37_79b1) ^ id.wrapping_mul(0x85eb_ca6b);
+        let (stack, id) = tunnel.as_ref().map_or((TunnelStack::default(), None), |tunnel| (tunnel.stack, tunnel.id));
+        let (src, dst) = tunnel.map_or_else(|| (ends.src(), ends.dst()), |tunnel| (tunnel.src, tunnel.dst));
+        let tunnel = Tunnel { stack: stack.with(inside.kind), id: inside.id, src, dst };
+        Self { tunnel: Some(tunnel), scope: id.map_or(scope, mixed) }
+    }
+
+    fn put_around(self, mut decoded: Decoded<'_>) -> Decoded<'_> {
+        (decoded.tunnel, decoded.tunnel_scope) = (self.tunnel, self.scope);
         decoded
     }
 }
 
-/// The packet inside of `outer`, one tunnel down.
-fn inside<'a>(
-    link: &Link<'a>,
-    ip: &Ip<'a>,
-    outer: &Decoded<'a>,
-    ports: &TunnelPorts,
-) -> Option<(Link<'a>, Ip<'a>, Decoded<'a>)> {
-    let inside = tunnel::open(ip, outer, ports)?;
+/// The packet inside, one tunnel down.
+fn inner<'a>(link: &Link<'a>, inside: &Inside<'a>) -> Result<(Link<'a>, Ip<'a>), DecodeError> {
     let stack = if inside.has_frame() { Stack::default() } else { Stack::of(link) };
-    let link = stack.walk(inside.cursor, inside.layer).ok()?;
-    let ip = ip::parse(&link).ok()?;
-    let mut decoded =
-        if ip.fragment.is_some() { fragment(&link, &ip, ports) } else { transport::decode(&link, &ip).ok()? };
-    let around = outer.tunnel.as_ref();
-    decoded.tunnel_scope = around.and_then(|tunnel| tunnel.id).map_or(outer.tunnel_scope, |id| {
-        // Any mixture that keeps different pairs apart will do.
-        outer.tunnel_scope.rotate_left(13).wrapping_mul(0x9e37_79b1) ^ id.wrapping_mul(0x85eb_ca6b)
-    });
-    decoded.tunnel = Some(Tunnel {
-        stack: around.map(|tunnel| tunnel.stack).unwrap_or_default().with(inside.kind),
-        id: inside.id,
-        src: around.map_or(outer.src, |tunnel| tunnel.src),
-        dst: around.map_or(outer.dst, |tunnel| tunnel.dst),
-    });
-    Some((link, ip, decoded))
+    let link = stack.walk(inside.cursor, inside.layer)?;
+    let ip = ip::parse(&link)?;
+    Ok((link, ip))
+}
+
+/// A packet that carries another one, without its bytes.
+fn carrier(link: &Link<'_>, ip: &Ip<'_>, (ports, transport): &Parsed<'_>, around: Around) -> Decoded<'static> {
+    let transport = Transport::Other { payload_len: transport.payload_len() };
+    let carrier = transport::put_together(link, ip, *ports, transport);
+    Decoded { carrier: true, ..around.put_around(carrier) }
 }
 
 /// A fragment: the first one has ports and may be seen to carry a tunnel, the others have addresses.
 #[cold]
 fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a> {
-    let whole = transport::decode(link, ip);
-    let mut decoded = whole.unwrap_or_else(|_| transport::portless(link, ip));
+    let parsed = transport::parse(ip).unwrap_or_else(|_| transport::portless(ip));
+    let carrier = tunnel::may_open(ip.protocol, ip.payload, ports) && carries(link, ip, &parsed, ports);
+    let payload_len = if ip.protocol == Protocol::TCP { 0 } else { parsed.1.payload_len() };
     let seen = transport::quoted_ports(ip);
-    (decoded.src_port, decoded.dst_port) = (seen.map(|ports| ports.0), seen.map(|ports| ports.1));
-    decoded.carrier = tunnel::may_open(ip.protocol, ip.payload, ports) && carries(link, ip, &decoded, ports);
-    let payload_len = if ip.protocol == Protocol::TCP { 0 } else { decoded.transport.payload_len() };
-    decoded.transport = Transport::Other { payload_len };
-    decoded.fragment.clone_from(&ip.fragment);
-    decoded
+    let part = transport::put_together(link, ip, seen, Transport::Other { payload_len });
+    Decoded { carrier, fragment: ip.fragment.clone(), ..part }
 }
 
 /// Whether a first fragment begins a packet with another one inside, as far as it goes.
-fn carries(link: &Link<'_>, ip: &Ip<'_>, decoded: &Decoded<'_>, ports: &TunnelPorts) -> bool {
-    let Some(inside) = tunnel::open(ip, decoded, ports) else { return false };
-    let inner = Stack::of(link).walk(inside.cursor, inside.layer).and_then(|link| {
-        let ip = ip::parse(&link)?;
-        if ip.fragment.is_none() { transport::decode(&link, &ip).map(|_| ()) } else { Ok(()) }
+fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPorts) -> bool {
+    let port = parsed.0.map(|ports| ports.1);
+    if ip.is_later_fragment() {
+        return false;
+    }
+    let Some(inside) = tunnel::open(ip, (port, &parsed.1), ports) else { return false };
+    let inner = inner(link, &inside).and_then(|(_, ip)| match ip.fragment {
+        Some(_) => Ok(()),
+        None => transport::parse(&ip).map(|_| ()),
     });
     match inner {
         Ok(()) | Err(DecodeError::LinkCut | DecodeError::IpCut | DecodeError::TransportCut) => true,

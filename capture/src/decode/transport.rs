@@ -8,10 +8,13 @@ use super::link::Link;
 use super::{DecodeError, Decoded, Tcp, Transport, u16_at};
 use crate::record::Protocol;
 
-/// Reads the transport header and puts everything together.
-pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, DecodeError> {
+/// Ports, if there are any, and what has them.
+pub(super) type Parsed<'a> = (Option<(u16, u16)>, Transport<'a>);
+
+/// Reads the transport header, if this is where it is.
+pub(super) fn parse<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
     if ip.is_later_fragment() {
-        return Ok(portless(link, ip));
+        return Ok(portless(ip));
     }
     let (ports, transport) = match ip.protocol {
         Protocol::TCP => segment(ip.payload, ip.payload_len)?,
@@ -19,22 +22,23 @@ pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, De
         Protocol::UDP_LITE => udp_lite(ip)?,
         Protocol::ICMP | Protocol::ICMP6 => message(ip)?,
         Protocol::SCTP => sctp(ip)?,
-        Protocol(_) => return Ok(portless(link, ip)),
+        Protocol(_) => return Ok(portless(ip)),
     };
-    Ok(put_together(link, ip, Some(ports), transport))
+    Ok((Some(ports), transport))
 }
-
-type Parsed<'a> = ((u16, u16), Transport<'a>);
 
 /// A packet without transport header.
-pub(super) fn portless<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Decoded<'a> {
-    put_together(link, ip, None, Transport::Other { payload_len: ip.payload_len })
+pub(super) const fn portless<'a>(ip: &Ip<'_>) -> Parsed<'a> {
+    (None, Transport::Other { payload_len: ip.payload_len })
 }
 
+type WithPorts<'a> = ((u16, u16), Transport<'a>);
+
+/// All that is known of a packet, written once.
 #[inline(always)]
 pub(super) fn put_together<'a>(
-    link: &Link<'a>,
-    ip: &Ip<'a>,
+    link: &Link<'_>,
+    ip: &Ip<'_>,
     ports: Option<(u16, u16)>,
     transport: Transport<'a>,
 ) -> Decoded<'a> {
@@ -61,7 +65,7 @@ pub(super) fn put_together<'a>(
 
 /// A TCP segment of `len` bytes on the wire.
 #[inline(always)]
-pub(super) fn segment(data: &[u8], len: u32) -> Result<Parsed<'_>, DecodeError> {
+pub(super) fn segment(data: &[u8], len: u32) -> Result<WithPorts<'_>, DecodeError> {
     let header = data.first_chunk::<20>().ok_or(DecodeError::TransportCut)?;
     let [s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = *header;
     let header_len = usize::from(offset >> 4) * 4;
@@ -83,7 +87,7 @@ pub(super) fn segment(data: &[u8], len: u32) -> Result<Parsed<'_>, DecodeError> 
 
 /// A UDP datagram of `len` bytes on the wire; `None` if its header is cut.
 #[inline(always)]
-pub(super) fn datagram(data: &[u8], len: u32) -> Option<Parsed<'_>> {
+pub(super) fn datagram(data: &[u8], len: u32) -> Option<WithPorts<'_>> {
     let (header, captured) = data.split_first_chunk::<8>()?;
     let [s0, s1, d0, d1, l0, l1, ..] = *header;
     // The first fragment of a longer datagram states the length of the whole; zero is a jumbogram or offload.
@@ -94,18 +98,18 @@ pub(super) fn datagram(data: &[u8], len: u32) -> Option<Parsed<'_>> {
 }
 
 /// Its header has the coverage of the checksum where UDP has the length.
-fn udp_lite<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
+fn udp_lite<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
     let payload = ip.payload.get(8..).ok_or(DecodeError::TransportCut)?;
     let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
     Ok((ports, Transport::Udp { payload, payload_len: ip.payload_len.saturating_sub(8) }))
 }
 
-fn sctp<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
+fn sctp<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
     let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
     Ok((ports, Transport::Other { payload_len: ip.payload_len.saturating_sub(12) }))
 }
 
-fn message<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
+fn message<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
     let [kind, code] = *ip.payload.first_chunk::<2>().ok_or(DecodeError::TransportCut)?;
     let payload = ip.payload.get(8..).unwrap_or_default();
     let transport = Transport::Icmp { kind, code, payload, payload_len: ip.payload_len.saturating_sub(8) };

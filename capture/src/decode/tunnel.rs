@@ -56,26 +56,36 @@ impl Inside<'_> {
 pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) -> bool {
     match protocol {
         Protocol::UDP => {
-            let Some([_, _, p0, p1, _, _, _, _, first]) = payload.first_chunk::<9>() else { return false };
-            let port = u16::from_be_bytes([*p0, *p1]);
-            // Teredo on any port: IPv6, or an indication before it.
-            *first >> 4 == 6 || *first == 0 || ports.contains(port)
+            let Some([_, _, p0, p1, l0, l1, _, _, first, _, _, _, n0, n1]) = payload.first_chunk::<14>() else {
+                return false;
+            };
+            let number = |high: &u8, low: &u8| u16::from_be_bytes([*high, *low]);
+            // Teredo on any port: an indication, or an IPv6 packet as long as the datagram.
+            *first == 0
+                || (*first >> 4 == 6 && number(n0, n1).checked_add(8 + 40) == Some(number(l0, l1)))
+                || ports.contains(number(p0, p1))
         }
         Protocol::GRE | Protocol(4 | 41) => true,
         Protocol(_) => false,
     }
 }
 
-/// The packet inside, if this is a tunnel's. Whether it can be decoded is another question.
-pub(super) fn open<'a>(ip: &Ip<'a>, decoded: &Decoded<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
-    if ip.is_later_fragment() {
-        return None;
-    }
+/// The packet inside, if this is a tunnel's; `port` is the destination's. Whether it can be decoded is another question.
+pub(super) fn open<'a>(
+    ip: &Ip<'a>,
+    (port, transport): (Option<u16>, &Transport<'a>),
+    ports: &TunnelPorts,
+) -> Option<Inside<'a>> {
     let outer = Cursor { data: ip.payload, on_wire: ip.payload_len };
     let v6 = ip.ends.is_v6();
     let bare = |kind| Some(Inside { kind, id: None, layer: Layer::Ip, cursor: outer });
     match ip.protocol {
-        Protocol::UDP => in_udp(decoded, ports),
+        Protocol::UDP => match *transport {
+            Transport::Udp { payload, payload_len } => {
+                in_udp(port?, Cursor { data: payload, on_wire: payload_len }, ports)
+            }
+            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Other { .. } => None,
+        },
         Protocol::GRE => gre::open(outer),
         Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),
         Protocol(41) => bare(if v6 { TunnelKind::Ip6ip6 } else { TunnelKind::Sit }),
@@ -83,10 +93,8 @@ pub(super) fn open<'a>(ip: &Ip<'a>, decoded: &Decoded<'a>, ports: &TunnelPorts) 
     }
 }
 
-fn in_udp<'a>(decoded: &Decoded<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
-    let Transport::Udp { payload, payload_len } = decoded.transport else { return None };
-    let cursor = Cursor { data: payload, on_wire: payload_len };
-    let port = decoded.dst_port?;
+/// The packet inside a datagram to this port.
+pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
     let by_port = if ports.vxlan.contains(&port) {
         vxlan(cursor)
     } else if port == ports.geneve {
