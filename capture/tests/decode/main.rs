@@ -4,6 +4,7 @@
 mod differential;
 mod fragments;
 mod icmp;
+mod invariance;
 mod lengths;
 mod links;
 mod speed;

@@ -79,7 +79,7 @@ pub(crate) fn frame(packet: &[u8]) -> Vec<u8> {
 pub(crate) struct Wire {
     pub(crate) engine: Engine,
     pub(crate) now: i64,
-    records: Vec<FlowRecord>,
+    pub(crate) records: Vec<FlowRecord>,
 }
 
 pub(crate) fn config() -> FlowConfig {
