@@ -92,6 +92,7 @@ fn same_transport(decoded: &Decoded<'_>, theirs: &TransportSlice<'_>) -> Result<
             prop_assert_eq!(decoded.protocol, Protocol::ICMP6);
             prop_assert_eq!((*kind, *code), (theirs.type_u8(), theirs.code_u8()));
         }
+        (Transport::Other { .. }, TransportSlice::Igmp(_)) => prop_assert_eq!(decoded.protocol, Protocol::IGMP),
         (ours, theirs) => return Err(TestCaseError::fail(format!("{ours:?} against {theirs:?}"))),
     }
     Ok(())
