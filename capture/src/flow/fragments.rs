@@ -320,3 +320,49 @@ impl Parts {
         (self.ranges, self.data) = (Vec::new(), Vec::new());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decode::Transport;
+
+    proptest! {
+        /// Whatever comes, what is held is counted and bounded, and a packet that is put together is what was divided.
+        #[test]
+        fn memory_is_bounded_and_what_is_joined_is_right(
+            fragments in prop::collection::vec((0_u32..4, 0_usize..8, any::<bool>(), 0_i64..20, any::<bool>()), 0..200),
+        ) {
+            let limits = FragmentLimits { packets: 3, bytes: 66_000, timeout: 40 };
+            let mut all = Fragments::new(limits);
+            let data: Vec<u8> = (0..64).collect();
+            let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+            let decoded = Decoded::new(src, dst, Protocol::UDP, Transport::Other { payload_len: 8 });
+            let (key, end) = Key::new(&decoded, 1);
+            let (mut clock, mut seen) = (0, 0);
+            for (id, at, long, wait, cut) in fragments {
+                clock += wait;
+                seen += 1;
+                // Of the last part there is one length, or the end of the packet would be in doubt.
+                let len = if long && at < 6 { 16 } else { 8 };
+                let held = if cut { len / 2 } else { len };
+                let (offset, protocol) = (at as u32 * 8, Protocol::UDP);
+                let data = data.get(at * 8..at * 8 + held).unwrap();
+                let fragment = Fragment { id, offset, more: at < 7, protocol, data, len: len as u32 };
+                let step = all.add(Whole::new(key, end, &fragment), &decoded, &fragment, clock);
+                if let Some(joined) = step.joined {
+                    prop_assert_eq!(joined.len, 64);
+                    prop_assert!(joined.data.iter().copied().eq(0..joined.data.len() as u8));
+                }
+                let held: usize = all.slots.iter().flatten().map(|parts| parts.data.len()).sum();
+                prop_assert_eq!(all.bytes, held);
+                prop_assert!(all.bytes <= limits.bytes && all.index.len() <= limits.packets);
+                prop_assert!(all.slots.len() <= limits.packets);
+            }
+            all.finish();
+            prop_assert_eq!((all.bytes, all.index.len()), (0, 0));
+            prop_assert!(all.take_given_up() <= seen);
+        }
+    }
+}

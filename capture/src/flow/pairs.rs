@@ -60,3 +60,38 @@ impl Pairs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Decoded, Transport};
+    use crate::record::{Protocol, Tunnel, TunnelKind, TunnelStack};
+
+    fn key(id: Option<u32>) -> Key {
+        let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let stack = TunnelStack::default().with(TunnelKind::Gtpu);
+        let mut decoded = Decoded::new(src, dst, Protocol::UDP, Transport::Other { payload_len: 0 });
+        decoded.tunnel = Some(Tunnel { stack, id, src, dst });
+        Key::new(&decoded, 1).0
+    }
+
+    #[test]
+    fn the_way_back_is_found_until_the_flow_ends() {
+        let mut pairs = Pairs::default();
+        pairs.begin(&key(Some(5)), 1, End::Low);
+        assert_eq!(pairs.unanswered(&key(Some(9)), End::Low), None, "the same direction is another flow");
+        assert_eq!(pairs.unanswered(&key(Some(9)), End::High), Some(1));
+        pairs.join(key(Some(9)), 1);
+        assert_eq!(pairs.find(&key(Some(9))), Some(1));
+        assert_eq!(pairs.unanswered(&key(Some(8)), End::High), None, "answered");
+        pairs.end(&key(Some(5)), 1);
+        assert_eq!((pairs.begun.len(), pairs.ways_back.len(), pairs.by_slot.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn flows_without_ids_leave_nothing() {
+        let mut pairs = Pairs::default();
+        pairs.begin(&key(None), 1, End::Low);
+        assert_eq!(pairs.begun.len(), 0);
+    }
+}
