@@ -169,11 +169,16 @@ const RECORD: &[Column] = &[
     column!("observed_at", Word, "client or server: seen on that end's own interface; path: between.", |r| {
         text(r.observed_at.map(crate::ObservedAt::as_str))
     }),
-    column!("primary", Bool, "The one observation of these packets that counts in totals.", |r| Value::Bool(r.primary)),
+    column!(
+        "primary",
+        Bool,
+        "The one observation of these packets that counts in totals; false for packets that only carry those of other rows.",
+        |r| Value::Bool(r.primary)
+    ),
     column!("oriented_by", Word, "What named the client: syn, synack, port, first_packet.", |r| {
         word(r.oriented_by.as_str())
     }),
-    column!("protocol", Word, "tcp, udp, icmp, icmp6, sctp, or the IP protocol number.", |r| {
+    column!("protocol", Word, "tcp, udp, icmp, icmp6, igmp, sctp, or the IP protocol number.", |r| {
         Value::Text(r.protocol.name())
     }),
 ];
@@ -191,9 +196,16 @@ const NETWORK: &[Column] = &[
     column!("tunnel", Text, "Tunnels around the flow, outermost first, joined by +.", |r| {
         tunnel(r).map_or(Value::Null, |t| Value::Text(t.stack.to_string().into()))
     }),
-    column!("tunnel_id", Number, "VNI or key of the innermost tunnel.", |r| tunnel(r).and_then(|t| t.id).value()),
-    column!("tunnel_src", Ip, "Outer source address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.src))),
-    column!("tunnel_dst", Ip, "Outer destination address.", |r| tunnel(r).map_or(Value::Null, |t| Value::Ip(t.dst))),
+    column!(
+        "tunnel_id",
+        Number,
+        "VNI, VSID, key, session, call or TEID of the innermost tunnel; the first packet's, if directions differ.",
+        |r| tunnel(r).and_then(|t| t.id).value()
+    ),
+    column!("tunnel_src", Ip, "Outermost source address of the first packet.", |r| tunnel(r)
+        .map_or(Value::Null, |t| Value::Ip(t.src))),
+    column!("tunnel_dst", Ip, "Outermost destination address of the first packet.", |r| tunnel(r)
+        .map_or(Value::Null, |t| Value::Ip(t.dst))),
 ];
 
 const VOLUME: &[[Column; 2]] = &[
@@ -303,7 +315,12 @@ const APPLICATION: &[Column] = &[
     }),
     column!("http_requests", Number, "Requests.", |r| http(r).map(|h| h.requests).value()),
     column!("http_errors", Number, "Responses with status 400 or above.", |r| http(r).map(|h| h.errors).value()),
-    column!("icmp_error", Word, "ICMP error that quoted this flow.", |r| text(r.icmp_error)),
+    column!(
+        "icmp_error",
+        Word,
+        "Last ICMP or ICMPv6 error in the slice that quoted this flow: net_unreachable, host_unreachable, protocol_unreachable, port_unreachable, packet_too_big, source_route_failed, admin_prohibited, beyond_scope, unreachable, source_quench, redirect, time_exceeded, parameter_problem.",
+        |r| text(r.icmp_error)
+    ),
     unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow."),
     column!("packets_stored", Number, "Packets of this slice that the packet log kept.", |r| r.packets_stored.value()),
     column!("retention", Text, "Retention class of the packets.", |r| text(r.retention.as_deref())),

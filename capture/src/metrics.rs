@@ -19,6 +19,13 @@ pub struct CaptureCounters {
     pub decoded: u64,
     /// Packets that were not, by reason ([`DecodeError::reason`]).
     pub refused: BTreeMap<&'static str, u64>,
+    /// Packets in the flows of tunnels that carried a packet which is counted in `decoded`: rows of theirs are extra.
+    pub carriers: u64,
+    /// Fragmented packets that were put together.
+    pub fragments_joined: u64,
+    /// Fragmented packets that were not: parts missing or overlapping, or too many at a time. Their fragments are counted
+    /// in flows all the same, but what they said is not known.
+    pub fragments_given_up: u64,
     /// Flows begun.
     pub flows_started: u64,
     /// Slices emitted.
@@ -45,6 +52,9 @@ impl CaptureCounters {
         for (reason, count) in &other.refused {
             *self.refused.entry(reason).or_default() += count;
         }
+        self.carriers += other.carriers;
+        self.fragments_joined += other.fragments_joined;
+        self.fragments_given_up += other.fragments_given_up;
         self.flows_started += other.flows_started;
         self.slices += other.slices;
         self.flows_evicted += other.flows_evicted;

@@ -127,19 +127,30 @@ pub struct Protocol(pub u8);
 impl Protocol {
     /// ICMP, RFC 792.
     pub const ICMP: Self = Self(1);
+    /// IGMP, RFC 9776.
+    pub const IGMP: Self = Self(2);
     /// TCP, RFC 9293.
     pub const TCP: Self = Self(6);
     /// UDP, RFC 768.
     pub const UDP: Self = Self(17);
+    /// Generic routing encapsulation, RFC 2784.
+    pub const GRE: Self = Self(47);
+    /// Encapsulating security payload, RFC 4303.
+    pub const ESP: Self = Self(50);
+    /// Authentication header, RFC 4302.
+    pub const AH: Self = Self(51);
     /// ICMPv6, RFC 4443.
     pub const ICMP6: Self = Self(58);
     /// SCTP, RFC 9260.
     pub const SCTP: Self = Self(132);
+    /// UDP-Lite, RFC 3828.
+    pub const UDP_LITE: Self = Self(136);
 
     /// The name used in every interface; protocols without one are their number.
     pub fn name(self) -> std::borrow::Cow<'static, str> {
         match self {
             Self::ICMP => "icmp".into(),
+            Self::IGMP => "igmp".into(),
             Self::TCP => "tcp".into(),
             Self::UDP => "udp".into(),
             Self::ICMP6 => "icmp6".into(),
@@ -270,32 +281,76 @@ vocabulary! {
     }
 }
 
+vocabulary! {
+    /// What an ICMP or ICMPv6 error says of the packet that it quotes (RFC 792, 1122, 1812, 4443).
+    IcmpError {
+        /// No route.
+        NetUnreachable = "net_unreachable",
+        /// No host.
+        HostUnreachable = "host_unreachable",
+        /// No such protocol there.
+        ProtocolUnreachable = "protocol_unreachable",
+        /// Nobody listens.
+        PortUnreachable = "port_unreachable",
+        /// Fragmentation needed, or packet too big.
+        PacketTooBig = "packet_too_big",
+        /// A source route failed.
+        SourceRouteFailed = "source_route_failed",
+        /// Forbidden by a filter or a policy.
+        AdminProhibited = "admin_prohibited",
+        /// Beyond the scope of the source address.
+        BeyondScope = "beyond_scope",
+        /// Unreachable for a reason without a name.
+        Unreachable = "unreachable",
+        /// Asked to send less.
+        SourceQuench = "source_quench",
+        /// There is a better way.
+        Redirect = "redirect",
+        /// Hop limit or time for reassembly exceeded.
+        TimeExceeded = "time_exceeded",
+        /// A header field is wrong.
+        ParameterProblem = "parameter_problem",
+    }
+}
+
 /// Most tunnels around a packet that are opened.
 pub const MAX_TUNNELS: usize = 8;
 
-/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], one byte each.
+/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], four bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TunnelStack(u64);
+pub struct TunnelStack(u32);
+
+const _: () = assert!(TunnelKind::ALL.len() < 16 && MAX_TUNNELS * 4 <= 32);
 
 impl TunnelStack {
     /// With one more tunnel inside; a full stack stays as it is.
     #[must_use]
-    pub fn with(self, kind: TunnelKind) -> Self {
+    pub const fn with(self, kind: TunnelKind) -> Self {
         let depth = self.depth();
-        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u64 + 1) << (8 * depth)) }
+        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u32 + 1) << (4 * depth)) }
     }
 
     /// Number of tunnels.
     pub const fn depth(self) -> usize {
-        (u64::BITS - self.0.leading_zeros()).div_ceil(8) as usize
+        (u32::BITS - self.0.leading_zeros()).div_ceil(4) as usize
+    }
+
+    /// All of it as a number, 0 without tunnels.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The stack of [`Self::bits`].
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// The tunnels, outermost first.
     pub fn kinds(self) -> impl Iterator<Item = TunnelKind> {
-        self.0
-            .to_le_bytes()
-            .into_iter()
-            .filter_map(|byte| TunnelKind::ALL.get(usize::from(byte).checked_sub(1)?).copied())
+        (0..self.depth()).filter_map(move |depth| {
+            let number = (self.0 >> (4 * depth)) as usize & 0x0f;
+            TunnelKind::ALL.get(number.checked_sub(1)?).copied()
+        })
     }
 }
 

@@ -100,7 +100,10 @@ impl Tagger {
         if record.source == Source::Ring {
             record.observed_at = Some(self.observed_at(netns, &record));
         }
-        self.claim(netns, &record, now);
+        // The row of a tunnel's own packets never counts in totals: those that it carries do.
+        if record.primary {
+            self.claim(netns, &record, now);
+        }
         self.held.push_back(Held { netns, record, due: now.saturating_add(self.config.hold) });
     }
 
@@ -167,7 +170,9 @@ impl Tagger {
 
     fn tag(&mut self, held: Held, timeline: &Timeline) -> TaggedFlow {
         let Held { netns, mut record, .. } = held;
-        if let Some(claim) = self.claims.get_mut(&FlowKey::of(&record)) {
+        if record.primary
+            && let Some(claim) = self.claims.get_mut(&FlowKey::of(&record))
+        {
             claim.settled = true;
             record.primary = claim.netns == netns && claim.interface == record.interface_index;
         }

@@ -1,107 +1,118 @@
-//! Link layers down to the network layer: addresses, VLAN tags, and the EtherType of what follows.
+//! Link types down to the network layer: addresses and VLAN tags, and where the IP packet begins.
+//!
+//! What stands between the two (tags, LLC, PPP, PPPoE, MPLS) is [`super::layers`]' business.
 
+use super::layers::{Cursor, Layer, Stack};
 use super::{DecodeError, u16_at};
 use crate::packet::{LinkType, Packet};
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-/// Tags of one frame: more than two are stacked only by attackers.
-const MAX_TAGS: usize = 4;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
 
-/// What a link-layer header says.
+/// What the headers before the IP header say.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Link<'a> {
-    pub(super) src_mac: Option<[u8; 6]>,
-    pub(super) dst_mac: Option<[u8; 6]>,
+    pub(super) src_mac: Option<&'a [u8; 6]>,
+    pub(super) dst_mac: Option<&'a [u8; 6]>,
     pub(super) vlan: Option<u16>,
     pub(super) vlan_inner: Option<u16>,
     /// Network-layer packet, with the link layer's padding.
     pub(super) payload: &'a [u8],
-    /// Bytes of the frame before `payload`.
-    pub(super) header_len: usize,
+    /// Bytes of `payload` on the wire.
+    pub(super) on_wire: u32,
+}
+
+impl<'a> Link<'a> {
+    /// An IP packet without anything before it.
+    pub(super) const fn bare(payload: &'a [u8], on_wire: u32) -> Self {
+        Self { src_mac: None, dst_mac: None, vlan: None, vlan_inner: None, payload, on_wire }
+    }
 }
 
 /// Parses the header of the packet's link type; only IP gets through.
 pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
-    let data = packet.data;
+    let cursor = Cursor { data: packet.data, on_wire: packet.wire_len };
+    let mut stack = Stack::default();
+    if let Some((_, tci)) = packet.vlan {
+        stack.tag(tci);
+    }
     match packet.link_type {
-        LinkType::ETHERNET => ethernet(data, packet.vlan),
-        LinkType::LINUX_SLL => cooked(data, 16, u16_at(data, 14), data.get(6..12)),
-        LinkType::LINUX_SLL2 => cooked(data, 20, u16_at(data, 0), data.get(12..18)),
-        LinkType::RAW | LinkType::IPV4 | LinkType::IPV6 => bare(data, 0),
-        LinkType::NULL | LinkType::LOOP => bare(data, 4),
+        LinkType::ETHERNET => stack.walk(cursor, Layer::Ethernet),
+        LinkType::LINUX_SLL => {
+            stack.src_mac = packet.data.get(6..).and_then(|rest| rest.first_chunk());
+            cooked(stack, cursor, 16, u16_at(packet.data, 14))
+        }
+        LinkType::LINUX_SLL2 => {
+            stack.src_mac = packet.data.get(12..).and_then(|rest| rest.first_chunk());
+            cooked(stack, cursor, 20, u16_at(packet.data, 0))
+        }
+        LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD | LinkType::IPV4 | LinkType::IPV6 => {
+            stack.walk(cursor, Layer::Ip)
+        }
+        LinkType::NULL | LinkType::LOOP => loopback(&stack, cursor),
+        LinkType::PPP | LinkType::PPP_SERIAL => stack.walk(cursor, Layer::Ppp),
+        LinkType::PPP_ETHER => stack.walk(cursor, Layer::Pppoe),
+        LinkType::C_HDLC => stack.walk(cursor, Layer::Hdlc),
+        LinkType::MPLS => stack.walk(cursor, Layer::Mpls),
+        LinkType::NFLOG => nflog(stack, cursor),
         LinkType(_) => Err(DecodeError::LinkType),
     }
 }
 
-/// Ethernet II with 802.1Q and 802.1ad tags; `stripped` is the outermost tag, which the kernel took out of the frame.
-pub(super) fn ethernet(data: &[u8], stripped: Option<(u16, u16)>) -> Result<Link<'_>, DecodeError> {
-    let dst_mac = data.first_chunk::<6>().copied();
-    let src_mac = data.get(6..).and_then(|rest| rest.first_chunk::<6>()).copied();
-    let ether_type = u16_at(data, 12).ok_or(DecodeError::LinkCut)?;
-    tagged(Link { src_mac, dst_mac, vlan: None, vlan_inner: None, payload: data, header_len: 14 }, ether_type, stripped)
+/// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.
+fn cooked<'a>(
+    stack: Stack<'a>,
+    mut cursor: Cursor<'a>,
+    len: usize,
+    kind: Option<u16>,
+) -> Result<Link<'a>, DecodeError> {
+    cursor.skip(len)?;
+    match kind.ok_or(DecodeError::LinkCut)? {
+        // Linux' number for frames that begin with LLC (`ETH_P_802_2`).
+        4 => stack.walk(cursor, Layer::Llc),
+        kind => stack.walk(cursor, Layer::EtherType(kind)),
+    }
 }
 
-/// Follows the tags after the header to the network layer.
-fn tagged(mut link: Link<'_>, mut ether_type: u16, stripped: Option<(u16, u16)>) -> Result<Link<'_>, DecodeError> {
-    let data = link.payload;
-    let mut tags = stripped.map(|(_, tci)| tci & 0x0fff).into_iter().collect::<Tags>();
-    for _ in 0..MAX_TAGS {
-        if !matches!(ether_type, 0x8100 | 0x88a8 | 0x9100) {
-            break;
-        }
-        let tci = u16_at(data, link.header_len).ok_or(DecodeError::LinkCut)?;
-        tags.push(tci & 0x0fff);
-        ether_type = u16_at(data, link.header_len + 2).ok_or(DecodeError::LinkCut)?;
-        link.header_len += 4;
+/// BSD loopback: an address family of 4 bytes, in the byte order of who captured or of the network. IPv6 is 24, 28 or 30,
+/// 10 on Linux.
+fn loopback<'a>(stack: &Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+    let family = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
+    cursor.skip(4)?;
+    match u32::from_be_bytes(family).min(u32::from_le_bytes(family)) {
+        2 | 10 | 24 | 28 | 30 => stack.walk(cursor, Layer::Ip),
+        _ => Err(DecodeError::NotIp),
     }
-    if !matches!(ether_type, IPV4 | IPV6) {
+}
+
+/// Attribute of NFLOG that holds the packet.
+const NFULA_PAYLOAD: u16 = 9;
+/// Attributes that are looked through: there are fewer than 20 kinds.
+const MAX_ATTRIBUTES: usize = 32;
+
+/// Netfilter log: family, version, resource id, then attributes in the byte order of the host that captured.
+fn nflog<'a>(stack: Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+    let family = *cursor.data.first().ok_or(DecodeError::LinkCut)?;
+    cursor.skip(4)?;
+    if !matches!(family, 2 | 10) {
         return Err(DecodeError::NotIp);
     }
-    link.vlan = tags.outer;
-    link.vlan_inner = tags.inner;
-    link.payload = data.get(link.header_len..).ok_or(DecodeError::LinkCut)?;
-    Ok(link)
-}
-
-/// The outermost and the innermost VLAN id.
-#[derive(Default)]
-struct Tags {
-    outer: Option<u16>,
-    inner: Option<u16>,
-}
-
-impl Tags {
-    fn push(&mut self, id: u16) {
-        // Id 0 is a priority tag: it names no VLAN (802.1Q 6.9.1).
-        match (id, self.outer) {
-            (0, _) => {}
-            (_, None) => self.outer = Some(id),
-            (_, Some(_)) => self.inner = Some(id),
+    for _ in 0..MAX_ATTRIBUTES {
+        let [l0, l1, k0, k1] = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
+        let (little, big) = (u16::from_le_bytes([l0, l1]), u16::from_be_bytes([l0, l1]));
+        // The kinds are small numbers, so their zero byte tells the order.
+        let (len, kind) = if k1 == 0 { (little, u16::from(k0)) } else { (big, u16::from_be_bytes([k0, k1])) };
+        if len < 4 {
+            return Err(DecodeError::LinkMalformed);
         }
+        if kind == NFULA_PAYLOAD {
+            let cut = cursor.on_wire.saturating_sub(cursor.data.len() as u32);
+            cursor.skip(4)?;
+            let data = cursor.data.get(..usize::from(len) - 4).unwrap_or(cursor.data);
+            // What the snap length cut was the end of this attribute, the last one.
+            return stack.walk(Cursor { data, on_wire: data.len() as u32 + cut }, Layer::Ip);
+        }
+        cursor.skip(usize::from(len).next_multiple_of(4))?;
     }
-}
-
-impl FromIterator<u16> for Tags {
-    fn from_iter<T: IntoIterator<Item = u16>>(ids: T) -> Self {
-        let mut tags = Self::default();
-        ids.into_iter().for_each(|id| tags.push(id));
-        tags
-    }
-}
-
-/// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.
-fn cooked<'a>(data: &'a [u8], len: usize, kind: Option<u16>, mac: Option<&[u8]>) -> Result<Link<'a>, DecodeError> {
-    let ether_type = kind.filter(|_| data.len() >= len).ok_or(DecodeError::LinkCut)?;
-    let src_mac = mac.and_then(|mac| mac.first_chunk::<6>()).copied();
-    tagged(
-        Link { src_mac, dst_mac: None, vlan: None, vlan_inner: None, payload: data, header_len: len },
-        ether_type,
-        None,
-    )
-}
-
-/// No EtherType: the version nibble of the IP header decides.
-fn bare(data: &[u8], header_len: usize) -> Result<Link<'_>, DecodeError> {
-    let payload = data.get(header_len..).filter(|payload| !payload.is_empty()).ok_or(DecodeError::LinkCut)?;
-    Ok(Link { src_mac: None, dst_mac: None, vlan: None, vlan_inner: None, payload, header_len })
+    Err(DecodeError::LinkMalformed)
 }

@@ -1,14 +1,40 @@
 //! Packet bytes to the innermost packet's addresses, ports and transport fields.
+//!
+//! The way down: [`link`] and [`layers`] to IP, [`ip`], [`transport`], and through [`tunnel`]s to the next IP packet, at
+//! most [`MAX_TUNNELS`] times. What nearly all packets are (Ethernet, IP, TCP or UDP) costs a few comparisons more for all
+//! the rest.
+//!
+//! Invariants:
+//! * any bytes give a value or a [`DecodeError`] that names the layer; nothing is allocated, nothing panics;
+//! * lengths are the wire's, from headers; payloads are what was captured of them;
+//! * a tunnel whose inside cannot be decoded is the packet that it is;
+//! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
+//!
+//! Limits: no 802.11, no MACsec; ESP, WireGuard and compressed headers are not opened.
+#![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
+mod error;
+mod fast;
+mod gre;
+mod icmp;
 mod ip;
+mod layers;
 mod link;
 mod transport;
-mod vxlan;
+mod tunnel;
 
 use std::net::IpAddr;
 
+pub use self::error::DecodeError;
+pub use self::icmp::{Quote, quote};
+use self::ip::{Ends, Ip};
+use self::layers::Stack;
+use self::link::Link;
+use self::transport::Parsed;
+use self::tunnel::Inside;
+pub use self::tunnel::{Sealed, TunnelPorts, sealed};
 use crate::packet::Packet;
-use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelKind};
+use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelStack};
 
 /// The innermost packet of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,18 +53,75 @@ pub struct Decoded<'a> {
     pub src_mac: Option<[u8; 6]>,
     /// Link-layer destination of the innermost frame.
     pub dst_mac: Option<[u8; 6]>,
-    /// Outer VLAN id.
+    /// Outer VLAN id of the innermost frame.
     pub vlan: Option<u16>,
-    /// Inner VLAN id.
+    /// Inner VLAN id of the innermost frame.
     pub vlan_inner: Option<u16>,
     /// DSCP.
     pub dscp: u8,
+    /// Identification of IPv4.
+    pub ip_id: Option<u16>,
+    /// Which part of a larger packet this is. Its transport is then [`Transport::Other`] with this part's share of the
+    /// payload; TCP's, which is not counted by packet, with none.
+    pub fragment: Option<Fragment<'a>>,
     /// Tunnel around the packet.
     pub tunnel: Option<Tunnel>,
+    /// Ids of the tunnels around the innermost tunnel, mixed into one number; 0 without.
+    pub tunnel_scope: u32,
+    /// Carries a packet that has a flow of its own, so that this one's flow must not count in totals.
+    pub carrier: bool,
     /// Length of the IP packet from its header (the wire's, not the snap length's), bytes.
     pub ip_bytes: u32,
     /// Transport header and payload.
     pub transport: Transport<'a>,
+}
+
+impl<'a> Decoded<'a> {
+    /// A packet of which nothing else is known.
+    pub fn new(src: IpAddr, dst: IpAddr, protocol: Protocol, transport: Transport<'a>) -> Self {
+        Self {
+            src,
+            dst,
+            protocol,
+            src_port: None,
+            dst_port: None,
+            src_mac: None,
+            dst_mac: None,
+            vlan: None,
+            vlan_inner: None,
+            dscp: 0,
+            ip_id: None,
+            fragment: None,
+            tunnel: None,
+            tunnel_scope: 0,
+            carrier: false,
+            ip_bytes: 0,
+            transport,
+        }
+    }
+}
+
+/// A fragment of an IP packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fragment<'a> {
+    /// Identification: 16 bits in IPv4.
+    pub id: u32,
+    /// Where its data begin in the packet's, bytes.
+    pub offset: u32,
+    /// Whether others follow it.
+    pub more: bool,
+    /// What the divided data begin with: a transport, or an extension header of IPv6.
+    pub protocol: Protocol,
+    /// Captured data.
+    pub data: &'a [u8],
+    /// Length of the data on the wire.
+    pub len: u32,
+}
+
+impl<'a> Fragment<'a> {
+    fn of(ip: &Ip<'a>, id: u32, offset: u32, more: bool) -> Self {
+        Self { id, offset, more, protocol: ip.protocol, data: ip.payload, len: ip.payload_len }
+    }
 }
 
 /// What follows the IP header.
@@ -59,6 +142,8 @@ pub enum Transport<'a> {
         kind: u8,
         /// Code.
         code: u8,
+        /// Captured payload after the 8 byte header: in errors, the packet that they are about.
+        payload: &'a [u8],
         /// Payload length after the 8 byte header on the wire.
         payload_len: u32,
     },
@@ -67,6 +152,28 @@ pub enum Transport<'a> {
         /// Length after the IP header on the wire.
         payload_len: u32,
     },
+}
+
+impl Transport<'_> {
+    /// Length of the payload on the wire.
+    pub const fn payload_len(&self) -> u32 {
+        match self {
+            Self::Tcp(segment) => segment.payload_len,
+            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+                *payload_len
+            }
+        }
+    }
+
+    /// Says another length of the payload on the wire.
+    const fn set_payload_len(&mut self, len: u32) {
+        match self {
+            Self::Tcp(segment) => segment.payload_len = len,
+            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+                *payload_len = len;
+            }
+        }
+    }
 }
 
 /// A TCP segment.
@@ -102,63 +209,208 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// Why a packet belongs to no flow. Each is a counted reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum DecodeError {
-    /// The link type has no decoder.
-    #[error("link type has no decoder")]
-    LinkType,
-    /// Not IP: ARP, LLDP, STP and the like.
-    #[error("not an IP packet")]
-    NotIp,
-    /// Cut before the end of the link-layer header.
-    #[error("cut in the link-layer header")]
-    LinkCut,
-    /// Cut before the end of the IP header.
-    #[error("cut in the IP header")]
-    IpCut,
-    /// Version, header length or total length of the IP header contradict each other.
-    #[error("malformed IP header")]
-    IpMalformed,
-    /// Cut before the end of the transport header.
-    #[error("cut in the transport header")]
-    TransportCut,
-    /// Lengths in the transport header contradict each other.
-    #[error("malformed transport header")]
-    TransportMalformed,
+/// Decodes down to the innermost packet, with the usual ports of tunnels.
+pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+    Decoder::new(TunnelPorts::default()).decode(packet)
 }
 
-impl DecodeError {
-    /// Label of the reason in metrics.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::LinkType => "link_type",
-            Self::NotIp => "not_ip",
-            Self::LinkCut => "link_cut",
-            Self::IpCut => "ip_cut",
-            Self::IpMalformed => "ip_malformed",
-            Self::TransportCut => "transport_cut",
-            Self::TransportMalformed => "transport_malformed",
+/// Decodes packets, and remembers of the last one what carried it.
+#[derive(Debug)]
+pub struct Decoder {
+    ports: TunnelPorts,
+    carriers: Vec<Decoded<'static>>,
+}
+
+impl Decoder {
+    /// A decoder that opens tunnels on these ports.
+    pub fn new(ports: TunnelPorts) -> Self {
+        Self { ports, carriers: Vec::with_capacity(MAX_TUNNELS) }
+    }
+
+    /// The packets around the last one that was decoded or joined, outermost first: empty without tunnels.
+    pub fn carriers(&self) -> &[Decoded<'static>] {
+        &self.carriers
+    }
+
+    /// Decodes down to the innermost packet.
+    #[inline]
+    pub fn decode<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        self.carriers.clear();
+        match fast::plain(packet, &self.ports) {
+            Some(plain) => Ok(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport)),
+            None => self.decode_unusual(packet),
         }
     }
+
+    #[inline(never)]
+    fn decode_unusual<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        let Some((outer, kind, id, inner)) = fast::in_tunnel(packet, &self.ports) else {
+            return self.the_long_way(packet);
+        };
+        let payload_len = outer.transport.payload_len();
+        let transport = Transport::Other { payload_len };
+        let carrier = transport::put_together(&outer.link, &outer.ip, Some(outer.ports), transport);
+        self.carriers.push(Decoded { carrier: true, ..carrier });
+        let (src, dst) = (outer.ip.ends.src(), outer.ip.ends.dst());
+        let tunnel = Tunnel { stack: TunnelStack::default().with(kind), id, src, dst };
+        let decoded = transport::put_together(&inner.link, &inner.ip, Some(inner.ports), inner.transport);
+        Ok(Decoded { tunnel: Some(tunnel), ..decoded })
+    }
+
+    #[inline(never)]
+    fn the_long_way<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        let link = link::parse(packet)?;
+        let ip = ip::parse(&link)?;
+        if ip.fragment.is_some() {
+            return Ok(fragment(&link, &ip, &self.ports));
+        }
+        let parsed = transport::parse(&ip)?;
+        if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
+            return Ok(self.open(link, ip, parsed, Around::default()));
+        }
+        Ok(transport::put_together(&link, &ip, parsed.0, parsed.1))
+    }
+
+    /// Goes on after the last fragment: `data` are the captured bytes from the beginning of the divided data, which begin
+    /// with `protocol` and are `len` bytes long. The packet has the share of the payload that `last` has, but for TCP,
+    /// which has all.
+    pub fn join<'a>(
+        &mut self,
+        last: &'a Decoded<'_>,
+        protocol: Protocol,
+        data: &'a [u8],
+        len: u32,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        let link = Link {
+            src_mac: last.src_mac.as_ref(),
+            dst_mac: last.dst_mac.as_ref(),
+            vlan: last.vlan,
+            vlan_inner: last.vlan_inner,
+            payload: data,
+            on_wire: len,
+        };
+        let ip = ip::joined(last, protocol, data, len)?;
+        let (ports, mut transport) = transport::parse(&ip)?;
+        let share = last.transport.payload_len();
+        let around = Around { tunnel: last.tunnel.clone(), scope: last.tunnel_scope };
+        if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
+            let before = self.carriers.len();
+            let inner = self.open(link, ip.clone(), (ports, transport.clone()), around.clone());
+            if let Some(carrier) = self.carriers.get_mut(before) {
+                carrier.transport.set_payload_len(share);
+                return Ok(inner);
+            }
+        }
+        if ip.protocol != Protocol::TCP {
+            transport.set_payload_len(share);
+        }
+        Ok(around.put_around(transport::put_together(&link, &ip, ports, transport)))
+    }
+
+    /// Goes through the tunnels for as long as there is a packet inside.
+    fn open<'a>(
+        &mut self,
+        mut link: Link<'a>,
+        mut ip: Ip<'a>,
+        mut parsed: Parsed<'a>,
+        mut around: Around,
+    ) -> Decoded<'a> {
+        for _ in around.depth()..MAX_TUNNELS {
+            let port = parsed.0.map(|ports| ports.1);
+            let Some(inside) = tunnel::open(&ip, (port, &parsed.1), &self.ports) else { break };
+            let Ok((inner_link, inner_ip)) = inner(&link, &inside) else { break };
+            let outer = (ip.ends, around.clone());
+            if inner_ip.fragment.is_some() {
+                self.carriers.push(carrier(&link, &ip, &parsed, around));
+                let piece = fragment(&inner_link, &inner_ip, &self.ports);
+                return Around::inside(outer, &inside).put_around(piece);
+            }
+            let Ok(inner_parsed) = transport::parse(&inner_ip) else { break };
+            self.carriers.push(carrier(&link, &ip, &parsed, around));
+            around = Around::inside(outer, &inside);
+            (link, ip, parsed) = (inner_link, inner_ip, inner_parsed);
+        }
+        around.put_around(transport::put_together(&link, &ip, parsed.0, parsed.1))
+    }
 }
 
-/// Decodes down to the innermost packet: VXLAN is opened up to [`MAX_TUNNELS`] deep; a tunnel whose inside cannot be
-/// decoded is the UDP flow that it is.
-pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
-    let link = link::parse(packet)?;
-    let mut decoded = ip::decode(&link, packet.wire_len)?;
-    for _ in 0..MAX_TUNNELS {
-        let Some((inner, vni)) = vxlan::inner_frame(&decoded) else { break };
-        let wire_len = vxlan::inner_len(&decoded);
-        let Ok(inner) = link::ethernet(inner, None).and_then(|link| ip::decode(&link, wire_len)) else { break };
-        let outer = decoded.tunnel.take();
-        let (src, dst) = outer.as_ref().map_or((decoded.src, decoded.dst), |outer| (outer.src, outer.dst));
-        let stack = outer.map(|outer| outer.stack).unwrap_or_default().with(TunnelKind::Vxlan);
-        decoded = inner;
-        decoded.tunnel = Some(Tunnel { stack, id: Some(vni), src, dst });
+/// The tunnels around a packet.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    tunnel: Option<Tunnel>,
+    /// See [`Decoded::tunnel_scope`].
+    scope: u32,
+}
+
+impl Around {
+    fn depth(&self) -> usize {
+        self.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth())
     }
-    Ok(decoded)
+
+    /// One tunnel further in.
+    fn inside((ends, outer): (Ends, Self), inside: &Inside<'_>) -> Self {
+        let Self { tunnel, scope } = outer;
+        // Any mixture that keeps different pairs apart will do.
+        let mixed = |id: u32| scope.rotate_left(13).wrapping_mul(0x9e37_79b1) ^ id.wrapping_mul(0x85eb_ca6b);
+        let (stack, id) = tunnel.as_ref().map_or((TunnelStack::default(), None), |tunnel| (tunnel.stack, tunnel.id));
+        let (src, dst) = tunnel.map_or_else(|| (ends.src(), ends.dst()), |tunnel| (tunnel.src, tunnel.dst));
+        let tunnel = Tunnel { stack: stack.with(inside.kind), id: inside.id, src, dst };
+        Self { tunnel: Some(tunnel), scope: id.map_or(scope, mixed) }
+    }
+
+    fn put_around(self, mut decoded: Decoded<'_>) -> Decoded<'_> {
+        (decoded.tunnel, decoded.tunnel_scope) = (self.tunnel, self.scope);
+        decoded
+    }
+}
+
+/// The packet inside, one tunnel down.
+fn inner<'a>(link: &Link<'a>, inside: &Inside<'a>) -> Result<(Link<'a>, Ip<'a>), DecodeError> {
+    let stack = if inside.has_frame() { Stack::default() } else { Stack::of(link) };
+    let link = stack.walk(inside.cursor, inside.layer)?;
+    let ip = ip::parse(&link)?;
+    Ok((link, ip))
+}
+
+/// A packet that carries another one, without its bytes.
+fn carrier(link: &Link<'_>, ip: &Ip<'_>, (ports, transport): &Parsed<'_>, around: Around) -> Decoded<'static> {
+    let transport = Transport::Other { payload_len: transport.payload_len() };
+    let carrier = transport::put_together(link, ip, *ports, transport);
+    Decoded { carrier: true, ..around.put_around(carrier) }
+}
+
+/// A fragment: the first one has ports and may be seen to carry a tunnel, the others have addresses.
+#[cold]
+fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a> {
+    let parsed = transport::parse(ip).unwrap_or_else(|_| transport::portless(ip));
+    let carrier = tunnel::may_open(ip.protocol, ip.payload, ports) && carries(link, ip, &parsed, ports);
+    let payload_len = if ip.protocol == Protocol::TCP { 0 } else { parsed.1.payload_len() };
+    let seen = transport::quoted_ports(ip);
+    let part = transport::put_together(link, ip, seen, Transport::Other { payload_len });
+    Decoded { carrier, fragment: ip.fragment.clone(), ..part }
+}
+
+/// Whether a first fragment begins a packet with another one inside, as far as it goes.
+fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPorts) -> bool {
+    let port = parsed.0.map(|ports| ports.1);
+    if ip.is_later_fragment() {
+        return false;
+    }
+    let Some(inside) = tunnel::open(ip, (port, &parsed.1), ports) else { return false };
+    let inner = inner(link, &inside).and_then(|(_, ip)| match ip.fragment {
+        Some(_) => Ok(()),
+        None => transport::parse(&ip).map(|_| ()),
+    });
+    match inner {
+        Ok(()) | Err(DecodeError::LinkCut | DecodeError::IpCut | DecodeError::TransportCut) => true,
+        Err(
+            DecodeError::LinkType
+            | DecodeError::NotIp
+            | DecodeError::LinkMalformed
+            | DecodeError::IpMalformed
+            | DecodeError::TransportMalformed,
+        ) => false,
+    }
 }
 
 /// Big-endian 16 bits at `at`.

@@ -1,127 +1,134 @@
-//! TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP ports (RFC 9260).
+//! TCP (RFC 9293), UDP (RFC 768), UDP-Lite (RFC 3828), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP's ports (RFC 9260).
+//!
+//! Checksums are not looked at: on veths they are filled in later, or never.
 
+use super::icmp;
 use super::ip::Ip;
 use super::link::Link;
-use super::{DecodeError, Decoded, Tcp, Transport, u16_at, u32_at};
+use super::{DecodeError, Decoded, Tcp, Transport, u16_at};
 use crate::record::Protocol;
 
-/// Reads the transport header and puts everything together.
-pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, DecodeError> {
-    let (src_port, dst_port, transport) = if ip.later_fragment {
-        (None, None, Transport::Other { payload_len: ip.payload_len })
-    } else {
-        match ip.protocol {
-            Protocol::TCP => tcp(ip)?,
-            Protocol::UDP => udp(ip)?,
-            Protocol::ICMP => icmp(ip, icmp4_ports)?,
-            Protocol::ICMP6 => icmp(ip, icmp6_ports)?,
-            Protocol::SCTP => sctp(ip)?,
-            Protocol(_) => (None, None, Transport::Other { payload_len: ip.payload_len }),
-        }
+/// Ports, if there are any, and what has them.
+pub(super) type Parsed<'a> = (Option<(u16, u16)>, Transport<'a>);
+
+/// Reads the transport header, if this is where it is.
+pub(super) fn parse<'a>(ip: &Ip<'a>) -> Result<Parsed<'a>, DecodeError> {
+    if ip.is_later_fragment() {
+        return Ok(portless(ip));
+    }
+    let (ports, transport) = match ip.protocol {
+        Protocol::TCP => segment(ip.payload, ip.payload_len)?,
+        Protocol::UDP => datagram(ip.payload, ip.payload_len).ok_or(DecodeError::TransportCut)?,
+        Protocol::UDP_LITE => udp_lite(ip)?,
+        Protocol::ICMP | Protocol::ICMP6 => message(ip)?,
+        Protocol::SCTP => sctp(ip)?,
+        Protocol(_) => return Ok(portless(ip)),
     };
-    Ok(Decoded {
-        src: ip.src,
-        dst: ip.dst,
+    Ok((Some(ports), transport))
+}
+
+/// A packet without transport header.
+pub(super) const fn portless<'a>(ip: &Ip<'_>) -> Parsed<'a> {
+    (None, Transport::Other { payload_len: ip.payload_len })
+}
+
+type WithPorts<'a> = ((u16, u16), Transport<'a>);
+
+/// All that is known of a packet, written once.
+#[inline(always)]
+pub(super) fn put_together<'a>(
+    link: &Link<'_>,
+    ip: &Ip<'_>,
+    ports: Option<(u16, u16)>,
+    transport: Transport<'a>,
+) -> Decoded<'a> {
+    Decoded {
+        src: ip.ends.src(),
+        dst: ip.ends.dst(),
         protocol: ip.protocol,
-        src_port,
-        dst_port,
-        src_mac: link.src_mac,
-        dst_mac: link.dst_mac,
+        src_port: ports.map(|ports| ports.0),
+        dst_port: ports.map(|ports| ports.1),
+        src_mac: link.src_mac.copied(),
+        dst_mac: link.dst_mac.copied(),
         vlan: link.vlan,
         vlan_inner: link.vlan_inner,
         dscp: ip.dscp,
+        ip_id: ip.id,
+        fragment: None,
         tunnel: None,
+        tunnel_scope: 0,
+        carrier: false,
         ip_bytes: ip.total_len,
         transport,
-    })
+    }
 }
 
-type Parsed<'a> = Result<(Option<u16>, Option<u16>, Transport<'a>), DecodeError>;
-
-fn tcp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let data = ip.payload;
+/// A TCP segment of `len` bytes on the wire.
+#[inline(always)]
+pub(super) fn segment(data: &[u8], len: u32) -> Result<WithPorts<'_>, DecodeError> {
     let header = data.first_chunk::<20>().ok_or(DecodeError::TransportCut)?;
-    let header_len = usize::from(header[12] >> 4) * 4;
-    if header_len < 20 || header_len > ip.payload_len as usize {
+    let [s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, ..] = *header;
+    let header_len = usize::from(offset >> 4) * 4;
+    if header_len < 20 || header_len > len as usize {
         return Err(DecodeError::TransportMalformed);
     }
-    // Options that the snap length cut are read as far as they go.
-    let options = data.get(20..header_len.min(data.len())).unwrap_or_default();
     let segment = Tcp {
-        seq: u32_at(data, 4).ok_or(DecodeError::TransportCut)?,
-        ack: u32_at(data, 8).ok_or(DecodeError::TransportCut)?,
-        flags: header[13],
-        window: u16::from_be_bytes([header[14], header[15]]),
-        options,
+        seq: u32::from_be_bytes([n0, n1, n2, n3]),
+        ack: u32::from_be_bytes([a0, a1, a2, a3]),
+        flags,
+        window: u16::from_be_bytes([w0, w1]),
+        // Options that the snap length cut are read as far as they go.
+        options: data.get(20..header_len.min(data.len())).unwrap_or_default(),
         payload: data.get(header_len..).unwrap_or_default(),
-        payload_len: ip.payload_len - header_len as u32,
+        payload_len: len - header_len as u32,
     };
-    Ok((u16_at(data, 0), u16_at(data, 2), Transport::Tcp(segment)))
+    Ok(((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])), Transport::Tcp(segment)))
 }
 
-fn udp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let data = ip.payload;
-    if data.len() < 8 {
-        return Err(DecodeError::TransportCut);
-    }
+/// A UDP datagram of `len` bytes on the wire; `None` if its header is cut.
+#[inline(always)]
+pub(super) fn datagram(data: &[u8], len: u32) -> Option<WithPorts<'_>> {
+    let (header, captured) = data.split_first_chunk::<8>()?;
+    let [s0, s1, d0, d1, l0, l1, ..] = *header;
     // The first fragment of a longer datagram states the length of the whole; zero is a jumbogram or offload.
-    let stated = u32::from(u16_at(data, 4).unwrap_or(0));
-    let payload_len =
-        if (8..=ip.payload_len).contains(&stated) { stated - 8 } else { ip.payload_len.saturating_sub(8) };
-    let captured = data.get(8..).unwrap_or_default();
+    let stated = u32::from(u16::from_be_bytes([l0, l1]));
+    let payload_len = if (8..=len).contains(&stated) { stated - 8 } else { len.saturating_sub(8) };
     let payload = captured.get(..payload_len as usize).unwrap_or(captured);
-    Ok((u16_at(data, 0), u16_at(data, 2), Transport::Udp { payload, payload_len }))
+    Some(((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])), Transport::Udp { payload, payload_len }))
 }
 
-fn sctp<'a>(ip: &Ip<'a>) -> Parsed<'a> {
-    let payload_len = ip.payload_len.saturating_sub(12);
-    let src = u16_at(ip.payload, 0).ok_or(DecodeError::TransportCut)?;
-    let dst = u16_at(ip.payload, 2).ok_or(DecodeError::TransportCut)?;
-    Ok((Some(src), Some(dst), Transport::Other { payload_len }))
+/// Its header has the coverage of the checksum where UDP has the length.
+fn udp_lite<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
+    let payload = ip.payload.get(8..).ok_or(DecodeError::TransportCut)?;
+    let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
+    Ok((ports, Transport::Udp { payload, payload_len: ip.payload_len.saturating_sub(8) }))
 }
 
-/// Type and code, as the ports of Community ID v1: a request and its reply make one pair, one-way messages keep type and
-/// code.
-fn icmp<'a>(ip: &Ip<'a>, ports: fn(u8) -> Option<u8>) -> Parsed<'a> {
-    let kind = *ip.payload.first().ok_or(DecodeError::TransportCut)?;
-    let code = *ip.payload.get(1).ok_or(DecodeError::TransportCut)?;
-    let other = ports(kind).unwrap_or(code);
-    let transport = Transport::Icmp { kind, code, payload_len: ip.payload_len.saturating_sub(8) };
-    Ok((Some(kind.into()), Some(other.into()), transport))
+fn sctp<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
+    let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
+    Ok((ports, Transport::Other { payload_len: ip.payload_len.saturating_sub(12) }))
 }
 
-/// The answering type of an ICMP message.
-const fn icmp4_ports(kind: u8) -> Option<u8> {
-    Some(match kind {
-        0 => 8,
-        8 => 0,
-        9 => 10,
-        10 => 9,
-        13 => 14,
-        14 => 13,
-        15 => 16,
-        16 => 15,
-        17 => 18,
-        18 => 17,
-        _ => return None,
-    })
+fn message<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
+    let [kind, code] = *ip.payload.first_chunk::<2>().ok_or(DecodeError::TransportCut)?;
+    let payload = ip.payload.get(8..).unwrap_or_default();
+    let transport = Transport::Icmp { kind, code, payload, payload_len: ip.payload_len.saturating_sub(8) };
+    Ok((icmp::ports(ip.protocol, kind, code), transport))
 }
 
-/// The answering type of an ICMPv6 message.
-const fn icmp6_ports(kind: u8) -> Option<u8> {
-    Some(match kind {
-        128 => 129,
-        129 => 128,
-        130 => 131,
-        131 => 130,
-        133 => 134,
-        134 => 133,
-        135 => 136,
-        136 => 135,
-        139 => 140,
-        140 => 139,
-        144 => 145,
-        145 => 144,
-        _ => return None,
-    })
+/// The ports of a packet of which little more than the IP header is there, as ICMP errors quote it.
+pub(super) fn quoted_ports(ip: &Ip<'_>) -> Option<(u16, u16)> {
+    if ip.is_later_fragment() {
+        return None;
+    }
+    match ip.protocol {
+        Protocol::TCP | Protocol::UDP | Protocol::UDP_LITE | Protocol::SCTP => {
+            u16_at(ip.payload, 0).zip(u16_at(ip.payload, 2))
+        }
+        Protocol::ICMP | Protocol::ICMP6 => {
+            let [kind, code] = *ip.payload.first_chunk::<2>()?;
+            Some(icmp::ports(ip.protocol, kind, code))
+        }
+        Protocol(_) => None,
+    }
 }

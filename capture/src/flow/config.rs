@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::fragments::FragmentLimits;
+use crate::decode::TunnelPorts;
 use crate::record::Source;
 
 /// One second of packet time.
@@ -34,6 +36,10 @@ pub struct FlowConfig {
     pub udp_idle_timeout: i64,
     /// Everything else.
     pub other_idle_timeout: i64,
+    /// Ports of tunnels.
+    pub tunnel_ports: TunnelPorts,
+    /// Bounds of joining fragments.
+    pub fragments: FragmentLimits,
 }
 
 impl FlowConfig {
@@ -47,6 +53,8 @@ impl FlowConfig {
             tcp_idle_timeout: 300 * SECOND,
             udp_idle_timeout: 30 * SECOND,
             other_idle_timeout: 10 * SECOND,
+            tunnel_ports: TunnelPorts::default(),
+            fragments: FragmentLimits::default(),
         }
     }
 }

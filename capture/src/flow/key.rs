@@ -3,6 +3,10 @@
 //! A key holds both ends in canonical order (lower address and port first), so that both directions meet in one flow.
 //! One-way ICMP messages (no counterpart in Community ID's table) keep their order: each direction is its own flow, as
 //! it has its own Community ID.
+//!
+//! A million keys must be small: 56 bytes, all of it numbers. Both directions of a tunnel may have ids of their own (GTP-U's
+//! always have, routed VNIs and GRE keys may): a key has that of the packet that began the flow, and [`super::table`] finds
+//! the way back.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -10,11 +14,11 @@ use std::net::IpAddr;
 use siphasher::sip::SipHasher13;
 
 use super::community_id;
-use crate::decode::{Decoded, Transport};
+use crate::decode::{Decoded, Quote, Transport};
 use crate::record::{Protocol, TunnelStack};
 
 /// One of the two ends of a flow, in the key's order. Who is the client is a separate question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum End {
     /// First in the key.
     Low = 0,
@@ -36,86 +40,169 @@ impl End {
 }
 
 /// Identity of a flow within one engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    /// Addresses as numbers; `v6` tells the family.
-    addresses: [u128; 2],
-    ports: Option<[u16; 2]>,
+    /// Lower address, then higher one: two numbers each for IPv6, else the first and the third number are 0.
+    addresses: [u64; 4],
+    /// Low end's port, then high end's; 0 without [`PORTS`].
+    ports: u32,
     interface: u32,
-    vlan: Option<u16>,
-    vlan_inner: Option<u16>,
-    tunnel: Option<(TunnelStack, Option<u32>)>,
+    /// [`TunnelStack::bits`].
+    tunnels: u32,
+    /// Id of the innermost tunnel, mixed with those of the others; 0 without [`TUNNEL_ID`].
+    tunnel_id: u32,
+    /// 0 is no VLAN's id.
+    vlan: u16,
+    vlan_inner: u16,
     protocol: Protocol,
-    v6: bool,
-    one_way: bool,
+    flags: u8,
 }
 
-fn number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()),
-        IpAddr::V6(ip) => ip.to_bits(),
-    }
+/// IPv6.
+const V6: u8 = 1;
+/// One direction only.
+const ONE_WAY: u8 = 2;
+/// There are ports.
+const PORTS: u8 = 4;
+/// The innermost tunnel, or one around it, has an id.
+const TUNNEL_ID: u8 = 8;
+/// Carries the packets of other flows.
+const CARRIER: u8 = 16;
+
+/// Address as two numbers, and port.
+type Half = ([u64; 2], u16);
+
+fn half(ip: IpAddr, port: u16) -> Half {
+    let numbers = match ip {
+        IpAddr::V4(ip) => [0, u64::from(ip.to_bits())],
+        IpAddr::V6(ip) => {
+            let bits = ip.to_bits();
+            [(bits >> 64) as u64, bits as u64]
+        }
+    };
+    (numbers, port)
 }
 
 impl Key {
     /// The key of a packet and the end that sent it.
+    #[inline]
     pub(super) fn new(decoded: &Decoded<'_>, interface: u32) -> (Self, End) {
         let ports = decoded.src_port.zip(decoded.dst_port);
-        let from = (number(decoded.src), ports.map(|p| p.0));
-        let to = (number(decoded.dst), ports.map(|p| p.1));
         let one_way = match decoded.transport {
             Transport::Icmp { kind, .. } => community_id::is_one_way(decoded.protocol, kind),
             Transport::Tcp(_) | Transport::Udp { .. } | Transport::Other { .. } => false,
         };
-        let end = if one_way || from <= to { End::Low } else { End::High };
-        let (low, high) = match end {
-            End::Low => (from, to),
-            End::High => (to, from),
-        };
+        let (src, dst) = (decoded.src, decoded.dst);
+        let (addresses, ports, mut flags, end) = pair((src, dst), ports, one_way);
+        if decoded.carrier {
+            flags |= CARRIER;
+        }
+        let (mut tunnels, mut tunnel_id) = (0, 0);
+        if let Some(tunnel) = &decoded.tunnel {
+            tunnels = tunnel.stack.bits();
+            if tunnel.id.is_some() || decoded.tunnel_scope != 0 {
+                flags |= TUNNEL_ID;
+                tunnel_id = tunnel.id.unwrap_or_default() ^ decoded.tunnel_scope;
+            }
+        }
         let key = Self {
-            addresses: [low.0, high.0],
-            ports: low.1.zip(high.1).map(|(low, high)| [low, high]),
+            addresses,
+            ports,
             interface,
-            vlan: decoded.vlan,
-            vlan_inner: decoded.vlan_inner,
-            tunnel: decoded.tunnel.as_ref().map(|tunnel| (tunnel.stack, tunnel.id)),
+            tunnels,
+            tunnel_id,
+            vlan: decoded.vlan.unwrap_or_default(),
+            vlan_inner: decoded.vlan_inner.unwrap_or_default(),
             protocol: decoded.protocol,
-            v6: decoded.src.is_ipv6(),
-            one_way,
+            flags,
         };
         (key, end)
     }
 
+    /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was.
+    pub(super) fn quoted(&self, quote: &Quote) -> Self {
+        let one_way = match (quote.protocol, quote.ports) {
+            (Protocol::ICMP | Protocol::ICMP6, Some((kind, _))) => community_id::is_one_way(quote.protocol, kind as u8),
+            (Protocol(_), _) => false,
+        };
+        let (addresses, ports, flags, _) = pair((quote.src, quote.dst), quote.ports, one_way);
+        Self { addresses, ports, protocol: quote.protocol, flags: flags | (self.flags & TUNNEL_ID), ..*self }
+    }
+
+    /// The key of the flow with the same ends that carries other packets.
+    pub(super) const fn as_carrier(mut self) -> Self {
+        self.flags |= CARRIER;
+        self
+    }
+
+    /// For IPv6, whose fragments need not say the same protocol.
+    pub(super) const fn forget_protocol_of_ipv6(&mut self) {
+        if self.flags & V6 != 0 {
+            self.protocol = Protocol(0);
+        }
+    }
+
+    /// Whether the flow's packets carry those of other flows.
+    pub(super) const fn is_carrier(&self) -> bool {
+        self.flags & CARRIER != 0
+    }
+
+    /// The key without the id of its tunnel, if it has one: both directions share it.
+    pub(super) const fn without_tunnel_id(mut self) -> Option<Self> {
+        if self.flags & TUNNEL_ID == 0 {
+            return None;
+        }
+        self.flags &= !TUNNEL_ID;
+        self.tunnel_id = 0;
+        Some(self)
+    }
+
+    #[inline]
     pub(super) fn hash(&self, state: &impl BuildHasher) -> u64 {
         let mut hasher = state.build_hasher();
-        hasher.write_u128(self.addresses[0]);
-        hasher.write_u128(self.addresses[1]);
-        let [low, high] = self.ports.unwrap_or_default();
-        hasher.write_u64(
-            (u64::from(low) << 48)
-                | (u64::from(high) << 32)
-                | (u64::from(self.protocol.0) << 24)
-                | u64::from(self.interface & 0x00ff_ffff),
-        );
-        if self.vlan.is_some() || self.tunnel.is_some() {
-            hasher.write_u32(
-                (u32::from(self.vlan.unwrap_or_default()) << 16) | u32::from(self.vlan_inner.unwrap_or_default()),
-            );
-            let (stack, id) = self.tunnel.unwrap_or_default();
-            hasher.write_usize(stack.depth());
-            hasher.write_u32(id.unwrap_or_default());
+        let [low_high, low, high_high, high] = self.addresses;
+        let rest = (u64::from(self.ports) << 32)
+            | (u64::from(self.protocol.0) << 24)
+            | u64::from(self.interface & 0x00ff_ffff);
+        if self.flags & V6 == 0 {
+            hasher.write_u64(low << 32 | high);
+        } else {
+            hasher.write_u64(low_high);
+            hasher.write_u64(low);
+            hasher.write_u64(high_high);
+            hasher.write_u64(high);
+        }
+        hasher.write_u64(rest);
+        let tags = (u64::from(self.vlan) << 32) | (u64::from(self.vlan_inner) << 16) | u64::from(self.flags & CARRIER);
+        if tags != 0 || self.tunnels != 0 {
+            hasher.write_u64(tags);
+            hasher.write_u64((u64::from(self.tunnels) << 32) | u64::from(self.tunnel_id));
         }
         hasher.finish()
     }
 
     pub(super) fn ip(&self, end: End) -> IpAddr {
-        let bits = self.addresses[end.index()];
-        // The family was IPv4 when `v6` is false, so the number came from 32 bits.
-        if self.v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) }
+        let [low_high, low, high_high, high] = self.addresses;
+        let (upper, lower) = match end {
+            End::Low => (low_high, low),
+            End::High => (high_high, high),
+        };
+        if self.flags & V6 == 0 {
+            // The number came from 32 bits.
+            IpAddr::V4((lower as u32).into())
+        } else {
+            IpAddr::V6(((u128::from(upper) << 64) | u128::from(lower)).into())
+        }
     }
 
-    pub(super) fn port(&self, end: End) -> Option<u16> {
-        self.ports.map(|ports| ports[end.index()])
+    pub(super) const fn port(&self, end: End) -> Option<u16> {
+        if self.flags & PORTS == 0 {
+            return None;
+        }
+        Some(match end {
+            End::Low => (self.ports >> 16) as u16,
+            End::High => self.ports as u16,
+        })
     }
 
     pub(super) const fn protocol(&self) -> Protocol {
@@ -126,18 +213,22 @@ impl Key {
         self.interface
     }
 
-    pub(super) const fn vlans(&self) -> (Option<u16>, Option<u16>) {
-        (self.vlan, self.vlan_inner)
+    pub(super) fn vlans(&self) -> (Option<u16>, Option<u16>) {
+        let id = |id: u16| (id != 0).then_some(id);
+        (id(self.vlan), id(self.vlan_inner))
     }
 
     /// Community ID v1, seed 0. `None` where the protocol has ports but this flow (later fragments) has not.
     pub(super) fn community_id(&self) -> Option<String> {
         let has_ports =
             matches!(self.protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMP6);
-        if has_ports && self.ports.is_none() {
+        let ports = self.port(End::Low).zip(self.port(End::High)).map(|(low, high)| [low, high]);
+        if has_ports && ports.is_none() {
             return None;
         }
-        Some(community_id::of([self.ip(End::Low), self.ip(End::High)], self.protocol, self.ports))
+        // The specification knows no ports of other protocols.
+        let ports = ports.filter(|_| has_ports);
+        Some(community_id::of([self.ip(End::Low), self.ip(End::High)], self.protocol, ports))
     }
 
     /// The id of a flow that began at `start`: stable over runs and machines. It takes the interface by name, for its
@@ -150,22 +241,59 @@ impl Key {
         };
         text(interface);
         text(node);
-        text(&self.tunnel.map(|(stack, _)| stack.to_string()).unwrap_or_default());
+        text(&TunnelStack::of_bits(self.tunnels).to_string());
         let mut optional = |value: Option<u32>| {
             bytes.push(u8::from(value.is_some()));
             bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
         };
-        optional(self.tunnel.and_then(|(_, id)| id));
-        optional(self.vlan.map(u32::from));
-        optional(self.vlan_inner.map(u32::from));
-        optional(self.ports.map(|[low, high]| (u32::from(low) << 16) | u32::from(high)));
-        bytes.extend_from_slice(&self.addresses[0].to_le_bytes());
-        bytes.extend_from_slice(&self.addresses[1].to_le_bytes());
-        bytes.extend_from_slice(&[self.protocol.0, u8::from(self.v6), u8::from(self.one_way)]);
+        optional((self.flags & TUNNEL_ID != 0).then_some(self.tunnel_id));
+        let (vlan, vlan_inner) = self.vlans();
+        optional(vlan.map(u32::from));
+        optional(vlan_inner.map(u32::from));
+        optional((self.flags & PORTS != 0).then_some(self.ports));
+        let [low_high, low, high_high, high] = self.addresses;
+        for number in [low, low_high, high, high_high] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&[self.protocol.0, self.flags & V6, u8::from(self.flags & ONE_WAY != 0)]);
         bytes.extend_from_slice(&start.to_le_bytes());
         if again > 0 {
             bytes.extend_from_slice(&again.to_le_bytes());
         }
+        if self.is_carrier() {
+            bytes.push(CARRIER);
+        }
         SipHasher13::new().hash(&bytes)
+    }
+}
+
+/// Both ends in canonical order, the flags that they give, and which of them sent.
+#[inline]
+fn pair((src, dst): (IpAddr, IpAddr), ports: Option<(u16, u16)>, one_way: bool) -> ([u64; 4], u32, u8, End) {
+    let (src_port, dst_port) = ports.unwrap_or_default();
+    let (from, to) = (half(src, src_port), half(dst, dst_port));
+    let mut flags = if src.is_ipv6() { V6 } else { 0 };
+    if ports.is_some() {
+        flags |= PORTS;
+    }
+    if one_way {
+        flags |= ONE_WAY;
+    }
+    let end = if one_way || from <= to { End::Low } else { End::High };
+    let (low, high) = match end {
+        End::Low => (from, to),
+        End::High => (to, from),
+    };
+    let addresses = [low.0[0], low.0[1], high.0[0], high.0[1]];
+    (addresses, (u32::from(low.1) << 16) | u32::from(high.1), flags, end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_small() {
+        assert_eq!(size_of::<Key>(), 56);
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
-//! * every packet is counted in exactly one slice or refused with a reason;
+//! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
+//!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
 //! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
 //! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues.
 //!
@@ -15,10 +16,13 @@
 mod community_id;
 mod config;
 mod dns;
+mod fragments;
 mod handshake;
 mod key;
 mod orient;
+mod pairs;
 mod queue;
+mod related;
 mod sequence;
 mod slice;
 mod table;
@@ -28,12 +32,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use config::FlowConfig;
+pub use fragments::FragmentLimits;
 
 use self::config::CLOSED_LINGER;
+use self::fragments::Fragments;
 use self::key::{End, Key};
+use self::pairs::Pairs;
 use self::slice::Flow;
 use self::table::{Class, Due, Table};
-use crate::decode::{Decoded, Transport, decode};
+use crate::decode::{Decoded, Decoder, Transport, quote};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
@@ -43,15 +50,26 @@ pub struct Engine {
     config: FlowConfig,
     counters: CaptureCounters,
     interfaces: HashMap<u32, Arc<str>>,
+    decoder: Decoder,
     table: Table,
+    pairs: Pairs,
+    fragments: Fragments,
     clock: i64,
 }
 
 impl Engine {
     /// An empty table.
     pub fn new(config: FlowConfig) -> Self {
-        let table = Table::new(&config);
-        Self { config, counters: CaptureCounters::default(), interfaces: HashMap::new(), table, clock: i64::MIN }
+        Self {
+            counters: CaptureCounters::default(),
+            interfaces: HashMap::new(),
+            decoder: Decoder::new(config.tunnel_ports.clone()),
+            table: Table::new(&config),
+            pairs: Pairs::default(),
+            fragments: Fragments::new(config.fragments),
+            clock: i64::MIN,
+            config,
+        }
     }
 
     /// Names an interface; flows on an interface without a name carry `if<number>`.
@@ -62,28 +80,51 @@ impl Engine {
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
     /// id, or `None` if the packet belongs to no flow (the reason is counted).
     pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
-        match decode(packet) {
-            Ok(decoded) => self.track(&decoded, packet, out),
+        // By reference: moving it would cost more than decoding.
+        let result = self.decoder.decode(packet);
+        match &result {
+            Ok(decoded) => {
+                let flow_id = self.track(decoded, packet, out);
+                if !self.decoder.carriers().is_empty() {
+                    self.count_carriers(packet, out);
+                }
+                flow_id
+            }
             Err(error) => {
                 self.counters.packets += 1;
                 self.counters.bytes += u64::from(packet.wire_len);
-                self.counters.refuse(error);
+                self.counters.refuse(*error);
                 self.advance(packet.time, out);
                 None
             }
         }
     }
 
-    /// Tracks one packet that is decoded already; otherwise as [`Self::packet`].
+    /// Tracks one packet that is decoded already; otherwise as [`Self::packet`], but for the packets around it.
     pub fn track(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
         self.counters.packets += 1;
         self.counters.bytes += u64::from(packet.wire_len);
         self.counters.decoded += 1;
         self.advance(packet.time, out);
+        if let Some(fragment) = &decoded.fragment {
+            return self.count_fragment(decoded, fragment, packet, out);
+        }
+        if let Some(quote) = quote(decoded) {
+            self.mark_quoted(&quote, decoded, packet);
+        }
+        self.count(decoded, packet, out)
+    }
+
+    /// Counts a packet in its flow, which may begin with it.
+    #[inline]
+    fn count(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
         let (key, end) = Key::new(decoded, packet.interface);
         let hash = self.table.hash(&key);
         let mut again = 0;
         let mut found = self.table.find(hash, &key);
+        if found.is_none() && decoded.tunnel.is_some() {
+            found = self.find_pair(&key, end);
+        }
         if let Some(slot) = found
             && let Transport::Tcp(segment) = &decoded.transport
             && let Some(flow) = self.table.get_mut(slot)
@@ -130,12 +171,33 @@ impl Engine {
             self.end_flow(slot, closed.unwrap_or(reason), out);
         }
         sort(out, from);
+        self.fragments.finish();
+        self.counters.fragments_given_up += self.fragments.take_given_up();
         self.clock = i64::MIN;
     }
 
     /// Counters so far; `flows_active` is now's.
     pub fn counters(&self) -> &CaptureCounters {
         &self.counters
+    }
+
+    /// The flow with this key, or whose way back it is.
+    fn find(&self, key: &Key) -> Option<u32> {
+        self.table.find(self.table.hash(key), key).or_else(|| self.pairs.find(key))
+    }
+
+    /// The flow of a tunnelled packet whose id no flow has: see [`pairs`].
+    #[cold]
+    fn find_pair(&mut self, key: &Key, end: End) -> Option<u32> {
+        if let Some(slot) = self.pairs.find(key) {
+            return Some(slot);
+        }
+        let slot = self.pairs.unanswered(key, end)?;
+        if self.table.get_mut(slot)?.has_sent(end) {
+            return None;
+        }
+        self.pairs.join(*key, slot);
+        Some(slot)
     }
 
     /// Deadlines in the order in which they fall, so that a late call gives the same records as many early ones.
@@ -183,11 +245,12 @@ impl Engine {
     }
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
-        if let Some(mut flow) = self.table.remove(slot)
-            && !flow.is_empty()
-        {
-            out.push(flow.record(reason, &self.config.node, self.config.source));
-            self.counters.slices += 1;
+        if let Some(mut flow) = self.table.remove(slot) {
+            self.pairs.end(&flow.key, slot);
+            if !flow.is_empty() {
+                out.push(flow.record(reason, &self.config.node, self.config.source));
+                self.counters.slices += 1;
+            }
         }
         self.counters.flows_active = self.table.len() as u64;
     }
@@ -212,6 +275,7 @@ impl Engine {
         flow.again = again;
         flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
         let slot = self.table.insert(hash, flow);
+        self.pairs.begin(&key, slot, end);
         self.counters.flows_started += 1;
         self.counters.flows_active = self.table.len() as u64;
         slot

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::dns::{self, DnsFlow};
 use super::key::{End, Key};
 use super::orient;
+use super::related::Share;
 use super::table::Class;
 use super::tcp::TcpFlow;
-use crate::decode::{Decoded, Tcp, Transport};
+use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
 use crate::packet::{Direction, Packet};
-use crate::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side, Source, Tunnel};
+use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 
 /// Figures of one end in the slice, and what its first packet told.
 #[derive(Debug, Default)]
@@ -42,6 +43,9 @@ pub(super) struct Flow {
     tcp: Option<Box<TcpFlow>>,
     dns: Option<Box<DnsFlow>>,
     tunnel: Option<Box<Tunnel>>,
+    sealed: Option<Sealed>,
+    /// The last ICMP error of the slice that quoted this flow.
+    pub(super) icmp_error: Option<IcmpError>,
     interface: Arc<str>,
     community_id: Option<Arc<str>>,
 }
@@ -50,10 +54,8 @@ impl Flow {
     /// A flow without packets, which `packet` from `end` begins.
     pub(super) fn new(key: Key, end: End, decoded: &Decoded<'_>, time: i64, interface: Arc<str>) -> Self {
         let (client, oriented_by) = orient::by_ports(&key, end);
-        let tcp = match decoded.transport {
-            Transport::Tcp(_) => Some(Box::default()),
-            Transport::Udp { .. } | Transport::Icmp { .. } | Transport::Other { .. } => None,
-        };
+        // A connection may begin with a fragment; one without ports cannot be followed.
+        let tcp = (decoded.protocol == Protocol::TCP && decoded.src_port.is_some()).then(Box::default);
         Self {
             key,
             id: 0,
@@ -68,6 +70,8 @@ impl Flow {
             tcp,
             dns: None,
             tunnel: decoded.tunnel.clone().map(Box::new),
+            sealed: sealed(decoded),
+            icmp_error: None,
             interface,
             community_id: None,
         }
@@ -133,6 +137,36 @@ impl Flow {
         }
     }
 
+    /// Which slice is the current one.
+    pub(super) fn slice(&self) -> u32 {
+        self.slice
+    }
+
+    /// Whether this end ever sent a packet.
+    pub(super) fn has_sent(&self, end: End) -> bool {
+        self.tallies[end.index()].dscp.is_some()
+    }
+
+    /// Adds packets that were counted in another flow before it was known that they belong here.
+    pub(super) fn add(&mut self, end: End, share: &Share) {
+        if self.is_empty() {
+            (self.start, self.end) = (share.since, share.since);
+        }
+        self.start = self.start.min(share.since);
+        let tally = &mut self.tallies[end.index()];
+        tally.packets += share.packets;
+        tally.bytes += share.bytes;
+        tally.payload_bytes += share.payload_bytes;
+    }
+
+    /// Takes packets out that turn out to belong to another flow.
+    pub(super) fn take(&mut self, end: End, share: &Share) {
+        let tally = &mut self.tallies[end.index()];
+        tally.packets = tally.packets.saturating_sub(share.packets);
+        tally.bytes = tally.bytes.saturating_sub(share.bytes);
+        tally.payload_bytes = tally.payload_bytes.saturating_sub(share.payload_bytes);
+    }
+
     /// Hands the packet to its transport and application; the payload bytes that are new.
     fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, time: i64) -> u32 {
         match &decoded.transport {
@@ -195,7 +229,7 @@ impl Flow {
             source,
             client_direction: client.direction,
             observed_at: None,
-            primary: true,
+            primary: !self.key.is_carrier(),
             oriented_by: self.oriented_by,
             protocol: self.key.protocol(),
             client: self.side(self.client),
@@ -208,11 +242,15 @@ impl Flow {
             syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
             handshake_rtt_us: rtt.whole,
             responses: None,
-            app: self.dns.is_some().then_some("dns"),
+            app: if self.key.is_carrier() {
+                Some("tunnel")
+            } else {
+                self.dns.is_some().then_some("dns").or(self.sealed.map(Sealed::as_str))
+            },
             dns: self.dns.as_ref().map(|dns| Box::new(dns.fields())),
             tls: None,
             http: None,
-            icmp_error: None,
+            icmp_error: self.icmp_error.map(IcmpError::as_str),
             packets_stored: None,
             retention: None,
         };
@@ -244,6 +282,7 @@ impl Flow {
     /// Begins the next slice, without packets.
     pub(super) fn next_slice(&mut self) {
         self.slice += 1;
+        self.icmp_error = None;
         for tally in &mut self.tallies {
             (tally.packets, tally.bytes, tally.payload_bytes) = (0, 0, 0);
         }

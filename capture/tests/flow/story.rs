@@ -91,19 +91,13 @@ pub(crate) fn decoded(
     };
     let macs = if from == Client { (2, 1) } else { (1, 2) };
     Decoded {
-        src,
-        dst,
-        protocol,
         src_port,
         dst_port,
         src_mac: Some([macs.0; 6]),
         dst_mac: Some([macs.1; 6]),
-        vlan: None,
-        vlan_inner: None,
         dscp: if from == Client { 46 } else { 0 },
-        tunnel: None,
         ip_bytes: 100,
-        transport,
+        ..Decoded::new(src, dst, protocol, transport)
     }
 }
 

@@ -1,0 +1,94 @@
+//! GRE (RFC 2784, 2890), its PPTP version (RFC 2637), NVGRE (RFC 7637), and ERSPAN (draft-foschiano-erspan) types I to III.
+//!
+//! GRE with routing (RFC 1701) is not opened. NVGRE cannot be told for certain from Ethernet in GRE with a key: it is
+//! taken for granted when nothing but the key is there and its VSID is one that the RFC allows; a key whose low 24 bits
+//! are zero is not (VMware's mirror sessions put the direction into the high byte).
+
+use super::layers::{Cursor, Layer};
+use super::tunnel::{Inside, behind};
+use super::{u16_at, u32_at};
+use crate::record::TunnelKind;
+
+const CHECKSUM: u16 = 0x8000;
+const ROUTING: u16 = 0x4000;
+const KEY: u16 = 0x2000;
+const SEQUENCE: u16 = 0x1000;
+const ACKNOWLEDGEMENT: u16 = 0x0080;
+
+pub(super) fn open(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let (flags, kind) = (u16_at(cursor.data, 0)?, u16_at(cursor.data, 2)?);
+    if flags & ROUTING != 0 {
+        return None;
+    }
+    match flags & 0x0007 {
+        0 => version0(cursor, flags, kind),
+        1 => pptp(cursor, flags, kind),
+        _ => None,
+    }
+}
+
+fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
+    let optional = |bit: u16| if flags & bit == 0 { 0 } else { 4 };
+    let key = if flags & KEY == 0 { None } else { Some(u32_at(cursor.data, 4 + optional(CHECKSUM))?) };
+    let cursor = behind(cursor, 4 + optional(CHECKSUM) + optional(KEY) + optional(SEQUENCE))?;
+    match kind {
+        // Type I has no header: the frame follows GRE's.
+        0x88be if flags & SEQUENCE == 0 => {
+            Some(Inside { kind: TunnelKind::Erspan, id: key, layer: Layer::Ethernet, cursor })
+        }
+        0x88be => erspan2(cursor),
+        0x22eb => erspan3(cursor),
+        0x6558 => Some(ethernet(cursor, flags, key)),
+        kind => Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::EtherType(kind), cursor }),
+    }
+}
+
+fn ethernet(cursor: Cursor<'_>, flags: u16, key: Option<u32>) -> Inside<'_> {
+    let layer = Layer::Ethernet;
+    match key {
+        Some(key)
+            if flags & (CHECKSUM | SEQUENCE) == 0
+                && (0x1000..0x00ff_ffff).contains(&(key >> 8))
+                && key & 0x00ff_ffff != 0 =>
+        {
+            Inside { kind: TunnelKind::Nvgre, id: Some(key >> 8), layer, cursor }
+        }
+        key => Inside { kind: TunnelKind::Gre, id: key, layer, cursor },
+    }
+}
+
+/// The key's high half is the payload's length, its low half the call.
+fn pptp(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
+    if kind != 0x880b || flags & KEY == 0 {
+        return None;
+    }
+    let optional = |bit: u16| if flags & bit == 0 { 0 } else { 4 };
+    let id = u16_at(cursor.data, 6).map(u32::from);
+    let cursor = behind(cursor, 8 + optional(SEQUENCE) + optional(ACKNOWLEDGEMENT))?;
+    Some(Inside { kind: TunnelKind::Gre, id, layer: Layer::Ppp, cursor })
+}
+
+fn erspan2(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let (version, session) = session(&cursor)?;
+    if version > 1 {
+        return None;
+    }
+    Some(Inside { kind: TunnelKind::Erspan, id: Some(session), layer: Layer::Ethernet, cursor: behind(cursor, 8)? })
+}
+
+/// Twelve bytes, and eight more of the platform's if the last bit says so.
+fn erspan3(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let (version, session) = session(&cursor)?;
+    let flags = u16_at(cursor.data, 10)?;
+    if version != 2 {
+        return None;
+    }
+    // Frame type 2 is IP without Ethernet.
+    let layer = if (flags >> 10) & 0x1f == 2 { Layer::Ip } else { Layer::Ethernet };
+    let header = if flags & 1 == 1 { 20 } else { 12 };
+    Some(Inside { kind: TunnelKind::Erspan, id: Some(session), layer, cursor: behind(cursor, header)? })
+}
+
+fn session(cursor: &Cursor<'_>) -> Option<(u16, u32)> {
+    Some((u16_at(cursor.data, 0)? >> 12, u32::from(u16_at(cursor.data, 2)? & 0x03ff)))
+}

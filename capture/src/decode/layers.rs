@@ -1,0 +1,238 @@
+//! Layers between link and network: Ethernet (IEEE 802.3), 802.1Q and 802.1ad tags, LLC/SNAP (RFC 1042), PPP (RFC 1661,
+//! 1662), PPPoE sessions (RFC 2516), Cisco HDLC, MPLS (RFC 3032) with IP or an Ethernet pseudowire (RFC 4448) inside.
+//!
+//! None of these is a tunnel: they leave no trace in a flow but VLAN ids, and the innermost Ethernet addresses. At most
+//! [`MAX_LAYERS`] are followed.
+
+use super::link::{IPV4, IPV6, Link};
+use super::{DecodeError, u16_at};
+
+/// Headers of one frame before IP: more are stacked only by attackers.
+const MAX_LAYERS: usize = 24;
+
+/// Rest of a frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    pub(super) data: &'a [u8],
+    pub(super) on_wire: u32,
+}
+
+impl Cursor<'_> {
+    /// Goes behind a header.
+    pub(super) fn skip(&mut self, len: usize) -> Result<(), DecodeError> {
+        self.data = self.data.get(len..).ok_or(DecodeError::LinkCut)?;
+        self.on_wire = self.on_wire.saturating_sub(len as u32);
+        Ok(())
+    }
+
+    fn u16(&self, at: usize) -> Result<u16, DecodeError> {
+        u16_at(self.data, at).ok_or(DecodeError::LinkCut)
+    }
+
+    fn byte(&self, at: usize) -> Result<u8, DecodeError> {
+        self.data.get(at).copied().ok_or(DecodeError::LinkCut)
+    }
+}
+
+/// What begins at the cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layer {
+    /// Addresses and EtherType or length.
+    Ethernet,
+    /// What this EtherType says.
+    EtherType(u16),
+    /// Logical link control.
+    Llc,
+    /// PPP, with or without address and control.
+    Ppp,
+    /// PPPoE session header.
+    Pppoe,
+    /// Cisco HDLC.
+    Hdlc,
+    /// Label stack.
+    Mpls,
+    /// IP, either version.
+    Ip,
+}
+
+/// What the layers said so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stack<'a> {
+    pub(super) src_mac: Option<&'a [u8; 6]>,
+    pub(super) dst_mac: Option<&'a [u8; 6]>,
+    pub(super) vlan: Option<u16>,
+    pub(super) vlan_inner: Option<u16>,
+}
+
+impl<'a> Stack<'a> {
+    /// Of a packet inside one of layer 3, which is still in the same frame.
+    pub(super) const fn of(link: &Link<'a>) -> Self {
+        Self { src_mac: link.src_mac, dst_mac: link.dst_mac, vlan: link.vlan, vlan_inner: link.vlan_inner }
+    }
+
+    /// The outermost and the innermost VLAN id are kept. Id 0 is a priority tag: it names no VLAN (802.1Q 6.9.1).
+    pub(super) const fn tag(&mut self, tci: u16) {
+        match (tci & 0x0fff, self.vlan) {
+            (0, _) => {}
+            (id, None) => self.vlan = Some(id),
+            (id, Some(_)) => self.vlan_inner = Some(id),
+        }
+    }
+
+    /// Follows the layers down to IP.
+    pub(super) fn walk(mut self, mut cursor: Cursor<'a>, first: Layer) -> Result<Link<'a>, DecodeError> {
+        let mut layer = first;
+        for _ in 0..MAX_LAYERS {
+            layer = match layer {
+                Layer::Ethernet => self.ethernet(&mut cursor)?,
+                Layer::EtherType(kind) => self.ether_type(&mut cursor, kind)?,
+                Layer::Llc => llc(&mut cursor)?,
+                Layer::Ppp => ppp(&mut cursor)?,
+                Layer::Pppoe => pppoe(&mut cursor)?,
+                Layer::Hdlc => hdlc(&mut cursor)?,
+                Layer::Mpls => mpls(&mut cursor)?,
+                Layer::Ip => return Ok(self.link(cursor)),
+            };
+        }
+        Err(DecodeError::LinkMalformed)
+    }
+
+    const fn link(self, cursor: Cursor<'a>) -> Link<'a> {
+        Link {
+            src_mac: self.src_mac,
+            dst_mac: self.dst_mac,
+            vlan: self.vlan,
+            vlan_inner: self.vlan_inner,
+            payload: cursor.data,
+            on_wire: cursor.on_wire,
+        }
+    }
+
+    fn ethernet(&mut self, cursor: &mut Cursor<'a>) -> Result<Layer, DecodeError> {
+        let kind = cursor.u16(12)?;
+        self.dst_mac = cursor.data.first_chunk();
+        self.src_mac = cursor.data.get(6..).and_then(|rest| rest.first_chunk());
+        cursor.skip(14)?;
+        Ok(Layer::EtherType(kind))
+    }
+
+    fn ether_type(&mut self, cursor: &mut Cursor<'_>, kind: u16) -> Result<Layer, DecodeError> {
+        match kind {
+            IPV4 | IPV6 => Ok(Layer::Ip),
+            0x8100 | 0x88a8 | 0x9100 => {
+                self.tag(cursor.u16(0)?);
+                let kind = cursor.u16(2)?;
+                cursor.skip(4)?;
+                Ok(Layer::EtherType(kind))
+            }
+            0x8847 | 0x8848 => Ok(Layer::Mpls),
+            0x8864 => Ok(Layer::Pppoe),
+            0x880b => Ok(Layer::Ppp),
+            0x6558 => Ok(Layer::Ethernet),
+            // A length (802.3), not a type.
+            0..=1500 => Ok(Layer::Llc),
+            _ => Err(DecodeError::NotIp),
+        }
+    }
+}
+
+/// SNAP with the EtherTypes of RFC 1042 or of 802.1H, or IP by its own SAP.
+fn llc(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    match cursor.data.first_chunk::<3>().ok_or(DecodeError::LinkCut)? {
+        [0xaa, 0xaa, 0x03] => {
+            let (oui, kind) = (cursor.data.get(3..6).ok_or(DecodeError::LinkCut)?, cursor.u16(6)?);
+            if !matches!(oui, [0, 0, 0 | 0xf8]) || kind <= 1500 {
+                return Err(DecodeError::NotIp);
+            }
+            cursor.skip(8)?;
+            Ok(Layer::EtherType(kind))
+        }
+        [0x06, 0x06, 0x03] => {
+            cursor.skip(3)?;
+            Ok(Layer::Ip)
+        }
+        _ => Err(DecodeError::NotIp),
+    }
+}
+
+/// Address and control may be left out, and so may the first byte of the protocol when it is zero (RFC 1661, 6.5, 6.6).
+fn ppp(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    match (cursor.byte(0)?, cursor.data.get(1)) {
+        (0xff, Some(0x03)) => cursor.skip(2)?,
+        // PPP in HDLC-like framing shares its link type with Cisco's.
+        (0x0f | 0x8f, Some(0x00)) => return Ok(Layer::Hdlc),
+        (_, _) => {}
+    }
+    let first = cursor.byte(0)?;
+    let protocol = if first & 1 == 1 {
+        cursor.skip(1)?;
+        u16::from(first)
+    } else {
+        let protocol = cursor.u16(0)?;
+        cursor.skip(2)?;
+        protocol
+    };
+    match protocol {
+        0x0021 | 0x0057 => Ok(Layer::Ip),
+        0x0281 | 0x0283 => Ok(Layer::Mpls),
+        _ => Err(DecodeError::NotIp),
+    }
+}
+
+fn pppoe(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let (version, code) = (cursor.byte(0)?, cursor.byte(1)?);
+    if version != 0x11 || code != 0 {
+        return Err(if code == 0 { DecodeError::LinkMalformed } else { DecodeError::NotIp });
+    }
+    cursor.skip(6)?;
+    Ok(Layer::Ppp)
+}
+
+fn hdlc(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let kind = cursor.u16(2)?;
+    cursor.skip(4)?;
+    Ok(Layer::EtherType(kind))
+}
+
+/// Labels until the bottom of the stack. What follows is not said: a nibble of 4 or 6 is IP, 0 the control word of a
+/// pseudowire, and else an Ethernet address (RFC 4928, 3). Addresses may begin with these nibbles too, so that what does
+/// not hold as IP is tried as Ethernet.
+fn mpls(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    for _ in 0..MAX_LAYERS {
+        let bottom = cursor.byte(2)? & 1 == 1;
+        cursor.skip(4)?;
+        if bottom {
+            return below_labels(cursor);
+        }
+    }
+    Err(DecodeError::LinkMalformed)
+}
+
+fn below_labels(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let ethernet = is_ethernet(cursor.data);
+    match cursor.byte(0)? >> 4 {
+        4 if !ethernet || is_ipv4(cursor) => Ok(Layer::Ip),
+        6 if !ethernet || is_ipv6(cursor) => Ok(Layer::Ip),
+        0 if cursor.data.get(4..).is_some_and(is_ethernet) => {
+            cursor.skip(4)?;
+            Ok(Layer::Ethernet)
+        }
+        _ if ethernet => Ok(Layer::Ethernet),
+        _ => Err(DecodeError::NotIp),
+    }
+}
+
+/// Whether a frame with an EtherType that we follow begins here.
+fn is_ethernet(data: &[u8]) -> bool {
+    matches!(u16_at(data, 12), Some(IPV4 | IPV6 | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8864))
+        || matches!(u16_at(data, 12), Some(len @ 3..=1500) if data.len() >= 14 + usize::from(len))
+}
+
+fn is_ipv4(cursor: &Cursor<'_>) -> bool {
+    let len = u32::from(u16_at(cursor.data, 2).unwrap_or(0));
+    cursor.data.first().is_some_and(|first| first & 0x0f >= 5) && (20..=cursor.on_wire).contains(&len)
+}
+
+fn is_ipv6(cursor: &Cursor<'_>) -> bool {
+    u16_at(cursor.data, 4).is_some_and(|len| u32::from(len) + 40 <= cursor.on_wire)
+}

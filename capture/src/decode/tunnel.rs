@@ -1,0 +1,243 @@
+//! Tunnels: which packets carry another one, and where it begins.
+//!
+//! In UDP, by destination port: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP
+//! TS 29.281); by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
+//! (RFC 2003, 2473, 4213) and GRE, for which see [`super::gre`]. ESP and WireGuard are told from content, not opened.
+
+use super::ip::Ip;
+use super::layers::{Cursor, Layer};
+use super::{Decoded, Transport, gre, u16_at, u32_at};
+use crate::record::{Protocol, TunnelKind};
+
+/// UDP ports of tunnels that are not everywhere the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelPorts {
+    /// VXLAN: 4789 (IANA) and 8472 (Linux' default).
+    pub vxlan: Vec<u16>,
+    /// VXLAN-GPE: 4790.
+    pub vxlan_gpe: u16,
+    /// Geneve: 6081.
+    pub geneve: u16,
+    /// GTP-U: 2152.
+    pub gtpu: u16,
+}
+
+impl TunnelPorts {
+    #[inline]
+    fn contains(&self, port: u16) -> bool {
+        port == self.geneve || port == self.gtpu || port == self.vxlan_gpe || self.vxlan.contains(&port)
+    }
+}
+
+impl Default for TunnelPorts {
+    fn default() -> Self {
+        Self { vxlan: vec![4789, 8472], vxlan_gpe: 4790, geneve: 6081, gtpu: 2152 }
+    }
+}
+
+/// What a tunnel carries.
+#[derive(Debug)]
+pub(super) struct Inside<'a> {
+    pub(super) kind: TunnelKind,
+    pub(super) id: Option<u32>,
+    pub(super) layer: Layer,
+    pub(super) cursor: Cursor<'a>,
+}
+
+impl Inside<'_> {
+    /// Whether the inner packet has a frame of its own.
+    pub(super) fn has_frame(&self) -> bool {
+        self.layer == Layer::Ethernet
+    }
+}
+
+/// Whether [`open`] is worth its call: what untunnelled packets pay.
+#[inline(always)]
+pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) -> bool {
+    match protocol {
+        Protocol::UDP => {
+            let Some([_, _, p0, p1, l0, l1, _, _, first, _, _, _, n0, n1]) = payload.first_chunk::<14>() else {
+                return false;
+            };
+            let number = |high: &u8, low: &u8| u16::from_be_bytes([*high, *low]);
+            // Teredo on any port: an indication, or an IPv6 packet as long as the datagram.
+            *first == 0
+                || (*first >> 4 == 6 && number(n0, n1).checked_add(8 + 40) == Some(number(l0, l1)))
+                || ports.contains(number(p0, p1))
+        }
+        Protocol::GRE | Protocol(4 | 41) => true,
+        Protocol(_) => false,
+    }
+}
+
+/// The packet inside, if this is a tunnel's; `port` is the destination's. Whether it can be decoded is another question.
+pub(super) fn open<'a>(
+    ip: &Ip<'a>,
+    (port, transport): (Option<u16>, &Transport<'a>),
+    ports: &TunnelPorts,
+) -> Option<Inside<'a>> {
+    let outer = Cursor { data: ip.payload, on_wire: ip.payload_len };
+    let v6 = ip.ends.is_v6();
+    let bare = |kind| Some(Inside { kind, id: None, layer: Layer::Ip, cursor: outer });
+    match ip.protocol {
+        Protocol::UDP => match *transport {
+            Transport::Udp { payload, payload_len } => {
+                in_udp(port?, Cursor { data: payload, on_wire: payload_len }, ports)
+            }
+            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Other { .. } => None,
+        },
+        Protocol::GRE => gre::open(outer),
+        Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),
+        Protocol(41) => bare(if v6 { TunnelKind::Ip6ip6 } else { TunnelKind::Sit }),
+        Protocol(_) => None,
+    }
+}
+
+/// The packet inside a datagram to this port.
+pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
+    let by_port = if ports.vxlan.contains(&port) {
+        vxlan(cursor)
+    } else if port == ports.geneve {
+        geneve(cursor)
+    } else if port == ports.gtpu {
+        gtpu(cursor)
+    } else if port == ports.vxlan_gpe {
+        vxlan_gpe(cursor)
+    } else {
+        None
+    };
+    by_port.or_else(|| teredo(cursor))
+}
+
+/// The cursor behind a header.
+pub(super) fn behind(mut cursor: Cursor<'_>, len: usize) -> Option<Cursor<'_>> {
+    cursor.skip(len).ok().map(|()| cursor)
+}
+
+/// The bit that says that there is a VNI.
+const VALID_VNI: u8 = 0x08;
+
+fn vxlan(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    if cursor.data.first()? & VALID_VNI == 0 {
+        return None;
+    }
+    let id = Some(u32_at(cursor.data, 4)? >> 8);
+    Some(Inside { kind: TunnelKind::Vxlan, id, layer: Layer::Ethernet, cursor: behind(cursor, 8)? })
+}
+
+fn vxlan_gpe(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let [flags, _, _, next] = *cursor.data.first_chunk::<4>()?;
+    let id = (flags & VALID_VNI != 0).then_some(u32_at(cursor.data, 4)? >> 8);
+    // Bit 0x04 says that there is a next protocol; else it is plain VXLAN.
+    let layer = match (flags & 0x04 != 0, next) {
+        (true, 1 | 2) => Layer::Ip,
+        (true, 3) | (false, _) => Layer::Ethernet,
+        (true, 5) => Layer::Mpls,
+        (true, _) => return None,
+    };
+    Some(Inside { kind: TunnelKind::VxlanGpe, id, layer, cursor: behind(cursor, 8)? })
+}
+
+fn geneve(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let [first, _, t0, t1] = *cursor.data.first_chunk::<4>()?;
+    let (version, options) = (first >> 6, usize::from(first & 0x3f) * 4);
+    if version != 0 {
+        return None;
+    }
+    let id = Some(u32_at(cursor.data, 4)? >> 8);
+    let layer = match u16::from_be_bytes([t0, t1]) {
+        0x6558 => Layer::Ethernet,
+        kind => Layer::EtherType(kind),
+    };
+    Some(Inside { kind: TunnelKind::Geneve, id, layer, cursor: behind(cursor, 8 + options)? })
+}
+
+/// Extension headers of GTP-U that are followed.
+const MAX_GTP_EXTENSIONS: usize = 8;
+
+/// A G-PDU of version 1.
+fn gtpu(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let [flags, message] = *cursor.data.first_chunk::<2>()?;
+    if flags & 0xf0 != 0x30 || message != 0xff {
+        return None;
+    }
+    let teid = u32_at(cursor.data, 4)?;
+    let mut header = 8;
+    if flags & 0x07 != 0 {
+        // Sequence number, N-PDU number and next extension are there together.
+        let mut next = *cursor.data.get(11)?;
+        header = 12;
+        for _ in 0..MAX_GTP_EXTENSIONS {
+            if flags & 0x04 == 0 || next == 0 {
+                break;
+            }
+            let units = usize::from(*cursor.data.get(header)?).max(1);
+            header += units * 4;
+            next = *cursor.data.get(header - 1)?;
+        }
+    }
+    Some(Inside { kind: TunnelKind::Gtpu, id: Some(teid), layer: Layer::Ip, cursor: behind(cursor, header)? })
+}
+
+/// IPv6 in UDP, after an authentication header and an origin indication if there are any. Addresses and length must fit:
+/// there may be Teredo on any port.
+fn teredo(mut cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    if cursor.data.starts_with(&[0, 1]) {
+        let [_, _, client, value] = *cursor.data.first_chunk::<4>()?;
+        cursor = behind(cursor, 4 + usize::from(client) + usize::from(value) + 9)?;
+    }
+    if cursor.data.starts_with(&[0, 0]) {
+        cursor = behind(cursor, 8)?;
+    }
+    let header = cursor.data.first_chunk::<40>()?;
+    let fits = u32::from(u16_at(header, 4)?) + 40 == cursor.on_wire;
+    let is_teredo = |at: usize| header.get(at..).is_some_and(|address| address.starts_with(&[0x20, 0x01, 0, 0]));
+    let is_local = header.get(8..10).is_some_and(|source| source == [0xfe, 0x80]);
+    if header[0] >> 4 != 6 || !fits || !(is_teredo(8) || is_teredo(24) || is_local) {
+        return None;
+    }
+    Some(Inside { kind: TunnelKind::Teredo, id: None, layer: Layer::Ip, cursor })
+}
+
+/// An encryption that hides what a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// ESP (RFC 4303), by its protocol number or in UDP (RFC 3948).
+    Esp,
+    /// WireGuard, on any port.
+    Wireguard,
+}
+
+impl Sealed {
+    /// The name in the column `app`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Esp => "esp",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
+/// Whether a flow that begins with this packet is sealed.
+pub fn sealed(decoded: &Decoded<'_>) -> Option<Sealed> {
+    match (decoded.protocol, &decoded.transport) {
+        (Protocol::ESP, _) => Some(Sealed::Esp),
+        (Protocol::UDP, Transport::Udp { payload, payload_len }) => match (decoded.src_port?, decoded.dst_port?) {
+            // ESP in UDP (RFC 3948): anything but a zero marker (IKE) or a single byte (keep-alive).
+            (4500, _) | (_, 4500) => (*payload_len >= 8 && u32_at(payload, 0)? != 0).then_some(Sealed::Esp),
+            _ => is_wireguard(payload, *payload_len).then_some(Sealed::Wireguard),
+        },
+        _ => None,
+    }
+}
+
+/// Types 1 to 3 have one length each, data is a multiple of 16; three reserved bytes are zero.
+fn is_wireguard(payload: &[u8], len: u32) -> bool {
+    match payload.first_chunk::<4>() {
+        Some([1, 0, 0, 0]) => len == 148,
+        Some([2, 0, 0, 0]) => len == 92,
+        Some([3, 0, 0, 0]) => len == 64,
+        Some([4, 0, 0, 0]) => len >= 32 && len.is_multiple_of(16),
+        _ => false,
+    }
+}

@@ -1,0 +1,368 @@
+//! Fragments of IP packets (RFC 791, 3.2; RFC 8200, 4.5): which flow the later ones belong to, and what they say together.
+//!
+//! Invariants:
+//! * memory is bounded by [`FragmentLimits`]; the oldest packets are given up first, and counted;
+//! * what was captured of a packet is kept from its beginning on, so that a snap length hides bytes but no length;
+//! * a packet whose fragments overlap other than by repetition is not put together (RFC 5722);
+//! * a packet that was put together is remembered for a moment: a capture may deliver fragments twice.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::config::SECOND;
+use super::key::{End, Key};
+use super::queue::Queues;
+use super::related::Share;
+use crate::decode::{Decoded, Fragment};
+use crate::record::Protocol;
+
+/// Bounds of joining fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentLimits {
+    /// Packets at a time of which fragments are missing.
+    pub packets: usize,
+    /// Bytes held for them.
+    pub bytes: usize,
+    /// Packet time from the first fragment seen, ns.
+    pub timeout: i64,
+}
+
+impl Default for FragmentLimits {
+    /// 1,024 packets, 4 MiB, 30 s.
+    fn default() -> Self {
+        Self { packets: 1024, bytes: 4 << 20, timeout: 30 * SECOND }
+    }
+}
+
+/// The longest packet that fragments can make.
+const MAX_LEN: u32 = 65_535;
+
+/// Most separate parts of a packet.
+const MAX_PARTS: usize = 64;
+
+/// How long the fragments of a packet that is done with may be repeated, before its identification is another's.
+const MEMORY: i64 = SECOND / 10;
+
+/// What the fragments of one packet share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Whole {
+    key: Key,
+    end: End,
+    id: u32,
+}
+
+impl Whole {
+    /// `key` is that of a flow without ports. The identification is unique for a protocol in IPv4 (RFC 791), for a pair of
+    /// addresses in IPv6.
+    pub(super) fn new(mut key: Key, end: End, fragment: &Fragment<'_>) -> Self {
+        key.forget_protocol_of_ipv6();
+        Self { key, end, id: fragment.id }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Parts are missing.
+    Open,
+    /// Put together, or given up, at this time.
+    Done(i64),
+}
+
+/// One packet in parts.
+#[derive(Debug)]
+struct Parts {
+    whole: Whole,
+    state: State,
+    /// What was seen, `[from, to)`, in order, without overlaps.
+    ranges: Vec<(u32, u32)>,
+    len: Option<u32>,
+    data: Vec<u8>,
+    /// First byte that was not captured.
+    cut: u32,
+    first: Option<First>,
+    orphans: Option<Orphans>,
+}
+
+/// What the first fragment says of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First {
+    pub(super) ports: Option<(u16, u16)>,
+    pub(super) carrier: bool,
+    protocol: Protocol,
+}
+
+/// Fragments that came before the first one, and are counted in a flow without ports.
+#[derive(Debug, Clone)]
+pub(super) struct Orphans {
+    pub(super) flow_id: u64,
+    pub(super) slice: u32,
+    pub(super) share: Share,
+}
+
+/// A packet put together.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) protocol: Protocol,
+    /// What was captured, from the beginning.
+    pub(super) data: Vec<u8>,
+    pub(super) len: u32,
+}
+
+/// What a fragment brought about.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Known once the first fragment was seen.
+    pub(super) first: Option<First>,
+    /// Fragments that the first one now gives a flow to.
+    pub(super) orphans: Option<Orphans>,
+    pub(super) joined: Option<Joined>,
+}
+
+/// See the module documentation.
+pub(super) struct Fragments {
+    limits: FragmentLimits,
+    index: HashMap<Whole, u32, RandomState>,
+    slots: Vec<Option<Parts>>,
+    free: Vec<u32>,
+    ages: Queues<1>,
+    bytes: usize,
+    given_up: u64,
+}
+
+impl Fragments {
+    pub(super) fn new(limits: FragmentLimits) -> Self {
+        Self {
+            limits,
+            index: HashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ages: Queues::new(),
+            bytes: 0,
+            given_up: 0,
+        }
+    }
+
+    /// Packets given up since the last call.
+    pub(super) fn take_given_up(&mut self) -> u64 {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Takes a fragment that was seen at `clock`.
+    pub(super) fn add(&mut self, whole: Whole, decoded: &Decoded<'_>, fragment: &Fragment<'_>, clock: i64) -> Step {
+        self.expire(clock);
+        let slot = self.slot(whole, clock);
+        let room = self.limits.bytes.saturating_sub(self.bytes);
+        let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Step { first: None, orphans: None, joined: None };
+        };
+        let before = parts.data.len();
+        if parts.state == State::Open && !parts.insert(fragment, room) {
+            parts.close(clock);
+            self.given_up += 1;
+        }
+        if fragment.offset == 0 {
+            parts.first.get_or_insert(First {
+                ports: decoded.src_port.zip(decoded.dst_port),
+                carrier: decoded.carrier,
+                protocol: fragment.protocol,
+            });
+        }
+        let first = parts.first;
+        let orphans = first.and_then(|_| parts.orphans.take());
+        let held = parts.data.len();
+        let joined = if parts.is_complete() { parts.join(clock) } else { None };
+        let left = if joined.is_some() { 0 } else { held };
+        self.bytes = (self.bytes + left).saturating_sub(before);
+        Step { first, orphans, joined }
+    }
+
+    /// Remembers in which flow a fragment without ports was counted.
+    pub(super) fn orphan(&mut self, whole: &Whole, flow: (u64, u32), share: &Share) {
+        let slot = self.index.get(whole).copied();
+        if let Some(parts) = slot.and_then(|slot| self.slots.get_mut(slot as usize)).and_then(Option::as_mut) {
+            match &mut parts.orphans {
+                Some(orphans) if (orphans.flow_id, orphans.slice) == flow => orphans.share.add(share),
+                // A slice that is over keeps what it has.
+                _ => parts.orphans = Some(Orphans { flow_id: flow.0, slice: flow.1, share: share.clone() }),
+            }
+        }
+    }
+
+    /// Gives up everything.
+    pub(super) fn finish(&mut self) {
+        while let Some((slot, _)) = self.ages.first(0) {
+            self.remove(slot);
+        }
+    }
+
+    fn expire(&mut self, clock: i64) {
+        while let Some((slot, since)) = self.ages.first(0)
+            && clock.saturating_sub(since) >= self.limits.timeout
+        {
+            self.remove(slot);
+        }
+    }
+
+    fn slot(&mut self, whole: Whole, clock: i64) -> u32 {
+        if let Some(slot) = self.index.get(&whole).copied() {
+            let state = self.slots.get(slot as usize).and_then(Option::as_ref).map(|parts| parts.state);
+            match state {
+                Some(State::Done(at)) if clock.saturating_sub(at) > MEMORY => self.remove(slot),
+                Some(State::Open | State::Done(_)) | None => return slot,
+            }
+        }
+        // There must be room for the packet, and for its bytes when it is as long as can be.
+        while let Some((oldest, _)) = self.ages.first(0)
+            && (self.index.len() >= self.limits.packets.max(1)
+                || self.bytes.saturating_add(MAX_LEN as usize) > self.limits.bytes)
+        {
+            self.remove(oldest);
+        }
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        let parts = Some(Parts::new(whole));
+        match self.slots.get_mut(slot as usize) {
+            Some(place) => *place = parts,
+            None => self.slots.push(parts),
+        }
+        self.index.insert(whole, slot);
+        self.ages.push(0, slot, clock);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) {
+        self.ages.remove(slot);
+        if let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::take) {
+            self.index.remove(&parts.whole);
+            self.bytes = self.bytes.saturating_sub(parts.data.len());
+            self.given_up += u64::from(parts.state == State::Open);
+            self.free.push(slot);
+        }
+    }
+}
+
+impl Parts {
+    const fn new(whole: Whole) -> Self {
+        Self {
+            whole,
+            state: State::Open,
+            ranges: Vec::new(),
+            len: None,
+            data: Vec::new(),
+            cut: u32::MAX,
+            first: None,
+            orphans: None,
+        }
+    }
+
+    /// Takes a fragment in, unless it contradicts the others or there is no room.
+    fn insert(&mut self, fragment: &Fragment<'_>, room: usize) -> bool {
+        let (from, to) = (fragment.offset, fragment.offset.saturating_add(fragment.len));
+        if to > MAX_LEN || self.len.is_some_and(|len| to > len || (!fragment.more && to != len)) {
+            return false;
+        }
+        if !fragment.more {
+            if self.ranges.last().is_some_and(|last| last.1 > to) {
+                return false;
+            }
+            self.len = Some(to);
+        }
+        if from == to || self.ranges.iter().any(|range| range.0 <= from && to <= range.1) {
+            return true;
+        }
+        if self.ranges.iter().any(|range| range.0 < to && from < range.1) {
+            return false;
+        }
+        let at = self.ranges.partition_point(|range| range.1 <= from);
+        self.ranges.insert(at, (from, to));
+        self.ranges.dedup_by(|next, range| {
+            let touches = range.1 == next.0;
+            if touches {
+                range.1 = next.1;
+            }
+            touches
+        });
+        self.ranges.len() <= MAX_PARTS && self.keep(fragment, room)
+    }
+
+    fn keep(&mut self, fragment: &Fragment<'_>, room: usize) -> bool {
+        let from = fragment.offset as usize;
+        let to = from + fragment.data.len();
+        if (fragment.data.len() as u32) < fragment.len {
+            self.cut = self.cut.min(to as u32);
+        }
+        if to > self.data.len() {
+            if to - self.data.len() > room {
+                return false;
+            }
+            self.data.resize(to, 0);
+        }
+        if let Some(place) = self.data.get_mut(from..to) {
+            place.copy_from_slice(fragment.data);
+        }
+        true
+    }
+
+    fn is_complete(&self) -> bool {
+        self.state == State::Open && self.len.is_some_and(|len| self.ranges == [(0, len)])
+    }
+
+    fn join(&mut self, clock: i64) -> Option<Joined> {
+        let mut data = std::mem::take(&mut self.data);
+        data.truncate(self.cut as usize);
+        let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.protocol, data, len });
+        self.close(clock);
+        joined
+    }
+
+    fn close(&mut self, clock: i64) {
+        self.state = State::Done(clock);
+        (self.ranges, self.data) = (Vec::new(), Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decode::Transport;
+
+    proptest! {
+        /// Whatever comes, what is held is counted and bounded, and a packet that is put together is what was divided.
+        #[test]
+        fn memory_is_bounded_and_what_is_joined_is_right(
+            fragments in prop::collection::vec((0_u32..4, 0_usize..8, any::<bool>(), 0_i64..20, any::<bool>()), 0..200),
+        ) {
+            let limits = FragmentLimits { packets: 3, bytes: 66_000, timeout: 40 };
+            let mut all = Fragments::new(limits);
+            let data: Vec<u8> = (0..64).collect();
+            let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+            let decoded = Decoded::new(src, dst, Protocol::UDP, Transport::Other { payload_len: 8 });
+            let (key, end) = Key::new(&decoded, 1);
+            let (mut clock, mut seen) = (0, 0);
+            for (id, at, long, wait, cut) in fragments {
+                clock += wait;
+                seen += 1;
+                // Of the last part there is one length, or the end of the packet would be in doubt.
+                let len = if long && at < 6 { 16 } else { 8 };
+                let held = if cut { len / 2 } else { len };
+                let (offset, protocol) = (at as u32 * 8, Protocol::UDP);
+                let data = data.get(at * 8..at * 8 + held).unwrap();
+                let fragment = Fragment { id, offset, more: at < 7, protocol, data, len: len as u32 };
+                let step = all.add(Whole::new(key, end, &fragment), &decoded, &fragment, clock);
+                if let Some(joined) = step.joined {
+                    prop_assert_eq!(joined.len, 64);
+                    prop_assert!(joined.data.iter().copied().eq(0..joined.data.len() as u8));
+                }
+                let held: usize = all.slots.iter().flatten().map(|parts| parts.data.len()).sum();
+                prop_assert_eq!(all.bytes, held);
+                prop_assert!(all.bytes <= limits.bytes && all.index.len() <= limits.packets);
+                prop_assert!(all.slots.len() <= limits.packets);
+            }
+            all.finish();
+            prop_assert_eq!((all.bytes, all.index.len()), (0, 0));
+            prop_assert!(all.take_given_up() <= seen);
+        }
+    }
+}

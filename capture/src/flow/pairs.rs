@@ -1,0 +1,97 @@
+//! The two directions of a flow in tunnels whose ids differ by direction.
+//!
+//! The receiver chooses a TEID (3GPP TS 29.281) and a PPTP call id; GRE keys are set for each direction; routed packets
+//! carry the VNI of where they go (RFC 9135). So a packet without a flow joins the flow of the same kind of tunnels,
+//! addresses and ports whose other end alone has spoken, whatever its id; from then on its id is that of the way back.
+//! Packets in the same direction with different ids are different flows.
+//!
+//! Flows without tunnels cost nothing here. There are at most three entries for a flow.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::key::{End, Key};
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Pairs {
+    /// By key without id: the last flow that began, and the end that began it.
+    begun: HashMap<Key, (u32, End), RandomState>,
+    /// By key with the id of the way back.
+    ways_back: HashMap<Key, u32, RandomState>,
+    /// The same, by flow.
+    by_slot: HashMap<u32, Key, RandomState>,
+}
+
+impl Pairs {
+    /// A flow began with a packet from `end`.
+    pub(super) fn begin(&mut self, key: &Key, slot: u32, end: End) {
+        if let Some(bare) = key.without_tunnel_id() {
+            self.begun.insert(bare, (slot, end));
+        }
+    }
+
+    /// The flow whose way back this is.
+    pub(super) fn find(&self, key: &Key) -> Option<u32> {
+        self.ways_back.get(key).copied()
+    }
+
+    /// A flow that a packet from `end` may answer.
+    pub(super) fn unanswered(&self, key: &Key, end: End) -> Option<u32> {
+        let (slot, begun_by) = *self.begun.get(&key.without_tunnel_id()?)?;
+        (begun_by != end && !self.by_slot.contains_key(&slot)).then_some(slot)
+    }
+
+    /// `key` is that of the way back of a flow.
+    pub(super) fn join(&mut self, key: Key, slot: u32) {
+        self.ways_back.insert(key, slot);
+        self.by_slot.insert(slot, key);
+    }
+
+    /// The flow ended.
+    pub(super) fn end(&mut self, key: &Key, slot: u32) {
+        let Some(bare) = key.without_tunnel_id() else { return };
+        if self.begun.get(&bare).is_some_and(|begun| begun.0 == slot) {
+            self.begun.remove(&bare);
+        }
+        if let Some(way_back) = self.by_slot.remove(&slot) {
+            self.ways_back.remove(&way_back);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Decoded, Transport};
+    use crate::record::{Protocol, Tunnel, TunnelKind, TunnelStack};
+
+    fn key(id: Option<u32>) -> Key {
+        let (src, dst) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let stack = TunnelStack::default().with(TunnelKind::Gtpu);
+        let mut decoded = Decoded::new(src, dst, Protocol::UDP, Transport::Other { payload_len: 0 });
+        decoded.tunnel = Some(Tunnel { stack, id, src, dst });
+        Key::new(&decoded, 1).0
+    }
+
+    #[test]
+    fn the_way_back_is_found_until_the_flow_ends() {
+        let mut pairs = Pairs::default();
+        pairs.begin(&key(Some(5)), 1, End::Low);
+        assert_eq!(pairs.unanswered(&key(Some(9)), End::Low), None, "the same direction is another flow");
+        assert_eq!(pairs.unanswered(&key(Some(9)), End::High), Some(1));
+        pairs.join(key(Some(9)), 1);
+        assert_eq!(pairs.find(&key(Some(9))), Some(1));
+        assert_eq!(pairs.unanswered(&key(Some(8)), End::High), None, "answered");
+        pairs.end(&key(Some(5)), 1);
+        assert_eq!((pairs.begun.len(), pairs.ways_back.len(), pairs.by_slot.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn flows_without_ids_leave_nothing() {
+        let mut pairs = Pairs::default();
+        pairs.begin(&key(None), 1, End::Low);
+        assert_eq!(pairs.begun.len(), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! Packets that concern more than their own flow: what tunnels carry, fragments, ICMP errors.
+//!
+//! * The packets around a tunnelled one are counted in flows of their own, which are not primary.
+//! * A fragment is counted in the flow whose ports the first fragment has. One that comes before it is counted in a flow
+//!   without ports, and moves over when the first comes, unless the slice is over by then. Transport and application see
+//!   the packet when all its parts are there.
+//! * An ICMP error marks the flow that it quotes; it has a flow of its own all the same.
+
+use super::Engine;
+use super::fragments::{First, Orphans, Whole};
+use super::key::Key;
+use crate::decode::{Decoded, Fragment, Quote};
+use crate::packet::Packet;
+use crate::record::FlowRecord;
+
+/// Part of what is counted in a flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) since: i64,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    pub(super) payload_bytes: u64,
+}
+
+impl Share {
+    fn of(decoded: &Decoded<'_>, packet: &Packet<'_>) -> Self {
+        Self {
+            since: packet.time,
+            packets: 1,
+            bytes: decoded.ip_bytes.into(),
+            payload_bytes: decoded.transport.payload_len().into(),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.payload_bytes += other.payload_bytes;
+    }
+}
+
+impl Engine {
+    /// Counts the packets around the last one.
+    #[cold]
+    pub(super) fn count_carriers(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) {
+        let mut depth = 0;
+        while let Some(carrier) = self.decoder.carriers().get(depth).cloned() {
+            let _ = self.count(&carrier, packet, out);
+            self.counters.carriers += 1;
+            depth += 1;
+        }
+    }
+
+    /// Counts a fragment; the id of its flow, that of the packet inside if the last fragment of a tunnel's packet opens it.
+    #[cold]
+    pub(super) fn count_fragment(
+        &mut self,
+        decoded: &Decoded<'_>,
+        fragment: &Fragment<'_>,
+        packet: &Packet<'_>,
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u64> {
+        let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..decoded.clone() };
+        let (key, end) = Key::new(&portless, packet.interface);
+        let whole = Whole::new(key, end, fragment);
+        let step = self.fragments.add(whole, decoded, fragment, self.clock);
+        self.counters.fragments_given_up += self.fragments.take_given_up();
+        let Some(first) = step.first else {
+            let flow_id = self.count(&portless, packet, out)?;
+            let slice = self.find(&key).and_then(|slot| self.table.get_mut(slot)).map(|flow| flow.slice())?;
+            self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            return Some(flow_id);
+        };
+        let known = with_ports(&portless, first);
+        if let Some(orphans) = step.orphans {
+            self.adopt(&known, packet, &orphans, out);
+        }
+        if let Some(joined) = step.joined {
+            self.counters.fragments_joined += 1;
+            if let Ok(decoded) = self.decoder.join(&known, joined.protocol, &joined.data, joined.len) {
+                return self.count(&decoded, packet, out);
+            }
+        }
+        self.count(&known, packet, out)
+    }
+
+    /// Moves fragments to the flow that the first one gives them.
+    fn adopt(&mut self, known: &Decoded<'_>, packet: &Packet<'_>, orphans: &Orphans, out: &mut Vec<FlowRecord>) {
+        let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..known.clone() };
+        let (from, end) = Key::new(&portless, packet.interface);
+        let Some(slot) = self.find(&from) else { return };
+        let Some(flow) = self.table.get_mut(slot) else { return };
+        if (flow.id, flow.slice()) != (orphans.flow_id, orphans.slice) {
+            return;
+        }
+        let (key, to_end) = Key::new(known, packet.interface);
+        if key == from {
+            return;
+        }
+        flow.take(end, &orphans.share);
+        if flow.is_empty() {
+            self.end_flow(slot, crate::record::EndReason::Idle, out);
+        }
+        let hash = self.table.hash(&key);
+        let slot = match self.find(&key) {
+            Some(slot) => slot,
+            None => self.begin_flow(key, hash, to_end, (known, packet, 0), out),
+        };
+        let clock = self.clock;
+        let Some(flow) = self.table.get_mut(slot) else { return };
+        let begins = flow.is_empty();
+        flow.add(to_end, &orphans.share);
+        let class = flow.class();
+        self.table.touch(slot, class, clock);
+        if begins {
+            self.table.begin_slice(slot, clock);
+        }
+    }
+
+    /// Marks the flow that an ICMP error quotes, if there is one.
+    #[cold]
+    pub(super) fn mark_quoted(&mut self, quote: &Quote, decoded: &Decoded<'_>, packet: &Packet<'_>) {
+        let quoted = Key::new(decoded, packet.interface).0.quoted(quote);
+        let slot = self.find(&quoted).or_else(|| self.find(&quoted.as_carrier()));
+        if let Some(flow) = slot.and_then(|slot| self.table.get_mut(slot)) {
+            flow.icmp_error = Some(quote.error);
+        }
+    }
+}
+
+fn with_ports<'a>(portless: &Decoded<'a>, first: First) -> Decoded<'a> {
+    let (src_port, dst_port) = (first.ports.map(|ports| ports.0), first.ports.map(|ports| ports.1));
+    Decoded { src_port, dst_port, carrier: first.carrier, fragment: None, ..portless.clone() }
+}

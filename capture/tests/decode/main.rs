@@ -1,0 +1,13 @@
+//! Stories of frames: bytes in, records out.
+#![allow(clippy::unwrap_used, reason = "a story that breaks off fails its test")]
+
+mod differential;
+mod fragments;
+mod icmp;
+mod invariance;
+mod lengths;
+mod links;
+mod speed;
+mod survival;
+mod tunnels;
+mod wire;

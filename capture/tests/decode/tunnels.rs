@@ -1,0 +1,243 @@
+//! One story a tunnel, in both IP versions, and then inside one another.
+
+use wiretag_capture::flow::FlowConfig;
+use wiretag_capture::{FlowRecord, LinkType};
+
+use crate::wire::*;
+
+const ENDS: ([u8; 4], [u8; 4]) = (LEFT, RIGHT);
+
+/// Protocol number, and the payload that carries the frame or packet; what the tunnel's columns say.
+type Case = (u8, Vec<u8>, &'static str, Option<u32>);
+
+fn vxlan(vni: u8, inner: &[u8]) -> Vec<u8> {
+    udp(50_000, 4789, &joined(&[&[8, 0, 0, 0, 0, 0, vni, 0], inner]))
+}
+
+fn gre(flags: u16, kind: u16, fields: &[u8], inner: &[u8]) -> Vec<u8> {
+    joined(&[&flags.to_be_bytes(), &kind.to_be_bytes(), fields, inner])
+}
+
+fn in_udp() -> Vec<Case> {
+    let (packet, inner) = (hello(), frame(&hello()));
+    let gpe = |next: u8, inner: &[u8]| udp(50_000, 4790, &joined(&[&[0x0c, 0, 0, next, 0, 0, 5, 0], inner]));
+    let geneve = |first: u8, kind: [u8; 2], options: &[u8], inner: &[u8]| {
+        udp(50_000, 6081, &joined(&[&[first, 0, kind[0], kind[1], 0, 0, 5, 0], options, inner]))
+    };
+    let gtp = |flags: u8, rest: &[u8]| udp(2152, 2152, &joined(&[&[flags, 0xff, 0, 38, 0, 0, 0, 5], rest, &packet]));
+    vec![
+        (17, vxlan(5, &inner), "vxlan", Some(5)),
+        (17, udp(50_000, 8472, &joined(&[&[8, 0, 0, 0, 0, 0, 5, 0], &inner])), "vxlan", Some(5)),
+        (17, gpe(1, &packet), "vxlan-gpe", Some(5)),
+        (17, gpe(3, &inner), "vxlan-gpe", Some(5)),
+        (17, geneve(0, [0x65, 0x58], &[], &inner), "geneve", Some(5)),
+        (17, geneve(2, [0x65, 0x58], &[1, 2, 3, 1, 0, 0, 0, 9], &inner), "geneve", Some(5)),
+        (17, geneve(0, [0x08, 0x00], &[], &packet), "geneve", Some(5)),
+        (17, gtp(0x30, &[]), "gtpu", Some(5)),
+        (17, gtp(0x32, &[0, 1, 0, 0]), "gtpu", Some(5)),
+        (17, gtp(0x34, &[0, 0, 0, 0x85, 1, 0, 0, 0x40, 2, 0, 0, 0, 0, 0, 0, 0]), "gtpu", Some(5)),
+    ]
+}
+
+fn in_gre() -> Vec<Case> {
+    let (packet, inner) = (hello(), frame(&hello()));
+    let session = [0x10, 5, 0, 100, 0, 0, 0, 0];
+    let third =
+        |flags: u8, more: &[u8]| joined(&[&[0, 0, 0, 1], &[0x20, 5, 0, 100, 0, 0, 0, 0, 0, 0, 0, flags], more, &inner]);
+    vec![
+        (47, gre(0, 0x0800, &[], &packet), "gre", None),
+        (47, gre(0xb000, 0x0800, &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1], &packet), "gre", Some(5)),
+        (47, gre(0x2000, 0x6558, &[0, 0, 0, 5], &inner), "gre", Some(5)),
+        (47, gre(0x2000, 0x6558, &[0, 0x13, 0x89, 7], &inner), "nvgre", Some(5001)),
+        (47, gre(0x2000, 0x6558, &[2, 0, 0, 0], &inner), "gre", Some(0x0200_0000)),
+        (47, gre(0, 0x880b, &[], &joined(&[&[0xff, 3, 0, 0x21], &packet])), "gre", None),
+        (47, gre(0x3001, 0x880b, &[0, 40, 0, 5, 0, 0, 0, 1], &joined(&[&[0xff, 3, 0, 0x21], &packet])), "gre", Some(5)),
+        (47, gre(0, 0x8847, &[], &joined(&[&[0, 1, 1, 64], &packet])), "gre", None),
+        (47, gre(0, 0x88be, &[], &inner), "erspan", None),
+        (47, gre(0x1000, 0x88be, &[0, 0, 0, 1], &joined(&[&session, &inner])), "erspan", Some(100)),
+        (47, gre(0x1000, 0x22eb, &third(0, &[]), &[]), "erspan", Some(100)),
+        (47, gre(0x1000, 0x22eb, &third(1, &[9; 8]), &[]), "erspan", Some(100)),
+    ]
+}
+
+fn check(record: &FlowRecord, stack: &str, id: Option<u32>, context: &str) {
+    is_hello(record);
+    let tunnel = record.tunnel.as_ref().map(|tunnel| (tunnel.stack.to_string(), tunnel.id));
+    assert_eq!(tunnel, Some((stack.to_string(), id)), "{context}");
+}
+
+#[test]
+fn every_tunnel_in_both_versions() {
+    for version in [4, 6] {
+        for (number, (protocol, payload, stack, id)) in in_udp().into_iter().chain(in_gre()).enumerate() {
+            let context = format!("case {number}, {stack} in IPv{version}");
+            let outer = ip(version, protocol, ENDS, &payload);
+            let mut wire = Wire::new();
+            wire.frame(&frame(&outer));
+            let (records, carriers, counters) = wire.end();
+            assert_eq!((records.len(), carriers.len(), counters.carriers), (1, 1, 1), "{context}");
+            check(&records[0], stack, id, &context);
+            // The outer packet has a row of its own, with all its bytes.
+            assert_eq!(carriers[0].client.bytes, outer.len() as u64, "{context}");
+            assert_eq!(carriers[0].protocol.0, protocol, "{context}");
+        }
+    }
+}
+
+#[test]
+fn ip_in_ip_has_the_names_of_linux() {
+    let six = ipv6(17, (ALICE, BOB), &udp(40_000, 9, b"0123456789"));
+    let cases = [
+        (ipv4(4, ENDS, &hello()), "ipip", 38),
+        (ipv4(41, ENDS, &six), "sit", 58),
+        (ipv6(4, ENDS, &hello()), "ipip6", 38),
+        (ipv6(41, ENDS, &six), "ip6ip6", 58),
+    ];
+    for (packet, stack, bytes) in cases {
+        let record = only(LinkType::ETHERNET, &frame(&packet));
+        assert_eq!(record.tunnel.as_ref().unwrap().stack.to_string(), stack);
+        assert_eq!(record.client.bytes, bytes);
+        // It is still in the same frame.
+        assert_eq!(record.client.mac, Some([3; 6]));
+    }
+}
+
+#[test]
+fn teredo_on_any_port() {
+    let mut inner = ipv6(17, (ALICE, BOB), &udp(40_000, 9, b"0123456789"));
+    inner[8..12].copy_from_slice(&[0x20, 1, 0, 0]);
+    let authentication = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let origin = [0, 0, 1, 2, 3, 4, 5, 6];
+    for indication in [&[][..], &origin, &authentication, &joined(&[&authentication, &origin])] {
+        let packet = ipv4(17, ENDS, &udp(3797, 50_001, &joined(&[indication, &inner])));
+        let record = only(LinkType::ETHERNET, &frame(&packet));
+        assert_eq!(record.tunnel.as_ref().unwrap().stack.to_string(), "teredo");
+        assert_eq!(record.client.port, Some(40_000));
+    }
+    // Other addresses: it is a datagram that looks like it.
+    inner[8] = 0x26;
+    assert!(only(LinkType::ETHERNET, &frame(&ipv4(17, ENDS, &udp(3797, 50_001, &inner)))).tunnel.is_none());
+}
+
+#[test]
+fn inside_one_another() {
+    let ipip = ipv4(4, (LEFT, BOB), &hello());
+    let inner = gre(0x2000, 0x0800, &[0, 0, 0, 9], &ipip);
+    let packet = ipv6(17, ENDS, &vxlan(5, &frame(&ipv4(47, (RIGHT, LEFT), &inner))));
+    let mut wire = Wire::new();
+    wire.frame(&frame(&packet));
+    let (records, mut carriers, counters) = wire.end();
+    check(&records[0], "vxlan+gre+ipip", None, "nested");
+    assert_eq!(records[0].tunnel.as_ref().unwrap().src, std::net::IpAddr::from(v6(LEFT)));
+    carriers.sort_by_key(|record| record.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth()));
+    let stacks: Vec<_> = carriers.iter().map(|r| r.tunnel.as_ref().map(|t| t.stack.to_string())).collect();
+    assert_eq!(stacks, [None, Some("vxlan".into()), Some("vxlan+gre".into())]);
+    assert_eq!((counters.decoded, counters.carriers), (1, 3));
+}
+
+#[test]
+fn eight_are_opened_and_no_more() {
+    for depth in [8, 9] {
+        let packet = (0..depth).fold(hello(), |inner, _| ipv4(4, ENDS, &inner));
+        let mut wire = Wire::new();
+        wire.frame(&frame(&packet));
+        let (records, carriers, _) = wire.end();
+        assert_eq!((records.len(), carriers.len()), (1, 8));
+        assert_eq!(records[0].tunnel.as_ref().unwrap().stack.depth(), 8);
+        assert_eq!(records[0].protocol.0, if depth == 8 { 17 } else { 4 });
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_the_flow_that_it_is() {
+    let arp = ethernet(0x0806, &[0; 28]);
+    let mut no_vni = vxlan(5, &frame(&hello()));
+    no_vni[8] = 0;
+    let cases = [
+        ipv4(17, ENDS, &vxlan(5, &arp)),
+        ipv4(17, ENDS, &no_vni),
+        ipv4(47, ENDS, &gre(0x4000, 0x0800, &[0; 8], &hello())),
+        ipv4(47, ENDS, &gre(0x0002, 0x0800, &[], &hello())),
+        ipv4(4, ENDS, &[0x45; 10]),
+        ipv4(17, ENDS, &udp(2152, 2152, &joined(&[&[0x32, 1, 0, 4, 0, 0, 0, 0], &hello()]))),
+    ];
+    for packet in cases {
+        let record = only(LinkType::ETHERNET, &frame(&packet));
+        assert!(record.tunnel.is_none());
+        assert_eq!(record.client.bytes, packet.len() as u64);
+    }
+}
+
+#[test]
+fn a_carrier_that_also_carries_what_is_not_ip_has_two_rows() {
+    let mut wire = Wire::new();
+    wire.frame(&frame(&ipv4(17, ENDS, &vxlan(5, &frame(&hello())))));
+    wire.frame(&frame(&ipv4(17, ENDS, &vxlan(5, &ethernet(0x0806, &[0; 28])))));
+    let (records, carriers, _) = wire.end();
+    assert_eq!((records.len(), carriers.len()), (2, 1));
+    assert_ne!(carriers[0].flow_id, records[0].flow_id);
+    assert_ne!(carriers[0].flow_id, records[1].flow_id);
+}
+
+#[test]
+fn ports_are_configured() {
+    let mut ports = config().tunnel_ports;
+    ports.vxlan = vec![7777];
+    let mut wire = Wire::with(FlowConfig { tunnel_ports: ports, ..config() });
+    wire.frame(&frame(&ipv4(17, ENDS, &udp(1, 7777, &joined(&[&[8, 0, 0, 0, 0, 0, 5, 0], &frame(&hello())])))));
+    check(&wire.only(), "vxlan", Some(5), "configured");
+}
+
+#[test]
+fn networks_with_the_same_addresses_stay_apart() {
+    let mut wire = Wire::new();
+    for vni in [1, 2, 1, 2] {
+        wire.frame(&frame(&ipv4(17, ENDS, &vxlan(vni, &frame(&hello())))));
+    }
+    for vni in [2, 1] {
+        wire.frame(&frame(&ipv4(17, (RIGHT, LEFT), &vxlan(vni, &frame(&reply())))));
+    }
+    let (records, _, _) = wire.end();
+    assert_eq!(records.len(), 2);
+    assert!(records.iter().all(|r| (r.client.packets, r.server.packets) == (2, 1)));
+    // The network of the outer tunnel tells apart what the inner one, without an id, does not.
+    let mut wire = Wire::new();
+    for vni in [1, 2] {
+        wire.frame(&frame(&ipv4(17, ENDS, &vxlan(vni, &frame(&ipv4(4, ENDS, &hello()))))));
+    }
+    assert_eq!(wire.end().0.len(), 2);
+}
+
+#[test]
+fn each_direction_may_have_an_id_of_its_own() {
+    let gtp = |teid: u8, inner: &[u8]| udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, 38, 0, 0, 0, teid], inner]));
+    let mut wire = Wire::new();
+    wire.frame(&frame(&ipv4(17, ENDS, &gtp(5, &hello()))));
+    wire.frame(&frame(&ipv4(17, (RIGHT, LEFT), &gtp(9, &reply()))));
+    wire.frame(&frame(&ipv4(17, ENDS, &gtp(5, &hello()))));
+    wire.frame(&frame(&ipv4(17, (RIGHT, LEFT), &gtp(9, &reply()))));
+    let record = wire.only();
+    assert_eq!((record.client.packets, record.server.packets), (2, 2));
+    assert_eq!(record.tunnel.unwrap().id, Some(5));
+}
+
+#[test]
+fn sealed_traffic_is_recognised() {
+    let app = |packet: &[u8]| only(LinkType::ETHERNET, &frame(packet)).app;
+    assert_eq!(app(&ipv4(50, ENDS, &[1; 40])), Some("esp"));
+    assert_eq!(app(&ipv4(17, ENDS, &udp(4500, 4500, &[1; 40]))), Some("esp"));
+    assert_eq!(app(&ipv4(17, ENDS, &udp(4500, 4500, &[0xff]))), None);
+    let handshake = joined(&[&[1, 0, 0, 0], &[7; 144]]);
+    assert_eq!(app(&ipv6(17, ENDS, &udp(51_820, 33_333, &handshake))), Some("wireguard"));
+    assert_eq!(app(&ipv4(17, ENDS, &udp(51_820, 33_333, &handshake[..140]))), None);
+}
+
+#[test]
+fn a_snap_length_leaves_lengths_inside_right() {
+    let segment = ipv4(6, (ALICE, BOB), &tcp(40_000, 80, 1, &[0; 5000]));
+    let whole = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment))));
+    let mut wire = Wire::new();
+    wire.see(LinkType::ETHERNET, &whole[..110], whole.len() as u32);
+    let record = wire.only();
+    assert_eq!((record.client.bytes, record.client.payload_bytes), (5040, 5000));
+}
