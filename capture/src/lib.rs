@@ -8,6 +8,7 @@
 //! * decoding and tracking are pure: time is the packet's, bad input is a counted reason, memory is bounded;
 //! * packets received = packets decoded + packets refused by reason ([`CaptureCounters`]).
 
+mod app;
 pub mod columns;
 pub mod decode;
 pub mod file;
@@ -17,8 +18,10 @@ pub mod packet;
 pub mod pcapng;
 pub mod record;
 pub mod ring;
+pub mod transaction;
 
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};
+pub use transaction::{Exchange, Transaction};

@@ -34,10 +34,12 @@ pub struct FlowConfig {
     pub udp_idle_timeout: i64,
     /// Everything else.
     pub other_idle_timeout: i64,
+    /// Keep a transaction for each exchange, for [`Engine::take_transactions`](super::Engine::take_transactions).
+    pub transactions: bool,
 }
 
 impl FlowConfig {
-    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others.
+    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others, no transactions.
     pub fn new(node: impl Into<Arc<str>>, source: Source) -> Self {
         Self {
             node: node.into(),
@@ -47,6 +49,7 @@ impl FlowConfig {
             tcp_idle_timeout: 300 * SECOND,
             udp_idle_timeout: 30 * SECOND,
             other_idle_timeout: 10 * SECOND,
+            transactions: false,
         }
     }
 }

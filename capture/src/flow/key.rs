@@ -15,7 +15,7 @@ use crate::record::{Protocol, TunnelStack};
 
 /// One of the two ends of a flow, in the key's order. Who is the client is a separate question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// First in the key.
     Low = 0,
     /// Second in the key.
@@ -23,14 +23,14 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Low => Self::High,
             Self::High => Self::Low,
         }
     }
 
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
@@ -112,6 +112,11 @@ impl Key {
         let bits = self.addresses[end.index()];
         // The family was IPv4 when `v6` is false, so the number came from 32 bits.
         if self.v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) }
+    }
+
+    /// Ports of both ends; 0 where there are none.
+    pub(super) fn both_ports(&self) -> [u16; 2] {
+        self.ports.unwrap_or_default()
     }
 
     pub(super) fn port(&self, end: End) -> Option<u16> {

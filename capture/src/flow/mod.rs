@@ -14,7 +14,6 @@
 
 mod community_id;
 mod config;
-mod dns;
 mod handshake;
 mod key;
 mod orient;
@@ -28,15 +27,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use config::FlowConfig;
+pub(crate) use key::End;
 
 use self::config::CLOSED_LINGER;
-use self::key::{End, Key};
+use self::key::Key;
 use self::slice::Flow;
 use self::table::{Class, Due, Table};
+use crate::app::Application;
 use crate::decode::{Decoded, Transport, decode};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
+use crate::transaction::Transaction;
+
+/// Most transactions that wait for [`Engine::take_transactions`]; more are lost, and counted.
+const MAX_TRANSACTIONS: usize = 1 << 16;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -44,6 +49,7 @@ pub struct Engine {
     counters: CaptureCounters,
     interfaces: HashMap<u32, Arc<str>>,
     table: Table,
+    transactions: Vec<Transaction>,
     clock: i64,
 }
 
@@ -51,7 +57,8 @@ impl Engine {
     /// An empty table.
     pub fn new(config: FlowConfig) -> Self {
         let table = Table::new(&config);
-        Self { config, counters: CaptureCounters::default(), interfaces: HashMap::new(), table, clock: i64::MIN }
+        let (counters, interfaces, transactions) = (CaptureCounters::default(), HashMap::new(), Vec::new());
+        Self { config, counters, interfaces, table, transactions, clock: i64::MIN }
     }
 
     /// Names an interface; flows on an interface without a name carry `if<number>`.
@@ -105,6 +112,9 @@ impl Engine {
         let flow = self.table.get_mut(slot)?;
         let begins = flow.is_empty();
         flow.count(end, decoded, packet);
+        if self.config.transactions {
+            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+        }
         let (flow_id, class) = (flow.id, flow.class());
         self.table.touch(slot, class, clock);
         if begins {
@@ -131,6 +141,12 @@ impl Engine {
         }
         sort(out, from);
         self.clock = i64::MIN;
+    }
+
+    /// Appends the transactions that finished since the last call (none unless [`FlowConfig::transactions`]). To be
+    /// called once a burst: what does not fit the queue is counted in `transactions_lost`.
+    pub fn take_transactions(&mut self, out: &mut Vec<Transaction>) {
+        out.append(&mut self.transactions);
     }
 
     /// Counters so far; `flows_active` is now's.
@@ -183,9 +199,12 @@ impl Engine {
     }
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
-        if let Some(mut flow) = self.table.remove(slot)
-            && !flow.is_empty()
-        {
+        let Some(mut flow) = self.table.remove(slot) else { return };
+        if self.config.transactions {
+            flow.application.close();
+            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+        }
+        if !flow.is_empty() {
             out.push(flow.record(reason, &self.config.node, self.config.source));
             self.counters.slices += 1;
         }
@@ -210,11 +229,24 @@ impl Engine {
         let name = self.interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone();
         let mut flow = Flow::new(key, end, decoded, packet.time, name.clone());
         flow.again = again;
+        flow.application = Application::new(self.config.transactions);
         flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
         let slot = self.table.insert(hash, flow);
         self.counters.flows_started += 1;
         self.counters.flows_active = self.table.len() as u64;
         slot
+    }
+}
+
+/// Puts transactions into the queue while there is room.
+fn queue(queue: &mut Vec<Transaction>, counters: &mut CaptureCounters) -> impl FnMut(Transaction) {
+    |transaction| {
+        if queue.len() < MAX_TRANSACTIONS {
+            counters.transactions += 1;
+            queue.push(transaction);
+        } else {
+            counters.transactions_lost += 1;
+        }
     }
 }
 

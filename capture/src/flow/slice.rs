@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::dns::{self, DnsFlow};
 use super::key::{End, Key};
 use super::orient;
 use super::table::Class;
 use super::tcp::TcpFlow;
+use crate::app::{Application, Context, Finished};
 use crate::decode::{Decoded, Tcp, Transport};
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side, Source, Tunnel};
+use crate::transaction::Transaction;
 
 /// Figures of one end in the slice, and what its first packet told.
 #[derive(Debug, Default)]
@@ -40,7 +41,7 @@ pub(super) struct Flow {
     client: End,
     oriented_by: OrientedBy,
     tcp: Option<Box<TcpFlow>>,
-    dns: Option<Box<DnsFlow>>,
+    pub(super) application: Application,
     tunnel: Option<Box<Tunnel>>,
     interface: Arc<str>,
     community_id: Option<Arc<str>>,
@@ -66,7 +67,7 @@ impl Flow {
             client,
             oriented_by,
             tcp,
-            dns: None,
+            application: Application::new(false),
             tunnel: decoded.tunnel.clone().map(Box::new),
             interface,
             community_id: None,
@@ -97,7 +98,7 @@ impl Flow {
                 Some(_) => Class::Closing,
                 None => Class::Tcp,
             },
-            (None, Protocol::UDP) if self.dns.as_ref().is_some_and(|dns| dns.is_answered()) => Class::Answered,
+            (None, Protocol::UDP) if self.application.is_answered() => Class::Answered,
             (None, Protocol::UDP) => Class::Udp,
             (None, Protocol(_)) => Class::Other,
         }
@@ -147,30 +148,17 @@ impl Flow {
                     }
                     None => segment.payload_len,
                 };
-                if !segment.payload.is_empty() && self.may_be_dns() {
-                    self.track_dns(end, time, dns::in_segment(segment.payload));
-                }
+                let first = self.tcp.as_ref().map(|tcp| tcp.first_bytes()).unwrap_or_default();
+                let context = Context { end, time, ports: self.key.both_ports() };
+                self.application.tcp(context, segment, first);
                 fresh
             }
             Transport::Udp { payload, payload_len } => {
-                if self.may_be_dns() {
-                    self.track_dns(end, time, Some(payload));
-                }
+                let context = Context { end, time, ports: self.key.both_ports() };
+                self.application.udp(context, payload, *payload_len);
                 *payload_len
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => *payload_len,
-        }
-    }
-
-    fn may_be_dns(&self) -> bool {
-        dns::is_port(self.key.port(End::Low)) || dns::is_port(self.key.port(End::High))
-    }
-
-    fn track_dns(&mut self, end: End, time: i64, message: Option<&[u8]>) {
-        let Some(message) = message.and_then(dns::parse) else { return };
-        match &mut self.dns {
-            Some(flow) => flow.track(end, time, &message),
-            None => self.dns = Some(Box::new(DnsFlow::new(end, time, &message))),
         }
     }
 
@@ -208,14 +196,15 @@ impl Flow {
             syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
             handshake_rtt_us: rtt.whole,
             responses: None,
-            app: self.dns.is_some().then_some("dns"),
-            dns: self.dns.as_ref().map(|dns| Box::new(dns.fields())),
+            app: None,
+            dns: None,
             tls: None,
             http: None,
             icmp_error: None,
             packets_stored: None,
             retention: None,
         };
+        self.application.fill(&mut record);
         record.client.rtt_us = rtt.client;
         record.server.rtt_us = rtt.server;
         record
@@ -250,7 +239,25 @@ impl Flow {
         if let Some(tcp) = &mut self.tcp {
             tcp.restart_counts();
         }
-        self.dns = DnsFlow::carry(self.dns.take(), self.end);
+        self.application.next_slice(self.end);
+    }
+
+    /// Hands the exchanges that are finished to `each`, as transactions.
+    pub(super) fn take_transactions(&mut self, mut each: impl FnMut(Transaction)) {
+        let Self { application, key, id, began, interface, .. } = self;
+        application.take_finished(|Finished { asker, exchange }| {
+            each(Transaction {
+                flow_id: *id,
+                flow_start: *began,
+                interface: interface.clone(),
+                interface_index: key.interface(),
+                client_ip: key.ip(asker),
+                client_port: key.port(asker),
+                server_ip: key.ip(asker.other()),
+                server_port: key.port(asker.other()),
+                exchange,
+            });
+        });
     }
 }
 

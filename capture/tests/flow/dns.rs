@@ -41,7 +41,7 @@ fn latency_runs_from_the_last_repetition() {
         rcode: Some("NXDOMAIN".into()),
         latency_us: Some(4000),
         answers: Some(0),
-        retries: None,
+        retries: Some(1),
     };
     assert_eq!(*dns(&record), expected);
     assert_eq!(record.end_reason, EndReason::Idle);

@@ -1,0 +1,283 @@
+//! The parser of a flow, from recognition to the end.
+
+use super::dns::{Bar, DnsFlow, DnsStream, parse};
+use super::exchange::{End, Finished};
+use super::http::HttpSlice;
+use super::http1::{Http1, Switched};
+use super::http2::Http2;
+use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
+use super::{Context, Name, Tag};
+use crate::record::FlowRecord;
+
+/// What reads the flow.
+#[derive(Debug)]
+enum Parser {
+    /// Not recognised yet: the beginnings of both directions.
+    Unknown([Vec<u8>; 2]),
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+    Dns(DnsFlow, Bar),
+    DnsStream(Box<DnsStream>),
+    // TLS: `Tls(Box<TlsFlow>)`, and QUIC: `Quic(Box<QuicFlow>)`, go here; every `match` below then asks for an arm:
+    // `bytes`, `gap`, `fill` hand on; `progress` is `Done` when `is_done()`; `has_fields` is true.
+    /// Nothing more is read.
+    Done,
+}
+
+/// How far a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Something is being read or recognised.
+    Reading,
+    /// Nothing was recognised so far, and nothing is kept.
+    Nothing,
+    /// Nothing more is to be read.
+    Done,
+}
+
+/// The parser, and the HTTP fields, which outlive it.
+#[derive(Debug)]
+pub(super) struct Session {
+    parser: Parser,
+    http: Option<Box<HttpSlice>>,
+    transactions: bool,
+}
+
+impl Session {
+    /// A session that has recognised nothing.
+    pub(super) const fn new(transactions: bool) -> Self {
+        Self { parser: Parser::Unknown([Vec::new(), Vec::new()]), http: None, transactions }
+    }
+
+    /// Begins to read a protocol.
+    pub(super) fn begin(&mut self, protocol: Protocol, tag: &mut Tag, ports: [u16; 2], datagrams: bool) {
+        let name = match protocol {
+            Protocol::Http1 => {
+                self.parser = Parser::Http1(Box::default());
+                Name::Http
+            }
+            Protocol::Http2 => {
+                self.parser = Parser::Http2(Box::default());
+                Name::Http2
+            }
+            Protocol::Dns(bar) => {
+                let name = Name::of_dns(ports);
+                let app = name.as_str();
+                self.parser = if datagrams {
+                    Parser::Dns(DnsFlow::new(app, self.transactions), bar)
+                } else {
+                    Parser::DnsStream(Box::new(DnsStream::new(app, self.transactions, bar)))
+                };
+                name
+            }
+            Protocol::Named(name) => {
+                self.parser = Parser::Done;
+                name
+            }
+        };
+        if matches!(protocol, Protocol::Http1 | Protocol::Http2) && self.http.is_none() {
+            self.http = Some(Box::new(HttpSlice::new(self.transactions)));
+        }
+        tag.name = Some(name);
+    }
+
+    /// Takes in the next bytes of a direction.
+    pub(super) fn bytes(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        let Context { end, time, .. } = context;
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Unknown(_), _) => self.recognise(tag, context, bytes),
+            (Parser::Http1(http1), Some(slice)) => {
+                if let Some((switched, rest)) = http1.bytes(end, time, bytes, slice) {
+                    self.switch(tag, context, switched, rest);
+                }
+            }
+            (Parser::Http2(http2), Some(slice)) => {
+                http2.bytes(end, time, bytes, slice);
+                if http2.is_grpc() {
+                    tag.name = Some(Name::Grpc);
+                }
+            }
+            (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
+            (Parser::Http1(_) | Parser::Http2(_), None) | (Parser::Dns(..) | Parser::Done, _) => {}
+        }
+    }
+
+    /// Bytes that were not captured.
+    pub(super) fn gap(&mut self, tag: &mut Tag, context: Context, length: u32) {
+        let Context { end, time, .. } = context;
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Unknown(beginnings), _) => {
+                if !beginnings[end.index()].is_empty() {
+                    beginnings[end.index()].clear();
+                    tag.try_failed(end);
+                }
+            }
+            (Parser::Http1(http1), Some(slice)) => http1.gap(end, time, length.into(), slice),
+            (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
+            (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
+            (Parser::Http1(_) | Parser::Http2(_), None) | (Parser::Dns(..) | Parser::Done, _) => {}
+        }
+    }
+
+    /// How many of the next bytes make no difference.
+    pub(super) fn indifferent(&self, end: End) -> u64 {
+        match &self.parser {
+            Parser::Unknown(_) => 0,
+            Parser::Http1(http1) => http1.indifferent(end),
+            Parser::Http2(http2) => http2.indifferent(end),
+            Parser::DnsStream(dns) => dns.indifferent(end),
+            Parser::Dns(..) | Parser::Done => u64::MAX,
+        }
+    }
+
+    /// Takes in a datagram of so many bytes on the wire.
+    pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
+        let Context { end, time, .. } = context;
+        match &mut self.parser {
+            Parser::Dns(dns, bar) => {
+                if let Some(message) = parse(payload, *bar) {
+                    dns.track(end, time, &message, length);
+                }
+            }
+            Parser::Unknown(_) | Parser::Http1(_) | Parser::Http2(_) | Parser::DnsStream(_) | Parser::Done => {}
+        }
+    }
+
+    fn recognise(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        let Parser::Unknown(beginnings) = &mut self.parser else { return };
+        if tag.is_spent(context.end) {
+            return;
+        }
+        let kept = &mut beginnings[context.end.index()];
+        let room = MAX_BEGINNING.saturating_sub(kept.len());
+        let whole = kept.is_empty();
+        let (seen, rest) = if whole { (bytes, &[][..]) } else { bytes.split_at(bytes.len().min(room)) };
+        if !whole {
+            kept.extend_from_slice(seen);
+        }
+        let found = recognise::tcp(if whole { seen } else { kept }, context.ports);
+        match found {
+            Found::Yes(protocol) => {
+                let [low, high] = std::mem::take(beginnings);
+                self.begin(protocol, tag, context.ports, false);
+                let (own, other) = match context.end {
+                    End::Low => (low, high),
+                    End::High => (high, low),
+                };
+                let back = Context { end: context.end.other(), ..context };
+                if !other.is_empty() {
+                    self.bytes(tag, back, &other);
+                }
+                self.bytes(tag, context, if whole { seen } else { &own });
+                if !rest.is_empty() {
+                    self.bytes(tag, context, rest);
+                }
+            }
+            Found::More => {
+                if whole {
+                    kept.extend_from_slice(seen);
+                }
+            }
+            Found::No => {
+                kept.clear();
+                tag.try_failed(context.end);
+            }
+        }
+    }
+
+    /// HTTP/1 made room for another protocol.
+    fn switch(&mut self, tag: &mut Tag, context: Context, switched: Switched, rest: &[u8]) {
+        match switched {
+            Switched::Http2(request) => {
+                let client = context.end.other();
+                self.parser = Parser::Http2(Box::new(Http2::upgraded(client, request)));
+                tag.name = Some(Name::Http2);
+            }
+            Switched::WebSocket => {
+                self.parser = Parser::Done;
+                tag.name = Some(Name::WebSocket);
+            }
+            Switched::Other => self.parser = Parser::Done,
+            Switched::Tunnel => {
+                self.parser = Parser::Unknown([Vec::new(), Vec::new()]);
+                tag.tries = [0; 2];
+            }
+        }
+        if !rest.is_empty() {
+            self.bytes(tag, context, rest);
+        }
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
+        match &self.parser {
+            Parser::Unknown(beginnings) if self.http.is_none() && beginnings.iter().all(Vec::is_empty) => {
+                Progress::Nothing
+            }
+            Parser::Unknown(_) | Parser::Http1(_) | Parser::Http2(_) | Parser::Dns(..) | Parser::DnsStream(_) => {
+                Progress::Reading
+            }
+            Parser::Done => Progress::Done,
+        }
+    }
+
+    /// Whether there is something for the record.
+    pub(super) fn has_fields(&self) -> bool {
+        self.http.is_some()
+    }
+
+    /// Fills in what the slice has.
+    pub(super) fn fill(&self, record: &mut FlowRecord) {
+        record.http = self.http.as_ref().and_then(|http| http.fields()).map(Box::new);
+        record.dns = self.dns().and_then(DnsFlow::fields).map(Box::new);
+    }
+
+    fn dns(&self) -> Option<&DnsFlow> {
+        match &self.parser {
+            Parser::Dns(dns, _) => Some(dns),
+            Parser::DnsStream(dns) => Some(&dns.flow),
+            Parser::Unknown(_) | Parser::Http1(_) | Parser::Http2(_) | Parser::Done => None,
+        }
+    }
+
+    fn dns_mut(&mut self) -> Option<&mut DnsFlow> {
+        match &mut self.parser {
+            Parser::Dns(dns, _) => Some(dns),
+            Parser::DnsStream(dns) => Some(&mut dns.flow),
+            Parser::Unknown(_) | Parser::Http1(_) | Parser::Http2(_) | Parser::Done => None,
+        }
+    }
+
+    /// Begins the next slice; the last packet of this one was at `end`.
+    pub(super) fn next_slice(&mut self, end: i64) {
+        if let Some(http) = &mut self.http {
+            http.next_slice();
+        }
+        if let Some(dns) = self.dns_mut() {
+            dns.next_slice(end);
+        }
+    }
+
+    /// Whether it is DNS with all queries answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.dns().is_some_and(DnsFlow::is_answered)
+    }
+
+    /// The flow is over.
+    pub(super) fn close(&mut self) {
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Http1(http1), Some(slice)) => http1.close(slice),
+            (Parser::Http2(http2), Some(slice)) => http2.close(slice),
+            (Parser::Dns(dns, _), _) => dns.close(),
+            (Parser::DnsStream(dns), _) => dns.flow.close(),
+            (Parser::Http1(_) | Parser::Http2(_), None) | (Parser::Unknown(_) | Parser::Done, _) => {}
+        }
+    }
+
+    /// Exchanges that are finished, if there are any.
+    pub(super) fn finished(&mut self) -> Option<&mut Vec<Finished>> {
+        let finished =
+            if self.http.is_some() { &mut self.http.as_mut()?.finished } else { &mut self.dns_mut()?.finished };
+        (!finished.is_empty()).then_some(finished)
+    }
+}
