@@ -210,7 +210,7 @@ impl Application {
         };
         let session = &mut app.session;
         let back = Context { end: context.end.other(), ..context };
-        other.acknowledged(segment.ack, &mut Reading { session, tag: &mut self.tag, context: back });
+        other.acknowledged(segment, &mut Reading { session, tag: &mut self.tag, context: back });
         own.segment(segment, &mut Reading { session, tag: &mut self.tag, context });
         if self.tag.is_spent(context.end) {
             own.clear();

@@ -69,6 +69,9 @@ impl Stream {
             self.next.get_or_insert(seq);
         }
         if length == 0 || segment.flags & flags::RST != 0 {
+            if segment.flags & flags::FIN != 0 && self.next == Some(seq) {
+                self.next = Some(seq.wrapping_add(1));
+            }
             return;
         }
         let bytes = segment.payload.get(..length as usize).unwrap_or(segment.payload);
@@ -82,11 +85,15 @@ impl Stream {
         self.place(seq, length, bytes, reader);
     }
 
-    /// The other end acknowledged everything before `ack`.
+    /// A segment of the other end acknowledged what came before its number. An acknowledgement alone may have overtaken the
+    /// payload on its way to the capture; an answer has not.
     #[inline]
-    pub(crate) fn acknowledged(&mut self, ack: u32, reader: &mut impl Reader) {
-        if self.early.is_some() {
-            self.close_acknowledged(ack, reader);
+    pub(crate) fn acknowledged(&mut self, answer: &Tcp<'_>, reader: &mut impl Reader) {
+        if (self.early.is_some() || answer.payload_len > 0)
+            && answer.flags & (flags::ACK | flags::RST) == flags::ACK
+            && self.next.is_some_and(|next| (1..=MAX_AHEAD).contains(&answer.ack.wrapping_sub(next)))
+        {
+            self.close_acknowledged(answer.ack, reader);
         }
     }
 
@@ -102,10 +109,15 @@ impl Stream {
 
     fn close_acknowledged(&mut self, ack: u32, reader: &mut impl Reader) {
         while let Some(next) = self.next
-            && self.early.is_some()
-            && (1..1 << 31).contains(&ack.wrapping_sub(next))
+            && (1..=MAX_AHEAD).contains(&ack.wrapping_sub(next))
         {
-            self.step_over(reader);
+            if self.first_seq().is_some_and(|first| ack.wrapping_sub(first) < 1 << 31) {
+                self.step_over(reader);
+            } else {
+                reader.gap(ack.wrapping_sub(next));
+                self.next = Some(ack);
+                self.deliver_early(reader);
+            }
         }
     }
 
@@ -182,14 +194,22 @@ impl Stream {
         }
     }
 
-    /// Takes out the kept segment that comes first in the stream.
-    fn first_early(&mut self) -> Option<Early> {
-        // Repeated ones are the furthest behind; they come first and bring nothing.
+    /// Which kept segment comes first in the stream. Repeated ones are behind; they come first and bring nothing.
+    fn first_index(&self) -> Option<usize> {
         let next = self.next?;
-        let early = self.early.as_deref_mut()?;
-        let (index, _) =
-            early.iter().enumerate().min_by_key(|(_, kept)| kept.seq.wrapping_sub(next).wrapping_add(1 << 31))?;
-        Some(early.swap_remove(index))
+        let early = self.early.as_deref()?.iter().enumerate();
+        early.min_by_key(|(_, kept)| kept.seq.wrapping_sub(next).wrapping_add(1 << 31)).map(|(index, _)| index)
+    }
+
+    fn first_seq(&self) -> Option<u32> {
+        let index = self.first_index()?;
+        self.early.as_deref()?.get(index).map(|kept| kept.seq)
+    }
+
+    /// Takes that segment out.
+    fn first_early(&mut self) -> Option<Early> {
+        let index = self.first_index()?;
+        self.early.as_deref_mut().map(|early| early.swap_remove(index))
     }
 }
 
@@ -257,12 +277,17 @@ mod tests {
     fn what_the_other_end_acknowledged_was_missed_by_the_capture() {
         let (mut stream, mut log) = play(&[(0, "ab"), (4, "ef"), (8, "ij")]);
         assert_eq!(log.text, b"ab");
-        stream.acknowledged(2, &mut log);
+        stream.acknowledged(&Tcp { ack: 2, ..tcp(0, b"", 0) }, &mut log);
         assert_eq!(log.text, b"ab");
-        stream.acknowledged(6, &mut log);
+        stream.acknowledged(&Tcp { ack: 6, ..tcp(0, b"", 0) }, &mut log);
         assert_eq!(log.text, b"ab..ef");
-        stream.acknowledged(10, &mut log);
+        stream.acknowledged(&Tcp { ack: 10, ..tcp(0, b"", 0) }, &mut log);
         assert_eq!(log.text, b"ab..ef..ij");
+        // Alone it may have overtaken the payload; an answer has not.
+        stream.acknowledged(&Tcp { ack: 12, ..tcp(0, b"", 0) }, &mut log);
+        assert_eq!(log.text, b"ab..ef..ij");
+        stream.acknowledged(&Tcp { ack: 12, ..tcp(0, b"x", 1) }, &mut log);
+        assert_eq!(log.text, b"ab..ef..ij..");
     }
 
     #[test]
@@ -325,7 +350,7 @@ mod tests {
             for (seq, captured, cut, flags, ack) in segments {
                 let payload = vec![1; captured as usize];
                 stream.segment(&Tcp { flags, ..tcp(seq, &payload, captured + cut) }, &mut log);
-                stream.acknowledged(ack, &mut log);
+                stream.acknowledged(&Tcp { ack, ..tcp(0, b"x", 1) }, &mut log);
                 prop_assert!(stream.early.as_ref().is_none_or(|early| early.len() <= MAX_SEGMENTS && !early.is_empty()));
             }
             // No byte twice: sequence numbers below 520 were sent, and their SYNs.

@@ -50,15 +50,17 @@ fn probe_request(bytes: &[u8]) -> Probe {
         return if rest.is_empty() && (1..=MAX_METHOD).contains(&length) { Probe::More } else { Probe::No };
     };
     let Some(first) = rest.first() else { return Probe::More };
-    let target = matches!(first, b'/' | b'*' | b'h' | b'H') || (method == b"CONNECT" && first.is_ascii_graphic());
-    if length < 3 || !target {
+    let known = METHODS.contains(&method);
+    let target = matches!(first, b'/' | b'*' | b'h' | b'H');
+    if length < 3 || !(target || (known && first.is_ascii_graphic())) {
         return Probe::No;
     }
-    match memchr::memchr(b'\n', bytes.get(..MAX_LINE).unwrap_or(bytes)) {
-        Some(end) => Probe::certain(bytes.get(..end).and_then(|line| request(trim(line), false)).is_some()),
-        None if !rest.iter().all(|byte| (0x20..0x7f).contains(byte) || *byte >= 0x80 || *byte == b'\r') => Probe::No,
+    let shown = bytes.get(..MAX_LINE).unwrap_or(bytes);
+    match memchr::memchr(b'\n', shown) {
+        Some(end) => Probe::certain(shown.get(..end).and_then(|line| request(trim(line), false)).is_some()),
+        None if shown.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Probe::No,
         None if bytes.len() < PROBE_LIMIT => Probe::More,
-        None => Probe::certain(METHODS.contains(&method)),
+        None => Probe::certain(known && target),
     }
 }
 
