@@ -235,7 +235,7 @@ impl Application {
         let early = self.tag.tries[end.index()] == 0
             && begins.is_some_and(|begins| (1..1 << 16).contains(&segment.seq.wrapping_sub(begins)));
         let bytes = segment.payload.get(..segment.payload_len as usize).unwrap_or(segment.payload);
-        match recognise::tcp(bytes, context.ports) {
+        match recognise::tcp(bytes, context.ports, false) {
             Found::No if !early => self.tag.try_failed(end),
             // A SYN may carry a beginning (RFC 7413), so it goes through the stream like all others.
             Found::Yes(Protocol::Named(name)) if !early => self.tag.name(name),

@@ -27,15 +27,16 @@ pub(super) enum Found {
     More,
 }
 
-/// Looks at the beginning of a TCP direction, or of a segment midstream.
-pub(super) fn tcp(bytes: &[u8], ports: [u16; 2]) -> Found {
+/// Looks at the beginning of a TCP direction, or of a segment midstream; `cut` says that the bytes that follow were not
+/// captured.
+pub(super) fn tcp(bytes: &[u8], ports: [u16; 2], cut: bool) -> Found {
     let mut more = bytes.is_empty();
     let bar = if dns::is_expected(ports) { Bar::Port } else { Bar::Content };
     let checks: [(Protocol, Probe); 4] = [
         // TLS: `(Protocol::Tls, tls::probe(bytes))` goes here, first.
-        (Protocol::Http1, http1::probe(bytes)),
+        (Protocol::Http1, http1::probe(bytes, cut)),
         (Protocol::Http2, http2::probe(bytes)),
-        (Protocol::Dns(bar), dns::probe(bytes, bar)),
+        (Protocol::Dns(bar), dns::probe(bytes, bar, cut)),
         (Protocol::Named(Name::Ssh), magic(bytes, b"SSH-2.0-")),
     ];
     for (protocol, probe) in checks {
@@ -48,7 +49,7 @@ pub(super) fn tcp(bytes: &[u8], ports: [u16; 2]) -> Found {
     if let Some(name) = named(bytes) {
         return Found::Yes(Protocol::Named(name));
     }
-    if more && bytes.len() < MAX_BEGINNING { Found::More } else { Found::No }
+    if more && !cut && bytes.len() < MAX_BEGINNING { Found::More } else { Found::No }
 }
 
 /// Looks at a UDP payload of so many bytes on the wire.
@@ -179,13 +180,13 @@ mod tests {
             (b"\x19\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x05\0\0\0", Name::MongoDb),
             (b"\0\0\0\x0e\0\x12\0\x03\0\0\0\x01\0\x04test", Name::Kafka),
         ] {
-            assert_eq!(tcp(bytes, PORTS), Found::Yes(Protocol::Named(name)), "{bytes:?}");
+            assert_eq!(tcp(bytes, PORTS, false), Found::Yes(Protocol::Named(name)), "{bytes:?}");
             // The same bytes with one more are no whole message.
             if !matches!(name, Name::Ssh | Name::Redis) {
-                assert_ne!(tcp(&[bytes, b"x"].concat(), PORTS), Found::Yes(Protocol::Named(name)), "{bytes:?}");
+                assert_ne!(tcp(&[bytes, b"x"].concat(), PORTS, false), Found::Yes(Protocol::Named(name)), "{bytes:?}");
             }
         }
-        assert_eq!(tcp(b"220 mail ESMTP\r\n", PORTS), Found::No);
-        assert_eq!(tcp(b"SSH-", PORTS), Found::More);
+        assert_eq!(tcp(b"220 mail ESMTP\r\n", PORTS, false), Found::No);
+        assert_eq!(tcp(b"SSH-", PORTS, false), Found::More);
     }
 }

@@ -106,12 +106,7 @@ impl Session {
     pub(super) fn gap(&mut self, tag: &mut Tag, context: Context, length: u32) {
         let Context { end, time, .. } = context;
         match (&mut self.parser, &mut self.http) {
-            (Parser::Unknown(beginnings), _) => {
-                if !beginnings[end.index()].is_empty() {
-                    beginnings[end.index()].clear();
-                    tag.try_failed(end);
-                }
-            }
+            (Parser::Unknown(_), _) => self.recognise_cut(tag, context, length),
             (Parser::Http1(http1), Some(slice)) => http1.gap(end, time, length.into(), slice),
             (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
             (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
@@ -149,40 +144,60 @@ impl Session {
             return;
         }
         let kept = &mut beginnings[context.end.index()];
-        let room = MAX_BEGINNING.saturating_sub(kept.len());
-        let whole = kept.is_empty();
-        let (seen, rest) = if whole { (bytes, &[][..]) } else { bytes.split_at(bytes.len().min(room)) };
-        if !whole {
-            kept.extend_from_slice(seen);
+        if kept.is_empty() {
+            match recognise::tcp(bytes, context.ports, false) {
+                Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
+                Found::More => kept.extend_from_slice(bytes),
+                Found::No => tag.try_failed(context.end),
+            }
+            return;
         }
-        let found = recognise::tcp(if whole { seen } else { kept }, context.ports);
-        match found {
+        let (seen, rest) = bytes.split_at(bytes.len().min(MAX_BEGINNING.saturating_sub(kept.len())));
+        kept.extend_from_slice(seen);
+        match recognise::tcp(kept, context.ports, false) {
             Found::Yes(protocol) => {
-                let [low, high] = std::mem::take(beginnings);
-                self.begin(protocol, tag, context.ports, false);
-                let (own, other) = match context.end {
-                    End::Low => (low, high),
-                    End::High => (high, low),
-                };
-                let back = Context { end: context.end.other(), ..context };
-                if !other.is_empty() {
-                    self.bytes(tag, back, &other);
-                }
-                self.bytes(tag, context, if whole { seen } else { &own });
+                let own = std::mem::take(kept);
+                self.begin_with(protocol, tag, context, &own);
                 if !rest.is_empty() {
                     self.bytes(tag, context, rest);
                 }
             }
-            Found::More => {
-                if whole {
-                    kept.extend_from_slice(seen);
-                }
-            }
+            Found::More => {}
             Found::No => {
-                kept.clear();
+                *kept = Vec::new();
                 tag.try_failed(context.end);
             }
         }
+    }
+
+    /// A beginning after which bytes were not captured.
+    fn recognise_cut(&mut self, tag: &mut Tag, context: Context, length: u32) {
+        let Parser::Unknown(beginnings) = &mut self.parser else { return };
+        let own = std::mem::take(&mut beginnings[context.end.index()]);
+        if own.is_empty() || tag.is_spent(context.end) {
+            return;
+        }
+        match recognise::tcp(&own, context.ports, true) {
+            Found::Yes(protocol) => {
+                self.begin_with(protocol, tag, context, &own);
+                self.gap(tag, context, length);
+            }
+            Found::More | Found::No => tag.try_failed(context.end),
+        }
+    }
+
+    /// Begins to read a protocol with what was kept of the other direction, and the beginning of this one.
+    fn begin_with(&mut self, protocol: Protocol, tag: &mut Tag, context: Context, own: &[u8]) {
+        let back = Context { end: context.end.other(), ..context };
+        let other = match &mut self.parser {
+            Parser::Unknown(beginnings) => std::mem::take(&mut beginnings[back.end.index()]),
+            Parser::Http1(_) | Parser::Http2(_) | Parser::Dns(..) | Parser::DnsStream(_) | Parser::Done => Vec::new(),
+        };
+        self.begin(protocol, tag, context.ports, false);
+        if !other.is_empty() {
+            self.bytes(tag, back, &other);
+        }
+        self.bytes(tag, context, own);
     }
 
     /// HTTP/1 made room for another protocol.

@@ -68,8 +68,8 @@ fn play(script: &Script, cuts: &[usize], port: u16) -> (FlowRecord, Vec<Transact
     for ((from, bytes), at) in script.iter().zip(0..) {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let (part, after) = rest.split_at(cuts.next().unwrap().clamp(1, rest.len()));
-            talk.says(at * MS, *from, part);
+            let (piece, after) = rest.split_at(cuts.next().unwrap().clamp(1, rest.len()));
+            talk.says(at * MS, *from, piece);
             rest = after;
         }
     }

@@ -10,16 +10,12 @@ fn http(record: &FlowRecord) -> &Http {
     record.http.as_deref().unwrap()
 }
 
-/// Method, path, status, latency of each transaction.
-fn exchanges(transactions: &[Transaction]) -> Vec<(Option<&str>, Option<&str>, Option<u16>, Option<u64>)> {
-    let row = |t: &'_ Transaction| {
-        let exchange = &t.exchange;
-        (exchange.status, exchange.latency_us)
-    };
-    transactions
-        .iter()
-        .map(|t| (t.exchange.method.as_deref(), t.exchange.path.as_deref(), row(t).0, row(t).1))
-        .collect()
+/// Method, path, status, latency.
+type Row<'a> = (Option<&'a str>, Option<&'a str>, Option<u16>, Option<u64>);
+
+fn exchanges(transactions: &[Transaction]) -> Vec<Row<'_>> {
+    let exchanges = transactions.iter().map(|transaction| &transaction.exchange);
+    exchanges.map(|e| (e.method.as_deref(), e.path.as_deref(), e.status, e.latency_us)).collect()
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -209,6 +205,17 @@ fn heads_cut_by_the_snap_length_count() {
         exchanges(&transactions),
         [(Some("GET"), Some("/1"), Some(200), Some(3000)), (Some("GET"), Some("/2"), Some(200), Some(3000))]
     );
+}
+
+#[test]
+fn a_request_line_cut_by_the_snap_length_is_one() {
+    let mut talk = Talk::new();
+    let mut request = talk.segment(Client, b"GET /very/long/pa");
+    request.length += 900;
+    talk.missed(Client, 900);
+    talk.story.tcp(0, &request);
+    let (record, _) = talk.only();
+    assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some("/very/long/pa")));
 }
 
 #[test]

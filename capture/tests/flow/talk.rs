@@ -33,13 +33,13 @@ impl Talk {
         Self { story, ports: (40000, 27272), next: [101, 501] }
     }
 
-    fn sides(&self, from: Host) -> (usize, usize) {
+    fn sides(from: Host) -> (usize, usize) {
         if from == Client { (0, 1) } else { (1, 0) }
     }
 
     /// The segment that carries these bytes next.
     pub(crate) fn segment(&mut self, from: Host, bytes: &[u8]) -> Segment {
-        let (own, other) = self.sides(from);
+        let (own, other) = Self::sides(from);
         let next = segment(from, ACK, self.next[own], self.next[other]).ports(self.ports.0, self.ports.1);
         self.next[own] = self.next[own].wrapping_add(bytes.len() as u32);
         next.payload(bytes)
@@ -52,7 +52,7 @@ impl Talk {
 
     /// Bytes that pass the capture by.
     pub(crate) fn missed(&mut self, from: Host, length: u32) {
-        let (own, _) = self.sides(from);
+        let (own, _) = Self::sides(from);
         self.next[own] = self.next[own].wrapping_add(length);
     }
 

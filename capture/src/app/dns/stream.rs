@@ -16,8 +16,8 @@ const MAX_PROBED: usize = 512;
 /// Shortest message with a question.
 const MIN_MESSAGE: usize = 17;
 
-/// Whether a direction that begins like this is DNS.
-pub(crate) fn probe(bytes: &[u8], bar: Bar) -> Probe {
+/// Whether a direction that begins like this is DNS; `cut` says that the bytes that follow were not captured.
+pub(crate) fn probe(bytes: &[u8], bar: Bar, cut: bool) -> Probe {
     let Some((length, rest)) = bytes.split_first_chunk() else { return Probe::More };
     let length = usize::from(u16::from_be_bytes(*length));
     if length < MIN_MESSAGE || (bar == Bar::Content && length > MAX_PROBED) {
@@ -29,7 +29,7 @@ pub(crate) fn probe(bytes: &[u8], bar: Bar) -> Probe {
     }
     match rest.get(..length.min(MAX_KEPT)) {
         Some(message) => Probe::certain(parse(message, bar).is_some()),
-        None if bar == Bar::Port && rest.len() >= MAX_PROBED => Probe::certain(parse(rest, bar).is_some()),
+        None if bar == Bar::Port && (cut || rest.len() >= MAX_PROBED) => Probe::certain(parse(rest, bar).is_some()),
         None => Probe::More,
     }
 }
@@ -65,7 +65,7 @@ impl DnsStream {
     pub(crate) fn bytes(&mut self, end: End, time: i64, mut bytes: &[u8]) {
         let half = &mut self.halves[end.index()];
         if half.lost {
-            if probe(bytes, self.bar) != Probe::Yes {
+            if probe(bytes, self.bar, false) != Probe::Yes {
                 return;
             }
             *half = Half::default();
@@ -160,11 +160,11 @@ mod tests {
     fn a_first_message_is_recognised_on_its_port_and_elsewhere() {
         let message = b"\x00\x1a\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x04abcd\x00\x00\x01\x00\x01";
         for bar in [Bar::Port, Bar::Content] {
-            assert_eq!(probe(message, bar), Probe::Yes);
-            assert_eq!(probe(&message[..20], bar), Probe::More);
-            assert_eq!(probe(b"GET / HTTP/1.1\r\n", bar), Probe::No);
+            assert_eq!(probe(message, bar, false), Probe::Yes);
+            assert_eq!(probe(&message[..20], bar, false), Probe::More);
+            assert_eq!(probe(b"GET / HTTP/1.1\r\n", bar, false), Probe::No);
         }
         let zeros = [0; 64];
-        assert_eq!(probe(&zeros, Bar::Port), Probe::No);
+        assert_eq!(probe(&zeros, Bar::Port, false), Probe::No);
     }
 }

@@ -29,8 +29,8 @@ const METHODS: [&[u8]; 14] = [
     b"SEARCH",
 ];
 
-/// Whether a stream that begins like this is HTTP/1.
-pub(crate) fn probe(bytes: &[u8]) -> Probe {
+/// Whether a stream that begins like this is HTTP/1; `cut` says that the bytes that follow were not captured.
+pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
     const STATUS: &[u8] = b"HTTP/1.";
     let shown = bytes.len().min(STATUS.len());
     if bytes.get(..shown) == STATUS.get(..shown) {
@@ -39,10 +39,10 @@ pub(crate) fn probe(bytes: &[u8]) -> Probe {
             None => Probe::More,
         };
     }
-    probe_request(bytes)
+    probe_request(bytes, cut)
 }
 
-fn probe_request(bytes: &[u8]) -> Probe {
+fn probe_request(bytes: &[u8], cut: bool) -> Probe {
     let token = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
     let length = bytes.iter().take(MAX_METHOD + 1).take_while(|byte| token(byte)).count();
     let (method, rest) = bytes.split_at(length);
@@ -59,7 +59,7 @@ fn probe_request(bytes: &[u8]) -> Probe {
     match memchr::memchr(b'\n', shown) {
         Some(end) => Probe::certain(shown.get(..end).and_then(|line| request(trim(line), false)).is_some()),
         None if shown.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Probe::No,
-        None if bytes.len() < PROBE_LIMIT => Probe::More,
+        None if !cut && bytes.len() < PROBE_LIMIT => Probe::More,
         None => Probe::certain(known && target),
     }
 }
@@ -172,9 +172,9 @@ mod tests {
     #[test]
     fn only_http_is_recognised() {
         for yes in ["GET / HTTP/1.1\r\n", "CONNECT a:443 HTTP/1.1\n", "HTTP/1.0 404 ", "M-SEARCH * HTTP/1.1\r\nHost"] {
-            assert_eq!(probe(yes.as_bytes()), Probe::Yes, "{yes}");
+            assert_eq!(probe(yes.as_bytes(), false), Probe::Yes, "{yes}");
             for end in 1..yes.len().min(12) {
-                assert_eq!(probe(&yes.as_bytes()[..end]), Probe::More, "{}", &yes[..end]);
+                assert_eq!(probe(&yes.as_bytes()[..end], false), Probe::More, "{}", &yes[..end]);
             }
         }
         for no in [
@@ -187,11 +187,12 @@ mod tests {
             "get / HTTP/1.1\r\n",
             "\x16\x03\x01",
         ] {
-            assert_eq!(probe(no.as_bytes()), Probe::No, "{no}");
+            assert_eq!(probe(no.as_bytes(), false), Probe::No, "{no}");
         }
         let long = format!("GET /{}", "x".repeat(2000));
-        assert_eq!(probe(long.as_bytes()), Probe::Yes);
-        assert_eq!(probe(&long.as_bytes()[..300]), Probe::More);
+        assert_eq!(probe(long.as_bytes(), false), Probe::Yes);
+        assert_eq!(probe(&long.as_bytes()[..300], false), Probe::More);
+        assert_eq!(probe(&long.as_bytes()[..30], true), Probe::Yes);
     }
 
     #[test]

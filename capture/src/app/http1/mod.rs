@@ -73,7 +73,7 @@ impl Http1 {
         slice: &mut HttpSlice,
     ) -> Option<(Switched, &'a [u8])> {
         if self.half(end).state == State::Lost {
-            if probe(bytes) != Probe::Yes {
+            if probe(bytes, false) != Probe::Yes {
                 self.extend_lost(end, time);
                 return None;
             }
