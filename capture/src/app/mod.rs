@@ -165,6 +165,11 @@ impl Reader for Reading<'_> {
     fn indifferent(&self) -> u64 {
         self.session.indifferent(self.context.end)
     }
+
+    #[inline]
+    fn skip(&mut self, length: u32) -> bool {
+        self.session.skip(self.context, length)
+    }
 }
 
 /// The application of a flow.
@@ -210,8 +215,11 @@ impl Application {
         };
         let session = &mut app.session;
         let back = Context { end: context.end.other(), ..context };
-        other.acknowledged(segment, &mut Reading { session, tag: &mut self.tag, context: back });
-        own.segment(segment, &mut Reading { session, tag: &mut self.tag, context });
+        let closed = other.acknowledged(segment, &mut Reading { session, tag: &mut self.tag, context: back });
+        let read = own.segment(segment, &mut Reading { session, tag: &mut self.tag, context });
+        if !(closed || read) {
+            return;
+        }
         if self.tag.is_spent(context.end) {
             own.clear();
         }

@@ -125,6 +125,15 @@ impl Session {
         }
     }
 
+    /// Steps over so many bytes if they change nothing.
+    #[inline]
+    pub(super) fn skip(&mut self, context: Context, length: u32) -> bool {
+        match &mut self.parser {
+            Parser::Http1(http1) => http1.skip(context.end, context.time, length),
+            Parser::Unknown(_) | Parser::Http2(_) | Parser::Dns(..) | Parser::DnsStream(_) | Parser::Done => false,
+        }
+    }
+
     /// Takes in a datagram of so many bytes on the wire.
     pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
         let Context { end, time, .. } = context;

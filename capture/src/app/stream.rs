@@ -32,6 +32,11 @@ pub(crate) trait Reader {
 
     /// How many of the next bytes make no difference to the reader.
     fn indifferent(&self) -> u64;
+
+    /// Steps over that many bytes if nothing comes of it but a count: the short way through a body.
+    fn skip(&mut self, _length: u32) -> bool {
+        false
+    }
 }
 
 /// A segment that arrived before its turn.
@@ -59,9 +64,9 @@ impl Stream {
         Self { next, early: None }
     }
 
-    /// Hands what the segment brings to the reader.
+    /// Hands what the segment brings to the reader; whether anything may have come of it.
     #[inline]
-    pub(crate) fn segment(&mut self, segment: &Tcp<'_>, reader: &mut impl Reader) {
+    pub(crate) fn segment(&mut self, segment: &Tcp<'_>, reader: &mut impl Reader) -> bool {
         let length = segment.payload_len;
         let mut seq = segment.seq;
         if segment.flags & flags::SYN != 0 {
@@ -72,29 +77,34 @@ impl Stream {
             if segment.flags & flags::FIN != 0 && self.next == Some(seq) {
                 self.next = Some(seq.wrapping_add(1));
             }
-            return;
+            return false;
         }
         let bytes = segment.payload.get(..length as usize).unwrap_or(segment.payload);
-        let next = *self.next.get_or_insert(seq);
-        let ahead = seq.wrapping_sub(next);
-        if ahead == 0 && self.early.is_none() {
+        if *self.next.get_or_insert(seq) == seq && self.early.is_none() {
             self.next = Some(seq.wrapping_add(length));
+            if reader.skip(length) {
+                return false;
+            }
             hand_on(bytes, length, reader);
-            return;
+        } else {
+            self.place(seq, length, bytes, reader);
         }
-        self.place(seq, length, bytes, reader);
+        true
     }
 
     /// A segment of the other end acknowledged what came before its number. An acknowledgement alone may have overtaken the
-    /// payload on its way to the capture; an answer has not.
+    /// payload on its way to the capture; an answer has not. Whether
+    /// anything may have come of it.
     #[inline]
-    pub(crate) fn acknowledged(&mut self, answer: &Tcp<'_>, reader: &mut impl Reader) {
+    pub(crate) fn acknowledged(&mut self, answer: &Tcp<'_>, reader: &mut impl Reader) -> bool {
         if (self.early.is_some() || answer.payload_len > 0)
             && answer.flags & (flags::ACK | flags::RST) == flags::ACK
             && self.next.is_some_and(|next| (1..=MAX_AHEAD).contains(&answer.ack.wrapping_sub(next)))
         {
             self.close_acknowledged(answer.ack, reader);
+            return true;
         }
+        false
     }
 
     /// Whether nothing is kept.

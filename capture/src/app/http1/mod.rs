@@ -156,6 +156,27 @@ impl Http1 {
         }
     }
 
+    /// Steps over bytes in the middle of a body.
+    #[inline]
+    pub(crate) fn skip(&mut self, end: End, time: i64, length: u32) -> bool {
+        let half = self.half(end);
+        let length = u64::from(length);
+        match &mut half.state {
+            State::Body(left) | State::Chunk(left) if *left > length => *left -= length,
+            State::UntilClose => {}
+            State::Body(_)
+            | State::Chunk(_)
+            | State::Start
+            | State::Fields
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Trailer
+            | State::Lost => return false,
+        }
+        half.count(length, time);
+        true
+    }
+
     /// The flow is over: what is open, is handed on as it is.
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         for half in &mut self.halves {
