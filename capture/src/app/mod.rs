@@ -328,5 +328,7 @@ mod tests {
     fn an_application_that_is_not_read_is_small() {
         assert!(size_of::<Application>() <= 16, "{}", size_of::<Application>());
         assert!(size_of::<App>() <= 256, "{}", size_of::<App>());
+        let http1 = size_of::<http1::Http1>() + size_of::<http::HttpSlice>();
+        assert!(http1 <= 768, "{http1}");
     }
 }

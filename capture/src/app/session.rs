@@ -154,11 +154,7 @@ impl Session {
         }
         let kept = &mut beginnings[context.end.index()];
         if kept.is_empty() {
-            match recognise::tcp(bytes, context.ports, false) {
-                Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
-                Found::More => kept.extend_from_slice(bytes),
-                Found::No => tag.try_failed(context.end),
-            }
+            self.recognise_piece(tag, context, bytes);
             return;
         }
         let (seen, rest) = bytes.split_at(bytes.len().min(MAX_BEGINNING.saturating_sub(kept.len())));
@@ -172,10 +168,24 @@ impl Session {
                 }
             }
             Found::More => {}
+            // What was kept may have been the end of something, or the byte of a keep-alive.
             Found::No => {
                 *kept = Vec::new();
-                tag.try_failed(context.end);
+                self.recognise_piece(tag, context, bytes);
             }
+        }
+    }
+
+    /// A piece with nothing before it.
+    fn recognise_piece(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        match recognise::tcp(bytes, context.ports, false) {
+            Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
+            Found::More => {
+                if let Parser::Unknown(beginnings) = &mut self.parser {
+                    beginnings[context.end.index()].extend_from_slice(bytes);
+                }
+            }
+            Found::No => tag.try_failed(context.end),
         }
     }
 

@@ -146,6 +146,14 @@ fn midstream_a_body_is_passed_until_a_head_begins_a_segment() {
 }
 
 #[test]
+fn the_byte_of_a_keep_alive_is_no_beginning() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Client, [0]);
+    talk.says(SECOND, Client, "GET /next HTTP/1.1\r\n\r\n");
+    assert_eq!(http(&talk.only().0).path.as_deref(), Some("/next"));
+}
+
+#[test]
 fn an_answer_alone_is_shown_until_a_request_comes() {
     let mut talk = Talk::midstream();
     talk.says(0, Server, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
