@@ -91,6 +91,13 @@ impl HttpSlice {
         request
     }
 
+    /// A request that the server makes in the client's name (RFC 9113, 8.4): it is not counted, and not shown.
+    pub(crate) fn promise(&mut self, asker: End, start: i64, names: Names) -> Request {
+        let mut request = self.request(asker, start);
+        request.names = self.transactions.then(|| Box::new(names));
+        request
+    }
+
     fn request(&mut self, asker: End, start: i64) -> Request {
         self.serial = self.serial.wrapping_add(1);
         Request {

@@ -261,6 +261,9 @@ impl Application {
     fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
         if let Some(app) = &mut self.app {
             app.session.datagram(context, payload, length);
+            if app.session.progress() == session::Progress::Done {
+                self.tag.spend();
+            }
             return;
         }
         match recognise::udp(payload, length, context.ports) {
@@ -297,11 +300,16 @@ impl Application {
         self.app.as_ref().is_some_and(|app| app.session.is_answered())
     }
 
-    /// The flow is over: exchanges without an answer are finished.
-    pub(crate) fn close(&mut self) {
-        if let Some(app) = &mut self.app {
-            app.session.close();
+    /// The flow is over; its last packet was at `time`: what waits for missing bytes is read, and exchanges without an answer
+    /// are finished.
+    pub(crate) fn close(&mut self, time: i64, ports: [u16; 2]) {
+        let Some(app) = &mut self.app else { return };
+        let App { streams, session } = &mut **app;
+        for (stream, end) in streams.iter_mut().zip([End::Low, End::High]) {
+            let context = Context { end, time, ports };
+            stream.flush(&mut Reading { session, tag: &mut self.tag, context });
         }
+        session.close();
     }
 
     /// Hands over the exchanges that are finished.

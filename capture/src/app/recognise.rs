@@ -31,20 +31,23 @@ pub(super) enum Found {
 /// captured.
 pub(super) fn tcp(bytes: &[u8], ports: [u16; 2], cut: bool) -> Found {
     let mut more = bytes.is_empty();
+    let mut is = |probe: Probe| {
+        more |= probe == Probe::More;
+        probe == Probe::Yes
+    };
+    // TLS: `if is(tls::probe(bytes)) { return Found::Yes(Protocol::Tls); }` goes here, first.
+    if is(http1::probe(bytes, cut)) {
+        return Found::Yes(Protocol::Http1);
+    }
+    if is(http2::probe(bytes)) {
+        return Found::Yes(Protocol::Http2);
+    }
     let bar = if dns::is_expected(ports) { Bar::Port } else { Bar::Content };
-    let checks: [(Protocol, Probe); 4] = [
-        // TLS: `(Protocol::Tls, tls::probe(bytes))` goes here, first.
-        (Protocol::Http1, http1::probe(bytes, cut)),
-        (Protocol::Http2, http2::probe(bytes)),
-        (Protocol::Dns(bar), dns::probe(bytes, bar, cut)),
-        (Protocol::Named(Name::Ssh), magic(bytes, b"SSH-2.0-")),
-    ];
-    for (protocol, probe) in checks {
-        match probe {
-            Probe::Yes => return Found::Yes(protocol),
-            Probe::More => more = true,
-            Probe::No => {}
-        }
+    if is(dns::probe(bytes, bar, cut)) {
+        return Found::Yes(Protocol::Dns(bar));
+    }
+    if is(magic(bytes, b"SSH-2.0-")) {
+        return Found::Yes(Protocol::Named(Name::Ssh));
     }
     if let Some(name) = named(bytes) {
         return Found::Yes(Protocol::Named(name));

@@ -18,8 +18,10 @@ enum Parser {
     Http2(Box<Http2>),
     Dns(DnsFlow, Bar),
     DnsStream(Box<DnsStream>),
-    // TLS: `Tls(Box<TlsFlow>)`, and QUIC: `Quic(Box<QuicFlow>)`, go here; every `match` below then asks for an arm:
-    // `bytes`, `gap`, `fill` hand on; `progress` is `Done` when `is_done()`; `has_fields` is true.
+    // TLS: `Tls(Box<TlsFlow>)`, and QUIC: `Quic(Box<QuicFlow>)`, go here, with arms in `begin` (and a `Name`); every
+    // `match` below then asks for an arm: `bytes`, `gap`, `datagram`, `fill` hand on; `progress` is `Done` when `is_done()`
+    // (then later packets cost one branch); `has_fields` is true, so that the parser stays for `fill`; `next_slice`
+    // does nothing, so that the fields are in every slice.
     /// Nothing more is read.
     Done,
 }

@@ -112,6 +112,13 @@ impl Stream {
         self.early.is_none()
     }
 
+    /// Nothing more comes: what is kept is handed on.
+    pub(crate) fn flush(&mut self, reader: &mut impl Reader) {
+        while self.early.is_some() {
+            self.step_over(reader);
+        }
+    }
+
     /// Forgets what is kept.
     pub(crate) fn clear(&mut self) {
         self.early = None;
@@ -329,9 +336,12 @@ mod tests {
         assert_eq!(log.text, b"a..x");
         stream.segment(&tcp(100, &vec![b'y'; MAX_BYTES + 1], MAX_BYTES as u32 + 1), &mut log);
         assert!(stream.early.is_none());
+        stream.segment(&tcp(30_000, b"z", 1), &mut log);
+        stream.flush(&mut log);
+        assert!(log.text.ends_with(b".z") && stream.is_even());
         // Far beyond is garbage.
-        stream.segment(&tcp(1 << 30, b"z", 1), &mut log);
-        assert!(stream.early.is_none() && log.text.last() == Some(&b'y'));
+        stream.segment(&tcp(1 << 30, b"x", 1), &mut log);
+        assert!(stream.is_even() && log.text.last() == Some(&b'z'));
     }
 
     proptest! {

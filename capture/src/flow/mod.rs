@@ -7,7 +7,8 @@
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
 //! * every packet is counted in exactly one slice or refused with a reason;
 //! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
-//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues.
+//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues;
+//! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
 //! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
 //! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
@@ -200,8 +201,8 @@ impl Engine {
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let Some(mut flow) = self.table.remove(slot) else { return };
+        flow.close();
         if self.config.transactions {
-            flow.application.close();
             flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
         }
         if !flow.is_empty() {

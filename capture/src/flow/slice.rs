@@ -242,6 +242,11 @@ impl Flow {
         self.application.next_slice(self.end);
     }
 
+    /// The flow is over.
+    pub(super) fn close(&mut self) {
+        self.application.close(self.end, self.key.both_ports());
+    }
+
     /// Hands the exchanges that are finished to `each`, as transactions.
     pub(super) fn take_transactions(&mut self, mut each: impl FnMut(Transaction)) {
         let Self { application, key, id, began, interface, .. } = self;

@@ -148,6 +148,32 @@ fn after_a_lost_block_old_names_are_unknown_and_new_ones_right() {
 }
 
 #[test]
+fn a_promise_is_no_request() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    let block: Vec<u8> = get("/pushed").iter().flat_map(|(name, value)| field(name, value)).collect();
+    talk.says(2 * MS, Server, frame(5, END_HEADERS, 1, &[&[0, 0, 0, 2], &block[..]].concat()));
+    talk.says(3 * MS, Server, headers(2, true, &[(":status", "200")]));
+    talk.says(4 * MS, Server, headers(1, true, &[(":status", "404")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).status), (1, Some(404)));
+    assert_eq!(exchanges(&transactions), [(Some("/pushed"), Some(200), None), (Some("/1"), Some(404), Some(3000))]);
+}
+
+#[test]
+fn what_waits_for_missing_bytes_is_read_at_the_end() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    talk.says(2 * MS, Server, headers(1, false, &[(":status", "200")]));
+    talk.missed(Server, 500);
+    talk.says(3 * MS, Server, headers(1, true, &[("grpc-status", "2")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).errors, transactions[0].exchange.grpc_status), (1, Some(2)));
+}
+
+#[test]
 fn what_never_ends_is_bounded() {
     let mut talk = Talk::new();
     talk.says(0, Client, PREFACE);

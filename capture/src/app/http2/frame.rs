@@ -102,6 +102,13 @@ impl Frame {
         self.flags & !allowed == 0 && self.length <= DEFAULT_LENGTH
     }
 
+    /// The stream that a server promises (RFC 9113, 6.6).
+    pub(super) fn promised(self, payload: &[u8]) -> Option<u32> {
+        let payload = payload.get(usize::from(self.has(PADDED))..)?;
+        let stream = u32::from_be_bytes(*payload.first_chunk()?) & 0x7fff_ffff;
+        (self.kind == Kind::Push).then_some(stream)
+    }
+
     /// The part of a header block in the payload of this frame; the end of a payload that was cut is missing.
     pub(super) fn fragment(self, payload: &[u8], cut: bool) -> Option<&[u8]> {
         if self.kind == Kind::Continuation {

@@ -79,6 +79,8 @@ pub(super) struct Half {
     pub(super) cut: bool,
     /// The first frame of a header block that continuations go on.
     first: Option<Frame>,
+    /// The stream that it promises.
+    pub(super) promised: u32,
     block: Vec<u8>,
     /// Something is missing in the block; what follows cannot be read.
     closed: bool,
@@ -137,6 +139,9 @@ impl Half {
     pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Frame, Fields)> {
         let frame = self.frame;
         let first = *self.first.get_or_insert(frame);
+        if let Some(promised) = frame.promised(payload) {
+            self.promised = promised;
+        }
         if first.kind == Kind::Continuation {
             // Its beginning was lost.
             self.cut = true;

@@ -124,6 +124,9 @@ impl Decoder {
             };
             rest = next;
         }
+        if self.scratch.capacity() > MAX_VALUE {
+            self.scratch = Vec::new();
+        }
         Some(())
     }
 

@@ -185,13 +185,17 @@ impl Http2 {
             }
             Kind::Headers | Kind::Push | Kind::Continuation => {
                 let wants_names = slice.wants_names();
-                if let Some((first, fields)) = half.block(payload, wants_names)
-                    && first.kind == Kind::Headers
-                {
+                let Some((first, fields)) = half.block(payload, wants_names) else { return };
+                if first.kind == Kind::Headers {
                     self.fields(end, time, first.stream, fields, slice);
                     if first.has(END_STREAM) {
                         self.end_stream(end, time, first.stream, slice);
                     }
+                } else if first.kind == Kind::Push {
+                    // The server asks itself: no request, and nothing to measure.
+                    let request = slice.promise(end.other(), time, fields.names);
+                    let stream = self.halves[end.index()].promised;
+                    self.wait(Waiting { stream, request, last: time }, slice);
                 }
             }
             Kind::Reset => self.remove(frame.stream, slice),
