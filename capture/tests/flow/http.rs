@@ -88,6 +88,30 @@ fn interim_answers_are_not_the_answer() {
 }
 
 #[test]
+fn a_body_that_was_refused_does_not_come() {
+    for length in ["Content-Length: 5000", "Transfer-Encoding: chunked"] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, format!("PUT /1 HTTP/1.1\r\nExpect: 100-continue\r\n{length}\r\n\r\n"));
+        talk.says(MS, Server, "HTTP/1.1 401 Who\r\nContent-Length: 0\r\n\r\n");
+        talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+        talk.says(3 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        assert_eq!(transactions.len(), 2, "{length}");
+        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)), "{length}");
+    }
+}
+
+#[test]
+fn answers_to_unseen_requests_may_lack_their_bodies() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Server, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello");
+    talk.says(2 * MS, Server, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).errors, transactions.len()), (2, 3));
+}
+
+#[test]
 fn chunked_bodies_end_where_they_say() {
     let mut talk = Talk::new();
     talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");

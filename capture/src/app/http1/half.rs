@@ -39,6 +39,14 @@ pub(super) enum Upgrade {
     Other,
 }
 
+/// The last transfer coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    None,
+    Chunked,
+    Other,
+}
+
 /// Request, and what its method means for the answer; or response, and its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -55,8 +63,9 @@ pub(super) struct Head {
     /// The target named the host; the `Host` field does not count.
     absolute: bool,
     content_length: Option<u64>,
-    encoded: bool,
-    chunked: bool,
+    coding: Coding,
+    /// The body waits for an interim answer (RFC 9110, 10.1.1).
+    pub(super) expects: bool,
 }
 
 impl Default for Head {
@@ -73,8 +82,8 @@ impl Head {
             names: Names::default(),
             absolute: false,
             content_length: None,
-            encoded: false,
-            chunked: false,
+            coding: Coding::None,
+            expects: false,
         }
     }
 
@@ -108,14 +117,15 @@ impl Head {
             }
             Field::ContentLength(length) => self.content_length = length,
             Field::TransferEncoding(codings) => {
-                self.encoded = true;
-                self.chunked = line::ends_with_token(codings, b"chunked");
+                let chunked = line::ends_with_token(codings, b"chunked");
+                self.coding = if chunked { Coding::Chunked } else { Coding::Other };
             }
             Field::Upgrade(protocol) if protocol.eq_ignore_ascii_case(b"websocket") => {
                 self.upgrade = Upgrade::WebSocket;
             }
             Field::Upgrade(protocol) if protocol.eq_ignore_ascii_case(b"h2c") => self.upgrade = Upgrade::Http2,
             Field::Upgrade(_) => self.upgrade = Upgrade::Other,
+            Field::Expect => self.expects = true,
             Field::Host(_) | Field::Other => {}
         }
     }
@@ -129,22 +139,23 @@ impl Head {
 
     /// What follows the head of this request (RFC 9112, 6.3).
     pub(super) fn request_body(&self) -> State {
-        match self.content_length {
-            _ if self.chunked => State::ChunkSize,
-            None | Some(0) => State::Start,
-            Some(length) => State::Body(length),
+        match (self.coding, self.content_length) {
+            (Coding::Chunked, _) => State::ChunkSize,
+            (Coding::None | Coding::Other, None | Some(0)) => State::Start,
+            (Coding::None | Coding::Other, Some(length)) => State::Body(length),
         }
     }
 
     /// What follows the head of this response (RFC 9112, 6.3).
     pub(super) fn response_body(&self, status: u16, to_head: bool) -> State {
-        match self.content_length {
-            _ if to_head || matches!(status, 100..=199 | 204 | 304) => State::Start,
-            _ if self.chunked => State::ChunkSize,
-            _ if self.encoded => State::UntilClose,
-            Some(0) => State::Start,
-            Some(length) => State::Body(length),
-            None => State::UntilClose,
+        if to_head || matches!(status, 100..=199 | 204 | 304) {
+            return State::Start;
+        }
+        match (self.coding, self.content_length) {
+            (Coding::Chunked, _) => State::ChunkSize,
+            (Coding::None, Some(0)) => State::Start,
+            (Coding::None, Some(length)) => State::Body(length),
+            (Coding::None, None) | (Coding::Other, _) => State::UntilClose,
         }
     }
 }
@@ -187,8 +198,11 @@ pub(super) struct Half {
     /// When the start line began, and when the last byte was seen.
     pub(super) began: i64,
     pub(super) last: i64,
-    /// Bytes of the message.
+    /// Bytes of the message, and of its head.
     pub(super) bytes: u64,
+    pub(super) head_bytes: u64,
+    /// The body may not come: a start line may follow instead.
+    pub(super) doubtful: bool,
     /// The request that this direction sends.
     pub(super) uploading: Option<u32>,
     /// The request that this direction answers.

@@ -120,6 +120,7 @@ pub(super) enum Field<'a> {
     ContentLength(Option<u64>),
     TransferEncoding(&'a [u8]),
     Upgrade(&'a [u8]),
+    Expect,
     Other,
 }
 
@@ -131,6 +132,7 @@ pub(super) fn field(line: &[u8]) -> Field<'_> {
         Some(b'c') => 14,
         Some(b't') => 17,
         Some(b'u') => 7,
+        Some(b'e') => 6,
         Some(_) | None => return Field::Other,
     };
     let Some((name, rest)) = line.split_at_checked(name_len) else { return Field::Other };
@@ -140,6 +142,7 @@ pub(super) fn field(line: &[u8]) -> Field<'_> {
         4 if name.eq_ignore_ascii_case(b"host") => Field::Host(value),
         14 if name.eq_ignore_ascii_case(b"content-length") => Field::ContentLength(decimal(value)),
         17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::TransferEncoding(value),
+        6 if name.eq_ignore_ascii_case(b"expect") => Field::Expect,
         7 if name.eq_ignore_ascii_case(b"upgrade") => Field::Upgrade(value),
         _ => Field::Other,
     }

@@ -83,6 +83,7 @@ impl Http1 {
             half.uploading = None;
             half.state = State::Start;
         }
+        self.resolve_doubt(end, bytes, slice);
         while !bytes.is_empty() {
             let half = self.half(end);
             let length = bytes.len() as u64;
@@ -149,7 +150,9 @@ impl Http1 {
 
     /// How many of the next bytes make no difference.
     pub(crate) fn indifferent(&self, end: End) -> u64 {
-        match self.halves[end.index()].state {
+        let half = &self.halves[end.index()];
+        match half.state {
+            State::Body(_) if half.doubtful => 0,
             State::Body(left) | State::Chunk(left) => left,
             State::UntilClose | State::Lost => u64::MAX,
             State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => 0,
@@ -162,7 +165,7 @@ impl Http1 {
         let half = self.half(end);
         let length = u64::from(length);
         match &mut half.state {
-            State::Body(left) | State::Chunk(left) if *left > length => *left -= length,
+            State::Body(left) | State::Chunk(left) if *left > length && !half.doubtful => *left -= length,
             State::UntilClose => {}
             State::Body(_)
             | State::Chunk(_)
@@ -192,10 +195,21 @@ impl Http1 {
         &mut self.halves[end.index()]
     }
 
+    /// A start line in the place of a body that may not come.
+    fn resolve_doubt(&mut self, end: End, bytes: &[u8], slice: &mut HttpSlice) {
+        let half = self.half(end);
+        if std::mem::take(&mut half.doubtful) && probe(bytes, false) == Probe::Yes {
+            half.finish_answer(slice);
+            half.uploading = None;
+            half.state = State::Start;
+        }
+    }
+
     /// Steps over bytes of a body or chunk.
     fn step(&mut self, end: End, time: i64, taken: u64, slice: &mut HttpSlice) {
         let half = self.half(end);
         half.count(taken, time);
+        half.doubtful = false;
         match half.state {
             State::Body(left) if left == taken => self.message_end(end, time, slice),
             State::Body(left) => half.state = State::Body(left - taken),
@@ -234,6 +248,7 @@ impl Http1 {
 
     fn start_line(&mut self, end: End, line: Line<'_>, slice: &mut HttpSlice) {
         let half = self.half(end);
+        half.doubtful = false;
         match Head::parse(line, slice.wants_names()) {
             Some(head) => {
                 half.head = head;
@@ -245,6 +260,8 @@ impl Http1 {
 
     /// The head of a message is complete.
     fn head_end(&mut self, end: End, time: i64, slice: &mut HttpSlice) -> Option<Switched> {
+        let half = self.half(end);
+        half.head_bytes = half.bytes;
         match self.half(end).head.kind {
             Kind::Request(_) => {
                 self.ask(end, slice);
@@ -307,10 +324,17 @@ impl Http1 {
         let Some(Waiting { mut request, asked, upgrade }) = self.waiting.pop_front() else {
             self.unplaced = self.unplaced.saturating_sub(1);
             let request = slice.answer_unasked(end.other(), status, began);
-            self.half(end).answering = Some(Box::new(request));
+            let half = self.half(end);
+            half.answering = Some(Box::new(request));
+            // It may answer a HEAD.
+            half.doubtful = true;
             return (Asked::Other, half::Upgrade::None);
         };
         slice.answer(&mut request, status, began);
+        let asker = self.half(end.other());
+        // A client that waited for leave to send a body does not send it after a final answer.
+        asker.doubtful =
+            asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
         self.half(end).answering = Some(Box::new(request));
         (asked, upgrade)
     }
