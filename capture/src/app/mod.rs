@@ -16,35 +16,19 @@ mod exchange;
 mod http;
 mod http1;
 mod http2;
+mod probe;
 mod recognise;
 mod session;
 mod stream;
 mod text;
 
 pub(crate) use self::exchange::{End, Finished};
+pub(crate) use self::probe::Probe;
 use self::recognise::{Found, Protocol};
 use self::session::Session;
 use self::stream::{Reader, Stream};
 use crate::decode::Tcp;
 use crate::record::FlowRecord;
-
-/// What a protocol says of the beginning of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Probe {
-    /// It is this protocol.
-    Yes,
-    /// It is not.
-    No,
-    /// It may be; more bytes will tell.
-    More,
-}
-
-impl Probe {
-    /// `Yes` or `No`.
-    pub(crate) const fn certain(yes: bool) -> Self {
-        if yes { Self::Yes } else { Self::No }
-    }
-}
 
 /// Protocols by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,7 +57,7 @@ pub(super) fn tcp(bytes: &[u8], ports: [u16; 2], cut: bool) -> Found {
 
 /// Looks at a UDP payload of so many bytes on the wire.
 pub(super) fn udp(payload: &[u8], length: u32, ports: [u16; 2]) -> Found {
-    // QUIC: `quic::probe(payload)` goes here, first.
+    // QUIC and DTLS: `quic::probe(payload)` and `dtls::probe(payload)` go here, first.
     let whole = payload.len() == length as usize;
     let bar = if dns::is_expected(ports) { Bar::Port } else { Bar::Content };
     // NetBIOS names (RFC 1002) look like DNS and are not.

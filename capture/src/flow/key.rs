@@ -114,11 +114,6 @@ impl Key {
         if self.v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) }
     }
 
-    /// Ports of both ends; 0 where there are none.
-    pub(super) fn both_ports(&self) -> [u16; 2] {
-        self.ports.unwrap_or_default()
-    }
-
     pub(super) fn port(&self, end: End) -> Option<u16> {
         self.ports.map(|ports| ports[end.index()])
     }

@@ -149,17 +149,22 @@ impl Flow {
                     None => segment.payload_len,
                 };
                 let first = self.tcp.as_ref().map(|tcp| tcp.first_bytes()).unwrap_or_default();
-                let context = Context { end, time, ports: self.key.both_ports() };
+                let context = Context { end, time, ports: self.ports() };
                 self.application.tcp(context, segment, first);
                 fresh
             }
             Transport::Udp { payload, payload_len } => {
-                let context = Context { end, time, ports: self.key.both_ports() };
+                let context = Context { end, time, ports: self.ports() };
                 self.application.udp(context, payload, *payload_len);
                 *payload_len
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => *payload_len,
         }
+    }
+
+    /// Ports of both ends; 0 where there are none.
+    fn ports(&self) -> [u16; 2] {
+        [End::Low, End::High].map(|end| self.key.port(end).unwrap_or_default())
     }
 
     /// The record of the current slice.
@@ -244,7 +249,8 @@ impl Flow {
 
     /// The flow is over.
     pub(super) fn close(&mut self) {
-        self.application.close(self.end, self.key.both_ports());
+        let ports = self.ports();
+        self.application.close(self.end, ports);
     }
 
     /// Hands the exchanges that are finished to `each`, as transactions.

@@ -181,6 +181,19 @@ fn the_answer_to_another_question_is_none() {
 }
 
 #[test]
+fn a_copy_by_the_capture_is_no_repetition() {
+    let mut story = Story::new();
+    for at in [0, MS / 5] {
+        story.udp(at, Client, PORTS, &message(1, QUERY, 0, 1));
+    }
+    for at in [4 * MS, 4 * MS + MS / 5] {
+        story.udp(at, Server, PORTS, &message(1, RESPONSE, 1, 1));
+    }
+    let record = story.only();
+    assert_eq!((dns(&record).retries, dns(&record).latency_us), (Some(0), Some(4000)));
+}
+
+#[test]
 fn each_exchange_is_a_transaction_answered_or_not() {
     let mut talk = Talk::midstream();
     let udp = |talk: &mut Talk, at, from, bytes: Vec<u8>| talk.story.udp(at, from, PORTS, &bytes);

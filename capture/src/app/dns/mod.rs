@@ -27,6 +27,9 @@ const SECOND: i64 = 1_000_000_000;
 /// Longest time that a query waits.
 const PATIENCE: i64 = 30 * SECOND;
 
+/// A query that comes again so soon is the capture's copy, not the client's repetition.
+const COPY: i64 = SECOND / 1000;
+
 /// Longest time that a query waited when its slice ended, so that the next slice shows it.
 const CARRY: i64 = 5 * SECOND;
 
@@ -99,9 +102,11 @@ impl DnsFlow {
         let Some(question) = message.question else { return };
         let same = |query: &&mut Waiting| query.id == message.id && query.hash == question.hash && query.asker == from;
         if let Some(query) = self.waiting.iter_mut().find(same) {
-            query.last = query.last.max(time);
-            query.retries += 1;
-            self.retries += 1;
+            if time.saturating_sub(query.last) > COPY {
+                query.last = time;
+                query.retries += 1;
+                self.retries += 1;
+            }
             return;
         }
         let first = self.shown.is_none();
