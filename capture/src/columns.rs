@@ -285,10 +285,17 @@ const APPLICATION: &[Column] = &[
     column!("responses", Number, "Answers that the response times are made from.", |r| {
         responses(r, |times| times.count)
     }),
-    column!("app", Word, "Application protocol recognised by content: dns.", |r| text(r.app)),
+    column!(
+        "app",
+        Word,
+        "Application protocol recognised by content: dns, mdns, llmnr, tls, quic, http, http2, grpc, websocket, ssh and others.",
+        |r| text(r.app)
+    ),
     column!("dns_query", Text, "Name in the first question.", |r| text(dns(r).and_then(|d| d.query.as_deref()))),
     column!("dns_type", Word, "Type in the first question.", |r| text(dns(r).and_then(|d| d.qtype.as_deref()))),
-    column!("dns_rcode", Word, "Response code.", |r| text(dns(r).and_then(|d| d.rcode.as_deref()))),
+    column!("dns_rcode", Word, "Response code, with the upper bits of EDNS (RFC 6891).", |r| text(
+        dns(r).and_then(|d| d.rcode.as_deref())
+    )),
     column!("dns_latency_us", Duration, "Last repetition of the query to its response.", |r| {
         dns(r).and_then(|d| d.latency_us).value()
     }),
@@ -307,14 +314,22 @@ const APPLICATION: &[Column] = &[
     column!("http_path", Text, "Target of the first request, as on the wire.", |r| {
         text(http(r).and_then(|h| h.path.as_deref()))
     }),
-    column!("http_status", Number, "Status of the final response to the first request.", |r| {
-        http(r).and_then(|h| h.status).value()
-    }),
-    column!("http_latency_us", Duration, "Last byte of the request to first byte of the status line.", |r| {
-        http(r).and_then(|h| h.latency_us).value()
-    }),
+    column!(
+        "http_status",
+        Number,
+        "Status of the final response to the first request; 101 where it switched protocols.",
+        |r| { http(r).and_then(|h| h.status).value() }
+    ),
+    column!(
+        "http_latency_us",
+        Duration,
+        "Last byte of the first request (HTTP/2: END_STREAM) to first byte of its final response.",
+        |r| { http(r).and_then(|h| h.latency_us).value() }
+    ),
     column!("http_requests", Number, "Requests.", |r| http(r).map(|h| h.requests).value()),
-    column!("http_errors", Number, "Responses with status 400 or above.", |r| http(r).map(|h| h.errors).value()),
+    column!("http_errors", Number, "Responses with status 400 or above, and gRPC calls that failed.", |r| http(r)
+        .map(|h| h.errors)
+        .value()),
     column!(
         "icmp_error",
         Word,

@@ -1,7 +1,8 @@
-//! Bytes to flow records: packet sources, decoding, the flow table, TCP and DNS analysis.
+//! Bytes to flow records: packet sources, decoding, the flow table, TCP analysis, application protocols.
 //!
 //! The path of a packet: a source ([`file`] or [`ring`]) yields [`Packet`] views, [`decode`] turns the bytes into a
-//! [`decode::Decoded`] or a counted [`decode::DecodeError`], [`flow`] tracks it and expires [`FlowRecord`]s.
+//! [`decode::Decoded`] or a counted [`decode::DecodeError`], [`flow`] tracks it, reads its application (`app`), and expires
+//! [`FlowRecord`]s and [`Transaction`]s.
 //!
 //! Invariants:
 //! * nothing here knows of containers, stores or HTTP;
@@ -20,8 +21,10 @@ pub mod packet;
 pub mod pcapng;
 pub mod record;
 pub mod ring;
+pub mod transaction;
 
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet, PacketBuffer};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};
+pub use transaction::{Exchange, Transaction};

@@ -32,6 +32,10 @@ pub struct CaptureCounters {
     pub slices: u64,
     /// Flows evicted because the table was full.
     pub flows_evicted: u64,
+    /// Transactions kept.
+    pub transactions: u64,
+    /// Transactions lost because nobody took them in time.
+    pub transactions_lost: u64,
     /// Flows in the table now.
     pub flows_active: u64,
 }
@@ -58,6 +62,8 @@ impl CaptureCounters {
         self.flows_started += other.flows_started;
         self.slices += other.slices;
         self.flows_evicted += other.flows_evicted;
+        self.transactions += other.transactions;
+        self.transactions_lost += other.transactions_lost;
         self.flows_active += other.flows_active;
     }
 

@@ -1,26 +1,338 @@
-//! Application protocols, recognised by content and never by port.
+//! Application protocols of flows: recognised by content, then read by a parser as far as the record needs.
 //!
-//! Hooks for the dispatcher, the same for each protocol:
-//! * `probe(bytes)` looks at the first bytes of a stream or at a datagram and says whether it is the protocol; it costs a
-//!   few nanoseconds on anything else;
-//! * a `…Flow` is made when a probe says yes, and is then given what each end (0 or 1) sends: stream bytes in order with
-//!   [`tls::TlsFlow::bytes`] (and [`tls::TlsFlow::gap`] where some are missing), datagrams with
-//!   [`dtls::DtlsFlow::datagram`] and [`quic::QuicFlow::datagram`];
-//! * `is_done()` says that nothing more can be learnt: buffers are freed by then, and further bytes cost a comparison;
-//! * `fields()` gives what the record wants, at any time.
+//! A flow holds an [`Application`]: a box that exists only while there is something to recognise or to read, and a small
+//! tag that outlives it. A direction is tried at the beginning of at most [`TRIES`] segments with payload (so that a
+//! capture that begins midstream still finds a request), at most [`recognise::MAX_BEGINNING`] bytes of it are kept, and
+//! then it costs one branch a packet.
 //!
-//! The names of the three here are `tls`, `dtls` and `quic`; what they find goes into [`crate::record::FlowRecord::tls`].
-//!
-//! Invariants: bytes are buffered up to a limit and only until the message that was waited for is whole; work for a flow
-//! is bounded; no bytes make a parser fail.
+//! Invariants:
+//! * memory of a flow is bounded, whatever it carries: each parser says its limits;
+//! * parsers see bytes in order and each once ([`stream`]), and are told of what is missing;
+//! * any cut of the same stream into segments gives the same fields;
+//! * no bytes make a parser panic.
 
 mod cursor;
+mod dns;
 pub(crate) mod dtls;
+mod exchange;
+mod http;
+mod http1;
+mod http2;
 mod pieces;
 mod probe;
 pub(crate) mod quic;
+mod recognise;
+mod session;
+mod stream;
 #[cfg(test)]
 mod testing;
+mod text;
 pub(crate) mod tls;
 
-pub(crate) use probe::Probe;
+pub(crate) use self::exchange::{End, Finished};
+pub(crate) use self::probe::Probe;
+use self::recognise::{Found, Protocol};
+use self::session::Session;
+use self::stream::{Reader, Stream};
+use crate::decode::Tcp;
+use crate::record::FlowRecord;
+
+/// Protocols by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    Dns,
+    Mdns,
+    Llmnr,
+    Http,
+    Http2,
+    Grpc,
+    WebSocket,
+    Ssh,
+    MySql,
+    Postgres,
+    Redis,
+    Kafka,
+    Amqp,
+    MongoDb,
+    Ssdp,
+    Tls,
+    Dtls,
+    Quic,
+}
+
+impl Name {
+    /// As in the column `app`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Mdns => "mdns",
+            Self::Llmnr => "llmnr",
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::WebSocket => "websocket",
+            Self::Ssh => "ssh",
+            Self::MySql => "mysql",
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Kafka => "kafka",
+            Self::Amqp => "amqp",
+            Self::MongoDb => "mongodb",
+            Self::Ssdp => "ssdp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+            Self::Quic => "quic",
+        }
+    }
+
+    /// DNS by the port that it is spoken on.
+    fn of_dns(ports: [u16; 2]) -> Self {
+        if ports.contains(&5353) {
+            Self::Mdns
+        } else if ports.contains(&5355) {
+            Self::Llmnr
+        } else {
+            Self::Dns
+        }
+    }
+}
+
+/// Segments with payload at whose beginning a direction is tried.
+const TRIES: u8 = 4;
+
+/// What outlives a parser.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tag {
+    name: Option<Name>,
+    /// By end; nothing more is asked of an end at [`TRIES`].
+    tries: [u8; 2],
+    transactions: bool,
+}
+
+impl Tag {
+    fn is_spent(self, end: End) -> bool {
+        self.tries[end.index()] >= TRIES
+    }
+
+    fn try_failed(&mut self, end: End) {
+        self.tries[end.index()] = self.tries[end.index()].saturating_add(1);
+    }
+
+    fn spend(&mut self) {
+        self.tries = [TRIES; 2];
+    }
+}
+
+/// What must be known of a segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context {
+    /// Who sent it.
+    pub(crate) end: End,
+    /// When it was captured.
+    pub(crate) time: i64,
+    /// Ports of the ends.
+    pub(crate) ports: [u16; 2],
+}
+
+/// What exists while there is something to read.
+#[derive(Debug)]
+struct App {
+    streams: [Stream; 2],
+    session: Session,
+}
+
+/// A parser at work on one direction.
+struct Reading<'a> {
+    session: &'a mut Session,
+    tag: &'a mut Tag,
+    context: Context,
+}
+
+impl Reader for Reading<'_> {
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.session.bytes(self.tag, self.context, bytes);
+    }
+
+    fn gap(&mut self, length: u32) {
+        self.session.gap(self.tag, self.context, length);
+    }
+
+    fn indifferent(&self) -> u64 {
+        self.session.indifferent(self.context.end)
+    }
+
+    #[inline]
+    fn skip(&mut self, length: u32) -> bool {
+        self.session.skip(self.context, length)
+    }
+}
+
+/// The application of a flow.
+#[derive(Debug)]
+pub(crate) struct Application {
+    app: Option<Box<App>>,
+    tag: Tag,
+}
+
+impl Application {
+    /// Nothing is known; `transactions` says whether exchanges are kept for [`Self::take_finished`].
+    pub(crate) const fn new(transactions: bool) -> Self {
+        Self { app: None, tag: Tag { name: None, tries: [0; 2], transactions } }
+    }
+
+    /// Takes in a TCP segment; `first` says where the two directions begin, if their SYNs were seen.
+    #[inline]
+    pub(crate) fn tcp(&mut self, context: Context, segment: &Tcp<'_>, first: [Option<u32>; 2]) {
+        if self.tag.is_spent(context.end) {
+            return;
+        }
+        match &mut self.app {
+            Some(_) => self.read(context, segment),
+            None if segment.payload_len == 0 => {}
+            None => self.meet(context, segment, first),
+        }
+    }
+
+    /// Takes in a UDP payload of so many bytes on the wire.
+    #[inline]
+    pub(crate) fn udp(&mut self, context: Context, payload: &[u8], length: u32) {
+        if !self.tag.is_spent(context.end) {
+            self.datagram(context, payload, length);
+        }
+    }
+
+    fn read(&mut self, context: Context, segment: &Tcp<'_>) {
+        let Some(app) = &mut self.app else { return };
+        let [low, high] = &mut app.streams;
+        let (own, other) = match context.end {
+            End::Low => (low, high),
+            End::High => (high, low),
+        };
+        let session = &mut app.session;
+        let back = Context { end: context.end.other(), ..context };
+        let closed = other.acknowledged(segment, &mut Reading { session, tag: &mut self.tag, context: back });
+        let read = own.segment(segment, &mut Reading { session, tag: &mut self.tag, context });
+        if !(closed || read) {
+            return;
+        }
+        if self.tag.is_spent(context.end) {
+            own.clear();
+        }
+        match app.session.progress() {
+            session::Progress::Nothing if app.streams.iter().all(Stream::is_even) => self.app = None,
+            session::Progress::Reading | session::Progress::Nothing => {}
+            session::Progress::Done => {
+                self.tag.spend();
+                app.streams.iter_mut().for_each(Stream::clear);
+                if !app.session.has_fields() {
+                    self.app = None;
+                }
+            }
+        }
+    }
+
+    /// The first segments with payload, while nothing is recognised.
+    fn meet(&mut self, context: Context, segment: &Tcp<'_>, first: [Option<u32>; 2]) {
+        let end = context.end;
+        let begins = first[end.index()];
+        let early = self.tag.tries[end.index()] == 0
+            && begins.is_some_and(|begins| (1..1 << 16).contains(&segment.seq.wrapping_sub(begins)));
+        let bytes = segment.payload.get(..segment.payload_len as usize).unwrap_or(segment.payload);
+        match recognise::tcp(bytes, context.ports, false) {
+            Found::No if !early => self.tag.try_failed(end),
+            // A SYN may carry a beginning (RFC 7413), so it goes through the stream like all others.
+            Found::Yes(Protocol::Named(name)) if !early => self.tag.name(name),
+            Found::Yes(_) | Found::More | Found::No => {
+                let mut streams = first.map(Stream::starting_at);
+                if !early {
+                    streams[end.index()] = Stream::default();
+                }
+                self.app = Some(Box::new(App { streams, session: Session::new(self.tag.transactions) }));
+                self.read(context, segment);
+            }
+        }
+    }
+
+    fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
+        if let Some(app) = &mut self.app {
+            app.session.datagram(context, payload, length);
+            if app.session.progress() == session::Progress::Done {
+                self.tag.spend();
+            }
+            return;
+        }
+        match recognise::udp(payload, length, context.ports) {
+            Found::Yes(Protocol::Named(name)) => self.tag.name(name),
+            Found::Yes(protocol) => {
+                let mut session = Session::new(self.tag.transactions);
+                session.begin(protocol, &mut self.tag, context.ports, true);
+                session.datagram(context, payload, length);
+                self.app = Some(Box::new(App { streams: <[Stream; 2]>::default(), session }));
+            }
+            // On the ports of DNS a message may come at any time, and looking costs little.
+            Found::No | Found::More if dns::is_expected(context.ports) => {}
+            Found::No | Found::More => self.tag.try_failed(context.end),
+        }
+    }
+
+    /// Fills in what the slice has.
+    pub(crate) fn fill(&self, record: &mut FlowRecord) {
+        record.app = self.tag.name.map(Name::as_str).or(record.app);
+        if let Some(app) = &self.app {
+            app.session.fill(record);
+        }
+    }
+
+    /// Begins the next slice; the last packet of this one was at `end`.
+    pub(crate) fn next_slice(&mut self, end: i64) {
+        if let Some(app) = &mut self.app {
+            app.session.next_slice(end);
+        }
+    }
+
+    /// Whether the flow is DNS with all queries answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.app.as_ref().is_some_and(|app| app.session.is_answered())
+    }
+
+    /// The flow is over; its last packet was at `time`: what waits for missing bytes is read, and exchanges without an answer
+    /// are finished.
+    pub(crate) fn close(&mut self, time: i64, ports: [u16; 2]) {
+        let Some(app) = &mut self.app else { return };
+        let App { streams, session } = &mut **app;
+        for (stream, end) in streams.iter_mut().zip([End::Low, End::High]) {
+            let context = Context { end, time, ports };
+            stream.flush(&mut Reading { session, tag: &mut self.tag, context });
+        }
+        session.close();
+    }
+
+    /// Hands over the exchanges that are finished.
+    pub(crate) fn take_finished(&mut self, each: impl FnMut(Finished)) {
+        if let Some(finished) = self.app.as_mut().and_then(|app| app.session.finished()) {
+            finished.drain(..).for_each(each);
+        }
+    }
+}
+
+impl Tag {
+    /// A protocol of which only the name is wanted.
+    fn name(&mut self, name: Name) {
+        self.name = Some(name);
+        self.spend();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_that_is_not_read_is_small() {
+        assert!(size_of::<Application>() <= 16, "{}", size_of::<Application>());
+        assert!(size_of::<App>() <= 256, "{}", size_of::<App>());
+        let http1 = size_of::<http1::Http1>() + size_of::<http::HttpSlice>();
+        assert!(http1 <= 768, "{http1}");
+    }
+}

@@ -40,10 +40,12 @@ pub struct FlowConfig {
     pub tunnel_ports: TunnelPorts,
     /// Bounds of joining fragments.
     pub fragments: FragmentLimits,
+    /// Keep a transaction for each exchange, for [`Engine::take_transactions`](super::Engine::take_transactions).
+    pub transactions: bool,
 }
 
 impl FlowConfig {
-    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others.
+    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others, no transactions.
     pub fn new(node: impl Into<Arc<str>>, source: Source) -> Self {
         Self {
             node: node.into(),
@@ -55,6 +57,7 @@ impl FlowConfig {
             other_idle_timeout: 10 * SECOND,
             tunnel_ports: TunnelPorts::default(),
             fragments: FragmentLimits::default(),
+            transactions: false,
         }
     }
 }

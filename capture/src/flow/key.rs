@@ -19,7 +19,7 @@ use crate::record::{Protocol, TunnelStack};
 
 /// One of the two ends of a flow, in the key's order. Who is the client is a separate question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum End {
+pub(crate) enum End {
     /// First in the key.
     Low = 0,
     /// Second in the key.
@@ -27,14 +27,14 @@ pub(super) enum End {
 }
 
 impl End {
-    pub(super) const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Low => Self::High,
             Self::High => Self::Low,
         }
     }
 
-    pub(super) const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }

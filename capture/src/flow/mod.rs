@@ -8,14 +8,14 @@
 //! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
 //!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
 //! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
-//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues.
+//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues;
+//! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
 //! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
 //! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
 mod community_id;
 mod config;
-mod dns;
 mod fragments;
 mod handshake;
 mod key;
@@ -33,17 +33,23 @@ use std::sync::Arc;
 
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
+pub(crate) use key::End;
 
 use self::config::CLOSED_LINGER;
 use self::fragments::Fragments;
-use self::key::{End, Key};
+use self::key::Key;
 use self::pairs::Pairs;
 use self::slice::Flow;
 use self::table::{Class, Due, Table};
+use crate::app::Application;
 use crate::decode::{Decoded, Decoder, Transport, quote};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
+use crate::transaction::Transaction;
+
+/// Most transactions that wait for [`Engine::take_transactions`]; more are lost, and counted.
+const MAX_TRANSACTIONS: usize = 1 << 16;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -54,6 +60,7 @@ pub struct Engine {
     table: Table,
     pairs: Pairs,
     fragments: Fragments,
+    transactions: Vec<Transaction>,
     clock: i64,
 }
 
@@ -67,6 +74,7 @@ impl Engine {
             table: Table::new(&config),
             pairs: Pairs::default(),
             fragments: Fragments::new(config.fragments),
+            transactions: Vec::new(),
             clock: i64::MIN,
             config,
         }
@@ -146,6 +154,9 @@ impl Engine {
         let flow = self.table.get_mut(slot)?;
         let begins = flow.is_empty();
         flow.count(end, decoded, packet);
+        if self.config.transactions {
+            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+        }
         let (flow_id, class) = (flow.id, flow.class());
         self.table.touch(slot, class, clock);
         if begins {
@@ -174,6 +185,12 @@ impl Engine {
         self.fragments.finish();
         self.counters.fragments_given_up += self.fragments.take_given_up();
         self.clock = i64::MIN;
+    }
+
+    /// Appends the transactions that finished since the last call (none unless [`FlowConfig::transactions`]). To be
+    /// called once a burst: what does not fit the queue is counted in `transactions_lost`.
+    pub fn take_transactions(&mut self, out: &mut Vec<Transaction>) {
+        out.append(&mut self.transactions);
     }
 
     /// Counters so far; `flows_active` is now's.
@@ -245,12 +262,15 @@ impl Engine {
     }
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
-        if let Some(mut flow) = self.table.remove(slot) {
-            self.pairs.end(&flow.key, slot);
-            if !flow.is_empty() {
-                out.push(flow.record(reason, &self.config.node, self.config.source));
-                self.counters.slices += 1;
-            }
+        let Some(mut flow) = self.table.remove(slot) else { return };
+        self.pairs.end(&flow.key, slot);
+        flow.close();
+        if self.config.transactions {
+            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+        }
+        if !flow.is_empty() {
+            out.push(flow.record(reason, &self.config.node, self.config.source));
+            self.counters.slices += 1;
         }
         self.counters.flows_active = self.table.len() as u64;
     }
@@ -273,12 +293,25 @@ impl Engine {
         let name = self.interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone();
         let mut flow = Flow::new(key, end, decoded, packet.time, name.clone());
         flow.again = again;
+        flow.application = Application::new(self.config.transactions);
         flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
         let slot = self.table.insert(hash, flow);
         self.pairs.begin(&key, slot, end);
         self.counters.flows_started += 1;
         self.counters.flows_active = self.table.len() as u64;
         slot
+    }
+}
+
+/// Puts transactions into the queue while there is room.
+fn queue(queue: &mut Vec<Transaction>, counters: &mut CaptureCounters) -> impl FnMut(Transaction) {
+    |transaction| {
+        if queue.len() < MAX_TRANSACTIONS {
+            counters.transactions += 1;
+            queue.push(transaction);
+        } else {
+            counters.transactions_lost += 1;
+        }
     }
 }
 

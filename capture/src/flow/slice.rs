@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::dns::{self, DnsFlow};
 use super::key::{End, Key};
 use super::orient;
 use super::related::Share;
 use super::table::Class;
 use super::tcp::TcpFlow;
+use crate::app::{Application, Context, Finished};
 use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
+use crate::transaction::Transaction;
 
 /// Figures of one end in the slice, and what its first packet told.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ pub(super) struct Flow {
     client: End,
     oriented_by: OrientedBy,
     tcp: Option<Box<TcpFlow>>,
-    dns: Option<Box<DnsFlow>>,
+    pub(super) application: Application,
     tunnel: Option<Box<Tunnel>>,
     sealed: Option<Sealed>,
     /// The last ICMP error of the slice that quoted this flow.
@@ -68,7 +69,7 @@ impl Flow {
             client,
             oriented_by,
             tcp,
-            dns: None,
+            application: Application::new(false),
             tunnel: decoded.tunnel.clone().map(Box::new),
             sealed: sealed(decoded),
             icmp_error: None,
@@ -101,7 +102,7 @@ impl Flow {
                 Some(_) => Class::Closing,
                 None => Class::Tcp,
             },
-            (None, Protocol::UDP) if self.dns.as_ref().is_some_and(|dns| dns.is_answered()) => Class::Answered,
+            (None, Protocol::UDP) if self.application.is_answered() => Class::Answered,
             (None, Protocol::UDP) => Class::Udp,
             (None, Protocol(_)) => Class::Other,
         }
@@ -181,14 +182,16 @@ impl Flow {
                     }
                     None => segment.payload_len,
                 };
-                if !segment.payload.is_empty() && self.may_be_dns() {
-                    self.track_dns(end, time, dns::in_segment(segment.payload));
-                }
+                let first = self.tcp.as_ref().map(|tcp| tcp.first_bytes()).unwrap_or_default();
+                let context = Context { end, time, ports: self.ports() };
+                self.application.tcp(context, segment, first);
                 fresh
             }
             Transport::Udp { payload, payload_len } => {
-                if self.may_be_dns() {
-                    self.track_dns(end, time, Some(payload));
+                // What a tunnel carries is recognised in its own flow. The fragment that completes a datagram brings all of it.
+                if !self.key.is_carrier() {
+                    let context = Context { end, time, ports: self.ports() };
+                    self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
                 *payload_len
             }
@@ -196,16 +199,9 @@ impl Flow {
         }
     }
 
-    fn may_be_dns(&self) -> bool {
-        dns::is_port(self.key.port(End::Low)) || dns::is_port(self.key.port(End::High))
-    }
-
-    fn track_dns(&mut self, end: End, time: i64, message: Option<&[u8]>) {
-        let Some(message) = message.and_then(dns::parse) else { return };
-        match &mut self.dns {
-            Some(flow) => flow.track(end, time, &message),
-            None => self.dns = Some(Box::new(DnsFlow::new(end, time, &message))),
-        }
+    /// Ports of both ends; 0 where there are none.
+    fn ports(&self) -> [u16; 2] {
+        [End::Low, End::High].map(|end| self.key.port(end).unwrap_or_default())
     }
 
     /// The record of the current slice.
@@ -242,18 +238,15 @@ impl Flow {
             syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
             handshake_rtt_us: rtt.whole,
             responses: None,
-            app: if self.key.is_carrier() {
-                Some("tunnel")
-            } else {
-                self.dns.is_some().then_some("dns").or(self.sealed.map(Sealed::as_str))
-            },
-            dns: self.dns.as_ref().map(|dns| Box::new(dns.fields())),
+            app: if self.key.is_carrier() { Some("tunnel") } else { self.sealed.map(Sealed::as_str) },
+            dns: None,
             tls: None,
             http: None,
             icmp_error: self.icmp_error.map(IcmpError::as_str),
             packets_stored: None,
             retention: None,
         };
+        self.application.fill(&mut record);
         record.client.rtt_us = rtt.client;
         record.server.rtt_us = rtt.server;
         record
@@ -289,7 +282,31 @@ impl Flow {
         if let Some(tcp) = &mut self.tcp {
             tcp.restart_counts();
         }
-        self.dns = DnsFlow::carry(self.dns.take(), self.end);
+        self.application.next_slice(self.end);
+    }
+
+    /// The flow is over.
+    pub(super) fn close(&mut self) {
+        let ports = self.ports();
+        self.application.close(self.end, ports);
+    }
+
+    /// Hands the exchanges that are finished to `each`, as transactions.
+    pub(super) fn take_transactions(&mut self, mut each: impl FnMut(Transaction)) {
+        let Self { application, key, id, began, interface, .. } = self;
+        application.take_finished(|Finished { asker, exchange }| {
+            each(Transaction {
+                flow_id: *id,
+                flow_start: *began,
+                interface: interface.clone(),
+                interface_index: key.interface(),
+                client_ip: key.ip(asker),
+                client_port: key.port(asker),
+                server_ip: key.ip(asker.other()),
+                server_port: key.port(asker.other()),
+                exchange,
+            });
+        });
     }
 }
 

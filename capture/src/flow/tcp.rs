@@ -197,6 +197,11 @@ impl TcpFlow {
         }
     }
 
+    /// Number of each end's first payload byte, where its SYN was seen.
+    pub(super) fn first_bytes(&self) -> [Option<u32>; 2] {
+        [End::Low, End::High].map(|end| self.end(end).isn.map(|isn| isn.wrapping_add(1)))
+    }
+
     fn closed_by_fins(&self) -> bool {
         self.ends.iter().all(|end| end.fin)
     }

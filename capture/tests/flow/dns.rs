@@ -4,6 +4,7 @@ use wiretag_capture::record::Dns;
 use wiretag_capture::{EndReason, FlowRecord};
 
 use crate::story::*;
+use crate::talk::Talk;
 
 fn message(id: u16, flags: u16, answers: u16, kind: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -41,7 +42,7 @@ fn latency_runs_from_the_last_repetition() {
         rcode: Some("NXDOMAIN".into()),
         latency_us: Some(4000),
         answers: Some(0),
-        retries: None,
+        retries: Some(1),
     };
     assert_eq!(*dns(&record), expected);
     assert_eq!(record.end_reason, EndReason::Idle);
@@ -111,4 +112,136 @@ fn other_payload_on_the_port_is_not_dns() {
     let mut story = Story::new();
     story.udp(0, Client, PORTS, b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(story.only().app, None);
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes()[..], message].concat()
+}
+
+#[test]
+fn over_tcp_messages_are_split_and_share_segments() {
+    let mut talk = Talk::on(53);
+    let queries = [framed(&message(1, QUERY, 0, 1)), framed(&message(2, QUERY, 0, 28))].concat();
+    talk.says(0, Client, &queries[..50]);
+    talk.says(MS, Client, &queries[50..]);
+    talk.says(3 * MS, Server, framed(&message(2, RESPONSE, 4, 28)));
+    talk.says(6 * MS, Server, framed(&message(1, RESPONSE, 2, 1)));
+    let (record, transactions) = talk.only();
+    assert_eq!((dns(&record).answers, dns(&record).latency_us), (Some(2), Some(6000)));
+    let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.qtype.as_deref(), t.exchange.latency_us)).collect();
+    assert_eq!(rows, [(Some("AAAA"), Some(2000)), (Some("A"), Some(6000))]);
+}
+
+#[test]
+fn over_tcp_a_cut_message_still_has_its_question() {
+    let mut talk = Talk::on(53);
+    let long = [message(1, RESPONSE, 40, 255), vec![0; 3000]].concat();
+    let mut segment = talk.segment(Server, &framed(&long));
+    segment.payload.truncate(100);
+    talk.story.tcp(0, &segment);
+    talk.says(MS, Server, framed(&message(2, RESPONSE, 1, 1)));
+    let (record, transactions) = talk.only();
+    assert_eq!((dns(&record).qtype.as_deref(), dns(&record).answers), (Some("ANY"), Some(40)));
+    assert_eq!(transactions.len(), 2);
+}
+
+#[test]
+fn content_is_enough_away_from_the_ports() {
+    let mut story = Story::new();
+    story.udp(0, Client, (40000, 8053), &message(1, QUERY, 0, 28));
+    story.udp(MS, Server, (40000, 8053), &message(1, RESPONSE | 3, 0, 28));
+    assert_eq!(dns(&story.only()).latency_us, Some(1000));
+
+    let mut talk = Talk::new();
+    talk.says(0, Client, framed(&message(1, QUERY, 0, 28)));
+    assert_eq!(dns(&talk.only().0).qtype.as_deref(), Some("AAAA"));
+
+    // NetBIOS has the form of DNS.
+    let mut story = Story::new();
+    story.udp(0, Client, (137, 137), &message(1, QUERY, 0, 33));
+    assert_eq!(story.only().app, None);
+}
+
+#[test]
+fn multicast_dns_and_llmnr_are_named_as_such() {
+    for (port, app) in [(5353, "mdns"), (5355, "llmnr")] {
+        let mut story = Story::new();
+        story.udp(0, Client, (port, port), &message(0, 0, 0, 12));
+        let record = story.only();
+        assert_eq!((record.app, record.dns.unwrap().qtype.as_deref()), (Some(app), Some("PTR")));
+    }
+}
+
+#[test]
+fn the_answer_to_another_question_is_none() {
+    let mut story = Story::new();
+    story.udp(0, Client, PORTS, &message(1, QUERY, 0, 1));
+    story.udp(MS, Server, PORTS, &message(1, RESPONSE, 1, 28));
+    assert_eq!(dns(&story.only()).rcode, None);
+}
+
+#[test]
+fn a_copy_by_the_capture_is_no_repetition() {
+    let mut story = Story::new();
+    for at in [0, MS / 5] {
+        story.udp(at, Client, PORTS, &message(1, QUERY, 0, 1));
+    }
+    for at in [4 * MS, 4 * MS + MS / 5] {
+        story.udp(at, Server, PORTS, &message(1, RESPONSE, 1, 1));
+    }
+    let record = story.only();
+    assert_eq!((dns(&record).retries, dns(&record).latency_us), (Some(0), Some(4000)));
+}
+
+#[test]
+fn each_exchange_is_a_transaction_answered_or_not() {
+    let mut talk = Talk::midstream();
+    let udp = |talk: &mut Talk, at, from, bytes: Vec<u8>| talk.story.udp(at, from, PORTS, &bytes);
+    udp(&mut talk, 0, Client, message(1, QUERY, 0, 1));
+    udp(&mut talk, SECOND, Client, message(1, QUERY, 0, 1));
+    udp(&mut talk, SECOND + 2 * MS, Server, message(1, RESPONSE, 3, 1));
+    // The server repeats itself.
+    udp(&mut talk, SECOND + 3 * MS, Server, message(1, RESPONSE, 3, 1));
+    udp(&mut talk, 2 * SECOND, Client, message(2, QUERY, 0, 28));
+    let (record, transactions) = talk.only();
+    assert_eq!(dns(&record).retries, Some(1));
+    let [answered, unanswered] = &transactions[..] else { panic!("{transactions:#?}") };
+    let exchange = &answered.exchange;
+    assert_eq!((exchange.app, exchange.query.as_deref()), ("dns", Some("www.example.org")));
+    assert_eq!((exchange.rcode.as_deref(), exchange.answers, exchange.retries), (Some("NOERROR"), Some(3), Some(1)));
+    assert_eq!((exchange.start, exchange.end), (BEGIN, BEGIN + SECOND + 2 * MS));
+    assert_eq!((exchange.latency_us, exchange.request_bytes), (Some(2000), Some(33)));
+    assert_eq!((answered.client_port, answered.server_port), (Some(40000), Some(53)));
+    let exchange = &unanswered.exchange;
+    assert_eq!((exchange.qtype.as_deref(), exchange.rcode.as_deref()), (Some("AAAA"), None));
+    assert_eq!((exchange.complete, exchange.latency_us), (false, None));
+}
+
+#[test]
+fn a_query_without_an_answer_is_given_up_while_the_flow_goes_on() {
+    let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
+    story.udp(0, Client, PORTS, &message(1, QUERY, 0, 1));
+    for at in [20, 31] {
+        story.udp(at * SECOND, Client, PORTS, &message(at as u16, QUERY, 0, 1));
+    }
+    let mut transactions = Vec::new();
+    story.engine.take_transactions(&mut transactions);
+    assert_eq!(transactions.len(), 1);
+    assert_eq!((transactions[0].exchange.start, transactions[0].exchange.end), (BEGIN, BEGIN));
+}
+
+#[test]
+fn transactions_that_nobody_takes_are_lost_and_counted() {
+    let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
+    for id in 0..70_000_u32 {
+        let at = i64::from(id) * 1000;
+        let ports = ((10_000 + id % 50_000) as u16, 53);
+        story.udp(at, Client, ports, &message(id as u16, QUERY, 0, 1));
+        story.udp(at + 500, Server, ports, &message(id as u16, RESPONSE, 0, 1));
+    }
+    let counters = story.engine.counters().clone();
+    assert_eq!((counters.transactions, counters.transactions_lost), (65_536, 70_000 - 65_536));
+    let mut transactions = Vec::new();
+    story.engine.take_transactions(&mut transactions);
+    assert_eq!(transactions.len(), 65_536);
 }

@@ -1,0 +1,248 @@
+//! DNS (RFC 1035, 6891), multicast DNS (RFC 6762), LLMNR (RFC 4795): the exchanges of a flow.
+//!
+//! A slice shows the first question asked in it and that question's answer; a first question that waited for its answer when
+//! its slice ended carries on into the next. Latency runs from the last repetition of the query. A response answers
+//! the query of the other end with the same id and question; a second response to a query is ignored.
+//!
+//! Limits: [`MAX_WAITING`] queries wait for their answers; one that waited for [`PATIENCE`] is given up.
+
+mod message;
+mod names;
+mod stream;
+
+use std::sync::Arc;
+
+pub(crate) use self::message::{Bar, Message, parse};
+use self::names::{rcode_name, type_name};
+pub(crate) use self::stream::{DnsStream, probe};
+use super::exchange::{End, Finished, micros};
+use crate::record::Dns;
+use crate::transaction::Exchange;
+
+/// Most queries that wait for their answers.
+const MAX_WAITING: usize = 64;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Longest time that a query waits.
+const PATIENCE: i64 = 30 * SECOND;
+
+/// A query that comes again so soon is the capture's copy, not the client's repetition.
+const COPY: i64 = SECOND / 1000;
+
+/// Longest time that a query waited when its slice ended, so that the next slice shows it.
+const CARRY: i64 = 5 * SECOND;
+
+/// Ports on which DNS is expected: DNS, multicast DNS, LLMNR.
+pub(crate) fn is_expected(ports: [u16; 2]) -> bool {
+    ports.iter().any(|port| matches!(port, 53 | 5353 | 5355))
+}
+
+/// A query without an answer so far.
+#[derive(Debug)]
+struct Waiting {
+    id: u16,
+    hash: u64,
+    kind: u16,
+    asker: End,
+    began: i64,
+    /// Last repetition.
+    last: i64,
+    retries: u32,
+    bytes: u32,
+    /// Only for a transaction.
+    name: Option<Arc<str>>,
+    /// The slice shows it.
+    first: bool,
+}
+
+/// The question that a slice shows, and its answer.
+#[derive(Debug, Default)]
+struct Shown {
+    query: Option<Arc<str>>,
+    kind: Option<u16>,
+    rcode: Option<u16>,
+    answers: u16,
+    latency_us: Option<u64>,
+    asked: Option<i64>,
+}
+
+/// The exchanges of a flow.
+#[derive(Debug)]
+pub(crate) struct DnsFlow {
+    app: &'static str,
+    transactions: bool,
+    shown: Option<Shown>,
+    waiting: Vec<Waiting>,
+    /// What was answered last: id and hash.
+    answered: Option<(u16, u64)>,
+    retries: u64,
+    pub(crate) finished: Vec<Finished>,
+}
+
+impl DnsFlow {
+    pub(crate) fn new(app: &'static str, transactions: bool) -> Self {
+        Self { app, transactions, shown: None, waiting: Vec::new(), answered: None, retries: 0, finished: Vec::new() }
+    }
+
+    /// Takes in a message of so many bytes.
+    pub(crate) fn track(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+        while let Some(at) = self.waiting.iter().position(|query| time.saturating_sub(query.last) > PATIENCE) {
+            let query = self.waiting.remove(at);
+            self.finish(query, None, bytes);
+        }
+        if message.response {
+            self.track_response(from, time, message, bytes);
+        } else {
+            self.track_query(from, time, message, bytes);
+        }
+    }
+
+    fn track_query(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+        let Some(question) = message.question else { return };
+        let same = |query: &&mut Waiting| query.id == message.id && query.hash == question.hash && query.asker == from;
+        if let Some(query) = self.waiting.iter_mut().find(same) {
+            if time.saturating_sub(query.last) > COPY {
+                query.last = time;
+                query.retries += 1;
+                self.retries += 1;
+            }
+            return;
+        }
+        let first = self.shown.is_none();
+        let name: Option<Arc<str>> = if first || self.transactions { message.name().map(Into::into) } else { None };
+        if first {
+            self.shown =
+                Some(Shown { query: name.clone(), kind: Some(question.kind), asked: Some(time), ..Shown::default() });
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            let oldest = self.waiting.remove(0);
+            self.finish(oldest, None, 0);
+        }
+        self.waiting.push(Waiting {
+            id: message.id,
+            hash: question.hash,
+            kind: question.kind,
+            asker: from,
+            began: time,
+            last: time,
+            retries: 0,
+            bytes,
+            name: name.filter(|_| self.transactions),
+            first,
+        });
+    }
+
+    fn track_response(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+        // The other end's answer; a multicast DNS responder may also speak where it asks.
+        let answered = |query: &Waiting| {
+            query.id == message.id
+                && query.asker != from
+                && message.question.is_none_or(|question| question.hash == query.hash)
+        };
+        let Some(at) = self.waiting.iter().position(answered) else {
+            self.track_unasked(from, time, message, bytes);
+            return;
+        };
+        let query = self.waiting.remove(at);
+        self.answered = Some((query.id, query.hash));
+        if let Some(shown) = self.shown.as_mut().filter(|_| query.first) {
+            shown.rcode = Some(message.rcode);
+            shown.answers = message.answers;
+            shown.latency_us = micros(query.last, time);
+        }
+        self.finish(query, Some((time, message)), bytes);
+    }
+
+    /// A response whose query was not seen names what it answers.
+    fn track_unasked(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+        if let Some(question) = message.question {
+            let again = self.answered.replace((message.id, question.hash));
+            if again == self.answered {
+                return;
+            }
+        }
+        let name: Option<Arc<str>> = message.name().map(Into::into);
+        let kind = message.question.map(|question| question.kind);
+        if self.shown.is_none() {
+            let (rcode, answers) = (Some(message.rcode), message.answers);
+            self.shown = Some(Shown { query: name.clone(), kind, rcode, answers, ..Shown::default() });
+        }
+        // Announcements of multicast DNS answer nothing.
+        if self.transactions && kind.is_some() {
+            let exchange = Exchange {
+                query: name,
+                qtype: kind.map(|kind| type_name(kind).into()),
+                rcode: Some(rcode_name(message.rcode).into()),
+                answers: Some(message.answers.into()),
+                response_bytes: Some(bytes.into()),
+                complete: true,
+                ..Exchange::new(self.app, time)
+            };
+            self.finished.push(Finished { asker: from.other(), exchange });
+        }
+    }
+
+    /// The exchange is over, with its answer of so many bytes if there is one.
+    fn finish(&mut self, query: Waiting, answer: Option<(i64, &Message<'_>)>, bytes: u32) {
+        if !self.transactions {
+            return;
+        }
+        let mut exchange = Exchange {
+            end: query.last,
+            query: query.name,
+            qtype: Some(type_name(query.kind).into()),
+            retries: Some(query.retries.into()),
+            request_bytes: Some(query.bytes.into()),
+            ..Exchange::new(self.app, query.began)
+        };
+        if let Some((time, message)) = answer {
+            exchange.end = exchange.end.max(time);
+            exchange.rcode = Some(rcode_name(message.rcode).into());
+            exchange.answers = Some(message.answers.into());
+            exchange.latency_us = micros(query.last, time);
+            exchange.response_bytes = Some(bytes.into());
+            exchange.complete = true;
+        }
+        self.finished.push(Finished { asker: query.asker, exchange });
+    }
+
+    /// The flow is over: what waits, is handed on without an answer.
+    pub(crate) fn close(&mut self) {
+        for query in std::mem::take(&mut self.waiting) {
+            self.finish(query, None, 0);
+        }
+    }
+
+    /// Whether every query has its response.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.waiting.is_empty() && self.shown.as_ref().is_some_and(|shown| shown.rcode.is_some())
+    }
+
+    /// The fields for a record.
+    pub(crate) fn fields(&self) -> Option<Dns> {
+        let shown = self.shown.as_ref()?;
+        Some(Dns {
+            query: shown.query.clone(),
+            qtype: shown.kind.map(|kind| type_name(kind).into()),
+            rcode: shown.rcode.map(|code| rcode_name(code).into()),
+            latency_us: shown.latency_us,
+            answers: shown.rcode.map(|_| shown.answers.into()),
+            retries: shown.asked.map(|_| self.retries),
+        })
+    }
+
+    /// Begins the next slice; the last packet of this one was at `end`.
+    pub(crate) fn next_slice(&mut self, end: i64) {
+        self.retries = 0;
+        let first = self.waiting.iter_mut().find(|query| query.first);
+        match first {
+            Some(query) if end.saturating_sub(query.last) <= CARRY => {}
+            Some(query) => {
+                query.first = false;
+                self.shown = None;
+            }
+            None => self.shown = None,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! HTTP/1 (RFC 9112): requests and responses of a connection, matched in order.
+//!
+//! Either end may ask: what a direction carries is read from its start lines. Bodies are stepped over by their framing,
+//! never kept. After a gap in anything but a body, or a line that is none, a direction waits for a segment that begins
+//! with a start line; a request of which only the beginning was captured still counts, and ends with the last
+//! payload before its answer.
+//!
+//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`MAX_WAITING`] requests wait for answers, later ones
+//! are counted without names and without latency.
+
+mod half;
+mod line;
+
+use std::collections::VecDeque;
+
+use self::half::{Half, Head, Kind, Line, State};
+pub(crate) use self::line::probe;
+use super::exchange::End;
+use super::http::{HttpSlice, Request};
+use crate::app::Probe;
+
+/// Most requests that wait for their answers.
+const MAX_WAITING: usize = 64;
+
+/// What the connection carries from now on.
+#[derive(Debug)]
+pub(crate) enum Switched {
+    /// HTTP/2 after an upgrade (RFC 7540, 3.2); the request is answered there.
+    Http2(Request),
+    /// WebSocket (RFC 6455).
+    WebSocket,
+    /// Something else after an upgrade.
+    Other,
+    /// What the tunnel of a CONNECT carries.
+    Tunnel,
+}
+
+/// What an answer must be told of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Head,
+    Connect,
+    Other,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    asked: Asked,
+    upgrade: half::Upgrade,
+}
+
+/// A connection.
+#[derive(Debug, Default)]
+pub(crate) struct Http1 {
+    halves: [Half; 2],
+    waiting: VecDeque<Waiting>,
+    /// Requests after those, without a place.
+    unplaced: u32,
+}
+
+impl Http1 {
+    /// Name of the protocol.
+    pub(crate) const NAME: &'static str = "http";
+
+    /// Takes in the next bytes of a direction. If the connection switches to another protocol, that and the rest of the
+    /// bytes, which belong to it.
+    pub(crate) fn bytes<'a>(
+        &mut self,
+        end: End,
+        time: i64,
+        mut bytes: &'a [u8],
+        slice: &mut HttpSlice,
+    ) -> Option<(Switched, &'a [u8])> {
+        if self.half(end).state == State::Lost {
+            if probe(bytes, false) != Probe::Yes {
+                self.extend_lost(end, time);
+                return None;
+            }
+            let half = self.half(end);
+            // The end of its message was lost.
+            half.finish_answer(slice);
+            half.uploading = None;
+            half.state = State::Start;
+        }
+        self.resolve_doubt(end, bytes, slice);
+        while !bytes.is_empty() {
+            let half = self.half(end);
+            let length = bytes.len() as u64;
+            match half.state {
+                State::Body(left) | State::Chunk(left) => {
+                    let taken = left.min(length);
+                    bytes = bytes.get(taken as usize..).unwrap_or_default();
+                    self.step(end, time, taken, slice);
+                }
+                State::UntilClose => {
+                    half.count(length, time);
+                    return None;
+                }
+                State::Lost => {
+                    half.last = time;
+                    return None;
+                }
+                State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                    let mut kept = std::mem::take(&mut half.line);
+                    let (line, rest) = half.next_line(&mut kept, bytes, time);
+                    bytes = rest;
+                    let mut switched = None;
+                    if let Some(line) = line {
+                        switched = self.line(end, time, line, slice);
+                        kept.clear();
+                    }
+                    self.half(end).line = kept;
+                    if let Some(switched) = switched {
+                        return Some((switched, bytes));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Bytes that were not captured.
+    pub(crate) fn gap(&mut self, end: End, time: i64, length: u64, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        match half.state {
+            State::Body(left) | State::Chunk(left) if length <= left => self.step(end, time, length, slice),
+            State::UntilClose => half.count(length, time),
+            State::Lost => self.extend_lost(end, time),
+            State::Start => {
+                let kept = std::mem::take(&mut half.line);
+                // The line was cut, and so are the fields after it.
+                if !kept.bytes.is_empty() {
+                    self.line(end, time, Line { bytes: &kept.bytes, cut: true }, slice);
+                }
+                if self.half(end).state == State::Fields {
+                    self.cut_head(end, time, slice);
+                }
+                self.lose(end, time);
+            }
+            State::Fields => {
+                self.cut_head(end, time, slice);
+                self.lose(end, time);
+            }
+            State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                self.lose(end, time);
+            }
+        }
+    }
+
+    /// How many of the next bytes make no difference.
+    pub(crate) fn indifferent(&self, end: End) -> u64 {
+        let half = &self.halves[end.index()];
+        match half.state {
+            State::Body(_) if half.doubtful => 0,
+            State::Body(left) | State::Chunk(left) => left,
+            State::UntilClose | State::Lost => u64::MAX,
+            State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => 0,
+        }
+    }
+
+    /// Steps over bytes in the middle of a body.
+    #[inline]
+    pub(crate) fn skip(&mut self, end: End, time: i64, length: u32) -> bool {
+        let half = self.half(end);
+        let length = u64::from(length);
+        match &mut half.state {
+            State::Body(left) | State::Chunk(left) if *left > length && !half.doubtful => *left -= length,
+            State::UntilClose => {}
+            State::Body(_)
+            | State::Chunk(_)
+            | State::Start
+            | State::Fields
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Trailer
+            | State::Lost => return false,
+        }
+        half.count(length, time);
+        true
+    }
+
+    /// The flow is over: what is open, is handed on as it is.
+    pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
+        for half in &mut self.halves {
+            half.finish_answer(slice);
+        }
+        for waiting in self.waiting.drain(..) {
+            let end = waiting.request.end.unwrap_or(waiting.request.start);
+            slice.finish(Self::NAME, waiting.request, end);
+        }
+    }
+
+    fn half(&mut self, end: End) -> &mut Half {
+        &mut self.halves[end.index()]
+    }
+
+    /// A start line in the place of a body that may not come.
+    fn resolve_doubt(&mut self, end: End, bytes: &[u8], slice: &mut HttpSlice) {
+        let half = self.half(end);
+        if std::mem::take(&mut half.doubtful) && probe(bytes, false) == Probe::Yes {
+            half.finish_answer(slice);
+            half.uploading = None;
+            half.state = State::Start;
+        }
+    }
+
+    /// Steps over bytes of a body or chunk.
+    fn step(&mut self, end: End, time: i64, taken: u64, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        half.count(taken, time);
+        half.doubtful = false;
+        match half.state {
+            State::Body(left) if left == taken => self.message_end(end, time, slice),
+            State::Body(left) => half.state = State::Body(left - taken),
+            State::Chunk(left) if left == taken => half.state = State::ChunkEnd,
+            State::Chunk(left) => half.state = State::Chunk(left - taken),
+            State::Start
+            | State::Fields
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Trailer
+            | State::UntilClose
+            | State::Lost => {}
+        }
+    }
+
+    fn line(&mut self, end: End, time: i64, line: Line<'_>, slice: &mut HttpSlice) -> Option<Switched> {
+        let half = self.half(end);
+        match half.state {
+            State::Start if line.bytes.is_empty() => {}
+            State::Start => self.start_line(end, line, slice),
+            State::Fields if line.bytes.is_empty() => return self.head_end(end, time, slice),
+            State::Fields => half.head.field(line.bytes, slice.wants_names()),
+            State::ChunkSize => {
+                half.state = match line::chunk_size(line.bytes) {
+                    Some(0) => State::Trailer,
+                    Some(size) => State::Chunk(size),
+                    None => State::Lost,
+                };
+            }
+            State::ChunkEnd => half.state = if line.bytes.is_empty() { State::ChunkSize } else { State::Lost },
+            State::Trailer if line.bytes.is_empty() => self.message_end(end, time, slice),
+            State::Trailer | State::Body(_) | State::Chunk(_) | State::UntilClose | State::Lost => {}
+        }
+        None
+    }
+
+    fn start_line(&mut self, end: End, line: Line<'_>, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        half.doubtful = false;
+        match Head::parse(line, slice.wants_names()) {
+            Some(head) => {
+                half.head = head;
+                half.state = State::Fields;
+            }
+            None => half.state = State::Lost,
+        }
+    }
+
+    /// The head of a message is complete.
+    fn head_end(&mut self, end: End, time: i64, slice: &mut HttpSlice) -> Option<Switched> {
+        let half = self.half(end);
+        half.head_bytes = half.bytes;
+        match self.half(end).head.kind {
+            Kind::Request(_) => {
+                self.ask(end, slice);
+                self.half(end).state = self.halves[end.index()].head.request_body();
+            }
+            Kind::Response(100 | 102..=199) => {
+                self.half(end).state = State::Start;
+                return None;
+            }
+            Kind::Response(status) => {
+                let (asked, upgrade) = self.answer(end, status, slice);
+                let half = self.half(end);
+                match (status, asked) {
+                    (101, _) => return Some(self.upgrade(end, upgrade, slice)),
+                    (200..=299, Asked::Connect) => {
+                        half.finish_answer(slice);
+                        return Some(Switched::Tunnel);
+                    }
+                    (_, Asked::Head | Asked::Connect | Asked::Other) => {
+                        half.state = half.head.response_body(status, asked == Asked::Head);
+                    }
+                }
+            }
+        }
+        if self.half(end).state == State::Start {
+            self.message_end(end, time, slice);
+        }
+        None
+    }
+
+    /// The head of a message was cut: what is known of it counts.
+    fn cut_head(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
+        match self.half(end).head.kind {
+            Kind::Request(_) => {
+                self.ask(end, slice);
+                self.extend_lost(end, time);
+            }
+            Kind::Response(100..=199) => {}
+            Kind::Response(status) => drop(self.answer(end, status, slice)),
+        }
+    }
+
+    fn ask(&mut self, end: End, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        let names = std::mem::take(&mut half.head.names);
+        let mut request = slice.begin(end, half.began, names);
+        request.bytes = half.bytes;
+        half.uploading = Some(request.serial());
+        let (asked, upgrade) = (half.head.asked(), half.head.upgrade);
+        if self.waiting.len() == MAX_WAITING || self.unplaced > 0 {
+            self.unplaced = self.unplaced.saturating_add(1);
+        } else {
+            self.waiting.push_back(Waiting { request, asked, upgrade });
+        }
+    }
+
+    /// Matches a final answer with its request.
+    fn answer(&mut self, end: End, status: u16, slice: &mut HttpSlice) -> (Asked, half::Upgrade) {
+        let began = self.half(end).began;
+        let Some(Waiting { mut request, asked, upgrade }) = self.waiting.pop_front() else {
+            self.unplaced = self.unplaced.saturating_sub(1);
+            let request = slice.answer_unasked(end.other(), status, began);
+            let half = self.half(end);
+            half.answering = Some(Box::new(request));
+            // It may answer a HEAD.
+            half.doubtful = true;
+            return (Asked::Other, half::Upgrade::None);
+        };
+        slice.answer(&mut request, status, began);
+        let asker = self.half(end.other());
+        // A client that waited for leave to send a body does not send it after a final answer.
+        asker.doubtful =
+            asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
+        self.half(end).answering = Some(Box::new(request));
+        (asked, upgrade)
+    }
+
+    fn upgrade(&mut self, end: End, asked: half::Upgrade, slice: &mut HttpSlice) -> Switched {
+        let half = self.half(end);
+        let upgrade = if half.head.upgrade == half::Upgrade::None { asked } else { half.head.upgrade };
+        if upgrade == half::Upgrade::Http2
+            && let Some(request) = half.answering.take()
+        {
+            return Switched::Http2(*request);
+        }
+        half.finish_answer(slice);
+        if upgrade == half::Upgrade::WebSocket { Switched::WebSocket } else { Switched::Other }
+    }
+
+    fn message_end(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        half.state = State::Start;
+        match half.head.kind {
+            Kind::Request(_) => {
+                self.end_request(end, time);
+                self.half(end).uploading = None;
+            }
+            Kind::Response(_) => half.finish_answer(slice),
+        }
+    }
+
+    /// A direction that is lost may still be sending its request.
+    fn extend_lost(&mut self, end: End, time: i64) {
+        self.half(end).last = time;
+        self.end_request(end, time);
+    }
+
+    /// The last byte so far of the request that this direction sends.
+    fn end_request(&mut self, end: End, time: i64) {
+        let half = self.half(end);
+        let (bytes, Some(serial)) = (half.bytes, half.uploading) else { return };
+        if let Some(waiting) = self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
+            waiting.request.end = Some(time);
+            waiting.request.bytes = bytes;
+        } else if let Some(request) = &mut self.half(end.other()).answering
+            && request.serial() == serial
+        {
+            request.bytes = bytes;
+        }
+    }
+
+    fn lose(&mut self, end: End, time: i64) {
+        let half = self.half(end);
+        half.state = State::Lost;
+        half.line = half::Kept::default();
+        half.last = time;
+    }
+}

@@ -1,0 +1,187 @@
+//! One direction of an HTTP/2 connection: where in a frame it is, and its header blocks.
+
+use super::super::http::Names;
+use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
+use super::MAX_BLOCK;
+use super::frame::{END_HEADERS, Frame, HEADER, Kind, PREFACE};
+use super::hpack::{Decoder, Name};
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum State {
+    /// The preface, or the first frame.
+    #[default]
+    Preface,
+    /// A frame's header.
+    Header,
+    /// So many bytes of its payload.
+    Payload(u32),
+    /// Unknown.
+    Lost,
+}
+
+/// What a header block says.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) names: Names,
+    /// It has what only requests have.
+    pub(super) asks: bool,
+    pub(super) status: Option<u16>,
+    pub(super) grpc: bool,
+    pub(super) grpc_status: Option<u16>,
+}
+
+impl Fields {
+    fn add(&mut self, name: Name, value: &[u8], wants_names: bool) {
+        match name {
+            Name::Method | Name::Path | Name::Authority => {
+                self.asks = true;
+                if wants_names {
+                    self.name(name, value);
+                }
+            }
+            Name::Host if wants_names && self.names.host.is_none() => self.names.host = Some(clean(value, MAX_HOST)),
+            Name::Status => self.status = number(value),
+            Name::ContentType => self.grpc |= value.starts_with(b"application/grpc"),
+            Name::GrpcStatus => self.grpc_status = number(value),
+            Name::Host | Name::Other => {}
+        }
+    }
+
+    fn name(&mut self, name: Name, value: &[u8]) {
+        match name {
+            Name::Method => self.names.method = Some(clean(value, MAX_TOKEN)),
+            Name::Path => self.names.path = Some(clean(value, MAX_PATH)),
+            Name::Authority => self.names.host = Some(clean(value, MAX_HOST)),
+            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Other => {}
+        }
+    }
+}
+
+fn number(value: &[u8]) -> Option<u16> {
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+pub(super) struct Half {
+    pub(super) state: State,
+    /// The frame whose payload comes.
+    pub(super) frame: Frame,
+    /// The direction began with the preface.
+    pub(super) had_preface: bool,
+    /// Bytes of the preface or of a frame's header that are there.
+    have: u8,
+    header: [u8; HEADER],
+    /// Payload so far of a frame with a header block.
+    pub(super) kept: Vec<u8>,
+    /// Something is missing at the end of `kept`, and of the block.
+    pub(super) cut: bool,
+    /// The first frame of a header block that continuations go on.
+    first: Option<Frame>,
+    /// The stream that it promises.
+    pub(super) promised: u32,
+    block: Vec<u8>,
+    /// Something is missing in the block; what follows cannot be read.
+    closed: bool,
+    decoder: Decoder,
+}
+
+impl Half {
+    /// Reads the preface, if there is one; the rest of the bytes.
+    pub(super) fn preface<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let expected = PREFACE.get(usize::from(self.have)..).unwrap_or_default();
+        let same = expected.iter().zip(bytes).take_while(|(expected, byte)| expected == byte).count();
+        let rest = bytes.get(same..).unwrap_or_default();
+        self.have += same as u8;
+        if usize::from(self.have) == PREFACE.len() {
+            self.had_preface = true;
+            self.state = State::Header;
+            self.have = 0;
+        } else if !rest.is_empty() {
+            self.state = if self.have == 0 { State::Header } else { State::Lost };
+            self.have = 0;
+        }
+        rest
+    }
+
+    /// Reads a frame's header; the rest of the bytes.
+    pub(super) fn header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let missing = HEADER - usize::from(self.have).min(HEADER);
+        let (new, rest) = bytes.split_at(bytes.len().min(missing));
+        if let Some(place) = self.header.get_mut(usize::from(self.have)..usize::from(self.have) + new.len()) {
+            place.copy_from_slice(new);
+        }
+        self.have += new.len() as u8;
+        if usize::from(self.have) == HEADER {
+            self.have = 0;
+            self.kept.clear();
+            // A block is not interrupted by other frames (RFC 9113, 6.10).
+            match Frame::parse(self.header).filter(|frame| self.first.is_none() || frame.kind == Kind::Continuation) {
+                Some(frame) => {
+                    self.frame = frame;
+                    self.state = State::Payload(frame.length);
+                }
+                None => self.lose(),
+            }
+        }
+        rest
+    }
+
+    /// Keeps payload of a header block.
+    pub(super) fn keep(&mut self, payload: &[u8]) {
+        let room = MAX_BLOCK.saturating_sub(self.kept.len());
+        self.cut |= payload.len() > room;
+        self.kept.extend_from_slice(payload.get(..room).unwrap_or(payload));
+    }
+
+    /// A frame with a header block is complete; if the block is, its first frame and what it says.
+    pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Frame, Fields)> {
+        let frame = self.frame;
+        let first = *self.first.get_or_insert(frame);
+        if let Some(promised) = frame.promised(payload) {
+            self.promised = promised;
+        }
+        if first.kind == Kind::Continuation {
+            // Its beginning was lost.
+            self.cut = true;
+        }
+        let fragment = if self.closed { None } else { frame.fragment(payload, self.cut) };
+        let fragment = fragment.unwrap_or_default();
+        self.closed |= self.cut;
+        if !frame.has(END_HEADERS) || !self.block.is_empty() {
+            let room = MAX_BLOCK.saturating_sub(self.block.len());
+            self.cut |= fragment.len() > room;
+            self.block.extend_from_slice(fragment.get(..room).unwrap_or(fragment));
+        }
+        if !frame.has(END_HEADERS) {
+            return None;
+        }
+        let mut block = std::mem::take(&mut self.block);
+        let mut fields = Fields::default();
+        if first.kind != Kind::Continuation {
+            let whole = if block.is_empty() { fragment } else { &block };
+            // Of a malformed block counts what came before.
+            let _ = self.decoder.decode(whole, &mut |name, value| fields.add(name, value, wants_names));
+        }
+        if self.cut {
+            self.decoder.forget();
+        }
+        block.clear();
+        self.block = block;
+        self.first = None;
+        (self.cut, self.closed) = (false, false);
+        Some((first, fields))
+    }
+
+    /// Bytes are missing, or are no frames.
+    pub(super) fn lose(&mut self) {
+        self.state = State::Lost;
+        self.have = 0;
+        self.kept = Vec::new();
+        self.block = Vec::new();
+        self.first = None;
+        (self.cut, self.closed) = (false, false);
+        self.decoder.forget();
+    }
+}

@@ -1,0 +1,273 @@
+//! HTTP/2 in the clear (RFC 9113), and gRPC over it: requests and responses by stream.
+//!
+//! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header block
+//! decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from the end
+//! of the request (`END_STREAM`) to the first header block of the final response; a response that begins before the
+//! request ended has none (streaming calls). A call whose `grpc-status` is not 0 counts as an error.
+//!
+//! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
+//! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
+//! is unknown from then on (see [`hpack`]): such names are null, later ones are right again.
+//!
+//! Limits: [`MAX_STREAMS`] requests wait for answers, of more the oldest is given up; a header block is kept up to
+//! [`MAX_BLOCK`] bytes.
+
+mod frame;
+mod half;
+mod hpack;
+mod huffman;
+
+pub(crate) use self::frame::probe;
+use self::frame::{END_STREAM, Frame, Kind};
+use self::half::{Fields, Half, State};
+use super::exchange::End;
+use super::http::{HttpSlice, Names, Request};
+
+/// Most requests that wait for their answers.
+const MAX_STREAMS: usize = 64;
+
+/// Most bytes of a header block that are kept.
+const MAX_BLOCK: usize = 16 * 1024;
+
+#[derive(Debug)]
+struct Waiting {
+    stream: u32,
+    request: Request,
+    last: i64,
+}
+
+/// A connection.
+#[derive(Debug, Default)]
+pub(crate) struct Http2 {
+    halves: [Half; 2],
+    waiting: Vec<Waiting>,
+    client: Option<End>,
+    grpc: bool,
+}
+
+impl Http2 {
+    /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
+    pub(crate) fn upgraded(client: End, request: Request) -> Self {
+        let last = request.start;
+        Self { waiting: vec![Waiting { stream: 1, request, last }], client: Some(client), ..Self::default() }
+    }
+
+    /// Whether a call of gRPC was seen.
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// Takes in the next bytes of a direction.
+    pub(crate) fn bytes(&mut self, end: End, time: i64, mut bytes: &[u8], slice: &mut HttpSlice) {
+        let half = &mut self.halves[end.index()];
+        if half.state == State::Lost && frame::is_chain(bytes) {
+            half.state = State::Header;
+        }
+        while !bytes.is_empty() {
+            let half = &mut self.halves[end.index()];
+            match half.state {
+                State::Preface => {
+                    bytes = half.preface(bytes);
+                    if half.state == State::Header && half.had_preface {
+                        self.client = Some(end);
+                    }
+                }
+                State::Header => {
+                    bytes = half.header(bytes);
+                    self.begin_frame(end, time, slice);
+                }
+                State::Payload(left) => {
+                    let (payload, rest) = bytes.split_at(bytes.len().min(left as usize));
+                    bytes = rest;
+                    self.payload(end, time, payload, slice);
+                }
+                State::Lost => return,
+            }
+        }
+    }
+
+    /// Bytes that were not captured.
+    pub(crate) fn gap(&mut self, end: End, time: i64, length: u64, slice: &mut HttpSlice) {
+        let half = &mut self.halves[end.index()];
+        match half.state {
+            State::Payload(left) if length <= u64::from(left) => {
+                half.cut |= half.frame.has_block();
+                half.state = State::Payload(left - length as u32);
+                if u64::from(left) == length {
+                    let kept = std::mem::take(&mut half.kept);
+                    self.end_frame(end, time, &kept, slice);
+                }
+            }
+            State::Payload(_) | State::Preface | State::Header | State::Lost => half.lose(),
+        }
+    }
+
+    /// How many of the next bytes make no difference.
+    pub(crate) fn indifferent(&self, end: End) -> u64 {
+        let half = &self.halves[end.index()];
+        match half.state {
+            State::Payload(left) if !half.frame.has_block() => left.into(),
+            State::Lost => u64::MAX,
+            State::Payload(_) | State::Preface | State::Header => 0,
+        }
+    }
+
+    /// The flow is over: what is open, is handed on as it is.
+    pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.finish(waiting, slice);
+        }
+    }
+
+    fn finish(&self, waiting: Waiting, slice: &mut HttpSlice) {
+        slice.finish(if self.grpc { "grpc" } else { "http2" }, waiting.request, waiting.last);
+    }
+
+    fn find(&mut self, stream: u32) -> Option<&mut Waiting> {
+        self.waiting.iter_mut().find(|waiting| waiting.stream == stream)
+    }
+
+    /// A frame's header was read, or found malformed.
+    fn begin_frame(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
+        let half = &mut self.halves[end.index()];
+        let State::Payload(left) = half.state else { return };
+        let frame = half.frame;
+        if matches!(frame.kind, Kind::Data | Kind::Headers | Kind::Continuation) {
+            self.count(end, time, frame);
+        }
+        if left == 0 {
+            self.end_frame(end, time, &[], slice);
+        }
+    }
+
+    fn count(&mut self, end: End, time: i64, frame: Frame) {
+        let asks = self.client == Some(end);
+        if let Some(waiting) = self.find(frame.stream) {
+            waiting.last = time;
+            if asks {
+                waiting.request.bytes += u64::from(frame.length);
+            } else {
+                waiting.request.response_bytes += u64::from(frame.length);
+            }
+        }
+    }
+
+    fn payload(&mut self, end: End, time: i64, payload: &[u8], slice: &mut HttpSlice) {
+        let half = &mut self.halves[end.index()];
+        let State::Payload(left) = half.state else { return };
+        let left = left.saturating_sub(payload.len() as u32);
+        half.state = State::Payload(left);
+        if left > 0 {
+            if half.frame.has_block() && !half.cut {
+                half.keep(payload);
+            }
+        } else if half.frame.has_block() && (half.cut || !half.kept.is_empty()) {
+            if !half.cut {
+                half.keep(payload);
+            }
+            let kept = std::mem::take(&mut half.kept);
+            self.end_frame(end, time, &kept, slice);
+        } else {
+            self.end_frame(end, time, payload, slice);
+        }
+    }
+
+    /// A frame is complete; of a header block its payload is here.
+    fn end_frame(&mut self, end: End, time: i64, payload: &[u8], slice: &mut HttpSlice) {
+        let half = &mut self.halves[end.index()];
+        half.state = State::Header;
+        let frame = half.frame;
+        match frame.kind {
+            Kind::Data => {
+                if frame.has(END_STREAM) {
+                    self.end_stream(end, time, frame.stream, slice);
+                }
+            }
+            Kind::Headers | Kind::Push | Kind::Continuation => {
+                let wants_names = slice.wants_names();
+                let Some((first, fields)) = half.block(payload, wants_names) else { return };
+                if first.kind == Kind::Headers {
+                    self.fields(end, time, first.stream, fields, slice);
+                    if first.has(END_STREAM) {
+                        self.end_stream(end, time, first.stream, slice);
+                    }
+                } else if first.kind == Kind::Push {
+                    // The server asks itself: no request, and nothing to measure.
+                    let request = slice.promise(end.other(), time, fields.names);
+                    let stream = self.halves[end.index()].promised;
+                    self.wait(Waiting { stream, request, last: time }, slice);
+                }
+            }
+            Kind::Reset => self.remove(frame.stream, slice),
+            Kind::Priority | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate | Kind::Extension => {}
+        }
+    }
+
+    /// A header block is complete.
+    fn fields(&mut self, end: End, time: i64, stream: u32, fields: Fields, slice: &mut HttpSlice) {
+        if fields.status.is_some() {
+            self.client = Some(end.other());
+        } else if fields.asks {
+            self.client = Some(end);
+        }
+        self.grpc |= fields.grpc;
+        if self.client == Some(end) {
+            // Trailers say nothing new.
+            if self.find(stream).is_none() {
+                self.ask(end, time, stream, fields.names, slice);
+            }
+            return;
+        }
+        if let Some(status @ 200..) = fields.status {
+            self.answer(end, time, stream, status, slice);
+        }
+        if let (Some(code), Some(waiting)) = (fields.grpc_status, self.find(stream)) {
+            waiting.request.grpc_status = Some(code);
+            if code != 0 && waiting.request.status.is_none_or(|status| status < 400) {
+                slice.count_error();
+            }
+        }
+    }
+
+    fn ask(&mut self, end: End, time: i64, stream: u32, names: Names, slice: &mut HttpSlice) {
+        let bytes = self.halves[end.index()].frame.length.into();
+        let mut request = slice.begin(end, time, names);
+        request.bytes = bytes;
+        self.wait(Waiting { stream, request, last: time }, slice);
+    }
+
+    fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
+        if self.waiting.len() >= MAX_STREAMS {
+            let oldest = self.waiting.remove(0);
+            self.finish(oldest, slice);
+        }
+        self.waiting.push(waiting);
+    }
+
+    fn answer(&mut self, end: End, time: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
+        match self.find(stream) {
+            Some(waiting) if waiting.request.is_answered() => {}
+            Some(waiting) => slice.answer(&mut waiting.request, status, time),
+            None => {
+                let request = slice.answer_unasked(end.other(), status, time);
+                self.wait(Waiting { stream, request, last: time }, slice);
+            }
+        }
+    }
+
+    fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
+        if self.client != Some(end) {
+            self.remove(stream, slice);
+        } else if let Some(waiting) = self.find(stream) {
+            waiting.request.end = Some(time);
+            waiting.last = time;
+        }
+    }
+
+    fn remove(&mut self, stream: u32, slice: &mut HttpSlice) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.stream == stream) {
+            let waiting = self.waiting.remove(at);
+            self.finish(waiting, slice);
+        }
+    }
+}

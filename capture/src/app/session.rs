@@ -1,0 +1,390 @@
+//! The parser of a flow, from recognition to the end.
+
+use super::dns::{Bar, DnsFlow, DnsStream, parse};
+use super::dtls::DtlsFlow;
+use super::exchange::{End, Finished};
+use super::http::HttpSlice;
+use super::http1::{Http1, Switched};
+use super::http2::Http2;
+use super::quic::QuicFlow;
+use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
+use super::tls::TlsFlow;
+use super::{Context, Name, Tag};
+use crate::record::FlowRecord;
+
+/// What reads the flow.
+#[derive(Debug)]
+enum Parser {
+    /// Not recognised yet: the beginnings of both directions.
+    Unknown([Vec<u8>; 2]),
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+    Dns(DnsFlow, Bar),
+    DnsStream(Box<DnsStream>),
+    Tls(Box<TlsFlow>),
+    Dtls(Box<DtlsFlow>),
+    Quic(Box<QuicFlow>),
+    /// Nothing more is read.
+    Done,
+}
+
+/// How far a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Something is being read or recognised.
+    Reading,
+    /// Nothing was recognised so far, and nothing is kept.
+    Nothing,
+    /// Nothing more is to be read.
+    Done,
+}
+
+/// The parser, and the HTTP fields, which outlive it.
+#[derive(Debug)]
+pub(super) struct Session {
+    parser: Parser,
+    http: Option<Box<HttpSlice>>,
+    transactions: bool,
+}
+
+impl Session {
+    /// A session that has recognised nothing.
+    pub(super) const fn new(transactions: bool) -> Self {
+        Self { parser: Parser::Unknown([Vec::new(), Vec::new()]), http: None, transactions }
+    }
+
+    /// Begins to read a protocol.
+    pub(super) fn begin(&mut self, protocol: Protocol, tag: &mut Tag, ports: [u16; 2], datagrams: bool) {
+        let name = match protocol {
+            Protocol::Http1 => {
+                self.parser = Parser::Http1(Box::default());
+                Name::Http
+            }
+            Protocol::Http2 => {
+                self.parser = Parser::Http2(Box::default());
+                Name::Http2
+            }
+            Protocol::Dns(bar) => {
+                let name = Name::of_dns(ports);
+                let app = name.as_str();
+                self.parser = if datagrams {
+                    Parser::Dns(DnsFlow::new(app, self.transactions), bar)
+                } else {
+                    Parser::DnsStream(Box::new(DnsStream::new(app, self.transactions, bar)))
+                };
+                name
+            }
+            Protocol::Tls => {
+                self.parser = Parser::Tls(Box::new(TlsFlow::new()));
+                Name::Tls
+            }
+            Protocol::Dtls => {
+                self.parser = Parser::Dtls(Box::new(DtlsFlow::new()));
+                Name::Dtls
+            }
+            Protocol::Quic => {
+                self.parser = Parser::Quic(Box::new(QuicFlow::new()));
+                Name::Quic
+            }
+            Protocol::Named(name) => {
+                self.parser = Parser::Done;
+                name
+            }
+        };
+        if matches!(protocol, Protocol::Http1 | Protocol::Http2) && self.http.is_none() {
+            self.http = Some(Box::new(HttpSlice::new(self.transactions)));
+        }
+        tag.name = Some(name);
+    }
+
+    /// Takes in the next bytes of a direction.
+    pub(super) fn bytes(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        let Context { end, time, .. } = context;
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Unknown(_), _) => self.recognise(tag, context, bytes),
+            (Parser::Http1(http1), Some(slice)) => {
+                if let Some((switched, rest)) = http1.bytes(end, time, bytes, slice) {
+                    self.switch(tag, context, switched, rest);
+                }
+            }
+            (Parser::Http2(http2), Some(slice)) => {
+                http2.bytes(end, time, bytes, slice);
+                if http2.is_grpc() {
+                    tag.name = Some(Name::Grpc);
+                }
+            }
+            (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
+            (Parser::Tls(tls), _) => tls.bytes(end.index(), bytes),
+            (Parser::Http1(_) | Parser::Http2(_), None)
+            | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
+        }
+    }
+
+    /// Bytes that were not captured.
+    pub(super) fn gap(&mut self, tag: &mut Tag, context: Context, length: u32) {
+        let Context { end, time, .. } = context;
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Unknown(_), _) => self.recognise_cut(tag, context, length),
+            (Parser::Http1(http1), Some(slice)) => http1.gap(end, time, length.into(), slice),
+            (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
+            (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
+            (Parser::Tls(tls), _) => tls.gap(end.index()),
+            (Parser::Http1(_) | Parser::Http2(_), None)
+            | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
+        }
+    }
+
+    /// How many of the next bytes make no difference.
+    pub(super) fn indifferent(&self, end: End) -> u64 {
+        match &self.parser {
+            Parser::Unknown(_) | Parser::Tls(_) => 0,
+            Parser::Http1(http1) => http1.indifferent(end),
+            Parser::Http2(http2) => http2.indifferent(end),
+            Parser::DnsStream(dns) => dns.indifferent(end),
+            Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done => u64::MAX,
+        }
+    }
+
+    /// Steps over so many bytes if they change nothing.
+    #[inline]
+    pub(super) fn skip(&mut self, context: Context, length: u32) -> bool {
+        match &mut self.parser {
+            Parser::Http1(http1) => http1.skip(context.end, context.time, length),
+            Parser::Unknown(_)
+            | Parser::Http2(_)
+            | Parser::Dns(..)
+            | Parser::DnsStream(_)
+            | Parser::Tls(_)
+            | Parser::Dtls(_)
+            | Parser::Quic(_)
+            | Parser::Done => false,
+        }
+    }
+
+    /// Takes in a datagram of so many bytes on the wire.
+    pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
+        let Context { end, time, .. } = context;
+        match &mut self.parser {
+            Parser::Dns(dns, bar) => {
+                if let Some(message) = parse(payload, *bar) {
+                    dns.track(end, time, &message, length);
+                }
+            }
+            Parser::Dtls(dtls) => dtls.datagram(end.index(), payload),
+            Parser::Quic(quic) => quic.datagram(end.index(), payload),
+            Parser::Unknown(_)
+            | Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::DnsStream(_)
+            | Parser::Tls(_)
+            | Parser::Done => {}
+        }
+    }
+
+    fn recognise(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        let Parser::Unknown(beginnings) = &mut self.parser else { return };
+        if tag.is_spent(context.end) {
+            return;
+        }
+        let kept = &mut beginnings[context.end.index()];
+        if kept.is_empty() {
+            self.recognise_piece(tag, context, bytes);
+            return;
+        }
+        let (seen, rest) = bytes.split_at(bytes.len().min(MAX_BEGINNING.saturating_sub(kept.len())));
+        kept.extend_from_slice(seen);
+        match recognise::tcp(kept, context.ports, false) {
+            Found::Yes(protocol) => {
+                let own = std::mem::take(kept);
+                self.begin_with(protocol, tag, context, &own);
+                if !rest.is_empty() {
+                    self.bytes(tag, context, rest);
+                }
+            }
+            Found::More => {}
+            // What was kept may have been the end of something, or the byte of a keep-alive.
+            Found::No => {
+                *kept = Vec::new();
+                self.recognise_piece(tag, context, bytes);
+            }
+        }
+    }
+
+    /// A piece with nothing before it.
+    fn recognise_piece(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        match recognise::tcp(bytes, context.ports, false) {
+            Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
+            Found::More => {
+                if let Parser::Unknown(beginnings) = &mut self.parser {
+                    beginnings[context.end.index()].extend_from_slice(bytes);
+                }
+            }
+            Found::No => tag.try_failed(context.end),
+        }
+    }
+
+    /// A beginning after which bytes were not captured.
+    fn recognise_cut(&mut self, tag: &mut Tag, context: Context, length: u32) {
+        let Parser::Unknown(beginnings) = &mut self.parser else { return };
+        let own = std::mem::take(&mut beginnings[context.end.index()]);
+        if own.is_empty() || tag.is_spent(context.end) {
+            return;
+        }
+        match recognise::tcp(&own, context.ports, true) {
+            Found::Yes(protocol) => {
+                self.begin_with(protocol, tag, context, &own);
+                self.gap(tag, context, length);
+            }
+            Found::More | Found::No => tag.try_failed(context.end),
+        }
+    }
+
+    /// Begins to read a protocol with what was kept of the other direction, and the beginning of this one.
+    fn begin_with(&mut self, protocol: Protocol, tag: &mut Tag, context: Context, own: &[u8]) {
+        let back = Context { end: context.end.other(), ..context };
+        let other = match &mut self.parser {
+            Parser::Unknown(beginnings) => std::mem::take(&mut beginnings[back.end.index()]),
+            Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::Dns(..)
+            | Parser::DnsStream(_)
+            | Parser::Tls(_)
+            | Parser::Dtls(_)
+            | Parser::Quic(_)
+            | Parser::Done => Vec::new(),
+        };
+        self.begin(protocol, tag, context.ports, false);
+        if !other.is_empty() {
+            self.bytes(tag, back, &other);
+        }
+        self.bytes(tag, context, own);
+    }
+
+    /// HTTP/1 made room for another protocol.
+    fn switch(&mut self, tag: &mut Tag, context: Context, switched: Switched, rest: &[u8]) {
+        match switched {
+            Switched::Http2(request) => {
+                let client = context.end.other();
+                self.parser = Parser::Http2(Box::new(Http2::upgraded(client, request)));
+                tag.name = Some(Name::Http2);
+            }
+            Switched::WebSocket => {
+                self.parser = Parser::Done;
+                tag.name = Some(Name::WebSocket);
+            }
+            Switched::Other => self.parser = Parser::Done,
+            Switched::Tunnel => {
+                self.parser = Parser::Unknown([Vec::new(), Vec::new()]);
+                tag.tries = [0; 2];
+            }
+        }
+        if !rest.is_empty() {
+            self.bytes(tag, context, rest);
+        }
+    }
+
+    /// How far it is.
+    pub(super) fn progress(&self) -> Progress {
+        match &self.parser {
+            Parser::Unknown(beginnings) if self.http.is_none() && beginnings.iter().all(Vec::is_empty) => {
+                Progress::Nothing
+            }
+            Parser::Tls(tls) if tls.is_done() => Progress::Done,
+            Parser::Dtls(dtls) if dtls.is_done() => Progress::Done,
+            Parser::Quic(quic) if quic.is_done() => Progress::Done,
+            Parser::Unknown(_)
+            | Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::Dns(..)
+            | Parser::DnsStream(_)
+            | Parser::Tls(_)
+            | Parser::Dtls(_)
+            | Parser::Quic(_) => Progress::Reading,
+            Parser::Done => Progress::Done,
+        }
+    }
+
+    /// Whether there is something for the record.
+    pub(super) fn has_fields(&self) -> bool {
+        self.http.is_some() || matches!(self.parser, Parser::Tls(_) | Parser::Dtls(_) | Parser::Quic(_))
+    }
+
+    /// Fills in what the slice has.
+    pub(super) fn fill(&self, record: &mut FlowRecord) {
+        record.http = self.http.as_ref().and_then(|http| http.fields()).map(Box::new);
+        record.tls = match &self.parser {
+            Parser::Tls(tls) => Some(Box::new(tls.fields())),
+            Parser::Dtls(dtls) => Some(Box::new(dtls.fields())),
+            Parser::Quic(quic) => Some(Box::new(quic.fields())),
+            Parser::Unknown(_)
+            | Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::Dns(..)
+            | Parser::DnsStream(_)
+            | Parser::Done => None,
+        };
+        record.dns = self.dns().and_then(DnsFlow::fields).map(Box::new);
+    }
+
+    fn dns(&self) -> Option<&DnsFlow> {
+        match &self.parser {
+            Parser::Dns(dns, _) => Some(dns),
+            Parser::DnsStream(dns) => Some(&dns.flow),
+            Parser::Unknown(_)
+            | Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::Tls(_)
+            | Parser::Dtls(_)
+            | Parser::Quic(_)
+            | Parser::Done => None,
+        }
+    }
+
+    fn dns_mut(&mut self) -> Option<&mut DnsFlow> {
+        match &mut self.parser {
+            Parser::Dns(dns, _) => Some(dns),
+            Parser::DnsStream(dns) => Some(&mut dns.flow),
+            Parser::Unknown(_)
+            | Parser::Http1(_)
+            | Parser::Http2(_)
+            | Parser::Tls(_)
+            | Parser::Dtls(_)
+            | Parser::Quic(_)
+            | Parser::Done => None,
+        }
+    }
+
+    /// Begins the next slice; the last packet of this one was at `end`.
+    pub(super) fn next_slice(&mut self, end: i64) {
+        if let Some(http) = &mut self.http {
+            http.next_slice();
+        }
+        if let Some(dns) = self.dns_mut() {
+            dns.next_slice(end);
+        }
+    }
+
+    /// Whether it is DNS with all queries answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.dns().is_some_and(DnsFlow::is_answered)
+    }
+
+    /// The flow is over.
+    pub(super) fn close(&mut self) {
+        match (&mut self.parser, &mut self.http) {
+            (Parser::Http1(http1), Some(slice)) => http1.close(slice),
+            (Parser::Http2(http2), Some(slice)) => http2.close(slice),
+            (Parser::Dns(dns, _), _) => dns.close(),
+            (Parser::DnsStream(dns), _) => dns.flow.close(),
+            (Parser::Http1(_) | Parser::Http2(_), None)
+            | (Parser::Unknown(_) | Parser::Tls(_) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
+        }
+    }
+
+    /// Exchanges that are finished, if there are any.
+    pub(super) fn finished(&mut self) -> Option<&mut Vec<Finished>> {
+        let finished =
+            if self.http.is_some() { &mut self.http.as_mut()?.finished } else { &mut self.dns_mut()?.finished };
+        (!finished.is_empty()).then_some(finished)
+    }
+}

@@ -1,0 +1,50 @@
+//! Text from the wire as it goes into records: printable ASCII as it is, everything else as `\xNN`, of limited length.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// Longest path.
+pub(crate) const MAX_PATH: usize = 1024;
+
+/// Longest host.
+pub(crate) const MAX_HOST: usize = 255;
+
+/// Longest method or other token.
+pub(crate) const MAX_TOKEN: usize = 32;
+
+/// The text, cut after `limit` characters.
+pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
+    let bytes = bytes.get(..limit).unwrap_or(bytes);
+    if let Ok(text) = str::from_utf8(bytes)
+        && bytes.iter().all(|byte| matches!(byte, 0x20..=0x7e))
+    {
+        return text.into();
+    }
+    let mut text = String::with_capacity(limit.min(4 * bytes.len()));
+    for &byte in bytes {
+        let size = if matches!(byte, 0x20..=0x7e) { 1 } else { 4 };
+        if text.len() + size > limit {
+            break;
+        }
+        if size == 1 {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_printable_is_escaped_and_long_text_is_cut() {
+        assert_eq!(&*clean(b"/a b\\~", 9), "/a b\\~");
+        assert_eq!(&*clean("/é\n".as_bytes(), 99), "/\\xc3\\xa9\\x0a");
+        assert_eq!(&*clean(b"/abcdef", 3), "/ab");
+        assert_eq!(&*clean(b"ab\xff", 5), "ab");
+    }
+}

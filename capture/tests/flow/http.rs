@@ -1,0 +1,291 @@
+//! HTTP/1 exchanges.
+
+use wiretag_capture::record::Http;
+use wiretag_capture::{FlowRecord, Transaction};
+
+use crate::story::*;
+use crate::talk::Talk;
+
+fn http(record: &FlowRecord) -> &Http {
+    record.http.as_deref().unwrap()
+}
+
+/// Method, path, status, latency.
+type Row<'a> = (Option<&'a str>, Option<&'a str>, Option<u16>, Option<u64>);
+
+fn exchanges(transactions: &[Transaction]) -> Vec<Row<'_>> {
+    let exchanges = transactions.iter().map(|transaction| &transaction.exchange);
+    exchanges.map(|e| (e.method.as_deref(), e.path.as_deref(), e.status, e.latency_us)).collect()
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+#[test]
+fn latency_runs_from_the_last_byte_of_the_request_to_the_first_of_the_status_line() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "POST /a?b HTTP/1.1\r\nhost: shop.example:8080\r\nContent-Length: 10\r\n\r\n01234");
+    talk.says(4 * MS, Client, "56789");
+    talk.says(9 * MS, Server, "HTTP/1.1 50");
+    talk.says(20 * MS, Server, "3 Busy\r\nContent-Length: 0\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!(record.app, Some("http"));
+    let expected = Http {
+        method: Some("POST".into()),
+        host: Some("shop.example:8080".into()),
+        path: Some("/a?b".into()),
+        status: Some(503),
+        latency_us: Some(5000),
+        requests: 1,
+        errors: 1,
+    };
+    assert_eq!(*http(&record), expected);
+    let exchange = &transactions[0].exchange;
+    assert_eq!((exchange.start, exchange.end), (BEGIN, BEGIN + 20 * MS));
+    assert_eq!((exchange.request_bytes, exchange.response_bytes), (Some(77), Some(40)));
+    assert!(exchange.complete);
+    assert_eq!((transactions[0].client_port, transactions[0].server_port), (Some(40000), Some(27272)));
+    assert_eq!((transactions[0].flow_id, transactions[0].flow_start), (record.flow_id, record.start));
+}
+
+#[test]
+fn the_end_that_connected_may_be_the_one_that_answers() {
+    let mut talk = Talk::new();
+    talk.says(0, Server, "GET /reverse HTTP/1.1\r\n\r\n");
+    talk.says(MS, Client, OK);
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).path.as_deref(), http(&record).status), (Some("/reverse"), Some(200)));
+    assert_eq!((record.client.port, transactions[0].client_port), (Some(40000), Some(27272)));
+}
+
+#[test]
+fn pipelined_requests_meet_their_answers_in_order() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\nHEAD /2 HTTP/1.1\r\n\r\nGET /3 HTTP/1.1\r\n\r\n");
+    // The answer to HEAD has a length and no body.
+    talk.says(MS, Server, format!("{OK}HTTP/1.1 404 No\r\nContent-Length: 99\r\n\r\n"));
+    talk.says(2 * MS, Server, "HTTP/1.1 304 Same\r\nContent-Length: 7\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (3, 1));
+    assert_eq!(
+        exchanges(&transactions),
+        [
+            (Some("GET"), Some("/1"), Some(200), Some(1000)),
+            (Some("HEAD"), Some("/2"), Some(404), Some(1000)),
+            (Some("GET"), Some("/3"), Some(304), Some(2000)),
+        ]
+    );
+}
+
+#[test]
+fn interim_answers_are_not_the_answer() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "PUT / HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    talk.says(2 * MS, Client, "5;x=y\r\nhello\r\n0\r\nTrailer: a\r\n\r\n");
+    talk.says(5 * MS, Server, "HTTP/1.1 201 Created\r\n\r\n");
+    let (record, _) = talk.only();
+    assert_eq!((http(&record).status, http(&record).latency_us), (Some(201), Some(3000)));
+}
+
+#[test]
+fn a_body_that_was_refused_does_not_come() {
+    for length in ["Content-Length: 5000", "Transfer-Encoding: chunked"] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, format!("PUT /1 HTTP/1.1\r\nExpect: 100-continue\r\n{length}\r\n\r\n"));
+        talk.says(MS, Server, "HTTP/1.1 401 Who\r\nContent-Length: 0\r\n\r\n");
+        talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+        talk.says(3 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        assert_eq!(transactions.len(), 2, "{length}");
+        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)), "{length}");
+    }
+}
+
+#[test]
+fn answers_to_unseen_requests_may_lack_their_bodies() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Server, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello");
+    talk.says(2 * MS, Server, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).errors, transactions.len()), (2, 3));
+}
+
+#[test]
+fn chunked_bodies_end_where_they_say() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    let chunked = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: gzip, chunked\r\n\r\n";
+    talk.says(MS, Server, format!("{chunked}10\r\nHTTP/1.1 500 x\r\n\r\n0\r\n\r\n"));
+    talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(3 * MS, Server, "HTTP/1.0 200 OK\r\n\r\nuntil the connection closes HTTP/1.1 500 x\r\n\r\n");
+    talk.says(4 * MS, Server, "HTTP/1.1 500 x\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (2, 0));
+    assert_eq!(transactions.len(), 2);
+    assert!(transactions[1].exchange.complete);
+}
+
+#[test]
+fn the_target_in_absolute_form_names_the_host() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET http://one.example/x HTTP/1.1\r\nHost: two.example\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!(http(&record).host.as_deref(), Some("one.example"));
+    assert_eq!(http(&record).path.as_deref(), Some("http://one.example/x"));
+    // Without an answer there is no status and no latency.
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("http://one.example/x"), None, None)]);
+    assert!(!transactions[0].exchange.complete);
+}
+
+#[test]
+fn an_upgrade_ends_http() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /echo HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 101 Switching\r\nUpgrade: WebSocket\r\n\r\n\x01\x02HTTP/1.1 500 x\r\n\r\n");
+    talk.says(2 * MS, Client, "GET /no HTTP/1.1\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).status, http(&record).requests), (Some("websocket"), Some(101), 1));
+    assert_eq!(transactions.len(), 1);
+}
+
+#[test]
+fn a_tunnel_is_looked_into() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "CONNECT far.example:22 HTTP/1.1\r\nHost: proxy\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 200 Connected\r\nContent-Length: 5\r\n\r\nSSH-2.0-x\r\n");
+    let (record, _) = talk.only();
+    assert_eq!((record.app, http(&record).host.as_deref()), (Some("ssh"), Some("far.example:22")));
+}
+
+#[test]
+fn midstream_a_body_is_passed_until_a_head_begins_a_segment() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Server, vec![b'x'; 900]);
+    talk.says(MS, Server, vec![b'y'; 900]);
+    talk.says(2 * MS, Client, "GET /next HTTP/1.1\r\nHost: h\r\n\r\n");
+    talk.says(3 * MS, Server, OK);
+    let (record, _) = talk.only();
+    assert_eq!((http(&record).path.as_deref(), http(&record).latency_us), (Some("/next"), Some(1000)));
+}
+
+#[test]
+fn the_byte_of_a_keep_alive_is_no_beginning() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Client, [0]);
+    talk.says(SECOND, Client, "GET /next HTTP/1.1\r\n\r\n");
+    assert_eq!(http(&talk.only().0).path.as_deref(), Some("/next"));
+}
+
+#[test]
+fn an_answer_alone_is_shown_until_a_request_comes() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Server, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).status, http(&record).requests, http(&record).errors), (Some(500), 0, 1));
+    assert_eq!(exchanges(&transactions), [(None, None, Some(500), None)]);
+
+    let mut talk = Talk::midstream();
+    talk.says(0, Server, "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n");
+    talk.says(MS, Client, "GET / HTTP/1.1\r\n\r\n");
+    talk.says(2 * MS, Server, OK);
+    let (record, _) = talk.only();
+    assert_eq!((http(&record).method.as_deref(), http(&record).status), (Some("GET"), Some(200)));
+}
+
+#[test]
+fn what_is_missing_in_a_body_is_subtracted() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n");
+    talk.missed(Server, 2000);
+    talk.says(2 * MS, Server, [&vec![b'z'; 1000][..], b"HTTP/1.1 404 No\r\n\r\n"].concat());
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(404), Some(2000)));
+}
+
+#[test]
+fn after_a_gap_in_a_head_the_next_one_is_found() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\nCookie: ");
+    talk.missed(Client, 700);
+    // The answer acknowledges what the capture missed.
+    talk.says(2 * MS, Server, OK);
+    talk.says(3 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(5 * MS, Server, OK);
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).path.as_deref()), (2, Some("/1")));
+    assert_eq!(exchanges(&transactions).last(), Some(&(Some("GET"), Some("/2"), Some(200), Some(2000))));
+}
+
+#[test]
+fn heads_cut_by_the_snap_length_count() {
+    let mut talk = Talk::new();
+    for (at, path) in [(0, "/1"), (10, "/2")] {
+        let mut request = talk.segment(Client, format!("GET {path} HTTP/1.1\r\nHost: h\r\nCook").as_bytes());
+        request.length += 500;
+        talk.missed(Client, 500);
+        talk.story.tcp(at * MS, &request);
+        let mut answer = talk.segment(Server, b"HTTP/1.1 200 OK\r\nConte");
+        answer.length += 1000;
+        talk.missed(Server, 1000);
+        talk.story.tcp((at + 3) * MS, &answer);
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).host.as_deref()), (2, Some("h")));
+    assert_eq!(
+        exchanges(&transactions),
+        [(Some("GET"), Some("/1"), Some(200), Some(3000)), (Some("GET"), Some("/2"), Some(200), Some(3000))]
+    );
+}
+
+#[test]
+fn a_request_line_cut_by_the_snap_length_is_one() {
+    let mut talk = Talk::new();
+    let mut request = talk.segment(Client, b"GET /very/long/pa");
+    request.length += 900;
+    talk.missed(Client, 900);
+    talk.story.tcp(0, &request);
+    let (record, _) = talk.only();
+    assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some("/very/long/pa")));
+}
+
+#[test]
+fn long_lines_are_skipped_and_long_targets_cut() {
+    let mut talk = Talk::new();
+    let cookie = "c".repeat(5000);
+    talk.says(0, Client, format!("GET /{} HTTP/1.1\r\nCookie: {cookie}", "p".repeat(3000)));
+    talk.says(0, Client, "\r\nHost: h\x7f\r\n\r\n");
+    talk.says(MS, Server, OK);
+    let (record, _) = talk.only();
+    let http = http(&record);
+    assert_eq!((http.path.as_ref().unwrap().len(), http.host.as_deref()), (1024, Some("h\\x7f")));
+    assert_eq!(http.status, Some(200));
+}
+
+#[test]
+fn a_request_that_waits_is_carried_into_the_next_slice() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    talk.says(MS, Server, OK);
+    talk.says(59 * SECOND, Client, "GET /slow HTTP/1.1\r\n\r\n");
+    talk.says(70 * SECOND, Server, "HTTP/1.1 504 Late\r\nContent-Length: 0\r\n\r\n");
+    talk.says(71 * SECOND, Client, "GET /3 HTTP/1.1\r\n\r\n");
+    talk.says(140 * SECOND, Client, "GET /4 HTTP/1.1\r\n\r\n");
+    let (records, transactions) = talk.end();
+    let rows: Vec<_> = records.iter().map(|r| (http(r).path.as_deref(), http(r).status, http(r).requests)).collect();
+    assert_eq!(rows, [(Some("/1"), Some(200), 2), (Some("/3"), None, 1), (Some("/4"), None, 1)]);
+    assert_eq!(http(&records[1]).errors, 1);
+    assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/slow"), Some(504), Some(11_000_000)));
+    assert_eq!(transactions.len(), 4);
+}
+
+#[test]
+fn without_being_asked_for_there_are_no_transactions() {
+    let mut story = Story::new();
+    story.tcp(0, &segment(Client, ACK, 1, 1).payload(b"GET / HTTP/1.1\r\n\r\n"));
+    let mut transactions = Vec::new();
+    story.engine.take_transactions(&mut transactions);
+    assert_eq!(story.only().app, Some("http"));
+    assert!(transactions.is_empty());
+}

@@ -1,0 +1,185 @@
+//! HTTP/2 and gRPC exchanges.
+
+use wiretag_capture::record::Http;
+use wiretag_capture::{FlowRecord, Transaction};
+
+use crate::story::*;
+use crate::talk::Talk;
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn http(record: &FlowRecord) -> &Http {
+    record.http.as_deref().unwrap()
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A field, added to the table.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    [&[0x40, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+}
+
+pub(crate) fn headers(stream: u32, last: bool, fields: &[(&str, &str)]) -> Vec<u8> {
+    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| field(name, value)).collect();
+    frame(1, END_HEADERS | u8::from(last), stream, &block)
+}
+
+fn get(path: &str) -> [(&str, &str); 3] {
+    [(":method", "GET"), (":path", path), (":authority", "h.example")]
+}
+
+fn exchanges(transactions: &[Transaction]) -> Vec<(Option<&str>, Option<u16>, Option<u64>)> {
+    transactions.iter().map(|t| (t.exchange.path.as_deref(), t.exchange.status, t.exchange.latency_us)).collect()
+}
+
+#[test]
+fn streams_are_matched_whatever_their_order() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    talk.says(2 * MS, Client, headers(3, false, &get("/3")));
+    talk.says(3 * MS, Server, headers(3, false, &[(":status", "103")]));
+    talk.says(4 * MS, Client, frame(0, END_STREAM, 3, b"body"));
+    talk.says(6 * MS, Server, headers(3, true, &[(":status", "404")]));
+    talk.says(9 * MS, Server, headers(1, false, &[(":status", "200")]));
+    talk.says(12 * MS, Server, frame(0, END_STREAM, 1, b"answer"));
+    let (record, transactions) = talk.only();
+    let expected = Http {
+        method: Some("GET".into()),
+        host: Some("h.example".into()),
+        path: Some("/1".into()),
+        status: Some(200),
+        latency_us: Some(8000),
+        requests: 2,
+        errors: 1,
+    };
+    assert_eq!((record.app, http(&record)), (Some("http2"), &expected));
+    assert_eq!(exchanges(&transactions), [(Some("/3"), Some(404), Some(2000)), (Some("/1"), Some(200), Some(8000))]);
+    assert_eq!(transactions[1].exchange.end, BEGIN + 12 * MS);
+}
+
+#[test]
+fn a_failed_call_of_grpc_is_an_error() {
+    let call = |status: &str| {
+        let mut talk = Talk::new();
+        talk.says(0, Client, PREFACE);
+        let fields = [(":method", "POST"), (":path", "/shop.Cart/Add"), ("content-type", "application/grpc+proto")];
+        talk.says(MS, Client, headers(1, false, &fields));
+        talk.says(2 * MS, Client, frame(0, END_STREAM, 1, b"\0\0\0\0\x01x"));
+        talk.says(5 * MS, Server, headers(1, false, &[(":status", "200"), ("content-type", "application/grpc")]));
+        talk.says(6 * MS, Server, frame(0, 0, 1, b"\0\0\0\0\x01y"));
+        talk.says(7 * MS, Server, headers(1, true, &[("grpc-status", status)]));
+        talk.only()
+    };
+    let (record, transactions) = call("0");
+    assert_eq!((record.app, http(&record).path.as_deref()), (Some("grpc"), Some("/shop.Cart/Add")));
+    assert_eq!((http(&record).status, http(&record).latency_us, http(&record).errors), (Some(200), Some(3000), 0));
+    assert_eq!((transactions[0].exchange.app, transactions[0].exchange.grpc_status), ("grpc", Some(0)));
+    let (record, transactions) = call("14");
+    assert_eq!((http(&record).errors, transactions[0].exchange.grpc_status), (1, Some(14)));
+}
+
+#[test]
+fn header_blocks_go_on_in_continuations_and_may_be_padded() {
+    let block: Vec<u8> = get("/long").iter().flat_map(|(name, value)| field(name, value)).collect();
+    let (first, rest) = block.split_at(20);
+    let padded = [&[3], &[0; 5][..], first, &[0; 3]].concat();
+    let mut talk = Talk::new();
+    talk.says(0, Client, [PREFACE, &frame(1, END_STREAM | 0x08 | 0x20, 1, &padded)].concat());
+    talk.says(MS, Client, frame(9, END_HEADERS, 1, rest));
+    talk.says(2 * MS, Server, [frame(4, 0, 0, &[]), headers(1, true, &[(":status", "204")])].concat());
+    let (record, _) = talk.only();
+    assert_eq!((http(&record).path.as_deref(), http(&record).latency_us), (Some("/long"), Some(1000)));
+}
+
+#[test]
+fn http_1_becomes_http_2_by_an_upgrade() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /up HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n");
+    let settings = frame(4, 0, 0, &[]);
+    talk.says(MS, Server, [&b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n"[..], &settings].concat());
+    talk.says(2 * MS, Client, PREFACE);
+    talk.says(4 * MS, Server, headers(1, true, &[(":status", "200")]));
+    talk.says(5 * MS, Client, headers(3, true, &get("/3")));
+    talk.says(6 * MS, Server, headers(3, true, &[(":status", "500")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).status, http(&record).latency_us), (Some("http2"), Some(200), Some(4000)));
+    assert_eq!((http(&record).requests, http(&record).errors), (2, 1));
+    assert_eq!(exchanges(&transactions), [(Some("/up"), Some(200), Some(4000)), (Some("/3"), Some(500), Some(1000))]);
+}
+
+#[test]
+fn midstream_frames_are_recognised_by_a_block_that_decodes() {
+    let mut talk = Talk::midstream();
+    talk.says(0, Client, frame(0, 0, 5, &[7; 300]));
+    talk.says(MS, Client, headers(7, true, &get("/7")));
+    talk.says(3 * MS, Server, headers(7, true, &[(":status", "200")]));
+    let (record, _) = talk.only();
+    assert_eq!((record.app, http(&record).path.as_deref()), (Some("http2"), Some("/7")));
+    assert_eq!(http(&record).latency_us, Some(2000));
+
+    let mut talk = Talk::midstream();
+    talk.says(0, Client, [0; 90]);
+    talk.says(0, Server, frame(6, 0, 0, &[0; 8]));
+    assert_eq!(talk.only().0.app, None);
+}
+
+#[test]
+fn after_a_lost_block_old_names_are_unknown_and_new_ones_right() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    let lost = headers(3, true, &[(":path", "/lost"), ("x", "y")]);
+    talk.missed(Client, lost.len() as u32);
+    // :authority of the first request would be 62, but two fields were added since.
+    let block = [&[0x82, 0xbe][..], &field(":path", "/5")].concat();
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "200")]));
+    talk.says(3 * MS, Client, frame(1, END_HEADERS | END_STREAM, 5, &block));
+    talk.says(4 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!(http(&record).requests, 2);
+    assert_eq!(exchanges(&transactions)[1], (Some("/5"), Some(200), Some(1000)));
+    assert_eq!(transactions[1].exchange.host, None);
+}
+
+#[test]
+fn a_promise_is_no_request() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    let block: Vec<u8> = get("/pushed").iter().flat_map(|(name, value)| field(name, value)).collect();
+    talk.says(2 * MS, Server, frame(5, END_HEADERS, 1, &[&[0, 0, 0, 2], &block[..]].concat()));
+    talk.says(3 * MS, Server, headers(2, true, &[(":status", "200")]));
+    talk.says(4 * MS, Server, headers(1, true, &[(":status", "404")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).status), (1, Some(404)));
+    assert_eq!(exchanges(&transactions), [(Some("/pushed"), Some(200), None), (Some("/1"), Some(404), Some(3000))]);
+}
+
+#[test]
+fn what_waits_for_missing_bytes_is_read_at_the_end() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    talk.says(2 * MS, Server, headers(1, false, &[(":status", "200")]));
+    talk.missed(Server, 500);
+    talk.says(3 * MS, Server, headers(1, true, &[("grpc-status", "2")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).errors, transactions[0].exchange.grpc_status), (1, Some(2)));
+}
+
+#[test]
+fn what_never_ends_is_bounded() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    for stream in 0..200 {
+        talk.says(MS, Client, headers(2 * stream + 1, true, &get("/watch")));
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, transactions.len()), (200, 200));
+}
