@@ -25,6 +25,9 @@ pub struct CaptureCounters {
     pub slices: u64,
     /// Flows evicted because the table was full.
     pub flows_evicted: u64,
+    /// These by what they were worth: `fleeting` (half open or of one packet), `over` (closed, answered), `exchange`,
+    /// `connection`.
+    pub evicted: BTreeMap<&'static str, u64>,
     /// Flows in the table now.
     pub flows_active: u64,
 }
@@ -33,6 +36,12 @@ impl CaptureCounters {
     /// Counts a packet that could not be decoded.
     pub fn refuse(&mut self, error: DecodeError) {
         *self.refused.entry(error.reason()).or_default() += 1;
+    }
+
+    /// Counts a flow that made room for another.
+    pub(crate) fn evict(&mut self, value: &'static str) {
+        self.flows_evicted += 1;
+        *self.evicted.entry(value).or_default() += 1;
     }
 
     /// Adds `other`, counter by counter.
@@ -48,6 +57,9 @@ impl CaptureCounters {
         self.flows_started += other.flows_started;
         self.slices += other.slices;
         self.flows_evicted += other.flows_evicted;
+        for (value, count) in &other.evicted {
+            *self.evicted.entry(value).or_default() += count;
+        }
         self.flows_active += other.flows_active;
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Ip<'a> {
     pub(super) dst: IpAddr,
     pub(super) protocol: Protocol,
     pub(super) dscp: u8,
+    /// Identification of the IPv4 header.
+    pub(super) identification: Option<u16>,
     /// Length of the whole packet on the wire.
     pub(super) total_len: u32,
     /// Captured bytes after the IP headers.
@@ -59,6 +61,7 @@ fn v4(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
         dst: Ipv4Addr::from(address(16)).into(),
         protocol: Protocol(header[9]),
         dscp: header[1] >> 2,
+        identification: Some(u16::from_be_bytes([header[4], header[5]])),
         total_len,
         payload: cut(payload, payload_len),
         payload_len,
@@ -82,6 +85,7 @@ fn v6(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
         dst: Ipv6Addr::from(data.get(24..).and_then(|r| r.first_chunk::<16>()).copied().unwrap_or_default()).into(),
         protocol: Protocol(header[6]),
         dscp: ((header[0] & 0x0f) << 2) | (header[1] >> 6),
+        identification: None,
         total_len,
         payload: rest.get(40..).unwrap_or_default(),
         payload_len: total_len.checked_sub(40).ok_or(DecodeError::IpMalformed)?,

@@ -33,6 +33,8 @@ pub struct Decoded<'a> {
     pub vlan_inner: Option<u16>,
     /// DSCP.
     pub dscp: u8,
+    /// Identification of the IPv4 header; IPv6 has none.
+    pub ip_id: Option<u16>,
     /// Tunnel around the packet.
     pub tunnel: Option<Tunnel>,
     /// Length of the IP packet from its header (the wire's, not the snap length's), bytes.

@@ -30,6 +30,7 @@ pub(super) fn decode<'a>(link: &Link<'a>, ip: &Ip<'a>) -> Result<Decoded<'a>, De
         vlan: link.vlan,
         vlan_inner: link.vlan_inner,
         dscp: ip.dscp,
+        ip_id: ip.identification,
         tunnel: None,
         ip_bytes: ip.total_len,
         transport,

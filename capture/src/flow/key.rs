@@ -35,26 +35,41 @@ impl End {
     }
 }
 
-/// Identity of a flow within one engine.
+/// Identity of a flow within one engine: one cache line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
-    /// Addresses as numbers; `v6` tells the family.
-    addresses: [u128; 2],
-    ports: Option<[u16; 2]>,
+    /// Addresses as numbers, in halves (for the alignment); `bits` tells the family.
+    addresses: [[u64; 2]; 2],
+    /// Empty: no tunnel.
+    tunnel: TunnelStack,
+    tunnel_id: u32,
     interface: u32,
-    vlan: Option<u16>,
-    vlan_inner: Option<u16>,
-    tunnel: Option<(TunnelStack, Option<u32>)>,
+    ports: [u16; 2],
+    /// Zero names no VLAN.
+    vlan: u16,
+    vlan_inner: u16,
     protocol: Protocol,
-    v6: bool,
-    one_way: bool,
+    bits: u8,
 }
+
+/// The addresses are IPv6.
+const V6: u8 = 1;
+/// A one-way ICMP message.
+const ONE_WAY: u8 = 2;
+/// The packet has ports.
+const PORTS: u8 = 4;
+/// The innermost tunnel has an id.
+const TUNNEL_ID: u8 = 8;
 
 fn number(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => u128::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits(),
     }
+}
+
+const fn halves(number: u128) -> [u64; 2] {
+    [(number >> 64) as u64, number as u64]
 }
 
 impl Key {
@@ -72,50 +87,66 @@ impl Key {
             End::Low => (from, to),
             End::High => (to, from),
         };
+        let bit = |condition: bool, bit: u8| if condition { bit } else { 0 };
+        let tunnel_id = decoded.tunnel.as_ref().and_then(|tunnel| tunnel.id);
         let key = Self {
-            addresses: [low.0, high.0],
-            ports: low.1.zip(high.1).map(|(low, high)| [low, high]),
+            addresses: [halves(low.0), halves(high.0)],
+            tunnel: decoded.tunnel.as_ref().map(|tunnel| tunnel.stack).unwrap_or_default(),
+            tunnel_id: tunnel_id.unwrap_or_default(),
             interface,
-            vlan: decoded.vlan,
-            vlan_inner: decoded.vlan_inner,
-            tunnel: decoded.tunnel.as_ref().map(|tunnel| (tunnel.stack, tunnel.id)),
+            ports: [low.1.unwrap_or_default(), high.1.unwrap_or_default()],
+            vlan: decoded.vlan.unwrap_or_default(),
+            vlan_inner: decoded.vlan_inner.unwrap_or_default(),
             protocol: decoded.protocol,
-            v6: decoded.src.is_ipv6(),
-            one_way,
+            bits: bit(decoded.src.is_ipv6(), V6)
+                | bit(one_way, ONE_WAY)
+                | bit(ports.is_some(), PORTS)
+                | bit(tunnel_id.is_some(), TUNNEL_ID),
         };
         (key, end)
     }
 
     pub(super) fn hash(&self, state: &impl BuildHasher) -> u64 {
         let mut hasher = state.build_hasher();
-        hasher.write_u128(self.addresses[0]);
-        hasher.write_u128(self.addresses[1]);
-        let [low, high] = self.ports.unwrap_or_default();
+        let [[a, b], [c, d]] = self.addresses;
+        if self.bits & V6 != 0 {
+            hasher.write_u64(a);
+            hasher.write_u64(c);
+        }
+        hasher.write_u64(b);
+        hasher.write_u64(d);
+        let [low, high] = self.ports;
         hasher.write_u64(
             (u64::from(low) << 48)
                 | (u64::from(high) << 32)
                 | (u64::from(self.protocol.0) << 24)
                 | u64::from(self.interface & 0x00ff_ffff),
         );
-        if self.vlan.is_some() || self.tunnel.is_some() {
-            hasher.write_u32(
-                (u32::from(self.vlan.unwrap_or_default()) << 16) | u32::from(self.vlan_inner.unwrap_or_default()),
-            );
-            let (stack, id) = self.tunnel.unwrap_or_default();
-            hasher.write_usize(stack.depth());
-            hasher.write_u32(id.unwrap_or_default());
+        if self.vlan != 0 || self.tunnel.depth() > 0 {
+            hasher.write_u32((u32::from(self.vlan) << 16) | u32::from(self.vlan_inner));
+            hasher.write_usize(self.tunnel.depth());
+            hasher.write_u32(self.tunnel_id);
         }
         hasher.finish()
     }
 
     pub(super) fn ip(&self, end: End) -> IpAddr {
-        let bits = self.addresses[end.index()];
-        // The family was IPv4 when `v6` is false, so the number came from 32 bits.
-        if self.v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) }
+        let bits = self.address(end);
+        // Of another family than IPv6, so the number came from 32 bits.
+        if self.bits & V6 != 0 { IpAddr::V6(bits.into()) } else { IpAddr::V4((bits as u32).into()) }
+    }
+
+    fn address(&self, end: End) -> u128 {
+        let [high, low] = self.addresses[end.index()];
+        (u128::from(high) << 64) | u128::from(low)
     }
 
     pub(super) fn port(&self, end: End) -> Option<u16> {
-        self.ports.map(|ports| ports[end.index()])
+        self.port_pair().map(|ports| ports[end.index()])
+    }
+
+    fn port_pair(&self) -> Option<[u16; 2]> {
+        (self.bits & PORTS != 0).then_some(self.ports)
     }
 
     pub(super) const fn protocol(&self) -> Protocol {
@@ -126,23 +157,24 @@ impl Key {
         self.interface
     }
 
-    pub(super) const fn vlans(&self) -> (Option<u16>, Option<u16>) {
-        (self.vlan, self.vlan_inner)
+    pub(super) fn vlans(&self) -> (Option<u16>, Option<u16>) {
+        let named = |id: u16| (id != 0).then_some(id);
+        (named(self.vlan), named(self.vlan_inner))
     }
 
     /// Community ID v1, seed 0. `None` where the protocol has ports but this flow (later fragments) has not.
     pub(super) fn community_id(&self) -> Option<String> {
         let has_ports =
             matches!(self.protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMP6);
-        if has_ports && self.ports.is_none() {
+        if has_ports && self.port_pair().is_none() {
             return None;
         }
-        Some(community_id::of([self.ip(End::Low), self.ip(End::High)], self.protocol, self.ports))
+        Some(community_id::of([self.ip(End::Low), self.ip(End::High)], self.protocol, self.port_pair()))
     }
 
     /// The id of a flow that began at `start`: stable over runs and machines. It takes the interface by name, for its
     /// number changes with a restart; `again` tells flows apart that begin with the same key at the same nanosecond.
-    pub(super) fn flow_id(&self, node: &str, interface: &str, start: i64, again: u32) -> u64 {
+    pub(super) fn flow_id(&self, node: &str, interface: &str, start: i64, again: u16) -> u64 {
         let mut bytes = Vec::with_capacity(96 + node.len() + interface.len());
         let mut text = |text: &str| {
             bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
@@ -150,18 +182,20 @@ impl Key {
         };
         text(interface);
         text(node);
-        text(&self.tunnel.map(|(stack, _)| stack.to_string()).unwrap_or_default());
+        text(&if self.tunnel.depth() > 0 { self.tunnel.to_string() } else { String::new() });
         let mut optional = |value: Option<u32>| {
             bytes.push(u8::from(value.is_some()));
             bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
         };
-        optional(self.tunnel.and_then(|(_, id)| id));
-        optional(self.vlan.map(u32::from));
-        optional(self.vlan_inner.map(u32::from));
-        optional(self.ports.map(|[low, high]| (u32::from(low) << 16) | u32::from(high)));
-        bytes.extend_from_slice(&self.addresses[0].to_le_bytes());
-        bytes.extend_from_slice(&self.addresses[1].to_le_bytes());
-        bytes.extend_from_slice(&[self.protocol.0, u8::from(self.v6), u8::from(self.one_way)]);
+        let (vlan, vlan_inner) = self.vlans();
+        optional((self.bits & TUNNEL_ID != 0).then_some(self.tunnel_id));
+        optional(vlan.map(u32::from));
+        optional(vlan_inner.map(u32::from));
+        optional(self.port_pair().map(|[low, high]| (u32::from(low) << 16) | u32::from(high)));
+        bytes.extend_from_slice(&self.address(End::Low).to_le_bytes());
+        bytes.extend_from_slice(&self.address(End::High).to_le_bytes());
+        let (v6, one_way) = (u8::from(self.bits & V6 != 0), u8::from(self.bits & ONE_WAY != 0));
+        bytes.extend_from_slice(&[self.protocol.0, v6, one_way]);
         bytes.extend_from_slice(&start.to_le_bytes());
         if again > 0 {
             bytes.extend_from_slice(&again.to_le_bytes());

@@ -12,31 +12,45 @@
 //! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
 //! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
+mod blocks;
+mod class;
 mod community_id;
 mod config;
 mod dns;
+mod duplicates;
+mod end;
 mod handshake;
 mod key;
+mod moment;
+mod options;
 mod orient;
 mod queue;
+mod response;
+mod rtt;
 mod sequence;
+mod shard;
 mod slice;
 mod table;
 mod tcp;
+mod trouble;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use config::FlowConfig;
+pub use shard::shard;
 
-use self::config::CLOSED_LINGER;
 use self::key::{End, Key};
-use self::slice::Flow;
-use self::table::{Class, Due, Table};
+use self::moment::Moment;
+use self::slice::{Flow, Point};
+use self::table::{Due, Table};
 use crate::decode::{Decoded, Transport, decode};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
+
+/// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
+const LONG_JUMP: i64 = 1 << 50;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -85,30 +99,34 @@ impl Engine {
         let mut again = 0;
         let mut found = self.table.find(hash, &key);
         if let Some(slot) = found
+            && self.table.due_of(slot, Moment::of(self.clock)).is_some()
+        {
+            // The wheel would have come round to it in a moment.
+            self.settle(slot, Moment::of(self.clock), out);
+            found = self.table.get(slot).map(|_| slot);
+        }
+        if let Some(slot) = found
             && let Transport::Tcp(segment) = &decoded.transport
-            && let Some(flow) = self.table.get_mut(slot)
+            && let Some(flow) = self.table.get(slot)
             && flow.is_reopened_by(end, segment)
         {
-            again = if flow.began == packet.time { flow.again + 1 } else { 0 };
+            let (before, id) = (flow.again, flow.id);
             let reason = flow.closed().unwrap_or(EndReason::Idle);
+            let same_begin = id == self.flow_id(&key, packet, before);
+            again = if same_begin { before.saturating_add(1) } else { 0 };
             self.end_flow(slot, reason, out);
             found = None;
         }
         let slot = match found {
-            Some(slot) => {
-                self.cut_overdue(slot, out);
-                slot
-            }
+            Some(slot) => slot,
             None => self.begin_flow(key, hash, end, (decoded, packet, again), out),
         };
         let clock = self.clock;
         let flow = self.table.get_mut(slot)?;
-        let begins = flow.is_empty();
-        flow.count(end, decoded, packet);
-        let (flow_id, class) = (flow.id, flow.class());
-        self.table.touch(slot, class, clock);
-        if begins {
-            self.table.begin_slice(slot, clock);
+        let changed = flow.count(end, decoded, packet, clock);
+        let flow_id = flow.id;
+        if changed {
+            self.table.classify(slot, clock);
         }
         Some(flow_id)
     }
@@ -116,20 +134,29 @@ impl Engine {
     /// Expires flows as of `now`; called between bursts so that quiet links expire too.
     #[inline]
     pub fn advance(&mut self, now: i64, out: &mut Vec<FlowRecord>) {
-        self.clock = self.clock.max(now);
-        if let Some(due) = self.table.due(self.clock) {
-            self.expire(due, out);
+        if now > self.clock || self.clock == i64::MIN {
+            if now.saturating_sub(self.clock) > LONG_JUMP && self.clock != i64::MIN {
+                self.end_before_jump(out);
+            }
+            self.clock = now;
+            if self.table.is_behind(now) {
+                self.expire(out);
+            }
         }
     }
 
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let from = out.len();
+        let now = Moment::of(self.clock);
         for slot in self.table.slots() {
-            let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
-            self.end_flow(slot, closed.unwrap_or(reason), out);
+            if self.settle(slot, now, out) {
+                let closed = self.table.get(slot).and_then(Flow::closed);
+                self.end_flow(slot, closed.unwrap_or(reason), out);
+            }
         }
         sort(out, from);
+        self.table.forget_time();
         self.clock = i64::MIN;
     }
 
@@ -138,45 +165,58 @@ impl Engine {
         &self.counters
     }
 
-    /// Deadlines in the order in which they fall, so that a late call gives the same records as many early ones.
-    fn expire(&mut self, first: Due, out: &mut Vec<FlowRecord>) {
+    /// Memory of the flow table, bytes: flows, what they own, index and queues. Walks all flows.
+    pub fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes()
+    }
+
+    /// Whether a late call or many early ones, the records are the same: what is due of a flow follows from its own times.
+    fn expire(&mut self, out: &mut Vec<FlowRecord>) {
         let from = out.len();
-        let mut due = Some(first);
-        while let Some(current) = due {
-            match current {
-                Due::Idle(slot) => {
-                    let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
-                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
-                }
-                Due::Active(slot) => {
-                    self.table.end_slice(slot);
-                    // A closed connection ends in a moment, with the reason why.
-                    if self.table.get_mut(slot).is_some_and(|flow| flow.class() != Class::Closed) {
-                        self.cut(slot, out);
-                    }
-                }
+        let judged = Table::judged(self.clock);
+        while let Some(slot) = self.table.wake(self.clock) {
+            if self.settle(slot, judged, out) {
+                self.table.schedule(slot, self.clock);
             }
-            due = self.table.due(self.clock);
         }
         sort(out, from);
     }
 
-    /// Cuts a slice that outlived its timer because its connection was closed and yet goes on.
-    fn cut_overdue(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
-        let limit = self.config.active_timeout.saturating_add(CLOSED_LINGER);
-        let clock = self.clock;
-        if let Some(flow) = self.table.get_mut(slot)
-            && clock.saturating_sub(flow.start()) >= limit
-            && !flow.is_empty()
-            && self.table.slice_began(slot).is_none()
-        {
-            self.cut(slot, out);
+    /// All timers have run out.
+    #[cold]
+    fn end_before_jump(&mut self, out: &mut Vec<FlowRecord>) {
+        let from = out.len();
+        let later = Moment::of(self.clock.saturating_add(LONG_JUMP / 2));
+        for slot in self.table.slots() {
+            self.settle(slot, later, out);
         }
+        sort(out, from);
+    }
+
+    /// Emits what is due of a flow at `now`; whether the flow goes on.
+    fn settle(&mut self, slot: u32, now: Moment, out: &mut Vec<FlowRecord>) -> bool {
+        while let Some(due) = self.table.due_of(slot, now) {
+            match due {
+                Due::Idle => {
+                    let closed = self.table.get(slot).and_then(Flow::closed);
+                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
+                    return false;
+                }
+                Due::Active => self.cut(slot, out),
+            }
+        }
+        self.table.get(slot).is_some()
     }
 
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
         if let Some(flow) = self.table.get_mut(slot) {
-            out.push(flow.record(EndReason::Active, &self.config.node, self.config.source));
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            out.push(
+                flow.record(
+                    EndReason::Active,
+                    Point { node: &self.config.node, source: self.config.source, interface },
+                ),
+            );
             flow.next_slice();
             self.counters.slices += 1;
         }
@@ -186,36 +226,45 @@ impl Engine {
         if let Some(mut flow) = self.table.remove(slot)
             && !flow.is_empty()
         {
-            out.push(flow.record(reason, &self.config.node, self.config.source));
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            out.push(flow.record(reason, Point { node: &self.config.node, source: self.config.source, interface }));
             self.counters.slices += 1;
         }
         self.counters.flows_active = self.table.len() as u64;
     }
 
+    fn flow_id(&mut self, key: &Key, packet: &Packet<'_>, again: u16) -> u64 {
+        let interface = name(&mut self.interfaces, packet.interface);
+        key.flow_id(&self.config.node, &interface, packet.time, again)
+    }
+
     fn begin_flow(
         &mut self,
         key: Key,
-        hash: u64,
+        hash: u32,
         end: End,
-        (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u32),
+        (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u16),
         out: &mut Vec<FlowRecord>,
     ) -> u32 {
         if self.table.len() >= self.config.max_flows.max(1)
-            && let Some(quiet) = self.table.least_recent()
+            && let Some((slot, value)) = self.table.least_valuable()
         {
-            self.end_flow(quiet, EndReason::Evicted, out);
-            self.counters.flows_evicted += 1;
+            self.end_flow(slot, EndReason::Evicted, out);
+            self.counters.evict(value.as_str());
         }
-        let number = packet.interface;
-        let name = self.interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone();
-        let mut flow = Flow::new(key, end, decoded, packet.time, name.clone());
+        let id = self.flow_id(&key, packet, again);
+        let mut flow = Flow::new(key, id, end, decoded, packet.time);
         flow.again = again;
-        flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
         let slot = self.table.insert(hash, flow);
         self.counters.flows_started += 1;
         self.counters.flows_active = self.table.len() as u64;
         slot
     }
+}
+
+/// The interface's name, `if<number>` if it has none.
+fn name(interfaces: &mut HashMap<u32, Arc<str>>, number: u32) -> Arc<str> {
+    interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone()
 }
 
 /// Records that one call appended, in an order that says nothing of the table's.

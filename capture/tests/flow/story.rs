@@ -101,6 +101,7 @@ pub(crate) fn decoded(
         vlan: None,
         vlan_inner: None,
         dscp: if from == Client { 46 } else { 0 },
+        ip_id: None,
         tunnel: None,
         ip_bytes: 100,
         transport,
