@@ -15,13 +15,13 @@ const MAX_REPEATED: usize = 5;
 /// A SYN or SYN-ACK: when, and its timestamp value.
 type Sent = (i64, Option<u32>);
 
-/// Microseconds plus one, or none: half the size of an `Option<u32>`.
+/// Microseconds plus one, or none: half the size of an `Option<u32>`. More than an hour is no handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Packed(Option<NonZeroU32>);
 
 impl Packed {
     fn new(micros: Option<u64>) -> Self {
-        let stored = micros.map(|micros| u32::try_from(micros).unwrap_or(u32::MAX).saturating_add(1));
+        let stored = micros.and_then(|micros| u32::try_from(micros).ok()?.checked_add(1));
         Self(stored.and_then(NonZeroU32::new))
     }
 

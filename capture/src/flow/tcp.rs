@@ -103,7 +103,7 @@ impl TcpFlow {
     pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival) -> Progress {
         let options = Options::parse(segment.options);
         if self.recent.is_copy(from, segment, &options, arrival) {
-            self.trouble(from).counts.capture_duplicates += 1;
+            self.track_copy(from, segment);
             return Progress::default();
         }
         let bits = segment.flags;
@@ -126,6 +126,14 @@ impl TcpFlow {
             return Progress::default();
         }
         self.track_space(from, time, segment, &options)
+    }
+
+    /// A copy counts as a packet, and as one with a closed window; it tells nothing new.
+    fn track_copy(&mut self, from: End, segment: &Tcp<'_>) {
+        let closed = segment.window == 0 && segment.flags & (flags::SYN | flags::RST) == 0;
+        let counts = &mut self.trouble(from).counts;
+        counts.capture_duplicates += 1;
+        counts.zero_windows += u32::from(closed);
     }
 
     /// Resets carry any number, so only their payload (a diagnostic, RFC 9293 3.5.3) is looked at.
