@@ -208,12 +208,6 @@ impl TcpEnd {
         self.observe(holes, seq, 1)
     }
 
-    /// Segments at the end of what was sent that only the other end's acknowledgement tells of.
-    pub(super) fn missed_tail(&self, other: &Self) -> u32 {
-        let beyond = other.ack.wrapping_sub(self.span.next);
-        if beyond < 1 << 31 { beyond.div_ceil(self.usual_segment(other).max(1)) } else { 0 }
-    }
-
     /// Begins the next slice.
     pub(super) fn restart(&mut self) {
         (self.flags, self.window_syn, self.window_max) = (0, 0, 0);

@@ -2,8 +2,8 @@
 //!
 //! One segment is timed at a time (RFC 6298, 3): the next new one after the last measurement, if nothing before it is
 //! missing. By Karn's rule a segment is not timed once it, or anything that is acknowledged with it, was sent again or
-//! came late, unless timestamps (RFC 7323) show that the acknowledgement answers the first transmission. What is
-//! measured is the capture point → receiver → capture point half, with the receiver's delay of acknowledgements.
+//! came late, unless timestamps (RFC 7323) show that the acknowledgement answers the first transmission: it must not echo
+//! a later value than the segment's. That also excludes what the capture did not see sent again. What is measured is the capture point → receiver → capture point half, with the receiver's delay of acknowledgements.
 //!
 //! Measurements do not overlap, so their sum in microseconds fits where an hour does.
 
@@ -71,7 +71,9 @@ impl RoundTrips {
         if self.timing == Timing::Idle || ack.wrapping_sub(self.end) >= 1 << 31 {
             return;
         }
-        let answers = self.timing == Timing::Clear || echo.is_some_and(|echo| echo as u16 == self.stamp);
+        // A receiver echoes the first of the segments that it acknowledges at once (RFC 7323, 4.3).
+        let not_later = echo.map(|echo| self.stamp.wrapping_sub(echo as u16) < 1 << 15);
+        let answers = not_later.unwrap_or(self.timing == Timing::Clear);
         self.timing = Timing::Idle;
         if let Some(span) = elapsed(self.sent, micros(time)).filter(|_| answers) {
             self.sum = self.sum.saturating_add(span);

@@ -48,13 +48,28 @@ pub(super) struct Holes {
 }
 
 impl Holes {
+    /// No holes in what a sender of segments of this length sent.
+    pub(super) fn none(acknowledged: Option<u32>, segment: u32) -> Self {
+        Self { acknowledged, segment, ..Self::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// Segments that the capture missed: those of holes that the other side acknowledged.
-    pub(super) fn missed(&self) -> u32 {
-        self.ranges.iter().fold(self.missed, |sum, range| sum.saturating_add(self.segments(*range)))
+    /// Segments that the capture missed: those of holes that the other side acknowledged. What it acknowledged after
+    /// `next`, the end of what was seen, is a hole too.
+    pub(super) fn missed(&self, next: Option<u32>) -> u32 {
+        let mut tail = next.zip(self.acknowledged).filter(|(next, ack)| ack.wrapping_sub(*next) < 1 << 31);
+        let mut missed = self.missed;
+        for &(from, mut to) in &self.ranges {
+            // Only a number without data stands between.
+            if let Some((_, end)) = tail.take_if(|(begin, _)| *begin == to) {
+                to = end;
+            }
+            missed = missed.saturating_add(self.segments((from, to)));
+        }
+        missed.saturating_add(tail.map_or(0, |tail| self.segments(tail)))
     }
 
     /// Begins the next slice: what was counted is forgotten.
@@ -106,6 +121,11 @@ impl Holes {
     }
 
     fn remember(&mut self, from: u32, to: u32) {
+        // Of two holes without data between them it is not known how many segments each had.
+        if let Some(range) = self.ranges.iter_mut().find(|range| range.1 == from) {
+            range.1 = to;
+            return;
+        }
         if self.ranges.len() >= MAX_HOLES {
             self.forget_oldest();
         }
@@ -234,15 +254,15 @@ mod tests {
         let mut holes = Holes { segment: 1000, ..Holes::default() };
         seen.observe(&mut holes, 2000, 1000, true);
         seen.observe(&mut holes, 5500, 1000, true);
-        assert_eq!(holes.missed(), 0);
+        assert_eq!(holes.missed(None), 0);
         holes.acknowledged = Some(2500);
-        assert_eq!(holes.missed(), 1);
+        assert_eq!(holes.missed(None), 1);
         holes.acknowledged = Some(4000);
-        assert_eq!(holes.missed(), 2);
+        assert_eq!(holes.missed(None), 2);
         holes.restart();
-        assert_eq!((holes.missed(), holes.ranges.as_slice()), (0, [(4000, 5500)].as_slice()));
+        assert_eq!((holes.missed(None), holes.ranges.as_slice()), (0, [(4000, 5500)].as_slice()));
         holes.acknowledged = Some(6500);
-        assert_eq!(holes.missed(), 2);
+        assert_eq!(holes.missed(None), 2);
     }
 
     proptest! {

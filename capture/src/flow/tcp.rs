@@ -16,7 +16,7 @@ use super::handshake::{Handshake, Rtt};
 use super::key::End;
 use super::moment::Moment;
 use super::options::Options;
-use super::sequence::{MAX_JUMP, Parts};
+use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
 use crate::record::{EndReason, OrientedBy, Side, TcpState};
@@ -384,9 +384,11 @@ impl TcpFlow {
     pub(super) fn missed(&self, end: End, last: bool) -> Option<u64> {
         let (own, other) = (self.end(end), self.end(end.other()));
         other.acknowledged().filter(|_| own.is_seen())?;
-        let holes = self.trouble.as_ref().map_or(0, |trouble| trouble.ends[end.index()].holes.missed());
-        let tail = if last { own.missed_tail(other) } else { 0 };
-        Some(u64::from(holes) + u64::from(tail))
+        let next = last.then_some(own.span.next);
+        Some(match &self.trouble {
+            Some(trouble) => trouble.ends[end.index()].holes.missed(next).into(),
+            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next).into(),
+        })
     }
 
     /// Brings the holes up to the last acknowledgements.

@@ -4,11 +4,11 @@
 //! A *retransmission* is a segment whose sequence space was seen before in its direction. Of these
 //! * *spurious* are those of which everything had been acknowledged when they passed (as Wireshark has it), and those
 //!   that the receiver reports as received twice (D-SACK, RFC 2883);
-//! * *fast* are those of unacknowledged data that follow three duplicate acknowledgements (RFC 5681, 3.2; RFC 6675)
-//!   within 200 ms, or two within 20 ms (Wireshark's rule: one may be missing from the capture). Wireshark's 20 ms alone
-//!   would lose those whose sender is further away than that;
 //! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
-//!   segment of their direction.
+//!   segment of their direction;
+//! * *fast* are others that follow three duplicate acknowledgements (RFC 5681, 3.2; RFC 6675) within 200 ms, or two within
+//!   20 ms (Wireshark's rule: one may be missing from the capture). Wireshark's 20 ms alone would lose those whose sender
+//!   is further away than that.
 //!
 //! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
 
@@ -100,10 +100,10 @@ impl EndTrouble {
         }
         let asked = time.saturating_sub(receiver.duplicates.last);
         let asking = receiver.duplicates.count;
-        if (asking >= ASKING && asked <= ASKED) || (asking + 1 == ASKING && asked <= ASKED_BY_FEWER) {
-            self.counts.fast += 1;
-        } else if Moment::of(time).since(last_sent) >= units(TIMEOUT) {
+        if Moment::of(time).since(last_sent) >= units(TIMEOUT) {
             self.counts.timeout += 1;
+        } else if (asking >= ASKING && asked <= ASKED) || (asking + 1 == ASKING && asked <= ASKED_BY_FEWER) {
+            self.counts.fast += 1;
         }
         if old_payload > 0 {
             let [a, b, c, _] = self.repeats;
