@@ -5,12 +5,16 @@
 //!
 //! Invariants:
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
+//! * what becomes of a flow follows from its own packets and the time, not from other flows (but for eviction), so that
+//!   several engines give the same records as one, see [`shard`];
 //! * every packet is counted in exactly one slice or refused with a reason;
-//! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
-//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues.
+//! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts
+//!   or segments are missing, bounded too); eviction takes the least valuable first and is counted;
+//! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones.
 //!
-//! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
-//! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
+//! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again
+//! ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for
+//! each file.
 
 mod blocks;
 mod class;
