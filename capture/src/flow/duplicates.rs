@@ -44,7 +44,7 @@ impl Recent {
     /// Remembers a segment; whether it is a copy of one that came before.
     #[inline]
     pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival) -> bool {
-        let hash = hash(from, segment);
+        let hash = hash(from, segment, options);
         let ip_id = arrival.ip_id.filter(|id| *id != 0);
         let print = match ip_id {
             Some(id) => (u32::from(id) << 16) | ((from as u32) << 15) | (hash & 0x7fff),
@@ -86,14 +86,24 @@ fn fold(a: u64, b: u64) -> u64 {
 const K: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89];
 
 #[inline]
-fn hash(from: End, segment: &Tcp<'_>) -> u32 {
+fn hash(from: End, segment: &Tcp<'_>, options: &Options) -> u32 {
     let numbers = (u64::from(segment.seq) << 32) | u64::from(segment.ack);
     let shape = (u64::from(segment.window) << 48) | (u64::from(segment.flags) << 40) | u64::from(segment.payload_len);
-    let mut hash = fold(numbers ^ K[0], shape ^ K[1]) ^ ((from as u64) << 63);
-    for chunk in segment.options.chunks(8) {
-        let word = chunk.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        hash = fold(hash ^ K[2], word ^ K[3]);
-    }
-    let hash = fold(hash ^ K[3], K[2]);
+    let hash = fold(numbers ^ K[0], shape ^ K[1]) ^ ((from as u64) << 63);
+    let hash = match (segment.options.len(), options.timestamps) {
+        (0, _) => hash,
+        // Timestamps and their padding: what almost every segment has.
+        (12, Some((value, echo))) => fold(hash ^ K[2], (u64::from(value) << 32 | u64::from(echo)) ^ K[3]),
+        (_, _) => hash_bytes(hash, segment.options),
+    };
     hash as u32 ^ (hash >> 32) as u32
+}
+
+fn hash_bytes(mut hash: u64, mut bytes: &[u8]) -> u64 {
+    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
+        hash = fold(hash ^ K[2], u64::from_be_bytes(*word) ^ K[3]);
+        bytes = rest;
+    }
+    let rest = bytes.iter().fold(bytes.len() as u64, |word, byte| (word << 8) | u64::from(*byte));
+    fold(hash ^ K[2], rest ^ K[3])
 }
