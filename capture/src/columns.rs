@@ -212,9 +212,12 @@ const VOLUME: &[[Column; 2]] = &[
     sides!("packets", Number, "Packets sent", |s| Value::Number(s.packets)),
     sides!("bytes", Size, "IP bytes of the innermost packets sent (IPFIX octetDeltaCount)", |s| Value::Number(s.bytes)),
     sides!("payload_bytes", Size, "Layer 4 payload sent, TCP without repetitions", |s| Value::Number(s.payload_bytes)),
-    sides!("packets_missed", Number, "Sequence gaps that never arrived at the capture point", |s| {
-        s.packets_missed.value()
-    }),
+    sides!(
+        "packets_missed",
+        Number,
+        "Segments that never arrived at the capture point although the other side acknowledged them: each gap over the usual segment size, rounded up; null if one direction was not seen",
+        |s| s.packets_missed.value()
+    ),
 ];
 
 const TCP: &[Column] = &[
@@ -226,33 +229,65 @@ const TCP: &[Column] = &[
 
 const TCP_SIDES: &[[Column; 2]] = &[
     sides!("tcp_flags", Text, "TCP flags seen, letters in header order CEUAPRSF", |s| flag_letters(s.tcp_flags)),
-    sides!("retransmits", Number, "Segments whose sequence space was seen before in this direction", |s| {
-        s.retransmits.value()
-    }),
+    sides!(
+        "retransmits",
+        Number,
+        "Segments whose sequence space was seen before in this direction; keep-alives and copies by the capture are none",
+        |s| s.retransmits.value()
+    ),
     sides!("retransmit_bytes", Size, "Payload bytes in repeated sequence space", |s| s.retransmit_bytes.value()),
-    sides!("fast_retransmits", Number, "Retransmissions that duplicate acknowledgements asked for (RFC 5681)", |s| s
-        .fast_retransmits
-        .value()),
-    sides!("timeout_retransmits", Number, "Retransmissions that a timeout sent (RFC 6298)", |s| {
-        s.timeout_retransmits.value()
-    }),
-    sides!("spurious_retransmits", Number, "Retransmissions of data that was acknowledged already", |s| {
-        s.spurious_retransmits.value()
-    }),
-    sides!("keep_alives", Number, "Keep-alives (RFC 9293, 3.8.4): not retransmissions", |s| s.keep_alives.value()),
-    sides!("capture_duplicates", Number, "Packets that the capture delivered twice: not retransmissions", |s| {
-        s.capture_duplicates.value()
-    }),
+    sides!(
+        "fast_retransmits",
+        Number,
+        "Retransmissions within 200 ms of three duplicate acknowledgements (RFC 5681), or within 20 ms of two; kinds need not add up to all",
+        |s| s.fast_retransmits.value()
+    ),
+    sides!(
+        "timeout_retransmits",
+        Number,
+        "Retransmissions after a silence of their direction of at least 200 ms: sent by a timeout (RFC 6298)",
+        |s| s.timeout_retransmits.value()
+    ),
+    sides!(
+        "spurious_retransmits",
+        Number,
+        "Retransmissions of what had been acknowledged when they passed (as Wireshark), or that a D-SACK says was received twice (RFC 2883)",
+        |s| s.spurious_retransmits.value()
+    ),
+    sides!(
+        "keep_alives",
+        Number,
+        "Keep-alives (RFC 9293, 3.8.4), one old byte or none before the next number: no retransmissions",
+        |s| s.keep_alives.value()
+    ),
+    sides!(
+        "capture_duplicates",
+        Number,
+        "TCP packets that the capture delivered again, with the same IPv4 identification and contents within 5 ms: no retransmissions, but counted in packets and bytes",
+        |s| s.capture_duplicates.value()
+    ),
     sides!("out_of_order", Number, "Segments with new data that arrived late", |s| s.out_of_order.value()),
-    sides!("duplicate_acks", Number, "Duplicate acknowledgements", |s| s.duplicate_acks.value()),
+    sides!(
+        "duplicate_acks",
+        Number,
+        "Duplicate acknowledgements (RFC 5681): no data, the greatest number again, the same window, data outstanding",
+        |s| s.duplicate_acks.value()
+    ),
     sides!("zero_windows", Number, "Segments other than SYN and RST that offer no window", |s| s.zero_windows.value()),
-    sides!("zero_window_us", Duration, "Time with a closed window", |s| s.zero_window_us.value()),
+    sides!("zero_window_us", Duration, "Time from a closed window to the first open one, cut at the slices", |s| s
+        .zero_window_us
+        .value()),
     sides!("resets", Number, "RST segments sent", |s| s.resets.value()),
     sides!("mss", Size, "MSS option of the SYN", |s| s.mss.value()),
     sides!("window_scale", Number, "Window scale option of the SYN, a shift count (RFC 7323)", |s| s
         .window_scale
         .value()),
-    sides!("window_max", Size, "Greatest window offered, scaled", |s| s.window_max.value()),
+    sides!(
+        "window_max",
+        Size,
+        "Greatest window offered, scaled if both SYNs have the option (windows of SYNs never); null if that is not known",
+        |s| s.window_max.value()
+    ),
 ];
 
 const PERFORMANCE: &[Column] = &[
@@ -270,16 +305,24 @@ const PERFORMANCE: &[Column] = &[
 ];
 
 const PERFORMANCE_SIDES: &[[Column; 2]] = &[
-    sides!("rtt_avg_us", Duration, "Mean time from data to its acknowledgement (Karn's rule)", |s| s
-        .rtt_avg_us
+    sides!(
+        "rtt_avg_us",
+        Duration,
+        "Mean time from data to the acknowledgement by this side, capture point to it and back; by Karn's rule or timestamps never from a retransmission",
+        |s| s.rtt_avg_us.value()
+    ),
+    sides!("rtt_max_us", Duration, "Greatest time from data to the acknowledgement by this side", |s| s
+        .rtt_max_us
         .value()),
-    sides!("rtt_max_us", Duration, "Greatest time from data to its acknowledgement", |s| s.rtt_max_us.value()),
 ];
 
 const APPLICATION: &[Column] = &[
-    column!("response_time_first_us", Duration, "Last byte of the first request to first byte of its answer.", |r| {
-        responses(r, |times| times.first_us)
-    }),
+    column!(
+        "response_time_first_us",
+        Duration,
+        "Last byte of the first request to first byte of its answer; whatever the client sends until the server answers is one request, TLS flights too.",
+        |r| { responses(r, |times| times.first_us) }
+    ),
     column!("response_time_avg_us", Duration, "Mean response time.", |r| responses(r, |times| times.avg_us)),
     column!("response_time_max_us", Duration, "Greatest response time.", |r| responses(r, |times| times.max_us)),
     column!("responses", Number, "Answers that the response times are made from.", |r| {

@@ -36,6 +36,9 @@ pub struct CaptureCounters {
     pub transactions: u64,
     /// Transactions lost because nobody took them in time.
     pub transactions_lost: u64,
+    /// These by what they were worth: `fleeting` (half open or of one packet), `over` (closed, answered), `exchange`,
+    /// `connection`.
+    pub evicted: BTreeMap<&'static str, u64>,
     /// Flows in the table now.
     pub flows_active: u64,
 }
@@ -44,6 +47,12 @@ impl CaptureCounters {
     /// Counts a packet that could not be decoded.
     pub fn refuse(&mut self, error: DecodeError) {
         *self.refused.entry(error.reason()).or_default() += 1;
+    }
+
+    /// Counts a flow that made room for another.
+    pub(crate) fn evict(&mut self, value: &'static str) {
+        self.flows_evicted += 1;
+        *self.evicted.entry(value).or_default() += 1;
     }
 
     /// Adds `other`, counter by counter.
@@ -64,6 +73,9 @@ impl CaptureCounters {
         self.flows_evicted += other.flows_evicted;
         self.transactions += other.transactions;
         self.transactions_lost += other.transactions_lost;
+        for (value, count) in &other.evicted {
+            *self.evicted.entry(value).or_default() += count;
+        }
         self.flows_active += other.flows_active;
     }
 

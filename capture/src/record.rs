@@ -175,7 +175,7 @@ pub struct Side {
     pub bytes: u64,
     /// Layer 4 payload bytes sent, for TCP without repetitions.
     pub payload_bytes: u64,
-    /// Sequence gaps that never arrived at the capture point, in segments.
+    /// Sequence gaps that the other side acknowledged but that never arrived at the capture point, in segments.
     pub packets_missed: Option<u64>,
     /// TCP flags seen, or-ed: bit 0 FIN … bit 7 CWR.
     pub tcp_flags: Option<u8>,
@@ -211,9 +211,9 @@ pub struct Side {
     pub window_max: Option<u64>,
     /// This side's half of the handshake: capture point to it and back, µs.
     pub rtt_us: Option<u64>,
-    /// Mean RTT from data to its acknowledgement, µs.
+    /// Mean time from data to its acknowledgement by this side, µs.
     pub rtt_avg_us: Option<u64>,
-    /// Greatest RTT from data to its acknowledgement, µs.
+    /// Greatest time from data to its acknowledgement by this side, µs.
     pub rtt_max_us: Option<u64>,
 }
 

@@ -78,8 +78,6 @@ impl Exchange {
 pub struct Transaction {
     /// Id of the flow, as in its records.
     pub flow_id: u64,
-    /// First packet of the flow, ns since the epoch.
-    pub flow_start: i64,
     /// Name of the interface.
     pub interface: Arc<str>,
     /// Interface number as in [`crate::Packet::interface`].
@@ -127,7 +125,6 @@ const COLUMNS: &[TransactionColumn] = &[
     column!("flow_id", Text, "The flow that carried the exchange.", |t| {
         Value::Text(format!("{:016x}", t.flow_id).into())
     }),
-    column!("flow_start", Time, "First packet of the flow.", |t| Value::Time(t.flow_start)),
     column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc, websocket.", |t| {
         text(Some(t.exchange.app))
     }),

@@ -308,6 +308,11 @@ impl Application {
         session.close();
     }
 
+    /// Bytes of memory owned beside the structure itself, but for what parsers hold.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        self.app.as_ref().map_or(0, |app| size_of_val(&**app))
+    }
+
     /// Hands over the exchanges that are finished.
     pub(crate) fn take_finished(&mut self, each: impl FnMut(Finished)) {
         if let Some(finished) = self.app.as_mut().and_then(|app| app.session.finished()) {

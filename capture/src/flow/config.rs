@@ -19,6 +19,10 @@ pub(super) const CLOSED_LINGER: i64 = 2 * SECOND;
 /// time after a longer pause.
 pub(super) const CLOSING_TIMEOUT: i64 = 30 * SECOND;
 
+/// Idle time after which a TCP connection ends that is only half open: longer than the longest pause between the
+/// SYNs that Linux sends (64 s, `tcp_syn_retries` = 6).
+pub(super) const HALF_OPEN_TIMEOUT: i64 = 75 * SECOND;
+
 /// Limits and timeouts of a flow table; times in nanoseconds of packet time.
 #[derive(Debug, Clone)]
 pub struct FlowConfig {
@@ -26,7 +30,9 @@ pub struct FlowConfig {
     pub node: Arc<str>,
     /// Kind of source, written into each record.
     pub source: Source,
-    /// Most flows in the table; the least recently active are evicted and counted.
+    /// Most flows in the table, about 400 bytes each. When it is full the least valuable flow is evicted and counted:
+    /// half-open connections and single packets before closed connections, these before UDP and other exchanges, these before
+    /// connections; the longest quiet first.
     pub max_flows: usize,
     /// Longest slice.
     pub active_timeout: i64,

@@ -73,6 +73,8 @@ enum State {
 #[derive(Debug)]
 struct Parts {
     whole: Whole,
+    /// Clock at the first of them that came.
+    since: i64,
     state: State,
     /// What was seen, `[from, to)`, in order, without overlaps.
     ranges: Vec<(u32, u32)>,
@@ -125,7 +127,7 @@ pub(super) struct Fragments {
     index: HashMap<Whole, u32, RandomState>,
     slots: Vec<Option<Parts>>,
     free: Vec<u32>,
-    ages: Queues<1>,
+    ages: Queues,
     bytes: usize,
     given_up: u64,
 }
@@ -137,7 +139,7 @@ impl Fragments {
             index: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
-            ages: Queues::new(),
+            ages: Queues::new(1),
             bytes: 0,
             given_up: 0,
         }
@@ -191,14 +193,15 @@ impl Fragments {
 
     /// Gives up everything.
     pub(super) fn finish(&mut self) {
-        while let Some((slot, _)) = self.ages.first(0) {
+        while let Some(slot) = self.ages.first(0) {
             self.remove(slot);
         }
     }
 
     fn expire(&mut self, clock: i64) {
-        while let Some((slot, since)) = self.ages.first(0)
-            && clock.saturating_sub(since) >= self.limits.timeout
+        let since = |slots: &[Option<Parts>], slot: u32| Some(slots.get(slot as usize)?.as_ref()?.since);
+        while let Some(slot) = self.ages.first(0)
+            && since(&self.slots, slot).is_none_or(|since| clock.saturating_sub(since) >= self.limits.timeout)
         {
             self.remove(slot);
         }
@@ -213,20 +216,20 @@ impl Fragments {
             }
         }
         // There must be room for the packet, and for its bytes when it is as long as can be.
-        while let Some((oldest, _)) = self.ages.first(0)
+        while let Some(oldest) = self.ages.first(0)
             && (self.index.len() >= self.limits.packets.max(1)
                 || self.bytes.saturating_add(MAX_LEN as usize) > self.limits.bytes)
         {
             self.remove(oldest);
         }
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
-        let parts = Some(Parts::new(whole));
+        let parts = Some(Parts::new(whole, clock));
         match self.slots.get_mut(slot as usize) {
             Some(place) => *place = parts,
             None => self.slots.push(parts),
         }
         self.index.insert(whole, slot);
-        self.ages.push(0, slot, clock);
+        self.ages.push(0, slot);
         slot
     }
 
@@ -242,9 +245,10 @@ impl Fragments {
 }
 
 impl Parts {
-    const fn new(whole: Whole) -> Self {
+    const fn new(whole: Whole, since: i64) -> Self {
         Self {
             whole,
+            since,
             state: State::Open,
             ranges: Vec::new(),
             len: None,

@@ -233,7 +233,7 @@ impl Key {
 
     /// The id of a flow that began at `start`: stable over runs and machines. It takes the interface by name, for its
     /// number changes with a restart; `again` tells flows apart that begin with the same key at the same nanosecond.
-    pub(super) fn flow_id(&self, node: &str, interface: &str, start: i64, again: u32) -> u64 {
+    pub(super) fn flow_id(&self, node: &str, interface: &str, start: i64, again: u16) -> u64 {
         let mut bytes = Vec::with_capacity(96 + node.len() + interface.len());
         let mut text = |text: &str| {
             bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());

@@ -5,28 +5,42 @@
 //!
 //! Invariants:
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
+//! * what becomes of a flow follows from its own packets and the time, not from other flows (but for eviction), so that
+//!   several engines give the same records as one, see [`shard`];
 //! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
 //!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
-//! * memory is bounded: at most `max_flows` flows, each of bounded size; eviction is counted;
-//! * cost per packet does not depend on the number of flows: deadlines are at the heads of queues;
+//! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts
+//!   or segments are missing, bounded too); eviction takes the least valuable first and is counted;
+//! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones;
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
-//! Limits: a slice is emitted when its deadline passes, so a flow that was cut and never spoke again ends with a slice
-//! whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
+//! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again
+//! ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for
+//! each file.
 
+mod blocks;
+mod class;
 mod community_id;
 mod config;
+mod duplicates;
+mod end;
 mod fragments;
 mod handshake;
 mod key;
+mod moment;
+mod options;
 mod orient;
 mod pairs;
 mod queue;
 mod related;
+mod response;
+mod rtt;
 mod sequence;
+mod shard;
 mod slice;
 mod table;
 mod tcp;
+mod trouble;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,13 +48,14 @@ use std::sync::Arc;
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
 pub(crate) use key::End;
+pub use shard::shard;
 
-use self::config::CLOSED_LINGER;
 use self::fragments::Fragments;
 use self::key::Key;
+use self::moment::Moment;
 use self::pairs::Pairs;
-use self::slice::Flow;
-use self::table::{Class, Due, Table};
+use self::slice::{Flow, Point};
+use self::table::{Due, Table};
 use crate::app::Application;
 use crate::decode::{Decoded, Decoder, Transport, quote};
 use crate::metrics::CaptureCounters;
@@ -50,6 +65,9 @@ use crate::transaction::Transaction;
 
 /// Most transactions that wait for [`Engine::take_transactions`]; more are lost, and counted.
 const MAX_TRANSACTIONS: usize = 1 << 16;
+
+/// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
+const LONG_JUMP: i64 = 1 << 50;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -134,33 +152,38 @@ impl Engine {
             found = self.find_pair(&key, end);
         }
         if let Some(slot) = found
+            && self.table.due_of(slot, Moment::of(self.clock)).is_some()
+        {
+            // The wheel would have come round to it in a moment.
+            self.settle(slot, Moment::of(self.clock), out);
+            found = self.table.get(slot).map(|_| slot);
+        }
+        if let Some(slot) = found
             && let Transport::Tcp(segment) = &decoded.transport
-            && let Some(flow) = self.table.get_mut(slot)
+            && let Some(flow) = self.table.get(slot)
             && flow.is_reopened_by(end, segment)
         {
-            again = if flow.began == packet.time { flow.again + 1 } else { 0 };
+            let (before, id) = (flow.again, flow.id);
             let reason = flow.closed().unwrap_or(EndReason::Idle);
+            let same_begin = id == self.flow_id(&key, packet, before);
+            again = if same_begin { before.saturating_add(1) } else { 0 };
             self.end_flow(slot, reason, out);
             found = None;
         }
         let slot = match found {
-            Some(slot) => {
-                self.cut_overdue(slot, out);
-                slot
-            }
+            Some(slot) => slot,
             None => self.begin_flow(key, hash, end, (decoded, packet, again), out),
         };
         let clock = self.clock;
         let flow = self.table.get_mut(slot)?;
-        let begins = flow.is_empty();
-        flow.count(end, decoded, packet);
+        let changed = flow.count(end, decoded, packet, clock);
+        let flow_id = flow.id;
         if self.config.transactions {
-            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+            let interface = &self.interfaces;
+            flow.take_transactions(interface, queue(&mut self.transactions, &mut self.counters));
         }
-        let (flow_id, class) = (flow.id, flow.class());
-        self.table.touch(slot, class, clock);
-        if begins {
-            self.table.begin_slice(slot, clock);
+        if changed {
+            self.table.classify(slot, clock);
         }
         Some(flow_id)
     }
@@ -168,20 +191,29 @@ impl Engine {
     /// Expires flows as of `now`; called between bursts so that quiet links expire too.
     #[inline]
     pub fn advance(&mut self, now: i64, out: &mut Vec<FlowRecord>) {
-        self.clock = self.clock.max(now);
-        if let Some(due) = self.table.due(self.clock) {
-            self.expire(due, out);
+        if now > self.clock || self.clock == i64::MIN {
+            if now.saturating_sub(self.clock) > LONG_JUMP && self.clock != i64::MIN {
+                self.end_before_jump(out);
+            }
+            self.clock = now;
+            if self.table.is_behind(now) {
+                self.expire(out);
+            }
         }
     }
 
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let from = out.len();
+        let now = Moment::of(self.clock);
         for slot in self.table.slots() {
-            let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
-            self.end_flow(slot, closed.unwrap_or(reason), out);
+            if self.settle(slot, now, out) {
+                let closed = self.table.get(slot).and_then(Flow::closed);
+                self.end_flow(slot, closed.unwrap_or(reason), out);
+            }
         }
         sort(out, from);
+        self.table.forget_time();
         self.fragments.finish();
         self.counters.fragments_given_up += self.fragments.take_given_up();
         self.clock = i64::MIN;
@@ -198,6 +230,11 @@ impl Engine {
         &self.counters
     }
 
+    /// Memory of the flow table, bytes: flows, what they own, index and queues. Walks all flows.
+    pub fn memory_bytes(&self) -> usize {
+        self.table.memory_bytes()
+    }
+
     /// The flow with this key, or whose way back it is.
     fn find(&self, key: &Key) -> Option<u32> {
         self.table.find(self.table.hash(key), key).or_else(|| self.pairs.find(key))
@@ -210,52 +247,60 @@ impl Engine {
             return Some(slot);
         }
         let slot = self.pairs.unanswered(key, end)?;
-        if self.table.get_mut(slot)?.has_sent(end) {
+        if self.table.get(slot)?.has_sent(end) {
             return None;
         }
         self.pairs.join(*key, slot);
         Some(slot)
     }
 
-    /// Deadlines in the order in which they fall, so that a late call gives the same records as many early ones.
-    fn expire(&mut self, first: Due, out: &mut Vec<FlowRecord>) {
+    /// Whether a late call or many early ones, the records are the same: what is due of a flow follows from its own times.
+    fn expire(&mut self, out: &mut Vec<FlowRecord>) {
         let from = out.len();
-        let mut due = Some(first);
-        while let Some(current) = due {
-            match current {
-                Due::Idle(slot) => {
-                    let closed = self.table.get_mut(slot).and_then(|flow| flow.closed());
-                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
-                }
-                Due::Active(slot) => {
-                    self.table.end_slice(slot);
-                    // A closed connection ends in a moment, with the reason why.
-                    if self.table.get_mut(slot).is_some_and(|flow| flow.class() != Class::Closed) {
-                        self.cut(slot, out);
-                    }
-                }
+        let judged = Table::judged(self.clock);
+        while let Some(slot) = self.table.wake(self.clock) {
+            if self.settle(slot, judged, out) {
+                self.table.schedule(slot, self.clock);
             }
-            due = self.table.due(self.clock);
         }
         sort(out, from);
     }
 
-    /// Cuts a slice that outlived its timer because its connection was closed and yet goes on.
-    fn cut_overdue(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
-        let limit = self.config.active_timeout.saturating_add(CLOSED_LINGER);
-        let clock = self.clock;
-        if let Some(flow) = self.table.get_mut(slot)
-            && clock.saturating_sub(flow.start()) >= limit
-            && !flow.is_empty()
-            && self.table.slice_began(slot).is_none()
-        {
-            self.cut(slot, out);
+    /// All timers have run out.
+    #[cold]
+    fn end_before_jump(&mut self, out: &mut Vec<FlowRecord>) {
+        let from = out.len();
+        let later = Moment::of(self.clock.saturating_add(LONG_JUMP / 2));
+        for slot in self.table.slots() {
+            self.settle(slot, later, out);
         }
+        sort(out, from);
+    }
+
+    /// Emits what is due of a flow at `now`; whether the flow goes on.
+    fn settle(&mut self, slot: u32, now: Moment, out: &mut Vec<FlowRecord>) -> bool {
+        while let Some(due) = self.table.due_of(slot, now) {
+            match due {
+                Due::Idle => {
+                    let closed = self.table.get(slot).and_then(Flow::closed);
+                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
+                    return false;
+                }
+                Due::Active => self.cut(slot, out),
+            }
+        }
+        self.table.get(slot).is_some()
     }
 
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
         if let Some(flow) = self.table.get_mut(slot) {
-            out.push(flow.record(EndReason::Active, &self.config.node, self.config.source));
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            out.push(
+                flow.record(
+                    EndReason::Active,
+                    Point { node: &self.config.node, source: self.config.source, interface },
+                ),
+            );
             flow.next_slice();
             self.counters.slices += 1;
         }
@@ -266,41 +311,50 @@ impl Engine {
         self.pairs.end(&flow.key, slot);
         flow.close();
         if self.config.transactions {
-            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+            flow.take_transactions(&self.interfaces, queue(&mut self.transactions, &mut self.counters));
         }
         if !flow.is_empty() {
-            out.push(flow.record(reason, &self.config.node, self.config.source));
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            out.push(flow.record(reason, Point { node: &self.config.node, source: self.config.source, interface }));
             self.counters.slices += 1;
         }
         self.counters.flows_active = self.table.len() as u64;
     }
 
+    fn flow_id(&mut self, key: &Key, packet: &Packet<'_>, again: u16) -> u64 {
+        let interface = name(&mut self.interfaces, packet.interface);
+        key.flow_id(&self.config.node, &interface, packet.time, again)
+    }
+
     fn begin_flow(
         &mut self,
         key: Key,
-        hash: u64,
+        hash: u32,
         end: End,
-        (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u32),
+        (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u16),
         out: &mut Vec<FlowRecord>,
     ) -> u32 {
         if self.table.len() >= self.config.max_flows.max(1)
-            && let Some(quiet) = self.table.least_recent()
+            && let Some((slot, value)) = self.table.least_valuable()
         {
-            self.end_flow(quiet, EndReason::Evicted, out);
-            self.counters.flows_evicted += 1;
+            self.end_flow(slot, EndReason::Evicted, out);
+            self.counters.evict(value.as_str());
         }
-        let number = packet.interface;
-        let name = self.interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone();
-        let mut flow = Flow::new(key, end, decoded, packet.time, name.clone());
+        let id = self.flow_id(&key, packet, again);
+        let mut flow = Flow::new(key, id, end, decoded, packet.time);
         flow.again = again;
         flow.application = Application::new(self.config.transactions);
-        flow.id = flow.key.flow_id(&self.config.node, &name, packet.time, again);
         let slot = self.table.insert(hash, flow);
         self.pairs.begin(&key, slot, end);
         self.counters.flows_started += 1;
         self.counters.flows_active = self.table.len() as u64;
         slot
     }
+}
+
+/// The interface's name, `if<number>` if it has none.
+fn name(interfaces: &mut HashMap<u32, Arc<str>>, number: u32) -> Arc<str> {
+    interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone()
 }
 
 /// Puts transactions into the queue while there is room.

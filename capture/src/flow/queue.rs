@@ -1,86 +1,99 @@
-//! Slots in order of a time stamp: intrusive doubly linked queues, many over one array of links.
+//! Many queues of slots: intrusive doubly linked lists over one array of links, eight bytes a slot.
 //!
-//! Stamps never decrease within a queue because they are the engine's clock at the time of the push; so the first slot of
-//! a queue whose slots share one timeout is always the next to expire, and nothing is ever scanned.
+//! A slot is in at most one queue. The ends of a queue point to the queue itself (a number with the top bit set), so a
+//! slot is taken out without knowing where it is.
 
-/// No slot.
+use super::blocks::Blocks;
+
+/// No slot and no queue.
 const NONE: u32 = u32::MAX;
+/// Numbers from here on are queues.
+const QUEUE: u32 = 1 << 31;
 
-/// First and last slot of a queue.
+/// First and last slot of a queue; both are [`NONE`] if it is empty.
 #[derive(Debug, Clone, Copy)]
 struct Queue {
     first: u32,
     last: u32,
 }
 
+/// Neighbours of a slot: slots, or the queue that ends there, or [`NONE`].
 #[derive(Debug, Clone, Copy)]
 struct Link {
     previous: u32,
     next: u32,
-    stamp: i64,
-    /// The queue that holds the slot; `N` if none does.
-    queue: u8,
 }
 
-/// `N` queues; a slot is in at most one.
+const UNLINKED: Link = Link { previous: NONE, next: NONE };
+
+/// See the module documentation.
 #[derive(Debug)]
-pub(super) struct Queues<const N: usize> {
-    queues: [Queue; N],
-    links: Vec<Link>,
+pub(super) struct Queues {
+    queues: Box<[Queue]>,
+    links: Blocks<Link>,
 }
 
-impl<const N: usize> Queues<N> {
-    pub(super) fn new() -> Self {
-        Self { queues: [Queue { first: NONE, last: NONE }; N], links: Vec::new() }
+impl Queues {
+    pub(super) fn new(count: usize) -> Self {
+        Self { queues: vec![Queue { first: NONE, last: NONE }; count].into(), links: Blocks::new() }
     }
 
-    /// The slot that was pushed first, and when.
-    pub(super) fn first(&self, queue: usize) -> Option<(u32, i64)> {
-        let first = self.queues[queue].first;
-        self.links.get(first as usize).map(|link| (first, link.stamp))
-    }
-
-    /// The stamp of a slot that is in a queue.
-    pub(super) fn stamp(&self, slot: u32) -> Option<i64> {
-        self.links.get(slot as usize).filter(|link| usize::from(link.queue) < N).map(|link| link.stamp)
+    /// The slot at the front.
+    pub(super) fn first(&self, queue: usize) -> Option<u32> {
+        self.queues.get(queue).map(|queue| queue.first).filter(|first| *first != NONE)
     }
 
     /// Puts a slot at the end of a queue, out of the one it was in.
-    pub(super) fn push(&mut self, queue: usize, slot: u32, stamp: i64) {
-        let at = slot as usize;
-        if at >= self.links.len() {
-            self.links.resize(at + 1, Link { previous: NONE, next: NONE, stamp: 0, queue: N as u8 });
-        }
-        if self.queues[queue].last == slot {
-            self.links[at].stamp = stamp;
-            return;
-        }
+    pub(super) fn push(&mut self, queue: usize, slot: u32) {
         self.remove(slot);
-        let last = std::mem::replace(&mut self.queues[queue].last, slot);
-        match self.links.get_mut(last as usize) {
-            Some(link) => link.next = slot,
-            None => self.queues[queue].first = slot,
+        while self.links.len() <= slot {
+            self.links.push(UNLINKED);
         }
-        self.links[at] = Link { previous: last, next: NONE, stamp, queue: queue as u8 };
+        let Some(ends) = self.queues.get_mut(queue) else { return };
+        let own = QUEUE | queue as u32;
+        let last = std::mem::replace(&mut ends.last, slot);
+        let previous = if let Some(link) = self.links.get_mut(last) {
+            link.next = slot;
+            last
+        } else {
+            ends.first = slot;
+            own
+        };
+        if let Some(link) = self.links.get_mut(slot) {
+            *link = Link { previous, next: own };
+        }
     }
 
     /// Takes a slot out of its queue, if it is in one.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Some(&link) = self.links.get(slot as usize) else { return };
-        let Some(queue) = self.queues.get_mut(usize::from(link.queue)) else { return };
-        if queue.first == slot {
-            queue.first = link.next;
+        let Some(link) = self.links.get_mut(slot) else { return };
+        let Link { previous, next } = std::mem::replace(link, UNLINKED);
+        if previous == NONE {
+            return;
         }
-        if queue.last == slot {
-            queue.last = link.previous;
+        // A neighbour that is a queue means that the slot was at that end of it.
+        let number = |end: u32| (end & !QUEUE) as usize;
+        match self.links.get_mut(previous) {
+            Some(link) => link.next = next,
+            None => {
+                if let Some(queue) = self.queues.get_mut(number(previous)) {
+                    queue.first = if next & QUEUE == 0 { next } else { NONE };
+                }
+            }
         }
-        if let Some(previous) = self.links.get_mut(link.previous as usize) {
-            previous.next = link.next;
+        match self.links.get_mut(next) {
+            Some(link) => link.previous = previous,
+            None => {
+                if let Some(queue) = self.queues.get_mut(number(next)) {
+                    queue.last = if previous & QUEUE == 0 { previous } else { NONE };
+                }
+            }
         }
-        if let Some(next) = self.links.get_mut(link.next as usize) {
-            next.previous = link.previous;
-        }
-        self.links[slot as usize].queue = N as u8;
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.queues) + self.links.memory_bytes()
     }
 }
 
@@ -93,19 +106,19 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_vectors(actions in prop::collection::vec((0_u32..12, 0_usize..3), 1..200)) {
-            let mut queues = Queues::<2>::new();
-            let mut model: [Vec<(u32, i64)>; 2] = Default::default();
-            for (stamp, (slot, action)) in actions.into_iter().enumerate() {
-                let stamp = stamp as i64;
+            let mut queues = Queues::new(2);
+            let mut model: [Vec<u32>; 2] = Default::default();
+            for (slot, action) in actions {
                 for queue in &mut model {
-                    queue.retain(|entry| entry.0 != slot);
+                    queue.retain(|entry| *entry != slot);
                 }
                 match model.get_mut(action) {
-                    Some(queue) => { queue.push((slot, stamp)); queues.push(action, slot, stamp) }
+                    Some(queue) => { queue.push(slot); queues.push(action, slot) }
                     None => queues.remove(slot),
                 }
                 for (queue, expected) in model.iter().enumerate() {
                     prop_assert_eq!(queues.first(queue), expected.first().copied());
+                    prop_assert_eq!(queues.queues[queue].last, expected.last().copied().unwrap_or(NONE));
                 }
             }
         }

@@ -9,6 +9,7 @@
 use super::Engine;
 use super::fragments::{First, Orphans, Whole};
 use super::key::Key;
+use super::slice::Flow;
 use crate::decode::{Decoded, Fragment, Quote};
 use crate::packet::Packet;
 use crate::record::FlowRecord;
@@ -17,7 +18,7 @@ use crate::record::FlowRecord;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) since: i64,
-    pub(super) packets: u64,
+    pub(super) packets: u32,
     pub(super) bytes: u64,
     pub(super) payload_bytes: u64,
 }
@@ -68,7 +69,7 @@ impl Engine {
         self.counters.fragments_given_up += self.fragments.take_given_up();
         let Some(first) = step.first else {
             let flow_id = self.count(&portless, packet, out)?;
-            let slice = self.find(&key).and_then(|slot| self.table.get_mut(slot)).map(|flow| flow.slice())?;
+            let slice = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice)?;
             self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
             return Some(flow_id);
         };
@@ -109,13 +110,8 @@ impl Engine {
         };
         let clock = self.clock;
         let Some(flow) = self.table.get_mut(slot) else { return };
-        let begins = flow.is_empty();
-        flow.add(to_end, &orphans.share);
-        let class = flow.class();
-        self.table.touch(slot, class, clock);
-        if begins {
-            self.table.begin_slice(slot, clock);
-        }
+        flow.add(to_end, &orphans.share, clock);
+        self.table.classify(slot, clock);
     }
 
     /// Marks the flow that an ICMP error quotes, if there is one.

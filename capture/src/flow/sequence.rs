@@ -2,6 +2,11 @@
 //!
 //! Numbers wrap (RFC 9293, 3.4); all comparisons are distances behind the highest byte seen. Memory is bounded: beyond
 //! [`MAX_HOLES`] the oldest hole is forgotten, and what fills it later counts as repeated.
+//!
+//! A hole that the other side acknowledged holds segments that the capture missed. How many follows from its length and
+//! the usual length of a segment, rounded up for each hole.
+
+use super::options::Range;
 
 /// Most holes that are remembered for a direction.
 const MAX_HOLES: usize = 32;
@@ -10,7 +15,7 @@ const MAX_HOLES: usize = 32;
 const MEMORY: u32 = 1 << 30;
 
 /// A segment without payload further ahead than this does not move the span: it is garbage, not loss.
-const MAX_JUMP: u32 = 1 << 24;
+pub(super) const MAX_JUMP: u32 = 1 << 24;
 
 /// How a range divides into bytes never seen and seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,81 +28,80 @@ pub(super) struct Parts {
     pub(super) old: u32,
 }
 
-/// See the module documentation.
-#[derive(Debug, Default)]
-pub(super) struct Sequence {
-    /// First byte and the one after the highest.
-    span: Option<(u32, u32)>,
-    /// Missing ranges `[from, to)`.
-    holes: Vec<(u32, u32)>,
+/// First byte, and the one after the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Span {
+    pub(super) first: u32,
+    pub(super) next: u32,
 }
 
-impl Sequence {
-    /// The number after the highest byte seen.
-    pub(super) fn next(&self) -> Option<u32> {
-        self.span.map(|(_, next)| next)
+/// Missing ranges, and what was missing in those that were forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Holes {
+    ranges: Vec<Range>,
+    /// The other side's highest acknowledgement.
+    pub(super) acknowledged: Option<u32>,
+    /// Usual length of a segment.
+    pub(super) segment: u32,
+    /// Segments in acknowledged holes that were forgotten.
+    missed: u32,
+}
+
+impl Holes {
+    /// No holes in what a sender of segments of this length sent.
+    pub(super) fn none(acknowledged: Option<u32>, segment: u32) -> Self {
+        Self { acknowledged, segment, ..Self::default() }
     }
 
-    /// The lowest byte seen.
-    pub(super) fn first(&self) -> Option<u32> {
-        self.span.map(|(first, _)| first)
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
     }
 
-    /// Records `length` bytes from `seq`. `opened` says that the SYN was seen, so that nothing can come before the
-    /// span.
-    pub(super) fn observe(&mut self, seq: u32, length: u32, opened: bool) -> Parts {
-        let Some((first, next)) = self.span else {
-            self.span = Some((seq, seq.wrapping_add(length)));
-            return Parts { fresh: length, ..Parts::default() };
-        };
-        let gap = seq.wrapping_sub(next);
-        if gap < MEMORY * 2 {
-            if length == 0 && gap > MAX_JUMP {
-                return Parts::default();
+    /// Segments that the capture missed: those of holes that the other side acknowledged. What it acknowledged after
+    /// `next`, the end of what was seen, is a hole too.
+    pub(super) fn missed(&self, next: Option<u32>) -> u32 {
+        let mut tail = next.zip(self.acknowledged).filter(|(next, ack)| ack.wrapping_sub(*next) < 1 << 31);
+        let mut missed = self.missed;
+        for &(from, mut to) in &self.ranges {
+            // Only a number without data stands between.
+            if let Some((_, end)) = tail.take_if(|(begin, _)| *begin == to) {
+                to = end;
             }
-            if gap > 0 {
-                self.remember_hole(next, seq);
-            }
-            self.extend(first, seq.wrapping_add(length));
-            return Parts { fresh: length, ..Parts::default() };
+            missed = missed.saturating_add(self.segments((from, to)));
         }
-        if length == 0 {
-            return Parts::default();
-        }
-        self.observe_behind(seq, length, opened)
+        missed.saturating_add(tail.map_or(0, |tail| self.segments(tail)))
     }
 
-    /// A range that begins below the highest byte.
-    fn observe_behind(&mut self, seq: u32, length: u32, opened: bool) -> Parts {
-        let Some((first, next)) = self.span else { return Parts::default() };
-        let begin = next.wrapping_sub(seq);
-        let fresh = length.saturating_sub(begin);
-        let below = length - fresh;
-        // Distances behind `next`: the range is (begin, stop], larger is older.
-        let stop = begin - below;
-        let mut late = self.fill(next, begin, stop);
-        let span = next.wrapping_sub(first);
-        let mut first = first;
-        if begin > span && !opened && begin - span <= MAX_JUMP {
-            late += begin - span.max(stop);
-            if stop > span {
-                self.remember_hole(next.wrapping_sub(stop), first);
+    /// Begins the next slice: what was counted is forgotten.
+    pub(super) fn restart(&mut self) {
+        self.missed = 0;
+        if let Some(ack) = self.acknowledged {
+            self.ranges.retain(|(_, to)| ack.wrapping_sub(*to) >= 1 << 31);
+            for (from, _) in &mut self.ranges {
+                *from = if ack.wrapping_sub(*from) < 1 << 31 { ack } else { *from };
             }
-            first = seq;
         }
-        if fresh > 0 {
-            self.extend(first, seq.wrapping_add(length));
-        } else {
-            self.span = Some((first, next));
+    }
+
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.ranges.capacity() * size_of::<Range>()
+    }
+
+    /// Segments in the acknowledged part of a hole.
+    fn segments(&self, (from, to): Range) -> u32 {
+        let Some(ack) = self.acknowledged else { return 0 };
+        let acknowledged = ack.wrapping_sub(from);
+        if acknowledged >= 1 << 31 {
+            return 0;
         }
-        Parts { fresh, late, old: below - late.min(below) }
+        acknowledged.min(to.wrapping_sub(from)).div_ceil(self.segment.max(1))
     }
 
     /// Takes the range out of the holes; the bytes that were missing.
     fn fill(&mut self, next: u32, begin: u32, stop: u32) -> u32 {
         let mut filled = 0;
         let mut index = 0;
-        while let Some(&(from, to)) = self.holes.get(index) {
+        while let Some(&(from, to)) = self.ranges.get(index) {
             let (hole_begin, hole_stop) = (next.wrapping_sub(from), next.wrapping_sub(to));
             let (top, bottom) = (begin.min(hole_begin), stop.max(hole_stop));
             if top <= bottom {
@@ -107,28 +111,109 @@ impl Sequence {
             filled += top - bottom;
             let before = (hole_begin > top).then(|| (from, next.wrapping_sub(top)));
             let after = (bottom > hole_stop).then(|| (next.wrapping_sub(bottom), to));
-            self.holes.splice(index..=index, before.into_iter().chain(after));
+            self.ranges.splice(index..=index, before.into_iter().chain(after));
             index += usize::from(before.is_some()) + usize::from(after.is_some());
         }
-        while self.holes.len() > MAX_HOLES {
-            self.holes.remove(0);
+        while self.ranges.len() > MAX_HOLES {
+            self.forget_oldest();
         }
         filled
     }
 
-    fn remember_hole(&mut self, from: u32, to: u32) {
-        if self.holes.len() >= MAX_HOLES {
-            self.holes.remove(0);
+    fn remember(&mut self, from: u32, to: u32) {
+        // Of two holes without data between them it is not known how many segments each had.
+        if let Some(range) = self.ranges.iter_mut().find(|range| range.1 == from) {
+            range.1 = to;
+            return;
         }
-        self.holes.push((from, to));
+        if self.ranges.len() >= MAX_HOLES {
+            self.forget_oldest();
+        }
+        self.ranges.push((from, to));
     }
 
-    /// Moves the front, and forgets what is too far behind it.
-    fn extend(&mut self, first: u32, next: u32) {
-        let first = if next.wrapping_sub(first) > MEMORY { next.wrapping_sub(MEMORY) } else { first };
-        self.span = Some((first, next));
-        if !self.holes.is_empty() {
-            self.holes.retain(|&(from, _)| next.wrapping_sub(from) <= MEMORY);
+    fn forget_oldest(&mut self) {
+        if !self.ranges.is_empty() {
+            let range = self.ranges.remove(0);
+            self.missed = self.missed.saturating_add(self.segments(range));
+        }
+    }
+
+    /// Forgets what is too far behind the front.
+    fn forget_before(&mut self, next: u32) {
+        while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
+            self.forget_oldest();
+        }
+        self.ranges.retain(|&(from, _)| next.wrapping_sub(from) <= MEMORY);
+    }
+}
+
+impl Span {
+    /// The span of a first segment of `length` bytes.
+    pub(super) const fn begin(seq: u32, length: u32) -> Self {
+        Self { first: seq, next: seq.wrapping_add(length) }
+    }
+
+    /// Records `length` bytes from `seq`. `opened` says that the SYN was seen, so that nothing can come before the
+    /// span.
+    pub(super) fn observe(&mut self, holes: &mut Holes, seq: u32, length: u32, opened: bool) -> Parts {
+        let gap = seq.wrapping_sub(self.next);
+        if gap < MEMORY * 2 {
+            if length == 0 && gap > MAX_JUMP {
+                return Parts::default();
+            }
+            if gap > 0 {
+                holes.remember(self.next, seq);
+            }
+            self.extend(holes, seq.wrapping_add(length), opened);
+            return Parts { fresh: length, ..Parts::default() };
+        }
+        if length == 0 {
+            return Parts::default();
+        }
+        self.observe_behind(holes, seq, length, opened)
+    }
+
+    /// A range that begins below the highest byte.
+    fn observe_behind(&mut self, holes: &mut Holes, seq: u32, length: u32, opened: bool) -> Parts {
+        let Self { first, next } = *self;
+        let begin = next.wrapping_sub(seq);
+        let fresh = length.saturating_sub(begin);
+        let below = length - fresh;
+        // Distances behind `next`: the range is (begin, stop], larger is older.
+        let stop = begin - below;
+        let mut late = holes.fill(next, begin, stop);
+        let span = next.wrapping_sub(first);
+        if begin > span && !opened && begin - span <= MAX_JUMP {
+            late += begin - span.max(stop);
+            if stop > span {
+                holes.remember(next.wrapping_sub(stop), first);
+            }
+            self.first = seq;
+        }
+        if fresh > 0 {
+            self.extend(holes, seq.wrapping_add(length), opened);
+        }
+        Parts { fresh, late, old: below - late.min(below) }
+    }
+
+    /// Forgets a beginning that is too far behind the front.
+    #[inline]
+    pub(super) fn trim(&mut self) {
+        if self.next.wrapping_sub(self.first) > MEMORY {
+            self.first = self.next.wrapping_sub(MEMORY);
+        }
+    }
+
+    /// Moves the front, and forgets what is too far behind it. The number of the SYN is kept: connections are told apart
+    /// by it.
+    fn extend(&mut self, holes: &mut Holes, next: u32, opened: bool) {
+        self.next = next;
+        if !opened {
+            self.trim();
+        }
+        if !holes.is_empty() {
+            holes.forget_before(next);
         }
     }
 }
@@ -147,40 +232,54 @@ mod tests {
 
     #[test]
     fn a_hole_is_filled_in_pieces() {
-        let mut seen = Sequence::default();
-        assert_eq!(seen.observe(100, 100, true), parts(100, 0, 0));
-        assert_eq!(seen.observe(300, 100, true), parts(100, 0, 0));
-        assert_eq!(seen.observe(240, 10, true), parts(0, 10, 0));
-        assert_eq!(seen.observe(190, 60, true), parts(0, 40, 20));
-        assert_eq!(seen.observe(200, 300, true), parts(100, 50, 150));
-        assert!(seen.holes.is_empty());
+        let (mut seen, mut holes) = (Span::begin(100, 100), Holes::default());
+        assert_eq!(seen.observe(&mut holes, 300, 100, true), parts(100, 0, 0));
+        assert_eq!(seen.observe(&mut holes, 240, 10, true), parts(0, 10, 0));
+        assert_eq!(seen.observe(&mut holes, 190, 60, true), parts(0, 40, 20));
+        assert_eq!(seen.observe(&mut holes, 200, 300, true), parts(100, 50, 150));
+        assert!(holes.is_empty());
     }
 
     #[test]
     fn numbers_wrap() {
-        let mut seen = Sequence::default();
-        seen.observe(u32::MAX - 49, 100, true);
-        assert_eq!(seen.observe(100, 50, true), parts(50, 0, 0));
-        assert_eq!(seen.observe(u32::MAX - 9, 110, true), parts(0, 50, 60));
-        assert_eq!(seen.next(), Some(150));
+        let (mut seen, mut holes) = (Span::begin(u32::MAX - 49, 100), Holes::default());
+        assert_eq!(seen.observe(&mut holes, 100, 50, true), parts(50, 0, 0));
+        assert_eq!(seen.observe(&mut holes, u32::MAX - 9, 110, true), parts(0, 50, 60));
+        assert_eq!(seen.next, 150);
+    }
+
+    #[test]
+    fn acknowledged_holes_are_missed_segments() {
+        let mut seen = Span::begin(0, 1000);
+        let mut holes = Holes { segment: 1000, ..Holes::default() };
+        seen.observe(&mut holes, 2000, 1000, true);
+        seen.observe(&mut holes, 5500, 1000, true);
+        assert_eq!(holes.missed(None), 0);
+        holes.acknowledged = Some(2500);
+        assert_eq!(holes.missed(None), 1);
+        holes.acknowledged = Some(4000);
+        assert_eq!(holes.missed(None), 2);
+        holes.restart();
+        assert_eq!((holes.missed(None), holes.ranges.as_slice()), (0, [(4000, 5500)].as_slice()));
+        holes.acknowledged = Some(6500);
+        assert_eq!(holes.missed(None), 2);
     }
 
     proptest! {
         #[test]
         fn agrees_with_a_set_of_bytes(base: u32, ranges in prop::collection::vec((0_u32..200, 1_u32..40), 1..60)) {
-            let mut seen = Sequence::default();
-            let mut model = BTreeSet::new();
             // The origin is known, as after a SYN.
-            seen.observe(base, 1, true);
+            let (mut seen, mut holes) = (Span::begin(base, 1), Holes::default());
+            let mut model = BTreeSet::new();
             model.insert(0);
             for (offset, length) in ranges {
-                let found = seen.observe(base.wrapping_add(offset), length, true);
+                let found = seen.observe(&mut holes, base.wrapping_add(offset), length, true);
                 let top = model.last().copied().unwrap_or(0);
                 let (mut fresh, mut late, mut old) = (0, 0, 0);
                 for byte in offset..offset + length {
                     if !model.insert(byte) { old += 1 } else if byte > top { fresh += 1 } else { late += 1 }
                 }
-                prop_assert!(seen.holes.len() <= MAX_HOLES);
+                prop_assert!(holes.ranges.len() <= MAX_HOLES);
                 prop_assert_eq!(found, parts(fresh, late, old));
             }
         }

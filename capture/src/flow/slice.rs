@@ -1,80 +1,134 @@
 //! A flow in the table, and how its slices become records.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::class::Class;
+use super::duplicates::Arrival;
 use super::key::{End, Key};
+use super::moment::Moment;
 use super::orient;
 use super::related::Share;
-use super::table::Class;
-use super::tcp::TcpFlow;
+use super::response::ResponseTimes;
+use super::tcp::{Progress, TcpFlow};
 use crate::app::{Application, Context, Finished};
 use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 use crate::transaction::Transaction;
 
-/// Figures of one end in the slice, and what its first packet told.
-#[derive(Debug, Default)]
+/// Figures of one end in the slice, and what its first packet told. Packed: 28 bytes instead of 32, a million flows count.
+#[derive(Debug, Default, Clone, Copy)]
+#[repr(Rust, packed(4))]
 struct Tally {
-    packets: u64,
     bytes: u64,
     payload_bytes: u64,
-    /// Source address of this end's own packets.
-    mac: Option<[u8; 6]>,
-    /// Destination address of the other end's packets.
-    mac_heard: Option<[u8; 6]>,
-    dscp: Option<u8>,
-    direction: Option<Direction>,
+    packets: u32,
+    /// Source address of this end's own packets, else destination of the other's.
+    mac: [u8; 6],
+    dscp: u8,
+    marks: u8,
+}
+
+/// The end sent a packet: `dscp` holds.
+const SENT: u8 = 1;
+/// `mac` is from this end's own packets.
+const OWN_MAC: u8 = 2;
+/// `mac` is from the other end's.
+const HEARD_MAC: u8 = 4;
+/// Direction of its packets.
+const INGRESS: u8 = 8;
+const EGRESS: u8 = 16;
+
+impl Tally {
+    fn direction(&self) -> Option<Direction> {
+        match self.marks & (INGRESS | EGRESS) {
+            INGRESS => Some(Direction::Ingress),
+            EGRESS => Some(Direction::Egress),
+            _ => None,
+        }
+    }
+
+    fn mac(&self) -> Option<[u8; 6]> {
+        (self.marks & (OWN_MAC | HEARD_MAC) != 0).then_some(self.mac)
+    }
+
+    fn learn_mac(&mut self, mac: Option<[u8; 6]>, mark: u8) {
+        if let Some(mac) = mac.filter(|_| self.marks & OWN_MAC == 0 && self.marks & mark == 0) {
+            self.mac = mac;
+            self.marks |= mark;
+        }
+    }
 }
 
 /// A flow: what belongs to its current slice, and what carries on.
 pub(super) struct Flow {
     pub(super) key: Key,
     pub(super) id: u64,
-    /// First packet of the flow.
-    pub(super) began: i64,
-    /// How many flows began with this key at `began` before.
-    pub(super) again: u32,
-    slice: u32,
     start: i64,
     end: i64,
-    tallies: [Tally; 2],
+    /// Clock at the last packet.
+    pub(super) touched: Moment,
+    /// Clock when the slice began.
+    pub(super) slice_began: Moment,
+    slice: u32,
+    /// How many flows began with this key at the same time before.
+    pub(super) again: u16,
+    pub(super) class: Class,
+    /// Touched since it was queued for eviction.
+    pub(super) referenced: bool,
+    /// More than one packet.
+    repeated: bool,
     client: End,
     oriented_by: OrientedBy,
-    tcp: Option<Box<TcpFlow>>,
+    tallies: [Tally; 2],
+    responses: ResponseTimes,
+    tcp: Option<TcpFlow>,
     pub(super) application: Application,
-    tunnel: Option<Box<Tunnel>>,
     sealed: Option<Sealed>,
     /// The last ICMP error of the slice that quoted this flow.
     pub(super) icmp_error: Option<IcmpError>,
-    interface: Arc<str>,
-    community_id: Option<Arc<str>>,
+    tunnel: Option<Box<Tunnel>>,
+}
+
+/// What every record of an engine has in common.
+pub(super) struct Point<'a> {
+    pub(super) node: &'a Arc<str>,
+    pub(super) source: Source,
+    pub(super) interface: Arc<str>,
 }
 
 impl Flow {
     /// A flow without packets, which `packet` from `end` begins.
-    pub(super) fn new(key: Key, end: End, decoded: &Decoded<'_>, time: i64, interface: Arc<str>) -> Self {
+    pub(super) fn new(key: Key, id: u64, end: End, decoded: &Decoded<'_>, time: i64) -> Self {
         let (client, oriented_by) = orient::by_ports(&key, end);
         // A connection may begin with a fragment; one without ports cannot be followed.
-        let tcp = (decoded.protocol == Protocol::TCP && decoded.src_port.is_some()).then(Box::default);
+        let (tcp, class) = match key.protocol() {
+            Protocol::TCP if decoded.src_port.is_some() => (Some(TcpFlow::default()), Class::TcpOnce),
+            Protocol::UDP => (None, Class::UdpOnce),
+            Protocol(_) => (None, Class::OtherOnce),
+        };
         Self {
             key,
-            id: 0,
-            began: time,
-            again: 0,
-            slice: 0,
+            id,
             start: time,
             end: time,
-            tallies: <[Tally; 2]>::default(),
+            touched: Moment::default(),
+            slice_began: Moment::default(),
+            slice: 0,
+            again: 0,
+            class,
+            referenced: false,
+            repeated: false,
             client,
             oriented_by,
+            tallies: <[Tally; 2]>::default(),
+            responses: ResponseTimes::default(),
             tcp,
             application: Application::new(false),
-            tunnel: decoded.tunnel.clone().map(Box::new),
             sealed: sealed(decoded),
             icmp_error: None,
-            interface,
-            community_id: None,
+            tunnel: decoded.tunnel.clone().map(Box::new),
         }
     }
 
@@ -85,57 +139,62 @@ impl Flow {
     }
 
     /// Whether the slice has no packets: the flow is new or was quiet since the last cut.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.tallies.iter().all(|tally| tally.packets == 0)
     }
 
     /// Whether and how its connection is over.
     pub(super) fn closed(&self) -> Option<EndReason> {
-        self.tcp.as_ref().and_then(|tcp| tcp.closed())
+        self.tcp.as_ref().and_then(TcpFlow::closed)
     }
 
-    /// Which idle timeout holds.
-    pub(super) fn class(&self) -> Class {
+    /// What kind of flow it is by now.
+    #[inline]
+    fn class(&self) -> Class {
         match (&self.tcp, self.key.protocol()) {
             (Some(tcp), _) => match tcp.closed() {
                 Some(_) if tcp.is_close_acknowledged() => Class::Closed,
                 Some(_) => Class::Closing,
-                None => Class::Tcp,
+                None if tcp.is_half_open() => Class::HalfOpen,
+                None if self.repeated => Class::Tcp,
+                None => Class::TcpOnce,
             },
             (None, Protocol::UDP) if self.application.is_answered() => Class::Answered,
-            (None, Protocol::UDP) => Class::Udp,
-            (None, Protocol(_)) => Class::Other,
+            (None, Protocol::UDP) if self.repeated => Class::Udp,
+            (None, Protocol::UDP) => Class::UdpOnce,
+            (None, Protocol(_)) if self.repeated => Class::Other,
+            (None, Protocol(_)) => Class::OtherOnce,
         }
     }
 
-    /// Start of the current slice.
-    pub(super) fn start(&self) -> i64 {
-        self.start
-    }
-
-    /// Counts a packet.
-    pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
-        if self.is_empty() {
+    /// Counts a packet; whether the flow's deadlines or its class are others now than what they were taken for.
+    #[inline]
+    pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> bool {
+        let begins = self.is_empty();
+        let arrival = Arrival { ip_id: decoded.ip_id, pause: packet.time.saturating_sub(self.end) };
+        self.touched = Moment::of(clock);
+        if begins {
+            self.slice_began = self.touched;
             (self.start, self.end) = (packet.time, packet.time);
         }
         self.start = self.start.min(packet.time);
         self.end = self.end.max(packet.time);
-        let payload = self.track_transport(end, decoded, packet.time);
+        let first = self.tallies.iter().all(|tally| tally.marks & SENT == 0);
+        (self.repeated, self.referenced) = (self.repeated || !first, self.referenced || !first);
+        let progress = self.track_transport(end, decoded, packet.time, arrival);
+        self.track_response(end, packet.time, progress);
         let tally = &mut self.tallies[end.index()];
-        tally.packets += 1;
+        tally.packets = tally.packets.saturating_add(1);
         tally.bytes += u64::from(decoded.ip_bytes);
-        tally.payload_bytes += u64::from(payload);
-        if tally.dscp.is_none() {
-            tally.dscp = Some(decoded.dscp);
+        tally.payload_bytes += u64::from(progress.fresh) + u64::from(progress.late);
+        if tally.marks & (SENT | OWN_MAC) != SENT | OWN_MAC {
+            self.learn(end, decoded, packet);
         }
-        if tally.direction.is_none() {
-            tally.direction = packet.direction;
-        }
-        if tally.mac.is_none() {
-            tally.mac = decoded.src_mac;
-            let other = &mut self.tallies[end.other().index()];
-            other.mac_heard = other.mac_heard.or(decoded.dst_mac);
-        }
+        let class = self.class();
+        let changed = begins || class != self.class;
+        self.class = class;
+        changed
     }
 
     /// Which slice is the current one.
@@ -145,17 +204,19 @@ impl Flow {
 
     /// Whether this end ever sent a packet.
     pub(super) fn has_sent(&self, end: End) -> bool {
-        self.tallies[end.index()].dscp.is_some()
+        self.tallies[end.index()].marks & SENT != 0
     }
 
     /// Adds packets that were counted in another flow before it was known that they belong here.
-    pub(super) fn add(&mut self, end: End, share: &Share) {
+    pub(super) fn add(&mut self, end: End, share: &Share, clock: i64) {
+        self.touched = Moment::of(clock);
         if self.is_empty() {
+            self.slice_began = self.touched;
             (self.start, self.end) = (share.since, share.since);
         }
         self.start = self.start.min(share.since);
         let tally = &mut self.tallies[end.index()];
-        tally.packets += share.packets;
+        tally.packets = tally.packets.saturating_add(share.packets);
         tally.bytes += share.bytes;
         tally.payload_bytes += share.payload_bytes;
     }
@@ -168,24 +229,42 @@ impl Flow {
         tally.payload_bytes = tally.payload_bytes.saturating_sub(share.payload_bytes);
     }
 
+    /// What the first packet of an end tells.
+    fn learn(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
+        let tally = &mut self.tallies[end.index()];
+        if tally.marks & SENT == 0 {
+            tally.dscp = decoded.dscp;
+        }
+        if tally.direction().is_none() {
+            tally.marks |= match packet.direction {
+                Some(Direction::Ingress) => INGRESS,
+                Some(Direction::Egress) => EGRESS,
+                None => 0,
+            };
+        }
+        tally.marks |= SENT;
+        tally.learn_mac(decoded.src_mac, OWN_MAC);
+        self.tallies[end.other().index()].learn_mac(decoded.dst_mac, HEARD_MAC);
+    }
+
     /// Hands the packet to its transport and application; the payload bytes that are new.
-    fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, time: i64) -> u32 {
+    fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, time: i64, arrival: Arrival) -> Progress {
         match &decoded.transport {
             Transport::Tcp(segment) => {
-                let fresh = match &mut self.tcp {
+                let progress = match &mut self.tcp {
                     Some(tcp) => {
-                        let fresh = tcp.track(end, time, segment);
+                        let progress = tcp.track(end, time, segment, arrival);
                         if let Some((client, by)) = tcp.client() {
                             (self.client, self.oriented_by) = (client, by);
                         }
-                        fresh
+                        progress
                     }
-                    None => segment.payload_len,
+                    None => Progress { fresh: segment.payload_len, late: 0 },
                 };
-                let first = self.tcp.as_ref().map(|tcp| tcp.first_bytes()).unwrap_or_default();
+                let first = self.tcp.as_ref().map(TcpFlow::first_bytes).unwrap_or_default();
                 let context = Context { end, time, ports: self.ports() };
                 self.application.tcp(context, segment, first);
-                fresh
+                progress
             }
             Transport::Udp { payload, payload_len } => {
                 // What a tunnel carries is recognised in its own flow. The fragment that completes a datagram brings all of it.
@@ -193,9 +272,25 @@ impl Flow {
                     let context = Context { end, time, ports: self.ports() };
                     self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
-                *payload_len
+                Progress { fresh: *payload_len, late: 0 }
             }
-            Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => *payload_len,
+            Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
+                Progress { fresh: *payload_len, late: 0 }
+            }
+        }
+    }
+
+    #[inline]
+    fn track_response(&mut self, end: End, time: i64, progress: Progress) {
+        if !matches!(self.key.protocol(), Protocol::TCP | Protocol::UDP) {
+            return;
+        }
+        if end == self.client {
+            if progress.fresh > 0 || progress.late > 0 {
+                self.responses.asked(time);
+            }
+        } else if progress.fresh > 0 {
+            self.responses.answered(time);
         }
     }
 
@@ -205,39 +300,40 @@ impl Flow {
     }
 
     /// The record of the current slice.
-    pub(super) fn record(&mut self, reason: EndReason, node: &Arc<str>, source: Source) -> FlowRecord {
-        if self.community_id.is_none() {
-            self.community_id = self.key.community_id().map(Into::into);
+    pub(super) fn record(&mut self, reason: EndReason, point: Point<'_>) -> FlowRecord {
+        if let Some(tcp) = &mut self.tcp {
+            tcp.settle_holes();
         }
         let (vlan, vlan_inner) = self.key.vlans();
         let client = &self.tallies[self.client.index()];
         let rtt = self.tcp.as_ref().map(|tcp| tcp.rtt).unwrap_or_default();
+        let last = reason != EndReason::Active;
         let mut record = FlowRecord {
             flow_id: self.id,
             slice: self.slice,
             start: self.start,
             end: self.end,
             end_reason: reason,
-            community_id: self.community_id.clone(),
-            node: node.clone(),
-            interface: self.interface.clone(),
+            community_id: self.key.community_id().map(Into::into),
+            node: point.node.clone(),
+            interface: point.interface,
             interface_index: self.key.interface(),
-            source,
-            client_direction: client.direction,
+            source: point.source,
+            client_direction: client.direction(),
             observed_at: None,
             primary: !self.key.is_carrier(),
             oriented_by: self.oriented_by,
             protocol: self.key.protocol(),
-            client: self.side(self.client),
-            server: self.side(self.client.other()),
+            client: self.side(self.client, last),
+            server: self.side(self.client.other(), last),
             vlan,
             vlan_inner,
-            dscp: client.dscp,
+            dscp: (client.marks & SENT != 0).then_some(client.dscp),
             tunnel: self.tunnel.as_deref().cloned(),
             tcp_state: self.tcp.as_ref().map(|tcp| tcp.state(self.client)),
-            syn_retries: self.tcp.as_ref().map(|tcp| tcp.syn_retries.into()),
-            handshake_rtt_us: rtt.whole,
-            responses: None,
+            syn_retries: self.tcp.as_ref().map(TcpFlow::syn_retries),
+            handshake_rtt_us: rtt.whole.get(),
+            responses: self.responses.figures(),
             app: if self.key.is_carrier() { Some("tunnel") } else { self.sealed.map(Sealed::as_str) },
             dns: None,
             tls: None,
@@ -247,27 +343,20 @@ impl Flow {
             retention: None,
         };
         self.application.fill(&mut record);
-        record.client.rtt_us = rtt.client;
-        record.server.rtt_us = rtt.server;
+        record.client.rtt_us = rtt.client.get();
+        record.server.rtt_us = rtt.server.get();
         record
     }
 
-    fn side(&self, end: End) -> Side {
+    fn side(&self, end: End, last: bool) -> Side {
         let tally = &self.tallies[end.index()];
         let mut side = Side::new(self.key.ip(end), self.key.port(end));
-        side.mac = tally.mac.or(tally.mac_heard);
-        side.packets = tally.packets;
+        side.mac = tally.mac();
+        side.packets = tally.packets.into();
         side.bytes = tally.bytes;
         side.payload_bytes = tally.payload_bytes;
         if let Some(tcp) = &self.tcp {
-            let tcp = &tcp.ends[end.index()];
-            side.tcp_flags = Some(tcp.counts.flags);
-            side.retransmits = Some(tcp.counts.retransmits.into());
-            side.retransmit_bytes = Some(tcp.counts.retransmit_bytes);
-            side.out_of_order = Some(tcp.counts.out_of_order.into());
-            side.zero_windows = Some(tcp.counts.zero_windows.into());
-            side.resets = Some(tcp.counts.resets.into());
-            side.mss = tcp.mss.map(u64::from);
+            tcp.figures(end, (self.end, last), &mut side);
         }
         side
     }
@@ -279,8 +368,9 @@ impl Flow {
         for tally in &mut self.tallies {
             (tally.packets, tally.bytes, tally.payload_bytes) = (0, 0, 0);
         }
+        self.responses.restart();
         if let Some(tcp) = &mut self.tcp {
-            tcp.restart_counts();
+            tcp.restart_counts(self.end);
         }
         self.application.next_slice(self.end);
     }
@@ -292,13 +382,12 @@ impl Flow {
     }
 
     /// Hands the exchanges that are finished to `each`, as transactions.
-    pub(super) fn take_transactions(&mut self, mut each: impl FnMut(Transaction)) {
-        let Self { application, key, id, began, interface, .. } = self;
+    pub(super) fn take_transactions(&mut self, interfaces: &HashMap<u32, Arc<str>>, mut each: impl FnMut(Transaction)) {
+        let Self { application, key, id, .. } = self;
         application.take_finished(|Finished { asker, exchange }| {
             each(Transaction {
                 flow_id: *id,
-                flow_start: *began,
-                interface: interface.clone(),
+                interface: interfaces.get(&key.interface()).cloned().unwrap_or_default(),
                 interface_index: key.interface(),
                 client_ip: key.ip(asker),
                 client_port: key.port(asker),
@@ -308,16 +397,23 @@ impl Flow {
             });
         });
     }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.tcp.as_ref().map_or(0, TcpFlow::owned_bytes)
+            + self.application.owned_bytes()
+            + self.tunnel.as_ref().map_or(0, |tunnel| size_of_val(&**tunnel))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// With 16 bytes of links in queues and at most 21 of the index (twice nine, at seven eighths' load) this is what a
+    /// flow takes: less than 400.
     #[test]
     fn a_flow_is_small() {
-        // A million flows in the table: these are megabytes.
-        assert!(size_of::<Option<Flow>>() <= 384, "{}", size_of::<Option<Flow>>());
-        assert!(size_of::<TcpFlow>() <= 288, "{}", size_of::<TcpFlow>());
+        assert!(size_of::<Option<Flow>>() <= 360, "{}", size_of::<Option<Flow>>());
     }
 }

@@ -1,89 +1,127 @@
-//! Where flows live: a hash table from key to slot, slots in blocks that never move, and the two timers' queues.
+//! Where flows live: a hash table from key to slot, slots in blocks that never move, a timer wheel, and the order of
+//! eviction.
 //!
-//! Nothing depends on the order of the hash table, whose seed is random (keys come from the wire).
+//! A packet of a known flow touches the flow alone: its deadlines are computed from when it was last touched, so the
+//! wheel only has to look at it sometimes. A flow that the wheel finds not due is put back at the deadline that holds
+//! by then. Eviction gives a second chance to what was touched since it was queued (the clock algorithm), so its order
+//! is nearly that of the last packet.
+//!
+//! Nothing depends on the order of the hash table, whose seed is random (keys come from the wire), nor on when the
+//! wheel looks at a flow: whether it is due follows from its own times and the clock.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::config::{CLOSED_LINGER, CLOSING_TIMEOUT, DNS_IDLE_TIMEOUT, FlowConfig};
+use super::blocks::Blocks;
+use super::class::{CLASSES, Class, VALUES, Value};
+use super::config::FlowConfig;
 use super::key::Key;
+use super::moment::{self, Moment};
 use super::queue::Queues;
 use super::slice::Flow;
 
-/// Flows in a block of memory.
-const BLOCK: usize = 1024;
+/// Nanoseconds in a tick of the wheel (17 ms), as a shift.
+const TICK: u32 = 24;
+/// Buckets of the wheel: 69 s ahead. Later deadlines are looked at on the way.
+const BUCKETS: i64 = 4096;
+/// Flows that get a second chance before one is evicted all the same.
+const MOST_CHANCES: usize = 64;
 
-/// Which idle timeout a flow has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    /// A TCP connection that is not closed.
-    Tcp = 0,
-    /// UDP.
-    Udp = 1,
-    /// Other protocols.
-    Other = 2,
-    /// DNS over UDP with all queries answered.
-    Answered = 3,
-    /// A TCP connection that is closed, and both ends know.
-    Closed = 4,
-    /// A TCP connection that is closed, but a FIN was not acknowledged.
-    Closing = 5,
-}
-
-const CLASSES: usize = 6;
-
-/// What is due next.
+/// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// The flow was idle for too long.
-    Idle(u32),
+    Idle,
     /// The slice lasted too long.
-    Active(u32),
+    Active,
 }
 
-/// Key's hash and slot; the hash saves a look at the flow when they differ, and when the table grows.
+/// Slot and half of the key's hash: it saves a look at the flow when they differ, and when the table grows.
 #[derive(Debug)]
 struct Entry {
-    hash: u64,
+    hash: u32,
     slot: u32,
+}
+
+/// The table wants its tags in the high bits and its places in the low ones.
+const fn spread(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
+}
+
+/// Timeouts in [`Moment`] units.
+pub(super) struct Timeouts {
+    idle: [u32; CLASSES],
+    active: u32,
+    /// A closed connection ends in a moment, with the reason why; only one that goes on and on is cut.
+    active_closed: u32,
+}
+
+impl Timeouts {
+    fn new(config: &FlowConfig) -> Self {
+        Self {
+            idle: Class::ALL.map(|class| moment::units(class.idle_timeout(config))),
+            active: moment::units(config.active_timeout),
+            active_closed: moment::units(config.active_timeout.saturating_add(super::config::CLOSED_LINGER)),
+        }
+    }
+
+    /// Idle limit of the flow, and that of its slice if it has one.
+    fn of(&self, flow: &Flow) -> (u32, Option<u32>) {
+        let idle = self.idle.get(flow.class as usize).copied().unwrap_or(1);
+        let active = if flow.class == Class::Closed { self.active_closed } else { self.active };
+        (idle, (!flow.is_empty()).then_some(active))
+    }
+
+    /// What is due at `now`; what was due first if both are. A flow that is idle for too long at the very moment when
+    /// its slice lasted too long is idle.
+    #[inline]
+    pub(super) fn due(&self, flow: &Flow, now: Moment) -> Option<Due> {
+        let (idle, active) = self.of(flow);
+        let over_idle = now.since(flow.touched).checked_sub(idle);
+        let over_active = active.and_then(|active| now.since(flow.slice_began).checked_sub(active));
+        match (over_idle, over_active) {
+            (None, None) => None,
+            (Some(_), None) => Some(Due::Idle),
+            (Some(idle), Some(active)) if idle >= active => Some(Due::Idle),
+            (None | Some(_), Some(_)) => Some(Due::Active),
+        }
+    }
+
+    /// Units until something is due.
+    fn remaining(&self, flow: &Flow, now: Moment) -> u32 {
+        let (idle, active) = self.of(flow);
+        let idle = idle.saturating_sub(now.since(flow.touched));
+        let active = active.map(|active| active.saturating_sub(now.since(flow.slice_began)));
+        active.map_or(idle, |active| active.min(idle))
+    }
 }
 
 /// See the module documentation.
 pub(super) struct Table {
     seed: RandomState,
     index: HashTable<Entry>,
-    blocks: Vec<Vec<Option<Flow>>>,
-    free: Vec<u32>,
-    idle: Queues<CLASSES>,
-    active: Queues<1>,
-    idle_timeouts: [i64; CLASSES],
-    active_timeout: i64,
-    /// Nothing is due before.
-    next_due: i64,
+    flows: Blocks<Option<Flow>>,
+    /// Flows by their [`Value`], and free slots.
+    values: Queues,
+    wheel: Queues,
+    /// Ticks up to here were looked at.
+    tick: Option<i64>,
+    timeouts: Timeouts,
 }
+
+/// The queue of free slots.
+const FREE: usize = VALUES;
 
 impl Table {
     pub(super) fn new(config: &FlowConfig) -> Self {
-        let udp = config.udp_idle_timeout;
-        let tcp = config.tcp_idle_timeout;
-        let other = config.other_idle_timeout;
         Self {
             seed: RandomState::default(),
             index: HashTable::new(),
-            blocks: Vec::new(),
-            free: Vec::new(),
-            idle: Queues::new(),
-            active: Queues::new(),
-            idle_timeouts: [
-                tcp,
-                udp,
-                other,
-                udp.min(DNS_IDLE_TIMEOUT),
-                tcp.min(CLOSED_LINGER),
-                tcp.min(CLOSING_TIMEOUT),
-            ],
-            active_timeout: config.active_timeout,
-            next_due: i64::MAX,
+            flows: Blocks::new(),
+            values: Queues::new(VALUES + 1),
+            wheel: Queues::new(BUCKETS as usize),
+            tick: None,
+            timeouts: Timeouts::new(config),
         }
     }
 
@@ -91,117 +129,142 @@ impl Table {
         self.index.len()
     }
 
-    pub(super) fn hash(&self, key: &Key) -> u64 {
-        key.hash(&self.seed)
+    pub(super) fn hash(&self, key: &Key) -> u32 {
+        key.hash(&self.seed) as u32
     }
 
-    pub(super) fn find(&self, hash: u64, key: &Key) -> Option<u32> {
+    pub(super) fn find(&self, hash: u32, key: &Key) -> Option<u32> {
         let same = |entry: &Entry| entry.hash == hash && self.get(entry.slot).is_some_and(|flow| flow.key == *key);
-        self.index.find(hash, same).map(|entry| entry.slot)
+        self.index.find(spread(hash), same).map(|entry| entry.slot)
     }
 
-    fn get(&self, slot: u32) -> Option<&Flow> {
-        let slot = slot as usize;
-        self.blocks.get(slot / BLOCK)?.get(slot % BLOCK)?.as_ref()
+    pub(super) fn get(&self, slot: u32) -> Option<&Flow> {
+        self.flows.get(slot)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Flow> {
-        let slot = slot as usize;
-        self.blocks.get_mut(slot / BLOCK)?.get_mut(slot % BLOCK)?.as_mut()
+        self.flows.get_mut(slot)?.as_mut()
     }
 
     /// Adds a flow whose key is not in the table.
-    pub(super) fn insert(&mut self, hash: u64, flow: Flow) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
-        if let Some(place) = self.blocks.get_mut(slot as usize / BLOCK).and_then(|b| b.get_mut(slot as usize % BLOCK)) {
-            *place = Some(flow);
-        }
-        self.index.insert_unique(hash, Entry { hash, slot }, |entry| entry.hash);
+    pub(super) fn insert(&mut self, hash: u32, flow: Flow) -> u32 {
+        let slot = match self.values.first(FREE) {
+            Some(slot) => {
+                self.values.remove(slot);
+                if let Some(place) = self.flows.get_mut(slot) {
+                    *place = Some(flow);
+                }
+                slot
+            }
+            None => self.flows.push(Some(flow)),
+        };
+        self.index.insert_unique(spread(hash), Entry { hash, slot }, |entry| spread(entry.hash));
         slot
     }
 
-    /// One past the last slot; only when all others are taken.
-    fn new_slot(&mut self) -> u32 {
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
-        }
-        let full = (self.blocks.len() - 1) * BLOCK;
-        let Some(block) = self.blocks.last_mut() else { return 0 };
-        block.push(None);
-        (full + block.len() - 1) as u32
-    }
-
     pub(super) fn remove(&mut self, slot: u32) -> Option<Flow> {
-        let flow = self.blocks.get_mut(slot as usize / BLOCK)?.get_mut(slot as usize % BLOCK)?.take()?;
+        let flow = self.flows.get_mut(slot)?.take()?;
         let hash = self.hash(&flow.key);
-        if let Ok(entry) = self.index.find_entry(hash, |entry| entry.slot == slot) {
+        if let Ok(entry) = self.index.find_entry(spread(hash), |entry| entry.slot == slot) {
             entry.remove();
         }
-        self.idle.remove(slot);
-        self.active.remove(slot);
-        self.free.push(slot);
+        self.wheel.remove(slot);
+        self.values.push(FREE, slot);
         Some(flow)
     }
 
-    /// The flow was active at `clock`.
-    pub(super) fn touch(&mut self, slot: u32, class: Class, clock: i64) {
-        let class = class as usize;
-        self.idle.push(class, slot, clock);
-        self.next_due = self.next_due.min(clock.saturating_add(self.idle_timeouts[class]));
-    }
-
-    /// A slice of the flow began at `clock`.
-    pub(super) fn begin_slice(&mut self, slot: u32, clock: i64) {
-        self.active.push(0, slot, clock);
-        self.next_due = self.next_due.min(clock.saturating_add(self.active_timeout));
-    }
-
-    /// The slice is not timed any more.
-    pub(super) fn end_slice(&mut self, slot: u32) {
-        self.active.remove(slot);
-    }
-
-    /// When the slice that is timed began.
-    pub(super) fn slice_began(&self, slot: u32) -> Option<i64> {
-        self.active.stamp(slot)
-    }
-
-    /// The earliest deadline if it is not after `now`. A flow that is idle for too long at the very moment when its slice
-    /// lasted too long is idle.
+    /// What is due of a flow at `clock`.
     #[inline]
-    pub(super) fn due(&mut self, now: i64) -> Option<Due> {
-        if now < self.next_due { None } else { self.find_due(now) }
+    pub(super) fn due_of(&self, slot: u32, clock: Moment) -> Option<Due> {
+        self.timeouts.due(self.get(slot)?, clock)
     }
 
-    fn find_due(&mut self, now: i64) -> Option<Due> {
-        let mut earliest = (i64::MAX, None);
-        for (class, timeout) in self.idle_timeouts.iter().enumerate() {
-            if let Some((slot, stamp)) = self.idle.first(class) {
-                let deadline = stamp.saturating_add(*timeout);
-                if deadline < earliest.0 {
-                    earliest = (deadline, Some(Due::Idle(slot)));
+    /// The flow's class has changed: so have its deadline and its value.
+    pub(super) fn classify(&mut self, slot: u32, clock: i64) {
+        if let Some(flow) = self.get(slot) {
+            let value = flow.class.value();
+            self.values.push(value as usize, slot);
+        }
+        self.schedule(slot, clock);
+    }
+
+    /// Has the wheel look at the flow when it will be due.
+    pub(super) fn schedule(&mut self, slot: u32, clock: i64) {
+        let Some(flow) = self.get(slot) else { return };
+        let deadline = (clock >> moment::UNIT) + i64::from(self.timeouts.remaining(flow, Moment::of(clock)));
+        let units_in_tick = 1 << (TICK - moment::UNIT);
+        let tick = self.tick.unwrap_or(clock >> TICK);
+        let at = (deadline + units_in_tick - 1).div_euclid(units_in_tick).clamp(tick + 1, tick + BUCKETS - 1);
+        self.wheel.push(at.rem_euclid(BUCKETS) as usize, slot);
+    }
+
+    /// Whether a tick began that was not looked at.
+    #[inline]
+    pub(super) fn is_behind(&self, clock: i64) -> bool {
+        self.tick != Some(clock >> TICK)
+    }
+
+    /// The next flow to look at, out of the wheel; `None` when all ticks up to `clock` were looked at.
+    pub(super) fn wake(&mut self, clock: i64) -> Option<u32> {
+        let now = clock >> TICK;
+        // After a jump each bucket is visited once.
+        let mut tick = self.tick.unwrap_or(now).max(now - BUCKETS);
+        loop {
+            if let Some(slot) = self.wheel.first(tick.rem_euclid(BUCKETS) as usize) {
+                self.wheel.remove(slot);
+                self.tick = Some(tick);
+                return Some(slot);
+            }
+            if tick >= now {
+                self.tick = Some(now);
+                return None;
+            }
+            tick += 1;
+        }
+    }
+
+    /// The time as of which the wheel judges at `clock`: the beginning of its tick, so that it does not matter how often
+    /// it is asked within.
+    pub(super) const fn judged(clock: i64) -> Moment {
+        Moment::of(clock >> TICK << TICK)
+    }
+
+    /// The flow to evict: of the least value, nearly the longest quiet of these.
+    pub(super) fn least_valuable(&mut self) -> Option<(u32, Value)> {
+        for value in Value::ALL {
+            for _ in 0..MOST_CHANCES {
+                let Some(slot) = self.values.first(*value as usize) else { break };
+                match self.get_mut(slot) {
+                    Some(flow) if flow.referenced => flow.referenced = false,
+                    Some(_) | None => return Some((slot, *value)),
                 }
+                self.values.push(*value as usize, slot);
+            }
+            if let Some(slot) = self.values.first(*value as usize) {
+                return Some((slot, *value));
             }
         }
-        if let Some((slot, stamp)) = self.active.first(0) {
-            let deadline = stamp.saturating_add(self.active_timeout);
-            if deadline < earliest.0 {
-                earliest = (deadline, Some(Due::Active(slot)));
-            }
-        }
-        self.next_due = earliest.0;
-        earliest.1.filter(|_| earliest.0 <= now)
-    }
-
-    /// The flow that was quiet for the longest time.
-    pub(super) fn least_recent(&self) -> Option<u32> {
-        let firsts = (0..CLASSES).filter_map(|class| self.idle.first(class));
-        firsts.min_by_key(|(_, stamp)| *stamp).map(|(slot, _)| slot)
+        None
     }
 
     /// All slots that hold a flow.
     pub(super) fn slots(&self) -> Vec<u32> {
-        let slots = self.blocks.iter().flatten().zip(0..);
+        let slots = self.flows.iter().zip(0..);
         slots.filter_map(|(flow, slot)| flow.is_some().then_some(slot)).collect()
+    }
+
+    /// Begins anew with time; the table is empty.
+    pub(super) fn forget_time(&mut self) {
+        self.tick = None;
+    }
+
+    /// Bytes of memory held: flows, what they own, index and queues.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let owned: usize = self.flows.iter().flatten().map(Flow::owned_bytes).sum();
+        self.index.allocation_size()
+            + self.flows.memory_bytes()
+            + self.values.memory_bytes()
+            + self.wheel.memory_bytes()
+            + owned
     }
 }

@@ -1,118 +1,71 @@
-//! TCP per flow: handshake, sequence space, close, and Zeek's connection state.
+//! TCP per flow: sequence space, acknowledgements, windows, close, and Zeek's connection state.
 //!
-//! Figures (`Counts`) belong to the slice and restart with it; everything else carries on to the next.
+//! A segment that brings new data in order, or acknowledges some, touches this structure only; what else may happen is
+//! in [`super::trouble`]. Definitions:
+//! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
+//!   it nor its answer is a retransmission or a duplicate acknowledgement;
+//! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
+//!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none;
+//! * *missed*: holes that the other side acknowledged, see [`super::sequence`].
+//!
+//! Figures belong to the slice and restart with it; everything else carries on to the next.
 
-use super::handshake::{Handshake, Rtt, mss};
+use super::duplicates::{Arrival, Recent};
+use super::end::TcpEnd;
+use super::handshake::{Handshake, Rtt};
 use super::key::End;
-use super::sequence::Sequence;
+use super::moment::Moment;
+use super::options::Options;
+use super::sequence::{Holes, MAX_JUMP, Parts};
+use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
-use crate::record::{EndReason, OrientedBy, TcpState};
+use crate::record::{EndReason, OrientedBy, Side, TcpState};
 
-/// Figures of one end in the slice.
+/// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) flags: u8,
-    pub(super) retransmits: u32,
-    pub(super) out_of_order: u32,
-    pub(super) zero_windows: u32,
-    pub(super) resets: u32,
-    pub(super) retransmit_bytes: u64,
-}
-
-/// One end of the connection.
-#[derive(Debug, Default)]
-pub(super) struct TcpEnd {
-    pub(super) counts: Counts,
-    pub(super) mss: Option<u16>,
-    sequence: Sequence,
-    /// Sequence number of the SYN.
-    isn: Option<u32>,
-    last_ack: Option<u32>,
-    /// A segment other than SYN and RST was sent.
-    spoke: bool,
-    fin: bool,
-}
-
-impl TcpEnd {
-    fn sent_anything(&self) -> bool {
-        self.sequence.next().is_some()
-    }
-
-    /// Records the segment's sequence space and what it tells; the payload bytes that are new.
-    fn observe(&mut self, segment: &Tcp<'_>) -> u32 {
-        let Tcp { seq, flags: bits, payload_len, .. } = *segment;
-        self.counts.flags |= bits;
-        if bits & flags::ACK != 0 {
-            self.last_ack = Some(segment.ack);
-        }
-        if bits & flags::RST != 0 {
-            self.counts.resets += 1;
-            return self.observe_reset_payload(segment);
-        }
-        if bits & flags::SYN == 0 {
-            self.spoke = true;
-            self.counts.zero_windows += u32::from(segment.window == 0);
-        }
-        let keep_alive = bits & (flags::SYN | flags::FIN) == 0
-            && payload_len <= 1
-            && self.sequence.next().is_some_and(|next| seq.wrapping_add(1) == next);
-        if keep_alive {
-            return 0;
-        }
-        self.observe_space(segment)
-    }
-
-    /// SYN, payload and FIN take their places in sequence space one after the other.
-    fn observe_space(&mut self, segment: &Tcp<'_>) -> u32 {
-        let Tcp { mut seq, flags: bits, payload_len, .. } = *segment;
-        let (mut old, mut late) = (0, 0);
-        if bits & flags::SYN != 0 {
-            let syn = self.sequence.observe(seq, 1, self.isn.is_some());
-            (old, late) = (syn.old, syn.late);
-            self.isn.get_or_insert(seq);
-            if self.mss.is_none() {
-                self.mss = mss(segment.options);
-            }
-            seq = seq.wrapping_add(1);
-        }
-        let data = self.sequence.observe(seq, payload_len, self.isn.is_some());
-        (old, late) = (old + data.old, late + data.late);
-        if bits & flags::FIN != 0 {
-            let fin = self.sequence.observe(seq.wrapping_add(payload_len), 1, self.isn.is_some());
-            (old, late) = (old + fin.old, late + fin.late);
-            self.fin = true;
-        }
-        if old > 0 {
-            self.counts.retransmits += 1;
-            self.counts.retransmit_bytes += u64::from(data.old);
-        } else if late > 0 {
-            self.counts.out_of_order += 1;
-        }
-        data.fresh + data.late
-    }
-
-    /// Resets carry any number, so only their payload (a diagnostic, RFC 9293 3.5.3) is looked at.
-    fn observe_reset_payload(&mut self, segment: &Tcp<'_>) -> u32 {
-        if segment.payload_len == 0 {
-            return 0;
-        }
-        let data = self.sequence.observe(segment.seq, segment.payload_len, self.isn.is_some());
-        data.fresh + data.late
-    }
+pub(super) struct Progress {
+    /// At the front.
+    pub(super) fresh: u32,
+    /// In holes.
+    pub(super) late: u32,
 }
 
 /// A connection.
 #[derive(Debug, Default)]
 pub(super) struct TcpFlow {
     pub(super) ends: [TcpEnd; 2],
-    pub(super) syn_retries: u32,
     pub(super) rtt: Rtt,
+    recent: Recent,
     handshake: Option<Box<Handshake>>,
-    /// Who sent the first SYN (without ACK).
+    pub(super) trouble: Option<Box<Trouble>>,
+    scales: Scales,
+    roles: Roles,
+}
+
+/// Window scale options by `End`, four bits each: zero is none, else one more than the shift count, which is at most 14.
+#[derive(Debug, Clone, Copy, Default)]
+struct Scales(u8);
+
+impl Scales {
+    fn get(self, end: End) -> Option<u8> {
+        (self.0 >> (4 * end.index()) & 0x0f).checked_sub(1)
+    }
+
+    fn set(&mut self, end: End, scale: Option<u8>) {
+        if self.get(end).is_none() {
+            self.0 |= scale.map_or(0, |scale| scale.min(14) + 1) << (4 * end.index());
+        }
+    }
+}
+
+/// Who did what first.
+#[derive(Debug, Clone, Copy, Default)]
+struct Roles {
+    /// Sent a SYN (without ACK).
     opener: Option<End>,
-    /// Who answered with a SYN-ACK first.
+    /// Answered with a SYN-ACK.
     answerer: Option<End>,
-    /// Who reset the connection before it was closed.
+    /// Reset the connection before it was closed.
     reset_by: Option<End>,
 }
 
@@ -121,63 +74,113 @@ impl TcpFlow {
         &self.ends[end.index()]
     }
 
+    /// The end's trouble, from now on if there was none.
+    #[cold]
+    fn trouble(&mut self, end: End) -> &mut EndTrouble {
+        &mut self.trouble.get_or_insert_default().ends[end.index()]
+    }
+
     /// Whether this segment opens a new connection on the same addresses and ports.
+    #[inline]
     pub(super) fn is_reopened_by(&self, from: End, segment: &Tcp<'_>) -> bool {
-        if segment.flags & (flags::SYN | flags::RST) != flags::SYN {
-            return false;
-        }
+        segment.flags & (flags::SYN | flags::RST) == flags::SYN && self.is_another_syn(from, segment)
+    }
+
+    fn is_another_syn(&self, from: End, segment: &Tcp<'_>) -> bool {
         let (sender, receiver) = (self.end(from), self.end(from.other()));
         let answers = segment.flags & flags::ACK != 0;
-        match sender.isn {
+        match sender.isn() {
             // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt.
             Some(isn) => isn != segment.seq && (!answers || self.closed().is_some()),
             // Midstream so far: a late SYN fits in front of what was seen; a crossing SYN meets a SYN.
-            None if sender.sent_anything() => sender.sequence.first() != Some(segment.seq.wrapping_add(1)),
-            None if answers || receiver.isn.is_some() => false,
-            None => receiver.spoke && receiver.last_ack != Some(segment.seq.wrapping_add(1)),
+            None if sender.is_seen() => sender.span.first != segment.seq.wrapping_add(1),
+            None if answers || receiver.isn().is_some() => false,
+            None => receiver.spoke() && receiver.acknowledged() != Some(segment.seq.wrapping_add(1)),
         }
     }
 
     /// Counts a segment; the payload bytes that are new.
-    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>) -> u32 {
+    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival) -> Progress {
+        let options = Options::parse(segment.options);
+        if self.recent.is_copy(from, segment, &options, arrival) {
+            self.track_copy(from, segment);
+            return Progress::default();
+        }
         let bits = segment.flags;
-        if bits & flags::RST != 0 && self.reset_by.is_none() && !self.closed_by_fins() {
-            self.reset_by = Some(from);
+        self.ends[from.index()].flags |= bits;
+        if bits & flags::RST != 0 {
+            return self.track_reset(from, segment);
         }
-        if bits & (flags::SYN | flags::RST) == flags::SYN {
-            self.track_syn(from, time, segment);
-        } else if self.opener.map_or(self.answerer.map(End::other), Some) == Some(from) {
-            self.track_ack(time, segment);
+        if bits & flags::SYN != 0 {
+            self.track_syn(from, time, segment, &options);
+        } else if self.handshake.is_some() {
+            self.track_handshake_ack(from, time, segment, &options);
         }
-        self.ends[from.index()].observe(segment)
+        let keep_alive = self.end(from).is_keep_alive(segment);
+        if bits & flags::ACK != 0 {
+            self.track_ack(from, time, segment, &options, keep_alive);
+        }
+        self.track_window(from, time, segment);
+        if keep_alive {
+            self.trouble(from).counts.keep_alives += 1;
+            return Progress::default();
+        }
+        self.track_space(from, time, segment, &options)
     }
 
-    fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>) {
-        let first = self.end(from).isn.is_none();
+    /// A copy counts as a packet, and as one with a closed window; it tells nothing new.
+    fn track_copy(&mut self, from: End, segment: &Tcp<'_>) {
+        let closed = segment.window == 0 && segment.flags & (flags::SYN | flags::RST) == 0;
+        let counts = &mut self.trouble(from).counts;
+        counts.capture_duplicates += 1;
+        counts.zero_windows += u32::from(closed);
+    }
+
+    /// Resets carry any number, so only their payload (a diagnostic, RFC 9293 3.5.3) is looked at.
+    fn track_reset(&mut self, from: End, segment: &Tcp<'_>) -> Progress {
+        if self.roles.reset_by.is_none() && !self.closed_by_fins() {
+            self.roles.reset_by = Some(from);
+        }
+        self.trouble(from).counts.resets += 1;
+        if segment.payload_len == 0 {
+            return Progress::default();
+        }
+        let end = &mut self.ends[from.index()];
+        let holes = &mut self.trouble.get_or_insert_default().ends[from.index()].holes;
+        let parts = end.observe(holes, segment.seq, segment.payload_len);
+        Progress { fresh: parts.fresh, late: parts.late }
+    }
+
+    fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
+        let first = self.end(from).isn().is_none();
+        if first {
+            self.ends[from.index()].learn(options);
+            self.scales.set(from, options.scale);
+        }
         if segment.flags & flags::ACK != 0 {
-            if self.answerer.is_none() {
-                self.answerer = Some(from);
+            if self.roles.answerer.is_none() {
+                self.roles.answerer = Some(from);
                 // Without the SYN the client's half can still be measured.
-                if self.opener.is_none() {
+                if self.roles.opener.is_none() {
                     self.handshake.get_or_insert_default();
                 }
             }
             if let Some(handshake) = &mut self.handshake
-                && self.opener != Some(from)
+                && self.roles.opener != Some(from)
             {
-                handshake.syn_ack(time, segment);
+                handshake.syn_ack(time, segment.seq, options);
                 self.rtt.server = handshake.server_rtt();
             }
             return;
         }
         if !first {
-            self.syn_retries += 1;
+            self.trouble.get_or_insert_default().syn_retries += 1;
         }
-        match self.opener {
+        match self.roles.opener {
             None => {
-                self.opener = Some(from);
+                self.roles.opener = Some(from);
                 // Captured after its answer, it joins the handshake that the answer began.
-                if self.answerer.is_none() {
+                if self.roles.answerer.is_none() {
                     self.handshake = Some(Box::default());
                 }
             }
@@ -186,29 +189,180 @@ impl TcpFlow {
             Some(_) => {}
         }
         if let Some(handshake) = &mut self.handshake {
-            handshake.syn(time, segment);
+            handshake.syn(time, options);
         }
     }
 
-    fn track_ack(&mut self, time: i64, segment: &Tcp<'_>) {
-        if let Some(rtt) = self.handshake.as_ref().and_then(|handshake| handshake.client_ack(time, segment)) {
+    fn track_handshake_ack(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
+        let client = self.roles.opener.or(self.roles.answerer.map(End::other));
+        let handshake = self.handshake.as_ref().filter(|_| client == Some(from));
+        if let Some(rtt) = handshake.and_then(|handshake| handshake.client_ack(time, segment, options)) {
             self.rtt = rtt;
             self.handshake = None;
         }
     }
 
+    fn track_ack(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options, keep_alive: bool) {
+        let (own, other) = pair(&mut self.ends, from);
+        // Far beyond what was sent: not of this connection.
+        let ahead = segment.ack.wrapping_sub(other.span.next);
+        if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 {
+            return;
+        }
+        if own.acknowledge(segment.ack) {
+            other.round_trips.acknowledged(time, segment.ack, options.timestamps.map(|(_, echo)| echo));
+            if let Some(trouble) = &mut self.trouble {
+                trouble.ends[from.index()].acknowledged();
+            }
+        } else if !keep_alive && own.repeats_ack(segment, other) {
+            self.trouble(from).duplicate_ack(time);
+        }
+        if let Some(range) = options.received_twice(segment.ack)
+            && let Some(trouble) = &mut self.trouble
+        {
+            trouble.ends[from.other().index()].received_twice(range);
+        }
+    }
+
+    fn track_window(&mut self, from: End, time: i64, segment: &Tcp<'_>) {
+        let is_syn = segment.flags & flags::SYN != 0;
+        self.ends[from.index()].offer(segment.window, is_syn);
+        if is_syn {
+            return;
+        }
+        if segment.window == 0 {
+            self.trouble(from).window(time, 0);
+        } else if let Some(trouble) = &mut self.trouble {
+            trouble.ends[from.index()].window(time, segment.window);
+        }
+    }
+
+    /// SYN, payload and FIN take their places in sequence space one after the other.
+    fn track_space(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) -> Progress {
+        let control = segment.flags & (flags::SYN | flags::FIN);
+        let timestamp = options.timestamps.map(|(value, _)| value);
+        let end = &mut self.ends[from.index()];
+        if control == 0 && end.is_next(segment.seq) {
+            let fresh = segment.payload_len;
+            if fresh > 0 {
+                end.advance(fresh);
+                end.last_sent = Moment::of(time);
+                if self.trouble.as_ref().is_none_or(|trouble| trouble.ends[from.index()].holes.is_empty()) {
+                    end.round_trips.sent(time, end.span.next, timestamp);
+                }
+            }
+            return Progress { fresh, late: 0 };
+        }
+        if control == 0 && segment.payload_len == 0 && end.is_behind(segment.seq) {
+            return Progress::default();
+        }
+        self.track_parts(from, time, segment, timestamp)
+    }
+
+    /// Anything but new data in order.
+    fn track_parts(&mut self, from: End, time: i64, segment: &Tcp<'_>, timestamp: Option<u32>) -> Progress {
+        let Tcp { mut seq, flags: bits, payload_len, .. } = *segment;
+        let (own, other) = pair(&mut self.ends, from);
+        own.measure(payload_len);
+        let receiver = other.acknowledged();
+        let segment_size = own.usual_segment(other);
+        let mut spare = EndTrouble::default();
+        let known = self.trouble.is_some();
+        let trouble = match &mut self.trouble {
+            Some(trouble) => &mut trouble.ends[from.index()],
+            None => &mut spare,
+        };
+        trouble.holes.acknowledged = receiver;
+        trouble.holes.segment = segment_size;
+        let begin = seq;
+        let mut control = Parts::default();
+        if bits & flags::SYN != 0 {
+            let syn = own.observe_syn(&mut trouble.holes, seq);
+            (control.old, control.late) = (syn.old, syn.late);
+            seq = seq.wrapping_add(1);
+        }
+        let data = own.observe(&mut trouble.holes, seq, payload_len);
+        seq = seq.wrapping_add(payload_len);
+        if bits & flags::FIN != 0 {
+            let fin = own.observe_fin(&mut trouble.holes, seq);
+            (control.old, control.late) = (control.old + fin.old, control.late + fin.late);
+            seq = seq.wrapping_add(1);
+        }
+        let (old, late) = (control.old + data.old, control.late + data.late);
+        let last_sent = own.last_sent;
+        if seq != begin {
+            own.last_sent = Moment::of(time);
+        }
+        if old > 0 || late > 0 {
+            own.round_trips.disturbed(timestamp);
+        } else if data.fresh > 0 && trouble.holes.is_empty() {
+            own.round_trips.sent(time, own.span.next, timestamp);
+        }
+        if !known && (old > 0 || late > 0 || !trouble.holes.is_empty()) {
+            self.trouble.get_or_insert_default().ends[from.index()] = spare;
+        }
+        if let Some(trouble) = &mut self.trouble {
+            let (sender, acknowledger) = pair(&mut trouble.ends, from);
+            if old > 0 {
+                let range = (begin, seq);
+                let old_payload = data.old;
+                let repetition = Repetition { time, range, old_payload, last_sent, acknowledged: receiver };
+                sender.retransmission(acknowledger, repetition);
+            } else if late > 0 {
+                sender.counts.out_of_order += 1;
+            }
+        }
+        Progress { fresh: data.fresh, late: data.late }
+    }
+
+    /// SYNs after the first with its number, in the slice.
+    pub(super) fn syn_retries(&self) -> u64 {
+        self.trouble.as_ref().map_or(0, |trouble| trouble.syn_retries.into())
+    }
+
+    /// Writes the figures of one end in the slice that ended at `end_of_slice`.
+    pub(super) fn figures(&self, end: End, (end_of_slice, last): (i64, bool), side: &mut Side) {
+        let (own, other) = (self.end(end), self.end(end.other()));
+        let none = EndTrouble::default();
+        let trouble = self.trouble.as_ref().map_or(&none, |trouble| &trouble.ends[end.index()]);
+        let counts = &trouble.counts;
+        side.packets_missed = self.missed(end, last);
+        side.tcp_flags = Some(own.flags);
+        side.retransmits = Some(counts.retransmits.into());
+        side.retransmit_bytes = Some(counts.retransmit_bytes);
+        side.fast_retransmits = Some(counts.fast.into());
+        side.timeout_retransmits = Some(counts.timeout.into());
+        side.spurious_retransmits = Some(counts.spurious.into());
+        side.out_of_order = Some(counts.out_of_order.into());
+        side.keep_alives = Some(counts.keep_alives.into());
+        side.capture_duplicates = Some(counts.capture_duplicates.into());
+        side.duplicate_acks = Some(counts.duplicate_acks.into());
+        side.zero_windows = Some(counts.zero_windows.into());
+        side.zero_window_us = Some(trouble.zero_window(end_of_slice) / 1000);
+        side.resets = Some(counts.resets.into());
+        side.mss = own.mss().map(u64::from);
+        let scales = (self.scales.get(end), self.scales.get(end.other()));
+        side.window_scale = scales.0.map(u64::from);
+        side.window_max = own.window_max(other, scales);
+        // What the other end's data took to be acknowledged by this one.
+        if let Some((mean, greatest)) = other.round_trips.figures() {
+            (side.rtt_avg_us, side.rtt_max_us) = (Some(mean), Some(greatest));
+        }
+    }
+
     /// Number of each end's first payload byte, where its SYN was seen.
     pub(super) fn first_bytes(&self) -> [Option<u32>; 2] {
-        [End::Low, End::High].map(|end| self.end(end).isn.map(|isn| isn.wrapping_add(1)))
+        [End::Low, End::High].map(|end| self.end(end).isn().map(|isn| isn.wrapping_add(1)))
     }
 
     fn closed_by_fins(&self) -> bool {
-        self.ends.iter().all(|end| end.fin)
+        self.ends.iter().all(TcpEnd::finished)
     }
 
     /// Whether and how the connection is over.
+    #[inline]
     pub(super) fn closed(&self) -> Option<EndReason> {
-        match self.reset_by {
+        match self.roles.reset_by {
             Some(_) => Some(EndReason::Rst),
             None if self.closed_by_fins() => Some(EndReason::Fin),
             None => None,
@@ -218,30 +372,62 @@ impl TcpFlow {
     /// Whether nothing is left to repeat: reset, or both FINs were acknowledged.
     pub(super) fn is_close_acknowledged(&self) -> bool {
         let acknowledged = |end: &TcpEnd, other: &TcpEnd| {
-            other.last_ack.zip(end.sequence.next()).is_some_and(|(ack, next)| ack.wrapping_sub(next) < 1 << 31)
+            end.is_seen() && other.acknowledged().is_some_and(|ack| ack.wrapping_sub(end.span.next) < 1 << 31)
         };
         let [low, high] = &self.ends;
-        self.reset_by.is_some() || (acknowledged(low, high) && acknowledged(high, low))
+        self.roles.reset_by.is_some() || (acknowledged(low, high) && acknowledged(high, low))
+    }
+
+    /// Whether the opener sent nothing but SYNs: nobody answered, or it did not care for the answer.
+    #[inline]
+    pub(super) fn is_half_open(&self) -> bool {
+        self.roles.opener.is_some_and(|opener| !self.end(opener).spoke())
+    }
+
+    /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
+    /// end was seen.
+    pub(super) fn missed(&self, end: End, last: bool) -> Option<u64> {
+        let (own, other) = (self.end(end), self.end(end.other()));
+        other.acknowledged().filter(|_| own.is_seen())?;
+        let next = last.then_some(own.span.next);
+        Some(match &self.trouble {
+            Some(trouble) => trouble.ends[end.index()].holes.missed(next).into(),
+            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next).into(),
+        })
+    }
+
+    /// Brings the holes up to the last acknowledgements.
+    pub(super) fn settle_holes(&mut self) {
+        let [low, high] = &self.ends;
+        if let Some(trouble) = &mut self.trouble {
+            for (trouble, (own, other)) in trouble.ends.iter_mut().zip([(low, high), (high, low)]) {
+                trouble.holes.acknowledged = other.acknowledged();
+                trouble.holes.segment = own.usual_segment(other);
+            }
+        }
     }
 
     /// The client, where SYN or SYN-ACK told.
+    #[inline]
     pub(super) fn client(&self) -> Option<(End, OrientedBy)> {
-        self.opener
-            .map(|opener| (opener, OrientedBy::Syn))
-            .or_else(|| self.answerer.map(|answerer| (answerer.other(), OrientedBy::SynAck)))
+        match (self.roles.opener, self.roles.answerer) {
+            (Some(opener), _) => Some((opener, OrientedBy::Syn)),
+            (None, Some(answerer)) => Some((answerer.other(), OrientedBy::SynAck)),
+            (None, None) => None,
+        }
     }
 
     /// Zeek's `conn_state`; a connection of which both ends were heard midstream counts as established once closed.
     pub(super) fn state(&self, client: End) -> TcpState {
         let server = client.other();
-        let opened = self.opener == Some(client);
-        let answered = self.answerer == Some(server) || self.end(server).isn.is_some();
-        let talked = self.ends.iter().all(|end| end.spoke);
+        let opened = self.roles.opener == Some(client);
+        let answered = self.roles.answerer == Some(server) || self.end(server).isn().is_some();
+        let talked = self.ends.iter().all(TcpEnd::spoke);
         let established = (opened && answered) || talked;
-        match self.reset_by {
+        match self.roles.reset_by {
             Some(by) if by == server => match (opened, answered) {
                 (true, false) if !talked => return TcpState::Rej,
-                (false, true) if !self.end(client).sent_anything() => return TcpState::Rstrh,
+                (false, true) if !self.end(client).is_seen() => return TcpState::Rstrh,
                 (true | false, true | false) => {
                     return if established || answered { TcpState::Rstr } else { TcpState::Oth };
                 }
@@ -254,24 +440,39 @@ impl TcpFlow {
             },
             None => {}
         }
-        match (self.end(client).fin, self.end(server).fin) {
+        match (self.end(client).finished(), self.end(server).finished()) {
             (true, true) => TcpState::Sf,
             (true, false) if established => TcpState::S2,
             (true, false) if opened => TcpState::Sh,
-            (false, true) if answered && !opened && !self.end(client).sent_anything() => TcpState::Shr,
+            (false, true) if answered && !opened && !self.end(client).is_seen() => TcpState::Shr,
             (false, true) if established => TcpState::S3,
             (false, false) if opened && established => TcpState::S1,
-            (false, false) if opened && !self.end(server).sent_anything() => TcpState::S0,
+            (false, false) if opened && !self.end(server).is_seen() => TcpState::S0,
             (true | false, true | false) => TcpState::Oth,
         }
     }
 
-    /// Begins the next slice: figures restart.
-    pub(super) fn restart_counts(&mut self) {
-        for end in &mut self.ends {
-            end.counts = Counts::default();
+    /// Begins the next slice after `end`: figures restart.
+    pub(super) fn restart_counts(&mut self, end: i64) {
+        self.ends.iter_mut().for_each(TcpEnd::restart);
+        if self.trouble.as_mut().is_some_and(|trouble| trouble.restart(end)) {
+            self.trouble = None;
         }
-        self.syn_retries = 0;
         self.rtt = Rtt::default();
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.handshake.as_ref().map_or(0, |handshake| handshake.owned_bytes())
+            + self.trouble.as_ref().map_or(0, |trouble| trouble.owned_bytes())
+    }
+}
+
+/// This end's and the other's.
+fn pair<T>(both: &mut [T; 2], from: End) -> (&mut T, &mut T) {
+    let [low, high] = both;
+    match from {
+        End::Low => (low, high),
+        End::High => (high, low),
     }
 }

@@ -3,10 +3,15 @@
 
 mod cuts;
 mod dns;
+mod figures;
+mod flood;
 mod http;
 mod http2;
+mod observer;
 mod properties;
+mod simulator;
 mod story;
 mod table;
 mod talk;
 mod tcp;
+mod truth;

@@ -1,8 +1,9 @@
 //! Random traffic: what must hold whatever comes.
 
 use proptest::prelude::*;
-use wiretag_capture::FlowRecord;
-use wiretag_capture::flow::FlowConfig;
+use wiretag_capture::decode::Transport;
+use wiretag_capture::flow::{FlowConfig, shard};
+use wiretag_capture::{FlowRecord, Protocol};
 
 use crate::story::*;
 
@@ -53,7 +54,45 @@ fn play(actions: &[Action], advances: bool, max_flows: usize) -> Vec<FlowRecord>
     records
 }
 
+/// The same over several engines, each told the time of all.
+fn play_sharded(actions: &[Action], engines: usize) -> Vec<FlowRecord> {
+    let mut stories: Vec<_> = (0..engines).map(|_| Story::new()).collect();
+    let (mut now, mut latest) = (0, i64::MIN);
+    for action in actions {
+        now += action.wait;
+        latest = latest.max(now);
+        let number = sharded(&action.segment, action.udp, engines);
+        let story = &mut stories[number];
+        story.advance(latest);
+        if action.udp {
+            story.udp(now, action.segment.from, action.segment.ports, &action.segment.options);
+        } else {
+            story.tcp(now, &action.segment);
+        }
+    }
+    let mut records: Vec<_> = stories
+        .into_iter()
+        .flat_map(|mut story| {
+            story.advance(latest);
+            story.end()
+        })
+        .collect();
+    records.sort_by_key(|record| (record.start, record.flow_id, record.slice));
+    records
+}
+
+fn sharded(segment: &Segment, udp: bool, engines: usize) -> usize {
+    let protocol = if udp { Protocol::UDP } else { Protocol::TCP };
+    let packet = decoded(segment.from, Some(segment.ports), protocol, Transport::Other { payload_len: 0 });
+    shard(&packet, engines)
+}
+
 proptest! {
+    #[test]
+    fn engines_in_parallel_give_the_same_records(actions in prop::collection::vec(action(), 1..200), engines in 1_usize..=4) {
+        prop_assert_eq!(play_sharded(&actions, engines), play(&actions, true, 1000));
+    }
+
     /// Also checks, in `Story::end`, that packets in equal packets in records.
     #[test]
     fn batches_do_not_change_records(actions in prop::collection::vec(action(), 1..120), max_flows in 1_usize..12) {

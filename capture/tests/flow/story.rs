@@ -21,6 +21,12 @@ pub(crate) enum Host {
 }
 pub(crate) use Host::{Client, Server};
 
+impl Host {
+    pub(crate) fn other(self) -> Self {
+        if self == Client { Server } else { Client }
+    }
+}
+
 /// A segment in the making.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
@@ -33,11 +39,13 @@ pub(crate) struct Segment {
     pub(crate) options: Vec<u8>,
     pub(crate) ports: (u16, u16),
     pub(crate) payload: Vec<u8>,
+    /// Identification of the IPv4 header.
+    pub(crate) ip_id: Option<u16>,
 }
 
 pub(crate) fn segment(from: Host, flags: u8, seq: u32, ack: u32) -> Segment {
     let (window, ports) = (1000, (40000, 443));
-    Segment { from, flags, seq, ack, length: 0, window, options: Vec::new(), ports, payload: Vec::new() }
+    Segment { from, flags, seq, ack, length: 0, window, options: Vec::new(), ports, payload: Vec::new(), ip_id: None }
 }
 
 impl Segment {
@@ -68,6 +76,24 @@ impl Segment {
         self.options.extend([2, 4]);
         self.options.extend(mss.to_be_bytes());
         self
+    }
+
+    pub(crate) fn scale(mut self, shift: u8) -> Self {
+        self.options.extend([1, 3, 3, shift]);
+        self
+    }
+
+    pub(crate) fn sack(mut self, blocks: &[(u32, u32)]) -> Self {
+        self.options.extend([1, 1, 5, 2 + 8 * blocks.len() as u8]);
+        for (from, to) in blocks {
+            self.options.extend(from.to_be_bytes());
+            self.options.extend(to.to_be_bytes());
+        }
+        self
+    }
+
+    pub(crate) fn ip_id(self, id: u16) -> Self {
+        Self { ip_id: Some(id), ..self }
     }
 }
 
@@ -149,6 +175,7 @@ impl Story {
         };
         let mut decoded = decoded(segment.from, Some(segment.ports), Protocol::TCP, Transport::Tcp(tcp));
         decoded.ip_bytes = 40 + segment.length;
+        decoded.ip_id = segment.ip_id;
         self.packet(at, &decoded, segment.from)
     }
 
@@ -163,6 +190,13 @@ impl Story {
         self.tcp(at, &segment(Client, SYN, 100, 0).mss(1460));
         self.tcp(at + 10 * MS, &segment(Server, SYN | ACK, 500, 101).mss(1400));
         self.tcp(at + 13 * MS, &segment(Client, ACK, 101, 501));
+    }
+
+    /// The same from another port of the client's.
+    pub(crate) fn handshake_on(&mut self, at: i64, port: u16) {
+        self.tcp(at, &segment(Client, SYN, 100, 0).ports(port, 443));
+        self.tcp(at, &segment(Server, SYN | ACK, 500, 101).ports(port, 443));
+        self.tcp(at, &segment(Client, ACK, 101, 501).ports(port, 443));
     }
 
     pub(crate) fn advance(&mut self, at: i64) {

@@ -40,12 +40,13 @@ fn quiet_flows_end_by_their_kind() {
     story.udp(0, Client, (40000, 9999), b"x");
     let other = decoded(Client, None, Protocol(47), Transport::Other { payload_len: 80 });
     story.packet(0, &other, Client);
-    story.advance(10 * SECOND);
+    // The timer wheel turns in steps of 17 ms.
+    story.advance(10 * SECOND + 20 * MS);
     assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47]);
-    story.advance(30 * SECOND);
+    story.advance(30 * SECOND + 20 * MS);
     assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47, 17]);
     // The slice is cut in time, although the connection is quiet.
-    story.advance(60 * SECOND);
+    story.advance(60 * SECOND + 20 * MS);
     assert_eq!(story.engine.counters().flows_active, 1);
     story.advance(301 * SECOND);
     assert_eq!(story.engine.counters().flows_active, 0);

@@ -1,0 +1,109 @@
+//! Packets that the capture delivered twice: a mirror of both directions of a port, or a capture of all interfaces of a
+//! host that routes, yields each packet more than once. They are not retransmissions.
+//!
+//! A copy has the same IPv4 identification, numbers, flags, window, options and length, and no pause since its original
+//! is longer than [`WINDOW`] (mirrors were seen that take two milliseconds). A real retransmission has another
+//! identification. Zero is none (RFC 6864 lets senders that forbid fragments repeat it, and zero is what these send), and
+//! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must follow its
+//! original directly within [`SHORT_WINDOW`], and be more than an acknowledgement without timestamps; so some copies
+//! stay unnoticed rather than a retransmission be lost.
+//!
+//! The last [`REMEMBERED`] segments of a flow are kept as prints of 32 bits, two copies of one packet being rarely further
+//! apart: identification (16 bits), end (1), hash (15), or without identification the hash alone.
+
+use super::key::End;
+use super::options::Options;
+use crate::decode::{Tcp, flags};
+
+/// Longest pause between two packets of the flow over which copies are looked for, ns: well below any timeout.
+const WINDOW: i64 = 5_000_000;
+
+/// The same for packets without identification, ns.
+const SHORT_WINDOW: i64 = 30_000;
+
+/// Segments remembered.
+const REMEMBERED: usize = 4;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// Newest first; zero is none.
+    prints: [u32; REMEMBERED],
+}
+
+/// What else tells a copy from a retransmission.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// Identification of the IPv4 header.
+    pub(super) ip_id: Option<u16>,
+    /// Time since the flow's last packet, ns.
+    pub(super) pause: i64,
+}
+
+impl Recent {
+    /// Remembers a segment; whether it is a copy of one that came before.
+    #[inline]
+    pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival) -> bool {
+        let hash = hash(from, segment, options);
+        let ip_id = arrival.ip_id.filter(|id| *id != 0);
+        let print = match ip_id {
+            Some(id) => (u32::from(id) << 16) | ((from as u32) << 15) | (hash & 0x7fff),
+            None => hash.max(1),
+        };
+        let pause = arrival.pause.saturating_abs();
+        if pause > WINDOW {
+            self.prints = [print, 0, 0, 0];
+            return false;
+        }
+        let is_copy = match ip_id {
+            Some(_) => self.prints.contains(&print) && !self.prints.iter().any(|other| is_reused(*other, print)),
+            None => self.prints[0] == print && pause <= SHORT_WINDOW && tells(segment, options),
+        };
+        if !is_copy {
+            let [a, b, c, _] = self.prints;
+            self.prints = [print, a, b, c];
+        }
+        is_copy
+    }
+}
+
+/// Whether two segments of one end have the same identification.
+fn is_reused(one: u32, other: u32) -> bool {
+    one != other && one >> 15 == other >> 15
+}
+
+/// Whether there is more than an acknowledgement, which a receiver may well repeat at once.
+fn tells(segment: &Tcp<'_>, options: &Options) -> bool {
+    segment.payload_len > 0 || segment.flags & (flags::SYN | flags::FIN) != 0 || options.timestamps.is_some()
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
+/// Digits of pi, as constants without a meaning.
+const K: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 0x082e_fa98_ec4e_6c89];
+
+#[inline]
+fn hash(from: End, segment: &Tcp<'_>, options: &Options) -> u32 {
+    let numbers = (u64::from(segment.seq) << 32) | u64::from(segment.ack);
+    let shape = (u64::from(segment.window) << 48) | (u64::from(segment.flags) << 40) | u64::from(segment.payload_len);
+    let hash = fold(numbers ^ K[0], shape ^ K[1]) ^ ((from as u64) << 63);
+    let hash = match (segment.options.len(), options.timestamps) {
+        (0, _) => hash,
+        // Timestamps and their padding: what almost every segment has.
+        (12, Some((value, echo))) => fold(hash ^ K[2], (u64::from(value) << 32 | u64::from(echo)) ^ K[3]),
+        (_, _) => hash_bytes(hash, segment.options),
+    };
+    hash as u32 ^ (hash >> 32) as u32
+}
+
+fn hash_bytes(mut hash: u64, mut bytes: &[u8]) -> u64 {
+    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
+        hash = fold(hash ^ K[2], u64::from_be_bytes(*word) ^ K[3]);
+        bytes = rest;
+    }
+    let rest = bytes.iter().fold(bytes.len() as u64, |word, byte| (word << 8) | u64::from(*byte));
+    fold(hash ^ K[2], rest ^ K[3])
+}

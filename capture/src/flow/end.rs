@@ -1,0 +1,216 @@
+//! One end of a TCP connection: what every segment touches, in one cache line.
+
+use super::moment::Moment;
+use super::options::Options;
+use super::rtt::RoundTrips;
+use super::sequence::{Holes, Parts, Span};
+use crate::decode::{Tcp, flags};
+
+/// A segment was seen: the span holds.
+const SEEN: u8 = 1;
+/// The SYN was seen: its number is the first of the span.
+const OPENED: u8 = 2;
+/// Something was acknowledged.
+const ACKNOWLEDGED: u8 = 4;
+/// A segment other than SYN and RST was sent.
+const SPOKE: u8 = 8;
+/// A FIN was sent.
+const FINISHED: u8 = 16;
+
+/// Segment size that every host accepts (RFC 9293, 3.7.1).
+const DEFAULT_SEGMENT: u32 = 536;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct TcpEnd {
+    /// Sequence numbers sent.
+    pub(super) span: Span,
+    /// Greatest number acknowledged.
+    ack: u32,
+    /// When the last segment with sequence space was sent.
+    pub(super) last_sent: Moment,
+    /// Of the data that this end sends: the other's half.
+    pub(super) round_trips: RoundTrips,
+    /// Window of the last segment.
+    window: u16,
+    /// Greatest windows in the slice, as in the header: of SYNs, and of other segments.
+    window_syn: u16,
+    window_max: u16,
+    mss: u16,
+    /// Longest payload.
+    largest: u16,
+    marks: u8,
+    /// TCP flags in the slice.
+    pub(super) flags: u8,
+}
+
+impl TcpEnd {
+    fn is(&self, mark: u8) -> bool {
+        self.marks & mark != 0
+    }
+
+    pub(super) fn is_seen(&self) -> bool {
+        self.is(SEEN)
+    }
+
+    pub(super) fn spoke(&self) -> bool {
+        self.is(SPOKE)
+    }
+
+    pub(super) fn finished(&self) -> bool {
+        self.is(FINISHED)
+    }
+
+    /// Sequence number of the SYN.
+    pub(super) fn isn(&self) -> Option<u32> {
+        self.is(OPENED).then_some(self.span.first)
+    }
+
+    pub(super) fn acknowledged(&self) -> Option<u32> {
+        self.is(ACKNOWLEDGED).then_some(self.ack)
+    }
+
+    /// MSS option.
+    pub(super) fn mss(&self) -> Option<u16> {
+        Some(self.mss).filter(|mss| *mss != 0)
+    }
+
+    /// Greatest window offered in the slice, bytes. It is known how to scale it if both SYNs were seen, or one without the
+    /// option; windows of SYNs are never scaled (RFC 7323, 2.2).
+    pub(super) fn window_max(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u64> {
+        let of_syn = u64::from(self.window_syn);
+        let shift = match scales {
+            (Some(scale), Some(_)) => Some(scale),
+            (None, _) if self.is(OPENED) => Some(0),
+            (_, None) if other.is(OPENED) => Some(0),
+            (_, _) => None,
+        };
+        let offered = match shift {
+            Some(shift) => u64::from(self.window_max) << shift,
+            None if self.window_max > 0 => return None,
+            None => 0,
+        };
+        // A closed window is one that was offered, too.
+        let any = self.flags & !flags::RST != 0;
+        any.then_some(offered.max(of_syn))
+    }
+
+    /// Usual length of this end's segments, bytes: the longest payload, but not of a frame that offload will cut at what
+    /// the other end accepts; while only short ones were seen, what the other end accepts.
+    pub(super) fn usual_segment(&self, other: &Self) -> u32 {
+        let (longest, mss) = (u32::from(self.largest), u32::from(other.mss));
+        match mss {
+            0 => longest.max(DEFAULT_SEGMENT),
+            mss if longest >= mss / 2 => longest.min(mss),
+            mss => mss,
+        }
+    }
+
+    /// Takes the options of a SYN.
+    pub(super) fn learn(&mut self, options: &Options) {
+        self.mss = options.mss.unwrap_or(self.mss);
+    }
+
+    /// See the definition in [`super::tcp`].
+    #[inline]
+    pub(super) fn is_keep_alive(&self, segment: &Tcp<'_>) -> bool {
+        segment.payload_len <= 1
+            && segment.seq.wrapping_add(1) == self.span.next
+            && segment.flags & (flags::SYN | flags::FIN | flags::RST) == 0
+            && self.is_seen()
+    }
+
+    /// Takes an acknowledgement; whether it advances.
+    #[inline]
+    pub(super) fn acknowledge(&mut self, ack: u32) -> bool {
+        let step = ack.wrapping_sub(self.ack);
+        if self.is(ACKNOWLEDGED) && (step == 0 || step >= 1 << 31) {
+            return false;
+        }
+        self.ack = ack;
+        self.marks |= ACKNOWLEDGED;
+        true
+    }
+
+    /// Whether an acknowledgement that does not advance is a duplicate, see [`super::tcp`].
+    pub(super) fn repeats_ack(&self, segment: &Tcp<'_>, other: &Self) -> bool {
+        let outstanding = other.span.next.wrapping_sub(segment.ack);
+        segment.ack == self.ack
+            && segment.payload_len == 0
+            && segment.flags & (flags::SYN | flags::FIN) == 0
+            && segment.window != 0
+            && segment.window == self.window
+            && other.is_seen()
+            && outstanding > 0
+            && outstanding < 1 << 31
+    }
+
+    /// Takes the window of a segment other than RST.
+    #[inline]
+    pub(super) fn offer(&mut self, window: u16, is_syn: bool) {
+        self.window = window;
+        if is_syn {
+            self.window_syn = self.window_syn.max(window);
+        } else {
+            self.window_max = self.window_max.max(window);
+            self.marks |= SPOKE;
+        }
+    }
+
+    /// Whether a segment continues what was seen.
+    #[inline]
+    pub(super) fn is_next(&self, seq: u32) -> bool {
+        self.is_seen() && seq == self.span.next
+    }
+
+    pub(super) fn is_behind(&self, seq: u32) -> bool {
+        self.is_seen() && seq.wrapping_sub(self.span.next) >= 1 << 31
+    }
+
+    /// New data in order.
+    #[inline]
+    pub(super) fn advance(&mut self, length: u32) {
+        self.span.next = self.span.next.wrapping_add(length);
+        self.measure(length);
+        // Midstream the span's beginning must not be taken for something ahead one day.
+        if !self.is(OPENED) {
+            self.span.trim();
+        }
+    }
+
+    /// Takes the length of a payload.
+    #[inline]
+    pub(super) fn measure(&mut self, length: u32) {
+        self.largest = self.largest.max(u16::try_from(length).unwrap_or(u16::MAX));
+    }
+
+    /// Sequence space anywhere.
+    pub(super) fn observe(&mut self, holes: &mut Holes, seq: u32, length: u32) -> Parts {
+        if self.is_seen() {
+            return self.span.observe(holes, seq, length, self.is(OPENED));
+        }
+        self.marks |= SEEN;
+        self.span = Span::begin(seq, length);
+        Parts { fresh: length, ..Parts::default() }
+    }
+
+    pub(super) fn observe_syn(&mut self, holes: &mut Holes, seq: u32) -> Parts {
+        let parts = self.observe(holes, seq, 1);
+        if !self.is(OPENED) {
+            self.span.first = seq;
+            self.marks |= OPENED;
+        }
+        parts
+    }
+
+    pub(super) fn observe_fin(&mut self, holes: &mut Holes, seq: u32) -> Parts {
+        self.marks |= FINISHED;
+        self.observe(holes, seq, 1)
+    }
+
+    /// Begins the next slice.
+    pub(super) fn restart(&mut self) {
+        (self.flags, self.window_syn, self.window_max) = (0, 0, 0);
+        self.round_trips.restart();
+    }
+}

@@ -1,0 +1,95 @@
+//! Round trip times from data to its acknowledgement, for the data of one direction.
+//!
+//! One segment is timed at a time (RFC 6298, 3): the next new one after the last measurement, if nothing before it is
+//! missing. By Karn's rule a segment is not timed once it, or anything that is acknowledged with it, was sent again or
+//! came late, unless timestamps (RFC 7323) show that the acknowledgement answers the first transmission: it must not echo
+//! a later value than the segment's. That also excludes what the capture did not see sent again. What is measured is the capture point → receiver → capture point half, with the receiver's delay of acknowledgements.
+//!
+//! Measurements do not overlap, so their sum in microseconds fits where an hour does.
+
+/// A time or a span in microseconds; wraps after 71 minutes.
+pub(super) type Micros = u32;
+
+/// Microseconds of a packet's time.
+pub(super) const fn micros(time: i64) -> Micros {
+    time.div_euclid(1000) as Micros
+}
+
+/// Microseconds between; `None` if the capture reordered the two.
+pub(super) const fn elapsed(from: Micros, to: Micros) -> Option<Micros> {
+    let span = to.wrapping_sub(from);
+    if span < 1 << 31 { Some(span) } else { None }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Timing {
+    /// No segment is timed.
+    #[default]
+    Idle,
+    /// One is.
+    Clear,
+    /// One is, and something was sent again since: its timestamp must be echoed.
+    Ambiguous,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub(super) struct RoundTrips {
+    /// Number after the segment that is timed.
+    end: u32,
+    sent: Micros,
+    sum: u32,
+    greatest: u32,
+    count: u32,
+    /// Low bits of its timestamp value.
+    stamp: u16,
+    timing: Timing,
+}
+
+impl RoundTrips {
+    /// New data that ends before `end` was sent.
+    #[inline]
+    pub(super) fn sent(&mut self, time: i64, end: u32, timestamp: Option<u32>) {
+        if self.timing == Timing::Idle {
+            (self.end, self.sent, self.timing) = (end, micros(time), Timing::Clear);
+            self.stamp = timestamp.unwrap_or_default() as u16;
+        }
+    }
+
+    /// Something was sent again or came late, with this timestamp.
+    pub(super) fn disturbed(&mut self, timestamp: Option<u32>) {
+        self.timing = match (self.timing, timestamp) {
+            (Timing::Clear | Timing::Ambiguous, Some(value)) if value as u16 != self.stamp => Timing::Ambiguous,
+            // Sent in the same tick of the sender's clock, the echo says nothing.
+            (Timing::Idle | Timing::Clear | Timing::Ambiguous, _) => Timing::Idle,
+        };
+    }
+
+    /// The other side acknowledged everything before `ack`.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, time: i64, ack: u32, echo: Option<u32>) {
+        if self.timing == Timing::Idle || ack.wrapping_sub(self.end) >= 1 << 31 {
+            return;
+        }
+        // A receiver echoes the first of the segments that it acknowledges at once (RFC 7323, 4.3).
+        let not_later = echo.map(|echo| self.stamp.wrapping_sub(echo as u16) < 1 << 15);
+        let answers = not_later.unwrap_or(self.timing == Timing::Clear);
+        self.timing = Timing::Idle;
+        if let Some(span) = elapsed(self.sent, micros(time)).filter(|_| answers) {
+            self.sum = self.sum.saturating_add(span);
+            self.greatest = self.greatest.max(span);
+            self.count += 1;
+        }
+    }
+
+    /// Mean and greatest, µs.
+    pub(super) fn figures(&self) -> Option<(u64, u64)> {
+        let mean = self.sum.checked_div(self.count)?;
+        Some((mean.into(), self.greatest.into()))
+    }
+
+    /// Begins the next slice: the segment that is timed goes on.
+    pub(super) fn restart(&mut self) {
+        (self.sum, self.greatest, self.count) = (0, 0, 0);
+    }
+}

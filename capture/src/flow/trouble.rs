@@ -1,0 +1,181 @@
+//! What goes wrong on a connection: repetitions, holes, closed windows, resets. Kept apart from the connection, as most
+//! slices have none of it.
+//!
+//! A *retransmission* is a segment whose sequence space was seen before in its direction. Of these
+//! * *spurious* are those of which everything had been acknowledged when they passed (as Wireshark has it), and those
+//!   that the receiver reports as received twice (D-SACK, RFC 2883);
+//! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
+//!   segment of their direction;
+//! * *fast* are others that follow three duplicate acknowledgements (RFC 5681, 3.2; RFC 6675) within 200 ms, or two within
+//!   20 ms (Wireshark's rule: one may be missing from the capture). Wireshark's 20 ms alone would lose those whose sender
+//!   is further away than that.
+//!
+//! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
+
+use super::moment::{Moment, units};
+use super::options::Range;
+use super::sequence::Holes;
+
+/// Figures of one end in the slice.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) retransmits: u32,
+    pub(super) fast: u32,
+    pub(super) timeout: u32,
+    pub(super) spurious: u32,
+    pub(super) out_of_order: u32,
+    pub(super) keep_alives: u32,
+    pub(super) capture_duplicates: u32,
+    pub(super) duplicate_acks: u32,
+    pub(super) zero_windows: u32,
+    pub(super) resets: u32,
+    pub(super) retransmit_bytes: u64,
+    /// Time with a closed window, ns, without the current one.
+    zero_window: i64,
+}
+
+/// Duplicate acknowledgements in a row.
+#[derive(Debug, Default)]
+struct Duplicates {
+    count: u32,
+    last: i64,
+}
+
+/// Retransmissions remembered, in case the receiver says that it had them.
+const REPEATS: usize = 4;
+
+/// Duplicate acknowledgements that ask for a retransmission (RFC 5681).
+const ASKING: u32 = 3;
+/// Longest time from these to the retransmission, ns.
+const ASKED: i64 = 200_000_000;
+/// The same if one is missing.
+const ASKED_BY_FEWER: i64 = 20_000_000;
+/// Shortest retransmission timeout, ns.
+const TIMEOUT: i64 = 200_000_000;
+
+/// One end's.
+#[derive(Debug, Default)]
+pub(super) struct EndTrouble {
+    pub(super) counts: Counts,
+    /// Of the data that this end sends.
+    pub(super) holes: Holes,
+    /// When this end's window closed.
+    zero_since: Option<i64>,
+    duplicates: Duplicates,
+    /// Newest first; an empty range is none.
+    repeats: [Range; REPEATS],
+}
+
+/// Both ends', by `End`.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) ends: [EndTrouble; 2],
+    /// SYNs after the first with its number.
+    pub(super) syn_retries: u32,
+}
+
+/// A segment that repeats what was seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Repetition {
+    pub(super) time: i64,
+    pub(super) range: Range,
+    /// Payload bytes that were seen before.
+    pub(super) old_payload: u32,
+    /// When the direction's last segment with sequence space passed.
+    pub(super) last_sent: Moment,
+    /// The receiver's highest acknowledgement.
+    pub(super) acknowledged: Option<u32>,
+}
+
+impl EndTrouble {
+    /// Counts a retransmission of this end's, which `receiver` gets.
+    pub(super) fn retransmission(&mut self, receiver: &Self, repetition: Repetition) {
+        let Repetition { time, range, old_payload, last_sent, acknowledged } = repetition;
+        self.counts.retransmits += 1;
+        self.counts.retransmit_bytes += u64::from(old_payload);
+        let reached = |number: u32| acknowledged.is_some_and(|ack| ack.wrapping_sub(number) < 1 << 31);
+        if reached(range.1) {
+            self.counts.spurious += 1;
+            return;
+        }
+        let asked = time.saturating_sub(receiver.duplicates.last);
+        let asking = receiver.duplicates.count;
+        if Moment::of(time).since(last_sent) >= units(TIMEOUT) {
+            self.counts.timeout += 1;
+        } else if (asking >= ASKING && asked <= ASKED) || (asking + 1 == ASKING && asked <= ASKED_BY_FEWER) {
+            self.counts.fast += 1;
+        }
+        if old_payload > 0 {
+            let [a, b, c, _] = self.repeats;
+            self.repeats = [range, a, b, c];
+        }
+    }
+
+    /// The receiver says that it had this range of this end's data before.
+    pub(super) fn received_twice(&mut self, range: Range) {
+        let within = |outer: &Range| {
+            let (begin, size) = (range.0.wrapping_sub(outer.0), outer.1.wrapping_sub(outer.0));
+            begin < size && range.1.wrapping_sub(range.0) <= size - begin
+        };
+        if let Some(repeat) = self.repeats.iter_mut().find(|repeat| within(repeat)) {
+            *repeat = Range::default();
+            self.counts.spurious += 1;
+        }
+    }
+
+    /// This end sent a duplicate acknowledgement.
+    pub(super) fn duplicate_ack(&mut self, time: i64) {
+        self.counts.duplicate_acks += 1;
+        self.duplicates.count = self.duplicates.count.saturating_add(1);
+        self.duplicates.last = time;
+    }
+
+    /// This end's acknowledgement advanced.
+    pub(super) fn acknowledged(&mut self) {
+        self.duplicates.count = 0;
+    }
+
+    /// This end offers a window.
+    pub(super) fn window(&mut self, time: i64, window: u16) {
+        match (window, self.zero_since) {
+            (0, since) => {
+                self.counts.zero_windows += 1;
+                self.zero_since = Some(since.unwrap_or(time));
+            }
+            (_, None) => {}
+            (_, Some(since)) => {
+                self.counts.zero_window += time.saturating_sub(since).max(0);
+                self.zero_since = None;
+            }
+        }
+    }
+
+    /// Time with a closed window in the slice, ns, up to `end`.
+    pub(super) fn zero_window(&self, end: i64) -> u64 {
+        let current = self.zero_since.map_or(0, |since| end.saturating_sub(since).max(0));
+        (self.counts.zero_window + current) as u64
+    }
+
+    fn restart(&mut self, end: i64) {
+        self.counts = Counts::default();
+        self.zero_since = self.zero_since.map(|since| since.max(end));
+        self.holes.restart();
+    }
+
+    fn is_over(&self) -> bool {
+        self.zero_since.is_none() && self.holes.is_empty()
+    }
+}
+
+impl Trouble {
+    /// Begins the next slice after `end`; whether there is nothing left to remember.
+    pub(super) fn restart(&mut self, end: i64) -> bool {
+        self.ends.iter_mut().for_each(|trouble| trouble.restart(end));
+        self.syn_retries = 0;
+        self.ends.iter().all(EndTrouble::is_over)
+    }
+
+    pub(super) fn owned_bytes(&self) -> usize {
+        size_of::<Self>() + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
+    }
+}

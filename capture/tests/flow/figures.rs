@@ -1,0 +1,215 @@
+//! Figures of the rarer kinds, one story each.
+
+use wiretag_capture::record::Responses;
+use wiretag_capture::{EndReason, FlowRecord, Side};
+
+use crate::story::*;
+
+/// Copies, retransmits, duplicate acknowledgements.
+fn repeated(side: &Side) -> (u64, u64, u64) {
+    (side.capture_duplicates.unwrap(), side.retransmits.unwrap(), side.duplicate_acks.unwrap())
+}
+
+fn kinds(side: &Side) -> (u64, u64, u64) {
+    let [fast, timeout, spurious] = [side.fast_retransmits, side.timeout_retransmits, side.spurious_retransmits];
+    (fast.unwrap(), timeout.unwrap(), spurious.unwrap())
+}
+
+/// Segments at these microseconds.
+fn at(segments: &[(i64, Segment)]) -> FlowRecord {
+    let mut story = Story::new();
+    for (time, segment) in segments {
+        story.tcp(time * 1000, segment);
+    }
+    story.only()
+}
+
+#[test]
+fn a_packet_captured_twice_is_one_segment() {
+    let data = segment(Client, ACK, 101, 501).data(100).ip_id(7);
+    let record =
+        at(&[(0, data.clone()), (400, data.clone()), (2000, data.clone()), (3000, segment(Server, ACK, 501, 201))]);
+    assert_eq!(repeated(&record.client), (2, 0, 0));
+    // Volumes count what was delivered.
+    assert_eq!((record.client.packets, record.client.bytes, record.client.payload_bytes), (3, 420, 100));
+
+    let again = data.clone().ip_id(8);
+    assert_eq!(repeated(&at(&[(0, data.clone()), (400, again)]).client), (0, 1, 0));
+    assert_eq!(repeated(&at(&[(0, data.clone()), (200_000, data.clone())]).client), (0, 1, 0));
+    // A sender that numbers all packets alike.
+    let next = segment(Client, ACK, 201, 501).data(100).ip_id(7);
+    assert_eq!(repeated(&at(&[(0, data.clone()), (10, next), (20, data)]).client), (0, 1, 0));
+}
+
+#[test]
+fn without_identification_only_what_follows_at_once_is_a_copy() {
+    let data = segment(Client, ACK, 101, 501).data(100);
+    assert_eq!(repeated(&at(&[(0, data.clone()), (5, data.clone())]).client), (1, 0, 0));
+    assert_eq!(repeated(&at(&[(0, data.clone()), (100, data.clone())]).client), (0, 1, 0));
+    let ack = segment(Server, ACK, 501, 101);
+    assert_eq!(repeated(&at(&[(0, data.clone()), (5, ack.clone()), (9, ack)]).server), (0, 0, 1));
+}
+
+#[test]
+fn duplicate_acks_are_rfc_5681s() {
+    let data = segment(Client, ACK, 101, 501).data(100);
+    let ack = segment(Server, ACK, 501, 101);
+    let dupacks = |then: Segment| at(&[(0, ack.clone()), (1000, data.clone()), (2000, then)]).server.duplicate_acks;
+    assert_eq!(dupacks(ack.clone()), Some(1));
+    assert_eq!(dupacks(ack.clone().window(999)), Some(0), "a window update");
+    assert_eq!(dupacks(ack.clone().data(1)), Some(0), "with data");
+    assert_eq!(dupacks(segment(Server, FIN | ACK, 501, 101)), Some(0));
+    assert_eq!(dupacks(segment(Server, ACK, 501, 50)), Some(0), "overtaken by a later one");
+    let nothing_outstanding =
+        at(&[(0, data.clone()), (1000, segment(Server, ACK, 501, 201)), (2000, segment(Server, ACK, 501, 201))]);
+    assert_eq!(nothing_outstanding.server.duplicate_acks, Some(0));
+}
+
+#[test]
+fn keep_alives_and_their_answers_are_neither() {
+    let record = at(&[
+        (0, segment(Client, ACK, 101, 501).data(100)),
+        (1000, segment(Server, ACK, 501, 201)),
+        (9_000_000, segment(Client, ACK, 200, 501).data(1)),
+        (9_001_000, segment(Server, ACK, 501, 201)),
+        (18_000_000, segment(Client, ACK, 200, 501)),
+        (18_001_000, segment(Server, ACK, 501, 201)),
+    ]);
+    assert_eq!((record.client.keep_alives, record.server.keep_alives), (Some(2), Some(0)));
+    assert_eq!((repeated(&record.client), repeated(&record.server)), ((0, 0, 0), (0, 0, 0)));
+}
+
+#[test]
+fn retransmissions_by_kind() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let ack = |number| segment(Server, ACK, 501, number);
+    let asked = [data(101), data(201), data(301), data(401), ack(201), ack(201), ack(201), ack(201), data(201)];
+    assert_eq!(kinds(&only(&asked).client), (1, 0, 0));
+    assert_eq!(kinds(&only(&[data(101), ack(101), data(201), data(101)]).client), (0, 0, 0), "nobody asked");
+    assert_eq!(kinds(&at(&[(0, data(101)), (250_000, data(101))]).client), (0, 1, 0));
+    assert_eq!(kinds(&only(&[data(101), ack(201), data(101)]).client), (0, 0, 1));
+}
+
+#[test]
+fn the_receiver_proves_a_retransmission_spurious_once() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let told = segment(Server, ACK, 501, 301).sack(&[(101, 201)]);
+    let record = at(&[(0, data(101)), (10, data(201)), (250_000, data(101)), (260_000, told.clone()), (261_000, told)]);
+    assert_eq!(kinds(&record.client), (0, 1, 1));
+    // What was known to be spurious is not counted again.
+    let sent =
+        [data(101), segment(Server, ACK, 501, 201), data(101), segment(Server, ACK, 501, 201).sack(&[(101, 201)])];
+    assert_eq!(kinds(&only(&sent).client), (0, 0, 1));
+}
+
+#[test]
+fn windows_are_scaled_if_both_agree() {
+    let handshake = |client: Segment, server: Segment| {
+        let windows = only(&[
+            client,
+            server,
+            segment(Client, ACK, 101, 501).window(100),
+            segment(Server, ACK, 501, 101).window(9),
+        ]);
+        let scale = (windows.client.window_scale, windows.server.window_scale);
+        (scale, windows.client.window_max, windows.server.window_max)
+    };
+    let syn = segment(Client, SYN, 100, 0).window(50);
+    let syn_ack = segment(Server, SYN | ACK, 500, 101).window(2000);
+    let both = handshake(syn.clone().scale(7), syn_ack.clone().scale(2));
+    assert_eq!(both, ((Some(7), Some(2)), Some(12_800), Some(2000)));
+    let one = handshake(syn.clone().scale(7), syn_ack);
+    assert_eq!(one, ((Some(7), None), Some(100), Some(2000)));
+    // Midstream the scale is not known.
+    assert_eq!(only(&[segment(Client, ACK, 101, 501)]).client.window_max, None);
+}
+
+#[test]
+fn a_closed_window_lasts_over_slices() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(SECOND, &segment(Client, ACK, 101, 501).window(0));
+    for second in 2..80 {
+        story.tcp(second * SECOND, &segment(Server, ACK, 501, 101));
+    }
+    story.tcp(80 * SECOND, &segment(Client, ACK, 101, 501).window(9));
+    story.tcp(90 * SECOND, &segment(Client, ACK, 101, 501).window(0));
+    story.tcp(91 * SECOND, &segment(Server, ACK, 501, 101));
+    let records = story.end();
+    let closed: Vec<_> =
+        records.iter().map(|r| (r.client.zero_windows.unwrap(), r.client.zero_window_us.unwrap())).collect();
+    assert_eq!(closed, [(1, 58_000_000), (1, 22_000_000)]);
+}
+
+#[test]
+fn data_round_trips_skip_what_was_sent_again() {
+    let data = |seq, value| segment(Server, ACK, seq, 101).data(100).timestamps(value, 0);
+    let ack = |number, echo| segment(Client, ACK, 101, number).timestamps(0, echo);
+    let rtt = |record: FlowRecord| record.client.rtt_avg_us.zip(record.client.rtt_max_us);
+    assert_eq!(
+        rtt(at(&[(0, data(501, 1)), (3000, ack(601, 1)), (4000, data(601, 2)), (5000, ack(701, 2))])),
+        Some((2000, 3000))
+    );
+    // Karn's rule.
+    let plain = |segment: Segment| Segment { options: Vec::new(), ..segment };
+    let again = [(0, plain(data(501, 1))), (300_000, plain(data(501, 1))), (303_000, plain(ack(601, 0)))];
+    assert_eq!(rtt(at(&again)), None);
+    // The echo tells which of the two was answered.
+    assert_eq!(
+        rtt(at(&[(0, data(501, 1)), (300_000, data(501, 300)), (303_000, ack(601, 1))])),
+        Some((303_000, 303_000))
+    );
+    assert_eq!(rtt(at(&[(0, data(501, 1)), (300_000, data(501, 300)), (303_000, ack(601, 300))])), None);
+}
+
+#[test]
+fn response_times_run_from_the_last_request_byte() {
+    let request = |seq| segment(Client, ACK, seq, 501).data(100);
+    let response = |seq| segment(Server, ACK, seq, 301).data(100);
+    let record = at(&[
+        (0, segment(Client, SYN, 100, 0)),
+        (1, segment(Server, SYN | ACK, 500, 101)),
+        (2, segment(Server, ACK, 501, 101).data(100)),
+        (1000, request(101)),
+        (2000, request(201)),
+        // Sent again, it does not start the clock anew.
+        (3000, request(201)),
+        (7000, response(601)),
+        (8000, response(701)),
+        (9000, request(301)),
+        // Sent again, it does not stop the clock.
+        (9500, response(701)),
+        (10_000, response(801)),
+    ]);
+    assert_eq!(record.responses, Some(Responses { first_us: 5000, avg_us: 3000, max_us: 5000, count: 2 }));
+}
+
+#[test]
+fn udp_answers_have_response_times_too() {
+    let mut story = Story::new();
+    story.udp(0, Client, (40000, 9999), b"x");
+    story.udp(MS, Client, (40000, 9999), b"x");
+    story.udp(4 * MS, Server, (40000, 9999), b"y");
+    assert_eq!(story.only().responses.unwrap().max_us, 3000);
+}
+
+#[test]
+fn a_missed_end_shows_in_the_last_acknowledgement() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Server, ACK, 501, 101).data(1000));
+    story.tcp(21 * MS, &segment(Client, ACK, 101, 501 + 3000));
+    let record = story.only();
+    assert_eq!((record.server.packets_missed, record.client.packets_missed), (Some(2), Some(0)));
+    // One direction alone says nothing of what is missing.
+    assert_eq!(only(&[segment(Client, ACK, 101, 501).data(10)]).client.packets_missed, None);
+}
+
+#[test]
+fn a_silence_of_weeks_ends_everything() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.advance(60 * 86_400 * SECOND);
+    assert_eq!(story.records.iter().map(|r| r.end_reason).collect::<Vec<_>>(), [EndReason::Active]);
+    assert_eq!(story.engine.counters().flows_active, 0);
+}
