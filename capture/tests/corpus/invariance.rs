@@ -1,0 +1,56 @@
+//! What holds for every capture whatever is in it.
+
+use crate::answers::{Capture, corpus};
+use crate::rows::Replay;
+
+/// No packet is lost on the way, none is counted twice.
+#[test]
+fn every_packet_is_in_a_row_or_refused() {
+    let Some(corpus) = corpus() else { return };
+    for capture in Capture::all(&corpus) {
+        let replay = Replay::of(&capture.path);
+        let innermost = replay.records.iter().filter(|record| record.app != Some("tunnel"));
+        let in_rows: u64 = innermost.map(|record| record.client.packets + record.server.packets).sum();
+        let refused: u64 = replay.refused.values().sum();
+        assert_eq!(in_rows + refused, replay.packets, "{}: {:?}", capture.name, replay.refused);
+    }
+}
+
+/// Where a burst ends, and how often the clock is told, changes no record.
+#[test]
+fn records_do_not_depend_on_how_packets_are_cut_into_batches() {
+    let Some(corpus) = corpus() else { return };
+    for capture in Capture::all(&corpus) {
+        let expected = Replay::of(&capture.path).records;
+        for burst in [1, 2, 7, 64] {
+            let (mut packets, mut latest) = (0_u64, i64::MIN);
+            let replay = Replay::with(&capture.path, |engine, records, time| {
+                packets += 1;
+                latest = latest.max(time);
+                if packets % burst == 0 {
+                    // Any moment between the last packet and this one.
+                    engine.advance(latest, records);
+                }
+            });
+            assert!(replay.records == expected, "{}: bursts of {burst}", capture.name);
+        }
+    }
+}
+
+/// A file cut anywhere gives the packets before the cut, and says so.
+#[test]
+fn every_prefix_of_a_file_is_survived() {
+    let Some(corpus) = corpus() else { return };
+    let mut files = 0;
+    for capture in Capture::all(&corpus).iter().filter(|capture| capture.index["size"].as_u64() < Some(4_000)) {
+        let bytes = std::fs::read(&capture.path).expect("the capture");
+        let whole = Replay::of(&capture.path);
+        for length in 0..bytes.len() {
+            let replay = Replay::of_bytes(bytes[..length].to_vec());
+            assert!(replay.packets <= whole.packets, "{} cut at {length}", capture.name);
+            assert!(replay.damage.is_some() || length >= 24, "{} cut at {length}", capture.name);
+        }
+        files += 1;
+    }
+    assert!(files > 20, "only {files} files are small");
+}
