@@ -48,7 +48,7 @@ class Receiver:
     def start(self, arguments):
         self.out = open(f"{self.work}/out", "w+")
         self.child = subprocess.Popen(
-            in_namespace(arguments.receiver, *self.command), stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out
+            in_namespace(arguments.receiver, *self.command), stdin=subprocess.PIPE, stdout=self.out, stderr=self.out
         )
         self.wait_until_ready()
 
@@ -87,17 +87,24 @@ class Tcpdump(Receiver):
 
 
 class Softflowd(Receiver):
+    def stop(self):
+        command = ["softflowctl", "-c", f"{self.work}/softflowd.ctl", "statistics"]
+        self.statistics = subprocess.run(command, capture_output=True, text=True).stdout
+        super().stop()
+
     def counts(self):
-        text = self.text()
-        received = re.search(r"Packets processed: (\d+)", text)
-        drops = re.search(r"(\d+) dropped|dropped: (\d+)", text)
+        received = re.search(r"Packets processed: (\d+)", self.statistics)
+        drops = re.search(r"Dropped[^:]*: *(\d+)|(\d+) dropped", self.statistics, re.IGNORECASE)
         return received and int(received.group(1)), drops and int(next(filter(None, drops.groups()), 0))
 
 
 class Timed(Receiver):
-    """Ends by itself and prints a line of JSON."""
+    """Ends at SIGTERM or the end of its input, at the latest after its time, and prints a line of JSON."""
 
     def stop(self):
+        self.child.stdin.close()
+        if self.command[-1] == "touch":
+            self.child.send_signal(signal.SIGTERM)
         self.child.wait(30)
 
     def counts(self):
@@ -140,7 +147,7 @@ class Wiretag(Receiver):
 
 def receivers(arguments):
     """Those that are there."""
-    work, interface, seconds = arguments.work, arguments.interface, arguments.seconds + 4
+    work, interface, seconds = arguments.work, arguments.interface, arguments.seconds + 20
     found = []
     if arguments.bare:
         found.append(Timed("bare ring loop (C)", [arguments.bare, interface, seconds, "touch"], work))

@@ -105,7 +105,7 @@ def main():
     print("| --- | ---: | ---: | ---: | ---: |" + " ---: |" * len(bases))
     for name, count, _, once in programs:
         if not results[name]:
-            print(f"| {name} | fails | | | |" + " |" * len(bases))
+            print(f"| {name} | fails here | | | |" + " |" * len(bases))
             continue
         each = sorted(cpu / count * 1e9 for cpu, _, _ in results[name])
         rss = max(rss for _, _, rss in results[name]) / 1024

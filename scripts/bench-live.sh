@@ -4,17 +4,17 @@
 # Prints Markdown to stdout (docs/performance.md is made of it), progress to stderr.
 #
 # usage: scripts/bench-live.sh [--quick] [--rounds N] [--wiretag BINARY]
-#   --quick     two rounds of two seconds
+#   --quick     two rounds of one second
 #   --wiretag   measure this binary instead of building one
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 export LC_ALL=C.UTF-8
 
-rounds=5 seconds=3 wiretag=
+rounds=5 seconds=2 wiretag=
 while [ $# -gt 0 ]; do
   case $1 in
-    --quick) rounds=2 seconds=2 ;;
+    --quick) rounds=2 seconds=1 ;;
     --rounds) rounds=$2; shift ;;
     --wiretag) wiretag=$2; shift ;;
     *) say "error: unknown option \`$1\`; hint: --quick, --rounds N, --wiretag BINARY"; exit 2 ;;

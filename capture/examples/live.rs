@@ -1,8 +1,11 @@
-//! Ring and flow engine alone on one interface, for a given time; for the live benchmark. Prints one line of JSON.
+//! Ring and flow engine alone on one interface, until stdin ends, at most for a given time; for the live benchmark. Prints
+//! one line of JSON.
 //!
 //! usage: live INTERFACE SECONDS [SNAP_LENGTH=65535] [RING_MIB=64]
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use wiretag_capture::flow::{Engine, FlowConfig};
@@ -24,7 +27,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rows = 0;
     eprintln!("ready");
     let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
-    while Instant::now() < end {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        stopper.store(true, Ordering::Relaxed);
+    });
+    while Instant::now() < end && !stop.load(Ordering::Relaxed) {
         ring.poll(Duration::from_millis(100), &mut |packet| {
             let _ = engine.packet(packet, &mut records);
         })?;
