@@ -109,10 +109,11 @@ fn tunnel_ids(capture: &Capture, replay: &Replay, of: &Of<'_>, verdict: &mut Ver
         if rows.is_empty() && field == "gre.key" {
             continue;
         }
-        let nested = rows.iter().any(|row| row.text("tunnel").matches(kinds[0]).count() > 1);
+        // A GTP tunnel has an id for each direction (TS 29.281, 5.1); a row has that of its first packet.
+        let some = field == "gtp.teid" || rows.iter().any(|row| row.text("tunnel").matches(kinds[0]).count() > 1);
         let ours: BTreeSet<u64> = rows.iter().filter_map(|row| row.get("tunnel_id").as_u64()).collect();
         let mut theirs: BTreeSet<u64> = values.keys().map(|value| parse(value) >> shift).collect();
-        if nested {
+        if some {
             theirs.retain(|id| ours.contains(id));
         }
         let show = |ids: &BTreeSet<u64>| ids.iter().map(u64::to_string).collect::<Vec<_>>().join(" ");

@@ -31,6 +31,9 @@ pub(crate) struct Talk<'a> {
     next: [u32; 2],
     /// Timestamp that each end sent last.
     stamped: [u32; 2],
+    /// Whether each end sent something after its SYN: the window of a SYN is not scaled, so that an acknowledgement after
+    /// it is no duplicate (RFC 5681, 2: the window is the same).
+    spoke: [bool; 2],
 }
 
 /// Bytes that one end still has to send.
@@ -53,7 +56,7 @@ impl<'a> Talk<'a> {
         let next = [random.next() as u32, random.next() as u32];
         out.truth.flows += 1;
         out.truth.tcp_flows += 1;
-        Self { out, random, ends, time, rtt: rtt as u64 + 20, mss, next, stamped: [0, 0] }
+        Self { out, random, ends, time, rtt: rtt as u64 + 20, mss, next, stamped: [0, 0], spoke: [false, false] }
     }
 
     fn side(&mut self, end: End) -> &mut SideTruth {
@@ -74,6 +77,7 @@ impl<'a> Talk<'a> {
         let stamp = (time / 1000) as u32;
         let echo = if flags & ACK == 0 { 0 } else { self.stamped[from.other() as usize] };
         self.stamped[from as usize] = stamp;
+        self.spoke[from as usize] |= flags & SYN == 0;
         let transport = Transport::Tcp { seq, ack, flags, window, stamps: (stamp, echo) };
         self.out.push(Packet { time, ends: self.ends, from, transport, payload });
     }
@@ -204,7 +208,7 @@ impl<'a> Talk<'a> {
             self.side(from).retransmits += 1;
             self.side(from).retransmit_bytes += u64::from(payload.len());
         }
-        if transfer.left > 3 * self.mss && self.random.chance(0.7) {
+        if transfer.left > 3 * self.mss && self.spoke[from.other() as usize] && self.random.chance(0.7) {
             for _ in 0..3 {
                 transfer.time += 12;
                 let (seq, payload) = self.take(transfer);
