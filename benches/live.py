@@ -21,6 +21,21 @@ def say(text):
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 
+def settle(arguments):
+    """What the run before wrote must not be written back during the next."""
+    for name in os.listdir(arguments.work):
+        if name.startswith("out"):
+            os.remove(f"{arguments.work}/{name}")
+    os.sync()
+    time.sleep(0.5)
+
+
+def rotated(items, number):
+    """Each round begins with another, so that none always comes after the same."""
+    number %= len(items)
+    return items[number:] + items[:number]
+
+
 def in_namespace(namespace, *command):
     return ["ip", "netns", "exec", namespace, *map(str, command)]
 
@@ -186,7 +201,8 @@ def blast_round(receiver, arguments):
 def blast(arguments):
     results = {}
     for number in range(arguments.rounds):
-        for receiver in receivers(arguments):
+        for receiver in rotated(receivers(arguments), number):
+            settle(arguments)
             say(f"{receiver.name}, round {number + 1} of {arguments.rounds}")
             try:
                 results.setdefault(receiver.name, []).append(blast_round(receiver, arguments))
@@ -216,7 +232,7 @@ def blast(arguments):
 
 
 def iperf_run(arguments):
-    """Gbit/s of one TCP connection through the veth."""
+    """Gbit/s of one TCP connection through the veth, CPU seconds of both its ends, gigabytes."""
     server = subprocess.Popen(
         in_namespace(arguments.receiver, "iperf3", "-s", "-1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -224,7 +240,10 @@ def iperf_run(arguments):
         time.sleep(0.4)
         client = in_namespace(arguments.sender, "iperf3", "-c", arguments.address, "-t", arguments.iperf_seconds, "-J")
         answer = json.loads(subprocess.run(client, capture_output=True, check=True, timeout=60).stdout)
-        return answer["end"]["sum_received"]["bits_per_second"] / 1e9
+        end = answer["end"]
+        busy = end["cpu_utilization_percent"]
+        busy = (busy["host_total"] + busy["remote_total"]) / 100 * end["sum_received"]["seconds"]
+        return end["sum_received"]["bits_per_second"] / 1e9, busy, end["sum_received"]["bytes"] / 1e9
     finally:
         server.kill()
         server.wait()
@@ -237,27 +256,35 @@ def iperf(arguments):
     results = {}
     for number in range(arguments.rounds):
         there = {receiver.name: receiver for receiver in receivers(arguments)}
-        for name in wanted:
+        for name in rotated(wanted, number):
             if name != "no capture" and name not in there:
                 continue
+            settle(arguments)
             say(f"iperf3, {name}, round {number + 1} of {arguments.rounds}")
             receiver = there.get(name)
             try:
                 if receiver:
                     receiver.start(arguments)
-                results.setdefault(name, []).append(iperf_run(arguments))
+                before = sum(cpu(receiver.child.pid).values()) if receiver else 0
+                rate, busy, gigabytes = iperf_run(arguments)
+                own = sum(cpu(receiver.child.pid).values()) - before if receiver else 0
+                results.setdefault(name, []).append((rate, busy / gigabytes, own / gigabytes))
             except (RuntimeError, KeyError, OSError, subprocess.SubprocessError) as error:
                 say(f"{name} failed: {error}")
             finally:
-                if receiver and receiver.child:
+                if receiver:
                     receiver.stop()
-    base = statistics.median(results["no capture"])
+    median = lambda name, column: statistics.median(run[column] for run in results[name])
     print(f"\n**iperf3 over the veth**, one connection, {arguments.iperf_seconds} s a run, "
           f"medians of {arguments.rounds} interleaved rounds\n")
-    print("| capture | Gbit/s | range | taken from the link |\n| --- | ---: | ---: | ---: |")
-    for name, rates in results.items():
-        middle = statistics.median(rates)
-        print(f"| {name} | {middle:.1f} | {min(rates):.1f}–{max(rates):.1f} | {1 - middle / base:.0%} |")
+    print("| capture | Gbit/s | range | CPU s/GB of both ends | CPU s/GB of the capture | all, × no capture |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    base = median("no capture", 1)
+    for name in filter(results.get, wanted):
+        rates = [run[0] for run in results[name]]
+        ends, own = median(name, 1), median(name, 2)
+        print(f"| {name} | {median(name, 0):.1f} | {min(rates):.1f}–{max(rates):.1f} | {ends:.2f} | {own:.2f} "
+              f"| {(ends + own) / base:.2f} |")
 
 
 def main():
@@ -272,7 +299,7 @@ def main():
     parser.add_argument("--rates", default="300000,0")
     arguments = parser.parse_args()
     seconds = arguments.seconds
-    for rate in arguments.rates.split(","):
+    for rate in filter(None, arguments.rates.split(",")):
         arguments.rate, arguments.seconds = int(rate), seconds
         blast(arguments)
     if shutil.which("iperf3"):

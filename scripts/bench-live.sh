@@ -3,7 +3,7 @@
 # from a saturated link (iperf3). All traffic stays in namespaces that this script makes and removes. Under 10 minutes.
 # Prints Markdown to stdout (docs/performance.md is made of it), progress to stderr.
 #
-# usage: scripts/bench-live.sh [--quick] [--rounds N] [--wiretag BINARY]
+# usage: scripts/bench-live.sh [--quick] [--iperf-only] [--rounds N] [--wiretag BINARY]
 #   --quick     two rounds of one second
 #   --wiretag   measure this binary instead of building one
 set -euo pipefail
@@ -11,13 +11,14 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 export LC_ALL=C.UTF-8
 
-rounds=5 seconds=2 wiretag=
+rounds=5 seconds=2 rates=300000,0 wiretag=
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) rounds=2 seconds=1 ;;
+    --iperf-only) rates= ;;
     --rounds) rounds=$2; shift ;;
     --wiretag) wiretag=$2; shift ;;
-    *) say "error: unknown option \`$1\`; hint: --quick, --rounds N, --wiretag BINARY"; exit 2 ;;
+    *) say "error: unknown option \`$1\`; hint: --quick, --iperf-only, --rounds N, --wiretag BINARY"; exit 2 ;;
   esac
   shift
 done
@@ -66,5 +67,5 @@ fi
 "$examples/gensynth" "$work/traffic.pcap" "$work/traffic.json" --flows 30000 --span 60
 timeout 590 python3 benches/live.py --sender "$sender" --receiver "$receiver" --sender-interface wtb0 --interface wtb1 \
   --address 10.99.0.2 --capture "$work/traffic.pcap" --blast "$examples/blast" --live "$examples/live" --work "$work" \
-  --wiretag "$wiretag" --bare "$bare" --rounds "$rounds" --seconds "$seconds"
+  --wiretag "$wiretag" --bare "$bare" --rounds "$rounds" --seconds "$seconds" --rates "$rates"
 say "done"

@@ -25,6 +25,8 @@ pub(crate) struct Capture {
     pub(crate) index: Json,
     /// What tshark and the corpus' own scripts say.
     pub(crate) tshark: Json,
+    /// What its own project's tests expect; null if nothing.
+    pub(crate) upstream: Json,
     /// Its part of `retransmissions_agreed.json`.
     pub(crate) agreed: Vec<Json>,
 }
@@ -41,8 +43,10 @@ impl Capture {
             let name = text(&index["name"]).to_owned();
             let path = corpus.join(text(&index["file"]));
             let tshark = json(text(&index["expected"]))["tshark"].clone();
+            let upstream = std::fs::read_to_string(corpus.join(format!("upstream_parsed/{name}.json")));
+            let upstream = upstream.map_or(Json::Null, |text| serde_json::from_str(&text).expect("JSON"));
             let agreed = list(&agreed[&name]).to_vec();
-            Self { name, path, index, tshark, agreed }
+            Self { name, path, index, tshark, upstream, agreed }
         })
         .collect()
     }

@@ -1,8 +1,10 @@
 //! TCP figures of a conversation.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 
-use crate::answers::{Capture, Endpoint, Flow, number, text};
+use crate::answers::{Capture, Endpoint, Flow, list, number, text};
 use crate::judge::{Conversation, Of, Verdict};
 use crate::rows::Row;
 
@@ -21,11 +23,33 @@ pub(crate) fn judge(capture: &Capture, of: &Of<'_>, conversation: &Conversation<
         let zero = conversation.sum(|flow| flow.tcp("/window0_segments_no_rst"));
         verdict.compare_both(of, "zero_windows", zero, conversation.our_sum("zero_windows"));
     }
+    if let [(flow, row)] = conversation.pairs().as_slice() {
+        state(capture, of, *flow, row, verdict);
+    }
     for (flow, row) in conversation.pairs() {
         if flow.has_plain_handshake() {
             handshake(of, flow, row, verdict);
             options(of, flow, row, verdict);
         }
+    }
+}
+
+/// Zeek's own `conn_state`, where all its baselines agree.
+fn state(capture: &Capture, of: &Of<'_>, flow: Flow<'_>, row: &Row, verdict: &mut Verdict) {
+    let end = |entry: &Json, side: &str| -> Option<Endpoint> {
+        let port = text(&entry[format!("id.{side}_p")]).parse().ok()?;
+        Some((text(&entry[format!("id.{side}_h")]).parse().ok()?, port))
+    };
+    let ends = [Some(flow.a()), Some(flow.b())];
+    let baselines = list(&capture.upstream["zeek_conn"]).iter().flat_map(|baseline| list(&baseline["rows"]));
+    let own = baselines.filter(|entry| {
+        let [orig, resp] = [end(entry, "orig"), end(entry, "resp")];
+        [orig, resp] == ends || [resp, orig] == ends
+    });
+    let states: BTreeSet<&str> =
+        own.map(|entry| text(&entry["conn_state"])).filter(|state| !state.is_empty()).collect();
+    if let [state] = states.into_iter().collect::<Vec<_>>().as_slice() {
+        verdict.compare(of, "tcp_state", state, &row.text("tcp_state"));
     }
 }
 
@@ -71,7 +95,7 @@ fn show((ip, port): Endpoint) -> String {
 /// MSS and window scale: the answers have them in the order in which SYN and SYN-ACK were captured.
 fn options(of: &Of<'_>, flow: Flow<'_>, row: &Row, verdict: &mut Verdict) {
     let handshake = flow.handshake();
-    let [first, second] = crate::answers::list(&handshake["syn_options"]) else { return };
+    let [first, second] = list(&handshake["syn_options"]) else { return };
     let reversed = text(&handshake["client"]) == "ba";
     let sides = if reversed { ["server", "client"] } else { ["client", "server"] };
     for (side, options) in sides.into_iter().zip([first, second]) {
