@@ -162,7 +162,9 @@ fn http(capture: &Capture, of: &Of<'_>, flow: Flow<'_>, row: &Row, verdict: &mut
     column(of, row, "http_method", one("method"), verdict);
     column(of, row, "http_host", one("host"), verdict);
     column(of, row, "http_path", one("uri"), verdict);
-    let after = entries.iter().filter(|entry| number(&entry["frame"]) >= number(&asked["frame"]));
+    let passes = capture.of_stream("http_headers_pass", flow);
+    // A response whose body never ends is in the pass over headers only.
+    let after = entries.iter().chain(&passes).filter(|entry| number(&entry["frame"]) >= number(&asked["frame"]));
     let mut statuses = after.flat_map(|entry| list(&entry["status"])).map(text);
     // RFC 9110, 15.2: interim responses are not the response; 101 ends HTTP on the connection and is.
     let status = statuses.find(|status| !status.starts_with('1') || *status == "101");
@@ -170,7 +172,6 @@ fn http(capture: &Capture, of: &Of<'_>, flow: Flow<'_>, row: &Row, verdict: &mut
     column(of, row, "http_requests", Some(&all("method").len().to_string()), verdict);
     let errors = all("status").into_iter().filter(|status| *status >= "400").count();
     column(of, row, "http_errors", Some(&errors.to_string()), verdict);
-    let passes = capture.of_stream("http_headers_pass", flow);
     let answers = passes.iter().filter(|entry| first(&entry["request_in"]).parse().ok() == asked["frame"].as_u64());
     let final_one = answers.clone().find(|entry| !first(&entry["status"]).starts_with('1'));
     if let Some(time) = final_one.and_then(|entry| list(&entry["time_to_header"]).first()).and_then(Json::as_f64) {
