@@ -12,6 +12,9 @@ test *ARGS:
 bench *ARGS:
     scripts/bench.sh {{ARGS}}
 
+bench-live *ARGS:
+    scripts/bench-live.sh {{ARGS}}
+
 ui:
     scripts/ui.sh build
 

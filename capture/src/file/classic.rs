@@ -65,7 +65,8 @@ impl Classic {
             return Err(input.malformed("a packet of more than 262144 bytes"));
         }
         let seconds = i64::from(self.u32(&header, 0));
-        let fraction = i64::from(self.u32(&header, 4)) * self.unit;
+        // A fraction of a second or more is garbage, and would carry the clock of every flow ahead of its packets.
+        let fraction = (i64::from(self.u32(&header, 4)) * self.unit).min(999_999_999);
         let wire_len = self.u32(&header, 12).max(captured);
         let len = header_len + captured as usize;
         if input.need(len)?.is_none() {
