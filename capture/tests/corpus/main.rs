@@ -20,7 +20,7 @@ mod tcp;
 mod volume;
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use answers::{Capture, corpus};
 use judge::{Verdict, judge};
@@ -74,14 +74,13 @@ fn figures_are_those_of_independent_tools() {
         let compared = verdict.compared.get(figure).copied().unwrap_or(0);
         assert!(compared >= least, "{figure}: only {compared} compared");
     }
-    let (mut open, stale) = settled::unsettled(verdict.differences);
-    open.retain(|difference| !settled::is_pending(difference));
+    let (open, stale) = settled::unsettled(verdict.differences);
     let lines: Vec<_> = open.iter().map(ToString::to_string).collect();
     assert!(lines.is_empty(), "{} figures differ:\n{}", lines.len(), lines.join("\n"));
     assert!(stale.is_empty(), "entries of differences.toml that no longer apply:\n{}", stale.join("\n"));
 }
 
-/// Prints what is compared, all open differences, and the lines that `pending.txt` would need.
+/// Prints what is compared, and all open differences.
 #[test]
 #[ignore = "a report for people"]
 fn report() {
@@ -97,10 +96,5 @@ fn report() {
     for (figure, number) in &compared {
         println!("| {figure} | {number} | {} |", counts.get(figure).unwrap_or(&0));
     }
-    println!("\nentries that no longer apply: {stale:#?}\n\npending.txt:");
-    let lines: BTreeSet<_> =
-        open.iter().map(|difference| format!("{} {}", difference.capture, difference.figure)).collect();
-    for line in lines {
-        println!("{line}");
-    }
+    println!("\nentries that no longer apply: {stale:#?}");
 }

@@ -1,17 +1,13 @@
 //! Differences that are settled: `differences.toml`, data beside the test.
 //!
 //! Each entry names capture, figure and, unless it is for all of them, (a part of) the flow; what the answers say and what
-//! we say; and why, with the paragraph that decides it. An entry that no longer meets a difference is a failure, unless it
-//! `awaits` a part of the engine that is not written yet.
+//! we say; and why, with the paragraph that decides it. An entry that no longer meets a difference is a failure.
 
 use toml::{Table, Value};
 
 use crate::judge::Difference;
 
 const SETTLED: &str = include_str!("differences.toml");
-
-/// Figures that parts of the engine which are not written yet make differ: `capture figure` a line; `*` is every capture.
-const PENDING: &str = include_str!("pending.txt");
 
 /// A settled difference.
 #[derive(Debug)]
@@ -20,8 +16,6 @@ pub(crate) struct Settled {
     figures: Vec<String>,
     /// What the flow contains; empty: every flow of the capture.
     flow: String,
-    /// May settle nothing yet.
-    awaits: bool,
     /// Empty: whatever they say.
     theirs: String,
     /// Empty: whatever we say.
@@ -37,7 +31,7 @@ impl Settled {
 
     fn new(entry: &Value) -> Self {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let known = ["capture", "figure", "flow", "theirs", "ours", "why", "awaits"];
+        let known = ["capture", "figure", "flow", "theirs", "ours", "why"];
         for name in entry.as_table().into_iter().flat_map(Table::keys) {
             assert!(known.contains(&name.as_str()), "differences.toml: unknown field `{name}` in {entry:?}");
         }
@@ -47,14 +41,7 @@ impl Settled {
             Some(Value::Array(figures)) => figures.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             _ => panic!("differences.toml: no `figure` in {entry:?}"),
         };
-        Self {
-            capture: text("capture"),
-            figures,
-            flow: text("flow"),
-            awaits: !text("awaits").is_empty(),
-            theirs: text("theirs"),
-            ours: text("ours"),
-        }
+        Self { capture: text("capture"), figures, flow: text("flow"), theirs: text("theirs"), ours: text("ours") }
     }
 
     pub(crate) fn settles(&self, difference: &Difference) -> bool {
@@ -71,7 +58,7 @@ impl Settled {
 pub(crate) fn unsettled(differences: Vec<Difference>) -> (Vec<Difference>, Vec<String>) {
     let settled = Settled::all();
     let mut stale = Vec::new();
-    for entry in settled.iter().filter(|entry| !entry.awaits) {
+    for entry in &settled {
         for figure in &entry.figures {
             if !differences.iter().any(|d| d.figure == figure && entry.settles(d)) {
                 stale.push(format!("{}: {}: {figure}", entry.capture, entry.flow));
@@ -80,13 +67,4 @@ pub(crate) fn unsettled(differences: Vec<Difference>) -> (Vec<Difference>, Vec<S
     }
     let open = differences.into_iter().filter(|d| !settled.iter().any(|entry| entry.settles(d))).collect();
     (open, stale)
-}
-
-pub(crate) fn is_pending(difference: &Difference) -> bool {
-    PENDING.lines().any(|line| {
-        let parts = line.split_once(' ');
-        parts.is_some_and(|(capture, figure)| {
-            figure == difference.figure && (capture == "*" || capture == difference.capture)
-        })
-    })
 }
