@@ -51,7 +51,12 @@ impl Appliance {
         let interfaces = self.pipeline.interfaces();
         eprintln!("wiretag {} on node `{}`", env!("CARGO_PKG_VERSION"), self.config.node);
         eprintln!("  open      {}", self.url);
-        eprintln!("  token     {}", self.token);
+        if crate::host::stderr_is_journal() {
+            // Secrets do not belong in logs.
+            eprintln!("  token     in `{}`", token_path(&self.config.data).display());
+        } else {
+            eprintln!("  token     {}", self.token);
+        }
         eprintln!("  data      {}", self.config.data.display());
         eprintln!("  docker    {}", self.pipeline.docker());
         if interfaces.is_empty() {
@@ -80,7 +85,7 @@ fn token(path: &Path) -> anyhow::Result<String> {
     {
         return Ok(text.trim().to_owned());
     }
-    let token = crate::host::random_token().context("cannot read `/dev/urandom`")?;
+    let token = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
     write_private(path, &token)?;
     Ok(token)
 }

@@ -54,7 +54,7 @@ impl Appliance {
         let Ok(run) = serde_json::from_str::<RunFile>(&text) else { return Ok(None) };
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(2)))
-            .timeout_global(Some(Duration::from_secs(600)))
+            .timeout_global(Some(Duration::from_mins(10)))
             .http_status_as_error(false)
             .build();
         let agent = ureq::Agent::new_with_config(config);

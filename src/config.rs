@@ -30,6 +30,7 @@ struct WrittenCapture {
     interfaces: Vec<String>,
     snap_length: Option<u32>,
     ring_mib: Option<u32>,
+    workers: Option<u16>,
     max_flows: Option<usize>,
 }
 
@@ -60,6 +61,7 @@ pub(crate) struct RunConfig {
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
+    pub(crate) workers: u16,
     pub(crate) max_flows: usize,
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
@@ -83,6 +85,10 @@ impl RunConfig {
         if !(1..=1024).contains(&ring_mib) {
             bail!("`capture.ring_mib` is {ring_mib}; hint: between 1 and 1024");
         }
+        let workers = written.capture.workers.unwrap_or(1);
+        if !(1..=64).contains(&workers) {
+            bail!("`capture.workers` is {workers}; hint: between 1 and 64, at most one a core");
+        }
         Ok(Self {
             node: written.node.unwrap_or_else(crate::host::node_name),
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
@@ -92,6 +98,7 @@ impl RunConfig {
             interfaces,
             snap_length,
             ring_mib,
+            workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &written.packets, 7, 20.0)?,

@@ -1,7 +1,7 @@
 //! `wiretag run --demo`: three network namespaces on a bridge, a client, a web server and a DNS server that talk to each
 //! other for as long as the appliance runs, named through a static identity file.
 //!
-//! Everything is made with `ip` (iproute2) and removed when [`Demo`] is dropped; what an earlier demo left behind is
+//! Everything is made with `ip` (iproute2; beside Docker also a rule of `iptables`) and removed when [`Demo`] is dropped; what an earlier demo left behind is
 //! removed first. Addresses are from 198.18.0.0/15, which RFC 2544 keeps for such use.
 
 use std::io::{Read, Write};
@@ -90,13 +90,12 @@ impl Demo {
 
     /// The static identity file of the members.
     pub(crate) fn identities() -> String {
-        let mut text = String::from("identities:\n");
-        for Member { name, ip } in MEMBERS {
-            text += &format!(
+        let entry = |Member { name, ip }: &Member| {
+            format!(
                 "  - name: {name}\n    workload: demo/{name}\n    ips: [{ip}]\n    interfaces: [wtdemo-{name}]\n    labels: {{ app: {name} }}\n"
-            );
-        }
-        text
+            )
+        };
+        ["identities:\n".to_owned()].into_iter().chain(MEMBERS.iter().map(entry)).collect()
     }
 }
 
@@ -120,6 +119,7 @@ impl Drop for Demo {
 fn build() -> anyhow::Result<()> {
     ip(&["link", "add", BRIDGE, "type", "bridge"])?;
     ip(&["link", "set", BRIDGE, "up"])?;
+    pass_the_firewall();
     for member in MEMBERS {
         let (namespace, link) = (member.namespace(), member.link());
         ip(&["netns", "add", &namespace])?;
@@ -139,6 +139,22 @@ fn remove() {
         let _ = ip(&["netns", "del", &member.namespace()]);
     }
     let _ = ip(&["link", "del", BRIDGE]);
+    while firewall("-D") {}
+}
+
+/// Docker hands bridged packets to iptables, whose forward chain then drops what it does not know: the demonstration's own
+/// bridge gets a rule of its own, as each of Docker's has.
+fn pass_the_firewall() {
+    let filtered = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables");
+    if filtered.is_ok_and(|value| value.trim() == "1") && !firewall("-I") {
+        tracing::warn!("the firewall may drop the demonstration's packets: `iptables` refused a rule for `{BRIDGE}`");
+    }
+}
+
+/// Inserts (`-I`) or deletes (`-D`) the rule; whether that was possible.
+fn firewall(action: &str) -> bool {
+    let rule = ["-w", "5", action, "FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"];
+    Command::new("iptables").args(rule).output().is_ok_and(|output| output.status.success())
 }
 
 fn ip(arguments: &[&str]) -> anyhow::Result<()> {

@@ -1,6 +1,5 @@
-//! What only the host knows: clock, node name, boot id, randomness, logging.
+//! What only the host knows: clock, node name, boot id, logging.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,11 +26,9 @@ fn read_line(path: &str) -> Option<String> {
     (!line.is_empty()).then(|| line.to_owned())
 }
 
-/// A secret of 256 bits, as 64 hex digits.
-pub(crate) fn random_token() -> std::io::Result<String> {
-    let mut bytes = [0_u8; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Whether stderr is kept by systemd's journal (systemd.exec(5), `JOURNAL_STREAM`).
+pub(crate) fn stderr_is_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
 }
 
 /// Logs to stderr; `WIRETAG_LOG` overrides the level.

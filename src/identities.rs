@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::Tagger;
-use wiretag_enrich::timeline::Timeline;
+use wiretag_enrich::timeline::{Lookup, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key, TaggedFlow};
 use wiretag_store::Store;
 
@@ -94,6 +94,12 @@ impl Tagging {
         for (index, name, veth) in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
             let Some(identity) = self.static_interfaces.get(&*name).filter(|_| batch.netns == 0) else { continue };
+            // Each worker tells of each link.
+            let known =
+                self.timeline.read().unwrap_or_else(PoisonError::into_inner).interface(index, 0, &self.boot, now);
+            if matches!(known, Lookup::One(known, _) if known == *identity) {
+                continue;
+            }
             let interval = Interval {
                 key: Key::Interface { index, netns: 0, boot: self.boot.clone() },
                 identity: identity.clone(),

@@ -99,7 +99,9 @@ impl Pipeline {
         let workers = WorkerThreads::default();
         let make =
             WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
-        start_worker(&workers, make.build(Scope::Host { patterns: config.interfaces.clone() }))?;
+        for number in 0..config.workers {
+            start_worker(&workers, make.build(Scope::Host { patterns: config.interfaces.clone() }, number))?;
+        }
         tasks.push(tokio::spawn(follow_namespaces(namespace_events, make, workers.clone())));
         tasks.push(tokio::spawn(maintain(store.clone(), timeline.clone(), stages)));
         tasks.push(tokio::spawn(record_loss(store.clone(), config.node.clone(), capture.clone())));
@@ -243,20 +245,25 @@ struct WorkerTemplate {
 }
 
 impl WorkerTemplate {
-    fn build(&self, scope: Scope) -> WorkerConfig {
+    fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
-        flow.max_flows = self.config.max_flows;
-        let block_count = match &scope {
-            Scope::Host { .. } => self.config.ring_mib as usize,
+        flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
+        let (block_count, fanout) = match &scope {
+            Scope::Host { .. } => {
+                let group = (self.config.workers > 1).then_some(std::process::id() as u16);
+                (self.config.ring_mib as usize, group)
+            }
             // A single container's traffic: a small ring.
-            Scope::Namespace { .. } => 4,
+            Scope::Namespace { .. } => (4, None),
         };
         let defaults = RingConfig::default();
-        let ring = RingConfig { block_size: 1 << 20, block_count, snap_len: self.config.snap_length, ..defaults };
+        let snap_len = self.config.snap_length;
+        let ring = RingConfig { block_size: 1 << 20, block_count, snap_len, fanout, ..defaults };
         WorkerConfig {
             flow,
             ring,
             scope,
+            number,
             records: self.records.clone(),
             packets: self.packets.clone(),
             status: self.capture.clone(),
@@ -284,7 +291,7 @@ async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: Work
                 }
                 let gone = Arc::new(AtomicBool::new(false));
                 let scope = Scope::Namespace { path, inode, interfaces, gone: gone.clone() };
-                let (config, workers) = (make.build(scope), workers.clone());
+                let (config, workers) = (make.build(scope, 0), workers.clone());
                 match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
                     Ok(Ok(())) => drop(open.insert(inode, gone)),
                     Ok(Err(error)) => tracing::warn!("no capture inside a container's namespace: {error:#}"),
@@ -369,7 +376,7 @@ fn health(node: String, capture: Arc<CaptureStatus>, docker: watch::Receiver<Doc
             "status": "ok",
             "version": env!("CARGO_PKG_VERSION"),
             "node": node,
-            "interfaces": capture.interfaces().iter().map(|name| name.to_string()).collect::<Vec<_>>(),
+            "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
             "docker": docker.borrow().to_string(),
             "packets": counters.packets,
             "decoded": counters.decoded,

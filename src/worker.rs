@@ -1,4 +1,5 @@
-//! The capture worker: one thread a ring. Burst, decode, track, expire, hand on.
+//! The capture worker: one thread a ring. Burst, decode, track, expire, hand on. Several workers of the host's namespace
+//! share its traffic by the kernel's symmetric flow hash; each has its own ring and flow table.
 //!
 //! A worker never waits for a later stage: what does not fit into a queue is counted (`queue_drops` for packets of the
 //! packet log, `lost_slices` for flow rows), and the kernel counts what the worker was too slow for.
@@ -35,6 +36,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) flow: FlowConfig,
     pub(crate) ring: RingConfig,
     pub(crate) scope: Scope,
+    /// Which of the workers that share the scope's traffic, from 0.
+    pub(crate) number: u16,
     pub(crate) records: mpsc::Sender<RecordBatch>,
     pub(crate) packets: crossbeam_channel::Sender<PacketBatch>,
     pub(crate) status: Arc<CaptureStatus>,
@@ -62,7 +65,8 @@ pub(crate) enum Scope {
 /// What all workers capture, for metrics, health and completeness.
 #[derive(Default)]
 pub(crate) struct CaptureStatus {
-    sources: Mutex<HashMap<u64, SourceStatus>>,
+    /// By network namespace and number of the worker.
+    sources: Mutex<HashMap<(u64, u16), SourceStatus>>,
     finished: Mutex<CaptureCounters>,
     lost_slices: AtomicU64,
 }
@@ -92,6 +96,7 @@ impl CaptureStatus {
         let mut names: Vec<_> =
             locked(&self.sources).values().flat_map(|source| source.interfaces.iter().cloned()).collect();
         names.sort();
+        names.dedup();
         names
     }
 
@@ -100,12 +105,12 @@ impl CaptureStatus {
         self.lost_slices.load(Ordering::Relaxed)
     }
 
-    fn publish(&self, netns: u64, counters: CaptureCounters, interfaces: &[Arc<str>]) {
-        locked(&self.sources).insert(netns, SourceStatus { counters, interfaces: interfaces.to_vec() });
+    fn publish(&self, source: (u64, u16), counters: CaptureCounters, interfaces: &[Arc<str>]) {
+        locked(&self.sources).insert(source, SourceStatus { counters, interfaces: interfaces.to_vec() });
     }
 
-    fn end(&self, netns: u64) {
-        if let Some(mut source) = locked(&self.sources).remove(&netns) {
+    fn end(&self, source: (u64, u16)) {
+        if let Some(mut source) = locked(&self.sources).remove(&source) {
             source.counters.flows_active = 0;
             locked(&self.finished).add(&source.counters);
         }
@@ -115,7 +120,7 @@ impl CaptureStatus {
 /// Starts the thread; the ring is open when this returns.
 pub(crate) fn start(config: WorkerConfig) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let name = match &config.scope {
-        Scope::Host { .. } => "capture".to_owned(),
+        Scope::Host { .. } => format!("capture-{}", config.number),
         Scope::Namespace { inode, .. } => format!("capture-{inode}"),
     };
     let mut worker = Worker::open(config)?;
@@ -207,7 +212,7 @@ impl Worker {
         self.engine.finish(EndReason::Shutdown, &mut self.records);
         self.hand_on_records();
         self.publish();
-        self.config.status.end(self.netns);
+        self.config.status.end((self.netns, self.config.number));
     }
 
     fn stopped(&self) -> bool {
@@ -268,7 +273,7 @@ impl Worker {
         let mut counters = self.engine.counters().clone();
         counters.kernel_drops = self.kernel_drops;
         counters.queue_drops = self.queue_drops;
-        self.config.status.publish(self.netns, counters, &self.selected);
+        self.config.status.publish((self.netns, self.config.number), counters, &self.selected);
     }
 }
 

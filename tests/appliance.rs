@@ -1,4 +1,5 @@
 //! The appliance on real interfaces: the demonstration's namespaces, a burst on a veth of the test's own, restarts.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
@@ -109,10 +110,10 @@ fn check_pcap(data: &Path, flow_id: &str) {
 /// Packets in = packets accounted for, exactly.
 #[test]
 fn a_burst_is_accounted_for_to_the_last_packet() {
+    const PACKETS: usize = 20_000;
     if !is_root() {
         return;
     }
-    const PACKETS: usize = 20_000;
     let wire = Wire::new("wtburst");
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--interface", "wtburst"]);
@@ -142,6 +143,31 @@ fn a_burst_is_accounted_for_to_the_last_packet() {
     let replayed = support::rows(&wiretag_ok(&["replay", out.to_str().expect("a path")]));
     let kept: u64 = replayed.iter().filter_map(|flow| flow["client_packets"].as_u64()).sum();
     assert_eq!(kept + queue_drops + log_drops, counted, "kept + not kept = counted in flows");
+}
+
+/// Two workers share the traffic by flow hash: both directions of a flow meet in one of them, and nothing is counted twice.
+#[test]
+fn workers_share_the_traffic() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("two.toml");
+    std::fs::write(&config, "[capture]\nworkers = 2\n").expect("written");
+    let config = config.to_str().expect("a path");
+    let appliance = Appliance::start(directory.path(), &["--config", config, "--demo", "--interface", "wtdemo-client"]);
+    let web = "server_container == web and server_port == 80 and end_reason == fin";
+    let found = eventually(30, "twenty web flows", || {
+        let found = appliance.flows(web, &["--all-observations"]);
+        (found.len() >= 20).then_some(found)
+    });
+    for flow in &found {
+        assert!(flow["tcp_state"] == "SF" && flow["client_packets"].as_u64() > Some(3), "{flow}");
+        assert!(flow["server_packets"].as_u64() > Some(3), "{flow}");
+    }
+    let ids: std::collections::BTreeSet<_> = found.iter().map(|flow| flow["community_id"].as_str()).collect();
+    assert_eq!(ids.len(), found.len(), "each flow is in one worker's table");
+    appliance.stop();
 }
 
 /// kill -9 loses the last seconds at most: what a search has shown after a flush is there after the next start.

@@ -1,4 +1,5 @@
 //! Wrong input at the command line: a clear message with a hint, the right exit code, never a panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 

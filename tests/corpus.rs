@@ -1,4 +1,5 @@
 //! `wiretag replay` on captures that nobody here made.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Real Docker, started by the test with its own data root and socket: containers on bridge, host, none, macvlan and
 //! overlay networks; exit, restart, and reuse of an address.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
@@ -158,6 +159,8 @@ fn docker_network_modes_are_named_or_honestly_not() {
     docker.docker(&["network", "create", "-d", "bridge", "--subnet", "198.19.16.0/24", "own"]);
     let macvlan = ["-o", "parent=docker0", "--subnet", "198.19.48.0/24", "under"];
     docker.docker(&[&["network", "create", "-d", "macvlan"][..], &macvlan].concat());
+    // docker0 has no carrier, and so nothing above it, before it has a container.
+    docker.web("carrier", "bridge", &[]);
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--docker", &docker.url()]);
     for (server, network) in [("own-web", "own"), ("over-web", "over"), ("under-web", "under")] {
@@ -182,4 +185,15 @@ fn docker_network_modes_are_named_or_honestly_not() {
     let wrong = appliance.flows("container == host-client", &["--all-observations"]);
     assert!(wrong.is_empty(), "{wrong:?}");
     appliance.stop();
+    check_the_demonstration(&docker);
+}
+
+/// Docker's firewall does not silence the demonstration.
+fn check_the_demonstration(docker: &Docker) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--docker", &docker.url()]);
+    found(&appliance, "client_container == client and server_container == web and tcp_state == SF");
+    appliance.stop();
+    let rules = run("iptables", &["-w", "-S", "FORWARD"]);
+    assert!(!rules.contains("wtdemo0"), "{rules}");
 }

@@ -1,6 +1,7 @@
 //! The page in a real browser: Chromium renders live flows of the demonstration.
 //!
 //! `WIRETAG_SCREENSHOT=docs/screenshot.png cargo nextest run …` also keeps the picture.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
@@ -29,13 +30,15 @@ fn the_page_shows_live_flows_in_chromium() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
-    eventually(30, "a few flows", || (appliance.flows("", &[]).len() > 12).then_some(()));
+    eventually(40, "a name that does not exist", || appliance.flows("dns_rcode == NXDOMAIN", &[]).pop());
 
     let login = rendered(&appliance, "/");
     assert!(login.to_lowercase().contains("token"), "the page asks for the token first: {login}");
 
-    let page = rendered(&appliance, &format!("/#token={}", appliance.token));
-    for text in ["client", "web", "SF"] {
+    let web = appliance.flows("container == web and tcp_state == SF", &[]);
+    let id = web.first().expect("a web flow")["flow_id"].as_str().expect("an id").to_owned();
+    let page = rendered(&appliance, &format!("/?flow={id}#token={}", appliance.token));
+    for text in ["client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"] {
         assert!(page.contains(text), "no `{text}` in the page: {page}");
     }
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");

@@ -1,4 +1,5 @@
 //! The dashboard in Prometheus' terms: a real Prometheus scrapes the running binary, and every panel's query is run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 

@@ -110,12 +110,11 @@ impl Timeline {
         let version = list
             .iter_mut()
             .find(|old| old.valid_from == interval.valid_from && old.identity.identity == interval.identity.identity);
-        match version {
-            Some(old) => *old = interval,
-            None => {
-                let at = list.partition_point(|old| old.valid_from <= interval.valid_from);
-                list.insert(at, interval);
-            }
+        if let Some(old) = version {
+            *old = interval;
+        } else {
+            let at = list.partition_point(|old| old.valid_from <= interval.valid_from);
+            list.insert(at, interval);
         }
     }
 

@@ -20,7 +20,9 @@ pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     };
     match arguments.format {
         Format::Json => output::json_lines(&rows),
-        Format::Csv => output::csv(&all_columns().map(|column| column.name()).collect::<Vec<_>>(), &rows),
+        Format::Csv => {
+            output::csv(&all_columns().map(wiretag_enrich::tagged::AnyColumn::name).collect::<Vec<_>>(), &rows)
+        }
         Format::Table => table(&rows),
     }
 }

@@ -10,20 +10,17 @@ use crate::output::{self, Row};
 
 pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
     let at = arguments.at.as_deref().map(|text| parse_time(text, crate::host::now())).transpose()?;
-    let rows: Vec<Row> = match Appliance::find(&arguments.data.data)? {
-        Some(appliance) => {
-            let at = at.map(|at| ("at", output::time(at)));
-            let ip = arguments.ip.map(|ip| ("ip", ip.to_string()));
-            let mut answer = appliance.json("/api/v1/identities", &at.into_iter().chain(ip).collect::<Vec<_>>())?;
-            let rows = answer.get_mut("identities").and_then(Value::as_array_mut).map(std::mem::take);
-            rows.unwrap_or_default().into_iter().filter_map(|row| row.as_object().cloned()).collect()
-        }
-        None => {
-            let store = Store::open_read_only(&arguments.data.data).await?;
-            let mut intervals = store.catalog.intervals().await?;
-            intervals.retain(|interval| crate::identities::matches(interval, at, arguments.ip));
-            intervals.iter().map(wiretag_web::identity_row).collect()
-        }
+    let rows: Vec<Row> = if let Some(appliance) = Appliance::find(&arguments.data.data)? {
+        let at = at.map(|at| ("at", output::time(at)));
+        let ip = arguments.ip.map(|ip| ("ip", ip.to_string()));
+        let mut answer = appliance.json("/api/v1/identities", &at.into_iter().chain(ip).collect::<Vec<_>>())?;
+        let rows = answer.get_mut("identities").and_then(Value::as_array_mut).map(std::mem::take);
+        rows.unwrap_or_default().into_iter().filter_map(|row| row.as_object().cloned()).collect()
+    } else {
+        let store = Store::open_read_only(&arguments.data.data).await?;
+        let mut intervals = store.catalog.intervals().await?;
+        intervals.retain(|interval| crate::identities::matches(interval, at, arguments.ip));
+        intervals.iter().map(wiretag_web::identity_row).collect()
     };
     if arguments.json {
         return output::json_lines(&rows);
@@ -42,7 +39,11 @@ pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
     };
     let cells = |row: &Row| {
         let name = [text(row, "identity.pod"), text(row, "identity.container")];
-        let from = text(row, "valid_from").get(..19).unwrap_or_default().to_owned();
+        let from = match text(row, "valid_from").get(..19) {
+            // The static file says nothing about time.
+            Some("1970-01-01T00:00:00") => "always".to_owned(),
+            from => from.unwrap_or_default().to_owned(),
+        };
         let to = text(row, "valid_to").get(..19).unwrap_or("now").to_owned();
         vec![
             text(row, "key"),

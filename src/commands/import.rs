@@ -134,7 +134,7 @@ impl Import {
 }
 
 fn progress(path: &Path, quiet: bool) -> ProgressBar {
-    let length = std::fs::metadata(path).map(|data| data.len()).unwrap_or(0);
+    let length = std::fs::metadata(path).map_or(0, |data| data.len());
     let bar = ProgressBar::new(length);
     if quiet {
         bar.set_draw_target(ProgressDrawTarget::hidden());

@@ -17,7 +17,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The data directory cannot be made or written.
-    #[error("the data directory `{}` cannot be written: {source}; hint: choose another with `--data-dir`, or change its owner", .path.display())]
+    #[error("the data directory `{}` cannot be written: {source}; hint: choose another with `--data`, or change its owner", .path.display())]
     Unwritable {
         /// The directory.
         path: PathBuf,
@@ -25,13 +25,13 @@ pub enum StoreError {
         source: io::Error,
     },
     /// There is no store to read.
-    #[error("no wiretag data in `{}`; hint: start with `wiretag run` or `wiretag import`, or name the directory with `--data-dir`", .path.display())]
+    #[error("no wiretag data in `{}`; hint: start with `wiretag run` or `wiretag import`, or name the directory with `--data`", .path.display())]
     NoData {
         /// The directory.
         path: PathBuf,
     },
     /// Another appliance writes here.
-    #[error("another `wiretag run`{} uses the data directory `{}`; hint: stop it, or choose another directory with `--data-dir`", pid_text(.pid.as_ref()), .path.display())]
+    #[error("another `wiretag run`{} uses the data directory `{}`; hint: stop it, or choose another directory with `--data`", pid_text(.pid.as_ref()), .path.display())]
     InUse {
         /// The directory.
         path: PathBuf,

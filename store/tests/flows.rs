@@ -1,4 +1,5 @@
 //! The flow store from outside: visibility, files, crashes, and the same answers from files as from memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod flow;
 
@@ -173,7 +174,7 @@ proptest! {
         for (number, row) in rows.iter_mut().enumerate() {
             row.record.flow_id = number as u64;
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let (store, _) = store(dir.path()).await;

@@ -121,7 +121,7 @@ pub(crate) async fn login(
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, "this is not the token", hint));
         }
     }
-    let id = random_id().map_err(|error| ApiError::internal(&error))?;
+    let id = random_secret().map_err(|error| ApiError::internal(&error))?;
     shared.auth.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(&id, now);
     let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict");
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
@@ -147,9 +147,9 @@ pub(crate) async fn session() -> Json<Session> {
     Json(Session { authenticated: true })
 }
 
-/// 256 random bits in hex.
-fn random_id() -> std::io::Result<String> {
+/// A secret of 256 random bits, in hex.
+pub fn random_secret() -> std::io::Result<String> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
 }

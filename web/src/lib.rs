@@ -37,6 +37,7 @@ use utoipa_axum::routes;
 use wiretag_enrich::Interval;
 use wiretag_store::Store;
 
+pub use auth::random_secret;
 pub use identities::identity_row;
 
 /// Downloads of packets at the same time.

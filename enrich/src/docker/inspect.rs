@@ -108,12 +108,11 @@ pub(super) async fn container(
         matched += 1;
         let bridged = networks.by_id.get(&network).is_some_and(|network| network.driver == "bridge");
         let outside = inside.outside.iter().find(|outside| bridged && are_pair(link, outside));
-        let (index, netns) = match outside {
-            Some(outside) => (outside.index, 0),
-            None => {
-                in_namespace.push((link.index, link.name.clone()));
-                (link.index, inside.inode)
-            }
+        let (index, netns) = if let Some(outside) = outside {
+            (outside.index, 0)
+        } else {
+            in_namespace.push((link.index, link.name.clone()));
+            (link.index, inside.inode)
         };
         found.push(IdentityEvent::Network { index, netns, network: network.as_str().into() });
         found.push(learned(Key::Interface { index, netns, boot: boot.clone() }));

@@ -199,10 +199,7 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), FlowError> {
     for entry in entries {
         let entry = entry.map_err(FlowError::io("read", dir))?;
         let kind = entry.file_type().map_err(FlowError::io("read", dir))?;
-        match kind.is_dir() {
-            true => collect(&entry.path(), found)?,
-            false => found.push(entry.path()),
-        }
+        if kind.is_dir() { collect(&entry.path(), found)? } else { found.push(entry.path()) }
     }
     Ok(())
 }

@@ -62,21 +62,21 @@ fn array(column: AnyColumn, flows: &[&TaggedFlow]) -> Result<ArrayRef, ArrowErro
         Kind::Bool => {
             let mut builder = BooleanBuilder::with_capacity(flows.len());
             values.for_each(|value| {
-                builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None })
+                builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None });
             });
             Arc::new(builder.finish())
         }
         Kind::Number | Kind::Size | Kind::Duration => {
             let mut builder = UInt64Builder::with_capacity(flows.len());
             values.for_each(|value| {
-                builder.append_option(if let Value::Number(value) = value { Some(value) } else { None })
+                builder.append_option(if let Value::Number(value) = value { Some(value) } else { None });
             });
             Arc::new(builder.finish())
         }
         Kind::Time => {
             let mut builder = TimestampNanosecondBuilder::with_capacity(flows.len());
             values.for_each(|value| {
-                builder.append_option(if let Value::Time(value) = value { Some(value) } else { None })
+                builder.append_option(if let Value::Time(value) = value { Some(value) } else { None });
             });
             Arc::new(builder.finish().with_timezone(UTC))
         }

@@ -143,7 +143,7 @@ impl Parser {
         }
         if let Token::Operator(operator) = *self.peek() {
             self.next();
-            let fields = self.fields(&name)?;
+            let fields = columns_of(&name)?;
             let value = self.value()?;
             return self.compare(&fields, operator, &value);
         }
@@ -159,20 +159,10 @@ impl Parser {
             return Ok(Node::Not(Box::new(self.contained(&name)?)));
         }
         if self.keyword("exists") {
-            let fields = self.fields(&name)?;
+            let fields = columns_of(&name)?;
             return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Exists)), &name);
         }
         self.bare(&name, false)
-    }
-
-    fn fields(&self, name: &Written) -> Result<Vec<Field>, Mistake> {
-        fields::resolve(&name.text).ok_or_else(|| {
-            let mistake = Mistake::new(name.column, format!("there is no column `{}`", name.text));
-            match fields::nearest(&name.text) {
-                Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-                None => mistake.hint("`wiretag fields` lists all columns"),
-            }
-        })
     }
 
     fn value(&mut self) -> Result<Written, Mistake> {
@@ -208,7 +198,7 @@ impl Parser {
     }
 
     fn contained(&mut self, name: &Written) -> Result<Node, Mistake> {
-        let fields = self.fields(name)?;
+        let fields = columns_of(name)?;
         if !self.symbol(&Token::OpenSet) {
             let value = self.value().map_err(|mistake| mistake.hint("valid here: `{a, b}` or a network"))?;
             let address = fields.iter().all(|field| field.column.kind() == Kind::Ip);
@@ -271,6 +261,17 @@ impl Parser {
         let pattern = TextTest::Pattern(Pattern::new(&word.text, true).anywhere());
         self.either(&fields::searched(), |field| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))), word)
     }
+}
+
+/// The columns that a written name means.
+fn columns_of(name: &Written) -> Result<Vec<Field>, Mistake> {
+    fields::resolve(&name.text).ok_or_else(|| {
+        let mistake = Mistake::new(name.column, format!("there is no column `{}`", name.text));
+        match fields::nearest(&name.text) {
+            Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
+            None => mistake.hint("`wiretag fields` lists all columns"),
+        }
+    })
 }
 
 fn is_keyword(word: &str) -> bool {

@@ -129,16 +129,13 @@ fn number(kind: Kind, value: &Written) -> Result<u64, Mistake> {
         let known: Vec<String> =
             units(kind).iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| format!("`{name}`")).collect();
         let mistake = Mistake::new(value.column + split, format!("`{unit}` is not a unit of this column"));
-        return Err(match known.is_empty() {
-            true => fail(),
-            false => mistake.hint(format!("valid units: {}", known.join(", "))),
-        });
+        return Err(if known.is_empty() { fail() } else { mistake.hint(format!("valid units: {}", known.join(", "))) });
     };
     let parse = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u128>() };
     let (Ok(whole), Ok(part)) = (parse(whole), parse(fraction)) else { return Err(fail()) };
     let ten = 10_u128.pow(fraction.len() as u32);
     let scaled = (whole * ten + part) * scale;
-    if scaled % ten != 0 {
+    if !scaled.is_multiple_of(ten) {
         return Err(fail().hint("the column counts whole units; this has a fraction of one"));
     }
     u64::try_from(scaled / ten).map_err(|_| fail().hint("the greatest value is 18446744073709551615"))

@@ -6,7 +6,7 @@ use wiretag_capture::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side,
 use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
 
 /// A TCP flow 10.0.0.1:40000 to 10.0.0.2:80 with this id, no names.
-pub fn flow(flow_id: u64) -> TaggedFlow {
+pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
     let mut client = Side::new([10, 0, 0, 1].into(), Some(40_000));
     (client.packets, client.bytes) = (3, 300);
     let record = FlowRecord {
@@ -47,7 +47,7 @@ pub fn flow(flow_id: u64) -> TaggedFlow {
 }
 
 /// Names an end.
-pub fn name(end: &mut EndTag, pod: &str, labels: &[(&str, &str)]) {
+pub(crate) fn name(end: &mut EndTag, pod: &str, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect();
     let identity = Identity { identity: "uid".into(), pod: Some(pod.into()), labels, ..Identity::default() };
     *end = EndTag { identity: Some(Arc::new(identity)), tagged_by: TaggedBy::Ip };
