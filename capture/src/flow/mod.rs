@@ -113,7 +113,8 @@ impl Engine {
         let begins = flow.is_empty();
         flow.count(end, decoded, packet);
         if self.config.transactions {
-            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+            let each = queue(&mut self.transactions, &mut self.counters);
+            flow.take_transactions(&self.config.node, self.config.source, each);
         }
         let (flow_id, class) = (flow.id, flow.class());
         self.table.touch(slot, class, clock);
@@ -202,7 +203,8 @@ impl Engine {
         let Some(mut flow) = self.table.remove(slot) else { return };
         if self.config.transactions {
             flow.application.close();
-            flow.take_transactions(queue(&mut self.transactions, &mut self.counters));
+            let each = queue(&mut self.transactions, &mut self.counters);
+            flow.take_transactions(&self.config.node, self.config.source, each);
         }
         if !flow.is_empty() {
             out.push(flow.record(reason, &self.config.node, self.config.source));

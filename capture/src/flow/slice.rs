@@ -243,14 +243,21 @@ impl Flow {
     }
 
     /// Hands the exchanges that are finished to `each`, as transactions.
-    pub(super) fn take_transactions(&mut self, mut each: impl FnMut(Transaction)) {
-        let Self { application, key, id, began, interface, .. } = self;
-        application.take_finished(|Finished { asker, exchange }| {
+    pub(super) fn take_transactions(&mut self, node: &Arc<str>, source: Source, mut each: impl FnMut(Transaction)) {
+        let Self { application, key, id, began, interface, tallies, .. } = self;
+        application.take_finished(|number, Finished { asker, exchange }| {
             each(Transaction {
                 flow_id: *id,
+                number,
                 flow_start: *began,
+                node: node.clone(),
                 interface: interface.clone(),
                 interface_index: key.interface(),
+                source,
+                client_direction: tallies[asker.index()].direction,
+                observed_at: None,
+                primary: true,
+                protocol: key.protocol(),
                 client_ip: key.ip(asker),
                 client_port: key.port(asker),
                 server_ip: key.ip(asker.other()),
