@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Capture files into the store, through the same pipeline
     Import(ImportArguments),
-    /// Search flows
+    /// Search flows, or transactions
     Flows(FlowsArguments),
     /// Packets of matching flows as pcapng, with names
     Pcap(PcapArguments),
@@ -99,7 +99,7 @@ pub(crate) struct SearchArguments {
     /// End, as `--from` [default: now]
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) to: Option<String>,
-    /// Show every observation of a flow, not only the primary one
+    /// Show every observation of a flow or transaction, not only the primary one
     #[arg(long)]
     pub(crate) all_observations: bool,
     #[command(flatten)]
@@ -117,6 +117,9 @@ pub(crate) enum Format {
 pub(crate) struct FlowsArguments {
     #[command(flatten)]
     pub(crate) search: SearchArguments,
+    /// Search transactions (one row for each DNS and HTTP exchange) instead of flows
+    #[arg(long)]
+    pub(crate) transactions: bool,
     /// Most rows, newest first
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) limit: u32,
@@ -138,6 +141,9 @@ pub(crate) struct PcapArguments {
 pub(crate) struct ReplayArguments {
     /// Capture file (pcap, pcapng); `-` is stdin
     pub(crate) file: PathBuf,
+    /// Transactions (DNS and HTTP exchanges) instead of flows
+    #[arg(long)]
+    pub(crate) transactions: bool,
     /// Do all the work, print only a summary on stderr
     #[arg(long)]
     pub(crate) null: bool,
@@ -160,6 +166,9 @@ pub(crate) struct IdentitiesArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct FieldsArguments {
+    /// Columns of transactions instead of flows
+    #[arg(long)]
+    pub(crate) transactions: bool,
     /// JSON lines
     #[arg(long)]
     pub(crate) json: bool,

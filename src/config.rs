@@ -32,6 +32,7 @@ struct WrittenCapture {
     ring_mib: Option<u32>,
     workers: Option<u16>,
     max_flows: Option<usize>,
+    transactions: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -71,6 +72,7 @@ pub(crate) struct RunConfig {
     pub(crate) ring_mib: u32,
     pub(crate) workers: u16,
     pub(crate) max_flows: usize,
+    pub(crate) transactions: bool,
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: i32,
@@ -114,6 +116,7 @@ impl RunConfig {
             ring_mib,
             workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
+            transactions: written.capture.transactions.unwrap_or(true),
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,

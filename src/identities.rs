@@ -1,7 +1,7 @@
 //! The tagging stage: one task that owns the tagger, applies what identity sources learn to the timeline, persists it,
-//! and hands tagged flows to the store.
+//! and hands tagged flows and transactions to the store.
 //!
-//! Identities are persisted before the flows that carry them.
+//! Identities are persisted before the rows that carry them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use wiretag_enrich::static_file::StaticFile;
-use wiretag_enrich::tagger::Tagger;
+use wiretag_enrich::tagger::{TaggedRows, Tagger};
 use wiretag_enrich::timeline::{Lookup, Timeline};
-use wiretag_enrich::{Identity, IdentityEvent, Interval, Key, TaggedFlow};
+use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::Store;
 
 use crate::metrics::FlowMetrics;
@@ -42,7 +42,7 @@ pub(crate) struct Tagging {
 }
 
 impl Tagging {
-    /// Runs until every worker has ended and all flows are stored.
+    /// Runs until every worker has ended and all rows are stored.
     pub(crate) async fn run(
         mut self,
         mut records: mpsc::Receiver<RecordBatch>,
@@ -50,7 +50,7 @@ impl Tagging {
     ) {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         let mut learned = Vec::new();
-        let mut tagged = Vec::new();
+        let mut tagged = TaggedRows::default();
         loop {
             tokio::select! {
                 biased;
@@ -89,7 +89,7 @@ impl Tagging {
         learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(event));
     }
 
-    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut Vec<TaggedFlow>) {
+    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut TaggedRows) {
         let now = crate::host::now();
         for (index, name, veth) in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
@@ -114,12 +114,15 @@ impl Tagging {
         for record in batch.records {
             self.tagger.push(batch.netns, record, now);
         }
+        for transaction in batch.transactions {
+            self.tagger.push_transaction(batch.netns, transaction, now);
+        }
         if self.tagger.is_full() {
             self.drain(tagged);
         }
     }
 
-    fn drain(&mut self, tagged: &mut Vec<TaggedFlow>) {
+    fn drain(&mut self, tagged: &mut TaggedRows) {
         let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
         self.tagger.drain(crate::host::now(), &timeline, tagged);
     }
@@ -134,12 +137,19 @@ impl Tagging {
         }
     }
 
-    async fn store(&self, tagged: &mut Vec<TaggedFlow>) {
-        for flow in tagged.iter() {
+    async fn store(&self, tagged: &mut TaggedRows) {
+        let TaggedRows { flows, transactions } = std::mem::take(tagged);
+        for flow in &flows {
             self.metrics.observe(flow);
         }
-        if let Err(error) = self.store.flows.append(std::mem::take(tagged)).await {
+        for transaction in &transactions {
+            self.metrics.observe_transaction(transaction);
+        }
+        if let Err(error) = self.store.flows.append(flows).await {
             tracing::error!("flows are not stored: {error}");
+        }
+        if let Err(error) = self.store.transactions.append(transactions).await {
+            tracing::error!("transactions are not stored: {error}");
         }
     }
 }

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use wiretag_enrich::{EndTag, TaggedFlow};
+use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
 use crate::worker::CaptureStatus;
 
 /// Distinct names of flow ends that have series of their own; all further ones are `other`.
 const MOST_NAMES: usize = 200;
 
-/// Figures of primary flows.
+/// Figures of primary flows and transactions.
 #[derive(Clone)]
 pub(crate) struct FlowMetrics {
     flows: IntCounterVec,
@@ -23,6 +23,8 @@ pub(crate) struct FlowMetrics {
     dns_latency: Histogram,
     dns_responses: IntCounterVec,
     connections: IntCounterVec,
+    http_transactions: IntCounterVec,
+    http_latency: HistogramVec,
     names: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
@@ -43,6 +45,10 @@ impl FlowMetrics {
             HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
         let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
         registry.register(Box::new(handshake_rtt.clone()))?;
+        let http =
+            HistogramOpts::new("wiretag_http_latency_seconds", "Last byte of a request to first byte of its response.");
+        let http_latency = HistogramVec::new(http.buckets(latency_buckets()), &["server"])?;
+        registry.register(Box::new(http_latency.clone()))?;
         let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
         let dns_latency = Histogram::with_opts(dns.buckets(latency_buckets()))?;
         registry.register(Box::new(dns_latency.clone()))?;
@@ -58,6 +64,12 @@ impl FlowMetrics {
             dns_latency,
             dns_responses: counter("wiretag_dns_responses_total", "DNS responses.", &["rcode"])?,
             connections: counter("wiretag_tcp_connections_total", "TCP connections that ended.", &["server", "state"])?,
+            http_transactions: counter(
+                "wiretag_http_transactions_total",
+                "HTTP requests by class of their response's status.",
+                &["server", "status"],
+            )?,
+            http_latency,
             names: Arc::default(),
         })
     }
@@ -93,6 +105,20 @@ impl FlowMetrics {
         }
     }
 
+    /// Adds a transaction, if it is a primary one. DNS counts with its flow.
+    pub(crate) fn observe_transaction(&self, transaction: &TaggedTransaction) {
+        let exchange = &transaction.record.exchange;
+        let is_http = exchange.method.is_some() || exchange.status.is_some();
+        if !transaction.record.primary || !is_http {
+            return;
+        }
+        let server = self.name(&transaction.server);
+        self.http_transactions.with_label_values(&[&*server, status_class(exchange.status)]).inc();
+        if let Some(latency) = exchange.latency_us {
+            self.http_latency.with_label_values(&[&*server]).observe(latency as f64 / 1e6);
+        }
+    }
+
     /// Workload, else container, else pod; `unknown` without a name, `other` beyond the budget.
     fn name(&self, tag: &EndTag) -> Arc<str> {
         let Some(identity) = &tag.identity else { return "unknown".into() };
@@ -107,6 +133,19 @@ impl FlowMetrics {
         }
         names.insert(name.clone());
         name.clone()
+    }
+}
+
+/// `2xx` and its like; `none` without a response.
+fn status_class(status: Option<u16>) -> &'static str {
+    match status.map(|status| status / 100) {
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => "other",
+        None => "none",
     }
 }
 
@@ -133,7 +172,10 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_flow_table_evictions_total", "Flows ended because the table was full.", &["node"]),
     counter("wiretag_flow_slices_total", "Slices that the flow table handed on.", &["node"]),
     counter("wiretag_flow_slices_lost_total", "Slices lost: the queue to the tagger was full.", &["node"]),
+    counter("wiretag_transactions_total", "DNS and HTTP exchanges that the flow table handed on.", &["node"]),
+    counter("wiretag_transactions_lost_total", "Transactions lost, by the stage that was full.", &["node", "stage"]),
     counter("wiretag_store_flow_rows_total", "Flow rows stored.", &[]),
+    counter("wiretag_store_transaction_rows_total", "Transactions stored.", &[]),
     counter("wiretag_store_dropped_rows_total", "Flow rows lost in the store, by reason.", &["reason"]),
     gauge("wiretag_store_bytes", "Bytes on disk.", &["kind"]),
     counter("wiretag_packet_log_packets_total", "Packets kept.", &[]),
@@ -155,7 +197,10 @@ const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'stati
 pub(crate) struct StageNumbers {
     pub(crate) rows_stored: u64,
     pub(crate) rows_dropped: u64,
+    pub(crate) transactions_stored: u64,
+    pub(crate) transactions_dropped: u64,
     pub(crate) flow_bytes: u64,
+    pub(crate) transaction_bytes: u64,
     pub(crate) packet_bytes: u64,
     pub(crate) packets_kept: u64,
     pub(crate) packets_dropped: u64,
@@ -200,14 +245,25 @@ impl StageCollector {
             ("wiretag_flow_table_evictions_total", node(), counters.flows_evicted as f64),
             ("wiretag_flow_slices_total", node(), counters.slices as f64),
             ("wiretag_flow_slices_lost_total", node(), self.capture.lost_slices() as f64),
+            ("wiretag_transactions_total", node(), counters.transactions as f64),
             ("wiretag_store_flow_rows_total", vec![], stages.rows_stored as f64),
+            ("wiretag_store_transaction_rows_total", vec![], stages.transactions_stored as f64),
             ("wiretag_store_dropped_rows_total", vec!["full".into()], stages.rows_dropped as f64),
             ("wiretag_store_bytes", vec!["flows".into()], stages.flow_bytes as f64),
+            ("wiretag_store_bytes", vec!["transactions".into()], stages.transaction_bytes as f64),
             ("wiretag_store_bytes", vec!["packets".into()], stages.packet_bytes as f64),
             ("wiretag_packet_log_packets_total", vec![], stages.packets_kept as f64),
             ("wiretag_packet_log_dropped_packets_total", vec!["write".into()], stages.packets_dropped as f64),
             ("wiretag_build_info", vec![env!("CARGO_PKG_VERSION").into()], 1.0),
         ];
+        for (stage, count) in [
+            ("flow_table", counters.transactions_lost),
+            ("queue", self.capture.lost_transactions()),
+            ("store", stages.transactions_dropped),
+        ] {
+            let labels = vec![self.node.clone(), stage.to_owned()];
+            samples.push(("wiretag_transactions_lost_total", labels, count as f64));
+        }
         for (reason, count) in &counters.refused {
             let labels = vec![self.node.clone(), (*reason).to_owned()];
             samples.push(("wiretag_capture_refused_packets_total", labels, *count as f64));

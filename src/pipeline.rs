@@ -28,7 +28,7 @@ use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
-/// Batches of flow records between capture and tagger.
+/// Batches of flow records and transactions between capture and tagger.
 const RECORD_QUEUE: usize = 256;
 /// Events between identity sources and tagger.
 const EVENT_QUEUE: usize = 4096;
@@ -153,7 +153,7 @@ impl Pipeline {
         })
         .await?;
         self.tagging.await.context("the tagger ended badly")?;
-        self.store.close().await.context("the last flows could not be written")?;
+        self.store.close().await.context("the last rows could not be written")?;
         let _ = self.stop_server.send(());
         if tokio::time::timeout(Duration::from_secs(5), self.server).await.is_err() {
             tracing::warn!("a request was still open when the appliance stopped");
@@ -256,6 +256,7 @@ impl WorkerTemplate {
     fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
+        flow.transactions = self.config.transactions;
         let (block_count, fanout) = match &scope {
             Scope::Host { .. } => {
                 let group = (self.config.workers > 1).then_some(std::process::id() as u16);
@@ -339,11 +340,14 @@ async fn maintain(store: Arc<Store>, timeline: SharedTimeline, stages: Arc<Mutex
         for interval in timeline.read().unwrap_or_else(PoisonError::into_inner).current(now, None) {
             *identities.entry(interval.source.to_string()).or_default() += 1;
         }
-        let counters = store.flows.counters();
+        let (counters, transactions) = (store.flows.counters(), store.transactions.counters());
         let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
+        stages.transactions_stored = transactions.written;
+        stages.transactions_dropped = transactions.dropped;
         stages.flow_bytes = done.flows.bytes;
+        stages.transaction_bytes = done.transactions.bytes;
         stages.packet_bytes = done.packets.bytes;
         stages.identities = identities.into_iter().collect();
     }

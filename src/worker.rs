@@ -2,7 +2,7 @@
 //! share its traffic by the kernel's symmetric flow hash; each has its own ring and flow table.
 //!
 //! A worker never waits for a later stage: what does not fit into a queue is counted (`queue_drops` for packets of the
-//! packet log, `lost_slices` for flow rows), and the kernel counts what the worker was too slow for.
+//! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, PacketBuffer};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, PacketBuffer, Transaction};
 
 /// Packets on their way to the packet log.
 pub(crate) struct PacketBatch {
@@ -27,10 +27,11 @@ pub(crate) struct PacketBatch {
 /// Names of interfaces by index.
 pub(crate) type InterfaceNames = HashMap<u32, Arc<str>>;
 
-/// Flow records on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
+/// Flow records and transactions on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
 pub(crate) struct RecordBatch {
     pub(crate) netns: u64,
     pub(crate) records: Vec<FlowRecord>,
+    pub(crate) transactions: Vec<Transaction>,
     /// Interfaces that are new since the last batch: index, name, and whether the link is the host's end of a veth.
     pub(crate) links: Vec<(u32, Arc<str>, bool)>,
 }
@@ -73,6 +74,7 @@ pub(crate) struct CaptureStatus {
     sources: Mutex<HashMap<(u64, u16), SourceStatus>>,
     finished: Mutex<CaptureCounters>,
     lost_slices: AtomicU64,
+    lost_transactions: AtomicU64,
 }
 
 #[derive(Default, Clone)]
@@ -109,6 +111,11 @@ impl CaptureStatus {
         self.lost_slices.load(Ordering::Relaxed)
     }
 
+    /// Transactions that found the queue to the tagger full.
+    pub(crate) fn lost_transactions(&self) -> u64 {
+        self.lost_transactions.load(Ordering::Relaxed)
+    }
+
     fn publish(&self, source: (u64, u16), counters: CaptureCounters, interfaces: &[Arc<str>]) {
         locked(&self.sources).insert(source, SourceStatus { counters, interfaces: interfaces.to_vec() });
     }
@@ -140,13 +147,14 @@ struct Worker {
     selected: Vec<Arc<str>>,
     netns: u64,
     records: Vec<FlowRecord>,
+    transactions: Vec<Transaction>,
     links: Vec<(u32, Arc<str>, bool)>,
     queue_drops: u64,
     kernel_drops: u64,
 }
 
-/// Flow records that wait at most for room in the queue.
-const MOST_WAITING_RECORDS: usize = 65_536;
+/// Flow records, and transactions, that wait at most for room in the queue.
+const MOST_WAITING_ROWS: usize = 65_536;
 /// Bytes of packets handed on at once.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -170,6 +178,7 @@ impl Worker {
             selected: Vec::new(),
             netns,
             records: Vec::new(),
+            transactions: Vec::new(),
             links: Vec::new(),
             queue_drops: 0,
             kernel_drops: 0,
@@ -214,7 +223,7 @@ impl Worker {
             }
         }
         self.engine.finish(EndReason::Shutdown, &mut self.records);
-        self.hand_on_records();
+        self.hand_on_rows();
         self.publish();
         self.config.status.end((self.netns, self.config.number));
     }
@@ -245,30 +254,30 @@ impl Worker {
         self.queue_drops += outbox.dropped;
         self.kernel_drops = self.ring.drops()?;
         self.engine.advance(crate::host::now(), &mut self.records);
-        self.hand_on_records();
+        self.hand_on_rows();
         self.publish();
         Ok(())
     }
 
-    /// Hands records on, or keeps a bounded number of them for the next burst.
-    fn hand_on_records(&mut self) {
-        if self.records.is_empty() && self.links.is_empty() {
+    /// Hands rows on, or keeps a bounded number of them for the next burst.
+    fn hand_on_rows(&mut self) {
+        self.engine.take_transactions(&mut self.transactions);
+        if self.records.is_empty() && self.transactions.is_empty() && self.links.is_empty() {
             return;
         }
         let batch = RecordBatch {
             netns: self.netns,
             records: std::mem::take(&mut self.records),
+            transactions: std::mem::take(&mut self.transactions),
             links: std::mem::take(&mut self.links),
         };
         if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
             self.config.records.try_send(batch)
         {
-            self.records = batch.records;
-            self.links = batch.links;
-            if self.records.len() > MOST_WAITING_RECORDS {
-                self.config.status.lost_slices.fetch_add(self.records.len() as u64, Ordering::Relaxed);
-                self.records.clear();
-            }
+            RecordBatch { records: self.records, transactions: self.transactions, links: self.links, .. } = batch;
+            let status = &self.config.status;
+            lose_beyond(MOST_WAITING_ROWS, &mut self.records, &status.lost_slices);
+            lose_beyond(MOST_WAITING_ROWS, &mut self.transactions, &status.lost_transactions);
         }
     }
 
@@ -277,6 +286,14 @@ impl Worker {
         counters.kernel_drops = self.kernel_drops;
         counters.queue_drops = self.queue_drops;
         self.config.status.publish((self.netns, self.config.number), counters, &self.selected);
+    }
+}
+
+/// Gives up rows that are too many to wait, and counts them.
+fn lose_beyond<T>(most: usize, waiting: &mut Vec<T>, lost: &AtomicU64) {
+    if waiting.len() > most {
+        lost.fetch_add(waiting.len() as u64, Ordering::Relaxed);
+        waiting.clear();
     }
 }
 

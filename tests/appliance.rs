@@ -94,6 +94,82 @@ fn the_demonstration_shows_named_flows_that_survive_a_restart() {
     appliance.stop();
 }
 
+/// Each lookup and each request of the demonstration is a row of its own, named at both ends; after a restart it is there.
+#[test]
+fn each_exchange_is_a_transaction_that_survives_a_restart() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    let found = |appliance: &Appliance, query: &str| appliance.flows(query, &["--transactions"]);
+    let web = eventually(20, "a request of the demonstration", || found(&appliance, "http_status == 200").pop());
+    assert_eq!((&web["client_container"], &web["server_container"]), (&"client".into(), &"web".into()), "{web}");
+    assert_eq!(
+        (&web["http_method"], &web["http_host"], &web["http_path"]),
+        (&"GET".into(), &"web.demo".into(), &"/".into())
+    );
+    assert_eq!((&web["observed_at"], &web["primary"]), (&"client".into(), &true.into()));
+    assert!(web["latency_us"].is_u64() && web["response_bytes"].as_u64() > Some(4096), "{web}");
+    let missing = eventually(20, "a name that does not exist", || found(&appliance, "dns_rcode == NXDOMAIN").pop());
+    assert_eq!((&missing["dns_query"], &missing["server_container"]), (&"missing.demo".into(), &"dns".into()));
+
+    // The other veth and the bridge saw the same exchange: it counts once. Its flow tells the same.
+    let same = format!("client_port == {} and http_status exists", web["client_port"]);
+    let all = eventually(20, "other observations", || {
+        let all = appliance.flows(&same, &["--transactions", "--all-observations"]);
+        (all.len() >= 2).then_some(all)
+    });
+    assert_eq!(all.iter().filter(|row| row["primary"] == true).count(), 1, "{all:?}");
+    assert_eq!(found(&appliance, &same), [web.clone()]);
+    let id = web["flow_id"].as_str().expect("an id");
+    let flow = eventually(20, "its flow", || appliance.flows(&format!("flow_id == {id}"), &[]).pop());
+    assert_eq!((&flow["primary"], &flow["client_identity"]), (&web["primary"], &web["client_identity"]));
+
+    let data = directory.path().to_str().expect("a path");
+    let table = wiretag_ok(&["flows", "--transactions", "--data", data]);
+    assert!(table.contains("GET web.demo/") && table.contains("A missing.demo"), "{table}");
+    assert!(appliance.metric("wiretag_http_transactions_total", "server=\"demo/web\",status=\"2xx\"") > 0.5);
+    assert!(appliance.metric("wiretag_transactions_lost_total", "") < 0.5);
+    check_interface(&appliance);
+
+    let query = format!("flow_id == {id}");
+    let before = found(&appliance, &query);
+    appliance.stop();
+    assert_eq!(flows(directory.path(), &query, &["--transactions"]), before);
+    let config = directory.path().join("without.toml");
+    std::fs::write(&config, "[capture]\ntransactions = false\n").expect("written");
+    let config = config.to_str().expect("a path");
+    let appliance = Appliance::start(directory.path(), &["--config", config, "--demo", "--interface", "wtdemo*"]);
+    assert_eq!(found(&appliance, &query), before);
+    eventually(20, "a flow", || (appliance.metric("wiretag_flow_slices_total", "") >= 1.0).then_some(()));
+    assert!(appliance.metric("wiretag_transactions_total", "") < 0.5, "without transactions there are none");
+    appliance.stop();
+}
+
+/// Transactions over HTTP: pages, columns, and the same doors as for flows.
+fn check_interface(appliance: &Appliance) {
+    let json = |path: &str| -> serde_json::Value { serde_json::from_str(&appliance.get(path)).expect("JSON") };
+    let first = json("/api/v1/transactions?limit=1");
+    assert_eq!(first["transactions"].as_array().expect("rows").len(), 1);
+    assert_eq!(first["completeness"]["complete"], true);
+    let next = json(&format!("/api/v1/transactions?limit=1&after={}", first["next"].as_str().expect("a cursor")));
+    let key = |page: &serde_json::Value| {
+        let row = &page["transactions"][0];
+        (row["flow_id"].to_string(), row["exchange"].to_string())
+    };
+    assert_ne!(key(&first), key(&next));
+    let fields = json("/api/v1/fields?table=transactions");
+    let names: Vec<_> = fields["fields"].as_array().expect("fields").iter().map(|field| &field["name"]).collect();
+    let columns = first["transactions"][0].as_object().expect("a row");
+    assert!(names.iter().map(|name| name.as_str().expect("a name")).eq(columns.keys()), "{names:?}");
+    assert_eq!(appliance.request("/api/v1/transactions", None).0, 401);
+    let (status, body) = appliance.request("/api/v1/transactions?q=tcp_state%20%3D%3D%20S0", Some(&appliance.token));
+    assert!(status == 400 && body.contains("a column of flows"), "{body}");
+    assert_eq!(appliance.request("/api/v1/fields?table=packets", Some(&appliance.token)).0, 400);
+    assert!(appliance.get("/api/v1/openapi.json").contains("/api/v1/transactions"));
+}
+
 /// tshark reads the download: interface names, packet comments with both names, the whole conversation.
 fn check_pcap(data: &Path, flow_id: &str) {
     let out = data.join("flow.pcapng");

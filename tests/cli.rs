@@ -23,6 +23,22 @@ fn udp_frame(payload: usize) -> Vec<u8> {
     frame
 }
 
+/// A lookup of `web.demo` from 10.0.0.1:40000 at 10.0.0.2:53, and its answer: no such name.
+fn lookup() -> [Vec<u8>; 2] {
+    let question = [&b"\0\x07"[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0], b"\x03web\x04demo\0", &[0, 1, 0, 1]].concat();
+    let mut query = udp_frame(question.len());
+    query[36..38].copy_from_slice(&[0, 53]);
+    query[42..].copy_from_slice(&question);
+    let mut answer = query.clone();
+    for (to, from) in
+        [(0..6, 6..12), (6..12, 0..6), (26..30, 30..34), (30..34, 26..30), (34..36, 36..38), (36..38, 34..36)]
+    {
+        answer[to].copy_from_slice(&query[from]);
+    }
+    answer[44..46].copy_from_slice(&[0x81, 0x83]);
+    [query, answer]
+}
+
 /// A classic pcap, little endian, microseconds.
 fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     let mut file = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
@@ -139,6 +155,45 @@ fn replay_prints_every_column_and_the_same_bytes_each_time() {
     let record = columns.iter().take(printed.len()).map(|column| column["name"].as_str().expect("name"));
     assert!(record.eq(printed.keys()), "replay prints the vocabulary in its order");
     assert!(printed.contains_key("tls_sni") && printed["tls_sni"].is_null());
+}
+
+#[test]
+fn transactions_are_replayed_and_imported() {
+    let directory = temporary();
+    let [query, answer] = lookup();
+    let frames = [query.clone(), answer, udp_frame(10), query];
+    let path = file(directory.path(), "dns.pcap", &pcap(1, &frames));
+    let text = wiretag_ok(&["replay", "--transactions", &path]);
+    assert_eq!(text, wiretag_ok(&["replay", "--transactions", &path]), "the same bytes each time");
+    let replayed = rows(&text);
+    let figures =
+        |row: &serde_json::Value| (row["exchange"].clone(), row["dns_rcode"].clone(), row["complete"].clone());
+    assert_eq!(
+        replayed.iter().map(figures).collect::<Vec<_>>(),
+        [(0.into(), "NXDOMAIN".into(), true.into()), (1.into(), serde_json::Value::Null, false.into()),]
+    );
+    let columns = rows(&wiretag_ok(&["fields", "--transactions", "--json"]));
+    let printed = replayed[0].as_object().expect("an object");
+    let record = columns.iter().take(printed.len()).map(|column| column["name"].as_str().expect("name"));
+    assert!(record.eq(printed.keys()), "replay prints the vocabulary in its order");
+    let output = wiretag(&["replay", "--transactions", "--null", &path]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("transactions 2, lost 0"), "{output:?}");
+
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a path");
+    let identities = b"identities:\n  - name: resolver\n    ips: [10.0.0.2]\n";
+    let identities = file(directory.path(), "static.yaml", identities);
+    wiretag_ok(&["import", "--quiet", &path, "--static", &identities, "--data", data]);
+    let found = support::flows(Path::new(data), "container == resolver and dns_rcode == NXDOMAIN", &["--transactions"]);
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0]["dns_query"], &found[0]["latency_us"]), (&"web.demo".into(), &1_000_000.into()));
+    assert_eq!(found[0]["server_tagged_by"], "static");
+    let csv = wiretag_ok(&["flows", "--transactions", "--format", "csv", "--data", data]);
+    assert_eq!(csv.lines().count(), 3);
+    let table = wiretag_ok(&["flows", "--transactions", "--data", data]);
+    assert!(table.contains("A web.demo") && table.contains("no answer") && table.contains("resolver:53"), "{table}");
+    let (code, error) = wiretag_fails(&["flows", "--transactions", "tcp_state == S0", "--data", data]);
+    assert!(code == 2 && error.contains("is a column of flows"), "{error}");
 }
 
 #[test]

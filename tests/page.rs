@@ -42,6 +42,17 @@ fn the_page_shows_live_flows_in_chromium() {
         assert!(page.contains(text), "no `{text}` in the page: {page}");
     }
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");
+    for text in ["aria-pressed=\"true\">flows", "Transactions of this flow", "GET web.demo/"] {
+        assert!(page.contains(text), "no `{text}` in the page: {page}");
+    }
+
+    let page = rendered(&appliance, &format!("/?table=transactions&flow={id}#token={}", appliance.token));
+    for text in
+        ["aria-pressed=\"true\">transactions", "aria-label=\"Transactions\"", "A missing.demo", "NXDOMAIN", "200"]
+    {
+        assert!(page.contains(text), "no `{text}` in the page of transactions: {page}");
+    }
+    assert!(page.contains("server_rtt_us"), "a transaction's flow has its details: {page}");
     appliance.stop();
 }
 

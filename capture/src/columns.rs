@@ -61,17 +61,17 @@ impl Value<'_> {
     }
 }
 
-/// One column of the flow record.
-#[derive(Debug, Clone, Copy)]
-pub struct Column {
+/// One column of a table: of the flow record, or of what `R` is a row of.
+#[derive(Debug)]
+pub struct Column<R = FlowRecord> {
     /// Name in every interface.
     pub name: &'static str,
     /// What it holds.
     pub kind: Kind,
     /// Definition, unit and source, one sentence.
     pub doc: &'static str,
-    /// Reads it from a record.
-    pub get: for<'a> fn(&'a FlowRecord) -> Value<'a>,
+    /// Reads it from a row.
+    pub get: for<'a> fn(&'a R) -> Value<'a>,
 }
 
 /// Values that may be absent.

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::columns::{Kind, Value};
+use crate::columns::{Column, Kind, Value};
+use crate::record::{Direction, ObservedAt, Protocol, Source};
 
 /// What was asked and answered. `None` means not seen, never zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +79,24 @@ impl Exchange {
 pub struct Transaction {
     /// Id of the flow, as in its records.
     pub flow_id: u64,
+    /// Number of the exchange in its flow, in the order in which they ended, from 0.
+    pub number: u32,
+    /// Node that captured.
+    pub node: Arc<str>,
     /// Name of the interface.
     pub interface: Arc<str>,
     /// Interface number as in [`crate::Packet::interface`].
     pub interface_index: u32,
+    /// Kind of source.
+    pub source: Source,
+    /// Direction of the packets of who asked on the interface, where the source knows it.
+    pub client_direction: Option<Direction>,
+    /// Filled by the tagger.
+    pub observed_at: Option<ObservedAt>,
+    /// Counts in totals; the tagger clears it for further observations of the same packets.
+    pub primary: bool,
+    /// IP protocol of the flow.
+    pub protocol: Protocol,
     /// Who asked.
     pub client_ip: IpAddr,
     /// Port of who asked.
@@ -94,19 +109,6 @@ pub struct Transaction {
     pub exchange: Exchange,
 }
 
-/// One column of a transaction.
-#[derive(Debug, Clone, Copy)]
-pub struct TransactionColumn {
-    /// Name in every interface.
-    pub name: &'static str,
-    /// What it holds.
-    pub kind: Kind,
-    /// Definition, unit and source, one sentence.
-    pub doc: &'static str,
-    /// Reads it from a transaction.
-    pub get: for<'a> fn(&'a Transaction) -> Value<'a>,
-}
-
 fn number(value: Option<impl Into<u64>>) -> Value<'static> {
     value.map_or(Value::Null, |number| Value::Number(number.into()))
 }
@@ -117,20 +119,30 @@ fn text(value: Option<&str>) -> Value<'_> {
 
 macro_rules! column {
     ($name:literal, $kind:ident, $doc:literal, |$row:ident| $get:expr) => {
-        TransactionColumn { name: $name, kind: Kind::$kind, doc: $doc, get: |$row| $get }
+        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |$row| $get }
     };
 }
 
-const COLUMNS: &[TransactionColumn] = &[
+const COLUMNS: &[Column<Transaction>] = &[
     column!("flow_id", Text, "The flow that carried the exchange.", |t| {
         Value::Text(format!("{:016x}", t.flow_id).into())
+    }),
+    column!("exchange", Number, "Number of the exchange in its flow, in the order in which they ended, from 0.", |t| {
+        Value::Number(t.number.into())
     }),
     column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc, websocket.", |t| {
         text(Some(t.exchange.app))
     }),
     column!("start", Time, "First packet of the request.", |t| Value::Time(t.exchange.start)),
     column!("end", Time, "Last packet of the exchange.", |t| Value::Time(t.exchange.end)),
+    column!("node", Text, "Node that captured the packets.", |t| text(Some(&t.node))),
     column!("interface", Text, "Interface on which the packets were captured.", |t| text(Some(&t.interface))),
+    column!("source", Word, "Kind of packet source: ring, file.", |t| text(Some(t.source.as_str()))),
+    column!("observed_at", Word, "client or server: seen on that end's own interface; path: between.", |t| {
+        text(t.observed_at.map(ObservedAt::as_str))
+    }),
+    column!("primary", Bool, "The one observation of this exchange that counts in totals.", |t| Value::Bool(t.primary)),
+    column!("protocol", Word, "tcp, udp, or the IP protocol number.", |t| Value::Text(t.protocol.name())),
     column!("client_ip", Ip, "Who asked.", |t| Value::Ip(t.client_ip)),
     column!("client_port", Number, "Port of who asked.", |t| number(t.client_port)),
     column!("server_ip", Ip, "Who was asked.", |t| Value::Ip(t.server_ip)),
@@ -158,7 +170,7 @@ const COLUMNS: &[TransactionColumn] = &[
 ];
 
 /// Every column of a transaction, in the order of output.
-pub fn columns() -> impl Iterator<Item = &'static TransactionColumn> {
+pub fn columns() -> impl Iterator<Item = &'static Column<Transaction>> {
     COLUMNS.iter()
 }
 

@@ -1,4 +1,4 @@
-//! Flow records to tagged flows: identity sources, the interval timeline, the join.
+//! Flow records and transactions to tagged ones: identity sources, the interval timeline, the join.
 //!
 //! Invariants:
 //! * a name is never guessed: two candidates are `ambiguous`, none is `none`;
@@ -14,4 +14,4 @@ pub mod timeline;
 
 pub use event::IdentityEvent;
 pub use identity::{Identity, Interval, Key};
-pub use tagged::{EndTag, IdentityColumn, TaggedBy, TaggedFlow};
+pub use tagged::{EndTag, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};

@@ -1,9 +1,9 @@
-//! A flow record with both ends named, and the identity columns that it adds to the vocabulary.
+//! Flow records and transactions with both ends named, and the identity columns that the names add to the vocabulary.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use wiretag_capture::{Column, FlowRecord, Kind, Value};
+use wiretag_capture::{Column, FlowRecord, Kind, Transaction, Value, columns, transaction};
 
 use crate::identity::Identity;
 
@@ -52,18 +52,41 @@ impl EndTag {
     pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None };
 }
 
+/// A row before its ends are named: a flow record or a transaction.
+pub trait Record: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// Its columns, in the order of output.
+    fn columns() -> impl Iterator<Item = &'static Column<Self>>;
+}
+
+impl Record for FlowRecord {
+    fn columns() -> impl Iterator<Item = &'static Column<Self>> {
+        columns::columns()
+    }
+}
+
+impl Record for Transaction {
+    fn columns() -> impl Iterator<Item = &'static Column<Self>> {
+        transaction::columns()
+    }
+}
+
 /// What the tagger hands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaggedFlow {
-    /// The record, with `observed_at` and `primary` decided.
-    pub record: FlowRecord,
+pub struct Tagged<R> {
+    /// The row, with `observed_at` and `primary` decided.
+    pub record: R,
     /// Client's name.
     pub client: EndTag,
     /// Server's name.
     pub server: EndTag,
 }
 
-/// One identity column, as [`Column`] over the tagged flow.
+/// A slice of a flow with both ends named.
+pub type TaggedFlow = Tagged<FlowRecord>;
+/// A transaction with both ends named.
+pub type TaggedTransaction = Tagged<Transaction>;
+
+/// One identity column, as [`Column`] over the names of the two ends.
 #[derive(Debug, Clone, Copy)]
 pub struct IdentityColumn {
     /// Name in every interface.
@@ -72,8 +95,8 @@ pub struct IdentityColumn {
     pub kind: Kind,
     /// Definition, one sentence.
     pub doc: &'static str,
-    /// Reads it.
-    pub get: for<'a> fn(&'a TaggedFlow) -> Value<'a>,
+    /// Reads it from the client's name and the server's.
+    pub get: for<'a> fn(&'a EndTag, &'a EndTag) -> Value<'a>,
 }
 
 fn text(value: Option<&Arc<str>>) -> Value<'_> {
@@ -96,19 +119,13 @@ macro_rules! ends {
                 name: concat!("client_", $name),
                 kind: Kind::$kind,
                 doc: concat!($doc, " (client)."),
-                get: |flow| {
-                    let $tag: &EndTag = &flow.client;
-                    $get
-                },
+                get: |$tag, _| $get,
             },
             IdentityColumn {
                 name: concat!("server_", $name),
                 kind: Kind::$kind,
                 doc: concat!($doc, " (server)."),
-                get: |flow| {
-                    let $tag: &EndTag = &flow.server;
-                    $get
-                },
+                get: |_, $tag| $get,
             },
         ]
     };
@@ -141,16 +158,25 @@ pub const IDENTITY_COLUMNS: &[[IdentityColumn; 2]] = &[
     )),
 ];
 
-/// A column of the whole vocabulary.
-#[derive(Debug, Clone, Copy)]
-pub enum AnyColumn {
-    /// Of the flow record.
-    Record(&'static Column),
+/// A column of the whole vocabulary of a table.
+#[derive(Debug)]
+pub enum AnyColumn<R: 'static> {
+    /// Of the record.
+    Record(&'static Column<R>),
     /// Of the identities.
     Identity(&'static IdentityColumn),
 }
 
-impl AnyColumn {
+// Derived, these would want `R` to be copied too.
+impl<R> Copy for AnyColumn<R> {}
+
+impl<R> Clone for AnyColumn<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Record> AnyColumn<R> {
     /// Name in every interface.
     pub const fn name(self) -> &'static str {
         match self {
@@ -175,17 +201,17 @@ impl AnyColumn {
         }
     }
 
-    /// The value in `flow`.
-    pub fn get(self, flow: &TaggedFlow) -> Value<'_> {
+    /// The value in `row`.
+    pub fn get(self, row: &Tagged<R>) -> Value<'_> {
         match self {
-            Self::Record(column) => (column.get)(&flow.record),
-            Self::Identity(column) => (column.get)(flow),
+            Self::Record(column) => (column.get)(&row.record),
+            Self::Identity(column) => (column.get)(&row.client, &row.server),
         }
     }
 }
 
-/// Every column of a tagged flow, in the order of output.
-pub fn all_columns() -> impl Iterator<Item = AnyColumn> {
+/// Every column of a table, in the order of output.
+pub fn all_columns<R: Record>() -> impl Iterator<Item = AnyColumn<R>> {
     let identity = IDENTITY_COLUMNS.as_flattened().iter();
-    wiretag_capture::columns::columns().map(AnyColumn::Record).chain(identity.map(AnyColumn::Identity))
+    R::columns().map(AnyColumn::Record).chain(identity.map(AnyColumn::Identity))
 }

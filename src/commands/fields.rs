@@ -1,15 +1,20 @@
-//! `wiretag fields`: the vocabulary.
+//! `wiretag fields`: the vocabulary of a table.
 
 use serde_json::{Map, Value};
-use wiretag_capture::Kind;
-use wiretag_enrich::tagged::all_columns;
+use wiretag_capture::{FlowRecord, Kind, Transaction};
+use wiretag_enrich::Record;
+use wiretag_enrich::tagged::{AnyColumn, all_columns};
 
 use crate::cli::FieldsArguments;
 use crate::output;
 
 pub(crate) fn run(arguments: &FieldsArguments) -> anyhow::Result<()> {
-    if arguments.json {
-        let rows: Vec<output::Row> = all_columns()
+    if arguments.transactions { print::<Transaction>(arguments.json) } else { print::<FlowRecord>(arguments.json) }
+}
+
+fn print<R: Record>(json: bool) -> anyhow::Result<()> {
+    if json {
+        let rows: Vec<output::Row> = all_columns::<R>()
             .map(|column| {
                 Map::from_iter([
                     ("name".to_owned(), Value::from(column.name())),
@@ -20,7 +25,7 @@ pub(crate) fn run(arguments: &FieldsArguments) -> anyhow::Result<()> {
             .collect();
         return output::json_lines(&rows);
     }
-    let row = |column: wiretag_enrich::tagged::AnyColumn| {
+    let row = |column: AnyColumn<R>| {
         vec![column.name().to_owned(), kind_name(column.kind()).to_owned(), column.doc().to_owned()]
     };
     output::table(&["name", "kind", "definition"], all_columns().map(row).collect())

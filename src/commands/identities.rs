@@ -5,7 +5,7 @@ use wiretag_store::Store;
 
 use crate::cli::IdentitiesArguments;
 use crate::client::Appliance;
-use crate::commands::flows::parse_time;
+use crate::commands::search::parse_time;
 use crate::output::{self, Row};
 
 pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {

@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wiretag_capture::file::{CaptureFile, FileInterface};
 use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::{EndReason, FlowRecord, Source};
+use wiretag_capture::{EndReason, FlowRecord, Source, Transaction};
 use wiretag_enrich::static_file;
-use wiretag_enrich::tagger::{Tagger, TaggerConfig};
+use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
 
@@ -18,7 +18,7 @@ use crate::identities::apply_static;
 
 /// Interfaces of files are no interfaces of this host.
 const FILE_NAMESPACE: u64 = u64::MAX;
-/// Records that are tagged and stored at once.
+/// Rows that are tagged and stored at once.
 const BATCH: usize = 8192;
 
 pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
@@ -75,8 +75,9 @@ impl Import {
         let mut file = CaptureFile::open(path)?;
         let progress = progress(path, quiet);
         let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
-        let mut engine = Engine::new(FlowConfig::new(crate::host::node_name(), Source::File));
-        let (mut records, mut rows) = (Vec::new(), 0);
+        let config = FlowConfig { transactions: true, ..FlowConfig::new(crate::host::node_name(), Source::File) };
+        let mut engine = Engine::new(config);
+        let mut tagging = Tagging::new();
         let (mut described, mut names) = (Vec::new(), Vec::new());
         let damage = loop {
             let mut describe = |number, interface: &FileInterface| described.push((number, interface.name.clone()));
@@ -87,26 +88,30 @@ impl Import {
             };
             names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
             super::replay::name_interfaces(&mut engine, &mut described);
-            let flow_id = engine.packet(&packet, &mut records);
+            let flow_id = engine.packet(&packet, &mut tagging.records);
+            engine.take_transactions(&mut tagging.transactions);
             let interface = names.get(packet.interface as usize).unwrap_or(&name);
             self.log.append(interface, &packet, flow_id)?;
             if engine.counters().packets.is_multiple_of(1024) {
                 progress.set_position(file.position());
             }
-            if records.len() >= BATCH {
-                rows += self.store(&mut records).await?;
+            if tagging.records.len().max(tagging.transactions.len()) >= BATCH {
+                self.store(&mut tagging).await?;
             }
         };
-        engine.finish(EndReason::EndOfInput, &mut records);
-        rows += self.store(&mut records).await?;
+        engine.finish(EndReason::EndOfInput, &mut tagging.records);
+        engine.take_transactions(&mut tagging.transactions);
+        self.store(&mut tagging).await?;
         progress.finish_and_clear();
         let counters = engine.counters();
         eprintln!(
-            "{}: {} packets, {} in flows, {} flows, {rows} rows",
+            "{}: {} packets, {} in flows, {} flows, {} rows, {} transactions",
             path.display(),
             counters.packets,
             counters.decoded,
-            counters.flows_started
+            counters.flows_started,
+            counters.slices,
+            counters.transactions
         );
         for (reason, count) in &counters.refused {
             eprintln!("  not in flows, {reason}: {count}");
@@ -118,20 +123,42 @@ impl Import {
     }
 
     /// Tags and stores a batch. Time is the packets': nothing is waited for.
-    async fn store(&self, records: &mut Vec<FlowRecord>) -> anyhow::Result<usize> {
-        let count = records.len();
-        let mut tagged = Vec::with_capacity(count);
-        {
-            let timeline = self.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut tagger = Tagger::new(TaggerConfig { boot: crate::host::boot_id(), ..TaggerConfig::default() });
-            for record in records.drain(..) {
-                let end = record.end;
-                tagger.push(FILE_NAMESPACE, record, end);
-            }
-            tagger.flush(&timeline, &mut tagged);
+    async fn store(&self, tagging: &mut Tagging) -> anyhow::Result<()> {
+        let tagged = tagging.batch(&self.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner));
+        self.store.flows.append(tagged.flows).await?;
+        self.store.transactions.append(tagged.transactions).await?;
+        Ok(())
+    }
+}
+
+/// The tagger of one file, and what waits for it: what was decided in one batch holds in the next.
+struct Tagging {
+    tagger: Tagger,
+    records: Vec<FlowRecord>,
+    transactions: Vec<Transaction>,
+}
+
+impl Tagging {
+    fn new() -> Self {
+        let tagger = Tagger::new(TaggerConfig { boot: crate::host::boot_id(), ..TaggerConfig::default() });
+        Self { tagger, records: Vec::new(), transactions: Vec::new() }
+    }
+
+    fn batch(&mut self, timeline: &Timeline) -> TaggedRows {
+        let mut tagged = TaggedRows::default();
+        let mut latest = i64::MIN;
+        for record in self.records.drain(..) {
+            let end = record.end;
+            latest = latest.max(end);
+            self.tagger.push(FILE_NAMESPACE, record, end);
         }
-        self.store.flows.append(tagged).await?;
-        Ok(count)
+        for transaction in self.transactions.drain(..) {
+            let end = transaction.exchange.end;
+            self.tagger.push_transaction(FILE_NAMESPACE, transaction, end);
+        }
+        self.tagger.drain(latest, timeline, &mut tagged);
+        self.tagger.flush(timeline, &mut tagged);
+        tagged
     }
 }
 

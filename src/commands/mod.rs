@@ -8,6 +8,8 @@ mod import;
 mod pcap;
 mod replay;
 mod run;
+mod search;
+mod transactions;
 
 use crate::cli::{Arguments, Command};
 

@@ -5,17 +5,18 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use wiretag_capture::FlowRecord;
 use wiretag_store::Store;
 
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
-use crate::commands::flows::Search;
+use crate::commands::search::Search;
 
 /// Most flows whose packets go into one file.
 const MOST_FLOWS: usize = 1_000_000;
 
 pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
-    let search = Search::new(&arguments.search)?;
+    let search = Search::<FlowRecord>::new(&arguments.search)?;
     let data = &arguments.search.data.data;
     if let Some(appliance) = Appliance::find(data)? {
         let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;

@@ -1,7 +1,7 @@
-//! `wiretag replay`: a capture file to flow records, nothing stored.
+//! `wiretag replay`: a capture file to flow records, or to transactions, nothing stored.
 //!
-//! Timeouts run on packet time and rows are sorted by `start`, then `flow_id`, then `slice`: the same bytes on every
-//! run. Rows that can still be preceded by others wait: a row leaves when every flow in the table began after it, which
+//! Timeouts run on packet time and rows are sorted by `start`, then `flow_id`, then `slice` or `exchange`: the same bytes
+//! on every run. Rows that can still be preceded by others wait: a row leaves when every flow in the table began after it, which
 //! for a file means at its end, so memory grows with the number of rows, not of packets.
 
 use std::io::Write;
@@ -9,15 +9,16 @@ use std::io::Write;
 use anyhow::Context;
 use wiretag_capture::file::CaptureFile;
 use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Source};
-use wiretag_store::json;
+use wiretag_capture::{CaptureCounters, EndReason, Source};
+use wiretag_store::{Table, json};
 
 use crate::cli::ReplayArguments;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut file = open(&arguments.file)?;
-    let mut engine = Engine::new(FlowConfig::new("file", Source::File));
-    let mut records = Vec::new();
+    let config = FlowConfig { transactions: arguments.transactions, ..FlowConfig::new("file", Source::File) };
+    let mut engine = Engine::new(config);
+    let (mut records, mut transactions) = (Vec::new(), Vec::new());
     let mut slices = 0_u64;
     let mut names = Vec::new();
     let damage = loop {
@@ -25,19 +26,26 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             Ok(Some(packet)) => {
                 name_interfaces(&mut engine, &mut names);
                 let _ = engine.packet(&packet, &mut records);
+                engine.take_transactions(&mut transactions);
             }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
-        if arguments.null {
+        if arguments.null || arguments.transactions {
             slices += records.len() as u64;
             records.clear();
         }
+        if arguments.null {
+            transactions.clear();
+        }
     };
     engine.finish(EndReason::EndOfInput, &mut records);
+    engine.take_transactions(&mut transactions);
     slices += records.len() as u64;
     if arguments.null {
-        summary(engine.counters(), slices);
+        summary(engine.counters(), slices, arguments.transactions);
+    } else if arguments.transactions {
+        print(transactions)?;
     } else {
         print(records)?;
     }
@@ -64,8 +72,11 @@ pub(super) fn name_interfaces(engine: &mut Engine, names: &mut Vec<(u32, Option<
     }
 }
 
-fn print(mut records: Vec<FlowRecord>) -> anyhow::Result<()> {
-    records.sort_by_key(|record| (record.start, record.flow_id, record.slice));
+fn print<R: Table>(mut records: Vec<R>) -> anyhow::Result<()> {
+    records.sort_by_key(|record| {
+        let key = record.key();
+        (key.start, key.flow_id, key.number)
+    });
     let mut out = crate::output::stdout();
     for record in &records {
         serde_json::to_writer(&mut out, &json::record(record))?;
@@ -75,9 +86,12 @@ fn print(mut records: Vec<FlowRecord>) -> anyhow::Result<()> {
 }
 
 /// Everything that went in and where it ended.
-fn summary(counters: &CaptureCounters, slices: u64) {
+fn summary(counters: &CaptureCounters, slices: u64, transactions: bool) {
     eprintln!("packets {}, bytes {}", counters.packets, counters.bytes);
     eprintln!("in flows {}, flows {}, rows {slices}", counters.decoded, counters.flows_started);
+    if transactions {
+        eprintln!("transactions {}, lost {}", counters.transactions, counters.transactions_lost);
+    }
     for (reason, count) in &counters.refused {
         eprintln!("not in flows, {reason}: {count}");
     }

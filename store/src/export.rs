@@ -13,8 +13,8 @@ use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
 use crate::error::StoreError;
-use crate::flows::FlowRef;
 use crate::packets::read_flows;
+use crate::tables::FlowRef;
 
 /// Bytes that are gathered before they are handed on.
 const CHUNK: usize = 64 << 10;

@@ -1,19 +1,19 @@
-//! Flows as JSON: columns in the order of the vocabulary, nulls included, times in RFC 3339 with nanoseconds, UTC.
+//! Rows as JSON: columns in the order of the vocabulary, nulls included, times in RFC 3339 with nanoseconds, UTC.
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value as Json};
-use wiretag_capture::{FlowRecord, Value, columns};
-use wiretag_enrich::TaggedFlow;
+use wiretag_capture::Value;
 use wiretag_enrich::tagged::all_columns;
+use wiretag_enrich::{Record, Tagged};
 
-/// A flow record without names.
-pub fn record(record: &FlowRecord) -> Map<String, Json> {
-    columns::columns().map(|column| (column.name.to_owned(), value((column.get)(record)))).collect()
+/// A record without names.
+pub fn record<R: Record>(record: &R) -> Map<String, Json> {
+    R::columns().map(|column| (column.name.to_owned(), value((column.get)(record)))).collect()
 }
 
-/// A flow with the identity columns.
-pub fn flow(flow: &TaggedFlow) -> Map<String, Json> {
-    all_columns().map(|column| (column.name().to_owned(), value(column.get(flow)))).collect()
+/// A row with the identity columns.
+pub fn row<R: Record>(row: &Tagged<R>) -> Map<String, Json> {
+    all_columns().map(|column| (column.name().to_owned(), value(column.get(row)))).collect()
 }
 
 /// One value.

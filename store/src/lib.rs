@@ -1,8 +1,9 @@
-//! Keeps flows, packets and identities in one data directory, and answers questions about them.
+//! Keeps flows, transactions, packets and identities in one data directory, and answers questions about them.
 //!
 //! ```text
 //! data/catalog.sqlite     what counts: flow files, segments, identity intervals, losses      [catalog]
-//! data/flows/…            Parquet                                                              [flows]
+//! data/flows/…            Parquet                                                              [tables]
+//! data/transactions/…     Parquet                                                              [tables]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
 //! data/*.lock             who may write                                                        [lock]
 //! ```
@@ -13,26 +14,27 @@
 pub mod catalog;
 pub mod error;
 pub mod export;
-pub mod flows;
 pub mod json;
 mod lock;
 pub mod packets;
 pub mod query;
 mod recovery;
 pub mod retention;
+pub mod tables;
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use tables::Engine;
 use tokio::sync::mpsc::Sender;
 
-pub use catalog::{Catalog, FlowFile, Loss, Totals};
+pub use catalog::{Catalog, FlowFile, Loss, TableName, Totals};
 pub use error::StoreError;
-pub use flows::{FlowRef, FlowStore};
 pub use packets::{PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired};
+pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
 
 /// Who opens the store for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Who opens it.
     pub role: Role,
-    /// How many flows to keep.
+    /// How many flows and transactions to keep, together.
     pub flows: Retention,
     /// How many packets to keep.
     pub packets: Retention,
@@ -60,14 +62,16 @@ pub struct StoreConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Maintenance {
     /// Rows that went from memory to a file.
-    pub flows_flushed: u64,
+    pub rows_flushed: u64,
     /// What was too old or too much.
     pub retired: Retired,
-    /// Flow files kept.
+    /// Files of flows kept.
     pub flows: Totals,
+    /// Files of transactions kept.
+    pub transactions: Totals,
     /// Segments kept.
     pub packets: Totals,
-    /// Time of the oldest flow or packet that is kept: identities before it may be forgotten.
+    /// Time of the oldest flow, transaction or packet that is kept: identities before it may be forgotten.
     pub oldest: Option<i64>,
 }
 
@@ -77,6 +81,8 @@ pub struct Store {
     pub catalog: Catalog,
     /// Flows.
     pub flows: FlowStore,
+    /// Transactions.
+    pub transactions: TransactionStore,
     data_dir: PathBuf,
     retention: (Retention, Retention),
     /// One process merges flow files: the appliance.
@@ -104,18 +110,22 @@ impl Store {
         })?;
         let catalog = Catalog::open(&data_dir.join(catalog::FILE)).await?;
         let mut recovery = Recovery::default();
-        let flows = if locks.is_exclusive() {
+        let engine = Engine::open(&data_dir)?;
+        let (flows, transactions) = if locks.is_exclusive() {
             recovery = recovery::recover(&data_dir, &catalog).await?;
-            let (flows, repairs) = FlowStore::open(&data_dir, catalog.clone()).await?;
+            let (flows, repairs) = FlowStore::open(&engine, catalog.clone()).await?;
+            recovery.repairs.extend(repairs);
+            let (transactions, repairs) = TransactionStore::open(&engine, catalog.clone()).await?;
             recovery.repairs.extend(repairs);
             locks.share(&data_dir)?;
-            flows
+            (flows, transactions)
         } else {
-            FlowStore::open_shared(&data_dir, catalog.clone()).await?
+            (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
         let store = Self {
             catalog,
             flows,
+            transactions,
             data_dir,
             retention: (config.flows, config.packets),
             compacts: appliance,
@@ -125,15 +135,17 @@ impl Store {
         Ok((store, recovery))
     }
 
-    /// Opens the store for reading: no lock, no repair. Flows that a writer still has in memory are not seen; packets are,
+    /// Opens the store for reading: no lock, no repair. Rows that a writer still has in memory are not seen; packets are,
     /// up to its last flush.
     pub async fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
         let catalog = Catalog::open_read_only(&data_dir.join(catalog::FILE)).await?;
         let data_dir = std::fs::canonicalize(data_dir).map_err(StoreError::io("open", data_dir))?;
-        let flows = FlowStore::open_read_only(&data_dir, catalog.clone()).await?;
+        let engine = Engine::open(&data_dir)?;
+        let flows = FlowStore::open_read_only(&engine, catalog.clone());
+        let transactions = TransactionStore::open_read_only(&engine, catalog.clone());
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
-        Ok(Self { catalog, flows, data_dir, retention, compacts: false, changes, _locks: None })
+        Ok(Self { catalog, flows, transactions, data_dir, retention, compacts: false, changes, _locks: None })
     }
 
     /// The data directory.
@@ -149,19 +161,20 @@ impl Store {
         PacketLog::open(&self.data_dir, config, self.changes.clone())
     }
 
-    /// Flushes flows, tells the catalog of segments, applies retention at the time `now`. Called every two seconds; each
+    /// Flushes rows, tells the catalog of segments, applies retention at the time `now`. Called every two seconds; each
     /// part is done even if the one before it failed, and the first error is returned.
     pub async fn maintain(&self, now: i64) -> Result<Maintenance, StoreError> {
-        let flushed = self.flows.flush().await;
+        let flushed = self.flush().await;
         let recorded = self.record_segments().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
-        let compacted = if self.compacts { self.flows.compact(now).await } else { Ok(0) };
-        let (flows_flushed, ()) = (flushed?, recorded?);
+        let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
+        let (rows_flushed, ()) = (flushed?, recorded?);
         compacted?;
         Ok(Maintenance {
-            flows_flushed,
+            rows_flushed,
             retired: retired?,
-            flows: self.catalog.flow_totals().await?,
+            flows: self.catalog.totals_of(TableName::Flows).await?,
+            transactions: self.catalog.totals_of(TableName::Transactions).await?,
             packets: self.catalog.segment_totals().await?,
             oldest: retention::oldest(&self.catalog).await?,
         })
@@ -169,10 +182,21 @@ impl Store {
 
     /// Flushes what is in memory and closes the catalog. The packet log is sealed by its thread before.
     pub async fn close(&self) -> Result<(), StoreError> {
-        let flushed = if self.catalog.is_read_only() { Ok(0) } else { self.flows.flush().await };
+        let flushed = if self.catalog.is_read_only() { Ok(0) } else { self.flush().await };
         let recorded = self.record_segments().await;
         self.catalog.close().await;
         flushed.map(|_| ()).and(recorded)
+    }
+
+    /// Flushes both tables, also if one of them fails.
+    async fn flush(&self) -> Result<u64, StoreError> {
+        let (flows, transactions) = (self.flows.flush().await, self.transactions.flush().await);
+        Ok(flows? + transactions?)
+    }
+
+    async fn compact(&self, now: i64) -> Result<(), StoreError> {
+        let (flows, transactions) = (self.flows.compact(now).await, self.transactions.compact(now).await);
+        flows.and(transactions).map(drop)
     }
 
     async fn record_segments(&self) -> Result<(), StoreError> {

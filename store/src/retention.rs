@@ -1,4 +1,5 @@
-//! Ageing: flow files and packet segments go, oldest first, when they are too old or all of them are too large.
+//! Ageing: flow files and packet segments go, oldest first, when they are too old or all of them are too large. The files
+//! of flows and of transactions are one: what is kept of both ends at one time, and one limit of bytes holds for them.
 //!
 //! Invariants:
 //! * a registered file exists: the row goes first, in one transaction with a note to delete the file, and the file goes
@@ -11,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, TableName};
 use crate::error::StoreError;
 use crate::packets::index_path;
 
@@ -30,7 +31,7 @@ pub struct Retention {
 /// What ageing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retired {
-    /// Flow files that no longer count.
+    /// Files of flows and transactions that no longer count.
     pub flow_files: u64,
     /// Their bytes.
     pub flow_bytes: u64,
@@ -63,17 +64,19 @@ pub(crate) async fn apply(
     now: i64,
 ) -> Result<Retired, StoreError> {
     let mut retired = Retired::default();
-    let totals = (catalog.flow_totals().await?, catalog.segment_totals().await?);
+    let segments = catalog.segment_totals().await?;
     let limited = |limit: Retention| limit.age.is_some() || limit.bytes.is_some();
-    if limited(flows) && totals.0.files > 0 {
+    if limited(flows) {
         let files = catalog.all_flow_files().await?.into_iter();
         let candidates =
             files.map(|file| Candidate { path: file.path, bytes: file.bytes, end: file.end, fixed: false });
         let (paths, bytes) = choose(candidates.collect(), flows, now);
-        catalog.retire(&paths, &paths, now).await?;
+        if !paths.is_empty() {
+            catalog.retire(&paths, &paths, now).await?;
+        }
         (retired.flow_files, retired.flow_bytes) = (paths.len() as u64, bytes);
     }
-    if limited(packets) && totals.1.files > 0 {
+    if limited(packets) && segments.files > 0 {
         let segments = catalog.all_segments().await?.into_iter();
         let candidates = segments.map(|segment| Candidate {
             path: segment.path,
@@ -96,10 +99,12 @@ pub(crate) async fn apply(
     Ok(retired)
 }
 
-/// Time of the oldest flow or packet that is kept.
+/// Time of the oldest flow, transaction or packet that is kept.
 pub(crate) async fn oldest(catalog: &Catalog) -> Result<Option<i64>, StoreError> {
-    let (flows, segments) = (catalog.flow_totals().await?, catalog.segment_totals().await?);
-    Ok(flows.start.into_iter().chain(segments.start).min())
+    let flows = catalog.totals_of(TableName::Flows).await?;
+    let transactions = catalog.totals_of(TableName::Transactions).await?;
+    let segments = catalog.segment_totals().await?;
+    Ok([flows, transactions, segments].iter().filter_map(|totals| totals.start).min())
 }
 
 /// Deletes files whose rows went before `before`.

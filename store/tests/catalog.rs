@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wiretag_enrich::{Identity, Interval, Key};
-use wiretag_store::{Catalog, FlowFile, Loss, StoreError};
+use wiretag_store::{Catalog, FlowFile, Loss, StoreError, TableName};
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
     Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap()
 }
 
 fn file(path: &str, start: i64, end: i64) -> FlowFile {
-    FlowFile { path: path.into(), rows: 3, bytes: 10, start, end }
+    FlowFile { table: TableName::Flows, path: path.into(), rows: 3, bytes: 10, start, end }
 }
 
 fn interval(id: &str, ip: &str, from: i64, to: Option<i64>) -> Interval {
@@ -37,14 +37,14 @@ async fn flow_files_are_found_by_the_time_they_touch() {
         catalog.add_flow_file(&file(&format!("f{number}"), number * 10, number * 10 + 5)).await.unwrap();
     }
     let names = |files: Vec<FlowFile>| files.into_iter().map(|file| file.path).collect::<Vec<_>>();
-    assert_eq!(names(catalog.flow_files(15, 30).await.unwrap()), ["f1", "f2"]);
+    assert_eq!(names(catalog.flow_files(TableName::Flows, 15, 30).await.unwrap()), ["f1", "f2"]);
     catalog.replace_flow_files(&["f1".into(), "f2".into()], &file("merged", 10, 25)).await.unwrap();
     assert_eq!(names(catalog.all_flow_files().await.unwrap()), ["f0", "merged", "f3"]);
     let error = catalog.replace_flow_files(&["f0".into(), "f1".into()], &file("again", 0, 25)).await.unwrap_err();
     assert!(matches!(error, StoreError::Gone { .. }), "{error}");
     assert_eq!(names(catalog.all_flow_files().await.unwrap()), ["f0", "merged", "f3"], "all or nothing");
     catalog.remove_flow_files(&["f0".into()]).await.unwrap();
-    assert_eq!(catalog.flow_totals().await.unwrap().start, Some(10));
+    assert_eq!(catalog.totals_of(TableName::Flows).await.unwrap().start, Some(10));
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn readers_and_two_writers_share_the_file() {
         }
     };
     tokio::join!(write(one, "a"), write(two, "b"));
-    assert_eq!(reader.flow_totals().await.unwrap().files, 80);
+    assert_eq!(reader.totals_of(TableName::Flows).await.unwrap().files, 80);
     assert!(matches!(reader.add_flow_file(&file("x", 0, 0)).await, Err(StoreError::ReadOnly)));
 }
 
@@ -103,9 +103,45 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         .unwrap();
     pool.close().await;
     for error in [Catalog::open(&path).await.unwrap_err(), Catalog::open_read_only(&path).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
+}
+
+/// What the first release wrote: its migration, its rows, and its note that the migration was made.
+async fn first_schema(path: &std::path::Path) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let migrations = tempfile::tempdir().unwrap();
+    std::fs::write(migrations.path().join("0001_first.sql"), include_str!("../migrations/0001_first.sql")).unwrap();
+    let first = sqlx::migrate::Migrator::new(migrations.path()).await.unwrap();
+    first.run(&pool).await.unwrap();
+    sqlx::query("INSERT INTO flow_files (path, rows, bytes, start, \"end\") VALUES ('flows/a', 3, 10, 5, 9)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    pool.close().await;
+}
+
+#[tokio::test]
+async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.sqlite");
+    first_schema(&path).await;
+    let error = Catalog::open_read_only(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 2, .. }), "{error}");
+    assert!(error.to_string().contains("`wiretag run` upgrades it"), "{error}");
+
+    let catalog = catalog(&dir).await;
+    let kept = FlowFile { table: TableName::Flows, path: "flows/a".into(), rows: 3, bytes: 10, start: 5, end: 9 };
+    assert_eq!(catalog.files_of(TableName::Flows).await.unwrap(), [kept]);
+    assert!(catalog.files_of(TableName::Transactions).await.unwrap().is_empty());
+    let new = FlowFile { table: TableName::Transactions, ..file("transactions/a", 6, 8) };
+    catalog.add_flow_file(&new).await.unwrap();
+    assert_eq!(catalog.flow_files(TableName::Transactions, 0, 100).await.unwrap(), [new]);
+    assert_eq!(catalog.all_flow_files().await.unwrap().len(), 2);
+    catalog.close().await;
+    assert!(Catalog::open_read_only(&path).await.is_ok());
 }
 
 #[tokio::test]

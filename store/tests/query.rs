@@ -1,9 +1,14 @@
 //! The query language from outside: what parses, what it means, where mistakes are.
 
-mod flow;
+mod rows;
 
-use flow::flow;
-use wiretag_store::query::{parse, parse_time};
+use rows::{flow, transaction};
+use wiretag_capture::{FlowRecord, Transaction};
+use wiretag_store::query::{self, QueryError, parse_time};
+
+fn parse(text: &str) -> Result<query::Query<FlowRecord>, QueryError> {
+    query::parse(text)
+}
 
 #[test]
 fn conditions_and_what_they_match() {
@@ -11,7 +16,7 @@ fn conditions_and_what_they_match() {
     sample.record.server.port = Some(443);
     sample.record.client.retransmits = Some(5);
     sample.record.server.rtt_us = Some(20_001);
-    flow::name(&mut sample.client, "checkout-7d9", &[("app", "Shop"), ("app.kubernetes.io/name", "shop")]);
+    rows::name(&mut sample.client, "checkout-7d9", &[("app", "Shop"), ("app.kubernetes.io/name", "shop")]);
     for (text, expected) in [
         ("", true),
         ("*", true),
@@ -78,6 +83,41 @@ fn mistakes_have_a_place_and_a_hint() {
         let caret = error.to_string().lines().nth(2).map(|line| line.chars().count());
         assert_eq!(caret, Some(column + 2), "{error}");
     }
+}
+
+#[test]
+fn transactions_have_their_own_columns() {
+    let mut sample = transaction(1, 2);
+    sample.record.exchange.status = Some(503);
+    rows::name(&mut sample.server, "checkout-7d9", &[("app", "shop")]);
+    for (text, expected) in [
+        ("", true),
+        ("http_status >= 500 and pod == checkout-*", true),
+        ("port == 80 and ip in 10.0.0.0/8", true),
+        ("latency_us > 1ms and latency_us <= 1.5ms", true),
+        ("http_method == get", true),
+        ("dns_rcode exists", false),
+        ("labels.app == shop and not client_pod exists", true),
+        ("web.demo", true),
+        ("exchange == 2 and complete", true),
+        ("response_bytes > 3KB", true),
+        ("start < 2026-03-02", true),
+    ] {
+        let query = query::parse::<Transaction>(text).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(query.matches(&sample), expected, "{text}");
+    }
+    for (text, hint) in [
+        ("http_stauts == 200", "did you mean `http_status`?"),
+        ("tcp_state == S0", "`tcp_state` is a column of flows, and this searches transactions"),
+        ("retransmits > 1", "is a column of flows"),
+        ("quite_unlike_it == 1", "wiretag fields --transactions"),
+        ("observed_at == clinet", "did you mean `client`?"),
+    ] {
+        let error = query::parse::<Transaction>(text).expect_err(text);
+        assert!(error.hint.clone().unwrap_or_default().contains(hint), "{error}");
+    }
+    let error = parse("latency_us > 1ms").expect_err("not of flows");
+    assert!(error.to_string().contains("is a column of transactions"), "{error}");
 }
 
 #[test]

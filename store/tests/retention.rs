@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod rows;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -127,4 +129,46 @@ async fn a_limit_of_bytes_keeps_the_newest() {
     let done = store.maintain(START + 10 * SECOND).await.unwrap();
     assert!(done.packets.bytes <= 1_000 && done.packets.files >= 1 && done.retired.segments >= 1, "{done:?}");
     assert!(done.oldest > Some(START));
+}
+
+/// Flows and transactions share one limit: the oldest file of either goes first.
+#[tokio::test]
+async fn flows_and_transactions_age_together() {
+    const HOUR: i64 = 3600 * SECOND;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |flows| StoreConfig { flows, ..config(dir.path(), Role::Appliance, Retention::default()) };
+    let (store, _) = Store::open(limits(Retention::default())).await.unwrap();
+    for hour in 0..6 {
+        let by = hour * HOUR;
+        if hour % 2 == 0 {
+            let mut row = rows::flow(1);
+            (row.record.start, row.record.end) = (rows::START + by, rows::START + by);
+            store.flows.append(vec![row]).await.unwrap();
+        } else {
+            let mut row = rows::transaction(1, 0);
+            (row.record.exchange.start, row.record.exchange.end) = (rows::START + by, rows::START + by);
+            store.transactions.append(vec![row]).await.unwrap();
+        }
+    }
+    let before = store.maintain(rows::START).await.unwrap();
+    assert_eq!((before.rows_flushed, before.flows.files, before.transactions.files), (6, 3, 3));
+    assert_eq!(before.oldest, Some(rows::START));
+    store.close().await.unwrap();
+    drop(store);
+
+    // One byte too many: the oldest file goes, a flow's.
+    let bytes = Some(before.flows.bytes + before.transactions.bytes - 1);
+    let (store, _) = Store::open(limits(Retention { age: None, bytes })).await.unwrap();
+    let done = store.maintain(rows::START + 6 * HOUR).await.unwrap();
+    assert_eq!((done.flows.files, done.transactions.files, done.oldest), (2, 3, Some(rows::START + HOUR)));
+    store.close().await.unwrap();
+    drop(store);
+
+    // By age the next ones are a transaction's and a flow's.
+    let age = Some(Duration::from_secs(3 * 3600 - 1));
+    let (store, _) = Store::open(limits(Retention { age, bytes: None })).await.unwrap();
+    let done = store.maintain(rows::START + 6 * HOUR).await.unwrap();
+    assert_eq!((done.retired.flow_files, done.flows.files, done.transactions.files), (3, 1, 1));
+    let reader = Store::open_read_only(dir.path()).await.unwrap();
+    assert_eq!(reader.catalog.all_flow_files().await.unwrap().len(), 2);
 }

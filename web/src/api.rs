@@ -1,4 +1,4 @@
-//! Flows, their fields, and the state of the appliance.
+//! Flows and transactions, their fields, and the state of the appliance.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,18 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use wiretag_enrich::tagged::all_columns;
-use wiretag_store::flows::{Range, SearchOptions};
+use wiretag_capture::{FlowRecord, Transaction};
+use wiretag_enrich::Record;
+use wiretag_enrich::tagged::{AnyColumn, all_columns};
+use wiretag_store::Table;
+use wiretag_store::tables::{Page, Range, SearchOptions, TableStore};
 
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::{Inner, Shared};
 
 const DEFAULT_LIMIT: usize = 100;
-const MOST_FLOWS: usize = 10_000;
+const MOST_ROWS: usize = 10_000;
 const DEFAULT_BUCKETS: usize = 60;
 const MOST_BUCKETS: usize = 1000;
 
@@ -23,7 +26,7 @@ const MOST_BUCKETS: usize = 1000;
 #[derive(serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct FlowsParameters {
+pub(crate) struct SearchParameters {
     /// Query; empty means everything.
     q: Option<String>,
     /// Begin: RFC 3339, epoch seconds or milliseconds, or relative as in `-15m`. Default: 15 minutes before `to`.
@@ -61,6 +64,18 @@ pub(crate) struct FlowsAnswer {
     /// Rows; the columns are those of `/api/v1/fields`.
     #[schema(value_type = Vec<Object>)]
     flows: Vec<Map<String, Value>>,
+    /// What was lost in this time range.
+    completeness: Completeness,
+    /// Cursor of the next page, null at the end.
+    next: Option<String>,
+}
+
+/// A page of transactions, newest first.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct TransactionsAnswer {
+    /// Rows; the columns are those of `/api/v1/fields?table=transactions`.
+    #[schema(value_type = Vec<Object>)]
+    transactions: Vec<Map<String, Value>>,
     /// What was lost in this time range.
     completeness: Completeness,
     /// Cursor of the next page, null at the end.
@@ -126,6 +141,26 @@ pub(crate) struct FlowAnswer {
     observations: Vec<Map<String, Value>>,
 }
 
+/// Which vocabulary.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct FieldsParameters {
+    /// `flows` or `transactions`. Default: flows.
+    #[param(inline)]
+    table: Option<TableParameter>,
+}
+
+/// A table that can be searched.
+#[derive(serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TableParameter {
+    /// `/api/v1/flows`.
+    Flows,
+    /// `/api/v1/transactions`.
+    Transactions,
+}
+
 /// The vocabulary.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct FieldsAnswer {
@@ -145,23 +180,45 @@ pub(crate) struct Field {
 }
 
 /// Searches flows.
-#[utoipa::path(get, path = "/api/v1/flows", params(FlowsParameters), security(("token" = []), ("session" = [])),
+#[utoipa::path(get, path = "/api/v1/flows", params(SearchParameters), security(("token" = []), ("session" = [])),
     responses((status = 200, body = FlowsAnswer, description = "A page, newest first"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated")))]
 pub(crate) async fn flows(
     State(shared): State<Shared>,
-    Params(parameters): Params<FlowsParameters>,
+    Params(parameters): Params<SearchParameters>,
 ) -> Result<Json<FlowsAnswer>, ApiError> {
+    let (page, completeness) = page(&shared, &shared.store.flows, parameters).await?;
+    Ok(Json(FlowsAnswer { flows: page.rows, completeness, next: page.next }))
+}
+
+/// Searches transactions: one row for each DNS and HTTP exchange.
+#[utoipa::path(get, path = "/api/v1/transactions", params(SearchParameters),
+    security(("token" = []), ("session" = [])),
+    responses((status = 200, body = TransactionsAnswer, description = "A page, newest first"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn transactions(
+    State(shared): State<Shared>,
+    Params(parameters): Params<SearchParameters>,
+) -> Result<Json<TransactionsAnswer>, ApiError> {
+    let (page, completeness) = page(&shared, &shared.store.transactions, parameters).await?;
+    Ok(Json(TransactionsAnswer { transactions: page.rows, completeness, next: page.next }))
+}
+
+async fn page<R: Table>(
+    shared: &Inner,
+    table: &TableStore<R>,
+    parameters: SearchParameters,
+) -> Result<(Page, Completeness), ApiError> {
     let query = params::query(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
-    let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_FLOWS)?;
+    let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
     let after = params::cursor(parameters.after)?;
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
-    let _turn = turn(&shared).await?;
-    let page = shared.store.flows.search(&query, range, options).await?;
-    let completeness = completeness(&shared, range).await?;
-    Ok(Json(FlowsAnswer { flows: page.flows, completeness, next: page.next }))
+    let _turn = turn(shared).await?;
+    let page = table.search(&query, range, options).await?;
+    Ok((page, completeness(shared, range).await?))
 }
 
 /// Totals of flows over time.
@@ -211,17 +268,21 @@ pub(crate) async fn flow(
     Ok(Json(FlowAnswer { slices, observations }))
 }
 
-/// The columns of a flow.
-#[utoipa::path(get, path = "/api/v1/fields", security(("token" = []), ("session" = [])), responses(
-    (status = 200, body = FieldsAnswer, description = "All columns"),
-    (status = 401, body = ErrorBody, description = "Not authenticated")))]
-pub(crate) async fn fields() -> Json<FieldsAnswer> {
-    let field = |column: wiretag_enrich::tagged::AnyColumn| Field {
-        name: column.name(),
-        kind: format!("{:?}", column.kind()).to_lowercase(),
-        doc: column.doc(),
+/// The columns of a flow, or of a transaction.
+#[utoipa::path(get, path = "/api/v1/fields", params(FieldsParameters), security(("token" = []), ("session" = [])),
+    responses((status = 200, body = FieldsAnswer, description = "All columns"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn fields(Params(parameters): Params<FieldsParameters>) -> Json<FieldsAnswer> {
+    let fields = match parameters.table {
+        None | Some(TableParameter::Flows) => all_columns().map(field::<FlowRecord>).collect(),
+        Some(TableParameter::Transactions) => all_columns().map(field::<Transaction>).collect(),
     };
-    Json(FieldsAnswer { fields: all_columns().map(field).collect() })
+    Json(FieldsAnswer { fields })
+}
+
+fn field<R: Record>(column: AnyColumn<R>) -> Field {
+    Field { name: column.name(), kind: format!("{:?}", column.kind()).to_lowercase(), doc: column.doc() }
 }
 
 /// State of the appliance; in full only for those who are authenticated.

@@ -131,6 +131,7 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(api::flows))
         .routes(routes!(api::histogram))
         .routes(routes!(api::flow))
+        .routes(routes!(api::transactions))
         .routes(routes!(pcap::of_flow))
         .routes(routes!(pcap::of_query))
         .routes(routes!(identities::identities))
@@ -149,7 +150,9 @@ fn document() -> OpenApi {
     let info = InfoBuilder::new()
         .title("wiretag")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Flows, packets and names of containers, as they were at the time of the packet."))
+        .description(Some(
+            "Flows, transactions, packets and names of containers, as they were at the time of the packet.",
+        ))
         .license(Some(License::new("Apache-2.0")))
         .build();
     let mut components = Components::new();

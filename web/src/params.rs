@@ -4,8 +4,9 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use wiretag_store::flows::Range;
-use wiretag_store::query::{self, Query as FlowQuery};
+use wiretag_store::Table;
+use wiretag_store::query::{self, Query as RowQuery};
+use wiretag_store::tables::Range;
 
 use crate::error::ApiError;
 use crate::now;
@@ -26,8 +27,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A query; a mistake has its column.
-pub(crate) fn query(text: Option<&str>) -> Result<FlowQuery, ApiError> {
+/// A query over a table; a mistake has its column.
+pub(crate) fn query<R: Table>(text: Option<&str>) -> Result<RowQuery<R>, ApiError> {
     Ok(query::parse(text.unwrap_or_default())?)
 }
 
@@ -63,13 +64,13 @@ pub(crate) fn flow_id(text: &str) -> Result<u64, ApiError> {
     id.ok_or_else(|| ApiError::wrong(format!("`{text}` is not a flow id"), "16 hex digits, from the column `flow_id`"))
 }
 
-/// A cursor looks like one that a search gave: `START.FLOW_ID.SLICE`.
+/// A cursor looks like one that a search gave: `START.FLOW_ID.NUMBER`.
 pub(crate) fn cursor(text: Option<String>) -> Result<Option<String>, ApiError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let parts: Vec<&str> = text.split('.').collect();
-    let [start, flow_id, slice] = parts.as_slice() else { return Err(not_a_cursor(&text)) };
+    let [start, flow_id, number] = parts.as_slice() else { return Err(not_a_cursor(&text)) };
     let valid =
-        start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && slice.parse::<u32>().is_ok();
+        start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && number.parse::<u32>().is_ok();
     if valid { Ok(Some(text)) } else { Err(not_a_cursor(&text)) }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
-use wiretag_store::flows::{FlowRef, Range};
+use wiretag_store::tables::{FlowRef, Range};
 use wiretag_store::{StoreError, query};
 
 use crate::Shared;

@@ -139,6 +139,8 @@ pub(crate) struct Context {
 struct App {
     streams: [Stream; 2],
     session: Session,
+    /// Exchanges handed over so far.
+    exchanges: u32,
 }
 
 /// A parser at work on one direction.
@@ -248,7 +250,7 @@ impl Application {
                 if !early {
                     streams[end.index()] = Stream::default();
                 }
-                self.app = Some(Box::new(App { streams, session: Session::new(self.tag.transactions) }));
+                self.app = Some(Box::new(App { streams, session: Session::new(self.tag.transactions), exchanges: 0 }));
                 self.read(context, segment);
             }
         }
@@ -268,7 +270,7 @@ impl Application {
                 let mut session = Session::new(self.tag.transactions);
                 session.begin(protocol, &mut self.tag, context.ports, true);
                 session.datagram(context, payload, length);
-                self.app = Some(Box::new(App { streams: <[Stream; 2]>::default(), session }));
+                self.app = Some(Box::new(App { streams: <[Stream; 2]>::default(), session, exchanges: 0 }));
             }
             // On the ports of DNS a message may come at any time, and looking costs little.
             Found::No | Found::More if dns::is_expected(context.ports) => {}
@@ -300,7 +302,7 @@ impl Application {
     /// are finished.
     pub(crate) fn close(&mut self, time: i64, ports: [u16; 2]) {
         let Some(app) = &mut self.app else { return };
-        let App { streams, session } = &mut **app;
+        let App { streams, session, .. } = &mut **app;
         for (stream, end) in streams.iter_mut().zip([End::Low, End::High]) {
             let context = Context { end, time, ports };
             stream.flush(&mut Reading { session, tag: &mut self.tag, context });
@@ -313,10 +315,18 @@ impl Application {
         self.app.as_ref().map_or(0, |app| size_of_val(&**app))
     }
 
-    /// Hands over the exchanges that are finished.
-    pub(crate) fn take_finished(&mut self, each: impl FnMut(Finished)) {
-        if let Some(finished) = self.app.as_mut().and_then(|app| app.session.finished()) {
-            finished.drain(..).for_each(each);
+    /// Whether there are any for [`Self::take_finished`].
+    #[inline]
+    pub(crate) fn has_finished(&self) -> bool {
+        self.app.as_ref().is_some_and(|app| app.session.has_finished())
+    }
+
+    /// Hands over the exchanges that are finished, each with its number in the flow.
+    pub(crate) fn take_finished(&mut self, mut each: impl FnMut(u32, Finished)) {
+        let Some(App { session, exchanges, .. }) = self.app.as_deref_mut() else { return };
+        for exchange in session.finished().into_iter().flat_map(|finished| finished.drain(..)) {
+            each(*exchanges, exchange);
+            *exchanges = exchanges.wrapping_add(1);
         }
     }
 }

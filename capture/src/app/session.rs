@@ -381,6 +381,12 @@ impl Session {
         }
     }
 
+    /// Whether exchanges are finished.
+    pub(super) fn has_finished(&self) -> bool {
+        let http = self.http.as_ref().is_some_and(|http| !http.finished.is_empty());
+        http || self.dns().is_some_and(|dns| !dns.finished.is_empty())
+    }
+
     /// Exchanges that are finished, if there are any.
     pub(super) fn finished(&mut self) -> Option<&mut Vec<Finished>> {
         let finished =

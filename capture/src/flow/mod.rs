@@ -178,9 +178,10 @@ impl Engine {
         let flow = self.table.get_mut(slot)?;
         let changed = flow.count(end, decoded, packet, clock);
         let flow_id = flow.id;
-        if self.config.transactions {
-            let interface = &self.interfaces;
-            flow.take_transactions(interface, queue(&mut self.transactions, &mut self.counters));
+        if self.config.transactions && flow.application.has_finished() {
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            let point = Point { node: &self.config.node, source: self.config.source, interface };
+            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
         if changed {
             self.table.classify(slot, clock);
@@ -311,7 +312,9 @@ impl Engine {
         self.pairs.end(&flow.key, slot);
         flow.close();
         if self.config.transactions {
-            flow.take_transactions(&self.interfaces, queue(&mut self.transactions, &mut self.counters));
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            let point = Point { node: &self.config.node, source: self.config.source, interface };
+            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
         if !flow.is_empty() {
             let interface = name(&mut self.interfaces, flow.key.interface());

@@ -1,6 +1,5 @@
 //! A flow in the table, and how its slices become records.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::class::Class;
@@ -382,13 +381,20 @@ impl Flow {
     }
 
     /// Hands the exchanges that are finished to `each`, as transactions.
-    pub(super) fn take_transactions(&mut self, interfaces: &HashMap<u32, Arc<str>>, mut each: impl FnMut(Transaction)) {
-        let Self { application, key, id, .. } = self;
-        application.take_finished(|Finished { asker, exchange }| {
+    pub(super) fn take_transactions(&mut self, point: &Point<'_>, mut each: impl FnMut(Transaction)) {
+        let Self { application, key, id, tallies, .. } = self;
+        application.take_finished(|number, Finished { asker, exchange }| {
             each(Transaction {
                 flow_id: *id,
-                interface: interfaces.get(&key.interface()).cloned().unwrap_or_default(),
+                number,
+                node: point.node.clone(),
+                interface: point.interface.clone(),
                 interface_index: key.interface(),
+                source: point.source,
+                client_direction: tallies[asker.index()].direction(),
+                observed_at: None,
+                primary: true,
+                protocol: key.protocol(),
                 client_ip: key.ip(asker),
                 client_port: key.port(asker),
                 server_ip: key.ip(asker.other()),

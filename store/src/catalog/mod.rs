@@ -19,7 +19,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
-pub use rows::{FlowFile, Loss, Totals};
+pub use rows::{FlowFile, Loss, TableName, Totals};
 
 use crate::error::StoreError;
 

@@ -7,18 +7,49 @@ use super::Catalog;
 use crate::error::StoreError;
 use crate::packets::Segment;
 
-/// A Parquet file of the flow store.
+/// The tables whose rows are in Parquet files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableName {
+    /// Slices of flows.
+    Flows,
+    /// Exchanges within flows.
+    Transactions,
+}
+
+impl TableName {
+    /// The spelling in the catalog, of the directory, and in every interface.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flows => "flows",
+            Self::Transactions => "transactions",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Flows, Self::Transactions].into_iter().find(|table| table.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A Parquet file of a table of the flow store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowFile {
+    /// Whose rows it has.
+    pub table: TableName,
     /// Path relative to the data directory.
     pub path: String,
     /// Rows.
     pub rows: u64,
     /// Size.
     pub bytes: u64,
-    /// Least start of its flows.
+    /// Least start of its rows.
     pub start: i64,
-    /// Greatest end of its flows.
+    /// Greatest end of its rows.
     pub end: i64,
 }
 
@@ -59,7 +90,10 @@ fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
 }
 
 fn flow_file(row: &SqliteRow) -> Result<FlowFile, sqlx::Error> {
+    let table: String = row.try_get("table")?;
     Ok(FlowFile {
+        table: TableName::parse(&table)
+            .ok_or_else(|| sqlx::Error::Decode(format!("`{table}` is no table of this release").into()))?,
         path: row.try_get("path")?,
         rows: number(row, "rows")?,
         bytes: number(row, "bytes")?,
@@ -92,19 +126,26 @@ fn loss(row: &SqliteRow) -> Result<Loss, sqlx::Error> {
     })
 }
 
+type Statement<'a> = sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// A file's row; one of the same path is replaced.
+fn put_file(file: &FlowFile) -> Statement<'_> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO flow_files (\"table\", path, rows, bytes, start, \"end\") VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(file.table.as_str())
+    .bind(&file.path)
+    .bind(file.rows.cast_signed())
+    .bind(file.bytes.cast_signed())
+    .bind(file.start)
+    .bind(file.end)
+}
+
 impl Catalog {
     /// Registers a flow file that is complete on the disk.
     pub async fn add_flow_file(&self, file: &FlowFile) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        sqlx::query("INSERT OR REPLACE INTO flow_files (path, rows, bytes, start, \"end\") VALUES (?, ?, ?, ?, ?)")
-            .bind(&file.path)
-            .bind(file.rows.cast_signed())
-            .bind(file.bytes.cast_signed())
-            .bind(file.start)
-            .bind(file.end)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
+        put_file(file).execute(&mut *transaction).await.map_err(self.failed())?;
         self.commit(transaction).await
     }
 
@@ -122,30 +163,35 @@ impl Catalog {
                 return Err(StoreError::Gone { path: path.clone() });
             }
         }
-        sqlx::query("INSERT INTO flow_files (path, rows, bytes, start, \"end\") VALUES (?, ?, ?, ?, ?)")
-            .bind(&new.path)
-            .bind(new.rows.cast_signed())
-            .bind(new.bytes.cast_signed())
-            .bind(new.start)
-            .bind(new.end)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
+        put_file(new).execute(&mut *transaction).await.map_err(self.failed())?;
         self.commit(transaction).await
     }
 
-    /// Flow files with rows that touch `[from, to)`, earliest first.
-    pub async fn flow_files(&self, from: i64, to: i64) -> Result<Vec<FlowFile>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM flow_files WHERE \"end\" >= ? AND start < ? ORDER BY start, path")
-            .bind(from)
-            .bind(to)
+    /// Files of a table with rows that touch `[from, to)`, earliest first.
+    pub async fn flow_files(&self, table: TableName, from: i64, to: i64) -> Result<Vec<FlowFile>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM flow_files WHERE \"table\" = ? AND \"end\" >= ? AND start < ? ORDER BY start, path",
+        )
+        .bind(table.as_str())
+        .bind(from)
+        .bind(to)
+        .fetch_all(&self.reads)
+        .await
+        .map_err(self.failed())?;
+        rows.iter().map(flow_file).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Every file of a table, earliest first.
+    pub async fn files_of(&self, table: TableName) -> Result<Vec<FlowFile>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM flow_files WHERE \"table\" = ? ORDER BY start, path")
+            .bind(table.as_str())
             .fetch_all(&self.reads)
             .await
             .map_err(self.failed())?;
         rows.iter().map(flow_file).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Every flow file, earliest first.
+    /// Every file of every table, earliest first.
     pub async fn all_flow_files(&self) -> Result<Vec<FlowFile>, StoreError> {
         let rows = sqlx::query("SELECT * FROM flow_files ORDER BY start, path")
             .fetch_all(&self.reads)
@@ -167,13 +213,13 @@ impl Catalog {
         self.commit(transaction).await
     }
 
-    /// Sums over the flow files.
-    pub async fn flow_totals(&self) -> Result<Totals, StoreError> {
-        self.totals(sqlx::query(
+    /// Sums over the files of a table.
+    pub async fn totals_of(&self, table: TableName) -> Result<Totals, StoreError> {
+        let sums = sqlx::query(
             "SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes, coalesce(sum(rows), 0) AS items, \
-             min(start) AS start FROM flow_files",
-        ))
-        .await
+             min(start) AS start FROM flow_files WHERE \"table\" = ?",
+        );
+        self.totals(sums.bind(table.as_str())).await
     }
 
     /// Sums over the packet segments.
@@ -185,10 +231,7 @@ impl Catalog {
         .await
     }
 
-    async fn totals(
-        &self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<Totals, StoreError> {
+    async fn totals(&self, query: Statement<'_>) -> Result<Totals, StoreError> {
         let row = query.fetch_one(&self.reads).await.map_err(self.failed())?;
         let read = || -> Result<Totals, sqlx::Error> {
             Ok(Totals {

@@ -1,4 +1,4 @@
-//! The typed query: what the parser hands to the evaluator and to the flow store.
+//! The typed query over the rows of one table: what the parser hands to the evaluator and to the store.
 
 use std::net::IpAddr;
 
@@ -8,20 +8,20 @@ use super::pattern::Pattern;
 
 /// A condition on a row. Every node is true or false, never unknown.
 #[derive(Debug, Clone)]
-pub(crate) enum Node {
+pub(crate) enum Node<R: 'static> {
     /// Every row.
     All,
-    And(Vec<Node>),
-    Or(Vec<Node>),
-    Not(Box<Node>),
+    And(Vec<Node<R>>),
+    Or(Vec<Node<R>>),
+    Not(Box<Node<R>>),
     /// False for a null, except that `Exists` asks just that.
-    Test(Field, Test),
+    Test(Field<R>, Test),
 }
 
 /// What a test looks at.
 #[derive(Debug, Clone)]
-pub(crate) struct Field {
-    pub(crate) column: AnyColumn,
+pub(crate) struct Field<R: 'static> {
+    pub(crate) column: AnyColumn<R>,
     /// Key within a map.
     pub(crate) key: Option<String>,
 }

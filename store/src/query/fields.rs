@@ -1,12 +1,14 @@
 //! Names in queries to columns: exact names, names that mean either side, labels.
 
-use wiretag_capture::{Kind, ObservedAt, TcpState, record};
+use wiretag_capture::{FlowRecord, Kind, ObservedAt, TcpState, Transaction, record};
+use wiretag_enrich::Record;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 
 use super::ast::Field;
+use crate::tables::Table;
 
 /// The fields that a name stands for: one, or the client's and the server's.
-pub(super) fn resolve(name: &str) -> Option<Vec<Field>> {
+pub(super) fn resolve<R: Record>(name: &str) -> Option<Vec<Field<R>>> {
     let (base, key) = match name.split_once('.') {
         Some((base, key)) => (base, Some(key)),
         None => (name, None),
@@ -18,27 +20,43 @@ pub(super) fn resolve(name: &str) -> Option<Vec<Field>> {
         .then(|| columns.into_iter().map(|column| Field { column, key: key.map(str::to_owned) }).collect())
 }
 
-fn columns(name: &str) -> Option<Vec<AnyColumn>> {
-    if let Some(column) = all_columns().find(|column| column.name() == name) {
+fn columns<R: Record>(name: &str) -> Option<Vec<AnyColumn<R>>> {
+    if let Some(column) = all_columns::<R>().find(|column| column.name() == name) {
         return Some(vec![column]);
     }
-    let side =
-        |side: &str| all_columns().find(|column| column.name().strip_prefix(side).is_some_and(|rest| rest == name));
+    let side = |side: &str| {
+        all_columns::<R>().find(|column| column.name().strip_prefix(side).is_some_and(|rest| rest == name))
+    };
     Some(vec![side("client_")?, side("server_")?])
 }
 
 /// Columns that a bare word searches.
-pub(super) fn searched() -> Vec<Field> {
+pub(super) fn searched<R: Record>() -> Vec<Field<R>> {
     const SIDES: &[&str] = &["pod", "container", "workload", "service", "host", "namespace"];
     const PLAIN: &[&str] = &["dns_query", "tls_sni", "http_host"];
     SIDES.iter().chain(PLAIN).filter_map(|name| resolve(name)).flatten().collect()
 }
 
+/// What to write instead of a name that no column of the table has.
+pub(super) fn hint<R: Table>(name: &str) -> String {
+    let own = R::NAME.as_str();
+    if resolve::<FlowRecord>(name).is_some() || resolve::<Transaction>(name).is_some() {
+        let other = if own == "flows" { "transactions" } else { "flows" };
+        return format!("`{name}` is a column of {other}, and this searches {own}");
+    }
+    match nearest::<R>(name) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None if own == "flows" => "`wiretag fields` lists all columns".to_owned(),
+        None => format!("`wiretag fields --{own}` lists all columns"),
+    }
+}
+
 /// The known name that `name` was probably meant to be.
-pub(super) fn nearest(name: &str) -> Option<String> {
-    let names = all_columns().flat_map(|column| {
+fn nearest<R: Record>(name: &str) -> Option<String> {
+    let names = all_columns::<R>().flat_map(|column| {
         let full = column.name();
-        let short = full.strip_prefix("client_").filter(|short| columns(short).is_some_and(|both| both.len() == 2));
+        let short =
+            full.strip_prefix("client_").filter(|short| columns::<R>(short).is_some_and(|both| both.len() == 2));
         [Some(full), short].into_iter().flatten()
     });
     nearest_of(name, names)

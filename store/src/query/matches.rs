@@ -1,26 +1,26 @@
-//! The query over one flow in memory: the definition of what a query means. The flow store answers from this for rows
-//! that are not in a file yet; tests prove that its answers from files are the same.
+//! The query over one row in memory: the definition of what a query means. The store answers from this for rows that are
+//! not in a file yet; tests prove that its answers from files are the same.
 
 use wiretag_capture::Value;
-use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::{Record, Tagged};
 
 use super::ast::{Field, Node, Test};
 
-impl Node {
-    pub(crate) fn matches(&self, flow: &TaggedFlow) -> bool {
+impl<R: Record> Node<R> {
+    pub(crate) fn matches(&self, row: &Tagged<R>) -> bool {
         match self {
             Self::All => true,
-            Self::And(nodes) => nodes.iter().all(|node| node.matches(flow)),
-            Self::Or(nodes) => nodes.iter().any(|node| node.matches(flow)),
-            Self::Not(node) => !node.matches(flow),
-            Self::Test(field, test) => field.passes(flow, test),
+            Self::And(nodes) => nodes.iter().all(|node| node.matches(row)),
+            Self::Or(nodes) => nodes.iter().any(|node| node.matches(row)),
+            Self::Not(node) => !node.matches(row),
+            Self::Test(field, test) => field.passes(row, test),
         }
     }
 }
 
-impl Field {
-    fn passes(&self, flow: &TaggedFlow, test: &Test) -> bool {
-        match (self.column.get(flow), &self.key) {
+impl<R: Record> Field<R> {
+    fn passes(&self, row: &Tagged<R>, test: &Test) -> bool {
+        match (self.column.get(row), &self.key) {
             (Value::Map(pairs), Some(key)) => pairs.iter().any(|(name, text)| name == key && text_passes(test, text)),
             (value, _) => value_passes(test, &value),
         }

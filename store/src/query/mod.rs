@@ -1,9 +1,10 @@
-//! The query language: text to a typed condition on flows.
+//! The query language: text to a typed condition on the rows of a table, flows or transactions.
 //!
 //! * Every condition is true or false. A null passes no test (`exists` asks whether there is a value), so `not` of any
 //!   test of a null is true. `client_pod != x` is a test and false for a null; `pod != x`, where the name means either
 //!   side, is `not (pod == x)`.
-//! * Names, kinds and units come from the vocabulary ([`wiretag_enrich::tagged::all_columns`]). Text compares by case,
+//! * Names, kinds and units come from the vocabulary of the table that is asked
+//!   ([`wiretag_enrich::tagged::all_columns`]): a query is for one table, and the compiler says so. Text compares by case,
 //!   words of small sets (protocols, states, response codes) do not.
 //! * Limits: [`MAX_LENGTH`] characters, 64 levels, 1,000 tests, regular expressions of 1 MiB compiled.
 
@@ -19,20 +20,22 @@ mod values;
 
 pub use error::QueryError;
 pub use time::{TimeError, parse_time};
-use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::Tagged;
+
+use crate::tables::Table;
 
 /// Characters in a query.
 pub const MAX_LENGTH: usize = 16_384;
 
 /// A checked query.
 #[derive(Debug, Clone)]
-pub struct Query {
-    pub(crate) node: ast::Node,
+pub struct Query<R: 'static> {
+    pub(crate) node: ast::Node<R>,
     text: String,
 }
 
-impl Query {
-    /// Every flow.
+impl<R: Table> Query<R> {
+    /// Every row.
     pub fn everything() -> Self {
         Self { node: ast::Node::All, text: String::new() }
     }
@@ -42,14 +45,14 @@ impl Query {
         &self.text
     }
 
-    /// Whether the flow passes.
-    pub fn matches(&self, flow: &TaggedFlow) -> bool {
-        self.node.matches(flow)
+    /// Whether the row passes.
+    pub fn matches(&self, row: &Tagged<R>) -> bool {
+        self.node.matches(row)
     }
 }
 
-/// Reads a query; an empty one means every flow.
-pub fn parse(text: &str) -> Result<Query, QueryError> {
+/// Reads a query; an empty one means every row.
+pub fn parse<R: Table>(text: &str) -> Result<Query<R>, QueryError> {
     if text.chars().nth(MAX_LENGTH).is_some() {
         let mistake = error::Mistake::new(MAX_LENGTH + 1, format!("the query is longer than {MAX_LENGTH} characters"));
         return Err(mistake.with_text(text));

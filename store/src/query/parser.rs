@@ -10,6 +10,8 @@
 //!
 //! Depth and number of tests are limited, so that no query exhausts the stack here or in the engine below.
 
+use std::marker::PhantomData;
+
 use wiretag_capture::Kind;
 
 use super::ast::{Field, Node, Test, TextTest};
@@ -18,26 +20,29 @@ use super::fields;
 use super::lexer::{Operator, Positioned, Token};
 use super::pattern::Pattern;
 use super::values::{self, Written};
+use crate::tables::Table;
 
 /// Nesting of parentheses and `not`.
 const MAX_DEPTH: usize = 64;
 /// Tests in one query; each value of a set is one, and a name that means either side makes two.
 const MAX_TESTS: usize = 1_000;
 
-pub(super) struct Parser {
+pub(super) struct Parser<R> {
     tokens: Vec<Positioned>,
     at: usize,
     depth: usize,
     tests: usize,
+    /// The table whose columns names mean.
+    table: PhantomData<R>,
 }
 
-impl Parser {
+impl<R: Table> Parser<R> {
     pub(super) fn new(tokens: Vec<Positioned>) -> Self {
-        Self { tokens, at: 0, depth: 0, tests: 0 }
+        Self { tokens, at: 0, depth: 0, tests: 0, table: PhantomData }
     }
 
     /// The whole query.
-    pub(super) fn query(mut self) -> Result<Node, Mistake> {
+    pub(super) fn query(mut self) -> Result<Node<R>, Mistake> {
         if matches!(self.peek(), Token::End) {
             return Ok(Node::All);
         }
@@ -81,7 +86,7 @@ impl Parser {
         found
     }
 
-    fn any(&mut self) -> Result<Node, Mistake> {
+    fn any(&mut self) -> Result<Node<R>, Mistake> {
         let mut nodes = vec![self.all()?];
         while self.symbol(&Token::Or) || self.keyword("or") {
             nodes.push(self.all()?);
@@ -89,7 +94,7 @@ impl Parser {
         Ok(joined(nodes, Node::Or))
     }
 
-    fn all(&mut self) -> Result<Node, Mistake> {
+    fn all(&mut self) -> Result<Node<R>, Mistake> {
         let mut nodes = vec![self.unary()?];
         while self.symbol(&Token::And) || self.keyword("and") {
             nodes.push(self.unary()?);
@@ -97,7 +102,7 @@ impl Parser {
         Ok(joined(nodes, Node::And))
     }
 
-    fn unary(&mut self) -> Result<Node, Mistake> {
+    fn unary(&mut self) -> Result<Node<R>, Mistake> {
         let column = self.column();
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -119,7 +124,7 @@ impl Parser {
         Ok(node)
     }
 
-    fn test(&mut self) -> Result<Node, Mistake> {
+    fn test(&mut self) -> Result<Node<R>, Mistake> {
         let column = self.column();
         match self.next() {
             Token::Quoted(text) => self.bare(&Written { text, column }, true),
@@ -133,7 +138,7 @@ impl Parser {
         }
     }
 
-    fn condition(&mut self, mut name: Written) -> Result<Node, Mistake> {
+    fn condition(&mut self, mut name: Written) -> Result<Node<R>, Mistake> {
         // `labels."app.kubernetes.io/name"`
         if name.text.ends_with('.')
             && let Some(Positioned { token: Token::Quoted(key), adjacent: true, .. }) = self.tokens.get(self.at)
@@ -177,10 +182,10 @@ impl Parser {
     /// One test for each field, any of which suffices.
     fn either(
         &mut self,
-        fields: &[Field],
-        mut make: impl FnMut(&Field) -> Result<Node, Mistake>,
+        fields: &[Field<R>],
+        mut make: impl FnMut(&Field<R>) -> Result<Node<R>, Mistake>,
         value: &Written,
-    ) -> Result<Node, Mistake> {
+    ) -> Result<Node<R>, Mistake> {
         self.tests += fields.len();
         if self.tests > MAX_TESTS {
             return Err(Mistake::new(value.column, format!("the query has more than {MAX_TESTS} tests")));
@@ -188,16 +193,16 @@ impl Parser {
         Ok(joined(fields.iter().map(&mut make).collect::<Result<_, _>>()?, Node::Or))
     }
 
-    fn compare(&mut self, fields: &[Field], operator: Operator, value: &Written) -> Result<Node, Mistake> {
+    fn compare(&mut self, fields: &[Field<R>], operator: Operator, value: &Written) -> Result<Node<R>, Mistake> {
         if fields.len() > 1 && operator == Operator::NotEqual {
             // Neither side is it.
             return Ok(Node::Not(Box::new(self.compare(fields, Operator::Equal, value)?)));
         }
-        let make = |field: &Field| Ok(Node::Test(field.clone(), values::test(field, operator, value)?));
+        let make = |field: &Field<R>| Ok(Node::Test(field.clone(), values::test(field, operator, value)?));
         self.either(fields, make, value)
     }
 
-    fn contained(&mut self, name: &Written) -> Result<Node, Mistake> {
+    fn contained(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
         let fields = columns_of(name)?;
         if !self.symbol(&Token::OpenSet) {
             let value = self.value().map_err(|mistake| mistake.hint("valid here: `{a, b}` or a network"))?;
@@ -222,11 +227,11 @@ impl Parser {
         }
     }
 
-    fn member(&mut self, fields: &[Field], value: &Written) -> Result<Node, Mistake> {
+    fn member(&mut self, fields: &[Field<R>], value: &Written) -> Result<Node<R>, Mistake> {
         let Some((low, high)) = fields.first().and_then(|field| values::range(field, value)) else {
             return self.compare(fields, Operator::Equal, value);
         };
-        let make = |field: &Field| {
+        let make = |field: &Field<R>| {
             let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low)?);
             let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high)?);
             Ok(Node::And(vec![at_least, at_most]))
@@ -235,15 +240,15 @@ impl Parser {
     }
 
     /// A word alone: an address, a true or false column, `*` for everything, or a search in names and hosts.
-    fn bare(&mut self, word: &Written, quoted: bool) -> Result<Node, Mistake> {
+    fn bare(&mut self, word: &Written, quoted: bool) -> Result<Node<R>, Mistake> {
         if word.text == "*" && !quoted {
             return Ok(Node::All);
         }
         if !quoted && let Some(test) = values::bare_address(word) {
-            let fields = fields::resolve("ip").unwrap_or_default();
+            let fields = fields::resolve::<R>("ip").unwrap_or_default();
             return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Text(test.clone()))), word);
         }
-        if !quoted && let Some(fields) = fields::resolve(&word.text) {
+        if !quoted && let Some(fields) = fields::resolve::<R>(&word.text) {
             if let [field] = fields.as_slice()
                 && field.column.kind() == Kind::Bool
             {
@@ -264,13 +269,9 @@ impl Parser {
 }
 
 /// The columns that a written name means.
-fn columns_of(name: &Written) -> Result<Vec<Field>, Mistake> {
+fn columns_of<R: Table>(name: &Written) -> Result<Vec<Field<R>>, Mistake> {
     fields::resolve(&name.text).ok_or_else(|| {
-        let mistake = Mistake::new(name.column, format!("there is no column `{}`", name.text));
-        match fields::nearest(&name.text) {
-            Some(meant) => mistake.hint(format!("did you mean `{meant}`?")),
-            None => mistake.hint("`wiretag fields` lists all columns"),
-        }
+        Mistake::new(name.column, format!("there is no column `{}`", name.text)).hint(fields::hint::<R>(&name.text))
     })
 }
 
@@ -278,7 +279,7 @@ fn is_keyword(word: &str) -> bool {
     ["and", "or", "in", "exists"].iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
 }
 
-fn joined(mut nodes: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
+fn joined<R>(mut nodes: Vec<Node<R>>, join: fn(Vec<Node<R>>) -> Node<R>) -> Node<R> {
     match nodes.len() {
         1 => nodes.remove(0),
         _ => join(nodes),

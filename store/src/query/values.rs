@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use wiretag_capture::Kind;
 use wiretag_capture::record::Protocol;
-use wiretag_enrich::tagged::AnyColumn;
+use wiretag_enrich::Record;
 
 use super::ast::{Compare, Field, Network, Test, TextTest};
 use super::error::Mistake;
@@ -21,7 +21,7 @@ pub(super) struct Written {
 }
 
 /// `field operator value`.
-pub(super) fn test(field: &Field, operator: Operator, value: &Written) -> Result<Test, Mistake> {
+pub(super) fn test<R: Record>(field: &Field<R>, operator: Operator, value: &Written) -> Result<Test, Mistake> {
     let kind = if field.key.is_some() { Kind::Text } else { field.column.kind() };
     match (kind, operator) {
         (Kind::Number | Kind::Size | Kind::Duration, operator) => {
@@ -57,7 +57,7 @@ pub(super) fn test(field: &Field, operator: Operator, value: &Written) -> Result
 }
 
 /// `low..high` in a set: both included.
-pub(super) fn range(field: &Field, value: &Written) -> Option<(Written, Written)> {
+pub(super) fn range<R: Record>(field: &Field<R>, value: &Written) -> Option<(Written, Written)> {
     let numeric = matches!(field.column.kind(), Kind::Number | Kind::Size | Kind::Duration | Kind::Time);
     let (low, high) = value.text.split_once("..").filter(|_| numeric && field.key.is_none())?;
     let column = value.column + low.chars().count() + 2;
@@ -76,7 +76,7 @@ fn compare(operator: Operator) -> Option<Compare> {
     })
 }
 
-fn not_text(field: &Field, value: &Written) -> Mistake {
+fn not_text<R: Record>(field: &Field<R>, value: &Written) -> Mistake {
     Mistake::new(value.column, format!("`{}` is not text: `~` does not work here", field.column.name()))
         .hint("use `==`, `!=`, `<`, `<=`, `>`, `>=` or `in`")
 }
@@ -152,14 +152,14 @@ fn regex(value: &Written) -> Result<TextTest, Mistake> {
     Ok(TextTest::Regex(regex))
 }
 
-fn text(field: &Field, value: &Written) -> Result<TextTest, Mistake> {
+fn text<R: Record>(field: &Field<R>, value: &Written) -> Result<TextTest, Mistake> {
     if field.key.is_some() {
         return Ok(TextTest::Pattern(Pattern::new(&value.text, false)));
     }
     match field.column.kind() {
         Kind::Ip => address(value),
         Kind::Mac => link_address(value),
-        Kind::Word => word(field.column, value),
+        Kind::Word => word(field.column.name(), value),
         _ => Ok(TextTest::Pattern(Pattern::new(&value.text, false))),
     }
 }
@@ -195,18 +195,18 @@ fn link_address(value: &Written) -> Result<TextTest, Mistake> {
         .hint("write `aa:bb:cc:dd:ee:ff` or `aa:bb:*`"))
 }
 
-fn word(column: AnyColumn, value: &Written) -> Result<TextTest, Mistake> {
+fn word(column: &str, value: &Written) -> Result<TextTest, Mistake> {
     let pattern = Pattern::new(&value.text, true);
     let Some(literal) = pattern.literal() else { return Ok(TextTest::Pattern(pattern)) };
-    if column.name() == "protocol" {
+    if column == "protocol" {
         let name = value.text.parse::<u8>().map_or(literal, |number| Protocol(number).name().into_owned());
         return Ok(TextTest::Pattern(Pattern::new(&name, false)));
     }
-    let Some(valid) = fields::closed_set(column.name()) else { return Ok(TextTest::Pattern(pattern)) };
+    let Some(valid) = fields::closed_set(column) else { return Ok(TextTest::Pattern(pattern)) };
     if let Some(spelling) = valid.iter().find(|word| word.eq_ignore_ascii_case(&value.text)) {
         return Ok(TextTest::Pattern(Pattern::new(spelling, false)));
     }
-    let mistake = Mistake::new(value.column, format!("`{}` is not a value of `{}`", value.text, column.name()));
+    let mistake = Mistake::new(value.column, format!("`{}` is not a value of `{column}`", value.text));
     let list: Vec<String> = valid.iter().map(|word| format!("`{word}`")).collect();
     let meant = fields::nearest_of(&value.text, valid.iter().copied());
     let meant = meant.map_or_else(String::new, |word| format!("did you mean `{word}`? "));

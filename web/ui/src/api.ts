@@ -1,7 +1,11 @@
 /** The HTTP interface, as the page uses it. */
 
 export type Cell = string | number | boolean | null | Record<string, string>
-export type Flow = Record<string, Cell>
+/** A row of a table. */
+export type Row = Record<string, Cell>
+export type Flow = Row
+export type Transaction = Row
+export type Table = 'flows' | 'transactions'
 
 export interface NodeLoss {
   node: string
@@ -11,8 +15,8 @@ export interface NodeLoss {
   refused: number
 }
 
-export interface FlowPage {
-  flows: Flow[]
+export interface Page {
+  rows: Row[]
   completeness: { complete: boolean; nodes: NodeLoss[] }
   next: string | null
 }
@@ -73,11 +77,25 @@ async function get<T>(path: string, parameters: Parameters = {}): Promise<T> {
   return (await response.json()) as T
 }
 
-export const flows = (parameters: Parameters) => get<FlowPage>('/api/v1/flows', parameters)
+/** A page of a table. */
+export async function search(table: Table, parameters: Parameters): Promise<Page> {
+  const { [table]: rows, ...rest } = await get<Record<Table, Row[]> & Omit<Page, 'rows'>>(`/api/v1/${table}`, parameters)
+  return { ...rest, rows }
+}
+
 export const histogram = (parameters: Parameters) =>
   get<{ buckets: Bucket[] }>('/api/v1/flows/histogram', parameters).then((answer) => answer.buckets)
 export const flow = (id: string) => get<FlowDetails>(`/api/v1/flows/${id}`)
-export const fields = () => get<{ fields: Field[] }>('/api/v1/fields').then((answer) => answer.fields)
+/** The exchanges of a flow between the start of its first slice and the end of its last, newest first. */
+export const exchanges = (id: string, slices: Flow[]) => {
+  // An end is exclusive and RFC 3339 compares as text: a millisecond more holds the last packet.
+  const to = slices.map((slice) => String(slice.end)).reduce((a, b) => (a > b ? a : b), '')
+  const from = slices.map((slice) => String(slice.start)).reduce((a, b) => (a < b ? a : b), to)
+  const after = new Date(Date.parse(to) + 1).toISOString()
+  return search('transactions', { q: `flow_id == ${id}`, from, to: after, all_observations: true, limit: 100 })
+}
+export const fields = (table: Table) =>
+  get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)
 export const session = () => get<unknown>('/api/v1/session')
 
 export const login = (token: string) =>

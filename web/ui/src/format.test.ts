@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, condition, durationMicros, end, micros, narrowed } from './format'
+import { bytes, condition, durationMicros, end, micros, narrowed, outcome, request } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -18,6 +18,20 @@ describe('values', () => {
     const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
     expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
     expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+  })
+})
+
+describe('exchanges', () => {
+  it('are a request and what came of it', () => {
+    const http = { http_method: 'GET', http_host: 'shop', http_path: '/cart', http_status: 404, complete: true }
+    expect(request(http)).toBe('GET shop/cart')
+    expect(outcome(http)).toEqual({ text: '404', bad: true })
+    expect(request({ http_method: 'GET', http_host: 'a', http_path: 'http://a/b' })).toBe('GET http://a/b')
+    const dns = { dns_query: 'web.demo', dns_type: 'A', dns_rcode: 'NOERROR', http_status: null }
+    expect(request(dns)).toBe('A web.demo')
+    expect(outcome(dns)).toEqual({ text: 'NOERROR', bad: false })
+    expect(outcome({ http_status: 200, grpc_status: 5 })).toEqual({ text: '200 grpc 5', bad: true })
+    expect(outcome({ complete: false })).toEqual({ text: 'no answer', bad: true })
   })
 })
 

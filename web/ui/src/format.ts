@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Cell, Flow } from './api'
+import type { Cell, Row } from './api'
 
 export function micros(us: number): string {
   if (us < 1000) return `${us} µs`
@@ -28,11 +28,29 @@ export function durationMicros(start: string, end: string): number {
 }
 
 /** Pod or container, else the address; the port after it. */
-export function end(flow: Flow, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
+export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
   const name = flow[`${side}_pod`] ?? flow[`${side}_container`]
   const ip = String(flow[`${side}_ip`] ?? '?')
   const port = flow[`${side}_port`]
   return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
+}
+
+/** `GET host/path`, or `A name`. */
+export function request(row: Row): string {
+  const path = text(row.http_path)
+  // The target may be absolute already (RFC 9112, 3.2.2).
+  const host = path === '' || path.startsWith('/') ? text(row.http_host) : ''
+  const [verb, what] = row.dns_query != null ? [row.dns_type, row.dns_query] : [row.http_method, host + path]
+  return `${text(verb)} ${text(what)}`.trim()
+}
+
+/** Status or response code, and whether it is an error; a gRPC call has two. */
+export function outcome(row: Row): { text: string; bad: boolean } {
+  const [http, grpc, rcode] = [row.http_status, row.grpc_status, row.dns_rcode]
+  const parts = [http, grpc == null ? null : `grpc ${grpc}`, rcode].filter((part) => part != null)
+  const bad = Number(http ?? 0) >= 400 || Number(grpc ?? 0) > 0 || (rcode != null && rcode !== 'NOERROR')
+  if (parts.length === 0 && row.complete === false) return { text: 'no answer', bad: true }
+  return { text: parts.join(' '), bad }
 }
 
 export function text(value: Cell | undefined): string {

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::error::FlowError;
-use super::{FlowStore, files};
+use super::error::TableError;
+use super::{Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 
@@ -25,30 +25,31 @@ pub(super) struct Superseded {
     since: i64,
 }
 
-impl FlowStore {
+impl<R: Table> TableStore<R> {
     /// Merges small files and deletes those replaced earlier; returns the files that went into merges. To be called
     /// every few seconds; does at most one merge.
     pub async fn compact(&self, now: i64) -> Result<u64, StoreError> {
         let inner = &self.inner;
         let mut superseded = inner.writing.lock().await;
-        delete_old(&inner.data_dir, &mut superseded, now)?;
-        let all = inner.catalog.all_flow_files().await?;
+        delete_old(inner.engine.data_dir(), &mut superseded, now)?;
+        let all = inner.catalog.files_of(R::NAME).await?;
         let Some(chosen) = choose(&all, now) else { return Ok(0) };
         let readable = inner.engine.readable(&chosen).await?;
         if readable.len() < 2 {
             return Ok(0);
         }
-        let batch = inner.engine.merged(&readable).await?;
-        let dir = inner.data_dir.clone();
-        let merged =
-            tokio::task::spawn_blocking(move || files::write(&dir, &batch)).await.map_err(FlowError::from)??;
+        let batch = inner.engine.merged::<R>(&readable).await?;
+        let dir = inner.engine.data_dir().to_owned();
+        let merged = tokio::task::spawn_blocking(move || files::write(&dir, R::NAME, &batch))
+            .await
+            .map_err(TableError::from)??;
         let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
-        files::note_superseded(&inner.data_dir, &pending)?;
+        files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
         // Readers take the catalog's list under this lock.
         let guard = inner.recent.write().await;
         if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
-            let _ = std::fs::remove_file(inner.data_dir.join(&merged.path));
+            let _ = std::fs::remove_file(inner.engine.data_dir().join(&merged.path));
             return Err(error);
         }
         drop(guard);
@@ -58,7 +59,7 @@ impl FlowStore {
     }
 }
 
-fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now: i64) -> Result<(), FlowError> {
+fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now: i64) -> Result<(), TableError> {
     let mut stay = Vec::new();
     for file in superseded.drain(..) {
         if now.saturating_sub(file.since) < KEEP {
@@ -68,7 +69,7 @@ fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now:
         let path = data_dir.join(&file.path);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(FlowError::io("delete", &path)(error));
+                return Err(TableError::io("delete", &path)(error));
             }
             _ => {}
         }

@@ -1,9 +1,14 @@
-//! A plain flow to start from.
+//! Plain rows to start from.
+#![allow(dead_code, reason = "each test target uses its own part")]
 
 use std::sync::Arc;
 
 use wiretag_capture::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side, Source};
-use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
+use wiretag_capture::{Exchange, Transaction};
+use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow, TaggedTransaction};
+
+/// When the rows begin: 2026-03-01, midnight.
+pub(crate) const START: i64 = 1_772_323_200_000_000_000;
 
 /// A TCP flow 10.0.0.1:40000 to 10.0.0.2:80 with this id, no names.
 pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
@@ -12,8 +17,8 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
     let record = FlowRecord {
         flow_id,
         slice: 0,
-        start: 1_772_323_200_000_000_000,
-        end: 1_772_323_201_000_000_000,
+        start: START,
+        end: START + 1_000_000_000,
         end_reason: EndReason::Fin,
         community_id: Some("1:abc=".into()),
         node: "node".into(),
@@ -44,6 +49,47 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
         retention: None,
     };
     TaggedFlow { record, client: EndTag::NONE, server: EndTag::NONE }
+}
+
+/// `GET web.demo/` answered by 200, in the flow of [`flow`], with this number.
+pub(crate) fn transaction(flow_id: u64, number: u32) -> TaggedTransaction {
+    let exchange = Exchange {
+        app: "http",
+        start: START,
+        end: START + 1_000_000_000,
+        method: Some("GET".into()),
+        host: Some("web.demo".into()),
+        path: Some("/".into()),
+        status: Some(200),
+        grpc_status: None,
+        query: None,
+        qtype: None,
+        rcode: None,
+        answers: None,
+        retries: None,
+        latency_us: Some(1_500),
+        request_bytes: Some(40),
+        response_bytes: Some(4_000),
+        complete: true,
+    };
+    let record = Transaction {
+        flow_id,
+        number,
+        node: "node".into(),
+        interface: "veth1".into(),
+        interface_index: 1,
+        source: Source::File,
+        client_direction: None,
+        observed_at: None,
+        primary: true,
+        protocol: Protocol::TCP,
+        client_ip: [10, 0, 0, 1].into(),
+        client_port: Some(40_000),
+        server_ip: [10, 0, 0, 2].into(),
+        server_port: Some(80),
+        exchange,
+    };
+    TaggedTransaction { record, client: EndTag::NONE, server: EndTag::NONE }
 }
 
 /// Names an end.

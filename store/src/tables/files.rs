@@ -1,4 +1,4 @@
-//! Flow files on disk: `flows/date=YYYY-MM-DD/hour=HH/NAME.parquet`, by the hour of the rows' start.
+//! Files of a table on disk: `TABLE/date=YYYY-MM-DD/hour=HH/NAME.parquet`, by the hour of the rows' start.
 //!
 //! A file is written under a temporary name, synced, renamed, and its directory synced, before the catalog hears of it.
 //! So a file that the catalog does not name was never part of an answer: on opening it is moved to `set-aside/`.
@@ -15,15 +15,15 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
-use super::error::FlowError;
+use super::error::TableError;
 use super::rows::time_at;
-use crate::catalog::FlowFile;
+use crate::catalog::{FlowFile, TableName};
 
 /// One hour in ns.
 pub(super) const HOUR: i64 = 3_600_000_000_000;
-/// Files whose rows have moved to a compacted file and that may go.
-const SUPERSEDED: &str = "flows/superseded";
-/// Columns that searches for one address, flow or container look up.
+/// Names the files whose rows have moved to a compacted file and that may go; in the directory of the table.
+const SUPERSEDED: &str = "superseded";
+/// Columns that searches for one address, flow or container look up, where the table has them.
 const BLOOM: &[&str] = &[
     "flow_id",
     "community_id",
@@ -38,9 +38,9 @@ const BLOOM: &[&str] = &[
 ];
 
 /// The directory of an hour, relative to the data directory.
-fn hour_dir(start: i64) -> String {
+fn hour_dir(table: TableName, start: i64) -> String {
     let time = DateTime::from_timestamp_nanos(start);
-    format!("flows/date={}/hour={:02}", time.format("%Y-%m-%d"), time.hour())
+    format!("{table}/date={}/hour={:02}", time.format("%Y-%m-%d"), time.hour())
 }
 
 /// First ns of the hour that the file's path names.
@@ -56,7 +56,9 @@ pub(super) fn latest_start(file: &FlowFile) -> i64 {
     hour_of(&file.path).map_or(file.end, |hour| file.end.min(hour.saturating_add(HOUR - 1)))
 }
 
-fn properties(rows: usize, start: usize) -> Result<WriterProperties, parquet::errors::ParquetError> {
+fn properties(batch: &RecordBatch) -> Result<WriterProperties, parquet::errors::ParquetError> {
+    let (rows, schema) = (batch.num_rows(), batch.schema_ref());
+    let start = schema.index_of("start").unwrap_or_default();
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by("wiretag".into())
@@ -66,7 +68,7 @@ fn properties(rows: usize, start: usize) -> Result<WriterProperties, parquet::er
             descending: false,
             nulls_first: false,
         }]));
-    for column in BLOOM {
+    for column in BLOOM.iter().filter(|column| schema.index_of(column).is_ok()) {
         let path = ColumnPath::from(*column);
         builder = builder
             .set_column_bloom_filter_enabled(path.clone(), true)
@@ -76,21 +78,21 @@ fn properties(rows: usize, start: usize) -> Result<WriterProperties, parquet::er
 }
 
 /// Writes rows of one hour, sorted by start, durably. The catalog does not know of the file yet.
-pub(super) fn write(data_dir: &Path, batch: &RecordBatch) -> Result<FlowFile, FlowError> {
+pub(super) fn write(data_dir: &Path, table: TableName, batch: &RecordBatch) -> Result<FlowFile, TableError> {
     let times = |name: &str| {
         let column = batch.column_by_name(name);
         (0..batch.num_rows()).filter_map(move |row| time_at(column?, row))
     };
     let start = times("start").min().unwrap_or_default();
     let end = times("end").max().unwrap_or(start);
-    let relative = hour_dir(start);
+    let relative = hour_dir(table, start);
     let dir = data_dir.join(&relative);
-    fs::create_dir_all(&dir).map_err(FlowError::io("create", &dir))?;
+    fs::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
     let name = free_name(&dir, start);
     let path = dir.join(&name);
     let temporary = dir.join(format!("{name}.tmp"));
     let written = write_temporary(&temporary, batch).and_then(|()| {
-        fs::rename(&temporary, &path).map_err(FlowError::io("rename", &temporary))?;
+        fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
         sync_up(data_dir, &dir)
     });
     if let Err(error) = written {
@@ -99,8 +101,8 @@ pub(super) fn write(data_dir: &Path, batch: &RecordBatch) -> Result<FlowFile, Fl
         let _ = fs::remove_file(&path);
         return Err(error);
     }
-    let bytes = fs::metadata(&path).map_err(FlowError::io("read", &path))?.len();
-    Ok(FlowFile { path: format!("{relative}/{name}"), rows: batch.num_rows() as u64, bytes, start, end })
+    let bytes = fs::metadata(&path).map_err(TableError::io("read", &path))?.len();
+    Ok(FlowFile { table, path: format!("{relative}/{name}"), rows: batch.num_rows() as u64, bytes, start, end })
 }
 
 fn free_name(dir: &Path, start: i64) -> String {
@@ -109,21 +111,20 @@ fn free_name(dir: &Path, start: i64) -> String {
     (0..u32::MAX).map(name).find(|name| !taken(name)).unwrap_or_else(|| name(u32::MAX))
 }
 
-fn write_temporary(path: &Path, batch: &RecordBatch) -> Result<(), FlowError> {
-    let fail = |source| FlowError::Write { path: path.to_owned(), source };
-    let file = File::create(path).map_err(FlowError::io("create", path))?;
-    let start = batch.schema_ref().index_of("start").unwrap_or_default();
-    let properties = properties(batch.num_rows(), start).map_err(fail)?;
+fn write_temporary(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {
+    let fail = |source| TableError::Write { path: path.to_owned(), source };
+    let file = File::create(path).map_err(TableError::io("create", path))?;
+    let properties = properties(batch).map_err(fail)?;
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).map_err(fail)?;
     writer.write(batch).map_err(fail)?;
     let file = writer.into_inner().map_err(fail)?;
-    file.sync_all().map_err(FlowError::io("sync", path))
+    file.sync_all().map_err(TableError::io("sync", path))
 }
 
 /// Syncs `dir` and the directories above it up to the data directory: they may be new.
-fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), FlowError> {
+fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
     for dir in dir.ancestors().take_while(|ancestor| ancestor.starts_with(data_dir)) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(FlowError::io("sync", dir))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(TableError::io("sync", dir))?;
     }
     Ok(())
 }
@@ -139,24 +140,24 @@ pub(super) fn readable(path: &Path) -> bool {
 }
 
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.
-pub(super) fn note_superseded(data_dir: &Path, paths: &[String]) -> Result<(), FlowError> {
-    let list = data_dir.join(SUPERSEDED);
+pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String]) -> Result<(), TableError> {
+    let list = data_dir.join(table.as_str()).join(SUPERSEDED);
     let result = fs::write(&list, paths.join("\n")).and_then(|()| File::open(&list)?.sync_all());
-    result.map_err(FlowError::io("write", &list))
+    result.map_err(TableError::io("write", &list))
 }
 
 /// Moves what the catalog does not name out of the way and says so; names registered files that are missing.
-pub(super) fn repair(data_dir: &Path, registered: &[FlowFile]) -> Result<Vec<String>, FlowError> {
+pub(super) fn repair(data_dir: &Path, table: TableName, registered: &[FlowFile]) -> Result<Vec<String>, TableError> {
     let mut sentences = Vec::new();
     let known: HashSet<PathBuf> = registered.iter().map(|file| data_dir.join(&file.path)).collect();
-    let list = data_dir.join(SUPERSEDED);
+    let list = data_dir.join(table.as_str()).join(SUPERSEDED);
     let superseded: HashSet<PathBuf> =
         fs::read_to_string(&list).unwrap_or_default().lines().map(|line| data_dir.join(line)).collect();
     let mut found = Vec::new();
-    collect(&data_dir.join("flows"), &mut found)?;
+    collect(&data_dir.join(table.as_str()), &mut found)?;
     for path in found.into_iter().filter(|path| !known.contains(path) && *path != list) {
         if superseded.contains(&path) {
-            fs::remove_file(&path).map_err(FlowError::io("delete", &path))?;
+            fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
             continue;
         }
         let target = set_aside(data_dir, &path)?;
@@ -165,14 +166,14 @@ pub(super) fn repair(data_dir: &Path, registered: &[FlowFile]) -> Result<Vec<Str
         } else {
             "is not in the catalog"
         };
-        sentences.push(format!("flow file `{}` {why}: moved to `{}`", path.display(), target.display()));
+        sentences.push(format!("file `{}` {why}: moved to `{}`", path.display(), target.display()));
     }
     let _ = fs::remove_file(&list);
     for file in registered.iter().filter(|file| !readable(&data_dir.join(&file.path))) {
         let path = data_dir.join(&file.path);
         let state = if path.exists() { "cannot be read" } else { "is missing" };
         sentences.push(format!(
-            "flow file `{}` {state}: its {} rows are not part of answers; hint: restore it from a backup",
+            "file `{}` {state}: its {} rows are not part of answers; hint: restore it from a backup",
             path.display(),
             file.rows
         ));
@@ -180,25 +181,25 @@ pub(super) fn repair(data_dir: &Path, registered: &[FlowFile]) -> Result<Vec<Str
     Ok(sentences)
 }
 
-fn set_aside(data_dir: &Path, path: &Path) -> Result<PathBuf, FlowError> {
+fn set_aside(data_dir: &Path, path: &Path) -> Result<PathBuf, TableError> {
     let dir = data_dir.join("set-aside");
-    fs::create_dir_all(&dir).map_err(FlowError::io("create", &dir))?;
+    fs::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
     let relative = path.strip_prefix(data_dir).unwrap_or(path).to_string_lossy().replace('/', "_");
     let names = (0_u32..).map(|number| if number == 0 { relative.clone() } else { format!("{relative}.{number}") });
     let target = names.map(|name| dir.join(name)).find(|target| !target.exists()).unwrap_or_else(|| dir.join("file"));
-    fs::rename(path, &target).map_err(FlowError::io("move", path))?;
+    fs::rename(path, &target).map_err(TableError::io("move", path))?;
     Ok(target)
 }
 
-fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), FlowError> {
+fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), TableError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(FlowError::io("read", dir)(error)),
+        Err(error) => return Err(TableError::io("read", dir)(error)),
     };
     for entry in entries {
-        let entry = entry.map_err(FlowError::io("read", dir))?;
-        let kind = entry.file_type().map_err(FlowError::io("read", dir))?;
+        let entry = entry.map_err(TableError::io("read", dir))?;
+        let kind = entry.file_type().map_err(TableError::io("read", dir))?;
         if kind.is_dir() { collect(&entry.path(), found)? } else { found.push(entry.path()) }
     }
     Ok(())

@@ -16,6 +16,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, ident, lit,
 };
+use wiretag_enrich::Record;
 
 use super::schema::UTC;
 use crate::query::ast::{Compare, Field, Node, Test, TextTest};
@@ -26,11 +27,11 @@ pub(super) fn time(nanos: i64) -> Expr {
 }
 
 /// `node` as a filter: rows for which it is true.
-pub(super) fn filter(node: &Node) -> Expr {
+pub(super) fn filter<R: Record>(node: &Node<R>) -> Expr {
     expression(node, true)
 }
 
-fn expression(node: &Node, wanted: bool) -> Expr {
+fn expression<R: Record>(node: &Node<R>, wanted: bool) -> Expr {
     match node {
         Node::All => lit(wanted),
         Node::Not(inner) => expression(inner, !wanted),
@@ -61,7 +62,7 @@ fn balanced(mut parts: Vec<Expr>, join: fn(Expr, Expr) -> Expr) -> Expr {
     parts.pop().unwrap_or_else(|| lit(true))
 }
 
-fn tested(field: &Field, test: &Test) -> Expr {
+fn tested<R: Record>(field: &Field<R>, test: &Test) -> Expr {
     let value = ident(field.column.name());
     if field.key.is_none() {
         match test {

@@ -1,4 +1,5 @@
-//! The flow store: rows in memory until the next flush, then in Parquet files that the catalog names.
+//! The stores of flows and of transactions: one implementation, [`TableStore`], over what a [`Table`] says of its rows.
+//! Rows are in memory until the next flush, then in Parquet files that the catalog names.
 //!
 //! Invariants:
 //! * a row is in memory or in a registered file, never in both or neither: readers take memory and the catalog's list
@@ -13,24 +14,80 @@ mod engine;
 mod error;
 mod files;
 mod filter;
+mod flows;
 mod rows;
 mod schema;
 mod search;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, RwLock};
-use wiretag_enrich::TaggedFlow;
+use wiretag_capture::{FlowRecord, Transaction};
+use wiretag_enrich::{Record, Tagged};
 
-pub use self::error::FlowError;
-pub use self::search::{Bucket, FlowPage, FlowRef, SearchOptions};
-use crate::catalog::{Catalog, FlowFile};
+pub use self::engine::Engine;
+pub use self::error::TableError;
+pub use self::flows::{Bucket, FlowRef};
+pub use self::search::{Page, SearchOptions};
+use crate::catalog::{Catalog, FlowFile, TableName};
 use crate::error::StoreError;
 
-/// Rows in memory at most; about a kilobyte each.
+/// What a store must know of the rows that it keeps.
+pub trait Table: Record {
+    /// Its name: in the catalog, and of its directory.
+    const NAME: TableName;
+    /// The column with the number that tells rows of one flow apart.
+    const NUMBER: &'static str;
+
+    /// When a row was, where it stands, and whether it counts.
+    fn key(&self) -> RowKey;
+}
+
+/// See [`Table::key`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowKey {
+    /// First packet, ns since the epoch.
+    pub start: i64,
+    /// Last packet.
+    pub end: i64,
+    /// Flow.
+    pub flow_id: u64,
+    /// Number in the flow.
+    pub number: u64,
+    /// Counts in totals.
+    pub primary: bool,
+}
+
+impl Table for FlowRecord {
+    const NAME: TableName = TableName::Flows;
+    const NUMBER: &'static str = "slice";
+
+    fn key(&self) -> RowKey {
+        let Self { start, end, flow_id, primary, .. } = *self;
+        RowKey { start, end, flow_id, number: self.slice.into(), primary }
+    }
+}
+
+impl Table for Transaction {
+    const NAME: TableName = TableName::Transactions;
+    const NUMBER: &'static str = "exchange";
+
+    fn key(&self) -> RowKey {
+        let Self { flow_id, primary, .. } = *self;
+        let (start, end) = (self.exchange.start, self.exchange.end);
+        RowKey { start, end, flow_id, number: self.number.into(), primary }
+    }
+}
+
+/// The store of flows.
+pub type FlowStore = TableStore<FlowRecord>;
+/// The store of transactions.
+pub type TransactionStore = TableStore<Transaction>;
+
+/// Rows of a table in memory at most; about a kilobyte each.
 const MAX_RECENT: usize = 200_000;
 
 /// `[from, to)`, ns since the epoch: rows whose `[start, end]` touches it.
@@ -49,7 +106,7 @@ impl Range {
 
 /// Counts since the store was opened, and the rows in memory now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FlowCounters {
+pub struct TableCounters {
     /// Rows handed to the store.
     pub received: u64,
     /// Rows written to files.
@@ -75,105 +132,99 @@ struct Counts {
 }
 
 /// Rows that no file has yet.
-#[derive(Debug, Default)]
-struct Recent {
-    chunks: Vec<Arc<Vec<TaggedFlow>>>,
+#[derive(Debug)]
+struct Recent<R> {
+    chunks: Vec<Arc<Vec<Tagged<R>>>>,
     rows: usize,
 }
 
-struct Inner {
-    data_dir: PathBuf,
+struct Inner<R> {
     catalog: Catalog,
-    recent: RwLock<Recent>,
+    recent: RwLock<Recent<R>>,
     /// One writer of files at a time; holds the files that compaction replaced and may delete at a later time.
     writing: Mutex<Vec<compact::Superseded>>,
-    engine: engine::Engine,
+    engine: Arc<Engine>,
     counts: Counts,
     max_recent: usize,
 }
 
-/// The flow store; clones share it.
+/// The store of one table; clones share it.
 #[derive(Clone)]
-pub struct FlowStore {
-    inner: Arc<Inner>,
+pub struct TableStore<R> {
+    inner: Arc<Inner<R>>,
 }
 
 /// Memory and files at one moment.
-struct Snapshot {
-    chunks: Vec<Arc<Vec<TaggedFlow>>>,
+struct Snapshot<R> {
+    chunks: Vec<Arc<Vec<Tagged<R>>>>,
     files: Vec<FlowFile>,
 }
 
-impl FlowStore {
-    /// Opens the store in `data_dir`; the sentences say what had to be repaired.
-    pub async fn open(data_dir: &Path, catalog: Catalog) -> Result<(Self, Vec<String>), StoreError> {
-        Self::open_bounded(data_dir, catalog, MAX_RECENT).await
+impl<R: Table> TableStore<R> {
+    /// Opens the store; the sentences say what had to be repaired.
+    pub async fn open(engine: &Arc<Engine>, catalog: Catalog) -> Result<(Self, Vec<String>), StoreError> {
+        Self::open_bounded(engine, catalog, MAX_RECENT).await
     }
 
     /// [`Self::open`] with another bound for the rows in memory.
     pub async fn open_bounded(
-        data_dir: &Path,
+        engine: &Arc<Engine>,
         catalog: Catalog,
         max_recent: usize,
     ) -> Result<(Self, Vec<String>), StoreError> {
-        std::fs::create_dir_all(data_dir).map_err(FlowError::io("create", data_dir))?;
-        let store = Self::over(data_dir, catalog, max_recent)?;
-        let registered = store.inner.catalog.all_flow_files().await?;
-        let dir = store.inner.data_dir.clone();
-        let repairs = tokio::task::spawn_blocking(move || files::repair(&dir, &registered)).await;
-        Ok((store, repairs.map_err(FlowError::from)??))
+        let store = Self::over(engine, catalog, max_recent);
+        let registered = store.inner.catalog.files_of(R::NAME).await?;
+        let dir = engine.data_dir().to_owned();
+        let repairs = tokio::task::spawn_blocking(move || files::repair(&dir, R::NAME, &registered)).await;
+        Ok((store, repairs.map_err(TableError::from)??))
     }
 
     /// For a writer beside another: repairs nothing, so that what the other one is writing stays where it is.
-    #[allow(clippy::unused_async, reason = "opens as the writing store does")]
-    pub async fn open_shared(data_dir: &Path, catalog: Catalog) -> Result<Self, StoreError> {
-        Ok(Self::over(data_dir, catalog, MAX_RECENT)?)
+    pub fn open_shared(engine: &Arc<Engine>, catalog: Catalog) -> Self {
+        Self::over(engine, catalog, MAX_RECENT)
     }
 
     /// For searches beside a running appliance: repairs and changes nothing, sees what is in files.
-    #[allow(clippy::unused_async, reason = "opens as the writing store does")]
-    pub async fn open_read_only(data_dir: &Path, catalog: Catalog) -> Result<Self, StoreError> {
-        Ok(Self::over(data_dir, catalog, 0)?)
+    pub fn open_read_only(engine: &Arc<Engine>, catalog: Catalog) -> Self {
+        Self::over(engine, catalog, 0)
     }
 
-    fn over(data_dir: &Path, catalog: Catalog, max_recent: usize) -> Result<Self, FlowError> {
-        let data_dir = std::fs::canonicalize(data_dir).map_err(FlowError::io("open", data_dir))?;
+    fn over(engine: &Arc<Engine>, catalog: Catalog, max_recent: usize) -> Self {
         let inner = Inner {
-            engine: engine::Engine::new(&data_dir)?,
-            data_dir,
+            engine: engine.clone(),
             catalog,
-            recent: RwLock::default(),
+            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0 }),
             writing: Mutex::default(),
             counts: Counts::default(),
             max_recent,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Takes rows; searches see them at once. Rows beyond the bound are dropped and counted.
-    pub async fn append(&self, mut flows: Vec<TaggedFlow>) -> Result<(), StoreError> {
+    pub async fn append(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
         let counts = &self.inner.counts;
-        counts.received.fetch_add(flows.len() as u64, Ordering::Relaxed);
+        counts.received.fetch_add(rows.len() as u64, Ordering::Relaxed);
         let mut recent = self.inner.recent.write().await;
         let free = self.inner.max_recent.saturating_sub(recent.rows);
-        let dropped = flows.len().saturating_sub(free);
+        let dropped = rows.len().saturating_sub(free);
         if dropped > 0 {
-            flows.truncate(free);
+            rows.truncate(free);
             counts.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
-            tracing::warn!(dropped, "flows in memory reached their bound: rows dropped");
+            tracing::warn!(dropped, "{} in memory reached their bound: rows dropped", R::NAME);
         }
-        if !flows.is_empty() {
-            recent.rows += flows.len();
-            recent.chunks.push(Arc::new(flows));
+        if !rows.is_empty() {
+            recent.rows += rows.len();
+            recent.chunks.push(Arc::new(rows));
         }
         counts.recent.store(recent.rows as u64, Ordering::Relaxed);
         Ok(())
     }
 
     /// What happened to the rows: received = written + dropped + recent.
-    pub fn counters(&self) -> FlowCounters {
+    pub fn counters(&self) -> TableCounters {
         let counts = &self.inner.counts;
-        FlowCounters {
+        TableCounters {
             received: counts.received.load(Ordering::Relaxed),
             written: counts.written.load(Ordering::Relaxed),
             dropped: counts.dropped.load(Ordering::Relaxed),
@@ -199,28 +250,28 @@ impl FlowStore {
         if chunks.is_empty() {
             return Ok(0);
         }
-        let (dir, taken) = (inner.data_dir.clone(), chunks.clone());
+        let (dir, taken) = (inner.engine.data_dir().to_owned(), chunks.clone());
         let written =
-            tokio::task::spawn_blocking(move || write_hours(&dir, &taken)).await.map_err(FlowError::from)??;
+            tokio::task::spawn_blocking(move || write_hours(&dir, &taken)).await.map_err(TableError::from)??;
         let mut recent = inner.recent.write().await;
         let mut moved = Vec::new();
         let mut failed = None;
         for (hour, file) in &written {
             if failed.is_some() {
                 // Not registered: the rows stay in memory, the file goes.
-                let _ = std::fs::remove_file(inner.data_dir.join(&file.path));
+                let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
                 continue;
             }
             match inner.catalog.add_flow_file(file).await {
                 Ok(()) => moved.push(*hour),
                 Err(error) => {
-                    let _ = std::fs::remove_file(inner.data_dir.join(&file.path));
+                    let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
                     failed = Some(error);
                 }
             }
         }
-        let rest: Vec<TaggedFlow> = if failed.is_some() {
-            let stays = |flow: &&TaggedFlow| !moved.contains(&hour(flow));
+        let rest: Vec<Tagged<R>> = if failed.is_some() {
+            let stays = |row: &&Tagged<R>| !moved.contains(&hour(row));
             chunks.iter().flat_map(|chunk| chunk.iter()).filter(stays).cloned().collect()
         } else {
             Vec::new()
@@ -238,32 +289,32 @@ impl FlowStore {
         failed.map_or(Ok(rows as u64), Err)
     }
 
-    async fn snapshot(&self, range: Range) -> Result<Snapshot, StoreError> {
+    async fn snapshot(&self, range: Range) -> Result<Snapshot<R>, StoreError> {
         let recent = self.inner.recent.read().await;
         let files = if range == Range::ALL {
-            self.inner.catalog.all_flow_files().await?
+            self.inner.catalog.files_of(R::NAME).await?
         } else {
-            self.inner.catalog.flow_files(range.from, range.to).await?
+            self.inner.catalog.flow_files(R::NAME, range.from, range.to).await?
         };
         Ok(Snapshot { chunks: recent.chunks.clone(), files })
     }
 }
 
 /// Number of the hour of a row's start.
-fn hour(flow: &TaggedFlow) -> i64 {
-    flow.record.start.div_euclid(files::HOUR)
+fn hour<R: Table>(row: &Tagged<R>) -> i64 {
+    row.record.key().start.div_euclid(files::HOUR)
 }
 
-fn write_hours(data_dir: &Path, chunks: &[Arc<Vec<TaggedFlow>>]) -> Result<Vec<(i64, FlowFile)>, FlowError> {
-    let mut hours: BTreeMap<i64, Vec<&TaggedFlow>> = BTreeMap::new();
-    for flow in chunks.iter().flat_map(|chunk| chunk.iter()) {
-        hours.entry(hour(flow)).or_default().push(flow);
+fn write_hours<R: Table>(data_dir: &Path, chunks: &[Arc<Vec<Tagged<R>>>]) -> Result<Vec<(i64, FlowFile)>, TableError> {
+    let mut hours: BTreeMap<i64, Vec<&Tagged<R>>> = BTreeMap::new();
+    for row in chunks.iter().flat_map(|chunk| chunk.iter()) {
+        hours.entry(hour(row)).or_default().push(row);
     }
     let mut written: Vec<(i64, FlowFile)> = Vec::new();
-    for (hour, mut flows) in hours {
-        flows.sort_by_key(|flow| flow.record.start);
-        let file = schema::batch(&flows).map_err(FlowError::from).and_then(|batch| files::write(data_dir, &batch));
-        match file {
+    for (hour, mut rows) in hours {
+        rows.sort_by_key(|row| row.record.key().start);
+        let batch = schema::batch(&rows).map_err(TableError::from);
+        match batch.and_then(|batch| files::write(data_dir, R::NAME, &batch)) {
             Ok(file) => written.push((hour, file)),
             Err(error) => {
                 for (_, file) in &written {

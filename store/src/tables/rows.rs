@@ -5,39 +5,39 @@ use std::cmp::Reverse;
 use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, TimestampNanosecondType, UInt64Type};
 use serde_json::{Map, Value as Json};
-use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::Tagged;
 
-use super::error::FlowError;
+use super::error::TableError;
+use super::{RowKey, Table};
 use crate::json;
 
-/// Place of a row in every answer: newest start first, then flow id and slice.
+/// Place of a row in every answer: newest start first, then flow id and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) start: Reverse<i64>,
     pub(super) flow_id: u64,
-    pub(super) slice: u64,
+    pub(super) number: u64,
 }
 
 impl Place {
-    pub(super) fn of(flow: &TaggedFlow) -> Self {
-        let record = &flow.record;
-        Self { start: Reverse(record.start), flow_id: record.flow_id, slice: record.slice.into() }
+    pub(super) fn of(key: &RowKey) -> Self {
+        Self { start: Reverse(key.start), flow_id: key.flow_id, number: key.number }
     }
 
     /// As a page cursor.
     pub(super) fn cursor(self) -> String {
-        format!("{}.{:016x}.{}", self.start.0, self.flow_id, self.slice)
+        format!("{}.{:016x}.{}", self.start.0, self.flow_id, self.number)
     }
 
     /// Reads a page cursor.
-    pub(super) fn parse(text: &str) -> Result<Self, FlowError> {
+    pub(super) fn parse(text: &str) -> Result<Self, TableError> {
         let mut parts = text.split('.');
         let start = parts.next().and_then(|part| part.parse().ok());
         let flow_id = parts.next().and_then(|part| u64::from_str_radix(part, 16).ok());
-        let slice = parts.next().and_then(|part| part.parse().ok());
-        match (start, flow_id, slice, parts.next()) {
-            (Some(start), Some(flow_id), Some(slice), None) => Ok(Self { start: Reverse(start), flow_id, slice }),
-            _ => Err(FlowError::Cursor(text.to_owned())),
+        let number = parts.next().and_then(|part| part.parse().ok());
+        match (start, flow_id, number, parts.next()) {
+            (Some(start), Some(flow_id), Some(number), None) => Ok(Self { start: Reverse(start), flow_id, number }),
+            _ => Err(TableError::Cursor(text.to_owned())),
         }
     }
 }
@@ -51,8 +51,9 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn of(flow: &TaggedFlow) -> Self {
-        Self { place: Place::of(flow), end: flow.record.end, columns: json::flow(flow) }
+    pub(super) fn of<R: Table>(row: &Tagged<R>) -> Self {
+        let key = row.record.key();
+        Self { place: Place::of(&key), end: key.end, columns: json::row(row) }
     }
 
     pub(super) fn text(&self, column: &str) -> Option<String> {
@@ -60,17 +61,17 @@ impl Row {
     }
 }
 
-/// The rows of `batch`, which has at least `start`, `end`, `flow_id`, `slice`.
-pub(super) fn rows(batch: &RecordBatch) -> Vec<Row> {
-    (0..batch.num_rows()).filter_map(|row| one(batch, row)).collect()
+/// The rows of `batch`, which has at least `start`, `end`, `flow_id`, and the column of the number.
+pub(super) fn rows(batch: &RecordBatch, number: &str) -> Vec<Row> {
+    (0..batch.num_rows()).filter_map(|row| one(batch, number, row)).collect()
 }
 
-fn one(batch: &RecordBatch, row: usize) -> Option<Row> {
+fn one(batch: &RecordBatch, number: &str, row: usize) -> Option<Row> {
     let time = |name| time_at(batch.column_by_name(name)?, row);
     let flow_id = batch.column_by_name("flow_id")?.as_string_opt::<i32>()?;
-    let slice = number_at(batch.column_by_name("slice")?, row)?;
-    let place =
-        Place { start: Reverse(time("start")?), flow_id: u64::from_str_radix(flow_id.value(row), 16).ok()?, slice };
+    let flow_id = u64::from_str_radix(flow_id.value(row), 16).ok()?;
+    let number = number_at(batch.column_by_name(number)?, row)?;
+    let place = Place { start: Reverse(time("start")?), flow_id, number };
     let schema = batch.schema_ref();
     let columns = schema.fields().iter().zip(batch.columns());
     let columns = columns.map(|(field, array)| (field.name().clone(), value_at(array, row))).collect();

@@ -1,9 +1,9 @@
-//! The vocabulary as an Arrow schema, and flows as record batches.
+//! The vocabulary of a table as an Arrow schema, and rows as record batches.
 //!
 //! Numbers, sizes and durations are `UInt64`, times `Timestamp(ns, UTC)`, labels `Map<Utf8, Utf8>`, everything else
 //! text. All columns are nullable, so that a file written before a column existed reads as null.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use datafusion::arrow::array::{
     ArrayRef, BooleanBuilder, MapBuilder, MapFieldNames, RecordBatch, StringBuilder, TimestampNanosecondBuilder,
@@ -12,21 +12,16 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::arrow::error::ArrowError;
 use wiretag_capture::{Kind, Value};
-use wiretag_enrich::TaggedFlow;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
+use wiretag_enrich::{Record, Tagged};
 
 /// Time zone of all times.
 pub(super) const UTC: &str = "UTC";
 
-static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let fields: Vec<Field> =
-        all_columns().map(|column| Field::new(column.name(), data_type(column.kind()), true)).collect();
-    Arc::new(Schema::new(fields))
-});
-
-/// The schema of flow files as of this version.
-pub(super) fn schema() -> SchemaRef {
-    Arc::clone(&SCHEMA)
+/// The schema of a table's files as of this version.
+pub(super) fn schema<R: Record>() -> SchemaRef {
+    let field = |column: AnyColumn<R>| Field::new(column.name(), data_type(column.kind()), true);
+    Arc::new(Schema::new(all_columns().map(field).collect::<Vec<_>>()))
 }
 
 fn map_names() -> MapFieldNames {
@@ -50,31 +45,31 @@ fn data_type(kind: Kind) -> DataType {
     }
 }
 
-/// `flows` as columns, in their order.
-pub(super) fn batch(flows: &[&TaggedFlow]) -> Result<RecordBatch, ArrowError> {
-    let columns = all_columns().map(|column| array(column, flows)).collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(schema(), columns)
+/// `rows` as columns, in their order.
+pub(super) fn batch<R: Record>(rows: &[&Tagged<R>]) -> Result<RecordBatch, ArrowError> {
+    let columns = all_columns().map(|column| array(column, rows)).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema::<R>(), columns)
 }
 
-fn array(column: AnyColumn, flows: &[&TaggedFlow]) -> Result<ArrayRef, ArrowError> {
-    let values = flows.iter().map(|flow| column.get(flow));
+fn array<R: Record>(column: AnyColumn<R>, rows: &[&Tagged<R>]) -> Result<ArrayRef, ArrowError> {
+    let values = rows.iter().map(|row| column.get(row));
     Ok(match column.kind() {
         Kind::Bool => {
-            let mut builder = BooleanBuilder::with_capacity(flows.len());
+            let mut builder = BooleanBuilder::with_capacity(rows.len());
             values.for_each(|value| {
                 builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None });
             });
             Arc::new(builder.finish())
         }
         Kind::Number | Kind::Size | Kind::Duration => {
-            let mut builder = UInt64Builder::with_capacity(flows.len());
+            let mut builder = UInt64Builder::with_capacity(rows.len());
             values.for_each(|value| {
                 builder.append_option(if let Value::Number(value) = value { Some(value) } else { None });
             });
             Arc::new(builder.finish())
         }
         Kind::Time => {
-            let mut builder = TimestampNanosecondBuilder::with_capacity(flows.len());
+            let mut builder = TimestampNanosecondBuilder::with_capacity(rows.len());
             values.for_each(|value| {
                 builder.append_option(if let Value::Time(value) = value { Some(value) } else { None });
             });

@@ -1,4 +1,4 @@
-//! What can go wrong in the flow store.
+//! What can go wrong in the store of a table.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use datafusion::error::DataFusionError;
 use crate::error::StoreError;
 use crate::query::QueryError;
 
-/// An error of the flow store.
+/// An error of the store of a table.
 #[derive(Debug, thiserror::Error)]
-pub enum FlowError {
+pub enum TableError {
     /// A file or directory could not be read or written.
     #[error("cannot {action} `{}`: {source}; hint: check free space and permissions of the data directory", path.display())]
     Io {
@@ -20,8 +20,8 @@ pub enum FlowError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A flow file could not be written.
-    #[error("cannot write flow file `{}`: {source}; hint: check free space in the data directory", path.display())]
+    /// A file could not be written.
+    #[error("cannot write `{}`: {source}; hint: check free space in the data directory", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum FlowError {
     Task(#[from] tokio::task::JoinError),
 }
 
-impl FlowError {
+impl TableError {
     /// For `map_err` around file operations.
     pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
@@ -56,17 +56,17 @@ impl FlowError {
     }
 }
 
-impl From<FlowError> for StoreError {
-    fn from(error: FlowError) -> Self {
+impl From<TableError> for StoreError {
+    fn from(error: TableError) -> Self {
         match error {
-            FlowError::Io { action, path, source } => Self::Io { action, path, source },
-            FlowError::Task(error) => Self::Task(error.to_string()),
-            error @ (FlowError::Write { .. }
-            | FlowError::Engine(_)
-            | FlowError::Columns(_)
-            | FlowError::Cursor(_)
-            | FlowError::Range(_)
-            | FlowError::Query(_)) => Self::Query(error.to_string()),
+            TableError::Io { action, path, source } => Self::Io { action, path, source },
+            TableError::Task(error) => Self::Task(error.to_string()),
+            error @ (TableError::Write { .. }
+            | TableError::Engine(_)
+            | TableError::Columns(_)
+            | TableError::Cursor(_)
+            | TableError::Range(_)
+            | TableError::Query(_)) => Self::Query(error.to_string()),
         }
     }
 }

@@ -1,16 +1,15 @@
-//! Questions to the flow store: pages of rows, histograms, the slices and other observations of one flow.
-
-use std::sync::atomic::Ordering;
+//! What is asked of flows only: the slices and other observations of one flow, references to packets, histograms.
 
 use datafusion::arrow::array::RecordBatch;
 use futures_util::TryStreamExt;
 use serde_json::{Map, Value as Json};
-use wiretag_enrich::TaggedFlow;
+use wiretag_capture::FlowRecord;
 
 use super::engine::Condition;
-use super::error::FlowError;
-use super::rows::{Place, Row, number_at, time_at};
-use super::{FlowStore, Range, Snapshot, files};
+use super::error::TableError;
+use super::rows::{Row, number_at, time_at};
+use super::search::FILES;
+use super::{FlowStore, Range, Snapshot};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::{self, Query};
@@ -19,28 +18,6 @@ use crate::query::{self, Query};
 const MAX_SLICES: usize = 10_000;
 /// Buckets of a histogram at most.
 const MAX_BUCKETS: usize = 10_000;
-/// Files read at once, at first and at most: a page is often full after the newest few.
-const FILES: std::ops::RangeInclusive<usize> = 4..=64;
-
-/// How much of an answer.
-#[derive(Debug, Clone, Default)]
-pub struct SearchOptions {
-    /// Rows at most.
-    pub limit: usize,
-    /// Also rows that are not primary.
-    pub all_observations: bool,
-    /// [`FlowPage::next`] of the page before.
-    pub after: Option<String>,
-}
-
-/// A page of an answer, newest first.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlowPage {
-    /// Rows, columns in the order of the vocabulary.
-    pub flows: Vec<Map<String, Json>>,
-    /// Cursor of the next page, if there is more. Rows that arrive meanwhile do not shift it.
-    pub next: Option<String>,
-}
 
 /// Totals of the flows that start in one stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,22 +56,10 @@ const REF_COLUMNS: &[&str] =
 const HISTOGRAM_COLUMNS: &[&str] = &["start", "client_bytes", "server_bytes", "client_packets", "server_packets"];
 
 impl FlowStore {
-    /// A page of rows that pass, newest start first, then by flow id and slice.
-    pub async fn search(&self, query: &Query, range: Range, options: SearchOptions) -> Result<FlowPage, StoreError> {
-        let after = options.after.as_deref().map(Place::parse).transpose()?;
-        let condition =
-            Condition { node: query.node.clone(), range, all_observations: options.all_observations, after };
-        let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;
-        let more = rows.len() > options.limit;
-        rows.truncate(options.limit);
-        let next = rows.last().filter(|_| more).map(|row| row.place.cursor());
-        Ok(FlowPage { flows: rows.into_iter().map(|row| row.columns).collect(), next })
-    }
-
     /// References to the rows that pass, newest first.
     pub async fn refs(
         &self,
-        query: &Query,
+        query: &Query<FlowRecord>,
         range: Range,
         all_observations: bool,
         limit: usize,
@@ -126,7 +91,7 @@ impl FlowStore {
         let to = slices.iter().map(|row| row.end).max();
         let (Some(community_id), Some(from), Some(to)) = (community_id, from, to) else { return Ok(Vec::new()) };
         let text = format!("community_id == \"{community_id}\" and flow_id != {flow_id:016x}");
-        let query = query::parse(&text).map_err(FlowError::from)?;
+        let query = query::parse(&text).map_err(TableError::from)?;
         let range = Range { from, to: to.saturating_add(1) };
         let condition = Condition { node: query.node, range, all_observations: true, after: None };
         let rows = self.rows(&condition, MAX_SLICES, &[]).await?;
@@ -134,78 +99,18 @@ impl FlowStore {
     }
 
     async fn slices(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
-        let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(FlowError::from)?;
+        let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
         let condition = Condition { node: query.node, range: Range::ALL, all_observations: true, after: None };
         let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
-        rows.sort_by_key(|row| row.place.slice);
+        rows.sort_by_key(|row| row.place.number);
         Ok(rows)
-    }
-
-    /// The first `limit` rows; `columns` (empty: all) is what rows from files are read with.
-    async fn rows(&self, condition: &Condition, limit: usize, columns: &[&str]) -> Result<Vec<Row>, StoreError> {
-        let Snapshot { chunks, files } = self.snapshot(condition.range).await?;
-        let mut recent: Vec<&TaggedFlow> =
-            chunks.iter().flat_map(|chunk| chunk.iter()).filter(|flow| condition.matches(flow)).collect();
-        recent.sort_by_key(|flow| Place::of(flow));
-        recent.truncate(limit);
-        let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
-        let mut files: Vec<&FlowFile> = files.iter().filter(|file| condition.touches(file)).collect();
-        files.sort_by_key(|file| std::cmp::Reverse(files::latest_start(file)));
-        let mut group = *FILES.start();
-        let mut rest = files.as_slice();
-        while let Some(newest) = rest.first() {
-            let full = limit.checked_sub(1).and_then(|last| page.get(last));
-            if limit == 0 || full.is_some_and(|last| last.place.start.0 > files::latest_start(newest)) {
-                break;
-            }
-            let (now, later) = rest.split_at(group.min(rest.len()));
-            page.extend(self.read_rows(now, condition, limit, columns).await?);
-            page.sort_by_key(|row| row.place);
-            page.truncate(limit);
-            rest = later;
-            group = (group * 2).min(*FILES.end());
-        }
-        Ok(page)
-    }
-
-    async fn read_rows(
-        &self,
-        files: &[&FlowFile],
-        condition: &Condition,
-        limit: usize,
-        columns: &[&str],
-    ) -> Result<Vec<Row>, FlowError> {
-        let engine = &self.inner.engine;
-        match engine.rows(files, condition, limit, columns).await {
-            Ok(rows) => Ok(rows),
-            Err(error) => match self.without_unreadable(files, error).await?.as_slice() {
-                [] => Ok(Vec::new()),
-                rest => engine.rows(rest, condition, limit, columns).await,
-            },
-        }
-    }
-
-    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause.
-    async fn without_unreadable<'a>(
-        &self,
-        files: &[&'a FlowFile],
-        error: FlowError,
-    ) -> Result<Vec<&'a FlowFile>, FlowError> {
-        let rest = self.inner.engine.readable(files).await?;
-        let lost = files.len() - rest.len();
-        if lost == 0 {
-            return Err(error);
-        }
-        self.inner.counts.unreadable_files.fetch_add(lost as u64, Ordering::Relaxed);
-        tracing::warn!(lost, %error, "flow files cannot be read: their rows are not part of the answer");
-        Ok(rest)
     }
 
     /// Totals of the rows that pass, by start, in `buckets` stretches of equal length. Rows that start before the range
     /// and reach into it count in the first.
     pub async fn histogram(
         &self,
-        query: &Query,
+        query: &Query<FlowRecord>,
         range: Range,
         buckets: usize,
         all_observations: bool,
@@ -231,7 +136,12 @@ impl FlowStore {
         Ok(totals.buckets)
     }
 
-    async fn add_files(&self, totals: &mut Totals, files: &[&FlowFile], on: &Condition) -> Result<(), FlowError> {
+    async fn add_files(
+        &self,
+        totals: &mut Totals,
+        files: &[&FlowFile],
+        on: &Condition<FlowRecord>,
+    ) -> Result<(), TableError> {
         let mut stream = self.inner.engine.stream(files, on, HISTOGRAM_COLUMNS).await?;
         while let Some(batch) = stream.try_next().await? {
             totals.add_batch(&batch);
@@ -248,12 +158,12 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(range: Range, buckets: usize) -> Result<Self, FlowError> {
+    fn new(range: Range, buckets: usize) -> Result<Self, TableError> {
         if buckets == 0 || buckets > MAX_BUCKETS {
-            return Err(FlowError::Range("a histogram has 1 to 10000 buckets"));
+            return Err(TableError::Range("a histogram has 1 to 10000 buckets"));
         }
         let Some(length) = range.to.checked_sub(range.from).filter(|length| *length > 0) else {
-            return Err(FlowError::Range("the range of a histogram ends after it begins, within 292 years"));
+            return Err(TableError::Range("the range of a histogram ends after it begins, within 292 years"));
         };
         let width = (length as u64).div_ceil(buckets as u64) as i64;
         let start = |number: usize| range.from.saturating_add(width.saturating_mul(number as i64));

@@ -1,0 +1,91 @@
+//! Which of several observations of the same packets is the primary one.
+//!
+//! The client's own interface, else the server's, else the first on the path. The choice is open until the first row of
+//! the flow leaves the tagger, be it a slice or a transaction, and stays from then on for as long as the flow is seen: so
+//! slices never change sides, a transaction is primary where its flow is, and nothing counts twice.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use wiretag_capture::{ObservedAt, Protocol};
+
+use super::observation::Observation;
+
+/// A choice is forgotten after so long without a row; longer than the idle timeouts, ns.
+const CLAIM_LIFE: i64 = 400_000_000_000;
+/// Choices that are kept at most.
+const MOST_CLAIMS: usize = 1_000_000;
+
+/// The same at every observation point, in either orientation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct FlowKey {
+    protocol: Protocol,
+    ends: [(IpAddr, Option<u16>); 2],
+}
+
+impl FlowKey {
+    fn of(seen: &Observation) -> Self {
+        let ends = if seen.client <= seen.server { [seen.client, seen.server] } else { [seen.server, seen.client] };
+        Self { protocol: seen.protocol, ends }
+    }
+}
+
+/// Which observation point of a flow is the primary one, so far.
+struct Claim {
+    rank: u8,
+    since: i64,
+    netns: u64,
+    interface: u32,
+    /// A row has left with this choice: it stays.
+    settled: bool,
+    seen: i64,
+}
+
+impl Claim {
+    fn order(&self) -> (u8, i64, u64, u32) {
+        (self.rank, self.since, self.netns, self.interface)
+    }
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Claims {
+    claims: HashMap<FlowKey, Claim>,
+}
+
+impl Claims {
+    /// An observation asks to be the primary one of its flow.
+    pub(super) fn claim(&mut self, seen: &Observation, now: i64) {
+        let rank = match seen.observed_at {
+            Some(ObservedAt::Client) => 0,
+            Some(ObservedAt::Server) => 1,
+            Some(ObservedAt::Path) | None => 2,
+        };
+        let (since, netns, interface) = (seen.since, seen.netns, seen.interface);
+        let own = Claim { rank, since, netns, interface, settled: false, seen: now };
+        let key = FlowKey::of(seen);
+        let room = self.claims.len() < MOST_CLAIMS;
+        match self.claims.get_mut(&key) {
+            Some(claim) => {
+                claim.seen = now;
+                if own.order() < claim.order() && !claim.settled {
+                    *claim = own;
+                }
+            }
+            None if room => drop(self.claims.insert(key, own)),
+            None => {}
+        }
+    }
+
+    /// Whether this observation is the primary one; the answer stays.
+    pub(super) fn settle(&mut self, seen: &Observation) -> bool {
+        let Some(claim) = self.claims.get_mut(&FlowKey::of(seen)) else { return true };
+        claim.settled = true;
+        claim.netns == seen.netns && claim.interface == seen.interface
+    }
+
+    /// Forgets what was not seen for long.
+    pub(super) fn forget(&mut self, now: i64) {
+        self.claims.retain(|_, claim| now.saturating_sub(claim.seen) < CLAIM_LIFE);
+    }
+}

@@ -1,0 +1,195 @@
+//! The join: flow records and transactions to tagged ones, and which of several observations is the primary one.
+//!
+//! ```text
+//! record ──────┐                                   ┌─ held ─ primary? [claims] ─ who? [names] ─ tagged
+//!              ├─ observation ─ where? ─ [claims] ─┤
+//! transaction ─┘        [observation]              └─ held ─ …
+//! ```
+//!
+//! Rows are held for a short time after they came, because what identity sources say arrives late, and because the other
+//! observations of the same packets come in the meantime. What is held is bounded: beyond the limit the oldest are tagged
+//! at once. A transaction does not wait for its flow's record: each is tagged by itself, as of its own time.
+
+mod claims;
+mod names;
+mod observation;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
+
+use self::claims::Claims;
+use self::observation::{Observation, Observed};
+use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
+use crate::timeline::Timeline;
+
+/// How often claims are looked through, ns.
+const SWEEP: i64 = 10_000_000_000;
+
+/// Limits of a tagger.
+#[derive(Debug, Clone)]
+pub struct TaggerConfig {
+    /// Boot id: part of interface keys.
+    pub boot: Arc<str>,
+    /// How long a row waits for names, ns.
+    pub hold: i64,
+    /// Records held at most, and transactions.
+    pub max_held: usize,
+}
+
+impl Default for TaggerConfig {
+    fn default() -> Self {
+        Self { boot: "".into(), hold: 2_000_000_000, max_held: 200_000 }
+    }
+}
+
+/// What a tagger hands on.
+#[derive(Debug, Default)]
+pub struct TaggedRows {
+    /// Slices of flows.
+    pub flows: Vec<TaggedFlow>,
+    /// Transactions.
+    pub transactions: Vec<TaggedTransaction>,
+}
+
+impl TaggedRows {
+    /// Rows of both kinds.
+    pub fn len(&self) -> usize {
+        self.flows.len() + self.transactions.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// See the module documentation.
+pub struct Tagger {
+    join: Join,
+    records: Hold<FlowRecord>,
+    transactions: Hold<Transaction>,
+    swept: i64,
+}
+
+/// Rows that wait, in the order in which they came.
+struct Hold<R> {
+    waiting: VecDeque<Held<R>>,
+    most: usize,
+}
+
+struct Held<R> {
+    netns: u64,
+    record: R,
+    due: i64,
+}
+
+impl<R> Hold<R> {
+    fn new(most: usize) -> Self {
+        Self { waiting: VecDeque::new(), most }
+    }
+
+    /// The next row that has waited long enough, or is one too many.
+    fn due(&mut self, now: i64) -> Option<Held<R>> {
+        let is_full = self.is_full();
+        self.waiting.pop_front_if(|held| held.due <= now || is_full)
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() > self.most
+    }
+}
+
+/// What decides about rows.
+struct Join {
+    config: TaggerConfig,
+    claims: Claims,
+    container_side: HashMap<(u64, u32), bool>,
+}
+
+impl Tagger {
+    /// An empty tagger.
+    pub fn new(config: TaggerConfig) -> Self {
+        let (records, transactions) = (Hold::new(config.max_held), Hold::new(config.max_held));
+        let join = Join { config, claims: Claims::default(), container_side: HashMap::new() };
+        Self { join, records, transactions, swept: 0 }
+    }
+
+    /// Says whether an interface is the one of a single container (the host's end of a veth, or inside its namespace).
+    pub fn set_link(&mut self, netns: u64, index: u32, container_side: bool) {
+        self.join.container_side.insert((netns, index), container_side);
+    }
+
+    /// Takes a record whose slice has ended; `now` is the time from which it waits.
+    pub fn push(&mut self, netns: u64, record: FlowRecord, now: i64) {
+        self.records.waiting.push_back(self.join.arrive(netns, record, now));
+    }
+
+    /// Takes a transaction that is finished, as [`Self::push`] takes a record.
+    pub fn push_transaction(&mut self, netns: u64, transaction: Transaction, now: i64) {
+        self.transactions.waiting.push_back(self.join.arrive(netns, transaction, now));
+    }
+
+    /// Whether rows wait beyond the limit, so that [`Self::drain`] is due.
+    pub fn is_full(&self) -> bool {
+        self.records.is_full() || self.transactions.is_full()
+    }
+
+    /// Tags what has waited long enough, and the oldest beyond the limit.
+    pub fn drain(&mut self, now: i64, timeline: &Timeline, out: &mut TaggedRows) {
+        while let Some(held) = self.records.due(now) {
+            out.flows.push(self.join.leave(held, timeline));
+        }
+        while let Some(held) = self.transactions.due(now) {
+            out.transactions.push(self.join.leave(held, timeline));
+        }
+        if now.saturating_sub(self.swept) > SWEEP {
+            self.swept = now;
+            self.join.claims.forget(now);
+        }
+    }
+
+    /// Tags everything.
+    pub fn flush(&mut self, timeline: &Timeline, out: &mut TaggedRows) {
+        let Self { join, records, transactions, .. } = self;
+        out.flows.extend(records.waiting.drain(..).map(|held| join.leave(held, timeline)));
+        out.transactions.extend(transactions.waiting.drain(..).map(|held| join.leave(held, timeline)));
+    }
+}
+
+impl Join {
+    /// Where was it seen, and might it be the primary observation?
+    fn arrive<R: Observed>(&mut self, netns: u64, mut record: R, now: i64) -> Held<R> {
+        let seen = record.observation(netns);
+        if seen.source == Source::Ring {
+            record.set_observed_at(self.observed_at(&seen));
+        }
+        // What never counts, as the packets of a tunnel around flows, takes nobody's place.
+        if record.is_primary() {
+            self.claims.claim(&record.observation(netns), now);
+        }
+        Held { netns, record, due: now.saturating_add(self.config.hold) }
+    }
+
+    /// Is it the primary observation, and who were its ends?
+    fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &Timeline) -> Tagged<R> {
+        let Held { netns, mut record, .. } = held;
+        let seen = record.observation(netns);
+        if record.is_primary() {
+            record.set_primary(self.claims.settle(&seen));
+        }
+        let (client, server) = names::names(&self.config.boot, &seen, timeline);
+        Tagged { record, client, server }
+    }
+
+    fn observed_at(&self, seen: &Observation) -> ObservedAt {
+        let container_side = self.container_side.get(&(seen.netns, seen.interface)).copied().unwrap_or(false);
+        let Some(direction) = seen.client_direction.filter(|_| container_side) else { return ObservedAt::Path };
+        match (seen.netns, direction) {
+            // The host's end receives what the container sends; inside the container it is the other way round.
+            (0, Direction::Ingress) | (1.., Direction::Egress) => ObservedAt::Client,
+            (0, Direction::Egress) | (1.., Direction::Ingress) => ObservedAt::Server,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the join must know of a flow record or a transaction: where, when and between whom packets were seen.
+
+use std::net::IpAddr;
+
+use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source, Transaction};
+
+use crate::tagged::Record;
+
+/// An end on the wire.
+pub(super) type End = (IpAddr, Option<u16>);
+
+/// Packets of a flow at one observation point.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Observation {
+    /// Kind of source.
+    pub(super) source: Source,
+    /// Network namespace of the interface; 0: wiretag's own.
+    pub(super) netns: u64,
+    /// Interface.
+    pub(super) interface: u32,
+    /// IP protocol.
+    pub(super) protocol: Protocol,
+    /// Client.
+    pub(super) client: End,
+    /// Server.
+    pub(super) server: End,
+    /// Direction of the client's packets.
+    pub(super) client_direction: Option<Direction>,
+    /// Where it is, once that is known.
+    pub(super) observed_at: Option<ObservedAt>,
+    /// Since when the flow is seen there, as far as this row tells.
+    pub(super) since: i64,
+    /// As of when the names are looked up.
+    pub(super) time: i64,
+}
+
+/// A row that the tagger names.
+pub(super) trait Observed: Record {
+    /// What is to be known of it.
+    fn observation(&self, netns: u64) -> Observation;
+    /// Whether it may count in totals.
+    fn is_primary(&self) -> bool;
+    /// Says where it was observed.
+    fn set_observed_at(&mut self, at: ObservedAt);
+    /// Says whether it counts in totals.
+    fn set_primary(&mut self, primary: bool);
+}
+
+/// Files are looked up as of the beginning. What is live is looked up as of the end: a name that is learned late covers
+/// all of it.
+fn time(source: Source, start: i64, end: i64) -> i64 {
+    match source {
+        Source::File => start,
+        Source::Ring => end,
+    }
+}
+
+impl Observed for FlowRecord {
+    fn observation(&self, netns: u64) -> Observation {
+        Observation {
+            source: self.source,
+            netns,
+            interface: self.interface_index,
+            protocol: self.protocol,
+            client: (self.client.ip, self.client.port),
+            server: (self.server.ip, self.server.port),
+            client_direction: self.client_direction,
+            observed_at: self.observed_at,
+            since: self.start,
+            time: time(self.source, self.start, self.end),
+        }
+    }
+
+    fn is_primary(&self) -> bool {
+        self.primary
+    }
+
+    fn set_observed_at(&mut self, at: ObservedAt) {
+        self.observed_at = Some(at);
+    }
+
+    fn set_primary(&mut self, primary: bool) {
+        self.primary = primary;
+    }
+}
+
+impl Observed for Transaction {
+    fn observation(&self, netns: u64) -> Observation {
+        Observation {
+            source: self.source,
+            netns,
+            interface: self.interface_index,
+            protocol: self.protocol,
+            client: (self.client_ip, self.client_port),
+            server: (self.server_ip, self.server_port),
+            client_direction: self.client_direction,
+            observed_at: self.observed_at,
+            since: self.exchange.start,
+            time: time(self.source, self.exchange.start, self.exchange.end),
+        }
+    }
+
+    fn is_primary(&self) -> bool {
+        self.primary
+    }
+
+    fn set_observed_at(&mut self, at: ObservedAt) {
+        self.observed_at = Some(at);
+    }
+
+    fn set_primary(&mut self, primary: bool) {
+        self.primary = primary;
+    }
+}
