@@ -210,19 +210,6 @@ fn transactions_and_slices_agree_on_the_observation_that_counts() {
     }
 }
 
-/// On the path the first point counts: a flow's transaction speaks for where the flow was seen first, not for itself.
-#[test]
-fn a_transaction_claims_the_place_of_its_flow() {
-    let (mut tagger, timeline, mut rows) = (tagger(), Timeline::new(), TaggedRows::default());
-    tagger.set_link(0, ServerVeth as u32, false);
-    let mut later = record(ServerVeth, 0, 0);
-    later.start += 1000;
-    tagger.push(0, later, BEGIN + 5 * SECOND);
-    tagger.push_transaction(0, transaction(Bridge, 0, 5), BEGIN + 5 * SECOND);
-    tagger.flush(&timeline, &mut rows);
-    assert_eq!(primary(&rows), [(12, false), (10, true)]);
-}
-
 /// Names are as of the exchange: the address had another owner when the slice ended.
 #[test]
 fn a_transaction_is_named_as_of_its_own_time() {
