@@ -206,18 +206,30 @@ impl Engine {
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let from = out.len();
+        while self.finish_some(reason, usize::MAX, out) {}
+        sort(out, from);
+    }
+
+    /// Ends at most `most` flows; whether there are more. For those who do not want to hold the records of all at once.
+    pub fn finish_some(&mut self, reason: EndReason, most: usize, out: &mut Vec<FlowRecord>) -> bool {
+        let from = out.len();
         let now = Moment::of(self.clock);
-        for slot in self.table.slots() {
+        for _ in 0..most {
+            let Some(slot) = self.table.any() else { break };
             if self.settle(slot, now, out) {
                 let closed = self.table.get(slot).and_then(Flow::closed);
                 self.end_flow(slot, closed.unwrap_or(reason), out);
             }
         }
         sort(out, from);
+        if self.table.len() > 0 {
+            return true;
+        }
         self.table.forget_time();
         self.fragments.finish();
         self.counters.fragments_given_up += self.fragments.take_given_up();
         self.clock = i64::MIN;
+        false
     }
 
     /// Appends the transactions that finished since the last call (none unless [`FlowConfig::transactions`]). To be

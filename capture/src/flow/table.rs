@@ -247,6 +247,11 @@ impl Table {
         None
     }
 
+    /// A slot that holds a flow, if there is one: of the least value first.
+    pub(super) fn any(&self) -> Option<u32> {
+        Value::ALL.iter().find_map(|value| self.values.first(*value as usize))
+    }
+
     /// All slots that hold a flow.
     pub(super) fn slots(&self) -> Vec<u32> {
         let slots = self.flows.iter().zip(0..);
