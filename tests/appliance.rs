@@ -121,7 +121,7 @@ fn each_exchange_is_a_transaction_that_survives_a_restart() {
         (all.len() >= 2).then_some(all)
     });
     assert_eq!(all.iter().filter(|row| row["primary"] == true).count(), 1, "{all:?}");
-    assert_eq!(found(&appliance, &same), [web.clone()]);
+    assert_eq!(found(&appliance, &same), std::slice::from_ref(&web));
     let id = web["flow_id"].as_str().expect("an id");
     let flow = eventually(20, "its flow", || appliance.flows(&format!("flow_id == {id}"), &[]).pop());
     assert_eq!((&flow["primary"], &flow["client_identity"]), (&web["primary"], &web["client_identity"]));
