@@ -53,6 +53,8 @@ fn the_page_shows_live_flows_in_chromium() {
         assert!(page.contains(text), "no `{text}` in the page of transactions: {page}");
     }
     assert!(page.contains("server_rtt_us"), "a transaction's flow has its details: {page}");
+    let page = rendered(&appliance, &format!("/?flow=00000000000000ff#token={}", appliance.token));
+    assert!(page.contains("This flow has no row yet"), "a transaction may be there before its flow: {page}");
     appliance.stop();
 }
 

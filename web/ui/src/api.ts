@@ -86,13 +86,15 @@ export async function search(table: Table, parameters: Parameters): Promise<Page
 export const histogram = (parameters: Parameters) =>
   get<{ buckets: Bucket[] }>('/api/v1/flows/histogram', parameters).then((answer) => answer.buckets)
 export const flow = (id: string) => get<FlowDetails>(`/api/v1/flows/${id}`)
-/** The exchanges of a flow between the start of its first slice and the end of its last, newest first. */
+/** The exchanges of a flow between the start of its first slice and the end of its last (or of late), newest first. */
 export const exchanges = (id: string, slices: Flow[]) => {
+  const wanted = { q: `flow_id == ${id}`, all_observations: true, limit: 100 }
+  if (slices.length === 0) return search('transactions', { ...wanted, from: '-1h', to: 'now' })
   // An end is exclusive and RFC 3339 compares as text: a millisecond more holds the last packet.
   const to = slices.map((slice) => String(slice.end)).reduce((a, b) => (a > b ? a : b), '')
   const from = slices.map((slice) => String(slice.start)).reduce((a, b) => (a < b ? a : b), to)
   const after = new Date(Date.parse(to) + 1).toISOString()
-  return search('transactions', { q: `flow_id == ${id}`, from, to: after, all_observations: true, limit: 100 })
+  return search('transactions', { ...wanted, from, to: after })
 }
 export const fields = (table: Table) =>
   get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)
