@@ -117,3 +117,21 @@ fn duplicate_versions_are_known() {
     );
     assert!(gone.is_empty(), "no longer duplicates: {gone:?}; hint: remove them from tests/duplicate-versions.txt");
 }
+
+/// Small files: none over 500 lines.
+#[test]
+fn files_are_small() {
+    let output = Command::new("git")
+        .args(["ls-files", "*.rs"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+    };
+    let long: Vec<_> = text.lines().filter(|name| lines(name) > 500).collect();
+    assert!(text.lines().count() > 100 && long.is_empty(), "over 500 lines: {long:?}");
+}

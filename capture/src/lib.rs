@@ -22,6 +22,7 @@ pub mod pcapng;
 pub mod record;
 pub mod ring;
 pub mod transaction;
+pub mod tunnel;
 
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use crate::packet::Direction;
+pub use crate::tunnel::{MAX_TUNNELS, Tunnel, TunnelKind, TunnelStack};
 
 /// Declares a closed enum whose variants have one spelling, used in JSON, Parquet and queries alike.
 macro_rules! vocabulary {
@@ -31,6 +32,8 @@ macro_rules! vocabulary {
         }
     };
 }
+
+pub(crate) use vocabulary;
 
 vocabulary! {
     /// Why a slice ended.
@@ -252,36 +255,6 @@ impl Side {
 }
 
 vocabulary! {
-    /// Encapsulations that are opened. IP in IP has the names of Linux' tunnel devices.
-    TunnelKind {
-        /// RFC 7348.
-        Vxlan = "vxlan",
-        /// draft-ietf-nvo3-vxlan-gpe.
-        VxlanGpe = "vxlan-gpe",
-        /// RFC 8926.
-        Geneve = "geneve",
-        /// RFC 2784, 2890.
-        Gre = "gre",
-        /// RFC 7637.
-        Nvgre = "nvgre",
-        /// draft-foschiano-erspan, types I, II and III.
-        Erspan = "erspan",
-        /// IPv4 in IPv4, RFC 2003.
-        Ipip = "ipip",
-        /// IPv6 in IPv4, RFC 4213.
-        Sit = "sit",
-        /// IPv4 in IPv6, RFC 2473.
-        Ipip6 = "ipip6",
-        /// IPv6 in IPv6, RFC 2473.
-        Ip6ip6 = "ip6ip6",
-        /// RFC 4380.
-        Teredo = "teredo",
-        /// 3GPP TS 29.281.
-        Gtpu = "gtpu",
-    }
-}
-
-vocabulary! {
     /// What an ICMP or ICMPv6 error says of the packet that it quotes (RFC 792, 1122, 1812, 4443).
     IcmpError {
         /// No route.
@@ -311,69 +284,6 @@ vocabulary! {
         /// A header field is wrong.
         ParameterProblem = "parameter_problem",
     }
-}
-
-/// Most tunnels around a packet that are opened.
-pub const MAX_TUNNELS: usize = 8;
-
-/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], four bits each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TunnelStack(u32);
-
-const _: () = assert!(TunnelKind::ALL.len() < 16 && MAX_TUNNELS * 4 <= 32);
-
-impl TunnelStack {
-    /// With one more tunnel inside; a full stack stays as it is.
-    #[must_use]
-    pub const fn with(self, kind: TunnelKind) -> Self {
-        let depth = self.depth();
-        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u32 + 1) << (4 * depth)) }
-    }
-
-    /// Number of tunnels.
-    pub const fn depth(self) -> usize {
-        (u32::BITS - self.0.leading_zeros()).div_ceil(4) as usize
-    }
-
-    /// All of it as a number, 0 without tunnels.
-    pub(crate) const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The stack of [`Self::bits`].
-    pub(crate) const fn of_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// The tunnels, outermost first.
-    pub fn kinds(self) -> impl Iterator<Item = TunnelKind> {
-        (0..self.depth()).filter_map(move |depth| {
-            let number = (self.0 >> (4 * depth)) as usize & 0x0f;
-            TunnelKind::ALL.get(number.checked_sub(1)?).copied()
-        })
-    }
-}
-
-impl std::fmt::Display for TunnelStack {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (depth, kind) in self.kinds().enumerate() {
-            write!(f, "{}{kind}", if depth == 0 { "" } else { "+" })?;
-        }
-        Ok(())
-    }
-}
-
-/// Tunnel around the innermost packet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Tunnel {
-    /// All tunnels.
-    pub stack: TunnelStack,
-    /// VNI, key, session or TEID of the innermost tunnel.
-    pub id: Option<u32>,
-    /// Outer source address of the first packet.
-    pub src: IpAddr,
-    /// Outer destination address of the first packet.
-    pub dst: IpAddr,
 }
 
 /// DNS fields of a flow.

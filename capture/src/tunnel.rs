@@ -1,0 +1,98 @@
+//! Tunnels around a packet: which, and how they are told in one small value.
+
+use std::net::IpAddr;
+
+use crate::record::vocabulary;
+
+vocabulary! {
+    /// Encapsulations that are opened. IP in IP has the names of Linux' tunnel devices.
+    TunnelKind {
+        /// RFC 7348.
+        Vxlan = "vxlan",
+        /// draft-ietf-nvo3-vxlan-gpe.
+        VxlanGpe = "vxlan-gpe",
+        /// RFC 8926.
+        Geneve = "geneve",
+        /// RFC 2784, 2890.
+        Gre = "gre",
+        /// RFC 7637.
+        Nvgre = "nvgre",
+        /// draft-foschiano-erspan, types I, II and III.
+        Erspan = "erspan",
+        /// IPv4 in IPv4, RFC 2003.
+        Ipip = "ipip",
+        /// IPv6 in IPv4, RFC 4213.
+        Sit = "sit",
+        /// IPv4 in IPv6, RFC 2473.
+        Ipip6 = "ipip6",
+        /// IPv6 in IPv6, RFC 2473.
+        Ip6ip6 = "ip6ip6",
+        /// RFC 4380.
+        Teredo = "teredo",
+        /// 3GPP TS 29.281.
+        Gtpu = "gtpu",
+    }
+}
+
+/// Most tunnels around a packet that are opened.
+pub const MAX_TUNNELS: usize = 8;
+
+/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], four bits each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TunnelStack(u32);
+
+const _: () = assert!(TunnelKind::ALL.len() < 16 && MAX_TUNNELS * 4 <= 32);
+
+impl TunnelStack {
+    /// With one more tunnel inside; a full stack stays as it is.
+    #[must_use]
+    pub const fn with(self, kind: TunnelKind) -> Self {
+        let depth = self.depth();
+        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u32 + 1) << (4 * depth)) }
+    }
+
+    /// Number of tunnels.
+    pub const fn depth(self) -> usize {
+        (u32::BITS - self.0.leading_zeros()).div_ceil(4) as usize
+    }
+
+    /// All of it as a number, 0 without tunnels.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The stack of [`Self::bits`].
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The tunnels, outermost first.
+    pub fn kinds(self) -> impl Iterator<Item = TunnelKind> {
+        (0..self.depth()).filter_map(move |depth| {
+            let number = (self.0 >> (4 * depth)) as usize & 0x0f;
+            TunnelKind::ALL.get(number.checked_sub(1)?).copied()
+        })
+    }
+}
+
+impl std::fmt::Display for TunnelStack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (depth, kind) in self.kinds().enumerate() {
+            write!(f, "{}{kind}", if depth == 0 { "" } else { "+" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Tunnel around the innermost packet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// All tunnels.
+    pub stack: TunnelStack,
+    /// VNI, key, session or TEID of the innermost tunnel.
+    pub id: Option<u32>,
+    /// Outer source address of the first packet.
+    pub src: IpAddr,
+    /// Outer destination address of the first packet.
+    pub dst: IpAddr,
+}
