@@ -13,7 +13,6 @@ mod ja4;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod text;
 mod told;
 
 pub(in crate::app) use self::reader::Next;

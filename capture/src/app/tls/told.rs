@@ -4,7 +4,7 @@ use super::Carrier;
 use super::hello::{ClientHello, ServerHello};
 use super::ja4::{is_grease, ja4, ja4_of_ssl2};
 use super::reader::Next;
-use super::text;
+use crate::app::text::{MAX_HOST, clean};
 use crate::record::Tls;
 
 const HELLO_REQUEST: u8 = 0;
@@ -73,9 +73,9 @@ fn highest_supported(hello: &ClientHello<'_>) -> Option<&'static str> {
 
 /// What the client offers stands where the server has not spoken, whichever is seen first.
 fn name_and_alpn(fields: &mut Tls, hello: &ClientHello<'_>) {
-    fields.sni = hello.server_name().map(text::host_name);
+    fields.sni = hello.server_name().map(|name| clean(&name.to_ascii_lowercase(), MAX_HOST));
     if fields.alpn.is_none() {
-        fields.alpn = hello.first_alpn().map(text::printable);
+        fields.alpn = hello.first_alpn().map(|protocol| clean(protocol, MAX_HOST));
     }
 }
 
@@ -88,6 +88,6 @@ pub(super) fn ssl2_client_hello(fields: &mut Tls, version: u16) {
 fn server_hello(fields: &mut Tls, hello: &ServerHello<'_>) {
     fields.version = version_name(hello.version()).or(fields.version);
     if let Some(protocol) = hello.alpn() {
-        fields.alpn = Some(text::printable(protocol));
+        fields.alpn = Some(clean(protocol, MAX_HOST));
     }
 }
