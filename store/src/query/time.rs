@@ -39,17 +39,17 @@ pub(crate) fn absolute(text: &str) -> Option<i64> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return time.timestamp_nanos_opt();
     }
+    for form in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
+            return time.and_utc().timestamp_nanos_opt();
+        }
+    }
     if let Some((seconds, fraction)) = text.split_once('.') {
         // Epoch seconds with a fraction.
         if fraction.bytes().all(|byte| byte.is_ascii_digit()) && (1..=9).contains(&fraction.len()) {
             let nanos: i64 = format!("{fraction:0<9}").parse().ok()?;
             let seconds: u32 = seconds.parse().ok()?;
             return Some(i64::from(seconds) * 1_000_000_000 + nanos);
-        }
-    }
-    for form in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
-            return time.and_utc().timestamp_nanos_opt();
         }
     }
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
