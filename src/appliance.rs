@@ -1,10 +1,12 @@
 //! The appliance from outside: start, greet, stop; the pipeline itself is in [`crate::pipeline`].
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
+use wiretag_capture::ring::links;
 
 use crate::client::{RunFile, token_path};
 use crate::config::RunConfig;
@@ -23,25 +25,24 @@ pub(crate) struct Appliance {
 impl Appliance {
     /// Starts everything; when this returns, it captures and answers.
     pub(crate) async fn start(mut config: RunConfig) -> anyhow::Result<Self> {
-        let listener = tokio::net::TcpListener::bind(config.listen).await.with_context(|| {
-            format!(
-                "cannot listen on `{}`; hint: another process may have the port, choose one with `--listen`",
-                config.listen
-            )
-        })?;
+        let listener = tokio::net::TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|error| cannot_listen(config.listen, &error))?;
         let url = format!("http://{}", listener.local_addr()?);
         std::fs::create_dir_all(&config.data).with_context(|| {
             format!("cannot make the data directory `{}`; hint: choose another with `--data`", config.data.display())
         })?;
         let token = token(&token_path(&config.data))?;
+        // From here on the directory is ours, and nothing is touched that another appliance may use.
+        let opened = crate::pipeline::open_store(&config).await?;
         let demo = config.demo.then(Demo::start).transpose()?;
         if demo.is_some() && config.static_file.is_none() {
             let path = config.data.join("demo-identities.yaml");
             std::fs::write(&path, Demo::identities()).with_context(|| format!("cannot write `{}`", path.display()))?;
             config.static_file = Some(path);
         }
-        let pipeline = Pipeline::start(&config, listener, token.clone()).await?;
-        let run = RunFile { url: url.clone(), pid: std::process::id() };
+        let instance = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
+        let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
+        let pipeline = Pipeline::start(&config, opened, listener, (token.clone(), run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         Ok(Self { config, url, token, pipeline, demo })
     }
@@ -64,6 +65,9 @@ impl Appliance {
         } else {
             eprintln!("  capture   {}", interfaces.join(", "));
         }
+        for pattern in unmatched(&self.config.interfaces) {
+            eprintln!("  waiting   for an interface `{pattern}`: there is none yet");
+        }
         for repair in self.pipeline.repairs() {
             eprintln!("  repaired  {repair}");
         }
@@ -76,6 +80,26 @@ impl Appliance {
         drop(self.demo);
         result
     }
+}
+
+/// Why the address cannot be had, and what helps against that.
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => "another process has the port, choose one with `--listen`",
+        ErrorKind::AddrNotAvailable => "no interface of this host has that address; `ip addr` lists those there are",
+        ErrorKind::PermissionDenied => {
+            "ports below 1024 need root or CAP_NET_BIND_SERVICE, choose another with `--listen`"
+        }
+        _ => "choose another address with `--listen`",
+    };
+    anyhow!("cannot listen on `{address}`: {error}; hint: {hint}")
+}
+
+/// The patterns that no interface matches now.
+fn unmatched(patterns: &[String]) -> impl Iterator<Item = &String> {
+    let links = links::list().unwrap_or_default();
+    patterns.iter().filter(move |pattern| links::select(&links, std::slice::from_ref(pattern)).is_empty())
 }
 
 /// The token of the data directory, made at the first start.

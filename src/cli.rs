@@ -74,7 +74,7 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Capture files (pcap, pcapng)
+    /// Capture files (pcap, pcapng); `-` is stdin
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Static identities (YAML)
@@ -126,6 +126,9 @@ pub(crate) struct FlowsArguments {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    /// New flows of the running appliance as they are stored, until interrupted
+    #[arg(long, short, conflicts_with_all = ["from", "to", "limit", "transactions"])]
+    pub(crate) follow: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
 //! Where search commands find the data: a running appliance over HTTP, else the data directory itself.
 //!
 //! A running appliance writes `run.json` (its address) and keeps `token` (mode 0600) in the data directory. It is asked
-//! first, because it also knows what is still in memory; a stale `run.json` is noticed because nobody answers.
+//! first, because it also knows what is still in memory. A stale `run.json` is noticed because nobody answers, or somebody who
+//! is not the instance that wrote it; the token is sent to that one only.
 
 use std::io::Read;
 use std::path::Path;
@@ -20,6 +21,8 @@ pub(crate) struct RunFile {
     pub(crate) url: String,
     /// Process id.
     pub(crate) pid: u32,
+    /// What `/api/v1/health` calls this run: another one may have the port by now.
+    pub(crate) instance: String,
 }
 
 impl RunFile {
@@ -58,7 +61,7 @@ impl Appliance {
             .http_status_as_error(false)
             .build();
         let agent = ureq::Agent::new_with_config(config);
-        if agent.get(format!("{}/api/v1/health", run.url)).call().is_err() {
+        if instance(&agent, &run.url).is_none_or(|instance| instance != run.instance) {
             return Ok(None);
         }
         let path = token_path(data);
@@ -77,8 +80,21 @@ impl Appliance {
 
     /// GET that answers bytes.
     pub(crate) fn get(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
-        let mut request =
-            self.agent.get(format!("{}{path}", self.url)).header("authorization", format!("Bearer {}", self.token));
+        self.send(self.agent.get(format!("{}{path}", self.url)), parameters)
+    }
+
+    /// GET whose answer goes on for as long as the appliance runs.
+    pub(crate) fn follow(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
+        let request = self.agent.get(format!("{}{path}", self.url)).config().timeout_global(None).build();
+        self.send(request, parameters)
+    }
+
+    fn send(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+        parameters: &[(&str, String)],
+    ) -> anyhow::Result<ureq::BodyReader<'static>> {
+        let mut request = request.header("authorization", format!("Bearer {}", self.token));
         for (name, value) in parameters {
             request = request.query(*name, value);
         }
@@ -92,6 +108,15 @@ impl Appliance {
         let _ = body.read_to_string(&mut text);
         Err(refusal(status.as_u16(), &text))
     }
+}
+
+/// The instance that answers at `url`.
+fn instance(agent: &ureq::Agent, url: &str) -> Option<String> {
+    let request = agent.get(format!("{url}/api/v1/health"));
+    let response = request.config().timeout_global(Some(Duration::from_secs(5))).build().call().ok()?;
+    let mut text = String::new();
+    response.into_body().into_reader().take(1 << 16).read_to_string(&mut text).ok()?;
+    Some(serde_json::from_str::<Value>(&text).ok()?.get("instance")?.as_str()?.to_owned())
 }
 
 /// The appliance's error in its own words.

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+use wiretag_capture::decode::TunnelPorts;
+use wiretag_capture::flow::FragmentLimits;
 
 use crate::cli::RunArguments;
 
@@ -25,7 +27,7 @@ struct Written {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table with settings of the capture")]
 struct WrittenCapture {
     interfaces: Vec<String>,
     snap_length: Option<u32>,
@@ -33,17 +35,36 @@ struct WrittenCapture {
     workers: Option<u16>,
     max_flows: Option<usize>,
     transactions: Option<bool>,
+    tunnel_ports: WrittenPorts,
+    fragments: WrittenFragments,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table with lists of ports")]
+struct WrittenPorts {
+    vxlan: Option<Vec<u16>>,
+    vxlan_gpe: Option<Vec<u16>>,
+    geneve: Option<Vec<u16>>,
+    gtpu: Option<Vec<u16>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `packets`, `mib` and `seconds`")]
+struct WrittenFragments {
+    packets: Option<u32>,
+    mib: Option<u32>,
+    seconds: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `days` and `gib`")]
 struct WrittenRetention {
     days: Option<u32>,
     gib: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `days`, `gib` and `compression`")]
 struct WrittenPackets {
     days: Option<u32>,
     gib: Option<f64>,
@@ -73,6 +94,8 @@ pub(crate) struct RunConfig {
     pub(crate) workers: u16,
     pub(crate) max_flows: usize,
     pub(crate) transactions: bool,
+    pub(crate) tunnel_ports: TunnelPorts,
+    pub(crate) fragments: FragmentLimits,
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: i32,
@@ -117,12 +140,62 @@ impl RunConfig {
             workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
             transactions: written.capture.transactions.unwrap_or(true),
+            tunnel_ports: tunnel_ports(written.capture.tunnel_ports)?,
+            fragments: fragments(&written.capture.fragments)?,
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
             demo: arguments.demo,
         })
     }
+}
+
+fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
+    const MOST: usize = 16;
+    let defaults = TunnelPorts::default();
+    let ports = TunnelPorts {
+        vxlan: written.vxlan.unwrap_or(defaults.vxlan),
+        vxlan_gpe: written.vxlan_gpe.unwrap_or(defaults.vxlan_gpe),
+        geneve: written.geneve.unwrap_or(defaults.geneve),
+        gtpu: written.gtpu.unwrap_or(defaults.gtpu),
+    };
+    let mut seen = Vec::new();
+    let lists =
+        [("vxlan", &ports.vxlan), ("vxlan_gpe", &ports.vxlan_gpe), ("geneve", &ports.geneve), ("gtpu", &ports.gtpu)];
+    for (name, list) in lists {
+        if list.len() > MOST {
+            bail!(
+                "`capture.tunnel_ports.{name}` has {} ports; hint: at most {MOST}, each is compared with each datagram's",
+                list.len()
+            );
+        }
+        for port in list {
+            if *port == 0 || seen.contains(port) {
+                bail!("`capture.tunnel_ports.{name}` has {port}; hint: ports from 1 to 65535, each of one tunnel only");
+            }
+            seen.push(*port);
+        }
+    }
+    Ok(ports)
+}
+
+fn fragments(written: &WrittenFragments) -> anyhow::Result<FragmentLimits> {
+    let FragmentLimits { packets, bytes, timeout } = FragmentLimits::default();
+    let limits = FragmentLimits {
+        packets: written.packets.map_or(packets, |packets| packets as usize),
+        bytes: written.mib.map_or(bytes, |mib| (mib as usize) << 20),
+        timeout: written.seconds.map_or(timeout, |seconds| i64::from(seconds) * 1_000_000_000),
+    };
+    for (name, value, most) in [
+        ("packets", limits.packets as u64, 1 << 20),
+        ("mib", limits.bytes as u64 >> 20, 4096),
+        ("seconds", limits.timeout.unsigned_abs() / 1_000_000_000, 3600),
+    ] {
+        if !(1..=most).contains(&value) {
+            bail!("`capture.fragments.{name}` is {value}; hint: between 1 and {most}");
+        }
+    }
+    Ok(limits)
 }
 
 fn retention(name: &str, written: &WrittenRetention, days: u32, gib: f64) -> anyhow::Result<Retention> {
@@ -138,7 +211,28 @@ fn retention(name: &str, written: &WrittenRetention, days: u32, gib: f64) -> any
 fn read(path: &Path) -> anyhow::Result<Written> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration file `{}`", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("in the configuration file `{}`", path.display()))
+    toml::from_str(&text).map_err(|error| {
+        anyhow!("in the configuration file `{}`: {}", path.display(), in_plain_words(&error.to_string()))
+    })
+}
+
+/// Types of ours as people call them. The message shows the line, and with it the key.
+fn in_plain_words(message: &str) -> String {
+    const TYPES: &[(&str, &str)] = &[
+        ("u16", "a whole number from 0 to 65535"),
+        ("u32", "a whole number, 0 or greater"),
+        ("usize", "a whole number, 0 or greater"),
+        ("i32", "a whole number"),
+        ("f64", "a number"),
+        ("a sequence", "a list in brackets"),
+        ("a boolean", "`true` or `false`"),
+        ("path string", "a path in quotes"),
+        ("socket address", "an address with a port, as in \"127.0.0.1:8480\""),
+    ];
+    let Some((what, expected)) = message.rsplit_once(", expected ") else { return message.trim_end().to_owned() };
+    let expected = expected.trim_end();
+    let plain = TYPES.iter().find(|(own, _)| *own == expected).map_or(expected, |(_, plain)| plain);
+    format!("{what}, expected {plain}")
 }
 
 #[cfg(test)]
@@ -153,6 +247,37 @@ mod tests {
     fn unknown_keys_are_named() {
         let error = check("lisen = '127.0.0.1:1'").unwrap_err();
         assert!(error.contains("lisen") && error.contains("listen"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_told_in_words_of_the_file() {
+        for (text, key, expected) in [
+            ("flows = 3", "flows = 3", "a table with `days` and `gib`"),
+            ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number, 0 or greater"),
+            ("[flows]\ngib = 'much'", "gib = 'much'", "a number"),
+            ("[capture]\ninterfaces = 'eth0'", "interfaces = 'eth0'", "a list in brackets"),
+            ("[capture.tunnel_ports]\nvxlan = [70000]", "vxlan = [70000]", "a whole number from 0 to 65535"),
+        ] {
+            let error = in_plain_words(&check(text).unwrap_err());
+            assert!(error.contains(key) && error.ends_with(&format!("expected {expected}")), "{error}");
+            assert!(!error.contains("Written") && !error.contains("struct"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ports_and_limits_are_the_defaults_of_the_engine_unless_written() {
+        let ports = |text| tunnel_ports(check(text).expect("TOML").capture.tunnel_ports);
+        assert_eq!(ports("").expect("ports"), TunnelPorts::default());
+        let written = ports("[capture]\ntunnel_ports = { vxlan = [8472], gtpu = [] }").expect("ports");
+        assert_eq!((written.vxlan, written.gtpu, written.geneve), (vec![8472], vec![], vec![6081]));
+        assert!(ports("[capture.tunnel_ports]\ngeneve = [4789]").is_err(), "a port of two tunnels");
+        let limits = |text| fragments(&check(text).expect("TOML").capture.fragments);
+        assert_eq!(limits("").expect("limits"), FragmentLimits::default());
+        assert_eq!(limits("[capture.fragments]\nmib = 1").expect("limits").bytes, 1 << 20);
+        assert!(limits("[capture.fragments]\nseconds = 0").is_err());
+        let shown: Written = toml::from_str(include_str!("../deploy/wiretag.toml")).expect("the shipped file");
+        assert_eq!(tunnel_ports(shown.capture.tunnel_ports).expect("ports"), TunnelPorts::default());
+        assert_eq!(fragments(&shown.capture.fragments).expect("limits"), FragmentLimits::default());
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! `wiretag run --demo`: three network namespaces on a bridge, a client, a web server and a DNS server that talk to each
 //! other for as long as the appliance runs, named through a static identity file.
 //!
-//! Everything is made with `ip` (iproute2; beside Docker also a rule of `iptables`) and removed when [`Demo`] is dropped; what an earlier demo left behind is
-//! removed first. Addresses are from 198.18.0.0/15, which RFC 2544 keeps for such use.
+//! Everything is made with `ip` (iproute2; beside Docker also a rule of `iptables`) and removed when [`Demo`] is dropped; what a demonstration that was
+//! killed left behind is removed first. There is one at a time in a network namespace: each holds an abstract socket while it lives, and the kernel
+//! lets go of it however the process ends. Addresses are from 198.18.0.0/15, which RFC 2544 keeps for such use.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use wiretag_capture::ring::in_namespace;
 
@@ -47,16 +50,19 @@ pub(crate) struct Demo {
     stop: Arc<AtomicBool>,
     wake: Option<Sender<()>>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// Held until everything is removed.
+    _claim: UnixListener,
 }
 
 impl Demo {
     /// Makes the namespaces and starts the talk.
     pub(crate) fn start() -> anyhow::Result<Self> {
+        let claim = claim()?;
         remove();
         build().inspect_err(|_| remove())?;
         let stop = Arc::new(AtomicBool::new(false));
         let (wake, woken) = bounded(0);
-        let mut demo = Self { stop: stop.clone(), wake: Some(wake), threads: Vec::new() };
+        let mut demo = Self { stop: stop.clone(), wake: Some(wake), threads: Vec::new(), _claim: claim };
         let [client, web, dns] = MEMBERS else { bail!("the demonstration has three members") };
         let web_address = SocketAddr::from((web.ip, 80));
         let dns_address = SocketAddr::from((dns.ip, 53));
@@ -114,6 +120,19 @@ impl Drop for Demo {
         }
         remove();
     }
+}
+
+/// The right to have a demonstration here.
+fn claim() -> anyhow::Result<UnixListener> {
+    let address = std::os::unix::net::SocketAddr::from_abstract_name("wiretag-demo")?;
+    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow!(
+                "the demonstration of another `wiretag run` is there; hint: stop that one, or start without `--demo`"
+            )
+        }
+        _ => anyhow!("cannot begin the demonstration: {error}"),
+    })
 }
 
 fn build() -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! What only the host knows: clock, node name, boot id, logging.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,6 +32,12 @@ pub(crate) fn stderr_is_journal() -> bool {
     std::env::var_os("JOURNAL_STREAM").is_some()
 }
 
+/// Whether what goes to stderr may have colours: a terminal, whose user did not say otherwise (no-color.org).
+fn stderr_has_colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !refused
+}
+
 /// Logs to stderr; `WIRETAG_LOG` overrides the level.
 pub(crate) fn start_logging(verbose: u8) {
     let level = match verbose {
@@ -40,5 +47,10 @@ pub(crate) fn start_logging(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("WIRETAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(stderr_has_colours())
+        .with_target(false)
+        .init();
 }

@@ -34,6 +34,7 @@ pub(crate) struct Tagging {
     pub(crate) timeline: SharedTimeline,
     pub(crate) tagger: Tagger,
     pub(crate) metrics: FlowMetrics,
+    pub(crate) tail: wiretag_web::Tail,
     /// Identities by name of their interface in wiretag's own namespace, from the static file.
     pub(crate) static_interfaces: HashMap<String, Arc<Identity>>,
     pub(crate) boot: Arc<str>,
@@ -74,6 +75,7 @@ impl Tagging {
         }
         self.persist(&mut learned).await;
         self.store(&mut tagged).await;
+        self.tail.close();
     }
 
     async fn learn(&mut self, event: &IdentityEvent, learned: &mut Vec<Interval>) {
@@ -145,6 +147,7 @@ impl Tagging {
         for transaction in &transactions {
             self.metrics.observe_transaction(transaction);
         }
+        self.tail.publish(&flows);
         if let Err(error) = self.store.flows.append(flows).await {
             tracing::error!("flows are not stored: {error}");
         }

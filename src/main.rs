@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", output::sentence(&error));
             if error.downcast_ref::<commands::WrongUsage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -167,9 +167,15 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_capture_kernel_drops_total", "Packets the kernel dropped: the ring was full.", &["node"]),
     counter("wiretag_capture_queue_drops_total", "Packets not kept: the queue to the packet log was full.", &["node"]),
     counter("wiretag_capture_refused_packets_total", "Packets in no flow, by reason.", &["node", "reason"]),
+    counter("wiretag_capture_carrier_packets_total", "Tunnel packets whose inner packet is in a flow.", &["node"]),
+    counter("wiretag_capture_fragmented_packets_total", "Packets in fragments, by outcome.", &["node", "outcome"]),
     gauge("wiretag_capture_interfaces", "Interfaces captured now.", &["node"]),
     gauge("wiretag_flow_table_flows", "Flows in the table now.", &["node"]),
-    counter("wiretag_flow_table_evictions_total", "Flows ended because the table was full.", &["node"]),
+    counter(
+        "wiretag_flow_table_evictions_total",
+        "Flows ended because the table was full, by what they were worth.",
+        &["node", "value"],
+    ),
     counter("wiretag_flow_slices_total", "Slices that the flow table handed on.", &["node"]),
     counter("wiretag_flow_slices_lost_total", "Slices lost: the queue to the tagger was full.", &["node"]),
     counter("wiretag_transactions_total", "DNS and HTTP exchanges that the flow table handed on.", &["node"]),
@@ -183,6 +189,9 @@ const FAMILIES: &[Family] = &[
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
+
+/// What a flow can be worth (`wiretag_capture::CaptureCounters::evicted`).
+const VALUES: &[&str] = &["fleeting", "over", "exchange", "connection"];
 
 const fn counter(name: &'static str, help: &'static str, labels: &'static [&'static str]) -> Family {
     Family { name, help, labels, counter: true }
@@ -242,7 +251,7 @@ impl StageCollector {
             ("wiretag_capture_queue_drops_total", node(), counters.queue_drops as f64),
             ("wiretag_capture_interfaces", node(), self.capture.interfaces().len() as f64),
             ("wiretag_flow_table_flows", node(), counters.flows_active as f64),
-            ("wiretag_flow_table_evictions_total", node(), counters.flows_evicted as f64),
+            ("wiretag_capture_carrier_packets_total", node(), counters.carriers as f64),
             ("wiretag_flow_slices_total", node(), counters.slices as f64),
             ("wiretag_flow_slices_lost_total", node(), self.capture.lost_slices() as f64),
             ("wiretag_transactions_total", node(), counters.transactions as f64),
@@ -263,6 +272,15 @@ impl StageCollector {
         ] {
             let labels = vec![self.node.clone(), stage.to_owned()];
             samples.push(("wiretag_transactions_lost_total", labels, count as f64));
+        }
+        for (outcome, count) in [("joined", counters.fragments_joined), ("given_up", counters.fragments_given_up)] {
+            let labels = vec![self.node.clone(), outcome.to_owned()];
+            samples.push(("wiretag_capture_fragmented_packets_total", labels, count as f64));
+        }
+        for value in VALUES {
+            let count = counters.evicted.get(value).copied().unwrap_or_default();
+            let labels = vec![self.node.clone(), (*value).to_owned()];
+            samples.push(("wiretag_flow_table_evictions_total", labels, count as f64));
         }
         for (reason, count) in &counters.refused {
             let labels = vec![self.node.clone(), (*reason).to_owned()];

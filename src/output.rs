@@ -4,15 +4,38 @@ use std::io::{self, BufWriter, Write};
 
 use comfy_table::{ContentArrangement, Table};
 use serde_json::{Map, Value};
+use wiretag_store::StoreError;
 
 /// A row as the store hands it out, columns in the order of the vocabulary.
 pub(crate) type Row = Map<String, Value>;
 
 /// Whether the reader of our stdout went away, which is no error for a command in a pipe.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let json = || cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        cause.downcast_ref::<io::Error>().map(io::Error::kind).or_else(json)
+    };
+    error.chain().any(|cause| {
+        let receiver_gone = matches!(cause.downcast_ref(), Some(StoreError::Closed));
+        receiver_gone || kind(cause) == Some(io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// An error and its causes in one sentence, each once, the hints last.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let (mut text, mut hints) = (String::new(), String::new());
+    for cause in error.chain().map(ToString::to_string) {
+        let (what, hint) = cause.split_once("; hint: ").unwrap_or((&cause, ""));
+        if !text.contains(what) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(what);
+        }
+        if !hint.is_empty() && !hints.contains(hint) {
+            hints.push_str("; hint: ");
+            hints.push_str(hint);
+        }
+    }
+    text + &hints
 }
 
 /// Locked, buffered stdout.
@@ -35,11 +58,15 @@ pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
     let mut out = stdout();
     writeln!(out, "{}", names.join(","))?;
     for row in rows {
-        let cells: Vec<String> =
-            names.iter().map(|name| csv_cell(&text_of(row.get(*name).unwrap_or(&Value::Null)))).collect();
-        writeln!(out, "{}", cells.join(","))?;
+        writeln!(out, "{}", csv_line(names, row))?;
     }
     Ok(out.flush()?)
+}
+
+/// One row of [`csv`], without the end of the line.
+pub(crate) fn csv_line(names: &[&str], row: &Row) -> String {
+    let cells = names.iter().map(|name| csv_cell(&text_of(row.get(*name).unwrap_or(&Value::Null))));
+    cells.collect::<Vec<_>>().join(",")
 }
 
 fn csv_cell(text: &str) -> String {
@@ -54,8 +81,11 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// Prints `rows` under `header`, as wide as the terminal.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<()> {
+/// Prints `rows` under `header`, as wide as the terminal. The column `elastic` is cut before others are wrapped.
+pub(crate) fn table(header: &[&str], mut rows: Vec<Vec<String>>, elastic: Option<usize>) -> anyhow::Result<()> {
+    if let Some(elastic) = elastic {
+        cut(header, &mut rows, elastic, terminal_width().into());
+    }
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(terminal_width());
@@ -68,6 +98,26 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> anyhow::Result<(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(out.flush()?)
+}
+
+/// Cuts the column `elastic` to what the others leave of `width`, but not below a few characters.
+fn cut(header: &[&str], rows: &mut [Vec<String>], elastic: usize, width: usize) {
+    const LEAST: usize = 12;
+    const PADDING: usize = 2;
+    let widest = |(column, name): (usize, &&str)| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| console::measure_text_width(cell));
+        cells.chain([console::measure_text_width(name)]).max().unwrap_or(0)
+    };
+    let others = header.iter().enumerate().filter(|(column, _)| *column != elastic).map(widest).sum::<usize>();
+    let room = width.saturating_sub(others + header.len() * PADDING).max(LEAST);
+    for cell in rows.iter_mut().filter_map(|row| row.get_mut(elastic)) {
+        *cell = console::truncate_str(cell, room, "…").into_owned();
+    }
+}
+
+/// What a peer wrote, so that it does not control the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Columns of the terminal; 200 where stdout is none.
@@ -109,6 +159,32 @@ pub(crate) fn duration_between(start: &str, end: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_once_and_hints_last() {
+        let cause = io::Error::from_raw_os_error(21);
+        let error = anyhow::Error::new(StoreError::io("read", std::path::Path::new("/tmp"))(cause));
+        let told = sentence(&error.context("the catalog; hint: look at it"));
+        assert_eq!(told, "the catalog: cannot read `/tmp`: Is a directory (os error 21); hint: look at it");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_known_wherever_it_was_noticed() {
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let json = serde_json::Error::io(pipe());
+        assert!([anyhow::Error::new(json), pipe().into(), StoreError::Closed.into()].iter().all(is_closed_pipe));
+        assert!(!is_closed_pipe(&anyhow::anyhow!("something else")));
+    }
+
+    #[test]
+    fn the_elastic_column_takes_what_the_others_leave() {
+        let mut rows = vec![vec!["a".repeat(10), "b".repeat(50)], vec!["a".into(), "short".into()]];
+        cut(&["one", "two"], &mut rows, 1, 40);
+        assert_eq!(rows[0][1], format!("{}…", "b".repeat(25)));
+        assert_eq!(rows[1][1], "short");
+        cut(&["one", "two"], &mut rows, 1, 8);
+        assert_eq!(rows[0][1].chars().count(), 12, "never nothing");
+    }
 
     #[test]
     fn csv_quotes_only_what_needs_it() {

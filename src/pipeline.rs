@@ -19,7 +19,7 @@ use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{IdentityEvent, Interval};
-use wiretag_store::{Loss, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
+use wiretag_store::{Loss, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, apply_static, end_other_static, matches};
@@ -60,15 +60,16 @@ impl Pipeline {
     /// store ← packet log ← (64) ← capture; store ← tagger ← (256) ← capture; tagger ← (4096) ← identity sources.
     pub(crate) async fn start(
         config: &RunConfig,
+        (store, recovery): (Store, Recovery),
         listener: tokio::net::TcpListener,
-        token: String,
+        (token, instance): (String, String),
     ) -> anyhow::Result<Self> {
         let boot = crate::host::boot_id();
-        let (store, recovery) = Store::open(store_config(config)).await?;
         let store = Arc::new(store);
         let (timeline, static_file) = known_identities(config, &store).await?;
 
         let registry = prometheus::Registry::new();
+        let tail = wiretag_web::Tail::default();
         let capture = Arc::new(CaptureStatus::default());
         let stages = Arc::new(Mutex::new(StageNumbers::default()));
         registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
@@ -85,6 +86,7 @@ impl Pipeline {
             timeline: timeline.clone(),
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
             metrics: FlowMetrics::new(&registry)?,
+            tail: tail.clone(),
             static_interfaces: static_file.map(|file| file.interfaces.into_iter().collect()).unwrap_or_default(),
             boot: boot.clone(),
             namespaces,
@@ -111,7 +113,9 @@ impl Pipeline {
             registry,
             health: health(config.node.clone(), capture.clone(), docker.clone()),
             identities: identities(timeline),
+            tail,
             token,
+            instance,
         };
         let (stop_server, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(wiretag_web::serve(listener, app, async {
@@ -160,6 +164,11 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// The store of an appliance: this takes its lock on the data directory.
+pub(crate) async fn open_store(config: &RunConfig) -> Result<(Store, Recovery), StoreError> {
+    Store::open(store_config(config)).await
 }
 
 fn store_config(config: &RunConfig) -> StoreConfig {
@@ -257,6 +266,8 @@ impl WorkerTemplate {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
         flow.transactions = self.config.transactions;
+        flow.tunnel_ports = self.config.tunnel_ports.clone();
+        flow.fragments = self.config.fragments;
         let (block_count, fanout) = match &scope {
             Scope::Host { .. } => {
                 let group = (self.config.workers > 1).then_some(std::process::id() as u16);

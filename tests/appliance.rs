@@ -281,7 +281,9 @@ fn wrong_starts_are_clear_errors() {
     let address = taken.local_addr().expect("an address").to_string();
     let (code, error) = wiretag_fails(&["run", "--data", data, "--listen", &address]);
     assert_eq!(code, 1);
-    assert!(error.contains(&address) && error.contains("hint:"), "{error}");
+    assert!(error.contains(&address) && error.contains("another process has the port"), "{error}");
+    let (_, error) = wiretag_fails(&["run", "--data", data, "--listen", "192.0.2.1:80"]);
+    assert!(error.contains("no interface of this host") && !error.contains("another process"), "{error}");
 
     let config = directory.path().join("wrong.toml");
     std::fs::write(&config, "[capture]\ninterface = ['eth0']\n").expect("written");
@@ -294,6 +296,54 @@ fn wrong_starts_are_clear_errors() {
     let (status, _) = appliance.request("/api/v1/flows", None);
     assert_eq!(status, 401);
     appliance.stop();
+}
+
+/// A second demonstration is refused and the first goes on, whether the second start has a data directory of its own or not.
+#[test]
+fn a_demonstration_is_not_taken_from_another_instance() {
+    if !is_root() {
+        return;
+    }
+    let (directory, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    for (path, why) in [(directory.path(), "another `wiretag run`"), (other.path(), "the demonstration of another")] {
+        let path = path.to_str().expect("a path");
+        let (code, error) = wiretag_fails(&["run", "--demo", "--listen", "127.0.0.1:0", "--data", path]);
+        assert!(code == 1 && error.contains(why) && error.contains("hint:"), "{error}");
+    }
+    let known = appliance.flows("container == web", &["--limit", "100000"]).len();
+    eventually(20, "the first demonstration goes on", || {
+        (appliance.flows("container == web", &["--limit", "100000"]).len() > known).then_some(())
+    });
+    appliance.stop();
+    assert!(!run("ip", &["netns", "list"]).contains("wtdemo-"));
+}
+
+/// New flows come as they are stored, over HTTP and at the command line, and the stream ends with the appliance.
+#[test]
+fn new_flows_are_followed() {
+    use std::io::{BufRead, BufReader};
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*", "--interface", "nope0"]);
+    assert_eq!(appliance.request("/api/v1/flows/tail", None).0, 401);
+    assert_eq!(appliance.request("/api/v1/flows/tail?q=prt%3D1", Some(&appliance.token)).0, 400);
+    assert_eq!(appliance.request("/api/v1/flows?q=%ff", Some(&appliance.token)).0, 400);
+    let mut follower = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"))
+        .args(["flows", "--follow", "dns_rcode == NXDOMAIN and start > -1m", "--format", "json", "--data", data])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("wiretag starts");
+    let lines = BufReader::new(follower.stdout.take().expect("stdout")).lines();
+    let first: Vec<_> = lines.take(2).map(|line| line.expect("a line")).collect();
+    for flow in support::rows(&first.join("\n")) {
+        assert_eq!((&flow["dns_query"], &flow["primary"]), (&"missing.demo".into(), &true.into()), "{flow}");
+    }
+    appliance.stop();
+    let _ = follower.wait().expect("it ends with the appliance");
 }
 
 /// Without privileges the error says what is missing.

@@ -104,8 +104,111 @@ fn packets_that_belong_to_no_flow_are_counted_by_reason() {
         assert!(summary.contains(line), "no `{line}` in {summary}");
     }
     let path = file(directory.path(), "unknown-link.pcap", &pcap(9999, &[udp_frame(10)]));
-    let output = wiretag(&["replay", "--null", &path]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("link_type: 1"), "{output:?}");
+    for arguments in [&["replay", "--null", &path][..], &["replay", &path], &["replay", "--transactions", &path]] {
+        let output = wiretag(arguments);
+        let summary = String::from_utf8_lossy(&output.stderr);
+        assert!(output.stdout.is_empty() && summary.contains("packets 1,"), "{output:?}");
+        assert!(summary.contains("in flows 0,") && summary.contains("link_type: 1"), "{output:?}");
+    }
+    let path = file(directory.path(), "good.pcap", &pcap(1, &[udp_frame(10)]));
+    assert!(wiretag(&["replay", &path]).stderr.is_empty(), "all is in flows: there is nothing to say");
+}
+
+/// `wiretag` with `input` on stdin.
+fn wiretag_reads(arguments: &[&str], input: &[u8]) -> std::process::Output {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("wiretag starts");
+    child.stdin.take().expect("stdin").write_all(input).expect("written");
+    child.wait_with_output().expect("wiretag ends")
+}
+
+#[test]
+fn captures_come_from_stdin_too() {
+    let directory = temporary();
+    let data = directory.path().join("data");
+    let arguments = ["import", "-", "--data", data.to_str().expect("a path")];
+    let output = wiretag_reads(&arguments, &pcap(1, &[udp_frame(10), udp_frame(20)]));
+    assert!(output.status.success(), "{output:?}");
+    let found = support::flows(&data, "", &[]);
+    assert_eq!(found[0]["client_packets"], 2);
+    let output = wiretag_reads(&["replay", "-"], &pcap(1, &[udp_frame(10)]));
+    assert_eq!(rows(&String::from_utf8(output.stdout).expect("text")).len(), 1);
+    let (code, error) = wiretag_fails(&["import", "-", "-", "--data", data.to_str().expect("a path")]);
+    assert!(code == 2 && error.contains("hint:"), "{error}");
+}
+
+/// A reader that goes away early is no failure, whatever is printed.
+#[test]
+fn output_into_a_closed_pipe_ends_quietly() {
+    let directory = temporary();
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a path");
+    let frames: Vec<_> = (0..400_u16)
+        .map(|port| {
+            let mut frame = udp_frame(1000);
+            frame[34..36].copy_from_slice(&(20_000 + port).to_be_bytes());
+            frame
+        })
+        .collect();
+    let path = file(directory.path(), "many.pcap", &pcap(1, &frames));
+    wiretag_ok(&["import", "--quiet", &path, "--data", data]);
+    let binary = env!("CARGO_BIN_EXE_wiretag");
+    for command in [
+        format!("replay {path}"),
+        format!("flows --limit 1000 --data {data}"),
+        format!("flows --limit 1000 --format json --data {data}"),
+        format!("flows --limit 1000 --format csv --data {data}"),
+        format!("pcap '' -o - --data {data}"),
+    ] {
+        let script = format!("{{ {binary} {command}; echo $? >&3; }} | true");
+        let output = std::process::Command::new("bash").args(["-c", &format!("{{ {script}; }} 3>&1")]).output();
+        let output = output.expect("bash runs");
+        let (code, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(code.trim(), "0", "{command}: {error}");
+        assert!(!error.contains("error:"), "{command}: {error}");
+    }
+}
+
+/// The port of an appliance that was killed may be another's by now.
+#[test]
+fn a_stale_address_of_an_appliance_is_not_asked() {
+    use std::io::{Read, Write};
+    let directory = temporary();
+    let data = directory.path().join("data");
+    let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10)]));
+    wiretag_ok(&["import", "--quiet", &path, "--data", data.to_str().expect("a path")]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    // Another appliance: it answers, and knows nothing of this token.
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).expect("a request");
+        let body = r#"{"status":"ok","instance":"theirs"}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).expect("written");
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let run = serde_json::json!({"url": url, "pid": 1, "instance": "ours"}).to_string();
+    std::fs::write(data.join("run.json"), run).expect("written");
+    std::fs::write(data.join("token"), "secret").expect("written");
+    assert_eq!(support::flows(&data, "", &[]).len(), 1);
+    let request = other.join().expect("asked");
+    assert!(request.contains("/api/v1/health") && !request.contains("secret"), "{request}");
+}
+
+#[test]
+fn errors_say_each_cause_once() {
+    let directory = temporary();
+    let (_, error) = wiretag_fails(&["replay", directory.path().to_str().expect("a path")]);
+    assert_eq!(error.matches("Is a directory").count(), 1, "{error}");
 }
 
 #[test]
@@ -123,6 +226,12 @@ fn a_wrong_query_says_where_and_what() {
     let (code, error) = wiretag_fails(&["flows", "--from", "2026-01-02", "--to", "2026-01-01", "--data", data]);
     assert_eq!(code, 2);
     assert!(error.contains("hint:"), "{error}");
+    for from in ["now", "+1h"] {
+        let (code, error) = wiretag_fails(&["flows", "--from", from, "--data", data]);
+        assert!(code == 2 && error.contains("not before now") && !error.contains("--to"), "{error}");
+    }
+    let (code, error) = wiretag_fails(&["flows", "--follow", "--data", data]);
+    assert!(code == 2 && error.contains("wiretag run"), "{error}");
     let (code, _) = wiretag_fails(&["flows", "--no-such-option"]);
     assert_eq!(code, 2);
 }
@@ -211,7 +320,10 @@ fn imported_flows_are_found_and_their_packets_come_out() {
     assert!(support::flows(Path::new(data), "not container == sensor", &[]).is_empty());
     let out = directory.path().join("out.pcapng");
     let out = out.to_str().expect("a path");
-    wiretag_ok(&["pcap", "container == sensor", "-o", out, "--data", data]);
+    let output = wiretag(&["pcap", "container == sensor", "-o", out, "--data", data]);
+    let size = std::fs::metadata(out).expect("a file").len();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains(&format!("2 packets, {size} bytes written to `{out}`")), "{said}");
     let replayed = rows(&wiretag_ok(&["replay", out]));
     assert_eq!(replayed[0]["client_packets"], 2);
     let csv = wiretag_ok(&["flows", "--format", "csv", "--data", data]);

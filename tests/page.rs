@@ -38,7 +38,7 @@ fn the_page_shows_live_flows_in_chromium() {
     let web = appliance.flows("container == web and tcp_state == SF", &[]);
     let id = web.first().expect("a web flow")["flow_id"].as_str().expect("an id").to_owned();
     let page = rendered(&appliance, &format!("/?flow={id}#token={}", appliance.token));
-    for text in ["client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"] {
+    for text in ["GET web.demo/ → 200", "client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"] {
         assert!(page.contains(text), "no `{text}` in the page: {page}");
     }
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");

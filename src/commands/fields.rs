@@ -28,7 +28,7 @@ fn print<R: Record>(json: bool) -> anyhow::Result<()> {
     let row = |column: AnyColumn<R>| {
         vec![column.name().to_owned(), kind_name(column.kind()).to_owned(), column.doc().to_owned()]
     };
-    output::table(&["name", "kind", "definition"], all_columns().map(row).collect())
+    output::table(&["name", "kind", "definition"], all_columns().map(row).collect(), None)
 }
 
 fn kind_name(kind: Kind) -> &'static str {

@@ -6,12 +6,15 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
 use super::search::Search;
-use super::transactions;
+use super::{follow, transactions};
 use crate::cli::{FlowsArguments, Format};
 use crate::client::Appliance;
 use crate::output::{self, Row};
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
+    if arguments.follow {
+        return follow::run(arguments);
+    }
     let (limit, data) = (arguments.limit, &arguments.search.data.data);
     if arguments.transactions {
         let search = Search::<Transaction>::new(&arguments.search)?;
@@ -46,13 +49,28 @@ fn print<R: Table>(format: Format, rows: &[Row], table: fn(&[Row]) -> anyhow::Re
 }
 
 /// The columns that matter, in the width of a terminal.
+pub(super) const HEADER: [&str; 12] = [
+    "start",
+    "client",
+    "server",
+    "proto",
+    "state",
+    "what",
+    "rtt c+s",
+    "bytes →",
+    "bytes ←",
+    "pkts",
+    "retr",
+    "duration",
+];
+/// The column whose texts may be long.
+pub(super) const WHAT: usize = 5;
+
 fn table(rows: &[Row]) -> anyhow::Result<()> {
-    let header =
-        ["start", "client", "server", "proto", "state", "rtt c+s", "bytes →", "bytes ←", "pkts", "retr", "duration"];
-    output::table(&header, rows.iter().map(cells).collect())
+    output::table(&HEADER, rows.iter().map(cells).collect(), Some(WHAT))
 }
 
-fn cells(row: &Row) -> Vec<String> {
+pub(super) fn cells(row: &Row) -> Vec<String> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let sum = |name: &str| {
@@ -75,6 +93,7 @@ fn cells(row: &Row) -> Vec<String> {
         end(row, "server"),
         protocol,
         state,
+        what(row),
         rtt,
         number("client_bytes").map_or(String::new(), output::bytes),
         number("server_bytes").map_or(String::new(), output::bytes),
@@ -82,6 +101,18 @@ fn cells(row: &Row) -> Vec<String> {
         sum("retransmits"),
         output::duration_between(&text("start"), &text("end")),
     ]
+}
+
+/// What the flow was about: the name asked for, the first request and what came of it, the server's name.
+fn what(row: &Row) -> String {
+    let request = transactions::request(row);
+    let status = row.get("http_status").and_then(Value::as_u64);
+    match (request.is_empty(), status) {
+        (false, Some(status)) => format!("{request} → {status}"),
+        (true, Some(status)) => format!("→ {status}"),
+        (false, None) => request,
+        (true, None) => output::harmless(row.get("tls_sni").and_then(Value::as_str).unwrap_or_default()),
+    }
 }
 
 /// `name:port` if there is a name, else `address:port`.
@@ -97,5 +128,29 @@ pub(super) fn end(row: &Row, side: &str) -> String {
     match row.get(&format!("{side}_port")).and_then(Value::as_u64) {
         Some(port) => format!("{name}:{port}"),
         None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_flow_was_about() {
+        for (row, expected) in [
+            (json!({"dns_query": "web.demo", "dns_type": "A", "dns_rcode": "NXDOMAIN"}), "A web.demo"),
+            (
+                json!({"http_method": "GET", "http_host": "shop", "http_path": "/cart", "http_status": 503}),
+                "GET shop/cart → 503",
+            ),
+            (json!({"http_status": 200}), "→ 200"),
+            (json!({"tls_sni": "shop.example", "http_method": null}), "shop.example"),
+            (json!({"tls_sni": "a\u{1b}[2J"}), "a\u{fffd}[2J"),
+            (json!({"protocol": "tcp"}), ""),
+        ] {
+            assert_eq!(what(row.as_object().expect("a row")), expected);
+        }
     }
 }

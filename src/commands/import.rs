@@ -13,6 +13,8 @@ use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
 
+use super::WrongUsage;
+use super::replay::STDIN;
 use crate::cli::ImportArguments;
 use crate::identities::apply_static;
 
@@ -22,8 +24,12 @@ const FILE_NAMESPACE: u64 = u64::MAX;
 const BATCH: usize = 8192;
 
 pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
-    for file in &arguments.files {
+    // Before anything is stored; stdin can be opened only once.
+    for file in arguments.files.iter().filter(|file| !is_stdin(file)) {
         drop(CaptureFile::open(file)?);
+    }
+    if arguments.files.iter().filter(|file| is_stdin(file)).count() > 1 {
+        return Err(WrongUsage("`-` is given twice; hint: there is one stdin".into()).into());
     }
     let data = &arguments.data.data;
     std::fs::create_dir_all(data).with_context(|| {
@@ -72,9 +78,11 @@ struct Import {
 impl Import {
     /// Imports one file; false if it is damaged.
     async fn file(&mut self, path: &Path, quiet: bool) -> anyhow::Result<bool> {
-        let mut file = CaptureFile::open(path)?;
-        let progress = progress(path, quiet);
-        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
+        let mut file = super::replay::open(path)?;
+        let progress = progress(path, quiet || is_stdin(path));
+        let name =
+            if is_stdin(path) { Some(STDIN.into()) } else { path.file_name().map(std::ffi::OsStr::to_string_lossy) };
+        let name = name.map_or_else(|| "file".to_owned(), std::borrow::Cow::into_owned);
         let config = FlowConfig { transactions: true, ..FlowConfig::new(crate::host::node_name(), Source::File) };
         let mut engine = Engine::new(config);
         let mut tagging = Tagging::new();
@@ -160,6 +168,10 @@ impl Tagging {
         self.tagger.flush(timeline, &mut tagged);
         tagged
     }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
 }
 
 fn progress(path: &Path, quiet: bool) -> ProgressBar {

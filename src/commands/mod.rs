@@ -3,6 +3,7 @@
 mod doctor;
 mod fields;
 mod flows;
+mod follow;
 mod identities;
 mod import;
 mod pcap;

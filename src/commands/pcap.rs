@@ -20,22 +20,77 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let data = &arguments.search.data.data;
     if let Some(appliance) = Appliance::find(data)? {
         let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;
-        let mut out = create(&arguments.output)?;
-        let length = io::copy(&mut body, &mut out).context("the appliance stopped answering")?;
-        out.flush()?;
-        eprintln!("{length} bytes written to `{}`", arguments.output.display());
-        return Ok(());
+        let mut out = Counted::new(create(&arguments.output)?);
+        io::copy(&mut body, &mut out).context("the appliance stopped answering")?;
+        return finish(out, &arguments.output);
     }
     let store = Store::open_read_only(data).await?;
     let flows = store.flows.refs(&search.query, search.range, search.all_observations, MOST_FLOWS).await?;
     if flows.is_empty() {
         bail!("no flows match; hint: `wiretag flows` shows what is there");
     }
-    let out = create(&arguments.output)?;
-    let (packets, mut out) = store.write_pcap(flows, search.range.from, search.range.to, out).await?;
+    let out = Counted::new(create(&arguments.output)?);
+    let (_, out) = store.write_pcap(flows, search.range.from, search.range.to, out).await?;
+    finish(out, &arguments.output)
+}
+
+fn finish(mut out: Counted, path: &Path) -> anyhow::Result<()> {
     out.flush()?;
-    eprintln!("{packets} packets written to `{}`", arguments.output.display());
+    let name = if path.as_os_str() == "-" { "stdout".to_owned() } else { format!("`{}`", path.display()) };
+    eprintln!("{} packets, {} bytes written to {name}", out.packets, out.bytes);
     Ok(())
+}
+
+/// Counts the packets of the pcapng that passes, which is as [`wiretag_capture::pcapng`] writes it: little endian.
+struct Counted {
+    out: Box<dyn Write + Send>,
+    packets: u64,
+    bytes: u64,
+    /// Type and length of the block that begins.
+    header: Vec<u8>,
+    /// Bytes of the block that are still to come.
+    rest: usize,
+}
+
+impl Counted {
+    fn new(out: Box<dyn Write + Send>) -> Self {
+        Self { out, packets: 0, bytes: 0, header: Vec::with_capacity(8), rest: 0 }
+    }
+
+    fn count(&mut self, mut bytes: &[u8]) {
+        const ENHANCED_PACKET: [u8; 4] = 6_u32.to_le_bytes();
+        self.bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let taken =
+                if self.rest > 0 { self.rest.min(bytes.len()) } else { (8 - self.header.len()).min(bytes.len()) };
+            let (now, later) = bytes.split_at(taken);
+            bytes = later;
+            if self.rest > 0 {
+                self.rest -= taken;
+                continue;
+            }
+            self.header.extend(now);
+            if let [kind @ .., a, b, c, d] = self.header.as_slice()
+                && kind.len() == 4
+            {
+                self.packets += u64::from(kind == ENHANCED_PACKET);
+                self.rest = (u32::from_le_bytes([*a, *b, *c, *d]) as usize).saturating_sub(8);
+                self.header.clear();
+            }
+        }
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.count(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 fn create(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
@@ -44,4 +99,39 @@ fn create(path: &Path) -> anyhow::Result<Box<dyn Write + Send>> {
     }
     let file = File::create(path).with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok(Box::new(BufWriter::new(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use wiretag_capture::{LinkType, Packet, pcapng};
+
+    use super::*;
+
+    #[test]
+    fn packets_are_counted_however_the_bytes_arrive() {
+        let mut file = Vec::new();
+        pcapng::section_header(&mut file, "test");
+        let block =
+            pcapng::InterfaceBlock { name: "eth0", description: None, link_type: LinkType::ETHERNET, snap_len: 0 };
+        pcapng::interface_description(&mut file, &block);
+        let packet = Packet {
+            time: 1,
+            interface: 0,
+            link_type: LinkType::ETHERNET,
+            wire_len: 60,
+            data: &[7; 60],
+            direction: None,
+            vlan: None,
+        };
+        for _ in 0..5 {
+            pcapng::enhanced_packet(&mut file, 0, &packet, Some("client=web"));
+        }
+        for size in [1, 3, 8, 61, file.len()] {
+            let mut out = Counted::new(Box::new(io::sink()));
+            for chunk in file.chunks(size) {
+                out.write_all(chunk).expect("written");
+            }
+            assert_eq!((out.packets, out.bytes), (5, file.len() as u64), "chunks of {size}");
+        }
+    }
 }

@@ -42,8 +42,12 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     engine.finish(EndReason::EndOfInput, &mut records);
     engine.take_transactions(&mut transactions);
     slices += records.len() as u64;
+    let counters = engine.counters();
+    if arguments.null || !counters.refused.is_empty() {
+        summary(counters, slices, arguments.transactions);
+    }
     if arguments.null {
-        summary(engine.counters(), slices, arguments.transactions);
+        // That was all.
     } else if arguments.transactions {
         print(transactions)?;
     } else {
@@ -55,10 +59,13 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     }
 }
 
+/// What messages call stdin, and the interface of what comes from it.
+pub(super) const STDIN: &str = "stdin";
+
 /// Opens a capture file; `-` is stdin.
-fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
+pub(super) fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
     if path.as_os_str() == "-" {
-        return Ok(CaptureFile::new(Box::new(std::io::stdin()), "stdin")?);
+        return Ok(CaptureFile::new(Box::new(std::io::stdin()), STDIN)?);
     }
     Ok(CaptureFile::open(path)?)
 }

@@ -21,14 +21,18 @@ pub(crate) struct Search<R: 'static> {
 
 impl<R: Table> Search<R> {
     pub(crate) fn new(arguments: &SearchArguments) -> anyhow::Result<Self> {
-        let query = query::parse(&arguments.query).map_err(|error| WrongUsage(error.to_string()))?;
         let now = crate::host::now();
+        let query = query::parse_at(&arguments.query, now).map_err(|error| WrongUsage(error.to_string()))?;
         let from = arguments.from.as_deref().map_or(Ok(0), |text| parse_time(text, now))?;
         let to = arguments.to.as_deref().map_or(Ok(now), |text| parse_time(text, now))?;
         if from >= to {
-            return Err(
-                WrongUsage("the time range is empty: `--from` is not before `--to`; hint: swap them".into()).into()
-            );
+            let message = match arguments.to {
+                Some(_) => "the time range is empty: `--from` is not before `--to`; hint: swap them",
+                None => {
+                    "the time range is empty: `--from` is not before now; hint: what is over has a minus, as in `--from -1h`"
+                }
+            };
+            return Err(WrongUsage(message.into()).into());
         }
         let all_observations = arguments.all_observations;
         Ok(Self { text: arguments.query.clone(), query, range: Range { from, to }, all_observations })

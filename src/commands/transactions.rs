@@ -8,7 +8,7 @@ use crate::output::{self, Row};
 /// The columns that matter, in the width of a terminal.
 pub(super) fn table(rows: &[Row]) -> anyhow::Result<()> {
     let header = ["start", "client", "server", "app", "request", "status", "latency"];
-    output::table(&header, rows.iter().map(cells).collect())
+    output::table(&header, rows.iter().map(cells).collect(), Some(4))
 }
 
 fn cells(row: &Row) -> Vec<String> {
@@ -32,7 +32,7 @@ fn number(row: &Row, name: &str) -> Option<u64> {
 }
 
 /// `GET host/path`, or `A name`.
-fn request(row: &Row) -> String {
+pub(super) fn request(row: &Row) -> String {
     let path = text(row, "http_path");
     // The target may be absolute already (RFC 9112, 3.2.2).
     let host = if path.is_empty() || path.starts_with('/') { text(row, "http_host") } else { "" };
@@ -40,8 +40,7 @@ fn request(row: &Row) -> String {
         "" => (text(row, "http_method"), format!("{host}{path}")),
         name => (text(row, "dns_type"), name.to_owned()),
     };
-    // What peers wrote does not control the terminal.
-    format!("{verb} {what}").trim().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    output::harmless(format!("{verb} {what}").trim())
 }
 
 /// Status or response code; a gRPC call has two.

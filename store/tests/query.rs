@@ -76,6 +76,13 @@ fn mistakes_have_a_place_and_a_hint() {
         ("port ~ 4", 8, "=="),
         ("labels == x", 11, "labels.app"),
         ("start > -15m", 9, "RFC 3339"),
+        ("server_port == 70000", 16, "65535"),
+        ("port in {1..70000}", 13, "65535"),
+        ("NXDOMAIN", 1, "dns_rcode == NXDOMAIN"),
+        ("pod == x and SF", 14, "tcp_state == SF"),
+        ("tcp", 1, "protocol == tcp"),
+        ("server_bytes > 1e40", 17, "kib"),
+        ("start > 2026-03-01 25:00", 9, "(UTC)"),
     ] {
         let error = parse(text).expect_err(text);
         assert_eq!(error.column, column, "{error}");
@@ -83,6 +90,38 @@ fn mistakes_have_a_place_and_a_hint() {
         let caret = error.to_string().lines().nth(2).map(|line| line.chars().count());
         assert_eq!(caret, Some(column + 2), "{error}");
     }
+}
+
+/// What tables and other tools print is understood.
+#[test]
+fn numbers_and_times_as_they_are_printed() {
+    let mut sample = flow(1);
+    sample.record.server.bytes = 25_500;
+    sample.record.start = 1_772_323_200_000_000_000;
+    let minute = 60_000_000_000;
+    for (text, expected) in [
+        ("server_bytes > 25k", true),
+        ("server_bytes > 26K", false),
+        ("server_bytes < 1M and server_bytes < 1e9", true),
+        ("server_bytes == 2.55e4", true),
+        ("server_bytes == 25.5e+0k", true),
+        ("server_bytes in {1e3..25.5k}", true),
+        ("start > -5m", true),
+        ("start > now", false),
+        ("start > now-30s", false),
+        ("start < +1h", true),
+        ("start >= 2026-03-01 00:00:00 and start < 2026-03-01 00:00:00.5", true),
+        ("start > \"2026-03-01 00:00:00\"", false),
+        ("start == 2026-03-01T00:00", true),
+        ("start in {-2m..now}", true),
+        ("\"NXDOMAIN\"", false),
+    ] {
+        let query = query::parse_at::<FlowRecord>(text, sample.record.start + minute);
+        let query = query.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(query.matches(&sample), expected, "{text}");
+    }
+    // Transactions have no TCP state: there `SF` is a name like any other.
+    assert!(query::parse::<Transaction>("SF").is_ok());
 }
 
 #[test]
@@ -140,6 +179,8 @@ fn times() {
         ("2026-03-01T01:00:00.5+01:00", 1_772_323_200_500_000_000),
         ("1772323200", 1_772_323_200_000_000_000),
         ("1772323200000", 1_772_323_200_000_000_000),
+        ("2026-03-01 00:00:00", 1_772_323_200_000_000_000),
+        ("2026-03-01 00:01", 1_772_323_260_000_000_000),
     ] {
         assert_eq!(parse_time(text, now), Ok(expected), "{text}");
     }

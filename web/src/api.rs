@@ -287,10 +287,14 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
 
 /// State of the appliance; in full only for those who are authenticated.
 #[utoipa::path(get, path = "/api/v1/health", security((), ("token" = []), ("session" = [])), responses(
-    (status = 200, body = Object, description = "`{\"status\":\"ok\"}`, with authentication more")))]
+    (status = 200, body = Object, description = "`{\"status\":\"ok\",\"instance\":…}`, with authentication more")))]
 pub(crate) async fn health(State(shared): State<Shared>, headers: HeaderMap) -> Json<Value> {
     let full = shared.auth.accepts(&headers);
-    Json(if full { (shared.health)() } else { json!({"status": "ok"}) })
+    let mut health = if full { (shared.health)() } else { json!({"status": "ok"}) };
+    if let Some(health) = health.as_object_mut() {
+        health.insert("instance".into(), shared.instance.as_str().into());
+    }
+    Json(health)
 }
 
 /// This document.

@@ -28,7 +28,7 @@ pub(crate) struct IdentitiesParameters {
 /// Intervals.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct IdentitiesAnswer {
-    /// `key_kind`, `key`, `network`, `valid_from`, `valid_to`, `source`, `learned_at`, `identity`.
+    /// `key_kind`, `key`, `network`, `boot` (of an interface's number), `valid_from`, `valid_to`, `source`, `learned_at`, `identity`.
     #[schema(value_type = Vec<Object>)]
     identities: Vec<Map<String, Value>>,
 }
@@ -61,12 +61,17 @@ pub fn identity_row(interval: &Interval) -> Map<String, Value> {
         Key::Mac { network, mac } => ("mac", ColumnValue::mac_text(*mac), Some(network)),
         Key::Ip { network, ip } => ("ip", ip.to_string(), Some(network)),
     };
+    let boot = match &interval.key {
+        Key::Interface { boot, .. } => Some(boot),
+        Key::Mac { .. } | Key::Ip { .. } => None,
+    };
     let network = network.filter(|network| !network.is_empty());
     let identity = serde_json::to_value(&*interval.identity).unwrap_or_default();
     let columns = [
         ("key_kind", json!(kind)),
         ("key", json!(key)),
         ("network", json!(network)),
+        ("boot", json!(boot)),
         ("valid_from", json!(time(interval.valid_from))),
         ("valid_to", json!(interval.valid_to.map(time))),
         ("source", json!(interval.source)),

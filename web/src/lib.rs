@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, pcap, identities]
+//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, pcap, identities]
 //!                                               ├─ /metrics  ─ local or authenticated   [metrics]
 //!                                               └─ the rest                             [ui]
 //! ```
@@ -10,7 +10,7 @@
 //! Invariants:
 //! * whoever has neither the token nor a session gets no data: routes are open only by being listed in `open`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
-//! * memory is bounded: answers by `limit`, downloads by a channel of a few chunks, sessions by a table of fixed size.
+//! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size.
 
 mod api;
 mod auth;
@@ -21,6 +21,7 @@ mod middleware;
 mod params;
 mod pcap;
 mod sessions;
+mod tail;
 mod ui;
 
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,7 @@ use wiretag_store::Store;
 
 pub use auth::random_secret;
 pub use identities::identity_row;
+pub use tail::Tail;
 
 /// Downloads of packets at the same time.
 const PCAP_DOWNLOADS: usize = 4;
@@ -62,8 +64,12 @@ pub struct App {
     pub health: Health,
     /// Identity timeline.
     pub identities: Identities,
+    /// Flows as they are stored.
+    pub tail: Tail,
     /// The secret that opens the API.
     pub token: String,
+    /// Tells this run from others that may have had the address, or will.
+    pub instance: String,
 }
 
 /// What handlers share.
@@ -72,6 +78,8 @@ struct Inner {
     registry: prometheus::Registry,
     health: Health,
     identities: Identities,
+    tail: Tail,
+    instance: String,
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
     searches: Semaphore,
@@ -99,14 +107,15 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, identities, token } = app;
+    let App { store, registry, health, identities, tail, token, instance } = app;
     if token.is_empty() {
         return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
     }
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(&token);
     let (searches, downloads) = (Semaphore::new(SEARCHES), Arc::new(Semaphore::new(PCAP_DOWNLOADS)));
-    let shared: Shared = Arc::new(Inner { store, registry, health, identities, auth, metrics, searches, downloads });
+    let shared: Shared =
+        Arc::new(Inner { store, registry, health, identities, tail, instance, auth, metrics, searches, downloads });
     let open = open_routes();
     let closed = closed_routes().route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();
@@ -130,6 +139,7 @@ fn closed_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(api::flows))
         .routes(routes!(api::histogram))
+        .routes(routes!(tail::tail))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))
         .routes(routes!(pcap::of_flow))

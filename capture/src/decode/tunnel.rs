@@ -9,29 +9,29 @@ use super::layers::{Cursor, Layer};
 use super::{Decoded, Transport, gre, u16_at, u32_at};
 use crate::record::{Protocol, TunnelKind};
 
-/// UDP ports of tunnels that are not everywhere the same.
+/// UDP ports of tunnels that are not everywhere the same; an empty list leaves them closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelPorts {
     /// VXLAN: 4789 (IANA) and 8472 (Linux' default).
     pub vxlan: Vec<u16>,
     /// VXLAN-GPE: 4790.
-    pub vxlan_gpe: u16,
+    pub vxlan_gpe: Vec<u16>,
     /// Geneve: 6081.
-    pub geneve: u16,
+    pub geneve: Vec<u16>,
     /// GTP-U: 2152.
-    pub gtpu: u16,
+    pub gtpu: Vec<u16>,
 }
 
 impl TunnelPorts {
     #[inline]
     fn contains(&self, port: u16) -> bool {
-        port == self.geneve || port == self.gtpu || port == self.vxlan_gpe || self.vxlan.contains(&port)
+        [&self.vxlan, &self.geneve, &self.gtpu, &self.vxlan_gpe].iter().any(|ports| ports.contains(&port))
     }
 }
 
 impl Default for TunnelPorts {
     fn default() -> Self {
-        Self { vxlan: vec![4789, 8472], vxlan_gpe: 4790, geneve: 6081, gtpu: 2152 }
+        Self { vxlan: vec![4789, 8472], vxlan_gpe: vec![4790], geneve: vec![6081], gtpu: vec![2152] }
     }
 }
 
@@ -97,11 +97,11 @@ pub(super) fn open<'a>(
 pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
     let by_port = if ports.vxlan.contains(&port) {
         vxlan(cursor)
-    } else if port == ports.geneve {
+    } else if ports.geneve.contains(&port) {
         geneve(cursor)
-    } else if port == ports.gtpu {
+    } else if ports.gtpu.contains(&port) {
         gtpu(cursor)
-    } else if port == ports.vxlan_gpe {
+    } else if ports.vxlan_gpe.contains(&port) {
         vxlan_gpe(cursor)
     } else {
         None

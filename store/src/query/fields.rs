@@ -96,6 +96,32 @@ fn distance(left: &str, right: &str) -> usize {
     previous.last().copied().unwrap_or_default()
 }
 
+/// The column that a bare word is surely meant for: a TCP state, a DNS response code, or a transport protocol. Values that
+/// are also good names (`client`, `static`, `GET`) are not among them.
+pub(super) fn column_of_value<R: Record>(word: &str) -> Option<&'static str> {
+    const PROTOCOLS: &[&str] = &["tcp", "udp", "icmp", "icmp6", "igmp", "sctp"];
+    const RCODES: &[&str] =
+        &["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "YXDOMAIN", "NXRRSET", "NOTAUTH"];
+    let is_state = TcpState::ALL.iter().any(|state| state.as_str() == word);
+    let column = match word {
+        _ if is_state => "tcp_state",
+        _ if RCODES.contains(&word) => "dns_rcode",
+        _ if PROTOCOLS.contains(&word) => "protocol",
+        _ => return None,
+    };
+    resolve::<R>(column).is_some().then_some(column)
+}
+
+/// The greatest number that a column can hold, where the protocol says so.
+pub(super) fn greatest(column: &str) -> Option<u64> {
+    match column {
+        "vlan" | "vlan_inner" => Some(4095),
+        "dscp" => Some(63),
+        "client_port" | "server_port" => Some(u64::from(u16::MAX)),
+        _ => None,
+    }
+}
+
 /// The values of a column whose set is closed.
 pub(super) fn closed_set(column: &str) -> Option<Vec<&'static str>> {
     Some(match column {

@@ -51,13 +51,22 @@ impl<R: Table> Query<R> {
     }
 }
 
-/// Reads a query; an empty one means every row.
+/// Reads a query without relative times; an empty one means every row.
 pub fn parse<R: Table>(text: &str) -> Result<Query<R>, QueryError> {
+    read(text, None)
+}
+
+/// Reads a query whose relative times (`start > -5m`) are those before or after `now`, ns since the epoch.
+pub fn parse_at<R: Table>(text: &str, now: i64) -> Result<Query<R>, QueryError> {
+    read(text, Some(now))
+}
+
+fn read<R: Table>(text: &str, now: Option<i64>) -> Result<Query<R>, QueryError> {
     if text.chars().nth(MAX_LENGTH).is_some() {
         let mistake = error::Mistake::new(MAX_LENGTH + 1, format!("the query is longer than {MAX_LENGTH} characters"));
         return Err(mistake.with_text(text));
     }
     let tokens = lexer::tokens(text).map_err(|mistake| mistake.with_text(text))?;
-    let node = parser::Parser::new(tokens).query().map_err(|mistake| mistake.with_text(text))?;
+    let node = parser::Parser::new(tokens, now).query().map_err(|mistake| mistake.with_text(text))?;
     Ok(Query { node, text: text.to_owned() })
 }

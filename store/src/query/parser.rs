@@ -32,13 +32,15 @@ pub(super) struct Parser<R> {
     at: usize,
     depth: usize,
     tests: usize,
+    /// What relative times count from; without it they are mistakes.
+    now: Option<i64>,
     /// The table whose columns names mean.
     table: PhantomData<R>,
 }
 
 impl<R: Table> Parser<R> {
-    pub(super) fn new(tokens: Vec<Positioned>) -> Self {
-        Self { tokens, at: 0, depth: 0, tests: 0, table: PhantomData }
+    pub(super) fn new(tokens: Vec<Positioned>, now: Option<i64>) -> Self {
+        Self { tokens, at: 0, depth: 0, tests: 0, now, table: PhantomData }
     }
 
     /// The whole query.
@@ -149,7 +151,8 @@ impl<R: Table> Parser<R> {
         if let Token::Operator(operator) = *self.peek() {
             self.next();
             let fields = columns_of(&name)?;
-            let value = self.value()?;
+            let mut value = self.value()?;
+            self.time_of_day(&fields, &mut value);
             return self.compare(&fields, operator, &value);
         }
         if self.keyword("in") {
@@ -179,6 +182,19 @@ impl<R: Table> Parser<R> {
         }
     }
 
+    /// A time of day may follow the date of a time without quotes: `start > 2026-03-01 14:05`.
+    fn time_of_day(&mut self, fields: &[Field<R>], value: &mut Written) {
+        let is_time = fields.iter().all(|field| field.column.kind() == Kind::Time);
+        if is_time
+            && let Some(Positioned { token: Token::Word(word), .. }) = self.tokens.get(self.at)
+            && word.contains(':')
+            && word.starts_with(|c: char| c.is_ascii_digit())
+        {
+            value.text = format!("{} {word}", value.text);
+            self.next();
+        }
+    }
+
     /// One test for each field, any of which suffices.
     fn either(
         &mut self,
@@ -198,7 +214,8 @@ impl<R: Table> Parser<R> {
             // Neither side is it.
             return Ok(Node::Not(Box::new(self.compare(fields, Operator::Equal, value)?)));
         }
-        let make = |field: &Field<R>| Ok(Node::Test(field.clone(), values::test(field, operator, value)?));
+        let now = self.now;
+        let make = |field: &Field<R>| Ok(Node::Test(field.clone(), values::test(field, operator, value, now)?));
         self.either(fields, make, value)
     }
 
@@ -231,9 +248,10 @@ impl<R: Table> Parser<R> {
         let Some((low, high)) = fields.first().and_then(|field| values::range(field, value)) else {
             return self.compare(fields, Operator::Equal, value);
         };
+        let now = self.now;
         let make = |field: &Field<R>| {
-            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low)?);
-            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high)?);
+            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low, now)?);
+            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high, now)?);
             Ok(Node::And(vec![at_least, at_most]))
         };
         self.either(fields, make, value)
@@ -259,6 +277,11 @@ impl<R: Table> Parser<R> {
                 "valid here: `==`, `!=`, `~`, `in`, `exists`, …; to search for the word write `\"{}\"`",
                 word.text
             )));
+        }
+        if !quoted && let Some(column) = fields::column_of_value::<R>(&word.text) {
+            let message = format!("`{}` is a value of `{column}`, not a name", word.text);
+            let hint = format!("write `{column} == {0}`; to search for the name write `\"{0}\"`", word.text);
+            return Err(Mistake::new(word.column, message).hint(hint));
         }
         if word.text.is_empty() {
             return Err(Mistake::new(word.column, "there is nothing to search for between the quotes"));

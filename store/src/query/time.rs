@@ -1,17 +1,19 @@
 //! Points in time as users write them.
 
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+
+/// How a time is written, as hints say it.
+pub(super) const FORMS: &str = "write RFC 3339 (`2026-03-01T14:05:12Z`), `2026-03-01 14:05:12` (UTC), a date, epoch seconds or \
+                                milliseconds, `now`, or an offset such as `-15m` or `now-1h`";
 
 /// A text that is no point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{0}` is not a time; hint: write RFC 3339 (`2026-03-01T14:05:12Z`), a date, epoch seconds or milliseconds, \
-     `now`, or an offset such as `-15m` or `now-1h`"
-)]
+#[error("`{0}` is not a time; hint: {FORMS}")]
 pub struct TimeError(pub String);
 
-/// RFC 3339 with or without fraction and with a zone, a date (midnight UTC), seconds or milliseconds since the epoch
-/// (13 digits or more are milliseconds), `now`, `-15m`, `now-1h`; `now` and the answer are ns since the epoch.
+/// RFC 3339 with or without fraction and with a zone; without a zone, or with a space, UTC; a date (midnight UTC); seconds or
+/// milliseconds since the epoch (13 digits or more are milliseconds); `now`, `-15m`, `now-1h`. `now` and the answer are ns since
+/// the epoch.
 pub fn parse_time(text: &str, now: i64) -> Result<i64, TimeError> {
     let fail = || TimeError(text.to_owned());
     let trimmed = text.trim();
@@ -36,6 +38,11 @@ pub(crate) fn absolute(text: &str) -> Option<i64> {
     }
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return time.timestamp_nanos_opt();
+    }
+    for form in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M"] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(text, form) {
+            return time.and_utc().timestamp_nanos_opt();
+        }
     }
     if let Some((seconds, fraction)) = text.split_once('.') {
         // Epoch seconds with a fraction.

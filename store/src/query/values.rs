@@ -20,21 +20,22 @@ pub(super) struct Written {
     pub(super) column: usize,
 }
 
-/// `field operator value`.
-pub(super) fn test<R: Record>(field: &Field<R>, operator: Operator, value: &Written) -> Result<Test, Mistake> {
+/// `field operator value`; relative times count from `now`.
+pub(super) fn test<R: Record>(
+    field: &Field<R>,
+    operator: Operator,
+    value: &Written,
+    now: Option<i64>,
+) -> Result<Test, Mistake> {
     let kind = if field.key.is_some() { Kind::Text } else { field.column.kind() };
     match (kind, operator) {
         (Kind::Number | Kind::Size | Kind::Duration, operator) => {
             let compare = compare(operator).ok_or_else(|| not_text(field, value))?;
-            Ok(Test::Number(compare, number(kind, value)?))
+            Ok(Test::Number(compare, possible(field, number(kind, value)?, value)?))
         }
         (Kind::Time, operator) => {
             let compare = compare(operator).ok_or_else(|| not_text(field, value))?;
-            let time = time::absolute(&value.text).ok_or_else(|| {
-                Mistake::new(value.column, format!("`{}` is not a time", value.text))
-                    .hint("write RFC 3339 (`2026-03-01T14:05:12Z`), a date, or epoch seconds or milliseconds")
-            })?;
-            Ok(Test::Time(compare, time))
+            Ok(Test::Time(compare, point_in_time(value, now)?))
         }
         (Kind::Bool, Operator::Equal | Operator::NotEqual) => {
             let wanted = match value.text.as_str() {
@@ -62,6 +63,24 @@ pub(super) fn range<R: Record>(field: &Field<R>, value: &Written) -> Option<(Wri
     let (low, high) = value.text.split_once("..").filter(|_| numeric && field.key.is_none())?;
     let column = value.column + low.chars().count() + 2;
     Some((Written { text: low.into(), column: value.column }, Written { text: high.into(), column }))
+}
+
+fn point_in_time(value: &Written, now: Option<i64>) -> Result<i64, Mistake> {
+    let time = match now {
+        Some(now) => time::parse_time(&value.text, now).ok(),
+        None => time::absolute(&value.text),
+    };
+    time.ok_or_else(|| Mistake::new(value.column, format!("`{}` is not a time", value.text)).hint(time::FORMS))
+}
+
+/// Refuses a number that the column never holds: the condition would silently be always or never true.
+fn possible<R: Record>(field: &Field<R>, number: u64, value: &Written) -> Result<u64, Mistake> {
+    let name = field.column.name();
+    match fields::greatest(name).filter(|greatest| number > *greatest) {
+        Some(greatest) => Err(Mistake::new(value.column, format!("`{}` is out of range", value.text))
+            .hint(format!("the greatest value of `{name}` is {greatest}"))),
+        None => Ok(number),
+    }
 }
 
 fn compare(operator: Operator) -> Option<Compare> {
@@ -98,6 +117,11 @@ fn units(kind: Kind) -> &'static [(&'static str, u128)] {
         Kind::Size => &[
             ("", 1),
             ("b", 1),
+            // As tables print them.
+            ("k", 1_000),
+            ("m", 1_000_000),
+            ("g", 1_000_000_000),
+            ("t", 1_000_000_000_000),
             ("kb", 1_000),
             ("mb", 1_000_000),
             ("gb", 1_000_000_000),
@@ -114,12 +138,13 @@ fn units(kind: Kind) -> &'static [(&'static str, u128)] {
 fn number(kind: Kind, value: &Written) -> Result<u64, Mistake> {
     let expected = match kind {
         Kind::Duration => "a duration such as `20ms`, `1.5s` or `250` (µs)",
-        Kind::Size => "a size such as `1500`, `10KB` or `1MiB`",
+        Kind::Size => "a size such as `1500`, `25k`, `10KB` or `1MiB`",
         _ => "a whole number",
     };
     let fail = || Mistake::new(value.column, format!("`{}` is not {expected}", value.text));
     let split = value.text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.text.len());
-    let (digits, unit) = value.text.split_at(split);
+    let (digits, rest) = value.text.split_at(split);
+    let (power, unit) = exponent(rest);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     if whole.is_empty() || fraction.contains('.') || whole.len() > 20 || fraction.len() > 12 {
         return Err(fail());
@@ -128,17 +153,31 @@ fn number(kind: Kind, value: &Written) -> Result<u64, Mistake> {
     let Some((_, scale)) = units(kind).iter().find(|(name, _)| *name == lower) else {
         let known: Vec<String> =
             units(kind).iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| format!("`{name}`")).collect();
-        let mistake = Mistake::new(value.column + split, format!("`{unit}` is not a unit of this column"));
+        let mistake = Mistake::new(value.column + split, format!("`{rest}` is not a unit of this column"));
         return Err(if known.is_empty() { fail() } else { mistake.hint(format!("valid units: {}", known.join(", "))) });
     };
     let parse = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u128>() };
     let (Ok(whole), Ok(part)) = (parse(whole), parse(fraction)) else { return Err(fail()) };
     let ten = 10_u128.pow(fraction.len() as u32);
-    let scaled = (whole * ten + part) * scale;
+    let scaled = (whole * ten + part).checked_mul(*scale).and_then(|all| all.checked_mul(10_u128.pow(power)));
+    let too_great = || fail().hint("the greatest value is 18446744073709551615");
+    let scaled = scaled.ok_or_else(too_great)?;
     if !scaled.is_multiple_of(ten) {
         return Err(fail().hint("the column counts whole units; this has a fraction of one"));
     }
-    u64::try_from(scaled / ten).map_err(|_| fail().hint("the greatest value is 18446744073709551615"))
+    u64::try_from(scaled / ten).map_err(|_| too_great())
+}
+
+/// `e9` at the beginning as a power of ten, and what follows it.
+fn exponent(text: &str) -> (u32, &str) {
+    let Some(rest) = text.strip_prefix(['e', 'E']) else { return (0, text) };
+    let rest = rest.strip_prefix('+').unwrap_or(rest);
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, unit) = rest.split_at(end);
+    match digits.parse() {
+        Ok(power @ 0..=18) => (power, unit),
+        _ => (0, text),
+    }
 }
 
 fn regex(value: &Written) -> Result<TextTest, Mistake> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, condition, durationMicros, end, micros, narrowed, outcome, request } from './format'
+import { bytes, condition, durationMicros, end, micros, narrowed, outcome, request, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -32,6 +32,16 @@ describe('exchanges', () => {
     expect(outcome(dns)).toEqual({ text: 'NOERROR', bad: false })
     expect(outcome({ http_status: 200, grpc_status: 5 })).toEqual({ text: '200 grpc 5', bad: true })
     expect(outcome({ complete: false })).toEqual({ text: 'no answer', bad: true })
+  })
+})
+
+describe('flows', () => {
+  it('are about a name, a request, a server', () => {
+    expect(what({ dns_query: 'web.demo', dns_type: 'A', dns_rcode: 'NXDOMAIN' })).toBe('A web.demo')
+    expect(what({ http_method: 'GET', http_host: 'shop', http_path: '/cart', http_status: 503 })).toBe('GET shop/cart → 503')
+    expect(what({ http_status: 200 })).toBe('→ 200')
+    expect(what({ tls_sni: 'shop.example', http_method: null, http_path: null })).toBe('shop.example')
+    expect(what({ protocol: 'tcp' })).toBe('')
   })
 })
 

@@ -44,6 +44,13 @@ export function request(row: Row): string {
   return `${text(verb)} ${text(what)}`.trim()
 }
 
+/** What a flow was about: the name asked for, the first request and what came of it, the server's name. */
+export function what(flow: Row): string {
+  const asked = request(flow)
+  if (flow.http_status != null) return `${asked} → ${text(flow.http_status)}`.trim()
+  return asked === '' ? text(flow.tls_sni) : asked
+}
+
 /** Status or response code, and whether it is an error; a gRPC call has two. */
 export function outcome(row: Row): { text: string; bad: boolean } {
   const [http, grpc, rcode] = [row.http_status, row.grpc_status, row.dns_rcode]
