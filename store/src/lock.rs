@@ -6,7 +6,7 @@
 //!
 //! The kernel releases both when the process ends, however it ends. Readers take no lock.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -55,7 +55,7 @@ impl Locks {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
+    crate::private::options()
         .read(true)
         .write(true)
         .create(true)
