@@ -15,6 +15,20 @@ pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
 }
 
+/// An error and its causes; what one of them has said already is not said again.
+pub(crate) fn error_text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 /// Locked, buffered stdout.
 pub(crate) fn stdout() -> BufWriter<io::StdoutLock<'static>> {
     BufWriter::with_capacity(1 << 16, io::stdout().lock())
@@ -30,10 +44,16 @@ pub(crate) fn json_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> anyhow:
     Ok(out.flush()?)
 }
 
-/// RFC 4180, header first.
-pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
+/// The first line of RFC 4180.
+pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
     let mut out = stdout();
     writeln!(out, "{}", names.join(","))?;
+    Ok(out.flush()?)
+}
+
+/// RFC 4180 without a header.
+pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
+    let mut out = stdout();
     for row in rows {
         let cells: Vec<String> =
             names.iter().map(|name| csv_cell(&text_of(row.get(*name).unwrap_or(&Value::Null)))).collect();
@@ -109,6 +129,13 @@ pub(crate) fn duration_between(start: &str, end: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_says_each_cause_once() {
+        let inner = std::io::Error::other("disk full");
+        let error = anyhow::Error::new(inner).context("cannot write `x`: disk full; hint: y").context("at the end");
+        assert_eq!(error_text(&error), "at the end: cannot write `x`: disk full; hint: y");
+    }
 
     #[test]
     fn csv_quotes_only_what_needs_it() {

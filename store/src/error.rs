@@ -74,6 +74,9 @@ pub enum StoreError {
         /// The disk is full.
         full: bool,
     },
+    /// The same content is being imported by another process.
+    #[error("another `wiretag import` is reading the same content")]
+    Importing,
     /// Rows could not be taken: memory is full, and files cannot be written for now.
     #[error("no room for more {table}: memory is full and the last files could not be written")]
     MemoryFull {

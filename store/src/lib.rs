@@ -33,6 +33,7 @@ use tokio::sync::mpsc::Sender;
 pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, TableName, Totals};
 pub use error::StoreError;
 pub use export::Selection;
+pub use lock::ImportLock;
 pub use packets::{PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired};
@@ -223,6 +224,11 @@ impl Store {
         let (flows, transactions) =
             (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
         flows.and(transactions)
+    }
+
+    /// Takes the lock of an import of the content with this hash.
+    pub fn import_lock(&self, content: &str) -> Result<ImportLock, StoreError> {
+        lock::ImportLock::take(&self.data_dir, content)
     }
 
     /// Takes back what an import stored, so that the same file can be imported again.
