@@ -28,7 +28,7 @@ impl Appliance {
         let listener = tokio::net::TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| cannot_listen(config.listen, &error))?;
         let url = format!("http://{}", listener.local_addr()?);
-        std::fs::create_dir_all(&config.data).with_context(|| {
+        wiretag_store::private::create_dir_all(&config.data).with_context(|| {
             format!("cannot make the data directory `{}`; hint: choose another with `--data`", config.data.display())
         })?;
         let token = token(&token_path(&config.data))?;

@@ -22,10 +22,16 @@ pub(crate) enum Command {
     /// The appliance: capture, tag, store, serve
     Run(RunArguments),
     /// Capture files into the store, through the same pipeline
+    ///
+    /// What was imported is kept as long as if it had been captured at the time of the import. A file that was imported before
+    /// is refused; one whose import ended early is imported anew, and replaces what there was of it.
     Import(ImportArguments),
     /// Search flows, or transactions
     Flows(FlowsArguments),
     /// Packets of matching flows as pcapng, with names
+    ///
+    /// With an empty query, every packet that was kept in the time range, at every observation point, also packets of no flow
+    /// and of flows that have not ended.
     Pcap(PcapArguments),
     /// Capture file to flow records on stdout (JSON lines), nothing stored
     Replay(ReplayArguments),
@@ -80,6 +86,9 @@ pub(crate) struct ImportArguments {
     /// Static identities (YAML)
     #[arg(long = "static", value_name = "FILE")]
     pub(crate) static_file: Option<PathBuf>,
+    /// Import files also if the same content was imported before
+    #[arg(long)]
+    pub(crate) again: bool,
     /// No progress bar
     #[arg(long, short)]
     pub(crate) quiet: bool,

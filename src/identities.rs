@@ -1,7 +1,8 @@
 //! The tagging stage: one task that owns the tagger, applies what identity sources learn to the timeline, persists it,
 //! and hands tagged flows and transactions to the store.
 //!
-//! Identities are persisted before the rows that carry them.
+//! Identities are persisted before the rows that carry them. When the store has no room the stage waits while it writes;
+//! meanwhile its queue fills, and workers count what does not fit.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +17,8 @@ use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::Store;
 
 use crate::metrics::FlowMetrics;
-use crate::worker::RecordBatch;
+use crate::trouble::{Stage, Troubles};
+use crate::worker::{CaptureStatus, RecordBatch};
 
 /// The timeline, shared with whoever answers questions about identities.
 pub(crate) type SharedTimeline = Arc<RwLock<Timeline>>;
@@ -40,6 +42,9 @@ pub(crate) struct Tagging {
     pub(crate) boot: Arc<str>,
     /// Namespaces to capture in, for `src/pipeline.rs`.
     pub(crate) namespaces: mpsc::Sender<IdentityEvent>,
+    /// Counts the rows on their way.
+    pub(crate) capture: Arc<CaptureStatus>,
+    pub(crate) troubles: Arc<Troubles>,
 }
 
 impl Tagging {
@@ -92,6 +97,7 @@ impl Tagging {
     }
 
     fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut TaggedRows) {
+        self.capture.received(batch.len());
         let now = crate::host::now();
         for (index, name, veth) in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
@@ -134,8 +140,12 @@ impl Tagging {
             return;
         }
         match self.store.catalog.append_intervals(learned).await {
-            Ok(()) => learned.clear(),
-            Err(error) => tracing::error!("identities are not stored yet, trying again: {error}"),
+            Ok(()) => {
+                learned.clear();
+                self.troubles.works(Stage::Identities, 0, crate::host::now());
+            }
+            // They are tried again.
+            Err(error) => self.troubles.failed(Stage::Identities, &error, crate::host::now()),
         }
     }
 
@@ -148,11 +158,9 @@ impl Tagging {
             self.metrics.observe_transaction(transaction);
         }
         self.tail.publish(&flows);
-        if let Err(error) = self.store.flows.append(flows).await {
-            tracing::error!("flows are not stored: {error}");
-        }
-        if let Err(error) = self.store.transactions.append(transactions).await {
-            tracing::error!("transactions are not stored: {error}");
+        let stored = [self.store.flows.append(flows).await, self.store.transactions.append(transactions).await];
+        for error in stored.into_iter().filter_map(Result::err) {
+            self.troubles.failed(Stage::Rows, &error, crate::host::now());
         }
     }
 }

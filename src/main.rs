@@ -1,5 +1,6 @@
 //! The `wiretag` binary: arguments, configuration, and the one function that wires the pipeline ([`pipeline`]).
 
+mod account;
 mod appliance;
 mod cli;
 mod client;
@@ -11,13 +12,15 @@ mod identities;
 mod metrics;
 mod output;
 mod pipeline;
+mod trouble;
 mod worker;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Exit codes, made here and nowhere else: 0 done, 1 failed, 2 wrong usage (clap exits with 2 by itself).
+/// Exit codes, made here and nowhere else: 0 done, 1 failed, 2 wrong usage (clap exits with 2 by itself), 130
+/// interrupted.
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     host::start_logging(arguments.verbose);
@@ -26,7 +29,13 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", output::sentence(&error));
-            if error.downcast_ref::<commands::WrongUsage>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<commands::WrongUsage>() {
+                ExitCode::from(2)
+            } else if error.is::<commands::Interrupted>() {
+                ExitCode::from(130)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -53,10 +53,16 @@ pub(crate) fn json_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> anyhow:
     Ok(out.flush()?)
 }
 
-/// RFC 4180, header first.
-pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
+/// The first line of RFC 4180.
+pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
     let mut out = stdout();
     writeln!(out, "{}", names.join(","))?;
+    Ok(out.flush()?)
+}
+
+/// RFC 4180 without a header.
+pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
+    let mut out = stdout();
     for row in rows {
         writeln!(out, "{}", csv_line(names, row))?;
     }

@@ -1,7 +1,8 @@
 //! The whole path on one screen: [`Pipeline::start`] wires the stages, last first, with the size of each queue next to it.
 //!
 //! Packets in = packets accounted for: what a full queue or a full disk loses is counted by its stage, shown in
-//! `/metrics`, and written to the catalog every ten seconds, so that answers about that time say so.
+//! `/metrics` and in every answer about that time, and written to the catalog every ten seconds and at the end
+//! ([`crate::account`]). What cannot be written for now is a trouble ([`crate::trouble`]) that `health` shows.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
@@ -19,11 +20,13 @@ use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{IdentityEvent, Interval};
-use wiretag_store::{Loss, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
+use crate::account::Account;
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, apply_static, end_other_static, matches};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
+use crate::trouble::{Stage, Troubles};
 use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
@@ -44,13 +47,22 @@ pub(crate) struct Pipeline {
     docker: watch::Receiver<DockerStatus>,
     repairs: Vec<String>,
     stop: Arc<AtomicBool>,
-    workers: WorkerThreads,
-    tagging: JoinHandle<()>,
-    packet_log: std::thread::JoinHandle<()>,
-    tasks: Vec<JoinHandle<()>>,
+    stages: Stages,
+    /// Ends the upkeep of the store, after one last round.
+    finish: watch::Sender<bool>,
+    account: Arc<Account>,
     server: JoinHandle<std::io::Result<()>>,
     stop_server: oneshot::Sender<()>,
     store: Arc<Store>,
+}
+
+/// What runs, in the order in which it ends.
+struct Stages {
+    workers: WorkerThreads,
+    packet_log: std::thread::JoinHandle<()>,
+    tagging: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Capture threads, started by [`Pipeline::start`] and by the task that follows container namespaces.
@@ -74,9 +86,20 @@ impl Pipeline {
         let stages = Arc::new(Mutex::new(StageNumbers::default()));
         registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
 
+        let troubles = Arc::new(Troubles::default());
+        let account = Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone());
+        let account = Arc::new(account);
+
         let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
-        let packet_log =
-            start_packet_log(store.packet_log(packet_log_config(config))?, packet_batches, stages.clone())?;
+        let pressed = Arc::new(Notify::new());
+        let writer = PacketWriter {
+            log: store.packet_log(packet_log_config(config))?,
+            stages: stages.clone(),
+            troubles: troubles.clone(),
+            pressed: pressed.clone(),
+            step: config.packets.bytes / 32,
+        };
+        let packet_log = writer.start(packet_batches)?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
@@ -90,6 +113,8 @@ impl Pipeline {
             static_interfaces: static_file.map(|file| file.interfaces.into_iter().collect()).unwrap_or_default(),
             boot: boot.clone(),
             namespaces,
+            capture: capture.clone(),
+            troubles: troubles.clone(),
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
@@ -105,13 +130,16 @@ impl Pipeline {
             start_worker(&workers, make.build(Scope::Host { patterns: config.interfaces.clone() }, number))?;
         }
         tasks.push(tokio::spawn(follow_namespaces(namespace_events, make, workers.clone())));
-        tasks.push(tokio::spawn(maintain(store.clone(), timeline.clone(), stages)));
-        tasks.push(tokio::spawn(record_loss(store.clone(), config.node.clone(), capture.clone())));
+        tasks.push(tokio::spawn(record_loss(account.clone(), troubles.clone())));
+        let (finish, finished) = watch::channel(false);
+        let upkeep = Upkeep { store: store.clone(), timeline: timeline.clone(), stages, troubles: troubles.clone() };
+        let upkeep = tokio::spawn(upkeep.run(pressed, finished));
 
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: health(config.node.clone(), capture.clone(), docker.clone()),
+            health: health(config.node.clone(), capture.clone(), docker.clone(), troubles),
+            pending_loss: pending_loss(account.clone()),
             identities: identities(timeline),
             tail,
             token,
@@ -122,7 +150,8 @@ impl Pipeline {
             let _ = stopped.await;
         }));
         let repairs = recovery.repairs;
-        Ok(Self { capture, docker, repairs, stop, workers, tagging, packet_log, tasks, server, stop_server, store })
+        let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
+        Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
     /// Interfaces that are captured now.
@@ -140,15 +169,15 @@ impl Pipeline {
         self.docker.borrow().to_string()
     }
 
-    /// Capture ends first; then each stage when its input ends; the store last.
+    /// Capture ends first; then each stage when its input ends and all of it is written; the account and the store last.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let Stages { workers, packet_log, tagging, upkeep, tasks } = self.stages;
         self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
+        for task in tasks {
             task.abort();
             let _ = task.await;
         }
-        let workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
-        let packet_log = self.packet_log;
+        let workers = std::mem::take(&mut *workers.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::task::spawn_blocking(move || {
             for worker in workers {
                 let _ = worker.join();
@@ -156,8 +185,12 @@ impl Pipeline {
             let _ = packet_log.join();
         })
         .await?;
-        self.tagging.await.context("the tagger ended badly")?;
+        tagging.await.context("the tagger ended badly")?;
+        let _ = self.finish.send(true);
+        upkeep.await.context("the upkeep of the store ended badly")?;
+        let account = self.account.close().await;
         self.store.close().await.context("the last rows could not be written")?;
+        account.context("the last account of what was lost could not be written")?;
         let _ = self.stop_server.send(());
         if tokio::time::timeout(Duration::from_secs(5), self.server).await.is_err() {
             tracing::warn!("a request was still open when the appliance stopped");
@@ -189,6 +222,8 @@ fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
         node: config.node.clone(),
         snap_len: config.snap_length,
         compression: config.compression,
+        // A sixteenth of what is kept, so that one segment more or less makes no great difference.
+        segment_bytes: (config.packets.bytes / 16).clamp(4 << 20, 256 << 20),
         ..PacketLogConfig::default()
     }
 }
@@ -205,51 +240,71 @@ async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(
     Ok((timeline, file))
 }
 
-/// The thread that writes packets; it ends when every worker has.
-fn start_packet_log(
-    mut log: PacketLog,
-    batches: crossbeam_channel::Receiver<PacketBatch>,
+/// The thread that writes packets.
+struct PacketWriter {
+    log: PacketLog,
     stages: Arc<Mutex<StageNumbers>>,
-) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    use crossbeam_channel::RecvTimeoutError;
-    let work = move || {
-        let mut flushed = crate::host::now();
+    troubles: Arc<Troubles>,
+    /// Told after each `step` bytes, so that retention keeps up.
+    pressed: Arc<Notify>,
+    step: u64,
+}
+
+impl PacketWriter {
+    /// Starts it; it ends when every worker has.
+    fn start(self, batches: crossbeam_channel::Receiver<PacketBatch>) -> anyhow::Result<std::thread::JoinHandle<()>> {
+        let thread = std::thread::Builder::new().name("packet-log".into());
+        thread.spawn(move || self.run(&batches)).context("cannot start the packet log's thread")
+    }
+
+    fn run(mut self, batches: &crossbeam_channel::Receiver<PacketBatch>) {
+        use crossbeam_channel::RecvTimeoutError;
+        let (mut flushed, mut told) = (crate::host::now(), 0);
         loop {
             let batch = match batches.recv_timeout(Duration::from_millis(250)) {
                 Ok(batch) => Some(batch),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            let now = crate::host::now();
             if let Some(PacketBatch { packets, names }) = batch {
                 for (packet, flow_id) in packets.iter() {
                     let interface = names.get(&packet.interface).map_or("?", |name| name);
-                    if let Err(error) = log.append(interface, &packet, flow_id) {
-                        tracing::error!("packet log: {error}");
+                    if let Err(error) = self.log.append(interface, &packet, flow_id) {
+                        self.troubles.failed(Stage::Packets, &error, now);
                     }
                 }
             }
-            let now = crate::host::now();
             if now - flushed > 1_000_000_000 {
                 flushed = now;
-                if let Err(error) = log.flush() {
-                    tracing::error!("packet log: {error}");
-                }
-                publish(&log, &stages);
+                self.flushed(now);
+            }
+            let bytes = self.log.counters().bytes;
+            if bytes - told > self.step {
+                told = bytes;
+                self.pressed.notify_one();
             }
         }
-        if let Err(error) = log.seal() {
-            tracing::error!("packet log: {error}");
+        if let Err(error) = self.log.seal() {
+            self.troubles.failed(Stage::Packets, &error, crate::host::now());
         }
-        publish(&log, &stages);
-    };
-    std::thread::Builder::new().name("packet-log".into()).spawn(work).context("cannot start the packet log's thread")
-}
+        self.publish();
+    }
 
-fn publish(log: &PacketLog, stages: &Mutex<StageNumbers>) {
-    let counters = log.counters();
-    let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
-    stages.packets_kept = counters.written;
-    stages.packets_dropped = counters.lost;
+    fn flushed(&mut self, now: i64) {
+        match self.log.flush() {
+            Ok(()) => self.troubles.works(Stage::Packets, self.log.counters().lost, now),
+            Err(error) => self.troubles.failed(Stage::Packets, &error, now),
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let counters = self.log.counters();
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.packets_kept = counters.written;
+        stages.packets_dropped = counters.lost;
+    }
 }
 
 /// What all workers of this appliance have in common.
@@ -331,28 +386,55 @@ async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: Work
     }
 }
 
-/// Every two seconds: flush, retention, and the numbers of the store.
-async fn maintain(store: Arc<Store>, timeline: SharedTimeline, stages: Arc<Mutex<StageNumbers>>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(2));
-    loop {
-        tick.tick().await;
+/// Flush, retention, and the numbers of the store: every two seconds, and when memory or the disk fills faster.
+struct Upkeep {
+    store: Arc<Store>,
+    timeline: SharedTimeline,
+    stages: Arc<Mutex<StageNumbers>>,
+    troubles: Arc<Troubles>,
+}
+
+impl Upkeep {
+    /// Runs until it is told to finish, then once more.
+    async fn run(self, packets: Arc<Notify>, mut finish: watch::Receiver<bool>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(2));
+        let mut works = true;
+        loop {
+            let last = tokio::select! {
+                _ = finish.changed() => true,
+                _ = tick.tick() => false,
+                () = self.store.flows.pressed(), if works => false,
+                () = self.store.transactions.pressed(), if works => false,
+                () = packets.notified() => false,
+            };
+            works = self.round().await;
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// True if everything worked.
+    async fn round(&self) -> bool {
         let now = crate::host::now();
-        let done = match store.maintain(now).await {
+        let done = self.store.maintain(now).await;
+        let (counters, transactions) = (self.store.flows.counters(), self.store.transactions.counters());
+        let done = match done {
             Ok(done) => done,
             Err(error) => {
-                tracing::error!("the store: {error}");
-                continue;
+                self.troubles.failed(Stage::Rows, &error, now);
+                return false;
             }
         };
+        self.troubles.works(Stage::Rows, counters.dropped + transactions.dropped, now);
         if let Some(oldest) = done.oldest {
-            timeline.write().unwrap_or_else(PoisonError::into_inner).expire(oldest.min(now - HOUR));
+            self.timeline.write().unwrap_or_else(PoisonError::into_inner).expire(oldest.min(now - HOUR));
         }
         let mut identities: HashMap<String, u64> = HashMap::new();
-        for interval in timeline.read().unwrap_or_else(PoisonError::into_inner).current(now, None) {
+        for interval in self.timeline.read().unwrap_or_else(PoisonError::into_inner).current(now, None) {
             *identities.entry(interval.source.to_string()).or_default() += 1;
         }
-        let (counters, transactions) = (store.flows.counters(), store.transactions.counters());
-        let mut stages = stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
         stages.transactions_stored = transactions.written;
@@ -361,42 +443,40 @@ async fn maintain(store: Arc<Store>, timeline: SharedTimeline, stages: Arc<Mutex
         stages.transaction_bytes = done.transactions.bytes;
         stages.packet_bytes = done.packets.bytes;
         stages.identities = identities.into_iter().collect();
+        true
     }
 }
 
 /// Every ten seconds: what was received and what was lost since, into the catalog.
-async fn record_loss(store: Arc<Store>, node: String, capture: Arc<CaptureStatus>) {
+async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>) {
     let mut tick = tokio::time::interval(Duration::from_secs(10));
-    let (mut from, mut before) = (crate::host::now(), capture.counters());
     tick.tick().await;
     loop {
         tick.tick().await;
-        let (to, after) = (crate::host::now(), capture.counters());
-        let refused = |counters: &wiretag_capture::CaptureCounters| counters.refused.values().sum::<u64>();
-        let loss = Loss {
-            node: node.clone(),
-            from,
-            to,
-            packets: after.packets.saturating_sub(before.packets),
-            kernel_drops: after.kernel_drops.saturating_sub(before.kernel_drops),
-            queue_drops: after.queue_drops.saturating_sub(before.queue_drops),
-            refused: refused(&after).saturating_sub(refused(&before)),
-        };
-        if let Err(error) = store.catalog.add_loss(&loss).await {
-            tracing::error!("capture statistics are not stored: {error}");
-        } else {
-            (from, before) = (to, after);
+        let now = crate::host::now();
+        match account.write().await {
+            Ok(()) => troubles.works(Stage::Accounts, 0, now),
+            Err(error) => troubles.failed(Stage::Accounts, &error, now),
         }
     }
 }
 
-type Health = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+fn pending_loss(account: Arc<Account>) -> wiretag_web::PendingLoss {
+    Arc::new(move || account.pending())
+}
 
-fn health(node: String, capture: Arc<CaptureStatus>, docker: watch::Receiver<DockerStatus>) -> Health {
+fn health(
+    node: String,
+    capture: Arc<CaptureStatus>,
+    docker: watch::Receiver<DockerStatus>,
+    troubles: Arc<Troubles>,
+) -> wiretag_web::Health {
     Arc::new(move || {
         let counters = capture.counters();
+        let problems = troubles.sentences();
         serde_json::json!({
-            "status": "ok",
+            "status": if problems.is_empty() { "ok" } else { "degraded" },
+            "problems": problems,
             "version": env!("CARGO_PKG_VERSION"),
             "node": node,
             "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),

@@ -1,7 +1,7 @@
 //! The capture worker: one thread a ring. Burst, decode, track, expire, hand on. Several workers of the host's namespace
 //! share its traffic by the kernel's symmetric flow hash; each has its own ring and flow table.
 //!
-//! A worker never waits for a later stage: what does not fit into a queue is counted (`queue_drops` for packets of the
+//! A worker never waits for a later stage before it ends: what does not fit into a queue is counted (`queue_drops` for packets of the
 //! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for.
 
 use std::collections::HashMap;
@@ -34,6 +34,13 @@ pub(crate) struct RecordBatch {
     pub(crate) transactions: Vec<Transaction>,
     /// Interfaces that are new since the last batch: index, name, and whether the link is the host's end of a veth.
     pub(crate) links: Vec<(u32, Arc<str>, bool)>,
+}
+
+impl RecordBatch {
+    /// Rows of both kinds.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() + self.transactions.len()
+    }
 }
 
 /// What a worker reads and where it hands on to.
@@ -75,6 +82,8 @@ pub(crate) struct CaptureStatus {
     finished: Mutex<CaptureCounters>,
     lost_slices: AtomicU64,
     lost_transactions: AtomicU64,
+    /// Rows in the queue to the tagger.
+    queued_rows: AtomicU64,
 }
 
 #[derive(Default, Clone)]
@@ -116,6 +125,11 @@ impl CaptureStatus {
         self.lost_transactions.load(Ordering::Relaxed)
     }
 
+    /// So many rows have left the queue to the tagger.
+    pub(crate) fn received(&self, rows: usize) {
+        self.queued_rows.fetch_sub(rows as u64, Ordering::Relaxed);
+    }
+
     fn publish(&self, source: (u64, u16), counters: CaptureCounters, interfaces: &[Arc<str>]) {
         locked(&self.sources).insert(source, SourceStatus { counters, interfaces: interfaces.to_vec() });
     }
@@ -155,6 +169,10 @@ struct Worker {
 
 /// Flow records, and transactions, that wait at most for room in the queue.
 const MOST_WAITING_ROWS: usize = 65_536;
+/// Rows in the queue to the tagger at most: its batches are bounded in number, but not all of one size.
+const MOST_QUEUED_ROWS: u64 = 262_144;
+/// Rows handed on at once at the end.
+const LAST_ROWS: usize = 8_192;
 /// Bytes of packets handed on at once.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -223,7 +241,7 @@ impl Worker {
             }
         }
         self.engine.finish(EndReason::Shutdown, &mut self.records);
-        self.hand_on_rows();
+        self.hand_on_the_last();
         self.publish();
         self.config.status.end((self.netns, self.config.number));
     }
@@ -265,19 +283,53 @@ impl Worker {
         if self.records.is_empty() && self.transactions.is_empty() && self.links.is_empty() {
             return;
         }
-        let batch = RecordBatch {
-            netns: self.netns,
-            records: std::mem::take(&mut self.records),
-            transactions: std::mem::take(&mut self.transactions),
-            links: std::mem::take(&mut self.links),
-        };
-        if let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
-            self.config.records.try_send(batch)
-        {
+        let status = self.config.status.clone();
+        if status.queued_rows.load(Ordering::Relaxed) < MOST_QUEUED_ROWS {
+            let batch = RecordBatch {
+                netns: self.netns,
+                records: std::mem::take(&mut self.records),
+                transactions: std::mem::take(&mut self.transactions),
+                links: std::mem::take(&mut self.links),
+            };
+            // Counted first: the tagger may take it at once.
+            let rows = batch.len();
+            status.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
+            let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
+                self.config.records.try_send(batch)
+            else {
+                return;
+            };
+            status.received(rows);
             RecordBatch { records: self.records, transactions: self.transactions, links: self.links, .. } = batch;
-            let status = &self.config.status;
-            lose_beyond(MOST_WAITING_ROWS, &mut self.records, &status.lost_slices);
-            lose_beyond(MOST_WAITING_ROWS, &mut self.transactions, &status.lost_transactions);
+        }
+        lose_beyond(MOST_WAITING_ROWS, &mut self.records, &status.lost_slices);
+        lose_beyond(MOST_WAITING_ROWS, &mut self.transactions, &status.lost_transactions);
+    }
+
+    /// Hands everything on, and waits for room: nothing more is captured, and nothing that was captured is lost.
+    fn hand_on_the_last(&mut self) {
+        self.engine.take_transactions(&mut self.transactions);
+        let status = self.config.status.clone();
+        let mut records = std::mem::take(&mut self.records).into_iter();
+        let mut transactions = std::mem::take(&mut self.transactions).into_iter();
+        loop {
+            let batch = RecordBatch {
+                netns: self.netns,
+                records: records.by_ref().take(LAST_ROWS).collect(),
+                transactions: transactions.by_ref().take(LAST_ROWS).collect(),
+                links: std::mem::take(&mut self.links),
+            };
+            let rows = batch.len();
+            if rows == 0 && batch.links.is_empty() {
+                return;
+            }
+            status.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
+            if let Err(mpsc::error::SendError(batch)) = self.config.records.blocking_send(batch) {
+                status.lost_slices.fetch_add((batch.records.len() + records.len()) as u64, Ordering::Relaxed);
+                let left = batch.transactions.len() + transactions.len();
+                status.lost_transactions.fetch_add(left as u64, Ordering::Relaxed);
+                return;
+            }
         }
     }
 

@@ -5,46 +5,54 @@ use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
-use super::search::Search;
+use super::search::{Has, Search};
 use super::{follow, transactions};
 use crate::cli::{FlowsArguments, Format};
-use crate::client::Appliance;
 use crate::output::{self, Row};
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     if arguments.follow {
         return follow::run(arguments);
     }
-    let (limit, data) = (arguments.limit, &arguments.search.data.data);
     if arguments.transactions {
-        let search = Search::<Transaction>::new(&arguments.search)?;
-        let rows = if let Some(appliance) = Appliance::find(data)? {
-            search.ask(&appliance, limit)?
-        } else {
-            let store = Store::open_read_only(data).await?;
-            search.read(&store, &store.transactions, limit).await?
-        };
-        return print::<Transaction>(arguments.format, &rows, transactions::table);
+        return print::<Transaction>(arguments, transactions::table).await;
     }
-    let search = Search::<FlowRecord>::new(&arguments.search)?;
-    let rows = if let Some(appliance) = Appliance::find(data)? {
-        search.ask(&appliance, limit)?
-    } else {
-        let store = Store::open_read_only(data).await?;
-        search.read(&store, &store.flows, limit).await?
-    };
-    print::<FlowRecord>(arguments.format, &rows, table)
+    print::<FlowRecord>(arguments, table).await
 }
 
-fn print<R: Table>(format: Format, rows: &[Row], table: fn(&[Row]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    match format {
-        Format::Json => output::json_lines(rows),
-        Format::Csv => output::csv(&all_columns::<R>().map(AnyColumn::name).collect::<Vec<_>>(), rows),
-        Format::Table if rows.is_empty() => {
-            eprintln!("no {} match", R::NAME);
-            Ok(())
+async fn print<R: Table>(arguments: &FlowsArguments, table: fn(&[Row]) -> anyhow::Result<()>) -> anyhow::Result<()>
+where
+    Store: Has<R>,
+{
+    let search = Search::<R>::new(&arguments.search)?;
+    let (limit, data) = (arguments.limit, &arguments.search.data.data);
+    match arguments.format {
+        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
+        Format::Csv => {
+            let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
+            let mut header = false;
+            let print = &mut |rows: Vec<Row>| {
+                if !std::mem::replace(&mut header, true) {
+                    output::csv_header(&names)?;
+                }
+                output::csv(&names, &rows)
+            };
+            search.pages(data, limit, print).await
         }
-        Format::Table => table(rows),
+        Format::Table => {
+            let mut all = Vec::new();
+            search
+                .pages(data, limit, &mut |rows| {
+                    all.extend(rows);
+                    Ok(())
+                })
+                .await?;
+            if all.is_empty() {
+                eprintln!("no {} match", R::NAME);
+                return Ok(());
+            }
+            table(&all)
+        }
     }
 }
 

@@ -1,20 +1,31 @@
 //! `wiretag import`: capture files into the store, through the same pipeline, streaming.
+//!
+//! Each file is an import with a number in the catalog, and its rows and segments bear it. So a file counts once (by its
+//! content), and what an import that was interrupted or killed left behind is replaced by the next one of the same content.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
 use wiretag_capture::file::{CaptureFile, FileInterface};
 use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::{EndReason, FlowRecord, Source, Transaction};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Source, Transaction};
 use wiretag_enrich::static_file;
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig};
+use wiretag_store::packets::import_node;
+use wiretag_store::{
+    Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig,
+    Stored, private,
+};
 
-use super::WrongUsage;
-use super::replay::STDIN;
+use super::{Interrupted, WrongUsage};
 use crate::cli::ImportArguments;
 use crate::identities::apply_static;
 
@@ -24,15 +35,16 @@ const FILE_NAMESPACE: u64 = u64::MAX;
 const BATCH: usize = 8192;
 
 pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
-    // Before anything is stored; stdin can be opened only once.
-    for file in arguments.files.iter().filter(|file| !is_stdin(file)) {
+    for file in &arguments.files {
+        if file.as_os_str() == "-" {
+            let why = "`import` reads a file twice, to know whether its content was imported before; hint: save stdin to a \
+                       file, or look at it with `wiretag replay -`";
+            return Err(WrongUsage(why.into()).into());
+        }
         drop(CaptureFile::open(file)?);
     }
-    if arguments.files.iter().filter(|file| is_stdin(file)).count() > 1 {
-        return Err(WrongUsage("`-` is given twice; hint: there is one stdin".into()).into());
-    }
     let data = &arguments.data.data;
-    std::fs::create_dir_all(data).with_context(|| {
+    private::create_dir_all(data).with_context(|| {
         format!("cannot make the data directory `{}`; hint: choose another with `--data`", data.display())
     })?;
     let (store, recovery) = Store::open(importer(data)).await?;
@@ -46,21 +58,10 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         let file = static_file::load(path, crate::host::now())?;
         store.catalog.append_intervals(&apply_static(&timeline, &file)).await?;
     }
-    let mut import = Import {
-        log: store.packet_log(PacketLogConfig { node: "import".into(), ..PacketLogConfig::default() })?,
-        store,
-        timeline,
-    };
-    let mut damaged = 0;
-    for file in &arguments.files {
-        damaged += usize::from(!import.file(file, arguments.quiet).await?);
-    }
-    import.log.seal()?;
-    import.store.close().await?;
-    if damaged > 0 {
-        bail!("{damaged} of {} files are damaged; what could be read is stored", arguments.files.len());
-    }
-    Ok(())
+    let importer = Importer { store, timeline, stop: stop_signal()?, again: arguments.again, quiet: arguments.quiet };
+    let outcome = importer.files(&arguments.files).await;
+    importer.store.close().await?;
+    outcome
 }
 
 /// An importer keeps everything: retention is the appliance's.
@@ -69,74 +70,261 @@ fn importer(data: &Path) -> StoreConfig {
     StoreConfig { data_dir: data.to_owned(), role: Role::Importer, flows, packets }
 }
 
-struct Import {
-    store: Store,
-    log: PacketLog,
-    timeline: crate::identities::SharedTimeline,
+/// Set by ctrl-c and SIGTERM.
+fn stop_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        set.store(true, Ordering::Relaxed);
+    });
+    Ok(stop)
 }
 
-impl Import {
-    /// Imports one file; false if it is damaged.
-    async fn file(&mut self, path: &Path, quiet: bool) -> anyhow::Result<bool> {
-        let mut file = super::replay::open(path)?;
-        let progress = progress(path, quiet || is_stdin(path));
-        let name =
-            if is_stdin(path) { Some(STDIN.into()) } else { path.file_name().map(std::ffi::OsStr::to_string_lossy) };
-        let name = name.map_or_else(|| "file".to_owned(), std::borrow::Cow::into_owned);
+struct Importer {
+    store: Store,
+    timeline: crate::identities::SharedTimeline,
+    stop: Arc<AtomicBool>,
+    again: bool,
+    quiet: bool,
+}
+
+/// What became of a file.
+enum Outcome {
+    Whole,
+    Damaged,
+    Refused,
+    Interrupted,
+}
+
+impl Importer {
+    async fn files(&self, files: &[std::path::PathBuf]) -> anyhow::Result<()> {
+        let (mut damaged, mut refused) = (0, 0);
+        for file in files {
+            match self.file(file).await? {
+                Outcome::Whole => {}
+                Outcome::Damaged => damaged += 1,
+                Outcome::Refused => refused += 1,
+                Outcome::Interrupted => return Err(Interrupted.into()),
+            }
+        }
+        if damaged > 0 {
+            bail!("{damaged} of {} files are damaged; what could be read is stored", files.len());
+        }
+        if refused > 0 {
+            bail!(
+                "{refused} of {} files were imported before; hint: `--again` imports them all the same, and their \
+                 packets and flows count twice",
+                files.len()
+            );
+        }
+        Ok(())
+    }
+
+    async fn file(&self, path: &Path) -> anyhow::Result<Outcome> {
+        let Some((content, bytes)) = self.content(path)? else { return Ok(Outcome::Interrupted) };
+        // Held while the file is read: two imports of one content at the same time are one too many.
+        let lock = self.store.import_lock(&content)?;
+        for known in self.store.catalog.imports_of(&content).await? {
+            let done = known.state == ImportState::Done;
+            if done && !self.again {
+                eprintln!("{}: {}", path.display(), said_before(&known));
+                return Ok(Outcome::Refused);
+            }
+            if !done {
+                eprintln!("{}: an import of it that ended early is replaced", path.display());
+                self.store.retire_import(known.id, crate::host::now()).await?;
+            }
+        }
+        let now = crate::host::now();
+        let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy().into_owned());
+        let id = self.store.catalog.begin_import(&content, &name, bytes, now).await?;
+        let origin = Origin { import: Some(id), stored_at: now };
+        let outcome = Import::new(self, origin, name)?.run(path, id).await;
+        lock.release();
+        outcome.with_context(|| format!("`{}` is not imported to its end", path.display()))
+    }
+
+    /// SHA-256 and length of a file; `None` if it was interrupted.
+    fn content(&self, path: &Path) -> anyhow::Result<Option<(String, u64)>> {
+        let failed = || format!("cannot read `{}`", path.display());
+        let mut file = File::open(path).with_context(failed)?;
+        let (mut hash, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
+        loop {
+            let count = file.read(&mut buffer).with_context(failed)?;
+            if count == 0 {
+                let text = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                return Ok(Some((text, length)));
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            hash.update(buffer.get(..count).unwrap_or_default());
+            length += count as u64;
+        }
+    }
+}
+
+fn said_before(known: &KnownImport) -> String {
+    let Stored { packets, flows, .. } = known.stored;
+    let time = crate::output::time(known.started_at);
+    format!("imported before, as `{}` at {time}: {packets} packets, {flows} flow rows", known.name)
+}
+
+/// One file on its way into the store.
+struct Import<'a> {
+    importer: &'a Importer,
+    log: PacketLog,
+    tagging: Tagging,
+    engine: Engine,
+    /// Of the file: the name of interfaces that have none.
+    name: String,
+    names: Vec<String>,
+    /// Rows that were in the store before.
+    before: (u64, u64),
+}
+
+impl<'a> Import<'a> {
+    fn new(importer: &'a Importer, origin: Origin, name: String) -> anyhow::Result<Self> {
+        let node = import_node(origin.import.unwrap_or_default());
+        let log = importer.store.packet_log(PacketLogConfig { node, origin, ..PacketLogConfig::default() })?;
+        importer.store.flows.set_origin(origin);
+        importer.store.transactions.set_origin(origin);
         let config = FlowConfig { transactions: true, ..FlowConfig::new(crate::host::node_name(), Source::File) };
-        let mut engine = Engine::new(config);
-        let mut tagging = Tagging::new();
-        let (mut described, mut names) = (Vec::new(), Vec::new());
-        let damage = loop {
+        let before = rows_received(&importer.store);
+        let (tagging, engine) = (Tagging::new(), Engine::new(config));
+        Ok(Self { importer, log, tagging, engine, name, names: Vec::new(), before })
+    }
+
+    /// Reads the file, and ends the import however it goes.
+    async fn run(mut self, path: &Path, id: i64) -> anyhow::Result<Outcome> {
+        let catalog = &self.importer.store.catalog;
+        let read = self.read(path).await;
+        let finished = self.finish().await;
+        let outcome = match (read, finished) {
+            (Ok(outcome), Ok(())) => outcome,
+            (Err(error), _) | (_, Err(error)) => {
+                // The cause is reported; the catalog may be what fails.
+                let _ = catalog.end_import(id, ImportState::Partial, self.stored()).await;
+                return Err(error);
+            }
+        };
+        let state = match outcome {
+            Outcome::Whole | Outcome::Damaged => ImportState::Done,
+            Outcome::Refused | Outcome::Interrupted => ImportState::Partial,
+        };
+        catalog.end_import(id, state, self.stored()).await?;
+        self.say(path, &outcome);
+        Ok(outcome)
+    }
+
+    async fn read(&mut self, path: &Path) -> anyhow::Result<Outcome> {
+        let mut file = CaptureFile::open(path)?;
+        let progress = progress(path, self.importer.quiet);
+        let mut described = Vec::new();
+        let outcome = loop {
             let mut describe = |number, interface: &FileInterface| described.push((number, interface.name.clone()));
             let packet = match file.next_packet_naming(&mut describe) {
                 Ok(Some(packet)) => packet,
-                Ok(None) => break None,
-                Err(error) => break Some(error),
+                Ok(None) => break Outcome::Whole,
+                Err(error) => {
+                    eprintln!("warning: {error}");
+                    break Outcome::Damaged;
+                }
             };
-            names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
-            super::replay::name_interfaces(&mut engine, &mut described);
-            let flow_id = engine.packet(&packet, &mut tagging.records);
-            engine.take_transactions(&mut tagging.transactions);
-            let interface = names.get(packet.interface as usize).unwrap_or(&name);
+            let name = &self.name;
+            self.names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
+            super::replay::name_interfaces(&mut self.engine, &mut described);
+            let flow_id = self.engine.packet(&packet, &mut self.tagging.records);
+            self.engine.take_transactions(&mut self.tagging.transactions);
+            let interface = self.names.get(packet.interface as usize).unwrap_or(&self.name);
             self.log.append(interface, &packet, flow_id)?;
-            if engine.counters().packets.is_multiple_of(1024) {
+            if self.engine.counters().packets.is_multiple_of(1024) {
                 progress.set_position(file.position());
+                if self.importer.stop.load(Ordering::Relaxed) {
+                    break Outcome::Interrupted;
+                }
             }
-            if tagging.records.len().max(tagging.transactions.len()) >= BATCH {
-                self.store(&mut tagging).await?;
+            if self.tagging.records.len().max(self.tagging.transactions.len()) >= BATCH {
+                self.store().await?;
             }
         };
-        engine.finish(EndReason::EndOfInput, &mut tagging.records);
-        engine.take_transactions(&mut tagging.transactions);
-        self.store(&mut tagging).await?;
         progress.finish_and_clear();
-        let counters = engine.counters();
-        eprintln!(
-            "{}: {} packets, {} in flows, {} flows, {} rows, {} transactions",
-            path.display(),
-            counters.packets,
-            counters.decoded,
-            counters.flows_started,
-            counters.slices,
-            counters.transactions
-        );
-        for (reason, count) in &counters.refused {
-            eprintln!("  not in flows, {reason}: {count}");
-        }
-        if let Some(error) = &damage {
-            eprintln!("warning: {error}");
-        }
-        Ok(damage.is_none())
+        Ok(outcome)
     }
 
-    /// Tags and stores a batch. Time is the packets': nothing is waited for.
-    async fn store(&self, tagging: &mut Tagging) -> anyhow::Result<()> {
-        let tagged = tagging.batch(&self.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner));
-        self.store.flows.append(tagged.flows).await?;
-        self.store.transactions.append(tagged.transactions).await?;
+    /// Ends the open flows and writes everything.
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        self.engine.finish(EndReason::EndOfInput, &mut self.tagging.records);
+        self.engine.take_transactions(&mut self.tagging.transactions);
+        let stored = self.store().await;
+        self.log.seal()?;
+        stored?;
+        let store = &self.importer.store;
+        store.flush().await?;
+        store.record_segments().await?;
+        let lost = self.log.counters().lost;
+        let rows = store.flows.counters().dropped + store.transactions.counters().dropped;
+        if lost + rows > 0 {
+            bail!("{lost} packets and {rows} rows could not be written");
+        }
         Ok(())
     }
+
+    /// Tags and stores a batch; waits while the store writes. Time is the packets'.
+    async fn store(&mut self) -> anyhow::Result<()> {
+        let store = &self.importer.store;
+        let tagged = {
+            let timeline = self.importer.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            self.tagging.batch(&timeline)
+        };
+        let before = store.flows.counters().written;
+        store.flows.append(tagged.flows).await?;
+        store.transactions.append(tagged.transactions).await?;
+        if store.flows.counters().written > before {
+            store.record_segments().await?;
+        }
+        Ok(())
+    }
+
+    fn stored(&self) -> Stored {
+        let (flows, transactions) = rows_received(&self.importer.store);
+        let packets = self.log.counters().written;
+        Stored { packets, flows: flows - self.before.0, transactions: transactions - self.before.1 }
+    }
+
+    fn say(&self, path: &Path, outcome: &Outcome) {
+        let counters = self.engine.counters();
+        let Stored { packets, flows, transactions } = self.stored();
+        let end = match outcome {
+            Outcome::Interrupted => "interrupted; stored so far: ",
+            Outcome::Whole | Outcome::Damaged | Outcome::Refused => "",
+        };
+        eprintln!(
+            "{}: {end}{packets} packets, {} in flows, {} flows, {flows} rows, {transactions} transactions",
+            path.display(),
+            counters.decoded,
+            counters.flows_started,
+        );
+        for (reason, count) in refused(counters) {
+            eprintln!("  not in flows, {reason}: {count}");
+        }
+    }
+}
+
+fn refused(counters: &CaptureCounters) -> BTreeMap<&str, u64> {
+    counters.refused.iter().map(|(reason, count)| (*reason, *count)).collect()
+}
+
+/// Flow rows and transactions that the store has written or will write.
+fn rows_received(store: &Store) -> (u64, u64) {
+    let (flows, transactions) = (store.flows.counters(), store.transactions.counters());
+    (flows.received - flows.dropped, transactions.received - transactions.dropped)
 }
 
 /// The tagger of one file, and what waits for it: what was decided in one batch holds in the next.
@@ -168,10 +356,6 @@ impl Tagging {
         self.tagger.flush(timeline, &mut tagged);
         tagged
     }
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }
 
 fn progress(path: &Path, quiet: bool) -> ProgressBar {

@@ -26,6 +26,18 @@ impl std::fmt::Display for WrongUsage {
 
 impl std::error::Error for WrongUsage {}
 
+/// The user ended it with ctrl-c: exit code 130.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted; what was read before is stored")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// Runs the command.
 pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {

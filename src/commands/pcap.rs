@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use wiretag_capture::FlowRecord;
-use wiretag_store::Store;
+use wiretag_store::{Selection, Store};
 
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
@@ -26,11 +26,13 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     }
     let store = Store::open_read_only(data).await?;
     let flows = store.flows.refs(&search.query, search.range, search.all_observations, MOST_FLOWS).await?;
-    if flows.is_empty() {
+    let everything = search.text.trim().is_empty();
+    if flows.is_empty() && !everything {
         bail!("no flows match; hint: `wiretag flows` shows what is there");
     }
     let out = Counted::new(create(&arguments.output)?);
-    let (_, out) = store.write_pcap(flows, search.range.from, search.range.to, out).await?;
+    let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
+    let (_, out) = store.write_pcap(packets, search.range.from, search.range.to, out).await?;
     finish(out, &arguments.output)
 }
 

@@ -1,15 +1,21 @@
 //! What searches have in common: the question, checked, and the answer of a running appliance or of the data directory.
 
+use std::path::Path;
+
 use anyhow::Context;
 use serde_json::Value;
+use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Query};
 use wiretag_store::tables::{Range, SearchOptions, TableStore};
-use wiretag_store::{Store, Table};
+use wiretag_store::{Loss, Store, Table};
 
 use crate::cli::SearchArguments;
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
 use crate::output::Row;
+
+/// Rows that are in memory at once.
+const PAGE: usize = 10_000;
 
 /// A search over a table, checked.
 pub(crate) struct Search<R: 'static> {
@@ -48,41 +54,98 @@ impl<R: Table> Search<R> {
         ]
     }
 
-    /// Pages through the running appliance's answer.
-    pub(crate) fn ask(&self, appliance: &Appliance, limit: u32) -> anyhow::Result<Vec<Row>> {
-        const PAGE: usize = 10_000;
+    /// Pages through the answer: at most `limit` rows, a page at a time, so that memory is bounded.
+    pub(crate) async fn pages(
+        &self,
+        data: &Path,
+        limit: u32,
+        each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()>
+    where
+        Store: Has<R>,
+    {
+        if let Some(appliance) = Appliance::find(data)? {
+            return self.ask(&appliance, limit, each);
+        }
+        let store = Store::open_read_only(data).await?;
+        self.read(&store, store.table(), limit, each).await
+    }
+
+    /// From the running appliance.
+    fn ask(
+        &self,
+        appliance: &Appliance,
+        limit: u32,
+        each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let table = R::NAME.as_str();
-        let mut rows = Vec::new();
         let mut after: Option<String> = None;
-        while rows.len() < limit as usize {
+        let mut left = limit as usize;
+        while left > 0 {
             let mut parameters = self.parameters();
-            parameters.push(("limit", PAGE.min(limit as usize - rows.len()).to_string()));
+            parameters.push(("limit", PAGE.min(left).to_string()));
+            let first = after.is_none();
             parameters.extend(after.map(|cursor| ("after", cursor)));
             let mut answer = appliance.json(&format!("/api/v1/{table}"), &parameters)?;
-            if rows.is_empty() {
+            if first {
                 warn_of_loss(&answer);
             }
             let page = answer.get_mut(table).and_then(Value::as_array_mut);
             let page = page.with_context(|| format!("the answer has no `{table}`"))?;
-            rows.extend(page.drain(..).filter_map(|row| match row {
+            left = left.saturating_sub(page.len());
+            let rows = page.drain(..).filter_map(|row| match row {
                 Value::Object(row) => Some(row),
                 _ => None,
-            }));
+            });
+            each(rows.collect())?;
             after = answer.get("next").and_then(Value::as_str).map(str::to_owned);
             if after.is_none() {
                 break;
             }
         }
-        Ok(rows)
+        Ok(())
     }
 
-    /// Reads the data directory.
-    pub(crate) async fn read(&self, store: &Store, table: &TableStore<R>, limit: u32) -> anyhow::Result<Vec<Row>> {
+    /// From the data directory.
+    async fn read(
+        &self,
+        store: &Store,
+        table: &TableStore<R>,
+        limit: u32,
+        each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         for loss in store.completeness(self.range.from, self.range.to).await? {
-            loss_sentence(&loss.node, loss.kernel_drops, loss.queue_drops);
+            loss_sentence(&loss);
         }
-        let options = SearchOptions { limit: limit as usize, all_observations: self.all_observations, after: None };
-        Ok(table.search(&self.query, self.range, options).await?.rows)
+        let (mut after, mut left) = (None, limit as usize);
+        while left > 0 {
+            let options = SearchOptions { limit: PAGE.min(left), all_observations: self.all_observations, after };
+            let page = table.search(&self.query, self.range, options).await?;
+            left = left.saturating_sub(page.rows.len());
+            each(page.rows)?;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the rows of a type are.
+pub(crate) trait Has<R> {
+    fn table(&self) -> &TableStore<R>;
+}
+
+impl Has<FlowRecord> for Store {
+    fn table(&self) -> &TableStore<FlowRecord> {
+        &self.flows
+    }
+}
+
+impl Has<Transaction> for Store {
+    fn table(&self) -> &TableStore<Transaction> {
+        &self.transactions
     }
 }
 
@@ -96,16 +159,29 @@ fn warn_of_loss(answer: &Value) {
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
-        loss_sentence(
-            node.get("node").and_then(Value::as_str).unwrap_or(""),
-            count("kernel_drops"),
-            count("queue_drops"),
-        );
+        loss_sentence(&Loss {
+            node: node.get("node").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            kernel_drops: count("kernel_drops"),
+            queue_drops: count("queue_drops"),
+            unwritten: count("unwritten"),
+            flow_rows: count("flow_rows_lost"),
+            transaction_rows: count("transactions_lost"),
+            ..Loss::default()
+        });
     }
 }
 
-fn loss_sentence(node: &str, kernel: u64, queue: u64) {
-    if kernel + queue > 0 {
-        eprintln!("warning: incomplete on node `{node}`: {kernel} packets dropped by the kernel, {queue} not kept");
+fn loss_sentence(loss: &Loss) {
+    if loss.is_complete() {
+        return;
     }
+    let parts = [
+        (loss.kernel_drops, "packets dropped by the kernel"),
+        (loss.queue_drops + loss.unwritten, "packets not kept"),
+        (loss.flow_rows, "flow rows lost"),
+        (loss.transaction_rows, "transactions lost"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    eprintln!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
 }

@@ -58,6 +58,31 @@ pub enum StoreError {
         /// The schema that this program needs.
         known: i64,
     },
+    /// The catalog has changes that only a writer can fold in, and the medium cannot be written.
+    #[error("the catalog `{}` was not closed, and its directory cannot be written; hint: copy the data directory to where you may write, or run as its owner", .path.display())]
+    NotClosed {
+        /// The catalog.
+        path: PathBuf,
+    },
+    /// A file of rows could not be written.
+    #[error("cannot write `{}`: {reason}{}", .path.display(), if *.full { FULL } else { "" })]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// The disk is full.
+        full: bool,
+    },
+    /// The same content is being imported by another process.
+    #[error("another `wiretag import` is reading the same content")]
+    Importing,
+    /// Rows could not be taken: memory is full, and files cannot be written for now.
+    #[error("no room for more {table}: memory is full and the last files could not be written")]
+    MemoryFull {
+        /// The table.
+        table: crate::catalog::TableName,
+    },
     /// SQLite refused something.
     #[error("catalog `{}`: {source}{}", .path.display(), sql_hint(.source))]
     Catalog {
@@ -123,19 +148,22 @@ impl StoreError {
     pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } | Self::Unwritable { source, .. } => is_full(source),
+            Self::Write { full, .. } => *full,
             Self::Catalog { source: sqlx::Error::Database(error), .. } => error.code().as_deref() == Some("13"),
             _ => false,
         }
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+const FULL: &str = "; hint: free space, or lower the retention limits";
+
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 fn io_hint(error: &io::Error) -> &'static str {
     if is_full(error) {
-        "; hint: free space, or lower the retention limits"
+        FULL
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         "; hint: run as the owner of the data directory, or change its owner"
     } else {

@@ -13,7 +13,7 @@ use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
 use crate::error::StoreError;
-use crate::packets::read_flows;
+use crate::packets::{Wanted, read_flows};
 use crate::tables::FlowRef;
 
 /// Bytes that are gathered before they are handed on.
@@ -21,13 +21,23 @@ const CHUNK: usize = 64 << 10;
 /// Snap length in the interface descriptions of an export: no packet is longer.
 const SNAP_LEN: u32 = 262_144;
 
-/// Writes the packets of `flows` in `[from, to)` from these segments; gives their number.
+/// The packets to export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// Those of these flows.
+    Flows(Vec<FlowRef>),
+    /// Every packet, also of no flow or of one that has not ended; these flows are named.
+    All(Vec<FlowRef>),
+}
+
+/// Writes the packets in `[from, to)` from these segments; gives their number.
 pub fn write_pcap(
     segments: &[PathBuf],
-    flows: &[FlowRef],
+    selection: &Selection,
     range: (i64, i64),
     out: &mut dyn Write,
 ) -> Result<u64, StoreError> {
+    let (Selection::Flows(flows) | Selection::All(flows)) = selection;
     let ids: HashSet<u64> = flows.iter().map(|flow| flow.flow_id).collect();
     let mut comments: HashMap<u64, String> = HashMap::new();
     for flow in flows {
@@ -40,7 +50,7 @@ pub fn write_pcap(
     pcapng::section_header(&mut buffer, concat!("wiretag ", env!("CARGO_PKG_VERSION")));
     let mut interfaces: HashMap<LinkType, HashMap<String, u32>> = HashMap::new();
     let mut count = 0;
-    let mut each = |name: &str, packet: &Packet<'_>, flow: u64| -> Result<(), StoreError> {
+    let mut each = |name: &str, packet: &Packet<'_>, flow: Option<u64>| -> Result<(), StoreError> {
         let known = interfaces.entry(packet.link_type).or_default();
         let number = if let Some(number) = known.get(name) {
             *number
@@ -51,13 +61,22 @@ pub fn write_pcap(
             count += 1;
             count - 1
         };
-        pcapng::enhanced_packet(&mut buffer, number, packet, comments.get(&flow).map(String::as_str));
+        pcapng::enhanced_packet(
+            &mut buffer,
+            number,
+            packet,
+            flow.and_then(|flow| comments.get(&flow)).map(String::as_str),
+        );
         if buffer.len() >= CHUNK {
             hand_on(out, &mut buffer)?;
         }
         Ok(())
     };
-    let stats = read_flows(segments, &ids, range, &mut each)?;
+    let wanted = match selection {
+        Selection::Flows(_) => Wanted::Flows(&ids),
+        Selection::All(_) => Wanted::All,
+    };
+    let stats = read_flows(segments, wanted, range, &mut each)?;
     hand_on(out, &mut buffer)?;
     Ok(stats.packets)
 }

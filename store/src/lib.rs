@@ -17,6 +17,7 @@ pub mod export;
 pub mod json;
 mod lock;
 pub mod packets;
+pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
@@ -29,8 +30,10 @@ use std::path::{Path, PathBuf};
 use tables::Engine;
 use tokio::sync::mpsc::Sender;
 
-pub use catalog::{Catalog, FlowFile, Loss, TableName, Totals};
+pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, TableName, Totals};
 pub use error::StoreError;
+pub use export::Selection;
+pub use lock::ImportLock;
 pub use packets::{PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired};
@@ -101,13 +104,14 @@ impl Store {
     /// Opens the store for writing. If nobody else writes, what a crash left is repaired first.
     pub async fn open(config: StoreConfig) -> Result<(Self, Recovery), StoreError> {
         let unwritable = |source| StoreError::Unwritable { path: config.data_dir.clone(), source };
-        std::fs::create_dir_all(&config.data_dir).map_err(unwritable)?;
+        private::create_dir_all(&config.data_dir).map_err(unwritable)?;
         let data_dir = std::fs::canonicalize(&config.data_dir).map_err(unwritable)?;
         let appliance = config.role == Role::Appliance;
         let mut locks = lock::Locks::take(&data_dir, appliance).map_err(|error| match error {
             StoreError::Io { source, .. } => unwritable(source),
             other => other,
         })?;
+        private::close_off(&data_dir).map_err(unwritable)?;
         let catalog = Catalog::open(&data_dir.join(catalog::FILE)).await?;
         let mut recovery = Recovery::default();
         let engine = Engine::open(&data_dir)?;
@@ -166,9 +170,11 @@ impl Store {
     pub async fn maintain(&self, now: i64) -> Result<Maintenance, StoreError> {
         let flushed = self.flush().await;
         let recorded = self.record_segments().await;
+        let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
+        room?;
         compacted?;
         Ok(Maintenance {
             rows_flushed,
@@ -189,17 +195,48 @@ impl Store {
     }
 
     /// Flushes both tables, also if one of them fails.
-    async fn flush(&self) -> Result<u64, StoreError> {
+    pub async fn flush(&self) -> Result<u64, StoreError> {
         let (flows, transactions) = (self.flows.flush().await, self.transactions.flush().await);
         Ok(flows? + transactions?)
     }
 
     async fn compact(&self, now: i64) -> Result<(), StoreError> {
-        let (flows, transactions) = (self.flows.compact(now).await, self.transactions.compact(now).await);
+        // So that retention by bytes has more than a few files to choose from.
+        let most = self.retention.0.bytes.map_or(u64::MAX, |bytes| bytes / 16);
+        let flows = self.flows.compact_within(now, most).await;
+        let transactions = self.transactions.compact_within(now, most).await;
         flows.and(transactions).map(drop)
     }
 
-    async fn record_segments(&self) -> Result<(), StoreError> {
+    /// Files that compaction replaced go at once when they would take more than the limit.
+    async fn make_room(&self) -> Result<(), StoreError> {
+        let Some(most) = self.retention.0.bytes else { return Ok(()) };
+        let mut bytes = self.flows.superseded_bytes().await + self.transactions.superseded_bytes().await;
+        if bytes == 0 {
+            return Ok(());
+        }
+        for table in [TableName::Flows, TableName::Transactions] {
+            bytes += self.catalog.totals_of(table).await?.bytes;
+        }
+        if bytes <= most {
+            return Ok(());
+        }
+        let (flows, transactions) = (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
+        flows.and(transactions)
+    }
+
+    /// Takes the lock of an import of the content with this hash.
+    pub fn import_lock(&self, content: &str) -> Result<ImportLock, StoreError> {
+        lock::ImportLock::take(&self.data_dir, content)
+    }
+
+    /// Takes back what an import stored, so that the same file can be imported again.
+    pub async fn retire_import(&self, import: i64, now: i64) -> Result<(), StoreError> {
+        retention::retire_import(&self.data_dir, &self.catalog, (import, now)).await
+    }
+
+    /// Tells the catalog of segments that grew or were sealed.
+    pub async fn record_segments(&self) -> Result<(), StoreError> {
         let changes = self.changes.take();
         let recorded = self.catalog.add_segments(&changes).await;
         if recorded.is_err() {
@@ -225,27 +262,27 @@ impl Store {
         Ok(wanted.chain(unregistered).map(|path| self.data_dir.join(path)).collect())
     }
 
-    /// Sends the packets of these flows in `[from, to)` as pcapng; gives their number.
+    /// Sends packets in `[from, to)` as pcapng; gives their number.
     pub async fn export_pcap(
         &self,
-        flows: Vec<FlowRef>,
+        packets: Selection,
         from: i64,
         to: i64,
         out: Sender<Vec<u8>>,
     ) -> Result<u64, StoreError> {
-        self.write_pcap(flows, from, to, export::ChannelWriter(out)).await.map(|(packets, _)| packets)
+        self.write_pcap(packets, from, to, export::ChannelWriter(out)).await.map(|(packets, _)| packets)
     }
 
     /// As [`Store::export_pcap`], into a file or another writer, which comes back.
     pub async fn write_pcap<W: Write + Send + 'static>(
         &self,
-        flows: Vec<FlowRef>,
+        packets: Selection,
         from: i64,
         to: i64,
         mut out: W,
     ) -> Result<(u64, W), StoreError> {
         let segments = self.segment_files(from, to).await?;
-        let work = move || export::write_pcap(&segments, &flows, (from, to), &mut out).map(|packets| (packets, out));
+        let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|packets| (packets, out));
         tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
     }
 

@@ -3,12 +3,13 @@
 //! * `appliance.lock` is held exclusively by `wiretag run`: one appliance a directory. It holds the process id.
 //! * `writers.lock` is held shared by everyone who writes (the appliance, imports). Recovery cuts torn files, so it
 //!   runs only while it can be had exclusively: then nobody is writing what looks torn.
+//! * `import-….lock` is held exclusively while a file of this content is imported.
 //!
-//! The kernel releases both when the process ends, however it ends. Readers take no lock.
+//! The kernel releases them when the process ends, however it ends. Readers take no lock.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
 
@@ -54,8 +55,34 @@ impl Locks {
     }
 }
 
+/// Held while a file is being imported; released by the kernel too.
+#[derive(Debug)]
+pub struct ImportLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl ImportLock {
+    /// For the content with this hash.
+    pub(crate) fn take(data_dir: &Path, content: &str) -> Result<Self, StoreError> {
+        let path = data_dir.join(format!("import-{}.lock", content.get(..16).unwrap_or(content)));
+        let file = open(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path, _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Importing),
+            Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
+        }
+    }
+
+    /// The import has ended.
+    pub fn release(self) {
+        // While the lock is held: who opened the file meanwhile is refused and tries again.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
+    crate::private::options()
         .read(true)
         .write(true)
         .create(true)

@@ -2,14 +2,15 @@
 //!
 //! * files that were waiting to be deleted are deleted;
 //! * segments that were open are cut back to their last whole block and sealed, registered or not;
-//! * rows of segments whose file is gone are removed.
+//! * rows of segments whose file is gone are removed;
+//! * imports that were killed are said, and may be repeated.
 //!
 //! Flow files are looked after by the flow store itself.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Import, ImportState, Origin};
 use crate::error::StoreError;
 use crate::packets::{self, FOLDER, Segment};
 use crate::retention;
@@ -26,6 +27,9 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
     retention::delete_due(data_dir, catalog, i64::MAX).await?;
     let mut registered: HashMap<String, Segment> =
         catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
+    let killed = catalog.killed_imports().await?;
+    let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
+    let started: HashMap<Option<i64>, Origin> = killed.iter().map(|import| (Some(import.id), origin(import))).collect();
     let mut found = Vec::new();
     for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))? {
         let known = registered.remove(&path);
@@ -49,7 +53,10 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
                 registered.insert(path.clone(), Segment::lost(&path));
             }
         }
-        found.extend(recovered.segment);
+        found.extend(recovered.segment.map(|segment| {
+            let origin = started.get(&segment.origin.import).copied();
+            Segment { origin: origin.unwrap_or_default(), ..segment }
+        }));
     }
     catalog.add_segments(&found).await?;
     let gone: Vec<String> = registered.into_keys().collect();
@@ -59,5 +66,13 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         }
     }
     catalog.remove_segments(&gone).await?;
+    for import in killed {
+        recovery.repairs.push(format!(
+            "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \
+             replaces what there is",
+            import.name
+        ));
+        catalog.end_import(import.id, ImportState::Partial, import.stored).await?;
+    }
     Ok(recovery)
 }

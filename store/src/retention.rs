@@ -3,8 +3,10 @@
 //!
 //! Invariants:
 //! * a registered file exists: the row goes first, in one transaction with a note to delete the file, and the file goes
-//!   [`GRACE`] later, so that a search or export that has begun still finds it; a crash in between loses nothing, the note
-//!   is carried out later;
+//!   [`GRACE`] later, so that a search or export that has begun still finds it (sooner if what waits to be deleted takes
+//!   more than a sixteenth of the limit: the disk counts more); a crash in between loses nothing, the note is carried out
+//!   later;
+//! * what was imported is as old as its import, however old its packets are; limits of bytes take it in the same order;
 //! * an open segment is never touched;
 //! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.
 
@@ -12,9 +14,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, TableName};
+use crate::catalog::{Catalog, Origin, TableName};
 use crate::error::StoreError;
-use crate::packets::index_path;
+use crate::packets::{self, SUFFIX, index_path};
 
 /// How long a file outlives its row.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -22,7 +24,7 @@ pub const GRACE: Duration = Duration::from_secs(30);
 /// How much to keep; `None` is without limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// Since the newest row or packet of a file.
+    /// Since the newest row or packet of a file, or since its import if that was later.
     pub age: Option<Duration>,
     /// Bytes of all files together.
     pub bytes: Option<u64>,
@@ -43,11 +45,11 @@ pub struct Retired {
     pub deleted: u64,
 }
 
-/// Something that can go: path, bytes, end.
+/// Something that can go: path, bytes, and since when it counts as kept.
 struct Candidate {
     path: String,
     bytes: u64,
-    end: i64,
+    since: i64,
     fixed: bool,
 }
 
@@ -68,27 +70,27 @@ pub(crate) async fn apply(
     let limited = |limit: Retention| limit.age.is_some() || limit.bytes.is_some();
     if limited(flows) {
         let files = catalog.all_flow_files().await?.into_iter();
-        let candidates =
-            files.map(|file| Candidate { path: file.path, bytes: file.bytes, end: file.end, fixed: false });
-        let (paths, bytes) = choose(candidates.collect(), flows, now);
-        if !paths.is_empty() {
-            catalog.retire(&paths, &paths, now).await?;
-        }
-        (retired.flow_files, retired.flow_bytes) = (paths.len() as u64, bytes);
+        let candidates = files.map(|file| Candidate {
+            since: file.end.max(file.origin.stored_at),
+            path: file.path,
+            bytes: file.bytes,
+            fixed: false,
+        });
+        let gone = choose(candidates.collect(), flows, now);
+        retire(catalog, &gone, now).await?;
+        (retired.flow_files, retired.flow_bytes) = totals(&gone);
     }
     if limited(packets) && segments.files > 0 {
         let segments = catalog.all_segments().await?.into_iter();
         let candidates = segments.map(|segment| Candidate {
+            since: segment.end.max(segment.origin.stored_at),
             path: segment.path,
             bytes: segment.bytes,
-            end: segment.end,
             fixed: !segment.sealed,
         });
-        let (paths, bytes) = choose(candidates.collect(), packets, now);
-        let indexes = paths.iter().map(|path| index_path(Path::new(path)).to_string_lossy().into_owned());
-        let files: Vec<String> = paths.iter().cloned().chain(indexes).collect();
-        catalog.retire(&paths, &files, now).await?;
-        (retired.segments, retired.segment_bytes) = (paths.len() as u64, bytes);
+        let gone = choose(candidates.collect(), packets, now);
+        retire(catalog, &gone, now).await?;
+        (retired.segments, retired.segment_bytes) = totals(&gone);
     }
     if retired.flow_files + retired.segments > 0
         && let Some(oldest) = oldest(catalog).await?
@@ -96,7 +98,81 @@ pub(crate) async fn apply(
         catalog.expire_before(oldest).await?;
     }
     retired.deleted = delete_due(data_dir, catalog, now.saturating_sub(nanos(GRACE))).await?;
+    retired.deleted += delete_pressing(data_dir, catalog, (flows, packets)).await?;
     Ok(retired)
+}
+
+/// Takes these files out of the catalog; with a segment goes its index.
+async fn retire(catalog: &Catalog, gone: &[(String, u64)], now: i64) -> Result<(), StoreError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let paths: Vec<String> = gone.iter().map(|(path, _)| path.clone()).collect();
+    let segments = paths.iter().filter(|path| path.ends_with(SUFFIX));
+    let indexes = segments.map(|path| (index_path(Path::new(path)).to_string_lossy().into_owned(), 0));
+    let files: Vec<(String, u64)> = gone.iter().cloned().chain(indexes).collect();
+    catalog.retire(&paths, &files, now).await
+}
+
+fn totals(gone: &[(String, u64)]) -> (u64, u64) {
+    (gone.len() as u64, gone.iter().map(|(_, bytes)| bytes).sum())
+}
+
+/// Takes back what an import stored.
+pub(crate) async fn retire_import(
+    data_dir: &Path,
+    catalog: &Catalog,
+    (import, now): (i64, i64),
+) -> Result<(), StoreError> {
+    let own = |origin: Origin| origin.import == Some(import);
+    let files = catalog.all_flow_files().await?.into_iter().filter(|file| own(file.origin));
+    let mut gone: Vec<(String, u64)> = files.map(|file| (file.path, file.bytes)).collect();
+    let segments = catalog.all_segments().await?.into_iter().filter(|segment| own(segment.origin));
+    gone.extend(segments.map(|segment| (segment.path, segment.bytes)));
+    // Those of a killed import that the catalog was not told of.
+    for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))? {
+        if packets::import_of(&path) == Some(import) && !gone.iter().any(|(known, _)| *known == path) {
+            gone.push((path, 0));
+        }
+    }
+    retire(catalog, &gone, now).await?;
+    catalog.forget_import(import).await
+}
+
+/// Deletes files before their time while they and what is kept take more than the limits allow.
+async fn delete_pressing(
+    data_dir: &Path,
+    catalog: &Catalog,
+    (flows, packets): (Retention, Retention),
+) -> Result<u64, StoreError> {
+    if flows.bytes.is_none() && packets.bytes.is_none() {
+        return Ok(0);
+    }
+    let waiting = catalog.waiting_removals().await?;
+    let (segments, rows): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|(path, _)| path.starts_with(packets::FOLDER));
+    let tables = [TableName::Flows, TableName::Transactions];
+    let mut kept = 0;
+    for table in tables {
+        kept += catalog.totals_of(table).await?.bytes;
+    }
+    let kept_packets = catalog.segment_totals().await?.bytes;
+    let mut pressing = Vec::new();
+    for (waiting, kept, limit) in [(rows, kept, flows.bytes), (segments, kept_packets, packets.bytes)] {
+        let Some(limit) = limit else { continue };
+        let mut total = kept + waiting.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let mut freed = false;
+        for (path, bytes) in waiting {
+            // The index of a segment is without bytes and goes with it.
+            if total <= limit.saturating_add(limit / 16) && !(freed && bytes == 0) {
+                break;
+            }
+            total -= bytes;
+            freed = true;
+            pressing.push(path);
+        }
+    }
+    delete(data_dir, catalog, pressing).await
 }
 
 /// Time of the oldest flow, transaction or packet that is kept.
@@ -110,6 +186,10 @@ pub(crate) async fn oldest(catalog: &Catalog) -> Result<Option<i64>, StoreError>
 /// Deletes files whose rows went before `before`.
 pub(crate) async fn delete_due(data_dir: &Path, catalog: &Catalog, before: i64) -> Result<u64, StoreError> {
     let due = catalog.due_removals(before).await?;
+    delete(data_dir, catalog, due).await
+}
+
+async fn delete(data_dir: &Path, catalog: &Catalog, due: Vec<String>) -> Result<u64, StoreError> {
     let mut gone = Vec::new();
     for path in due {
         let full = data_dir.join(&path);
@@ -140,13 +220,14 @@ fn remove_empty_parents(data_dir: &Path, file: &Path) {
     }
 }
 
-fn choose(mut candidates: Vec<Candidate>, limit: Retention, now: i64) -> (Vec<String>, u64) {
-    candidates.sort_by(|a, b| a.end.cmp(&b.end).then_with(|| a.path.cmp(&b.path)));
+/// What goes, with its bytes.
+fn choose(mut candidates: Vec<Candidate>, limit: Retention, now: i64) -> Vec<(String, u64)> {
+    candidates.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.path.cmp(&b.path)));
     let mut left: u64 = candidates.iter().map(|candidate| candidate.bytes).sum();
     let cutoff = limit.age.map(|age| now.saturating_sub(nanos(age)));
-    let (mut paths, mut bytes) = (Vec::new(), 0);
+    let mut gone = Vec::new();
     for candidate in candidates {
-        let old = cutoff.is_some_and(|cutoff| candidate.end < cutoff);
+        let old = cutoff.is_some_and(|cutoff| candidate.since < cutoff);
         let large = limit.bytes.is_some_and(|most| left > most);
         if candidate.fixed {
             continue;
@@ -155,8 +236,7 @@ fn choose(mut candidates: Vec<Candidate>, limit: Retention, now: i64) -> (Vec<St
             break;
         }
         left -= candidate.bytes;
-        bytes += candidate.bytes;
-        paths.push(candidate.path);
+        gone.push((candidate.path, candidate.bytes));
     }
-    (paths, bytes)
+    gone
 }

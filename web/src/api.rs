@@ -85,7 +85,7 @@ pub(crate) struct TransactionsAnswer {
 /// What was lost in a time range.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet was dropped by a kernel or a queue.
+    /// No packet and no row was lost by a kernel, a queue or a full disk.
     complete: bool,
     /// By node.
     nodes: Vec<NodeLoss>,
@@ -104,6 +104,12 @@ pub(crate) struct NodeLoss {
     queue_drops: u64,
     /// Not decoded, for a counted reason.
     refused: u64,
+    /// Captured, in flows, and not written to the packet log.
+    unwritten: u64,
+    /// Rows of flows that were lost.
+    flow_rows_lost: u64,
+    /// Transactions that were lost.
+    transactions_lost: u64,
 }
 
 /// Totals over time.
@@ -287,10 +293,11 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
 
 /// State of the appliance; in full only for those who are authenticated.
 #[utoipa::path(get, path = "/api/v1/health", security((), ("token" = []), ("session" = [])), responses(
-    (status = 200, body = Object, description = "`{\"status\":\"ok\",\"instance\":…}`, with authentication more")))]
+    (status = 200, body = Object, description = "`{\"status\":\"ok\",\"instance\":…}` or `degraded`, with authentication more: `problems` are sentences")))]
 pub(crate) async fn health(State(shared): State<Shared>, headers: HeaderMap) -> Json<Value> {
     let full = shared.auth.accepts(&headers);
-    let mut health = if full { (shared.health)() } else { json!({"status": "ok"}) };
+    let all = (shared.health)();
+    let mut health = if full { all } else { json!({"status": all.get("status")}) };
     if let Some(health) = health.as_object_mut() {
         health.insert("instance".into(), shared.instance.as_str().into());
     }
@@ -316,19 +323,28 @@ pub(crate) async fn turn(shared: &Inner) -> Result<tokio::sync::SemaphorePermit<
 
 async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiError> {
     let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
-    for loss in shared.store.completeness(range.from, range.to).await? {
+    let pending = (shared.pending_loss)();
+    let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
+    let mut complete = true;
+    for loss in shared.store.completeness(range.from, range.to).await?.into_iter().chain(pending) {
+        complete &= loss.is_complete();
         let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
             node: loss.node.clone(),
             packets: 0,
             kernel_drops: 0,
             queue_drops: 0,
             refused: 0,
+            unwritten: 0,
+            flow_rows_lost: 0,
+            transactions_lost: 0,
         });
         node.packets += loss.packets;
         node.kernel_drops += loss.kernel_drops;
         node.queue_drops += loss.queue_drops;
         node.refused += loss.refused;
+        node.unwritten += loss.unwritten;
+        node.flow_rows_lost += loss.flow_rows;
+        node.transactions_lost += loss.transaction_rows;
     }
-    let complete = nodes.values().all(|node| node.kernel_drops == 0 && node.queue_drops == 0);
     Ok(Completeness { complete, nodes: nodes.into_values().collect() })
 }

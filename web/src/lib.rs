@@ -36,7 +36,7 @@ use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder}
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wiretag_enrich::Interval;
-use wiretag_store::Store;
+use wiretag_store::{Loss, Store};
 
 pub use auth::random_secret;
 pub use identities::identity_row;
@@ -51,6 +51,8 @@ const BODY_LIMIT: usize = 4096;
 
 /// Tells the state of the appliance.
 pub type Health = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Gives what was lost and is not in the catalog yet.
+pub type PendingLoss = Arc<dyn Fn() -> Loss + Send + Sync>;
 /// Gives the intervals that are valid at a time and have an address; `None` means any.
 pub type Identities = Arc<dyn Fn(Option<i64>, Option<IpAddr>) -> Vec<Interval> + Send + Sync>;
 
@@ -62,6 +64,8 @@ pub struct App {
     pub registry: prometheus::Registry,
     /// State of the appliance.
     pub health: Health,
+    /// Loss since the last account.
+    pub pending_loss: PendingLoss,
     /// Identity timeline.
     pub identities: Identities,
     /// Flows as they are stored.
@@ -77,6 +81,7 @@ struct Inner {
     store: Arc<Store>,
     registry: prometheus::Registry,
     health: Health,
+    pending_loss: PendingLoss,
     identities: Identities,
     tail: Tail,
     instance: String,
@@ -107,15 +112,26 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, identities, tail, token, instance } = app;
+    let App { store, registry, health, pending_loss, identities, tail, token, instance } = app;
     if token.is_empty() {
         return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
     }
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(&token);
     let (searches, downloads) = (Semaphore::new(SEARCHES), Arc::new(Semaphore::new(PCAP_DOWNLOADS)));
-    let shared: Shared =
-        Arc::new(Inner { store, registry, health, identities, tail, instance, auth, metrics, searches, downloads });
+    let shared: Shared = Arc::new(Inner {
+        store,
+        registry,
+        health,
+        pending_loss,
+        identities,
+        tail,
+        instance,
+        auth,
+        metrics,
+        searches,
+        downloads,
+    });
     let open = open_routes();
     let closed = closed_routes().route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();

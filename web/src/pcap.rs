@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
-use wiretag_store::tables::{FlowRef, Range};
-use wiretag_store::{StoreError, query};
+use wiretag_store::tables::Range;
+use wiretag_store::{Selection, StoreError, query};
 
 use crate::Shared;
 use crate::api::{no_flow, turn};
@@ -28,7 +28,7 @@ const MOST_FLOWS: usize = 100_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PcapParameters {
-    /// Query; empty means everything.
+    /// Query; empty means every packet in the range, also of no flow or of one that has not ended.
     q: Option<String>,
     /// Begin, as in a search.
     from: Option<String>,
@@ -57,10 +57,10 @@ pub(crate) async fn of_flow(State(shared): State<Shared>, Path(flow_id): Path<St
     let to = flows.iter().map(|flow| flow.end).max();
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
     let range = Range { from, to: to.saturating_add(1) };
-    download(shared, flows, range, &format!("wiretag-{id:016x}.pcapng"), permit).await
+    download(shared, Selection::Flows(flows), range, &format!("wiretag-{id:016x}.pcapng"), permit).await
 }
 
-/// Packets of the flows that a query finds.
+/// Packets of the flows that a query finds, or all packets.
 #[utoipa::path(get, path = "/api/v1/pcap", params(PcapParameters), security(("token" = []), ("session" = [])),
     responses((status = 200, content_type = "application/x-pcapng", body = Vec<u8>, description = "pcapng"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter, or too many flows"),
@@ -72,6 +72,7 @@ pub(crate) async fn of_query(
     Params(parameters): Params<PcapParameters>,
 ) -> Result<Response, ApiError> {
     let query = params::query(parameters.q.as_deref())?;
+    let everything = parameters.q.as_deref().unwrap_or_default().trim().is_empty();
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all = parameters.all_observations.unwrap_or(false);
     let permit = permit(&shared)?;
@@ -79,16 +80,17 @@ pub(crate) async fn of_query(
         let _turn = turn(&shared).await?;
         shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1).await?
     };
-    if flows.is_empty() {
+    if flows.is_empty() && !everything {
         return Err(ApiError::unknown("no flow matches", "widen the query or the time range"));
     }
-    if flows.len() > MOST_FLOWS {
+    if flows.len() > MOST_FLOWS && !everything {
         let message = format!("more than {MOST_FLOWS} flows match");
         return Err(ApiError::wrong(message, "narrow the query or the time range"));
     }
     let start = wiretag_store::json::time(range.from);
     let stamp: String = start.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
-    download(shared, flows, range, &format!("wiretag-{stamp}.pcapng"), permit).await
+    let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
+    download(shared, packets, range, &format!("wiretag-{stamp}.pcapng"), permit).await
 }
 
 fn permit(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> {
@@ -106,14 +108,14 @@ struct Export {
 
 async fn download(
     shared: Shared,
-    flows: Vec<FlowRef>,
+    packets: Selection,
     range: Range,
     name: &str,
     permit: OwnedSemaphorePermit,
 ) -> Result<Response, ApiError> {
     let (sender, chunks) = mpsc::channel(CHUNKS);
     let store = shared.store.clone();
-    let task = tokio::spawn(async move { store.export_pcap(flows, range.from, range.to, sender).await });
+    let task = tokio::spawn(async move { store.export_pcap(packets, range.from, range.to, sender).await });
     let mut export = Export { chunks, first: None, task: Some(task), _permit: permit };
     export.first = export.chunks.recv().await;
     if export.first.is_none() {

@@ -10,6 +10,7 @@
 //! * the schema only grows by the migrations in `store/migrations`; a newer schema is refused, not guessed at.
 
 mod identities;
+mod imports;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
 
+pub use imports::{Import, ImportState, Origin, Stored};
 pub use rows::{FlowFile, Loss, TableName, Totals};
 
 use crate::error::StoreError;
@@ -42,6 +44,9 @@ pub struct Catalog {
 impl Catalog {
     /// Opens the catalog file for writing, makes it if there is none, and upgrades its schema.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite would make it readable for all; its WAL takes the mode of the file.
+        let made = crate::private::options().read(true).write(true).create(true).truncate(false).open(path);
+        drop(made.map_err(StoreError::io("open", path))?);
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -60,7 +65,10 @@ impl Catalog {
         if !path.exists() {
             return Err(StoreError::NoData { path: path.parent().unwrap_or(path).to_path_buf() });
         }
-        let reads = read_pool(path).await?;
+        let reads = match read_pool(path).await {
+            Err(error) if cannot_open(&error) => immutable_pool(path).await?,
+            reads => reads?,
+        };
         let (found, known) = (schema(&reads).await.map_err(failed(path))?, newest());
         match found.cmp(&known) {
             std::cmp::Ordering::Equal => Ok(Self { path: path.to_path_buf(), reads, writes: None }),
@@ -123,6 +131,23 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 async fn read_pool(path: &Path) -> Result<SqlitePool, StoreError> {
     SqlitePoolOptions::new().max_connections(4).connect_with(options(path).read_only(true)).await.map_err(failed(path))
+}
+
+/// SQLite's code 14: here, that it may not make the files beside the catalog that a reader needs.
+fn cannot_open(error: &StoreError) -> bool {
+    let StoreError::Catalog { source: sqlx::Error::Database(error), .. } = error else { return false };
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 14)
+}
+
+/// For a medium that cannot be written: the file as it is. Right only if nothing waits in the WAL.
+async fn immutable_pool(path: &Path) -> Result<SqlitePool, StoreError> {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+        return Err(StoreError::NotClosed { path: path.to_path_buf() });
+    }
+    let options = options(path).read_only(true).immutable(true);
+    SqlitePoolOptions::new().max_connections(4).connect_with(options).await.map_err(failed(path))
 }
 
 fn failed(path: &Path) -> impl Fn(sqlx::Error) -> StoreError + '_ {

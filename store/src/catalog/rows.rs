@@ -3,7 +3,7 @@
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::Catalog;
+use super::{Catalog, Origin};
 use crate::error::StoreError;
 use crate::packets::Segment;
 
@@ -51,10 +51,12 @@ pub struct FlowFile {
     pub start: i64,
     /// Greatest end of its rows.
     pub end: i64,
+    /// Where they came from.
+    pub origin: Origin,
 }
 
 /// What a node saw and what of it was lost during `[from, to)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Loss {
     /// The node.
     pub node: String,
@@ -70,6 +72,20 @@ pub struct Loss {
     pub queue_drops: u64,
     /// Packets that no decoder understood.
     pub refused: u64,
+    /// Packets that could not be written.
+    pub unwritten: u64,
+    /// Rows of flows that found a queue or the store full.
+    pub flow_rows: u64,
+    /// The same of transactions.
+    pub transaction_rows: u64,
+}
+
+impl Loss {
+    /// Nothing was lost. Packets that no decoder understood are kept as packets.
+    pub fn is_complete(&self) -> bool {
+        let Self { kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, .. } = self;
+        [kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows].into_iter().all(|count| *count == 0)
+    }
 }
 
 /// Sums over a table.
@@ -85,8 +101,12 @@ pub struct Totals {
     pub start: Option<i64>,
 }
 
-fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
+pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
     Ok(row.try_get::<i64, _>(column)?.cast_unsigned())
+}
+
+fn origin(row: &SqliteRow) -> Result<Origin, sqlx::Error> {
+    Ok(Origin { import: row.try_get("import")?, stored_at: row.try_get("stored_at")? })
 }
 
 fn flow_file(row: &SqliteRow) -> Result<FlowFile, sqlx::Error> {
@@ -99,6 +119,7 @@ fn flow_file(row: &SqliteRow) -> Result<FlowFile, sqlx::Error> {
         bytes: number(row, "bytes")?,
         start: row.try_get("start")?,
         end: row.try_get("end")?,
+        origin: origin(row)?,
     })
 }
 
@@ -111,6 +132,7 @@ fn segment(row: &SqliteRow) -> Result<Segment, sqlx::Error> {
         start: row.try_get("start")?,
         end: row.try_get("end")?,
         sealed: row.try_get::<i64, _>("sealed")? != 0,
+        origin: origin(row)?,
     })
 }
 
@@ -123,6 +145,9 @@ fn loss(row: &SqliteRow) -> Result<Loss, sqlx::Error> {
         kernel_drops: number(row, "kernel_drops")?,
         queue_drops: number(row, "queue_drops")?,
         refused: number(row, "refused")?,
+        unwritten: number(row, "unwritten")?,
+        flow_rows: number(row, "flow_rows")?,
+        transaction_rows: number(row, "transaction_rows")?,
     })
 }
 
@@ -131,7 +156,8 @@ type Statement<'a> = sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteAr
 /// A file's row; one of the same path is replaced.
 fn put_file(file: &FlowFile) -> Statement<'_> {
     sqlx::query(
-        "INSERT OR REPLACE INTO flow_files (\"table\", path, rows, bytes, start, \"end\") VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(file.table.as_str())
     .bind(&file.path)
@@ -139,6 +165,8 @@ fn put_file(file: &FlowFile) -> Statement<'_> {
     .bind(file.bytes.cast_signed())
     .bind(file.start)
     .bind(file.end)
+    .bind(file.origin.stored_at)
+    .bind(file.origin.import)
 }
 
 impl Catalog {
@@ -252,7 +280,8 @@ impl Catalog {
         let mut transaction = self.begin().await?;
         for segment in segments {
             sqlx::query(
-                "INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed) VALUES (?, ?, ?, ?, ?, ?, ?) \
+                "INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed, stored_at, import) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
                  ON CONFLICT (path) DO UPDATE SET packets = excluded.packets, bytes = excluded.bytes, \
                  start = excluded.start, \"end\" = excluded.\"end\", sealed = max(sealed, excluded.sealed)",
             )
@@ -263,6 +292,8 @@ impl Catalog {
             .bind(segment.start)
             .bind(segment.end)
             .bind(i64::from(segment.sealed))
+            .bind(segment.origin.stored_at)
+            .bind(segment.origin.import)
             .execute(&mut *transaction)
             .await
             .map_err(self.failed())?;
@@ -301,17 +332,18 @@ impl Catalog {
     }
 
     /// Takes flow files and segments out of the catalog and remembers, in the same transaction, to delete `files`.
-    pub(crate) async fn retire(&self, rows: &[String], files: &[String], now: i64) -> Result<(), StoreError> {
+    pub(crate) async fn retire(&self, rows: &[String], files: &[(String, u64)], now: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for path in rows {
             for statement in ["DELETE FROM flow_files WHERE path = ?", "DELETE FROM segments WHERE path = ?"] {
                 sqlx::query(statement).bind(path).execute(&mut *transaction).await.map_err(self.failed())?;
             }
         }
-        for path in files {
-            sqlx::query("INSERT OR IGNORE INTO removals (path, queued_at) VALUES (?, ?)")
+        for (path, bytes) in files {
+            sqlx::query("INSERT OR IGNORE INTO removals (path, queued_at, bytes) VALUES (?, ?, ?)")
                 .bind(path)
                 .bind(now)
+                .bind(bytes.cast_signed())
                 .execute(&mut *transaction)
                 .await
                 .map_err(self.failed())?;
@@ -326,6 +358,15 @@ impl Catalog {
             .fetch_all(&self.reads)
             .await
             .map_err(self.failed())
+    }
+
+    /// Files that wait to be deleted, with their bytes, the first queued first.
+    pub(crate) async fn waiting_removals(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT path, bytes FROM removals ORDER BY queued_at, path")
+            .fetch_all(&self.reads)
+            .await
+            .map_err(self.failed())?;
+        Ok(rows.into_iter().map(|(path, bytes)| (path, bytes.cast_unsigned())).collect())
     }
 
     /// These files are gone.
@@ -348,8 +389,8 @@ impl Catalog {
     pub async fn add_loss(&self, loss: &Loss) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
-            "INSERT INTO loss (node, \"from\", \"to\", packets, kernel_drops, queue_drops, refused) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO loss (node, \"from\", \"to\", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, \
+             transaction_rows) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&loss.node)
         .bind(loss.from)
@@ -358,6 +399,9 @@ impl Catalog {
         .bind(loss.kernel_drops.cast_signed())
         .bind(loss.queue_drops.cast_signed())
         .bind(loss.refused.cast_signed())
+        .bind(loss.unwritten.cast_signed())
+        .bind(loss.flow_rows.cast_signed())
+        .bind(loss.transaction_rows.cast_signed())
         .execute(&mut *transaction)
         .await
         .map_err(self.failed())?;
@@ -368,7 +412,8 @@ impl Catalog {
     pub async fn loss(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
         let rows = sqlx::query(
             "SELECT node, min(\"from\") AS \"from\", max(\"to\") AS \"to\", sum(packets) AS packets, \
-             sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops, sum(refused) AS refused \
+             sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops, sum(refused) AS refused, \
+             sum(unwritten) AS unwritten, sum(flow_rows) AS flow_rows, sum(transaction_rows) AS transaction_rows \
              FROM loss WHERE \"to\" > ? AND \"from\" < ? GROUP BY node ORDER BY node",
         )
         .bind(from)

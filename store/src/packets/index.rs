@@ -1,13 +1,19 @@
 //! The index of a segment: append-only records, each with its length and CRC-32.
 //!
 //! ```text
-//! file    "WTINDEX1" record*
+//! file    "WTINDEX2" record*
 //! record  u32 length | u32 crc32(payload) | payload            (all numbers little endian)
+//! payload u32 length of content | content as a zstd frame
+//! content block or seal
 //! block   0u8 | u64 offset | u32 compressed | u32 uncompressed | u32 crc32(frame) | i64 first | i64 last
 //!         | u32 interfaces, each: u16 link type | u32 snap length | u16 length | name
-//!         | u32 flows, each: u64 flow id | u32 packets | u8 width | packets × width bytes: flow number + 1, or 0
+//!         | u32 flows, each: u64 flow id | u32 packets | u8 width | packets × width bytes: 0 no flow, 1 the flow after
+//!           the greatest so far, else flow number + 2; the low bytes of all packets first, then the next higher ones
 //! seal    1u8 | u64 length of the segment with its seek table
 //! ```
+//!
+//! `WTINDEX1`, of the first builds, is read too: the payload is the content as it is, a packet's number is flow number + 1
+//! or 0, and its bytes are together.
 //!
 //! Decoding never trusts a length: a record above [`MAX_RECORD`] or one that does not check ends the index.
 
@@ -18,7 +24,29 @@ use std::path::Path;
 use wiretag_capture::LinkType;
 
 /// First bytes of the file.
-pub(super) const MAGIC: &[u8; 8] = b"WTINDEX1";
+pub(super) const MAGIC: &[u8; 8] = b"WTINDEX2";
+/// zstd's level of records: flow ids are random, the rest is small at any level.
+const LEVEL: i32 = 1;
+
+/// How the records of a file are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Version {
+    /// As they are.
+    One,
+    /// Compressed.
+    #[default]
+    Two,
+}
+
+impl Version {
+    fn of(magic: [u8; 8]) -> Option<Self> {
+        match &magic {
+            b"WTINDEX1" => Some(Self::One),
+            MAGIC => Some(Self::Two),
+            _ => None,
+        }
+    }
+}
 /// Largest payload that is believed.
 pub(super) const MAX_RECORD: u32 = 16 << 20;
 /// Largest block that is believed, before compression.
@@ -60,17 +88,32 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// A record as it is written, with length and checksum.
-pub(super) fn encode(record: &Record) -> Vec<u8> {
-    let mut out = vec![0; 8];
+pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
     match record {
-        Record::Block(block) => encode_block(&mut out, block),
+        Record::Block(block) => encode_block(&mut content, block),
         Record::Seal { length } => {
-            out.push(1);
-            out.extend(length.to_le_bytes());
+            content.push(1);
+            content.extend(length.to_le_bytes());
         }
     }
-    let (length, crc) = out.get(8..).map_or((0, 0), |payload| (payload.len() as u32, crc32(payload)));
-    out.splice(..8, length.to_le_bytes().into_iter().chain(crc.to_le_bytes()));
+    let mut payload = (content.len() as u32).to_le_bytes().to_vec();
+    payload.extend(zstd::bulk::compress(&content, LEVEL)?);
+    Ok(framed(&payload))
+}
+
+/// A seal for an index that has records of this version.
+pub(super) fn encode_seal(length: u64, version: Version) -> io::Result<Vec<u8>> {
+    match version {
+        Version::One => Ok(framed(&[&[1][..], &length.to_le_bytes()].concat())),
+        Version::Two => encode(&Record::Seal { length }),
+    }
+}
+
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_le_bytes().to_vec();
+    out.extend(crc32(payload).to_le_bytes());
+    out.extend(payload);
     out
 }
 
@@ -95,13 +138,27 @@ fn encode_block(out: &mut Vec<u8>, block: &Block) {
     }
     out.extend((block.packets.len() as u32).to_le_bytes());
     let width = match block.flows.len() {
-        0..=0xfe => 1,
-        0xff..=0xfffe => 2,
+        0..=0xfd => 1,
+        0xfe..=0xfffd => 2,
         _ => 4,
     };
     out.push(width);
-    for number in &block.packets {
-        out.extend(number.to_le_bytes().iter().take(usize::from(width)));
+    let mut greatest = 0;
+    let numbers: Vec<[u8; 4]> = block
+        .packets
+        .iter()
+        .map(|packet| match *packet {
+            0 => 0_u32,
+            number if number == greatest + 1 => {
+                greatest = number;
+                1
+            }
+            number => number + 1,
+        })
+        .map(u32::to_le_bytes)
+        .collect();
+    for plane in 0..usize::from(width) {
+        out.extend(numbers.iter().filter_map(|number| number.get(plane)));
     }
 }
 
@@ -141,17 +198,28 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn decode(payload: &[u8]) -> Option<Record> {
+/// A payload that checks.
+fn decode(payload: &[u8], version: Version) -> Option<Record> {
+    if version == Version::One {
+        return decode_content(payload, version);
+    }
     let mut cursor = Cursor(payload);
+    let length = cursor.u32().filter(|length| *length <= MAX_RECORD)?;
+    let content = zstd::bulk::decompress(cursor.0, length as usize).ok()?;
+    (content.len() == length as usize).then(|| decode_content(&content, version)).flatten()
+}
+
+fn decode_content(content: &[u8], version: Version) -> Option<Record> {
+    let mut cursor = Cursor(content);
     let record = match cursor.bytes(1)? {
-        [0] => Record::Block(decode_block(&mut cursor)?),
+        [0] => Record::Block(decode_block(&mut cursor, version)?),
         [1] => Record::Seal { length: cursor.u64()? },
         _ => return None,
     };
     cursor.0.is_empty().then_some(record)
 }
 
-fn decode_block(cursor: &mut Cursor<'_>) -> Option<Block> {
+fn decode_block(cursor: &mut Cursor<'_>, version: Version) -> Option<Block> {
     let mut block = Block {
         offset: cursor.u64()?,
         compressed: cursor.u32()?,
@@ -177,18 +245,46 @@ fn decode_block(cursor: &mut Cursor<'_>) -> Option<Block> {
         return None;
     }
     let numbers = cursor.bytes(packets.checked_mul(width)?)?;
-    for number in numbers.chunks_exact(width) {
-        let mut bytes = [0; 4];
-        bytes.iter_mut().zip(number).for_each(|(to, from)| *to = *from);
-        block.packets.push(u32::from_le_bytes(bytes));
-    }
+    block.packets = match version {
+        Version::One => together(numbers, width),
+        Version::Two => planes(numbers, packets),
+    };
     (block.uncompressed <= MAX_BLOCK && block.compressed <= MAX_BLOCK * 2).then_some(block)
+}
+
+/// Numbers whose bytes are together.
+fn together(bytes: &[u8], width: usize) -> Vec<u32> {
+    let number = |part: &[u8]| part.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    bytes.chunks_exact(width).map(number).collect()
+}
+
+/// Numbers whose low bytes come first, with the shorthand for flows in the order of their first packets.
+fn planes(bytes: &[u8], packets: usize) -> Vec<u32> {
+    let mut numbers = vec![0_u32; packets];
+    for (plane, bytes) in bytes.chunks_exact(packets.max(1)).enumerate() {
+        for (number, byte) in numbers.iter_mut().zip(bytes) {
+            *number |= u32::from(*byte) << (8 * plane);
+        }
+    }
+    let mut greatest = 0_u32;
+    for number in &mut numbers {
+        match *number {
+            0 => {}
+            1 => {
+                greatest = greatest.saturating_add(1);
+                *number = greatest;
+            }
+            other => *number = other - 1,
+        }
+    }
+    numbers
 }
 
 /// Reads an index from its beginning to its end, or to the first record that does not check.
 #[derive(Debug)]
 pub(super) struct IndexReader {
     file: BufReader<File>,
+    pub(super) version: Version,
     /// Bytes of good records so far, magic included.
     pub(super) good: u64,
 }
@@ -198,7 +294,10 @@ impl IndexReader {
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
         let mut file = BufReader::with_capacity(256 << 10, File::open(path)?);
         let mut magic = [0; 8];
-        Ok((fill(&mut file, &mut magic)? && magic == *MAGIC).then_some(Self { file, good: 8 }))
+        if !fill(&mut file, &mut magic)? {
+            return Ok(None);
+        }
+        Ok(Version::of(magic).map(|version| Self { file, version, good: 8 }))
     }
 
     /// The next good record, and where it begins.
@@ -216,7 +315,7 @@ impl IndexReader {
         if !fill(&mut self.file, &mut payload)? || crc32(&payload) != crc {
             return Ok(None);
         }
-        let Some(record) = decode(&payload) else { return Ok(None) };
+        let Some(record) = decode(&payload, self.version) else { return Ok(None) };
         let begin = self.good;
         self.good += 8 + u64::from(length);
         Ok(Some((begin, record)))
@@ -227,6 +326,8 @@ impl IndexReader {
 pub(super) fn read_at(file: &File, offset: u64) -> io::Result<Option<Record>> {
     use std::os::unix::fs::FileExt;
     let mut head = [0; 8];
+    file.read_exact_at(&mut head, 0)?;
+    let Some(version) = Version::of(head) else { return Ok(None) };
     file.read_exact_at(&mut head, offset)?;
     let mut cursor = Cursor(&head);
     let (Some(length), Some(crc)) = (cursor.u32(), cursor.u32()) else { return Ok(None) };
@@ -235,7 +336,7 @@ pub(super) fn read_at(file: &File, offset: u64) -> io::Result<Option<Record>> {
     }
     let mut payload = vec![0; length as usize];
     file.read_exact_at(&mut payload, offset + 8)?;
-    Ok((crc32(&payload) == crc).then(|| decode(&payload)).flatten())
+    Ok((crc32(&payload) == crc).then(|| decode(&payload, version)).flatten())
 }
 
 /// True if the buffer could be filled, false if the file ended.
@@ -285,11 +386,44 @@ mod tests {
                 flows: (0..flows as u64).collect(),
                 packets: (0..=flows as u32).collect(),
             };
-            let bytes = encode(&Record::Block(block.clone()));
+            let bytes = encode(&Record::Block(block.clone())).unwrap();
             let payload = &bytes[8..];
-            assert_eq!(decode(payload), Some(Record::Block(block)));
+            assert_eq!(decode(payload, Version::Two), Some(Record::Block(block)));
             assert_eq!(u32::from_le_bytes(bytes[4..8].try_into().unwrap()), crc32(payload));
-            assert_eq!(decode(&payload[..payload.len() - 1]), None);
+            assert_eq!(decode(&payload[..payload.len() - 1], Version::Two), None);
         }
+    }
+
+    /// What the first builds wrote.
+    #[test]
+    fn a_record_of_version_one_reads_as_it_did() {
+        let mut payload = vec![0];
+        payload.extend(99_u64.to_le_bytes());
+        payload.extend([10_u32, 20, 5].iter().flat_map(|number| number.to_le_bytes()));
+        payload.extend([1_i64, 9].iter().flat_map(|time| time.to_le_bytes()));
+        payload.extend(0_u32.to_le_bytes());
+        payload.extend(2_u32.to_le_bytes());
+        payload.extend([7_u64, 8].iter().flat_map(|flow| flow.to_le_bytes()));
+        payload.extend(4_u32.to_le_bytes());
+        payload.extend([2, 1, 0, 2, 0, 0, 0, 2, 0]);
+        let Some(Record::Block(block)) = decode(&payload, Version::One) else { panic!("a block") };
+        assert_eq!((block.offset, block.flows, block.packets), (99, vec![7, 8], vec![1, 2, 0, 2]));
+    }
+
+    /// 1,200 packets of 30 connections, as in a block of usual traffic, and a scan with a flow for each packet.
+    #[test]
+    fn an_index_is_small() {
+        let flow = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % below
+        };
+        let mut usual = Block { flows: (0..30).map(flow).collect(), ..Block::default() };
+        usual.packets = (1..=30).chain((30..1_200).map(|_| next(30) as u32 + 1)).collect();
+        let scan = Block { flows: (0..15_000).map(flow).collect(), packets: (1..=15_000).collect(), ..usual.clone() };
+        let size = |block: &Block| encode(&Record::Block(block.clone())).unwrap().len();
+        assert!(size(&usual) < 2 * 1_200, "{}", size(&usual));
+        assert!(size(&scan) < 15_000 * 8 + 200, "{}: little more than the flow ids", size(&scan));
     }
 }

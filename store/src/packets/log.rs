@@ -1,7 +1,7 @@
 //! Writing the packet log. Used by one thread; it blocks on the disk.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use foldhash::fast::RandomState;
 use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
-use super::index::{self, Block, Interface, Record};
+use super::index::{self, Block, Interface, Record, Version};
 use super::{FOLDER, SUFFIX, Segment, SegmentChanges, index_path};
+use crate::catalog::Origin;
 use crate::error::StoreError;
 
 /// Interface numbers a segment may use.
@@ -26,7 +27,7 @@ pub(super) const APPLICATION: &str = concat!("wiretag ", env!("CARGO_PKG_VERSION
 pub struct PacketLogConfig {
     /// Node, part of the file names.
     pub node: String,
-    /// A segment is sealed when it is this large.
+    /// A segment is sealed when it and its index are this large.
     pub segment_bytes: u64,
     /// A segment is sealed when its packets span this long.
     pub segment_age: Duration,
@@ -37,6 +38,8 @@ pub struct PacketLogConfig {
     /// zstd's level, -7 to 19. Negative levels are fast: they cost about as much as writing the bytes; 3 is about twice as
     /// dear and makes a fifth to a quarter less.
     pub compression: i32,
+    /// Where the packets are from.
+    pub origin: Origin,
 }
 
 impl Default for PacketLogConfig {
@@ -48,6 +51,7 @@ impl Default for PacketLogConfig {
             block_bytes: 1 << 20,
             snap_len: 262_144,
             compression: -3,
+            origin: Origin::default(),
         }
     }
 }
@@ -91,6 +95,8 @@ pub struct PacketLog {
     sequence: u64,
     compressor: zstd::bulk::Compressor<'static>,
     segment: Option<Open>,
+    /// Segments that could not be sealed, or cut back after a failure: sealed as soon as writing works again.
+    orphans: Vec<PathBuf>,
     /// Numbers of the segment's interfaces; those from `known` on are new in the open block.
     interfaces: HashMap<LinkType, Numbers>,
     known: u32,
@@ -129,6 +135,7 @@ impl PacketLog {
             sequence,
             compressor,
             segment: None,
+            orphans: Vec::new(),
             interfaces: HashMap::new(),
             known: 0,
             data: Vec::new(),
@@ -185,6 +192,9 @@ impl PacketLog {
         self.flows.clear();
         self.block = Block::default();
         self.note(false);
+        if written.is_ok() {
+            self.adopt();
+        }
         written
     }
 
@@ -192,6 +202,9 @@ impl PacketLog {
     pub fn seal(&mut self) -> Result<(), StoreError> {
         let flushed = self.flush();
         let sealed = self.seal_segment();
+        if sealed.is_ok() {
+            self.adopt();
+        }
         flushed.and(sealed)
     }
 
@@ -203,7 +216,8 @@ impl PacketLog {
     fn roll_if_due(&mut self, time: i64) -> Result<(), StoreError> {
         let age = i64::try_from(self.config.segment_age.as_nanos()).unwrap_or(i64::MAX);
         let due = self.segment.as_ref().is_some_and(|segment| {
-            segment.length >= self.config.segment_bytes || time.saturating_sub(segment.start) >= age
+            segment.length + segment.index_length >= self.config.segment_bytes
+                || time.saturating_sub(segment.start) >= age
         });
         // Half of the numbers are left for the block that begins: it is written long before it uses them.
         if due || self.known as usize >= MAX_INTERFACES / 2 { self.seal_segment() } else { Ok(()) }
@@ -247,7 +261,7 @@ impl PacketLog {
     fn begin_segment(&mut self) -> Result<Open, StoreError> {
         let first = DateTime::from_timestamp_nanos(self.block.first);
         let folder = self.data_dir.join(FOLDER).join(first.format("date=%Y-%m-%d").to_string());
-        std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
+        crate::private::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
         let node: String = self
             .config
             .node
@@ -269,7 +283,7 @@ impl PacketLog {
         }
     }
 
-    /// After a failed write: the files end with the last whole block again, else the segment is left to recovery.
+    /// After a failed write: the files end with the last whole block again, else the segment is left behind.
     fn undo(&mut self) {
         let known = self.known;
         for names in self.interfaces.values_mut() {
@@ -277,7 +291,7 @@ impl PacketLog {
         }
         if self.segment.as_ref().is_some_and(|segment| segment.cut().is_err()) {
             self.note(false);
-            self.segment = None;
+            self.orphans.extend(self.segment.take().map(|segment| segment.path));
             self.forget_interfaces();
         }
     }
@@ -291,11 +305,26 @@ impl PacketLog {
             self.note(true);
             self.segment = None;
         } else {
-            // All its blocks are whole; recovery seals it on the next start.
+            // All its blocks are whole; it is sealed later.
             self.counters.errors += 1;
             let _ = segment.cut();
+            self.orphans.push(segment.path);
         }
         sealed
+    }
+
+    /// Seals one of the segments that were left behind; what fails is tried again after the next block.
+    fn adopt(&mut self) {
+        let Some(path) = self.orphans.pop() else { return };
+        let Some(relative) = path.strip_prefix(&self.data_dir).ok().and_then(Path::to_str) else { return };
+        match super::recover(&self.data_dir, relative) {
+            Ok(recovered) => {
+                let node = self.config.node.clone();
+                let found = recovered.segment.map(|segment| Segment { origin: self.config.origin, node, ..segment });
+                found.into_iter().for_each(|segment| self.changes.note(segment));
+            }
+            Err(_) => self.orphans.insert(0, path),
+        }
     }
 
     fn forget_interfaces(&mut self) {
@@ -317,6 +346,7 @@ impl PacketLog {
             start: segment.start,
             end: segment.end,
             sealed,
+            origin: self.config.origin,
         });
     }
 }
@@ -370,7 +400,8 @@ impl Open {
             uncompressed,
             frame_crc: index::crc32(&frame),
             ..block
-        }));
+        }))
+        .map_err(StoreError::io("compress an index of", &self.path))?;
         self.file.write_all_at(&frame, self.length).map_err(StoreError::io("write", &self.path))?;
         let index = index_path(&self.path);
         self.index.write_all_at(&record, self.index_length).map_err(StoreError::io("write", &index))?;
@@ -381,8 +412,12 @@ impl Open {
     }
 
     fn seal(&mut self) -> Result<(), StoreError> {
-        let (length, index_length) =
-            seal(&self.path, (&self.file, &self.index), (self.length, self.index_length), &self.frames)?;
+        let (length, index_length) = seal(
+            &self.path,
+            (&self.file, &self.index),
+            (self.length, self.index_length),
+            (&self.frames, Version::Two),
+        )?;
         (self.length, self.index_length) = (length, index_length);
         Ok(())
     }
@@ -398,13 +433,13 @@ pub(super) fn seal(
     path: &Path,
     (file, index): (&File, &File),
     (length, index_length): (u64, u64),
-    frames: &[(u32, u32)],
+    (frames, version): (&[(u32, u32)], Version),
 ) -> Result<(u64, u64), StoreError> {
     let table = index::seek_table(frames);
     file.write_all_at(&table, length).and_then(|()| file.sync_all()).map_err(StoreError::io("seal", path))?;
     let length = length + table.len() as u64;
-    let record = index::encode(&Record::Seal { length });
     let index_file = index_path(path);
+    let record = index::encode_seal(length, version).map_err(StoreError::io("seal", &index_file))?;
     index
         .write_all_at(&record, index_length)
         .and_then(|()| index.sync_all())
@@ -413,5 +448,5 @@ pub(super) fn seal(
 }
 
 fn create_new(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(StoreError::io("create", path))
+    crate::private::options().read(true).write(true).create_new(true).open(path).map_err(StoreError::io("create", path))
 }

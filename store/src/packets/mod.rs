@@ -30,8 +30,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::catalog::Origin;
+
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
-pub use read::{Each, ReadStats, read_flows};
+pub use read::{Each, ReadStats, Wanted, read_flows};
 pub use recover::{Recovered, recover};
 
 /// A segment as the catalog knows it.
@@ -51,12 +53,23 @@ pub struct Segment {
     pub end: i64,
     /// Complete: it never changes again.
     pub sealed: bool,
+    /// Where its packets came from.
+    pub origin: Origin,
 }
 
 impl Segment {
     /// A segment that holds nothing any more.
     pub(crate) fn lost(path: &str) -> Self {
-        Self { path: path.to_owned(), node: String::new(), packets: 0, bytes: 0, start: 0, end: 0, sealed: false }
+        Self {
+            path: path.to_owned(),
+            node: String::new(),
+            packets: 0,
+            bytes: 0,
+            start: 0,
+            end: 0,
+            sealed: false,
+            origin: Origin::default(),
+        }
     }
 }
 
@@ -98,6 +111,22 @@ pub fn index_path(segment: &Path) -> PathBuf {
     let mut path = segment.as_os_str().to_owned();
     path.push(".index");
     PathBuf::from(path)
+}
+
+/// Name of the node of an import's segments.
+pub fn import_node(import: i64) -> String {
+    format!("import.{import}")
+}
+
+/// The import that a segment's name says it is of.
+pub(crate) fn import_of(path: &str) -> Option<i64> {
+    node_of(path).strip_prefix("import.")?.parse().ok()
+}
+
+/// The node in a segment's name.
+fn node_of(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split_once('-').and_then(|(_, rest)| rest.rsplit_once('-')).map_or("", |(node, _)| node)
 }
 
 /// Every segment file in the data directory, as paths relative to it, sorted; also names whose index alone is there.

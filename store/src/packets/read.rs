@@ -1,4 +1,4 @@
-//! Reading the packets of some flows, from the blocks that have any.
+//! Reading the packets of some flows, from the blocks that have any, or of all.
 //!
 //! Packets come out in order of time across segments: blocks are visited by the time of their first packet, and a packet
 //! is handed on once no later block can hold an earlier one. What waits is bounded by [`MAX_HELD`]; if more wanted packets
@@ -56,7 +56,7 @@ struct Planned {
 struct Held {
     packet: OwnedPacket,
     interface: Arc<str>,
-    flow: u64,
+    flow: Option<u64>,
     number: u64,
 }
 
@@ -86,20 +86,44 @@ impl Ord for Held {
     }
 }
 
-/// Who gets the packets: interface name, packet, flow.
-pub type Each<'a> = dyn FnMut(&str, &Packet<'_>, u64) -> Result<(), StoreError> + 'a;
+/// Which packets.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// Those of these flows.
+    Flows(&'a HashSet<u64>),
+    /// All, also those of no flow.
+    All,
+}
 
-/// Hands on the packets of `flows` with a time in `[from, to)`, earliest first. Segments may still be open: what was
+impl Wanted<'_> {
+    fn block(&self, block: &Block) -> bool {
+        match self {
+            Self::Flows(flows) => block.flows.iter().any(|flow| flows.contains(flow)),
+            Self::All => true,
+        }
+    }
+
+    fn packet(&self, flow: Option<u64>) -> bool {
+        match self {
+            Self::Flows(flows) => flow.is_some_and(|flow| flows.contains(&flow)),
+            Self::All => true,
+        }
+    }
+}
+
+/// Who gets the packets: interface name, packet, flow.
+pub type Each<'a> = dyn FnMut(&str, &Packet<'_>, Option<u64>) -> Result<(), StoreError> + 'a;
+
+/// Hands on the packets that are wanted with a time in `[from, to)`, earliest first. Segments may still be open: what was
 /// flushed so far is read.
-#[allow(clippy::implicit_hasher, reason = "one kind of set is used")]
 pub fn read_flows(
     segments: &[PathBuf],
-    flows: &HashSet<u64>,
+    wanted: Wanted<'_>,
     (from, to): (i64, i64),
     each: &mut Each<'_>,
 ) -> Result<ReadStats, StoreError> {
     let mut reader =
-        Reader { flows, from, to, stats: ReadStats::default(), heap: BinaryHeap::new(), held: 0, number: 0 };
+        Reader { wanted, from, to, stats: ReadStats::default(), heap: BinaryHeap::new(), held: 0, number: 0 };
     let (sources, plan) = reader.plan(segments)?;
     for planned in plan {
         reader.hand_on(Some(planned.first), each)?;
@@ -111,7 +135,7 @@ pub fn read_flows(
 }
 
 struct Reader<'a> {
-    flows: &'a HashSet<u64>,
+    wanted: Wanted<'a>,
     from: i64,
     to: i64,
     stats: ReadStats,
@@ -130,11 +154,11 @@ impl Reader<'_> {
             };
             let mut interfaces = Vec::new();
             while let Some((record, next)) = reader.next().map_err(StoreError::io("read", &index))? {
-                let Record::Block(block) = next else { break };
+                let Record::Block(mut block) = next else { break };
                 let before = interfaces.len();
-                interfaces.extend(block.interfaces);
+                interfaces.append(&mut block.interfaces);
                 let in_range = !block.packets.is_empty() && block.first < self.to && block.last >= self.from;
-                if in_range && block.flows.iter().any(|flow| self.flows.contains(flow)) {
+                if in_range && self.wanted.block(&block) {
                     plan.push(Planned { first: block.first, source: sources.len(), interfaces: before, record });
                 } else if !block.packets.is_empty() {
                     self.stats.blocks_skipped += 1;
@@ -196,8 +220,7 @@ impl Reader<'_> {
             let packet = capture.next_packet().map_err(|error| wrong(error.to_string()))?;
             let packet = packet.ok_or_else(|| wrong("the block has fewer packets than its index says".into()))?;
             let flow = (*number as usize).checked_sub(1).and_then(|place| block.flows.get(place)).copied();
-            let Some(flow) = flow.filter(|flow| self.flows.contains(flow)) else { continue };
-            if packet.time < self.from || packet.time >= self.to {
+            if !self.wanted.packet(flow) || packet.time < self.from || packet.time >= self.to {
                 continue;
             }
             let interface = names.get(packet.interface as usize).cloned().unwrap_or_default();

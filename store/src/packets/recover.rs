@@ -8,8 +8,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::index::{self, Block, IndexReader, Record};
+use super::index::{self, Block, IndexReader, Record, Version};
 use super::{Segment, index_path, log};
+use crate::catalog::Origin;
 use crate::error::StoreError;
 
 /// What [`recover`] found.
@@ -23,6 +24,7 @@ pub struct Recovered {
 
 #[derive(Default)]
 struct Scan {
+    version: Version,
     length: u64,
     index_length: u64,
     frames: Vec<(u32, u32)>,
@@ -54,19 +56,18 @@ pub fn recover(data_dir: &Path, path: &str) -> Result<Recovered, StoreError> {
         cut = length - scan.length;
         index.set_len(scan.index_length).map_err(StoreError::io("cut", &index_file))?;
         file.set_len(scan.length).map_err(StoreError::io("cut", &full))?;
-        let ends = log::seal(&full, (&file, &index), (scan.length, scan.index_length), &scan.frames)?;
+        let ends = log::seal(&full, (&file, &index), (scan.length, scan.index_length), (&scan.frames, scan.version))?;
         bytes = ends.0 + ends.1;
     }
-    let name = full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let node = name.split_once('-').and_then(|(_, rest)| rest.rsplit_once('-')).map_or("", |(node, _)| node);
     let segment = Segment {
         path: path.to_owned(),
-        node: node.to_owned(),
+        node: super::node_of(path).to_owned(),
         packets: scan.packets,
         bytes,
         start: scan.start,
         end: scan.end,
         sealed: true,
+        origin: Origin { import: super::import_of(path), stored_at: 0 },
     };
     Ok(Recovered { segment: Some(segment), cut })
 }
@@ -77,7 +78,7 @@ fn scan(file: &File, length: u64, path: &Path) -> Result<Scan, StoreError> {
     let Some(mut reader) = IndexReader::open(&index_file).map_err(StoreError::io("open", &index_file))? else {
         return Ok(scan);
     };
-    scan.index_length = reader.good;
+    (scan.index_length, scan.version) = (reader.good, reader.version);
     while let Some((_, record)) = reader.next().map_err(StoreError::io("read", &index_file))? {
         match record {
             Record::Block(block) => {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::error::TableError;
 use super::{Table, TableStore, files};
-use crate::catalog::FlowFile;
+use crate::catalog::{FlowFile, Origin};
 use crate::error::StoreError;
 
 /// Files of one kind that make a merge worth it.
@@ -23,24 +23,31 @@ const KEEP: i64 = 60_000_000_000;
 pub(super) struct Superseded {
     path: String,
     since: i64,
+    bytes: u64,
 }
 
 impl<R: Table> TableStore<R> {
     /// Merges small files and deletes those replaced earlier; returns the files that went into merges. To be called
     /// every few seconds; does at most one merge.
     pub async fn compact(&self, now: i64) -> Result<u64, StoreError> {
+        self.compact_within(now, u64::MAX).await
+    }
+
+    /// As [`Self::compact`]; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
+    pub(crate) async fn compact_within(&self, now: i64, most: u64) -> Result<u64, StoreError> {
         let inner = &self.inner;
         let mut superseded = inner.writing.lock().await;
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         let all = inner.catalog.files_of(R::NAME).await?;
-        let Some(chosen) = choose(&all, now) else { return Ok(0) };
+        let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
+        let origin = chosen.first().map(|file| file.origin).unwrap_or_default();
         let readable = inner.engine.readable(&chosen).await?;
         if readable.len() < 2 {
             return Ok(0);
         }
         let batch = inner.engine.merged::<R>(&readable).await?;
         let dir = inner.engine.data_dir().to_owned();
-        let merged = tokio::task::spawn_blocking(move || files::write(&dir, R::NAME, &batch))
+        let merged = tokio::task::spawn_blocking(move || files::write(&dir, R::NAME, &batch, origin))
             .await
             .map_err(TableError::from)??;
         let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
@@ -54,8 +61,20 @@ impl<R: Table> TableStore<R> {
         }
         drop(guard);
         let count = paths.len() as u64;
-        superseded.extend(paths.into_iter().map(|path| Superseded { path, since: now }));
+        let replaced = readable.iter().map(|file| (file.path.clone(), file.bytes));
+        superseded.extend(replaced.map(|(path, bytes)| Superseded { path, since: now, bytes }));
         Ok(count)
+    }
+
+    /// Bytes of replaced files that wait to be deleted.
+    pub(crate) async fn superseded_bytes(&self) -> u64 {
+        self.inner.writing.lock().await.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Deletes replaced files without waiting: space is short.
+    pub(crate) async fn delete_superseded(&self) -> Result<(), StoreError> {
+        let mut superseded = self.inner.writing.lock().await;
+        Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, i64::MAX)?)
     }
 }
 
@@ -78,23 +97,24 @@ fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now:
     Ok(())
 }
 
-/// The files of the next merge: the oldest hour first.
-fn choose(all: &[FlowFile], now: i64) -> Option<Vec<&FlowFile>> {
-    let mut groups: BTreeMap<(i64, u32), Vec<&FlowFile>> = BTreeMap::new();
+/// The files of the next merge, all of one origin: the oldest hour first.
+fn choose(all: &[FlowFile], now: i64, most: u64) -> Option<Vec<&FlowFile>> {
+    let mut groups: BTreeMap<(i64, Origin, u32), Vec<&FlowFile>> = BTreeMap::new();
     for file in all.iter().filter(|file| file.rows < MAX_ROWS) {
         let Some(hour) = files::hour_of(&file.path) else { continue };
         let past = hour.saturating_add(files::HOUR) < now.saturating_sub(files::HOUR / 12);
         let size = if past { 0 } else { file.rows.max(1).ilog2() / 3 + 1 };
-        groups.entry((hour, size)).or_default().push(file);
+        groups.entry((hour, file.origin, size)).or_default().push(file);
     }
     groups.into_values().find_map(|mut group| {
         group.sort_by_key(|file| file.rows);
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         let fits: Vec<&FlowFile> = group
             .into_iter()
             .take_while(|file| {
                 rows += file.rows;
-                rows <= MAX_ROWS
+                bytes += file.bytes;
+                rows <= MAX_ROWS && bytes <= most
             })
             .collect();
         (fits.len() >= MANY).then_some(fits)

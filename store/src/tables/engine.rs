@@ -77,7 +77,7 @@ pub struct Engine {
 impl Engine {
     /// An engine over `data_dir`, which is made if it does not exist.
     pub fn open(data_dir: &Path) -> Result<Arc<Self>, StoreError> {
-        std::fs::create_dir_all(data_dir).map_err(TableError::io("create", data_dir))?;
+        crate::private::create_dir_all(data_dir).map_err(TableError::io("create", data_dir))?;
         Ok(Arc::new(Self::new(data_dir)?))
     }
 

@@ -60,9 +60,17 @@ impl From<TableError> for StoreError {
     fn from(error: TableError) -> Self {
         match error {
             TableError::Io { action, path, source } => Self::Io { action, path, source },
+            TableError::Write { path, source } => {
+                let full = matches!(&source, parquet::errors::ParquetError::External(inner)
+                    if inner.downcast_ref::<std::io::Error>().is_some_and(crate::error::is_full));
+                let reason = match source {
+                    parquet::errors::ParquetError::External(inner) => inner.to_string(),
+                    other => other.to_string(),
+                };
+                Self::Write { path, reason, full }
+            }
             TableError::Task(error) => Self::Task(error.to_string()),
-            error @ (TableError::Write { .. }
-            | TableError::Engine(_)
+            error @ (TableError::Engine(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)
             | TableError::Range(_)

@@ -17,7 +17,8 @@ use parquet::schema::types::ColumnPath;
 
 use super::error::TableError;
 use super::rows::time_at;
-use crate::catalog::{FlowFile, TableName};
+use crate::catalog::{FlowFile, Origin, TableName};
+use crate::private;
 
 /// One hour in ns.
 pub(super) const HOUR: i64 = 3_600_000_000_000;
@@ -78,7 +79,12 @@ fn properties(batch: &RecordBatch) -> Result<WriterProperties, parquet::errors::
 }
 
 /// Writes rows of one hour, sorted by start, durably. The catalog does not know of the file yet.
-pub(super) fn write(data_dir: &Path, table: TableName, batch: &RecordBatch) -> Result<FlowFile, TableError> {
+pub(super) fn write(
+    data_dir: &Path,
+    table: TableName,
+    batch: &RecordBatch,
+    origin: Origin,
+) -> Result<FlowFile, TableError> {
     let times = |name: &str| {
         let column = batch.column_by_name(name);
         (0..batch.num_rows()).filter_map(move |row| time_at(column?, row))
@@ -87,7 +93,7 @@ pub(super) fn write(data_dir: &Path, table: TableName, batch: &RecordBatch) -> R
     let end = times("end").max().unwrap_or(start);
     let relative = hour_dir(table, start);
     let dir = data_dir.join(&relative);
-    fs::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
+    private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
     let name = free_name(&dir, start);
     let path = dir.join(&name);
     let temporary = dir.join(format!("{name}.tmp"));
@@ -102,7 +108,8 @@ pub(super) fn write(data_dir: &Path, table: TableName, batch: &RecordBatch) -> R
         return Err(error);
     }
     let bytes = fs::metadata(&path).map_err(TableError::io("read", &path))?.len();
-    Ok(FlowFile { table, path: format!("{relative}/{name}"), rows: batch.num_rows() as u64, bytes, start, end })
+    let (path, rows) = (format!("{relative}/{name}"), batch.num_rows() as u64);
+    Ok(FlowFile { table, path, rows, bytes, start, end, origin })
 }
 
 fn free_name(dir: &Path, start: i64) -> String {
@@ -113,7 +120,7 @@ fn free_name(dir: &Path, start: i64) -> String {
 
 fn write_temporary(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
-    let file = File::create(path).map_err(TableError::io("create", path))?;
+    let file = private::create(path).map_err(TableError::io("create", path))?;
     let properties = properties(batch).map_err(fail)?;
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).map_err(fail)?;
     writer.write(batch).map_err(fail)?;
@@ -142,7 +149,10 @@ pub(super) fn readable(path: &Path) -> bool {
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.
 pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String]) -> Result<(), TableError> {
     let list = data_dir.join(table.as_str()).join(SUPERSEDED);
-    let result = fs::write(&list, paths.join("\n")).and_then(|()| File::open(&list)?.sync_all());
+    let result = private::create(&list).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, paths.join("\n").as_bytes())?;
+        file.sync_all()
+    });
     result.map_err(TableError::io("write", &list))
 }
 
@@ -183,7 +193,7 @@ pub(super) fn repair(data_dir: &Path, table: TableName, registered: &[FlowFile])
 
 fn set_aside(data_dir: &Path, path: &Path) -> Result<PathBuf, TableError> {
     let dir = data_dir.join("set-aside");
-    fs::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
+    private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
     let relative = path.strip_prefix(data_dir).unwrap_or(path).to_string_lossy().replace('/', "_");
     let names = (0_u32..).map(|number| if number == 0 { relative.clone() } else { format!("{relative}.{number}") });
     let target = names.map(|name| dir.join(name)).find(|target| !target.exists()).unwrap_or_else(|| dir.join("file"));

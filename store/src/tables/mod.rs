@@ -4,7 +4,8 @@
 //! Invariants:
 //! * a row is in memory or in a registered file, never in both or neither: readers take memory and the catalog's list
 //!   under one lock, and a flush exchanges the one for the other under the same lock;
-//! * memory is bounded: what comes when it is full (because files cannot be written) is dropped and counted;
+//! * memory is bounded: [`TableStore::append`] writes files when it is full, and waits for that; only if they cannot be
+//!   written what comes is dropped, counted, and an error;
 //! * a file that cannot be read is left out of answers and counted, it does not fail them.
 //!
 //! Searches go from the newest hour back and stop when no older file can change the page.
@@ -21,10 +22,10 @@ mod search;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
@@ -32,7 +33,7 @@ pub use self::engine::Engine;
 pub use self::error::TableError;
 pub use self::flows::{Bucket, FlowRef};
 pub use self::search::{Page, SearchOptions};
-use crate::catalog::{Catalog, FlowFile, TableName};
+use crate::catalog::{Catalog, FlowFile, Origin, TableName};
 use crate::error::StoreError;
 
 /// What a store must know of the rows that it keeps.
@@ -111,7 +112,7 @@ pub struct TableCounters {
     pub received: u64,
     /// Rows written to files.
     pub written: u64,
-    /// Rows dropped because memory was full.
+    /// Rows dropped because memory was full and files could not be written.
     pub dropped: u64,
     /// Rows in memory.
     pub recent: u64,
@@ -146,6 +147,12 @@ struct Inner<R> {
     engine: Arc<Engine>,
     counts: Counts,
     max_recent: usize,
+    /// Told when memory is half full.
+    pressed: Notify,
+    /// The last flush failed: appends do not try again, the next flush does.
+    failing: AtomicBool,
+    /// Of the rows in memory.
+    origin: std::sync::Mutex<Origin>,
 }
 
 /// The store of one table; clones share it.
@@ -197,28 +204,60 @@ impl<R: Table> TableStore<R> {
             writing: Mutex::default(),
             counts: Counts::default(),
             max_recent,
+            pressed: Notify::new(),
+            failing: AtomicBool::new(false),
+            origin: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Takes rows; searches see them at once. Rows beyond the bound are dropped and counted.
+    /// Takes rows; searches see them at once. When memory is full, files are written first. Rows are dropped and counted,
+    /// which is an error, only if that fails.
     pub async fn append(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
-        let counts = &self.inner.counts;
-        counts.received.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        let mut recent = self.inner.recent.write().await;
-        let free = self.inner.max_recent.saturating_sub(recent.rows);
-        let dropped = rows.len().saturating_sub(free);
-        if dropped > 0 {
-            rows.truncate(free);
-            counts.dropped.fetch_add(dropped as u64, Ordering::Relaxed);
-            tracing::warn!(dropped, "{} in memory reached their bound: rows dropped", R::NAME);
+        let inner = &self.inner;
+        inner.counts.received.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        loop {
+            rows = self.take(rows).await;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            let flushed = match inner.max_recent {
+                0 => Err(StoreError::ReadOnly),
+                _ if inner.failing.load(Ordering::Relaxed) => Err(StoreError::MemoryFull { table: R::NAME }),
+                _ => self.flush().await,
+            };
+            if let Err(error) = flushed {
+                inner.counts.dropped.fetch_add(rows.len() as u64, Ordering::Relaxed);
+                return Err(error);
+            }
         }
+    }
+
+    /// Takes as many rows as memory has room for; gives the rest back.
+    async fn take(&self, mut rows: Vec<Tagged<R>>) -> Vec<Tagged<R>> {
+        let inner = &self.inner;
+        let mut recent = inner.recent.write().await;
+        let free = inner.max_recent.saturating_sub(recent.rows);
+        let rest = rows.split_off(free.min(rows.len()));
         if !rows.is_empty() {
             recent.rows += rows.len();
             recent.chunks.push(Arc::new(rows));
         }
-        counts.recent.store(recent.rows as u64, Ordering::Relaxed);
-        Ok(())
+        inner.counts.recent.store(recent.rows as u64, Ordering::Relaxed);
+        if recent.rows >= inner.max_recent / 2 {
+            inner.pressed.notify_one();
+        }
+        rest
+    }
+
+    /// Waits until memory is half full: a good time for [`Self::flush`].
+    pub async fn pressed(&self) {
+        self.inner.pressed.notified().await;
+    }
+
+    /// Where the rows to come are from. Those in memory must have been flushed.
+    pub fn set_origin(&self, origin: Origin) {
+        *self.inner.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
     }
 
     /// What happened to the rows: received = written + dropped + recent.
@@ -237,6 +276,7 @@ impl<R: Table> TableStore<R> {
     /// Moves the rows in memory to files, one for each hour; on failure they stay. Returns the rows moved.
     pub async fn flush(&self) -> Result<u64, StoreError> {
         let result = self.flush_recent().await;
+        self.inner.failing.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {
             self.inner.counts.failed_flushes.fetch_add(1, Ordering::Relaxed);
         }
@@ -251,8 +291,10 @@ impl<R: Table> TableStore<R> {
             return Ok(0);
         }
         let (dir, taken) = (inner.engine.data_dir().to_owned(), chunks.clone());
-        let written =
-            tokio::task::spawn_blocking(move || write_hours(&dir, &taken)).await.map_err(TableError::from)??;
+        let origin = *inner.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, origin))
+            .await
+            .map_err(TableError::from)??;
         let mut recent = inner.recent.write().await;
         let mut moved = Vec::new();
         let mut failed = None;
@@ -305,7 +347,11 @@ fn hour<R: Table>(row: &Tagged<R>) -> i64 {
     row.record.key().start.div_euclid(files::HOUR)
 }
 
-fn write_hours<R: Table>(data_dir: &Path, chunks: &[Arc<Vec<Tagged<R>>>]) -> Result<Vec<(i64, FlowFile)>, TableError> {
+fn write_hours<R: Table>(
+    data_dir: &Path,
+    chunks: &[Arc<Vec<Tagged<R>>>],
+    origin: Origin,
+) -> Result<Vec<(i64, FlowFile)>, TableError> {
     let mut hours: BTreeMap<i64, Vec<&Tagged<R>>> = BTreeMap::new();
     for row in chunks.iter().flat_map(|chunk| chunk.iter()) {
         hours.entry(hour(row)).or_default().push(row);
@@ -314,7 +360,7 @@ fn write_hours<R: Table>(data_dir: &Path, chunks: &[Arc<Vec<Tagged<R>>>]) -> Res
     for (hour, mut rows) in hours {
         rows.sort_by_key(|row| row.record.key().start);
         let batch = schema::batch(&rows).map_err(TableError::from);
-        match batch.and_then(|batch| files::write(data_dir, R::NAME, &batch)) {
+        match batch.and_then(|batch| files::write(data_dir, R::NAME, &batch, origin)) {
             Ok(file) => written.push((hour, file)),
             Err(error) => {
                 for (_, file) in &written {

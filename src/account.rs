@@ -1,0 +1,90 @@
+//! The account of what was received and what was lost, at every stage, since the last one: written to the catalog every ten
+//! seconds and at the end, and added to answers until then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wiretag_capture::CaptureCounters;
+use wiretag_store::{Loss, Store, StoreError};
+
+use crate::metrics::StageNumbers;
+use crate::worker::CaptureStatus;
+
+/// Where the numbers are, and what they were when they were written last.
+pub(crate) struct Account {
+    node: String,
+    store: Arc<Store>,
+    capture: Arc<CaptureStatus>,
+    stages: Arc<Mutex<StageNumbers>>,
+    written: Mutex<Loss>,
+}
+
+impl Account {
+    pub(crate) fn new(
+        node: String,
+        store: Arc<Store>,
+        capture: Arc<CaptureStatus>,
+        stages: Arc<Mutex<StageNumbers>>,
+    ) -> Self {
+        let written = Mutex::new(Loss { to: crate::host::now(), ..Loss::default() });
+        Self { node, store, capture, stages, written }
+    }
+
+    /// Sums since the start.
+    fn sums(&self) -> Loss {
+        let counters = self.capture.counters();
+        let refused = |counters: &CaptureCounters| counters.refused.values().sum::<u64>();
+        let (flows, transactions) = (self.store.flows.counters(), self.store.transactions.counters());
+        Loss {
+            node: self.node.clone(),
+            from: 0,
+            to: crate::host::now(),
+            packets: counters.packets,
+            kernel_drops: counters.kernel_drops,
+            queue_drops: counters.queue_drops,
+            refused: refused(&counters),
+            unwritten: self.stages.lock().unwrap_or_else(PoisonError::into_inner).packets_dropped,
+            flow_rows: self.capture.lost_slices() + flows.dropped,
+            transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
+        }
+    }
+
+    /// What has not been written yet.
+    pub(crate) fn pending(&self) -> Loss {
+        since(&self.written.lock().unwrap_or_else(PoisonError::into_inner), &self.sums())
+    }
+
+    /// Writes it.
+    pub(crate) async fn write(&self) -> Result<(), StoreError> {
+        self.write_with(0, 0).await
+    }
+
+    /// The last account, when every stage has ended: rows that are still in memory could not be written.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        self.write_with(self.store.flows.counters().recent, self.store.transactions.counters().recent).await
+    }
+
+    async fn write_with(&self, flow_rows: u64, transaction_rows: u64) -> Result<(), StoreError> {
+        let sums = self.sums();
+        let mut loss = since(&self.written.lock().unwrap_or_else(PoisonError::into_inner), &sums);
+        loss.flow_rows += flow_rows;
+        loss.transaction_rows += transaction_rows;
+        self.store.catalog.add_loss(&loss).await?;
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = sums;
+        Ok(())
+    }
+}
+
+fn since(before: &Loss, after: &Loss) -> Loss {
+    Loss {
+        node: after.node.clone(),
+        from: before.to,
+        to: after.to,
+        packets: after.packets.saturating_sub(before.packets),
+        kernel_drops: after.kernel_drops.saturating_sub(before.kernel_drops),
+        queue_drops: after.queue_drops.saturating_sub(before.queue_drops),
+        refused: after.refused.saturating_sub(before.refused),
+        unwritten: after.unwritten.saturating_sub(before.unwritten),
+        flow_rows: after.flow_rows.saturating_sub(before.flow_rows),
+        transaction_rows: after.transaction_rows.saturating_sub(before.transaction_rows),
+    }
+}

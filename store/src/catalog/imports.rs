@@ -1,0 +1,144 @@
+//! Imported files by content, so that none counts twice and one that ended early can be taken back.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::Catalog;
+use super::rows::number;
+use crate::error::StoreError;
+
+/// Where the rows or packets of a file came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Origin {
+    /// The import; `None`: captured.
+    pub import: Option<i64>,
+    /// When the import stored them; 0 for what was captured, which is as old as its packets.
+    pub stored_at: i64,
+}
+
+/// How far an import came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportState {
+    /// Being read, or killed while it was.
+    Open,
+    /// Ended early; what was stored is consistent.
+    Partial,
+    /// Read to the end.
+    Done,
+}
+
+impl ImportState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Partial => "partial",
+            Self::Done => "done",
+        }
+    }
+}
+
+/// A file that was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Number.
+    pub id: i64,
+    /// Name of the file then.
+    pub name: String,
+    /// When it began.
+    pub started_at: i64,
+    /// How far it came.
+    pub state: ImportState,
+    /// What was stored of it.
+    pub stored: Stored,
+}
+
+/// Numbers of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stored {
+    /// Packets.
+    pub packets: u64,
+    /// Rows of flows.
+    pub flows: u64,
+    /// Transactions.
+    pub transactions: u64,
+}
+
+fn import(row: &SqliteRow) -> Result<Import, sqlx::Error> {
+    let state: String = row.try_get("state")?;
+    let known = [ImportState::Open, ImportState::Partial, ImportState::Done];
+    Ok(Import {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        started_at: row.try_get("started_at")?,
+        state: known.into_iter().find(|known| known.as_str() == state).unwrap_or(ImportState::Partial),
+        stored: Stored {
+            packets: number(row, "packets")?,
+            flows: number(row, "flows")?,
+            transactions: number(row, "transactions")?,
+        },
+    })
+}
+
+impl Catalog {
+    /// Notes that a file with this content is being imported; gives the number of the import.
+    pub async fn begin_import(&self, sha256: &str, name: &str, bytes: u64, now: i64) -> Result<i64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let done =
+            sqlx::query("INSERT INTO imports (sha256, name, bytes, started_at, state) VALUES (?, ?, ?, ?, 'open')")
+                .bind(sha256)
+                .bind(name)
+                .bind(bytes.cast_signed())
+                .bind(now)
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed())?;
+        self.commit(transaction).await?;
+        Ok(done.last_insert_rowid())
+    }
+
+    /// Notes how an import ended.
+    pub async fn end_import(&self, id: i64, state: ImportState, stored: Stored) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("UPDATE imports SET state = ?, packets = ?, flows = ?, transactions = ? WHERE id = ?")
+            .bind(state.as_str())
+            .bind(stored.packets.cast_signed())
+            .bind(stored.flows.cast_signed())
+            .bind(stored.transactions.cast_signed())
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(self.failed())?;
+        self.commit(transaction).await
+    }
+
+    /// Imports of this content of which anything is still kept, and those that did not come to their end.
+    pub async fn imports_of(&self, sha256: &str) -> Result<Vec<Import>, StoreError> {
+        self.imports(
+            "SELECT * FROM imports WHERE sha256 = ? AND (state <> 'done' \
+             OR id IN (SELECT import FROM flow_files) OR id IN (SELECT import FROM segments)) ORDER BY id",
+            sha256,
+        )
+        .await
+    }
+
+    /// Imports that were killed: nobody is importing when this is asked.
+    pub(crate) async fn killed_imports(&self) -> Result<Vec<Import>, StoreError> {
+        self.imports("SELECT * FROM imports WHERE state = ? ORDER BY id", ImportState::Open.as_str()).await
+    }
+
+    async fn imports(&self, query: &'static str, argument: &str) -> Result<Vec<Import>, StoreError> {
+        let rows = sqlx::query(query).bind(argument).fetch_all(&self.reads).await.map_err(self.failed())?;
+        rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Forgets an import whose files have been retired.
+    pub(crate) async fn forget_import(&self, id: i64) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query("DELETE FROM imports WHERE id = ?")
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(self.failed())?;
+        self.commit(transaction).await
+    }
+}

@@ -1,0 +1,64 @@
+//! Files and directories that only their owner may read: they hold other people's traffic.
+//!
+//! The mode is given when a file is made (a umask can only take away from it), so there is no moment in which others could
+//! open it. What an earlier release left open is closed by [`close_off`].
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Makes a directory and those above it that are missing, mode 0700.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Options for a file that may be made, mode 0600.
+pub(crate) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Makes a file, or empties it.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    options().write(true).create(true).truncate(true).open(path)
+}
+
+/// Takes rights of others away from everything that belongs to the store. The data directory itself is closed too if it is
+/// the store's (it has a catalog) and no place that others share.
+pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {
+    let own = data_dir.join(crate::catalog::FILE).exists();
+    for entry in std::fs::read_dir(data_dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours = ["flows", "transactions", "packets", "set-aside", "appliance.lock", "writers.lock"];
+        if ours.contains(&&*name) || name.starts_with(crate::catalog::FILE) {
+            close(&path)?;
+        }
+    }
+    let data = std::fs::metadata(data_dir)?;
+    let shared = data.mode() & 0o1000 != 0;
+    if own && !shared && data.mode() & 0o077 != 0 {
+        // Someone else's directory that we may write in stays as it is.
+        let _ = std::fs::set_permissions(data_dir, Permissions::from_mode(data.mode() & 0o700));
+    }
+    Ok(())
+}
+
+/// A directory is closed last: one that is closed has nothing open in it.
+fn close(path: &Path) -> io::Result<()> {
+    let data = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        data => data?,
+    };
+    if data.is_symlink() || data.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    if data.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            close(&entry?.path())?;
+        }
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(data.mode() & 0o700))
+}
