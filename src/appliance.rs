@@ -60,7 +60,9 @@ impl Appliance {
         }
         eprintln!("  data      {}", self.config.data.display());
         eprintln!("  docker    {}", self.pipeline.docker());
-        if interfaces.is_empty() {
+        if interfaces.is_empty() && !self.config.interfaces.is_empty() {
+            eprintln!("  capture   nothing yet");
+        } else if interfaces.is_empty() {
             eprintln!("  capture   no container-facing interface yet: each is captured as soon as it appears");
         } else {
             eprintln!("  capture   {}", interfaces.join(", "));

@@ -227,9 +227,14 @@ fn in_plain_words(message: &str) -> String {
         ("a sequence", "a list in brackets"),
         ("a boolean", "`true` or `false`"),
         ("path string", "a path in quotes"),
-        ("socket address", "an address with a port, as in \"127.0.0.1:8480\""),
+        ("socket address", "an address with a port, as in `127.0.0.1:8480`"),
     ];
-    let Some((what, expected)) = message.rsplit_once(", expected ") else { return message.trim_end().to_owned() };
+    const ADDRESS: &str = ", expected an address with a port, as in `127.0.0.1:8480`";
+    let message = message.trim_end();
+    let Some((what, expected)) = message.rsplit_once(", expected ") else {
+        let address = if message.ends_with("invalid socket address syntax") { ADDRESS } else { "" };
+        return format!("{message}{address}");
+    };
     let expected = expected.trim_end();
     let plain = TYPES.iter().find(|(own, _)| *own == expected).map_or(expected, |(_, plain)| plain);
     format!("{what}, expected {plain}")
@@ -252,6 +257,8 @@ mod tests {
     #[test]
     fn wrong_values_are_told_in_words_of_the_file() {
         for (text, key, expected) in [
+            ("listen = 'localhost:80'", "localhost:80", "an address with a port, as in `127.0.0.1:8480`"),
+            ("listen = 80", "listen = 80", "an address with a port, as in `127.0.0.1:8480`"),
             ("flows = 3", "flows = 3", "a table with `days` and `gib`"),
             ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number, 0 or greater"),
             ("[flows]\ngib = 'much'", "gib = 'much'", "a number"),

@@ -87,15 +87,25 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// Prints `rows` under `header`, as wide as the terminal. The column `elastic` is cut before others are wrapped.
-pub(crate) fn table(header: &[&str], mut rows: Vec<Vec<String>>, elastic: Option<usize>) -> anyhow::Result<()> {
-    if let Some(elastic) = elastic {
-        cut(header, &mut rows, elastic, terminal_width().into());
-    }
+/// How a table is made to fit a narrow terminal, by column.
+#[derive(Clone, Copy)]
+pub(crate) struct Fit<'a> {
+    /// Its texts are cut.
+    pub(crate) cut: usize,
+    /// These are left out, first to last, if that is not enough.
+    pub(crate) drop: &'a [usize],
+}
+
+/// Prints `rows` under `header`, as wide as the terminal; what does not fit even so is wrapped.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, fit: Option<Fit<'_>>) -> anyhow::Result<()> {
+    let (header, rows) = match fit {
+        Some(fit) => fitted(header, rows, fit, terminal_width().into()),
+        None => (header.to_vec(), rows),
+    };
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(terminal_width());
-    table.set_header(header);
+    table.set_header(&header);
     for row in rows {
         table.add_row(row);
     }
@@ -106,19 +116,38 @@ pub(crate) fn table(header: &[&str], mut rows: Vec<Vec<String>>, elastic: Option
     Ok(out.flush()?)
 }
 
-/// Cuts the column `elastic` to what the others leave of `width`, but not below a few characters.
-fn cut(header: &[&str], rows: &mut [Vec<String>], elastic: usize, width: usize) {
+/// The columns that have room in `width`, with the one that may be cut in what the others leave.
+fn fitted<'a>(
+    header: &[&'a str],
+    rows: Vec<Vec<String>>,
+    fit: Fit<'_>,
+    width: usize,
+) -> (Vec<&'a str>, Vec<Vec<String>>) {
     const LEAST: usize = 12;
     const PADDING: usize = 2;
     let widest = |(column, name): (usize, &&str)| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| console::measure_text_width(cell));
-        cells.chain([console::measure_text_width(name)]).max().unwrap_or(0)
+        PADDING + cells.chain([console::measure_text_width(name)]).max().unwrap_or(0)
     };
-    let others = header.iter().enumerate().filter(|(column, _)| *column != elastic).map(widest).sum::<usize>();
-    let room = width.saturating_sub(others + header.len() * PADDING).max(LEAST);
-    for cell in rows.iter_mut().filter_map(|row| row.get_mut(elastic)) {
-        *cell = console::truncate_str(cell, room, "…").into_owned();
+    let widths: Vec<usize> = header.iter().enumerate().map(widest).collect();
+    let mut others = widths.iter().enumerate().filter(|(at, _)| *at != fit.cut).map(|(_, width)| width).sum::<usize>();
+    let mut dropped = Vec::new();
+    for column in fit.drop {
+        if others + PADDING + LEAST <= width {
+            break;
+        }
+        others -= widths.get(*column).copied().unwrap_or(0);
+        dropped.push(*column);
     }
+    let room = width.saturating_sub(others + PADDING).max(LEAST);
+    let keep = |at: &usize| !dropped.contains(at);
+    let header = header.iter().enumerate().filter(|(at, _)| keep(at)).map(|(_, name)| *name).collect();
+    let row = |cells: Vec<String>| {
+        let kept = cells.into_iter().enumerate().filter(|(at, _)| keep(at));
+        kept.map(|(at, text)| if at == fit.cut { console::truncate_str(&text, room, "…").into_owned() } else { text })
+            .collect()
+    };
+    (header, rows.into_iter().map(row).collect())
 }
 
 /// What a peer wrote, so that it does not control the terminal.
@@ -183,13 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn the_elastic_column_takes_what_the_others_leave() {
-        let mut rows = vec![vec!["a".repeat(10), "b".repeat(50)], vec!["a".into(), "short".into()]];
-        cut(&["one", "two"], &mut rows, 1, 40);
-        assert_eq!(rows[0][1], format!("{}…", "b".repeat(25)));
-        assert_eq!(rows[1][1], "short");
-        cut(&["one", "two"], &mut rows, 1, 8);
-        assert_eq!(rows[0][1].chars().count(), 12, "never nothing");
+    fn a_table_fits_a_narrow_terminal() {
+        let rows =
+            || vec![vec!["a".repeat(10), "b".repeat(50), "c".repeat(6)], vec!["a".into(), "short".into(), "c".into()]];
+        let table = |width| fitted(&["one", "two", "three"], rows(), Fit { cut: 1, drop: &[2] }, width);
+        assert_eq!(table(200).1, rows());
+        let (header, cut) = table(40);
+        assert_eq!((header.len(), &cut[0][1], &cut[1][1]), (3, &format!("{}…", "b".repeat(17)), &"short".to_owned()));
+        let (header, cut) = table(30);
+        assert_eq!((header, cut[0].len(), cut[0][1].chars().count()), (vec!["one", "two"], 2, 16));
+        assert_eq!(table(5).1[0][1].chars().count(), 12, "never nothing");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use wiretag_store::{Store, Table};
 use super::search::{Has, Search};
 use super::{follow, transactions};
 use crate::cli::{FlowsArguments, Format};
-use crate::output::{self, Row};
+use crate::output::{self, Fit, Row};
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     if arguments.follow {
@@ -71,11 +71,11 @@ pub(super) const HEADER: [&str; 12] = [
     "retr",
     "duration",
 ];
-/// The column whose texts may be long.
-pub(super) const WHAT: usize = 5;
+/// In a narrow terminal `what` is cut; if need be packets, retransmissions, duration, protocol and bytes are left out.
+const FIT: Fit<'static> = Fit { cut: 5, drop: &[9, 10, 11, 3, 7, 8] };
 
 fn table(rows: &[Row]) -> anyhow::Result<()> {
-    output::table(&HEADER, rows.iter().map(cells).collect(), Some(WHAT))
+    output::table(&HEADER, rows.iter().map(cells).collect(), Some(FIT))
 }
 
 pub(super) fn cells(row: &Row) -> Vec<String> {

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 use super::flows::end;
-use crate::output::{self, Row};
+use crate::output::{self, Fit, Row};
 
 /// The columns that matter, in the width of a terminal.
 pub(super) fn table(rows: &[Row]) -> anyhow::Result<()> {
     let header = ["start", "client", "server", "app", "request", "status", "latency"];
-    output::table(&header, rows.iter().map(cells).collect(), Some(4))
+    output::table(&header, rows.iter().map(cells).collect(), Some(Fit { cut: 4, drop: &[3] }))
 }
 
 fn cells(row: &Row) -> Vec<String> {

@@ -152,3 +152,64 @@ pub(crate) async fn tail(
     let follower = follower.ok_or_else(|| ApiError::busy("too many clients follow at the same time"))?;
     Ok(Sse::new(stream::unfold(follower, Follower::event)).keep_alive(KeepAlive::default()).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use wiretag_capture::flow::{Engine, FlowConfig};
+    use wiretag_capture::{EndReason, LinkType, Packet, Source};
+    use wiretag_enrich::EndTag;
+
+    use super::*;
+
+    /// A flow of one datagram to port 53.
+    fn flow() -> TaggedFlow {
+        let mut data = vec![0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        data.extend([0x9c, 0x40, 0, 53, 0, 12, 0, 0, 7, 7, 7, 7]);
+        let (time, wire_len, link_type) = (1_000_000_000, 32, LinkType(101));
+        let packet = Packet { time, data: &data, wire_len, link_type, interface: 0, direction: None, vlan: None };
+        let mut engine = Engine::new(FlowConfig::new("node", Source::File));
+        let mut records = Vec::new();
+        engine.packet(&packet, &mut records);
+        engine.finish(EndReason::EndOfInput, &mut records);
+        let mut record = records.pop().expect("a flow");
+        record.primary = true;
+        TaggedFlow { record, client: EndTag::NONE, server: EndTag::NONE }
+    }
+
+    fn query(text: &str) -> Query<FlowRecord> {
+        wiretag_store::query::parse(text).expect("a query")
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_is_told_what_it_lost() {
+        let tail = Tail::default();
+        let mut slow = tail.join(query("server_port == 53"), false).expect("room");
+        let mut other = tail.join(query("server_port == 80"), false).expect("room");
+        let mut hidden = flow();
+        hidden.record.primary = false;
+        tail.publish(&[hidden]);
+        for _ in 0..QUEUE + 5 {
+            tail.publish(&[flow()]);
+        }
+        assert_eq!(slow.next().await, Some(Told::Lost(5)));
+        for _ in 0..QUEUE {
+            assert!(matches!(slow.next().await, Some(Told::Row(row)) if row.contains("\"server_port\":53")));
+        }
+        tail.publish(&[flow()]);
+        assert!(matches!(slow.next().await, Some(Told::Row(_))), "it goes on");
+        tail.close();
+        assert_eq!((slow.next().await, other.next().await), (None, None));
+        let mut late = tail.join(query(""), true).expect("room");
+        assert_eq!(late.next().await, None, "nothing comes any more");
+    }
+
+    #[test]
+    fn clients_are_bounded_and_forgotten() {
+        let tail = Tail::default();
+        let mut followers: Vec<_> = (0..MOST_CLIENTS).filter_map(|_| tail.join(query(""), true)).collect();
+        assert_eq!(followers.len(), MOST_CLIENTS);
+        assert!(tail.join(query(""), true).is_none());
+        followers.pop();
+        assert!(tail.join(query(""), true).is_some(), "who went makes room");
+    }
+}
