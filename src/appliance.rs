@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -43,6 +44,8 @@ impl Appliance {
         let pipeline = Pipeline::start(&config, listener, token.clone()).await?;
         let run = RunFile { url: url.clone(), pid: std::process::id() };
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
+        // So that the greeting says more than "connecting".
+        pipeline.wait_for_docker(Duration::from_secs(1)).await;
         Ok(Self { config, url, token, pipeline, demo })
     }
 

@@ -19,7 +19,7 @@ use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source};
 
 use crate::identity::Identity;
 use crate::tagged::{EndTag, TaggedBy, TaggedFlow};
-use crate::timeline::{Lookup, Timeline};
+use crate::timeline::{Lookup, Span, Timeline};
 
 /// A choice of the primary observation is forgotten after so long without a slice; longer than the idle timeouts, ns.
 const CLAIM_LIFE: i64 = 400_000_000_000;
@@ -186,17 +186,17 @@ impl Tagger {
             return (by_ip(record.client.ip), by_ip(record.server.ip));
         }
         let index = record.interface_index;
-        // The lookup is as of the slice's end: a name that is learned late covers all of it.
-        let owner = match timeline.interface(index, netns, &self.config.boot, record.end) {
+        let when = Span { from: record.start, to: record.end };
+        let owner = match timeline.interface(index, netns, &self.config.boot, when) {
             Lookup::One(identity, _) => Some(identity),
             Lookup::Ambiguous(_) | Lookup::None => None,
         };
-        let network = timeline.network_of_interface(index, netns);
+        let network = timeline.network_of_interface(index, netns, when);
         let name = |ip: IpAddr, own_side: bool| {
-            let owner = owner.as_ref().filter(|owner| own_side && owns(timeline, owner, ip, record.end));
+            let owner = owner.as_ref().filter(|owner| own_side && owns(timeline, owner, ip, when));
             match owner {
                 Some(owner) => EndTag { identity: Some(owner.clone()), tagged_by: TaggedBy::Interface },
-                None => by_ip(timeline, netns, network.as_deref(), ip, record.end),
+                None => by_ip(timeline, netns, network.as_deref(), ip, when),
             }
         };
         let at = record.observed_at;
@@ -205,23 +205,23 @@ impl Tagger {
 }
 
 /// Whether an end with this address can be the owner of the interface itself.
-fn owns(timeline: &Timeline, owner: &Identity, ip: IpAddr, time: i64) -> bool {
+fn owns(timeline: &Timeline, owner: &Identity, ip: IpAddr, when: Span) -> bool {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    link_local || (!ip.is_multicast() && timeline.has_ip(&owner.identity, ip, time).unwrap_or(true))
+    link_local || (!ip.is_multicast() && timeline.has_ip(&owner.identity, ip, when).unwrap_or(true))
 }
 
 /// By address: in the interface's network, then on the same host, then static.
-fn by_ip(timeline: &Timeline, netns: u64, network: Option<&str>, ip: IpAddr, time: i64) -> EndTag {
-    let in_network = network.map_or(Lookup::None, |network| timeline.ip(network, ip, time));
+fn by_ip(timeline: &Timeline, netns: u64, network: Option<&str>, ip: IpAddr, when: Span) -> EndTag {
+    let in_network = network.map_or(Lookup::None, |network| timeline.ip(network, ip, when));
     let found = match in_network {
-        Lookup::None if netns == 0 => timeline.ip_in_any(ip, time, |network| timeline.is_on_host(network)),
+        Lookup::None if netns == 0 => timeline.ip_in_any(ip, when, |network| timeline.is_on_host(network)),
         found => found,
     };
     let found = match found {
-        Lookup::None => timeline.ip(crate::identity::ANY_NETWORK, ip, time),
+        Lookup::None => timeline.ip(crate::identity::ANY_NETWORK, ip, when),
         found => found,
     };
     by_address(found)
