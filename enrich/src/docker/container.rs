@@ -140,13 +140,6 @@ impl Container {
         let found = self.context.network(&network).await;
         let endpoints = found.and_then(|network| network.containers).unwrap_or_default();
         let mut addresses = endpoints.get(&*self.id).map(Addresses::of_resource);
-        // Now or never: in a moment the other end is in the container's namespace.
-        let mut interface = None;
-        if let Some(mac) = addresses.as_ref().and_then(|addresses| addresses.mac)
-            && self.context.is_bridged(&network).await
-        {
-            interface = interfaces::host_end(&interfaces::of_host().await, mac).map(|index| (index, 0));
-        }
         if self.changes.partings(&network) != parting {
             return;
         }
@@ -165,7 +158,7 @@ impl Container {
             self.pending.push((network, at));
             return;
         };
-        self.endpoints.push(Endpoint { network, addresses, from: at, interface, inside: None });
+        self.endpoints.push(Endpoint { network, addresses, from: at, interface: None, inside: None });
         self.tell().await;
         if let Some(container) = inspected.filter(inspect::is_running) {
             self.find_interfaces(&container).await;

@@ -1,4 +1,5 @@
-//! Which interface belongs to a container's endpoint: by link-layer address, on the host or inside the container.
+//! Which interface belongs to a container's endpoint: by link-layer address inside the container (an end of a veth that is
+//! still on the host has not got the endpoint's address yet), and by that its peer on the host.
 
 use std::path::PathBuf;
 
@@ -12,13 +13,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Interfaces of wiretag's own namespace.
 pub(super) async fn of_host() -> Vec<Link> {
     blocking(links::list).await.and_then(Result::ok).unwrap_or_default()
-}
-
-/// The host's end of a veth whose other end has not been moved into its container yet.
-pub(super) fn host_end(links: &[Link], mac: [u8; 6]) -> Option<u32> {
-    let inside = links.iter().find(|link| link.mac == Some(mac) && link.kind == LinkKind::Veth)?;
-    let outside = links.iter().find(|link| Some(link.index) == inside.peer)?;
-    are_pair(inside, outside).then_some(outside.index)
 }
 
 /// Whether `outside` is the host's end of the veth `inside`: each names the other as its peer.
