@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use wiretag_capture::ring::links;
@@ -44,6 +45,8 @@ impl Appliance {
         let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
         let pipeline = Pipeline::start(&config, opened, listener, (token.clone(), run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
+        // So that the greeting says more than "connecting".
+        pipeline.wait_for_docker(Duration::from_secs(1)).await;
         Ok(Self { config, url, token, pipeline, demo })
     }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
 use wiretag_enrich::timeline::{Lookup, Timeline};
@@ -90,8 +91,9 @@ impl Tagging {
             }
             IdentityEvent::Learned(_)
             | IdentityEvent::Ended { .. }
+            | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }
-            | IdentityEvent::Reconciled { .. } => {}
+            | IdentityEvent::Reconciled(_) => {}
         }
         learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(event));
     }
@@ -172,9 +174,10 @@ pub(crate) fn apply_static(timeline: &SharedTimeline, file: &StaticFile) -> Vec<
     events.flat_map(|event| timeline.apply(&event)).collect()
 }
 
-/// Ends what an earlier static file said and this one does not say any more.
-pub(crate) fn end_other_static(timeline: &SharedTimeline, file: Option<&StaticFile>) -> Vec<Interval> {
-    let present = file.into_iter().flat_map(|file| &file.intervals).map(|own| own.identity.identity.clone()).collect();
-    let event = IdentityEvent::Reconciled { source: "static".into(), present, at: crate::host::now() };
+/// Puts a static file into the timeline that has what an earlier one said: what this one does not say any more ends now.
+pub(crate) fn reconcile_static(timeline: &SharedTimeline, file: Option<&StaticFile>) -> Vec<Interval> {
+    let present = file.into_iter().flat_map(|file| &file.intervals).cloned().collect();
+    let (source, stopped, at) = ("static".into(), Vec::new(), crate::host::now());
+    let event = IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard: Some(at), at });
     timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event)
 }

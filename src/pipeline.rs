@@ -24,7 +24,7 @@ use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store
 
 use crate::account::Account;
 use crate::config::RunConfig;
-use crate::identities::{SharedTimeline, Tagging, apply_static, end_other_static, matches};
+use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
@@ -118,7 +118,9 @@ impl Pipeline {
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        let source = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot);
+        let accounts = store.catalog.loss(0, i64::MAX).await?;
+        let heard = accounts.into_iter().find(|account| account.node == config.node).map(|account| account.to);
+        let source = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
         let docker = source.status();
         let mut tasks = vec![tokio::spawn(source.run(events))];
 
@@ -167,6 +169,13 @@ impl Pipeline {
     /// State of the Docker source, in words.
     pub(crate) fn docker(&self) -> String {
         self.docker.borrow().to_string()
+    }
+
+    /// Waits until the Docker source has a state, at most `patience`.
+    pub(crate) async fn wait_for_docker(&self, patience: Duration) {
+        let mut docker = self.docker.clone();
+        let settled = docker.wait_for(|status| *status != DockerStatus::Starting);
+        let _ = tokio::time::timeout(patience, settled).await;
     }
 
     /// Capture ends first; then each stage when its input ends and all of it is written; the account and the store last.
@@ -234,9 +243,7 @@ async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(
     timeline.load(store.catalog.intervals().await?);
     let timeline = Arc::new(RwLock::new(timeline));
     let file = config.static_file.as_deref().map(|path| static_file::load(path, crate::host::now())).transpose()?;
-    let mut changed = end_other_static(&timeline, file.as_ref());
-    changed.extend(file.iter().flat_map(|file| apply_static(&timeline, file)));
-    store.catalog.append_intervals(&changed).await?;
+    store.catalog.append_intervals(&reconcile_static(&timeline, file.as_ref())).await?;
     Ok((timeline, file))
 }
 
@@ -373,15 +380,16 @@ async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: Work
                     Err(error) => tracing::error!("{error}"),
                 }
             }
-            IdentityEvent::NamespaceGone { inode } => {
+            IdentityEvent::NamespaceGone { inode, .. } => {
                 if let Some(gone) = open.remove(&inode) {
                     gone.store(true, Ordering::Relaxed);
                 }
             }
             IdentityEvent::Learned(_)
             | IdentityEvent::Ended { .. }
+            | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }
-            | IdentityEvent::Reconciled { .. } => {}
+            | IdentityEvent::Reconciled(_) => {}
         }
     }
 }

@@ -240,6 +240,10 @@ impl Worker {
                 break;
             }
         }
+        // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
+        if let Err(error) = self.burst() {
+            tracing::debug!("capture on namespace {}: {error:#}", self.netns);
+        }
         self.engine.finish(EndReason::Shutdown, &mut self.records);
         self.hand_on_the_last();
         self.publish();

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::BufRead;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -19,22 +20,37 @@ struct Docker {
 impl Docker {
     fn start() -> Self {
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
-        let path = |name: &str| directory.path().join(name).to_str().expect("a path").to_owned();
+        let docker = Self { daemon: Self::daemon(directory.path()), directory };
+        docker.wait();
+        docker.import_image();
+        docker
+    }
+
+    /// SIGTERM, and another daemon on the same data.
+    fn restart(&mut self) {
+        run("kill", &["-TERM", &self.daemon.id().to_string()]);
+        self.daemon.wait().expect("wait");
+        self.daemon = Self::daemon(self.directory.path());
+        self.wait();
+    }
+
+    fn daemon(directory: &Path) -> Child {
+        let path = |name: &str| directory.join(name).to_str().expect("a path").to_owned();
         let log = std::fs::File::create(path("log")).expect("a file");
-        let daemon = Command::new("dockerd")
+        Command::new("dockerd")
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "-p", &path("pid")])
             .args(["-H", &format!("unix://{}", path("sock")), "--bip", "198.19.0.1/24"])
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)
             .stdin(Stdio::null())
             .spawn()
-            .expect("dockerd starts");
-        let docker = Self { daemon, directory };
+            .expect("dockerd starts")
+    }
+
+    fn wait(&self) {
         eventually(60, "dockerd answers", || {
-            Command::new("docker").args(["-H", &docker.url(), "info"]).output().ok()?.status.success().then_some(())
+            Command::new("docker").args(["-H", &self.url(), "info"]).output().ok()?.status.success().then_some(())
         });
-        docker.import_image();
-        docker
     }
 
     fn url(&self) -> String {
@@ -72,6 +88,13 @@ impl Docker {
         all[0]["NetworkSettings"]["Networks"][network]["IPAddress"].as_str().expect("an address").to_owned()
     }
 
+    /// One request from a new container named `client` to `ip`, which lives no longer than that.
+    fn one_request(&self, client: &str, network: &str, ip: &str) {
+        let url = format!("http://{ip}/?{client}");
+        let run = ["run", "--rm", "--name", client, "--label", "short=yes", "--network", network];
+        self.docker(&[&run[..], &["box:1", "/bin/wget", "-q", "-O", "/dev/null", &url]].concat());
+    }
+
     /// One request from a new container named `client` to `ip`, which is removed after.
     fn request(&self, client: &str, network: &str, ip: &str) {
         let get = format!(
@@ -97,6 +120,19 @@ impl Drop for Docker {
 
 fn ready() -> bool {
     is_root() && has("dockerd") && has("docker") && has("busybox")
+}
+
+/// Who had an address, in the order of beginnings.
+fn identities(appliance: &Appliance, ip: &str) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&appliance.get(&format!("/api/v1/identities?ip={ip}"))).expect("JSON");
+    let mut intervals = answer["identities"].as_array().expect("a list").clone();
+    intervals.sort_by_key(|interval| interval["valid_from"].as_str().map(str::to_owned));
+    intervals
+}
+
+fn hears_docker(appliance: &Appliance) {
+    let connected = || appliance.get("/api/v1/health").contains("\"connected\"").then_some(());
+    eventually(30, "the appliance hears Docker", connected);
 }
 
 fn found(appliance: &Appliance, query: &str) -> Value {
@@ -147,6 +183,136 @@ fn check_after_restart(docker: &Docker, data: &Path, ip: &str) {
     assert!(!flows(data, "container == web", &[]).is_empty());
 }
 
+/// Twelve containers, one after the other, each with the same address for some 25 ms: each flow is its own container's.
+#[test]
+fn docker_containers_that_live_for_a_moment_have_their_own_names() {
+    if !ready() {
+        return;
+    }
+    let docker = Docker::start();
+    docker.web("nw", "bridge", &[]);
+    let ip = docker.ip("nw", "bridge");
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--docker", &docker.url()]);
+    hears_docker(&appliance);
+    for number in 0..12 {
+        docker.one_request(&format!("one{number}"), "bridge", &ip);
+    }
+    let query = format!("server_ip == {ip} and http_path == /?one*");
+    let flows = eventually(30, "a flow of each at its own interface and at the server's", || {
+        Some(appliance.flows(&query, &["--all-observations"])).filter(|flows| flows.len() >= 24)
+    });
+    let mut named = std::collections::HashSet::new();
+    for flow in &flows {
+        // What it asked for says who it is.
+        let own = flow["http_path"].as_str().and_then(|path| path.strip_prefix("/?")).expect("a name");
+        assert_eq!(flow["server_container"], "nw", "{flow}");
+        if flow["client_container"].is_null() {
+            assert_eq!(flow["client_tagged_by"], "none", "{flow}");
+        } else {
+            assert_eq!(flow["client_container"], own, "{flow}");
+            assert_eq!(flow["client_labels"]["short"], "yes", "{flow}");
+            named.insert(own);
+        }
+    }
+    assert!(named.len() >= 10, "{named:?}");
+    appliance.stop();
+}
+
+/// An address that is taken from one container and given to another while both run.
+#[test]
+fn docker_disconnect_and_connect_move_an_address_from_one_container_to_another() {
+    if !ready() {
+        return;
+    }
+    let docker = Docker::start();
+    docker.docker(&["network", "create", "--subnet", "198.19.16.0/24", "own"]);
+    docker.web("green", "own", &["--ip", "198.19.16.9"]);
+    docker.web("blue", "bridge", &[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--docker", &docker.url()]);
+    docker.request("before", "own", "198.19.16.9");
+    let flow = found(&appliance, "client_container == before and server_port == 80");
+    assert_eq!(flow["server_container"], "green", "{flow}");
+
+    docker.docker(&["network", "disconnect", "own", "green"]);
+    docker.docker(&["network", "connect", "--ip", "198.19.16.9", "own", "blue"]);
+    docker.request("after", "own", "198.19.16.9");
+    let flow = found(&appliance, "client_container == after and server_port == 80");
+    assert_eq!(flow["server_container"], "blue", "{flow}");
+    assert_eq!(flow["server_tagged_by"], "ip", "{flow}");
+    let server_side = "client_container == after and server_port == 80 and observed_at == server";
+    let seen = eventually(30, server_side, || appliance.flows(server_side, &["--all-observations"]).into_iter().next());
+    assert_eq!(seen["server_tagged_by"], "interface", "{seen}");
+
+    // Who had it, and when: one after the other, nobody for ever.
+    let intervals = identities(&appliance, "198.19.16.9");
+    let holders: Vec<&str> = intervals.iter().filter_map(|own| own["identity"]["container"].as_str()).collect();
+    assert_eq!(holders, ["green", "blue"], "{intervals:?}");
+    assert!(intervals[0]["valid_to"].as_str() <= intervals[1]["valid_from"].as_str(), "{intervals:?}");
+    assert!(intervals[0]["valid_to"].is_string() && intervals[1]["valid_to"].is_null(), "{intervals:?}");
+    appliance.stop();
+}
+
+/// The daemon is killed and comes back: what runs then is known once, what did not survive has ended.
+#[test]
+fn docker_names_survive_a_restart_of_the_daemon() {
+    if !ready() {
+        return;
+    }
+    let mut docker = Docker::start();
+    docker.web("web", "bridge", &["--restart", "always"]);
+    docker.web("lost", "bridge", &[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--docker", &docker.url()]);
+    docker.request("first", "bridge", &docker.ip("web", "bridge"));
+    found(&appliance, "client_container == first and server_container == web");
+
+    docker.restart();
+    docker.web("late", "bridge", &[]);
+    eventually(60, "web runs again", || (!docker.ip("web", "bridge").is_empty()).then_some(()));
+    hears_docker(&appliance);
+    for server in ["web", "late"] {
+        let ip = docker.ip(server, "bridge");
+        docker.request(&format!("to-{server}"), "bridge", &ip);
+        let flow = found(&appliance, &format!("client_container == to-{server} and server_port == 80"));
+        assert_eq!(flow["server_container"], server, "{flow}");
+        let intervals = identities(&appliance, &ip);
+        let open = intervals.iter().filter(|own| own["valid_to"].is_null()).count();
+        assert_eq!(open, 1, "{ip}: {intervals:?}");
+    }
+    appliance.stop();
+}
+
+/// What is not a unix socket is said, and what is there is said at once.
+#[test]
+fn the_greeting_says_what_became_of_docker() {
+    let greeting = |address: &str| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (program, data) = (env!("CARGO_BIN_EXE_wiretag"), directory.path().to_str().expect("a path").to_owned());
+        let mut run = Command::new(program);
+        run.args(["run", "--listen", "127.0.0.1:0", "--data", &data]).env("DOCKER_HOST", address);
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("wiretag starts");
+        let lines = std::io::BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let line = lines.map_while(Result::ok).find(|line| line.contains("docker")).expect("a line about Docker");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        line
+    };
+    if !is_root() {
+        return;
+    }
+    let line = greeting("tcp://127.0.0.1:2375");
+    assert!(line.contains("`tcp://127.0.0.1:2375` is not a unix socket; hint:"), "{line}");
+    let line = greeting("unix:///nowhere/docker.sock");
+    assert!(line.contains("absent") && line.contains("/nowhere/docker.sock"), "{line}");
+    if ready() {
+        let docker = Docker::start();
+        let line = greeting(&docker.url());
+        assert!(line.contains("connected"), "{line}");
+    }
+}
+
 /// Every network mode: named where the container's interface or address is its own, honestly `none` on the host's.
 #[test]
 fn docker_network_modes_are_named_or_honestly_not() {
@@ -170,6 +336,7 @@ fn docker_network_modes_are_named_or_honestly_not() {
         let flow = found(&appliance, &format!("server_container == {server} and server_port == 80"));
         assert_eq!(flow["client_container"], format!("{network}-client"), "{network}: {flow}");
     }
+    check_a_client_that_ends_with_its_request(&docker, &appliance);
 
     // A host-network client: its traffic is seen on the server's veth, its name is honestly not known.
     let ip = docker.ip("own-web", "own");
@@ -186,6 +353,22 @@ fn docker_network_modes_are_named_or_honestly_not() {
     assert!(wrong.is_empty(), "{wrong:?}");
     appliance.stop();
     check_the_demonstration(&docker);
+}
+
+/// A client on macvlan ends right after its request, and its namespace with it: both rows of its flow name both ends.
+fn check_a_client_that_ends_with_its_request(docker: &Docker, appliance: &Appliance) {
+    let ip = docker.ip("under-web", "under");
+    let get = format!("sleep 1; wget -q -O /dev/null http://{ip}/");
+    let run = ["run", "--rm", "--name", "brief", "--network", "under", "box:1", "/bin/sh", "-c", &get];
+    docker.docker(&run);
+    let query = format!("client_container == brief and server_ip == {ip} and server_port == 80");
+    let flow = found(appliance, &query);
+    assert_eq!(flow["observed_at"], "client", "{flow}");
+    assert_eq!(flow["server_container"], "under-web", "{flow}");
+    // Too short to be captured inside: seen at the server, and named there.
+    docker.one_request("briefest", "under", &ip);
+    let flow = found(appliance, &format!("client_container == briefest and server_ip == {ip}"));
+    assert_eq!(flow["server_container"], "under-web", "{flow}");
 }
 
 /// Docker's firewall does not silence the demonstration.

@@ -20,6 +20,17 @@ pub enum IdentityEvent {
         /// When that was learned.
         learned_at: i64,
     },
+    /// An identity left one network: the keys that it had there are free again.
+    Parted {
+        /// Whose.
+        identity: Arc<str>,
+        /// The network.
+        network: Arc<str>,
+        /// When it left.
+        at: i64,
+        /// When that was learned.
+        learned_at: i64,
+    },
     /// An interface belongs to a network, in which addresses are unique.
     Network {
         /// Interface index.
@@ -28,16 +39,11 @@ pub enum IdentityEvent {
         netns: u64,
         /// The network.
         network: Arc<str>,
-    },
-    /// A source has told all that it knows: what it did not name has ended.
-    Reconciled {
-        /// The source.
-        source: Arc<str>,
-        /// Identities that live.
-        present: Vec<Arc<str>>,
-        /// When it looked.
+        /// Since when.
         at: i64,
     },
+    /// A source has told all that holds.
+    Reconciled(Snapshot),
     /// A container whose traffic passes no interface of the host: it is to be captured inside.
     Namespace {
         /// Whose.
@@ -53,7 +59,35 @@ pub enum IdentityEvent {
     NamespaceGone {
         /// Its inode.
         inode: u64,
+        /// When.
+        at: i64,
     },
+}
+
+/// All that holds, as a source sees it: what it does not name has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The source.
+    pub source: Arc<str>,
+    /// What holds now. An interval whose beginning is not known exactly begins late rather than early.
+    pub present: Vec<Interval>,
+    /// Identities that are known to have ended, and when.
+    pub stopped: Vec<Stopped>,
+    /// Until when the source told every change; `None`: not known, each interval is sure only until it was learned.
+    pub heard: Option<i64>,
+    /// When it looked.
+    pub at: i64,
+}
+
+/// The last run of an identity that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Whose.
+    pub identity: Arc<str>,
+    /// Beginning of the run.
+    pub from: i64,
+    /// Its end.
+    pub to: i64,
 }
 
 /// An address that was taken apart from its prefix length.

@@ -131,7 +131,7 @@ fn learn(timeline: &mut Timeline, name: &str, ip: IpAddr, veth: Point, from: i64
         let interval = Interval { key, identity, valid_from: from, valid_to: None, learned_at: from, source };
         timeline.apply(&IdentityEvent::Learned(interval));
     }
-    timeline.apply(&IdentityEvent::Network { index: veth as u32, netns: 0, network: "net".into() });
+    timeline.apply(&IdentityEvent::Network { index: veth as u32, netns: 0, network: "net".into(), at: 0 });
 }
 
 fn known() -> Timeline {
@@ -210,7 +210,7 @@ fn transactions_and_slices_agree_on_the_observation_that_counts() {
     }
 }
 
-/// Names are as of the exchange: the address had another owner when the slice ended.
+/// Names are as of the exchange. The slice had packets of both owners of the address: it is named after neither.
 #[test]
 fn a_transaction_is_named_as_of_its_own_time() {
     let mut timeline = Timeline::new();
@@ -221,7 +221,7 @@ fn a_transaction_is_named_as_of_its_own_time() {
     tagger.push(0, record(ServerVeth, 0, 0), BEGIN + 60 * SECOND);
     tagger.flush(&timeline, &mut rows);
     assert_eq!(name(&rows.transactions[0].server), Some(("first", TaggedBy::Interface)));
-    assert_eq!(name(&rows.flows[0].server), Some(("second", TaggedBy::Interface)));
+    assert_eq!((name(&rows.flows[0].server), rows.flows[0].server.tagged_by), (None, TaggedBy::Ambiguous));
 }
 
 /// The packets of a tunnel around flows never count, and do not keep others with the same ends from it.

@@ -1,70 +1,54 @@
-//! What an inspected container and the links in its network namespace say together.
+//! What Docker's answers and events say of a container.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, EndpointSettings};
-use tokio::sync::mpsc;
-use wiretag_capture::ring::links::{self, Link, LinkKind};
-use wiretag_capture::ring::{in_namespace, namespace_inode};
+use bollard::models::{ContainerInspectResponse, EndpointResource, EndpointSettings};
 
-use crate::event::{IdentityEvent, address};
-use crate::identity::{Identity, Interval, Key};
+use crate::event::address;
+use crate::identity::Identity;
 
-/// Networks by id: driver, and the bridge in the host's namespace.
-#[derive(Default)]
-pub(super) struct Networks {
-    by_id: HashMap<String, Network>,
+/// Attributes of container events that are no labels.
+const NOT_LABELS: &[&str] = &["name", "image", "exitCode", "execDuration", "signal", "oldName", "container"];
+
+/// Addresses of a container in one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) mac: Option<[u8; 6]>,
 }
 
-struct Network {
-    driver: String,
-    bridge: Option<String>,
-}
-
-impl Networks {
-    pub(super) async fn list(docker: &Docker) -> Result<Self, bollard::errors::Error> {
-        let mut by_id = HashMap::new();
-        for network in docker.list_networks(None).await? {
-            let (Some(id), Some(driver)) = (network.id, network.driver) else { continue };
-            let named = network.options.and_then(|mut options| options.remove("com.docker.network.bridge.name"));
-            let bridge = named.or_else(|| Some(format!("br-{}", id.get(..12)?))).filter(|_| driver == "bridge");
-            by_id.insert(id, Network { driver, bridge });
-        }
-        Ok(Self { by_id })
+impl Addresses {
+    fn of(ips: [Option<&str>; 2], mac: Option<&str>) -> Self {
+        let ips = ips.into_iter().filter_map(address).filter(|ip| !ip.is_unspecified()).collect();
+        Self { ips, mac: mac.and_then(parse_mac) }
     }
 
-    /// Says which bridges belong to which network.
-    pub(super) async fn announce(&self, events: &mpsc::Sender<IdentityEvent>) {
-        let links = blocking(links::list).await.and_then(Result::ok).unwrap_or_default();
-        for (id, network) in &self.by_id {
-            let bridge = links.iter().find(|link| Some(&link.name) == network.bridge.as_ref());
-            if let Some(bridge) = bridge {
-                let event = IdentityEvent::Network { index: bridge.index, netns: 0, network: id.as_str().into() };
-                let _ = events.send(event).await;
-            }
-        }
+    /// As the network says it.
+    pub(super) fn of_resource(endpoint: &EndpointResource) -> Self {
+        Self::of(
+            [&endpoint.ipv4_address, &endpoint.ipv6_address].map(Option::as_deref),
+            endpoint.mac_address.as_deref(),
+        )
+    }
+
+    /// As the container says it, with the network.
+    pub(super) fn of_settings(endpoint: &EndpointSettings) -> Option<(Arc<str>, Self)> {
+        let network = endpoint.network_id.as_deref().filter(|id| !id.is_empty())?;
+        let ips = [&endpoint.ip_address, &endpoint.global_ipv6_address].map(Option::as_deref);
+        let own = Self::of(ips, endpoint.mac_address.as_deref());
+        (!own.ips.is_empty() || own.mac.is_some()).then(|| (network.into(), own))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(work).await.ok()
-}
-
-/// What one look at a container gave.
-pub(super) struct Seen {
-    pub(super) found: Vec<IdentityEvent>,
-    /// Container id, inode and event of a namespace to capture in.
-    pub(super) namespace: Option<(String, u64, IdentityEvent)>,
-    /// Every network's interface was found.
-    pub(super) complete: bool,
-}
-
-/// When the container ended, ns.
-pub(super) fn finished_at(container: &ContainerInspectResponse) -> Option<i64> {
-    time(container.state.as_ref()?.finished_at.as_deref()?)
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut parts = text.split(':');
+    let mut mac = [0; 6];
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
 }
 
 /// RFC 3339 to ns; Docker's zero time is none.
@@ -72,68 +56,54 @@ fn time(text: &str) -> Option<i64> {
     chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp_nanos_opt().filter(|time| *time > 0)
 }
 
-/// Keys of a container that has a network namespace of its own; `None` if it has not (or is not known).
-pub(super) async fn container(
-    container: &ContainerInspectResponse,
-    networks: &Networks,
-    host: &Arc<str>,
-    boot: &Arc<str>,
-    now: i64,
-) -> Option<Seen> {
-    let id = container.id.clone()?;
-    let mode = container.host_config.as_ref()?.network_mode.clone().unwrap_or_default();
-    if mode == "host" || mode == "none" || mode.starts_with("container:") {
-        return None;
-    }
-    let state = container.state.as_ref()?;
-    let from = state.started_at.as_deref().and_then(time)?;
-    let to = if state.running == Some(true) { None } else { finished_at(container) };
-    let identity = Arc::new(identity(&id, container, host));
-    let learned = |key: Key| {
-        let identity = identity.clone();
-        let source = "docker".into();
-        IdentityEvent::Learned(Interval { key, identity, valid_from: from, valid_to: to, learned_at: now, source })
-    };
-    let endpoints: Vec<EndpointSettings> =
-        container.network_settings.as_ref()?.networks.clone().unwrap_or_default().into_values().collect();
-    let mut found: Vec<IdentityEvent> = endpoints.iter().flat_map(address_keys).map(&learned).collect();
-    let pid = state.pid.filter(|pid| *pid > 0);
-    let Some(pid) = pid else { return Some(Seen { found, namespace: None, complete: true }) };
-    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-    let Some(inside) = look_inside(&path).await else { return Some(Seen { found, namespace: None, complete: false }) };
-
-    let mut in_namespace = Vec::new();
-    let mut matched = 0;
-    for (link, network) in inside.attached(&endpoints) {
-        matched += 1;
-        let bridged = networks.by_id.get(&network).is_some_and(|network| network.driver == "bridge");
-        let outside = inside.outside.iter().find(|outside| bridged && are_pair(link, outside));
-        let (index, netns) = if let Some(outside) = outside {
-            (outside.index, 0)
-        } else {
-            in_namespace.push((link.index, link.name.clone()));
-            (link.index, inside.inode)
-        };
-        found.push(IdentityEvent::Network { index, netns, network: network.as_str().into() });
-        found.push(learned(Key::Interface { index, netns, boot: boot.clone() }));
-    }
-    let namespace = (!in_namespace.is_empty()).then(|| {
-        let (inode, netns) = (inside.inode, path);
-        (id, inode, IdentityEvent::Namespace { identity, netns, inode, interfaces: in_namespace })
-    });
-    Some(Seen { found, namespace, complete: matched >= endpoints.len() && !endpoints.is_empty() })
+/// When the container was started last, ns.
+pub(super) fn started_at(container: &ContainerInspectResponse) -> Option<i64> {
+    time(container.state.as_ref()?.started_at.as_deref()?)
 }
 
-/// Keys by address of an endpoint.
-fn address_keys(endpoint: &EndpointSettings) -> impl Iterator<Item = Key> + use<> {
-    let network: Arc<str> = endpoint.network_id.as_deref().unwrap_or("").into();
-    let ips = [&endpoint.ip_address, &endpoint.global_ipv6_address].map(|ip| address(ip.as_deref()));
-    ips.into_iter().flatten().filter(|ip| !ip.is_unspecified()).map(move |ip| Key::Ip { network: network.clone(), ip })
+/// When the container ended last, ns.
+pub(super) fn finished_at(container: &ContainerInspectResponse) -> Option<i64> {
+    time(container.state.as_ref()?.finished_at.as_deref()?)
 }
 
-fn identity(id: &str, container: &ContainerInspectResponse, host: &Arc<str>) -> Identity {
+pub(super) fn is_running(container: &ContainerInspectResponse) -> bool {
+    container.state.as_ref().and_then(|state| state.running) == Some(true)
+}
+
+/// Its first process, while it runs.
+pub(super) fn pid(container: &ContainerInspectResponse) -> Option<i64> {
+    container.state.as_ref()?.pid.filter(|pid| *pid > 0)
+}
+
+/// Whether the container has a network namespace of its own.
+pub(super) fn has_own_namespace(container: &ContainerInspectResponse) -> bool {
+    let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_deref()).unwrap_or_default();
+    !(mode == "host" || mode == "none" || mode.starts_with("container:"))
+}
+
+/// Who the container is.
+pub(super) fn identity(id: &str, container: &ContainerInspectResponse, host: &Arc<str>) -> Identity {
     let config = container.config.as_ref();
     let labels = config.and_then(|config| config.labels.clone()).unwrap_or_default();
+    let name = container.name.as_deref().map(|name| name.trim_start_matches('/'));
+    named(id, name, config.and_then(|config| config.image.as_deref()), &labels, host)
+}
+
+/// Who the container is, from the attributes of one of its events: name, image and labels in one map.
+pub(super) fn identity_of_event(id: &str, attributes: &HashMap<String, String>, host: &Arc<str>) -> Option<Identity> {
+    let name = attributes.get("name")?;
+    let labels = attributes.iter().filter(|(key, _)| !NOT_LABELS.contains(&key.as_str()));
+    let labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Some(named(id, Some(name), attributes.get("image").map(String::as_str), &labels, host))
+}
+
+fn named(
+    id: &str,
+    name: Option<&str>,
+    image: Option<&str>,
+    labels: &HashMap<String, String>,
+    host: &Arc<str>,
+) -> Identity {
     let label = |name: &str| labels.get(name).map(String::as_str);
     let compose = label("com.docker.compose.project").zip(label("com.docker.compose.service"));
     let (workload, kind) = match (compose, label("com.docker.swarm.service.name")) {
@@ -144,50 +114,49 @@ fn identity(id: &str, container: &ContainerInspectResponse, host: &Arc<str>) -> 
     Identity {
         identity: id.into(),
         host: Some(host.clone()),
-        container: container.name.as_deref().map(|name| name.trim_start_matches('/').into()),
+        container: name.map(Into::into),
         workload: workload.map(Into::into),
         workload_kind: kind.map(Into::into),
-        image: config.and_then(|config| config.image.as_deref()).map(Into::into),
+        image: image.map(Into::into),
         labels: labels.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
         ..Identity::default()
     }
 }
 
-/// Links inside a container's namespace, and those of the host.
-struct Inside {
-    inode: u64,
-    links: Vec<Link>,
-    outside: Vec<Link>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Inside {
-    /// Links that belong to an endpoint, by address, with the endpoint's network.
-    fn attached<'a>(&'a self, endpoints: &'a [EndpointSettings]) -> impl Iterator<Item = (&'a Link, String)> {
-        self.links.iter().filter_map(|link| {
-            let mac = wiretag_capture::Value::mac_text(link.mac?);
-            let endpoint = endpoints.iter().find(|own| own.mac_address.as_deref() == Some(&*mac))?;
-            Some((link, endpoint.network_id.clone()?))
-        })
+    #[test]
+    fn a_container_that_is_gone_is_known_by_its_last_event() {
+        let written = [
+            ("name", "one5"),
+            ("image", "box:1"),
+            ("exitCode", "0"),
+            ("com.docker.compose.project", "shop"),
+            ("com.docker.compose.service", "web"),
+        ];
+        let attributes = written.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let found = identity_of_event("id", &attributes, &"node".into()).expect("it has a name");
+        assert_eq!(found.container.as_deref(), Some("one5"));
+        assert_eq!(found.image.as_deref(), Some("box:1"));
+        assert_eq!(found.workload.as_deref(), Some("shop/web"));
+        assert_eq!(found.labels.len(), 2, "{:?}", found.labels);
     }
-}
 
-async fn look_inside(path: &Path) -> Option<Inside> {
-    let path = path.to_owned();
-    let look = move || {
-        let inode = namespace_inode(&path).ok()?;
-        let outside = links::list().ok()?;
-        let inside = in_namespace(&path, links::list).ok()?.ok()?;
-        (namespace_inode(Path::new("/proc/self/ns/net")).ok()? != inode).then_some(Inside {
-            inode,
-            links: inside,
-            outside,
-        })
-    };
-    blocking(look).await.flatten()
-}
-
-/// Whether `outside` is the host's end of the veth `inside`: each names the other as its peer.
-fn are_pair(inside: &Link, outside: &Link) -> bool {
-    let veths = inside.kind == LinkKind::Veth && outside.kind == LinkKind::Veth;
-    veths && inside.peer == Some(outside.index) && outside.peer == Some(inside.index)
+    #[test]
+    fn addresses_are_taken_from_a_network_and_nothing_from_an_empty_endpoint() {
+        let endpoint = EndpointResource {
+            mac_address: Some("02:42:c6:12:c8:03".into()),
+            ipv4_address: Some("198.18.200.3/24".into()),
+            ipv6_address: Some(String::new()),
+            ..EndpointResource::default()
+        };
+        let found = Addresses::of_resource(&endpoint);
+        assert_eq!(found.ips, ["198.18.200.3".parse::<IpAddr>().expect("an address")]);
+        assert_eq!(found.mac, Some([0x02, 0x42, 0xc6, 0x12, 0xc8, 0x03]));
+        let stopped =
+            EndpointSettings { network_id: Some("n".into()), ip_address: Some(String::new()), ..Default::default() };
+        assert_eq!(Addresses::of_settings(&stopped), None);
+    }
 }

@@ -1,32 +1,51 @@
 //! Identities from Docker: what runs, what ran, and every start and end as it happens.
 //!
-//! On each connection: networks, then all containers (running ones are learned as of their start, ended ones are closed
-//! as of their end), then `Reconciled`, then the event stream *since the listing began*, so that nothing falls between.
-//! Without a daemon the source waits and tries again for ever; its state is in [`DockerStatus`].
+//! On each connection: all containers (those that run are learned as of their start), told at once as a snapshot, then the
+//! event stream *since the listing began*, so that nothing falls between. What a broken connection may have hidden is
+//! not guessed: see "unheard time" in [`crate::timeline`]. Without a daemon the source waits and tries again for ever;
+//! its state is in [`DockerStatus`].
 //!
-//! Host-network containers share the host's addresses and get no keys: an honest `none`. A container that borrows
-//! another's namespace (`--network container:ID`) gets none either.
+//! **When an address is whose.** From the network's `connect` event (150 ms before the container's `start`, when its
+//! interfaces are about to be moved inside) to its `disconnect` event, or to the container's `die` if that is earlier. At
+//! `connect` the network tells the container's addresses and the host still sees both ends of its veth, so a
+//! container is known before its first packet and even if it lives for a moment only. Its name and labels come from an
+//! inspection, or, if it is gone by then, from the attributes of its events.
+//!
+//! **Order.** Each container has a task of its own that takes its events one after the other; tasks do not wait for
+//! each other, and nothing that they wait for stops the reading of the stream: Docker drops what a slow reader leaves.
+//! That events of different containers overtake each other is no harm to the timeline.
+//!
+//! **Limits.** Host-network containers share the host's addresses and get no keys: an honest `none`. A container that
+//! borrows another's namespace (`--network container:ID`) gets none either. Traffic of macvlan, ipvlan and overlay networks
+//! passes no interface of the host: it is captured inside the container, from the moment that its namespace has been
+//! opened after `start`. What such a container does in its first tens of milliseconds is seen only at the other end (and
+//! named there).
 
+mod container;
+mod context;
 mod inspect;
+mod interfaces;
+mod listing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, EventMessage};
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::models::{EventMessage, EventMessageTypeEnum};
+use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::event::IdentityEvent;
-use inspect::{Networks, Seen};
+use container::{Changes, Container, Told};
+use context::{Context, Namespaces};
 
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
-/// A new container's namespace and addresses are there within moments of its start.
-const ATTEMPTS: usize = 10;
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(150);
+/// Events that wait for one container's task.
+const CONTAINER_QUEUE: usize = 256;
 
 /// State of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +59,11 @@ pub enum DockerStatus {
         /// Why.
         reason: String,
     },
+    /// The address cannot be used: never tried.
+    Unusable {
+        /// The address.
+        address: String,
+    },
 }
 
 impl fmt::Display for DockerStatus {
@@ -48,6 +72,10 @@ impl fmt::Display for DockerStatus {
             Self::Starting => f.write_str("connecting"),
             Self::Connected => f.write_str("connected"),
             Self::Absent { reason } => write!(f, "absent, tried again every few seconds ({reason})"),
+            Self::Unusable { address } => write!(
+                f,
+                "not used: `{address}` is not a unix socket; hint: run wiretag on the containers' host with `--docker {DEFAULT_SOCKET}`"
+            ),
         }
     }
 }
@@ -57,17 +85,18 @@ pub struct DockerSource {
     endpoint: String,
     host: Arc<str>,
     boot: Arc<str>,
+    heard: Option<i64>,
     status: watch::Sender<DockerStatus>,
-    /// Namespaces that were handed on for capture, by container id.
-    namespaces: HashMap<String, u64>,
+    namespaces: Arc<Namespaces>,
 }
 
 impl DockerSource {
-    /// A source for the daemon at `endpoint` (`unix:///…`); `host` names this node, `boot` is part of interface keys.
-    pub fn new(endpoint: Option<String>, host: Arc<str>, boot: Arc<str>) -> Self {
+    /// A source for the daemon at `endpoint` (`unix:///…`); `host` names this node, `boot` is part of interface keys, `heard` is
+    /// until when an earlier run listened, if that is known.
+    pub fn new(endpoint: Option<String>, host: Arc<str>, boot: Arc<str>, heard: Option<i64>) -> Self {
         let endpoint = endpoint.unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
         let status = watch::Sender::new(DockerStatus::Starting);
-        Self { endpoint, host, boot, status, namespaces: HashMap::new() }
+        Self { endpoint, host, boot, heard, status, namespaces: Arc::default() }
     }
 
     /// Its state, as it changes.
@@ -77,6 +106,12 @@ impl DockerSource {
 
     /// Runs until nobody listens any more.
     pub async fn run(mut self, events: mpsc::Sender<IdentityEvent>) {
+        // A path without a scheme is a socket too.
+        if !self.endpoint.starts_with("unix://") && self.endpoint.contains("://") {
+            self.status.send_replace(DockerStatus::Unusable { address: self.endpoint });
+            events.closed().await;
+            return;
+        }
         while !events.is_closed() {
             let reason = match self.follow(&events).await {
                 Ok(()) => "the event stream ended".to_owned(),
@@ -94,130 +129,89 @@ impl DockerSource {
     async fn follow(&mut self, events: &mpsc::Sender<IdentityEvent>) -> Result<(), bollard::errors::Error> {
         let docker = Docker::connect_with_unix(&self.endpoint, 30, bollard::API_DEFAULT_VERSION)?;
         let docker = docker.negotiate_version().await?;
-        let since = (now() / 1_000_000_000).to_string();
+        let since = now();
+        let since = format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000);
         let mut stream = Box::pin(docker.events(Some(EventsOptionsBuilder::default().since(&since).build())));
-        let mut networks = Networks::list(&docker).await?;
-        networks.announce(events).await;
-        self.list(&docker, &networks, events).await?;
+        let context = Arc::new(Context {
+            docker,
+            host: self.host.clone(),
+            boot: self.boot.clone(),
+            events: events.clone(),
+            namespaces: self.namespaces.clone(),
+            drivers: std::sync::Mutex::default(),
+        });
+        let known = listing::list(&context, self.heard).await?;
         self.status.send_replace(DockerStatus::Connected);
+        let mut containers = Containers { context, known, told: HashMap::new(), tasks: JoinSet::new() };
+        let mut end = Ok(());
         while let Some(message) = stream.next().await {
-            self.message(&docker, &mut networks, message?, events).await;
-        }
-        Ok(())
-    }
-
-    /// Everything that there is.
-    async fn list(
-        &mut self,
-        docker: &Docker,
-        networks: &Networks,
-        events: &mpsc::Sender<IdentityEvent>,
-    ) -> Result<(), bollard::errors::Error> {
-        let at = now();
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let mut present = Vec::new();
-        let listed: HashSet<String> =
-            docker.list_containers(Some(options)).await?.into_iter().filter_map(|container| container.id).collect();
-        for id in listed {
-            // A container that went away meanwhile is told by the event stream.
-            let Ok(container) = docker.inspect_container(&id, None).await else { continue };
-            let running = container.state.as_ref().and_then(|state| state.running) == Some(true);
-            if running {
-                present.push(id.as_str().into());
-                self.learn(&container, networks, events).await;
-            } else if let Some(finished) = inspect::finished_at(&container) {
-                send(events, IdentityEvent::Ended { identity: id.into(), at: finished, learned_at: at }).await;
+            match message {
+                Ok(message) => containers.tell(message).await,
+                Err(error) => {
+                    end = Err(error);
+                    break;
+                }
             }
         }
-        send(events, IdentityEvent::Reconciled { source: "docker".into(), present, at }).await;
-        Ok(())
+        self.heard = Some(now());
+        // What they have not told yet is in the next snapshot.
+        containers.tasks.shutdown().await;
+        end
     }
+}
 
-    async fn message(
-        &mut self,
-        docker: &Docker,
-        networks: &mut Networks,
-        message: EventMessage,
-        events: &mpsc::Sender<IdentityEvent>,
-    ) {
-        use bollard::models::EventMessageTypeEnum as Kind;
+/// The tasks of the containers.
+struct Containers {
+    context: Arc<Context>,
+    /// Containers of the listing of which there was no event yet.
+    known: HashMap<String, Container>,
+    told: HashMap<String, (mpsc::Sender<Told>, Arc<Changes>)>,
+    tasks: JoinSet<()>,
+}
+
+impl Containers {
+    async fn tell(&mut self, message: EventMessage) {
+        use EventMessageTypeEnum as Kind;
         let at = message.time_nano.unwrap_or_else(now);
         let Some(actor) = message.actor else { return };
         let attributes = actor.attributes.unwrap_or_default();
         let id = actor.id.unwrap_or_default();
         match (message.typ, message.action.as_deref()) {
-            (Some(Kind::CONTAINER), Some("start" | "rename" | "update")) => {
-                self.started(docker, networks, &id, events).await;
+            (Some(Kind::CONTAINER), Some("start")) => self.hand(id, Told::Started { at, attributes }).await,
+            (Some(Kind::CONTAINER), Some("rename")) => self.hand(id, Told::Renamed { at }).await,
+            (Some(Kind::CONTAINER), Some("die")) => self.hand(id, Told::Died { at, attributes }).await,
+            (Some(Kind::CONTAINER), Some("destroy")) => {
+                self.hand(id.clone(), Told::Destroyed { at, attributes }).await;
+                // The task ends when it has taken what is in its queue.
+                self.told.remove(&id);
             }
-            (Some(Kind::CONTAINER), Some("die" | "destroy")) => {
-                self.namespace_gone(&id, events).await;
-                send(events, IdentityEvent::Ended { identity: id.into(), at, learned_at: now() }).await;
+            (Some(Kind::NETWORK), Some("connect")) => {
+                let Some(container) = attributes.get("container").cloned() else { return };
+                self.hand(container, Told::Connected { network: id.into(), at, parting: 0 }).await;
             }
-            (Some(Kind::NETWORK), Some(action)) => {
-                if let Ok(found) = Networks::list(docker).await {
-                    *networks = found;
-                    networks.announce(events).await;
-                }
-                let container = attributes.get("container").filter(|_| action == "connect");
-                if let Some(container) = container {
-                    let running = |found: &ContainerInspectResponse| {
-                        found.state.as_ref().and_then(|state| state.running) == Some(true)
-                    };
-                    if docker.inspect_container(container, None).await.is_ok_and(|found| running(&found)) {
-                        self.started(docker, networks, container, events).await;
-                    }
-                }
+            (Some(Kind::NETWORK), Some("disconnect")) => {
+                let Some(container) = attributes.get("container").cloned() else { return };
+                self.hand(container, Told::Disconnected { network: id.into(), at }).await;
             }
             _ => {}
         }
     }
 
-    /// Looks until addresses and interfaces are there, or the container is gone.
-    async fn started(&mut self, docker: &Docker, networks: &Networks, id: &str, events: &mpsc::Sender<IdentityEvent>) {
-        for attempt in 1..=ATTEMPTS {
-            let Ok(container) = docker.inspect_container(id, None).await else { return };
-            let complete = self.learn(&container, networks, events).await;
-            let running = container.state.as_ref().and_then(|state| state.running) == Some(true);
-            if complete || !running || attempt == ATTEMPTS {
-                return;
-            }
-            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+    async fn hand(&mut self, id: String, mut told: Told) {
+        while self.tasks.try_join_next().is_some() {}
+        if !self.told.contains_key(&id) {
+            let known = self.known.remove(&id);
+            let container = known.unwrap_or_else(|| Container::new(self.context.clone(), id.as_str().into()));
+            let changes = container.changes();
+            let (queue, inbox) = mpsc::channel(CONTAINER_QUEUE);
+            self.tasks.spawn(container.run(inbox));
+            self.told.insert(id.clone(), (queue, changes));
         }
+        let Some((queue, changes)) = self.told.get(&id) else { return };
+        changes.count(&mut told);
+        // Its receiver lives as long as its sender.
+        let _ = queue.send(told).await;
     }
-
-    /// Hands on what an inspection says; true if all its interfaces were found.
-    async fn learn(
-        &mut self,
-        container: &ContainerInspectResponse,
-        networks: &Networks,
-        events: &mpsc::Sender<IdentityEvent>,
-    ) -> bool {
-        let Some(Seen { found, namespace, complete }) =
-            inspect::container(container, networks, &self.host, &self.boot, now()).await
-        else {
-            return true;
-        };
-        for event in found {
-            send(events, event).await;
-        }
-        if let Some((id, inode, event)) = namespace
-            && self.namespaces.insert(id, inode) != Some(inode)
-        {
-            send(events, event).await;
-        }
-        complete
-    }
-
-    async fn namespace_gone(&mut self, id: &str, events: &mpsc::Sender<IdentityEvent>) {
-        if let Some(inode) = self.namespaces.remove(id) {
-            send(events, IdentityEvent::NamespaceGone { inode }).await;
-        }
-    }
-}
-
-async fn send(events: &mpsc::Sender<IdentityEvent>, event: IdentityEvent) {
-    // Nobody listens any more: `run` ends by itself.
-    let _ = events.send(event).await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "a source stands at the edge: it says when it learned something")]

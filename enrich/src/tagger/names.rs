@@ -12,25 +12,25 @@ use wiretag_capture::{ObservedAt, Source};
 use super::observation::Observation;
 use crate::identity::Identity;
 use crate::tagged::{EndTag, TaggedBy};
-use crate::timeline::{Lookup, Timeline};
+use crate::timeline::{Lookup, Span, Timeline};
 
 /// The names of client and server.
 pub(super) fn names(boot: &Arc<str>, seen: &Observation, timeline: &Timeline) -> (EndTag, EndTag) {
-    let (time, (client, _), (server, _)) = (seen.time, seen.client, seen.server);
+    let (when, (client, _), (server, _)) = (seen.when, seen.client, seen.server);
     if seen.source == Source::File {
-        let by_ip = |ip| by_address(timeline.ip_in_any(ip, time, |_| true));
+        let by_ip = |ip| by_address(timeline.ip_in_any(ip, when, |_| true));
         return (by_ip(client), by_ip(server));
     }
-    let owner = match timeline.interface(seen.interface, seen.netns, boot, time) {
+    let owner = match timeline.interface(seen.interface, seen.netns, boot, when) {
         Lookup::One(identity, _) => Some(identity),
         Lookup::Ambiguous(_) | Lookup::None => None,
     };
-    let network = timeline.network_of_interface(seen.interface, seen.netns);
+    let network = timeline.network_of_interface(seen.interface, seen.netns, when);
     let name = |ip: IpAddr, own_side: bool| {
-        let owner = owner.as_ref().filter(|owner| own_side && owns(timeline, owner, ip, time));
+        let owner = owner.as_ref().filter(|owner| own_side && owns(timeline, owner, ip, when));
         match owner {
             Some(owner) => EndTag { identity: Some(owner.clone()), tagged_by: TaggedBy::Interface },
-            None => by_ip(timeline, seen.netns, network.as_deref(), ip, time),
+            None => by_ip(timeline, seen.netns, network.as_deref(), ip, when),
         }
     };
     let at = seen.observed_at;
@@ -38,23 +38,23 @@ pub(super) fn names(boot: &Arc<str>, seen: &Observation, timeline: &Timeline) ->
 }
 
 /// Whether an end with this address can be the owner of the interface itself.
-fn owns(timeline: &Timeline, owner: &Identity, ip: IpAddr, time: i64) -> bool {
+fn owns(timeline: &Timeline, owner: &Identity, ip: IpAddr, when: Span) -> bool {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    link_local || (!ip.is_multicast() && timeline.has_ip(&owner.identity, ip, time).unwrap_or(true))
+    link_local || (!ip.is_multicast() && timeline.has_ip(&owner.identity, ip, when).unwrap_or(true))
 }
 
 /// By address: in the interface's network, then on the same host, then static.
-fn by_ip(timeline: &Timeline, netns: u64, network: Option<&str>, ip: IpAddr, time: i64) -> EndTag {
-    let in_network = network.map_or(Lookup::None, |network| timeline.ip(network, ip, time));
+fn by_ip(timeline: &Timeline, netns: u64, network: Option<&str>, ip: IpAddr, when: Span) -> EndTag {
+    let in_network = network.map_or(Lookup::None, |network| timeline.ip(network, ip, when));
     let found = match in_network {
-        Lookup::None if netns == 0 => timeline.ip_in_any(ip, time, |network| timeline.is_on_host(network)),
+        Lookup::None if netns == 0 => timeline.ip_in_any(ip, when, |network| timeline.is_on_host(network)),
         found => found,
     };
     let found = match found {
-        Lookup::None => timeline.ip(crate::identity::ANY_NETWORK, ip, time),
+        Lookup::None => timeline.ip(crate::identity::ANY_NETWORK, ip, when),
         found => found,
     };
     by_address(found)

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source, Transaction};
 
 use crate::tagged::Record;
+use crate::timeline::Span;
 
 /// An end on the wire.
 pub(super) type End = (IpAddr, Option<u16>);
@@ -31,7 +32,7 @@ pub(super) struct Observation {
     /// Since when the flow is seen there, as far as this row tells.
     pub(super) since: i64,
     /// As of when the names are looked up.
-    pub(super) time: i64,
+    pub(super) when: Span,
 }
 
 /// A row that the tagger names.
@@ -46,12 +47,11 @@ pub(super) trait Observed: Record {
     fn set_primary(&mut self, primary: bool);
 }
 
-/// Files are looked up as of the beginning. What is live is looked up as of the end: a name that is learned late covers
-/// all of it.
-fn time(source: Source, start: i64, end: i64) -> i64 {
+/// Files are looked up as of the beginning; what is live as of all its time, over which a name must hold.
+fn when(source: Source, start: i64, end: i64) -> Span {
     match source {
-        Source::File => start,
-        Source::Ring => end,
+        Source::File => start.into(),
+        Source::Ring => Span { from: start, to: end },
     }
 }
 
@@ -67,7 +67,7 @@ impl Observed for FlowRecord {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
-            time: time(self.source, self.start, self.end),
+            when: when(self.source, self.start, self.end),
         }
     }
 
@@ -96,7 +96,7 @@ impl Observed for Transaction {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,
-            time: time(self.source, self.exchange.start, self.exchange.end),
+            when: when(self.source, self.exchange.start, self.exchange.end),
         }
     }
 

@@ -1,0 +1,331 @@
+//! One container's events, one after the other.
+//!
+//! The state is what is known of its endpoints; each change of it is told to the timeline at once. An endpoint whose
+//! interface is not found yet is looked for again when the container has started.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::models::ContainerInspectResponse;
+use tokio::sync::mpsc;
+
+use super::context::{Context, Opening};
+use super::inspect::{self, Addresses};
+use super::{interfaces, now};
+use crate::event::IdentityEvent;
+use crate::identity::{Identity, Interval, Key};
+
+/// Interfaces inside a new container are there within moments of its start.
+const ATTEMPTS: usize = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(150);
+
+/// What a container's task is told.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// It got an endpoint in a network.
+    Connected {
+        network: Arc<str>,
+        at: i64,
+        /// [`Changes::partings`] of the network when this was told.
+        parting: u64,
+    },
+    /// It lost it.
+    Disconnected { network: Arc<str>, at: i64 },
+    /// Its first process runs.
+    Started { at: i64, attributes: HashMap<String, String> },
+    /// It has a new name.
+    Renamed { at: i64 },
+    /// Its first process ended.
+    Died { at: i64, attributes: HashMap<String, String> },
+    /// It was removed.
+    Destroyed { at: i64, attributes: HashMap<String, String> },
+}
+
+/// How often a container was told to have joined and left each network, counted before its task takes the event. An
+/// answer about an endpoint that left meanwhile may be about the one that came after it, and one about an endpoint whose
+/// event is still to be taken does not say since when it is there.
+#[derive(Default)]
+pub(super) struct Changes {
+    counts: Mutex<HashMap<Arc<str>, Counts>>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    connects: u64,
+    partings: u64,
+}
+
+impl Changes {
+    fn of(&self, network: &str) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(network).copied().unwrap_or_default()
+    }
+
+    fn partings(&self, network: &str) -> u64 {
+        self.of(network).partings
+    }
+
+    /// Counts an event that the container's task is about to be told.
+    pub(super) fn count(&self, told: &mut Told) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        match told {
+            Told::Connected { network, parting, .. } => {
+                let counts = counts.entry(network.clone()).or_default();
+                counts.connects += 1;
+                *parting = counts.partings;
+            }
+            Told::Disconnected { network, .. } => counts.entry(network.clone()).or_default().partings += 1,
+            Told::Started { .. } | Told::Renamed { .. } | Told::Died { .. } | Told::Destroyed { .. } => {}
+        }
+    }
+}
+
+struct Endpoint {
+    network: Arc<str>,
+    addresses: Addresses,
+    from: i64,
+    /// Index and namespace.
+    interface: Option<(u32, u64)>,
+    /// An interface inside the container, to be captured there: index and name.
+    inside: Option<(u32, String)>,
+}
+
+/// See the module documentation.
+pub(super) struct Container {
+    context: Arc<Context>,
+    id: Arc<str>,
+    identity: Option<Arc<Identity>>,
+    runs: bool,
+    endpoints: Vec<Endpoint>,
+    /// Endpoints that were told but whose addresses are not known yet: network and beginning.
+    pending: Vec<(Arc<str>, i64)>,
+    changes: Arc<Changes>,
+}
+
+impl Container {
+    pub(super) fn new(context: Arc<Context>, id: Arc<str>) -> Self {
+        Self {
+            context,
+            id,
+            identity: None,
+            runs: false,
+            endpoints: Vec::new(),
+            pending: Vec::new(),
+            changes: Arc::default(),
+        }
+    }
+
+    pub(super) fn changes(&self) -> Arc<Changes> {
+        self.changes.clone()
+    }
+
+    /// Takes events until the container is removed or the connection ends.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Told>) {
+        while let Some(told) = inbox.recv().await {
+            match told {
+                Told::Connected { network, at, parting } => self.connected(network, at, parting).await,
+                Told::Disconnected { network, at } => {
+                    self.forget(&network);
+                    let (identity, learned_at) = (self.id.clone(), now());
+                    self.context.send(IdentityEvent::Parted { identity, network, at, learned_at }).await;
+                }
+                Told::Started { at, attributes } => self.started(at, &attributes, &inbox).await,
+                Told::Renamed { at } => self.renamed(at).await,
+                Told::Died { at, attributes } | Told::Destroyed { at, attributes } => self.died(at, &attributes).await,
+            }
+        }
+    }
+
+    async fn connected(&mut self, network: Arc<str>, at: i64, parting: u64) {
+        let found = self.context.network(&network).await;
+        let endpoints = found.and_then(|network| network.containers).unwrap_or_default();
+        let mut addresses = endpoints.get(&*self.id).map(Addresses::of_resource);
+        if self.changes.partings(&network) != parting {
+            return;
+        }
+        let mut inspected = None;
+        if self.identity.is_none() || self.runs || addresses.is_none() {
+            inspected = self.context.inspect(&self.id).await;
+        }
+        if let Some(container) = &inspected {
+            self.identify(container);
+            if addresses.is_none() && self.changes.partings(&network) == parting {
+                addresses = settings(container).find(|(own, _)| *own == network).map(|(_, addresses)| addresses);
+            }
+        }
+        self.forget(&network);
+        let Some(addresses) = addresses else {
+            self.pending.push((network, at));
+            return;
+        };
+        self.endpoints.push(Endpoint { network, addresses, from: at, interface: None, inside: None });
+        self.tell().await;
+        if let Some(container) = inspected.filter(inspect::is_running) {
+            self.find_interfaces(&container).await;
+        }
+    }
+
+    async fn started(&mut self, at: i64, attributes: &HashMap<String, String>, inbox: &mpsc::Receiver<Told>) {
+        self.runs = true;
+        let known = |own: &Self| {
+            own.identity.is_some()
+                && !own.endpoints.is_empty()
+                && own.endpoints.iter().all(|own| own.interface.is_some())
+        };
+        for attempt in 1..=ATTEMPTS {
+            if known(self) {
+                return;
+            }
+            let Some(container) = self.context.inspect(&self.id).await else { break };
+            if !inspect::is_running(&container) || !self.take(&container, at) {
+                break;
+            }
+            self.tell().await;
+            self.find_interfaces(&container).await;
+            // What comes next is more important than an interface that is not there yet.
+            if known(self) || attempt == ATTEMPTS || !inbox.is_empty() {
+                return;
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+        self.identify_by(attributes).await;
+    }
+
+    async fn renamed(&mut self, at: i64) {
+        let Some(container) = self.context.inspect(&self.id).await else { return };
+        let identity = Arc::new(inspect::identity(&self.id, &container, &self.context.host));
+        self.identity = Some(identity);
+        for interval in self.intervals() {
+            let interval = Interval { valid_from: at.max(interval.valid_from), ..interval };
+            self.context.send(IdentityEvent::Learned(interval)).await;
+        }
+    }
+
+    async fn died(&mut self, at: i64, attributes: &HashMap<String, String>) {
+        self.runs = false;
+        self.identify_by(attributes).await;
+        self.context.namespaces.gone(&self.context, &self.id, at).await;
+        let (identity, learned_at) = (self.id.clone(), now());
+        self.context.send(IdentityEvent::Ended { identity, at, learned_at }).await;
+        self.endpoints.clear();
+        self.pending.clear();
+    }
+
+    fn forget(&mut self, network: &str) {
+        self.endpoints.retain(|endpoint| &*endpoint.network != network);
+        self.pending.retain(|(own, _)| &**own != network);
+    }
+
+    fn identify(&mut self, container: &ContainerInspectResponse) {
+        if self.identity.is_none() {
+            self.identity = Some(Arc::new(inspect::identity(&self.id, container, &self.context.host)));
+        }
+    }
+
+    /// It is gone before it could be inspected: its event has its name.
+    async fn identify_by(&mut self, attributes: &HashMap<String, String>) {
+        if self.identity.is_none() && !self.endpoints.is_empty() {
+            self.identity = inspect::identity_of_event(&self.id, attributes, &self.context.host).map(Arc::new);
+            self.tell().await;
+        }
+    }
+
+    /// Takes an inspection of a running container: endpoints of which no event told or will tell begin at `from`. False if it has
+    /// no network namespace of its own.
+    pub(super) fn take(&mut self, container: &ContainerInspectResponse, from: i64) -> bool {
+        if !inspect::has_own_namespace(container) {
+            return false;
+        }
+        self.identify(container);
+        self.runs = true;
+        for (network, addresses) in settings(container) {
+            let told = self.pending.iter().find(|(own, _)| *own == network).map(|(_, at)| *at);
+            if told.is_none() && self.changes.of(&network).connects > 0 {
+                continue;
+            }
+            if self.endpoints.iter().any(|own| own.network == network && own.addresses == addresses) {
+                continue;
+            }
+            self.forget(&network);
+            let from = told.unwrap_or(from);
+            self.endpoints.push(Endpoint { network, addresses, from, interface: None, inside: None });
+        }
+        true
+    }
+
+    /// Intervals of all keys.
+    pub(super) fn intervals(&self) -> Vec<Interval> {
+        let Some(identity) = &self.identity else { return Vec::new() };
+        let keys = |endpoint: &Endpoint| {
+            let network = endpoint.network.clone();
+            let ips = endpoint.addresses.ips.iter().map(|ip| Key::Ip { network: network.clone(), ip: *ip });
+            let boot = self.context.boot.clone();
+            let interface = endpoint.interface.map(|(index, netns)| Key::Interface { index, netns, boot });
+            ips.chain(interface).map(|key| (key, endpoint.from)).collect::<Vec<_>>()
+        };
+        let learned_at = now();
+        let interval = |(key, valid_from)| {
+            let (identity, source) = (identity.clone(), "docker".into());
+            Interval { key, identity, valid_from, valid_to: None, learned_at, source }
+        };
+        self.endpoints.iter().flat_map(keys).map(interval).collect()
+    }
+
+    /// Says which interfaces belong to which networks.
+    pub(super) async fn tell_networks(&self) {
+        for endpoint in &self.endpoints {
+            if let Some((index, netns)) = endpoint.interface {
+                let (network, at) = (endpoint.network.clone(), endpoint.from);
+                self.context.send(IdentityEvent::Network { index, netns, network, at }).await;
+            }
+        }
+    }
+
+    async fn tell(&self) {
+        self.tell_networks().await;
+        for interval in self.intervals() {
+            self.context.send(IdentityEvent::Learned(interval)).await;
+        }
+    }
+
+    async fn find_interfaces(&mut self, container: &ContainerInspectResponse) {
+        if self.look(container).await {
+            self.tell().await;
+        }
+    }
+
+    /// Looks into the container for interfaces that are not known yet, and has it captured inside where the host does
+    /// not see its traffic. True if there is something new.
+    pub(super) async fn look(&mut self, container: &ContainerInspectResponse) -> bool {
+        if self.endpoints.iter().all(|endpoint| endpoint.interface.is_some()) {
+            return false;
+        }
+        let Some(pid) = inspect::pid(container) else { return false };
+        let Some(found) = interfaces::look_inside(pid).await else { return false };
+        let mut news = false;
+        for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.interface.is_none()) {
+            let Some(link) = endpoint.addresses.mac.and_then(|mac| found.link(mac)) else { continue };
+            if self.context.is_bridged(&endpoint.network).await
+                && let Some(index) = found.host_end(link)
+            {
+                endpoint.interface = Some((index, 0));
+            } else {
+                endpoint.interface = Some((link.index, found.inode));
+                endpoint.inside = Some((link.index, link.name.clone()));
+            }
+            news = true;
+        }
+        let interfaces: Vec<_> = self.endpoints.iter().filter_map(|endpoint| endpoint.inside.clone()).collect();
+        if let Some(identity) = self.identity.clone().filter(|_| !interfaces.is_empty()) {
+            let run = inspect::started_at(container).unwrap_or_default();
+            let (inode, path) = (found.inode, found.path);
+            self.context.namespaces.open(&self.context, Opening { identity, run, path, inode, interfaces }).await;
+        }
+        news
+    }
+}
+
+fn settings(container: &ContainerInspectResponse) -> impl Iterator<Item = (Arc<str>, Addresses)> + use<'_> {
+    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    networks.into_iter().flatten().filter_map(|(_, endpoint)| Addresses::of_settings(endpoint))
+}

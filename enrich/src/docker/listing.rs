@@ -1,0 +1,72 @@
+//! Everything that there is, at the beginning of a connection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::{StreamExt, stream};
+
+use super::container::Container;
+use super::context::Context;
+use super::{inspect, now};
+use crate::event::{IdentityEvent, Snapshot, Stopped};
+
+/// Containers that are looked at at a time.
+const AT_A_TIME: usize = 16;
+
+/// What one look at a container gave.
+enum Seen {
+    Running(Box<Container>, Arc<str>, i64),
+    Stopped(Stopped),
+}
+
+/// Tells all that holds; the containers that run, by id.
+pub(super) async fn list(
+    context: &Arc<Context>,
+    heard: Option<i64>,
+) -> Result<HashMap<String, Container>, bollard::errors::Error> {
+    let at = now();
+    for network in context.docker.list_networks(None).await? {
+        let (Some(id), Some(driver)) = (network.id, network.driver) else { continue };
+        let id = id.into();
+        context.remember(&id, &driver);
+        context.announce(&id, network.options.as_ref()).await;
+    }
+    let options = ListContainersOptionsBuilder::default().all(true).build();
+    let listed = context.docker.list_containers(Some(options)).await?;
+    let looks = listed.into_iter().filter_map(|container| container.id).map(|id| look(context, id));
+    let seen: Vec<Seen> =
+        stream::iter(looks).buffer_unordered(AT_A_TIME).filter_map(std::future::ready).collect().await;
+
+    let (mut known, mut runs) = (HashMap::new(), HashMap::new());
+    let (mut present, mut stopped) = (Vec::new(), Vec::new());
+    for seen in seen {
+        match seen {
+            Seen::Running(container, id, run) => {
+                container.tell_networks().await;
+                present.extend(container.intervals());
+                runs.insert(id.clone(), run);
+                known.insert(id.to_string(), *container);
+            }
+            Seen::Stopped(own) => stopped.push(own),
+        }
+    }
+    context.namespaces.retain(context, &runs, heard.unwrap_or(at)).await;
+    context.send(IdentityEvent::Reconciled(Snapshot { source: "docker".into(), present, stopped, heard, at })).await;
+    Ok(known)
+}
+
+/// A container that goes away meanwhile is told by the event stream.
+async fn look(context: &Arc<Context>, id: String) -> Option<Seen> {
+    let found = context.inspect(&id).await?;
+    let id: Arc<str> = id.into();
+    let from = inspect::started_at(&found)?;
+    if inspect::is_running(&found) {
+        let mut container = Container::new(context.clone(), id.clone());
+        if container.take(&found, from) {
+            container.look(&found).await;
+        }
+        return Some(Seen::Running(Box::new(container), id, from));
+    }
+    Some(Seen::Stopped(Stopped { identity: id, from, to: inspect::finished_at(&found)? }))
+}

@@ -1,0 +1,304 @@
+//! The timeline: nobody gets another's name.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use wiretag_enrich::event::{Snapshot, Stopped};
+use wiretag_enrich::timeline::{Lookup, Span, TOLERANCE, Timeline};
+use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
+
+const MS: i64 = 1_000_000;
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 17, 0, 3));
+
+fn address() -> Key {
+    Key::Ip { network: "bridge".into(), ip: ADDRESS }
+}
+
+fn interface(index: u32, netns: u64) -> Key {
+    Key::Interface { index, netns, boot: "boot".into() }
+}
+
+/// `name` has `key` from `from` on; times are in milliseconds everywhere.
+fn interval(name: &str, key: Key, from: i64) -> Interval {
+    let identity = Identity { identity: name.into(), container: Some(name.into()), ..Identity::default() };
+    let (valid_from, learned_at) = (from * MS, from * MS);
+    Interval { key, identity: Arc::new(identity), valid_from, valid_to: None, learned_at, source: "docker".into() }
+}
+
+fn has(name: &str, key: Key, from: i64) -> IdentityEvent {
+    IdentityEvent::Learned(interval(name, key, from))
+}
+
+fn ended(name: &str, at: i64) -> IdentityEvent {
+    IdentityEvent::Ended { identity: name.into(), at: at * MS, learned_at: at * MS }
+}
+
+fn parted(name: &str, network: &str, at: i64) -> IdentityEvent {
+    IdentityEvent::Parted { identity: name.into(), network: network.into(), at: at * MS, learned_at: at * MS }
+}
+
+fn attached(index: u32, netns: u64, network: &str, at: i64) -> IdentityEvent {
+    IdentityEvent::Network { index, netns, network: network.into(), at: at * MS }
+}
+
+fn timeline(events: &[IdentityEvent]) -> Timeline {
+    let mut timeline = Timeline::new();
+    for event in events {
+        timeline.apply(event);
+    }
+    timeline
+}
+
+fn span(from: i64, to: i64) -> Span {
+    Span { from: from * MS, to: to * MS }
+}
+
+fn word(found: Lookup) -> String {
+    match found {
+        Lookup::One(identity, _) => identity.identity.to_string(),
+        Lookup::Ambiguous(_) => "ambiguous".into(),
+        Lookup::None => "none".into(),
+    }
+}
+
+fn who(timeline: &Timeline, from: i64, to: i64) -> String {
+    word(timeline.ip("bridge", ADDRESS, span(from, to)))
+}
+
+#[test]
+fn an_address_is_nobodys_before_its_beginning_and_after_its_end() {
+    let timeline = timeline(&[has("one5", address(), 5000), ended("one5", 5025)]);
+    assert_eq!(who(&timeline, 5003, 5010), "one5");
+    // Unknown neighbours, 300 ms away, with the same address.
+    assert_eq!(who(&timeline, 4703, 4710), "none");
+    assert_eq!(who(&timeline, 5303, 5310), "none");
+    assert_eq!(who(&timeline, 4999, 4999), "none");
+    assert_eq!(who(&timeline, 5025, 5025), "none");
+}
+
+#[test]
+fn late_packets_do_not_give_a_connection_to_the_heir_of_its_address() {
+    let timeline = timeline(&[has("a", address(), 0), ended("a", 100), has("b", address(), 200)]);
+    assert_eq!(who(&timeline, 50, 150), "a", "the server sends its FIN again");
+    assert_eq!(who(&timeline, 50, 250), "ambiguous", "and again, to the heir");
+    assert_eq!(who(&timeline, 150, 250), "none", "of one of whom nobody told");
+}
+
+#[test]
+fn a_name_does_not_depend_on_who_is_told_first() {
+    let events = [has("a", address(), 0), ended("a", 100), has("b", address(), 200), ended("b", 300)];
+    for order in [[0, 1, 2, 3], [0, 2, 1, 3], [2, 0, 1, 3], [2, 3, 0, 1], [2, 0, 3, 1]] {
+        let timeline = timeline(&order.map(|index| events[index].clone()));
+        for (at, name) in [(50, "a"), (150, "none"), (250, "b"), (350, "none")] {
+            assert_eq!(who(&timeline, at, at), name, "{order:?} at {at}");
+        }
+    }
+}
+
+#[test]
+fn two_at_a_time_are_ambiguous_only_as_long_as_they_are() {
+    let timeline = timeline(&[has("a", address(), 0), has("b", address(), 100), ended("a", 120)]);
+    assert_eq!(who(&timeline, 90, 90), "a");
+    assert_eq!(who(&timeline, 110, 110), "ambiguous");
+    assert_eq!(who(&timeline, 130, 130), "b");
+}
+
+#[test]
+fn disconnect_frees_one_network_and_connect_takes_it_from_then_on() {
+    let other = Key::Ip { network: "other".into(), ip: ADDRESS };
+    let timeline = timeline(&[
+        has("green", address(), 0),
+        attached(7, 0, "bridge", 0),
+        has("green", interface(7, 0), 0),
+        has("green", other, 0),
+        attached(8, 0, "other", 0),
+        has("green", interface(8, 0), 0),
+        parted("green", "bridge", 1000),
+        has("blue", address(), 2000),
+    ]);
+    for (at, name) in [(999, "green"), (1500, "none"), (2000, "blue"), (9000, "blue")] {
+        assert_eq!(who(&timeline, at, at), name, "{at}");
+    }
+    assert_eq!(word(timeline.ip("other", ADDRESS, 9000 * MS)), "green");
+    assert_eq!(word(timeline.interface(7, 0, &"boot".into(), 9000 * MS)), "none");
+    assert_eq!(word(timeline.interface(8, 0, &"boot".into(), 9000 * MS)), "green");
+}
+
+#[test]
+fn an_interface_of_the_host_is_its_owners_before_that_is_told_and_one_inside_a_container_is_not() {
+    let early = 1000 - TOLERANCE / MS / 2;
+    let timeline = timeline(&[has("a", interface(7, 0), 1000), has("a", interface(2, 4_026_532_000), 1000)]);
+    assert_eq!(word(timeline.interface(7, 0, &"boot".into(), early * MS)), "a");
+    assert_eq!(word(timeline.interface(2, 4_026_532_000, &"boot".into(), early * MS)), "none");
+}
+
+#[test]
+fn the_network_of_an_interface_outlives_its_namespace_and_the_number_is_not_confused_with_the_next() {
+    let gone = |at: i64| IdentityEvent::NamespaceGone { inode: 77, at: at * MS };
+    let mut timeline = timeline(&[attached(2, 77, "under", 0), gone(100), attached(2, 77, "over", 200)]);
+    let network =
+        |timeline: &Timeline, from, to| timeline.network_of_interface(2, 77, span(from, to)).map(|n| n.to_string());
+    assert_eq!(network(&timeline, 50, 99).as_deref(), Some("under"));
+    assert_eq!(network(&timeline, 150, 160), None);
+    assert_eq!(network(&timeline, 250, 260).as_deref(), Some("over"));
+    assert_eq!(network(&timeline, 50, 250), None);
+    timeline.expire(150 * MS);
+    assert_eq!(network(&timeline, 50, 99), None, "it is not kept for ever");
+    assert_eq!(network(&timeline, 250, 260).as_deref(), Some("over"));
+}
+
+fn reconciled(present: Vec<Interval>, stopped: Vec<Stopped>, heard: Option<i64>, at: i64) -> IdentityEvent {
+    let heard = heard.map(|heard| heard * MS);
+    IdentityEvent::Reconciled(Snapshot { source: "docker".into(), present, stopped, heard, at: at * MS })
+}
+
+#[test]
+fn what_vanished_while_nobody_listened_ended_when_somebody_last_did() {
+    let lived = [has("a", address(), 0)];
+    let mut told = timeline(&lived);
+    told.apply(&reconciled(Vec::new(), Vec::new(), Some(500), 900));
+    assert_eq!(who(&told, 499, 499), "a");
+    assert_eq!(who(&told, 600, 600), "none");
+
+    let mut told = timeline(&lived);
+    let stopped = Stopped { identity: "a".into(), from: 0, to: 700 * MS };
+    told.apply(&reconciled(Vec::new(), vec![stopped], Some(500), 900));
+    assert_eq!(who(&told, 699, 699), "a", "Docker still knows when it stopped");
+
+    let mut told = timeline(&lived);
+    let stopped = Stopped { identity: "a".into(), from: 600 * MS, to: 700 * MS };
+    told.apply(&reconciled(Vec::new(), vec![stopped], Some(500), 900));
+    assert_eq!(who(&told, 550, 550), "none", "what stopped was a later run");
+}
+
+#[test]
+fn what_lasts_is_neither_lost_nor_doubled_by_a_new_connection() {
+    let mut told = timeline(&[has("a", address(), 0)]);
+    // Docker says when the container started, which is after it was connected.
+    let changed = told.apply(&reconciled(vec![interval("a", address(), 190)], Vec::new(), Some(500), 900));
+    assert_eq!(changed, Vec::new());
+    assert_eq!(told.intervals().len(), 1);
+    assert_eq!(who(&told, 600, 700), "a");
+}
+
+#[test]
+fn a_run_that_began_while_nobody_listened_is_another() {
+    let mut told = timeline(&[has("a", address(), 0)]);
+    told.apply(&reconciled(vec![interval("a", address(), 600)], Vec::new(), Some(500), 900));
+    assert_eq!(who(&told, 550, 560), "none");
+    assert_eq!(who(&told, 600, 700), "a");
+}
+
+#[test]
+fn an_old_container_with_a_new_address_does_not_take_the_past_of_the_address() {
+    let mut told = timeline(&[has("green", address(), 1000)]);
+    // `blue` started long before; since when it has the address is not known.
+    told.apply(&reconciled(vec![interval("blue", address(), 10)], Vec::new(), Some(2000), 3000));
+    assert_eq!(who(&told, 1500, 1500), "green");
+    assert_eq!(who(&told, 2500, 2500), "blue");
+    assert_eq!(who(&told, 500, 500), "none");
+}
+
+#[test]
+fn a_new_name_holds_from_when_it_was_given() {
+    let mut renamed = interval("a", address(), 500);
+    renamed.identity = Arc::new(Identity { container: Some("new".into()), ..(*renamed.identity).clone() });
+    let timeline = timeline(&[has("a", address(), 0), IdentityEvent::Learned(renamed)]);
+    let name = |at: i64| match timeline.ip("bridge", ADDRESS, at * MS) {
+        Lookup::One(identity, _) => identity.container.as_deref().expect("a name").to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((name(499), name(500)), ("a".to_owned(), "new".to_owned()));
+}
+
+/// A holder of the address: connected, dead, its end told a while after; perhaps nobody ever told of it.
+#[derive(Debug, Clone)]
+struct Holding {
+    from: i64,
+    to: i64,
+    told: bool,
+}
+
+prop_compose! {
+    fn holdings()(parts in prop::collection::vec((0i64..40, 1i64..60, prop::bool::weighted(0.7)), 1..30)) -> Vec<Holding> {
+        let mut now = 0;
+        parts.into_iter().map(|(gap, life, told)| {
+            let from = now + gap;
+            now = from + life;
+            Holding { from, to: now, told }
+        }).collect()
+    }
+}
+
+proptest! {
+    /// Whatever is told, in whichever order (of one container in the right one), flows get the name of whoever began them
+    /// or none.
+    #[test]
+    fn no_flow_gets_a_wrong_name(
+        holdings in holdings(),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+        flows in prop::collection::vec((any::<prop::sample::Index>(), 0i64..60, 0i64..100), 1..40),
+    ) {
+        let mut queues: Vec<Vec<IdentityEvent>> = Vec::new();
+        for (number, own) in holdings.iter().enumerate().filter(|(_, own)| own.told) {
+            let name = format!("c{number}");
+            queues.push(vec![ended(&name, own.to), has(&name, address(), own.from)]);
+        }
+        let mut timeline = Timeline::new();
+        for pick in order {
+            if !queues.is_empty() {
+                let at = pick.index(queues.len());
+                if let Some(event) = queues[at].pop() {
+                    timeline.apply(&event);
+                }
+            }
+        }
+        for event in queues.into_iter().flat_map(|queue| queue.into_iter().rev()) {
+            timeline.apply(&event);
+        }
+        for (holder, after, length) in flows {
+            let number = holder.index(holdings.len());
+            let own = &holdings[number];
+            let from = own.from + after % (own.to - own.from);
+            let name = who(&timeline, from, from + length);
+            let next = holdings.iter().skip(number + 1).any(|next| next.told && next.from <= from + length);
+            let right = match (own.told, next) {
+                (true, false) => format!("c{number}"),
+                (true, true) => "ambiguous".to_owned(),
+                (false, _) => "none".to_owned(),
+            };
+            prop_assert_eq!(name, right);
+        }
+    }
+
+    /// The search by reach finds what reading all intervals finds.
+    #[test]
+    fn a_lookup_finds_every_overlap(
+        parts in prop::collection::vec((0i64..100, prop::option::of(0i64..60)), 1..40),
+        from in 0i64..120,
+        length in 0i64..40,
+    ) {
+        let mut loaded = Vec::new();
+        for (number, (begin, life)) in parts.into_iter().enumerate() {
+            let mut own = interval(&format!("c{number}"), address(), begin);
+            own.valid_to = life.map(|life| (begin + life) * MS);
+            loaded.push(own);
+        }
+        let mut timeline = Timeline::new();
+        timeline.load(loaded.clone());
+        let span = span(from, from + length);
+        let overlaps = |own: &Interval, from: i64, to: i64| {
+            own.valid_from <= to && own.valid_to.is_none_or(|end| end > from && end > own.valid_from)
+        };
+        let begun = loaded.iter().any(|own| overlaps(own, span.from, span.from));
+        let right = loaded.iter().filter(|own| begun && overlaps(own, span.from, span.to)).count();
+        let found = match timeline.ip("bridge", ADDRESS, span) {
+            Lookup::None => 0,
+            Lookup::One(..) => 1,
+            Lookup::Ambiguous(all) => all.len(),
+        };
+        prop_assert_eq!(found, right);
+    }
+}
