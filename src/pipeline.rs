@@ -243,10 +243,7 @@ struct PacketWriter {
 
 impl PacketWriter {
     /// Starts it; it ends when every worker has.
-    fn start(
-        self,
-        batches: crossbeam_channel::Receiver<PacketBatch>,
-    ) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    fn start(self, batches: crossbeam_channel::Receiver<PacketBatch>) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let thread = std::thread::Builder::new().name("packet-log".into());
         thread.spawn(move || self.run(&batches)).context("cannot start the packet log's thread")
     }

@@ -38,11 +38,12 @@ where
         }
         Format::Table => {
             let mut all = Vec::new();
-            search.pages(data, limit, &mut |rows| {
-                all.extend(rows);
-                Ok(())
-            })
-            .await?;
+            search
+                .pages(data, limit, &mut |rows| {
+                    all.extend(rows);
+                    Ok(())
+                })
+                .await?;
             if all.is_empty() {
                 eprintln!("no {} match", R::NAME);
                 return Ok(());

@@ -21,8 +21,8 @@ use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::packets::import_node;
 use wiretag_store::{
-    Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig, Stored,
-    private,
+    Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig,
+    Stored, private,
 };
 
 use super::Interrupted;
@@ -153,7 +153,9 @@ impl Importer {
         loop {
             let count = file.read(&mut buffer).with_context(failed)?;
             if count == 0 {
-                let text = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+                let hash = hash.finalize();
+                let text = hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
                 return Ok(Some((text, length)));
             }
             if self.stop.load(Ordering::Relaxed) {

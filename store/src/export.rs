@@ -61,7 +61,12 @@ pub fn write_pcap(
             count += 1;
             count - 1
         };
-        pcapng::enhanced_packet(&mut buffer, number, packet, flow.and_then(|flow| comments.get(&flow)).map(String::as_str));
+        pcapng::enhanced_packet(
+            &mut buffer,
+            number,
+            packet,
+            flow.and_then(|flow| comments.get(&flow)).map(String::as_str),
+        );
         if buffer.len() >= CHUNK {
             hand_on(out, &mut buffer)?;
         }

@@ -29,8 +29,7 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
     let killed = catalog.killed_imports().await?;
     let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
-    let started: HashMap<Option<i64>, Origin> =
-        killed.iter().map(|import| (Some(import.id), origin(import))).collect();
+    let started: HashMap<Option<i64>, Origin> = killed.iter().map(|import| (Some(import.id), origin(import))).collect();
     let mut found = Vec::new();
     for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))? {
         let known = registered.remove(&path);

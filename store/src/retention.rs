@@ -70,13 +70,12 @@ pub(crate) async fn apply(
     let limited = |limit: Retention| limit.age.is_some() || limit.bytes.is_some();
     if limited(flows) {
         let files = catalog.all_flow_files().await?.into_iter();
-        let candidates =
-            files.map(|file| Candidate {
-                since: file.end.max(file.origin.stored_at),
-                path: file.path,
-                bytes: file.bytes,
-                fixed: false,
-            });
+        let candidates = files.map(|file| Candidate {
+            since: file.end.max(file.origin.stored_at),
+            path: file.path,
+            bytes: file.bytes,
+            fixed: false,
+        });
         let gone = choose(candidates.collect(), flows, now);
         retire(catalog, &gone, now).await?;
         (retired.flow_files, retired.flow_bytes) = totals(&gone);

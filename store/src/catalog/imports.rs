@@ -83,14 +83,15 @@ impl Catalog {
     /// Notes that a file with this content is being imported; gives the number of the import.
     pub async fn begin_import(&self, sha256: &str, name: &str, bytes: u64, now: i64) -> Result<i64, StoreError> {
         let mut transaction = self.begin().await?;
-        let done = sqlx::query("INSERT INTO imports (sha256, name, bytes, started_at, state) VALUES (?, ?, ?, ?, 'open')")
-            .bind(sha256)
-            .bind(name)
-            .bind(bytes.cast_signed())
-            .bind(now)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
+        let done =
+            sqlx::query("INSERT INTO imports (sha256, name, bytes, started_at, state) VALUES (?, ?, ?, ?, 'open')")
+                .bind(sha256)
+                .bind(name)
+                .bind(bytes.cast_signed())
+                .bind(now)
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.failed())?;
         self.commit(transaction).await?;
         Ok(done.last_insert_rowid())
     }

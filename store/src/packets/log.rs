@@ -216,7 +216,8 @@ impl PacketLog {
     fn roll_if_due(&mut self, time: i64) -> Result<(), StoreError> {
         let age = i64::try_from(self.config.segment_age.as_nanos()).unwrap_or(i64::MAX);
         let due = self.segment.as_ref().is_some_and(|segment| {
-            segment.length + segment.index_length >= self.config.segment_bytes || time.saturating_sub(segment.start) >= age
+            segment.length + segment.index_length >= self.config.segment_bytes
+                || time.saturating_sub(segment.start) >= age
         });
         // Half of the numbers are left for the block that begins: it is written long before it uses them.
         if due || self.known as usize >= MAX_INTERFACES / 2 { self.seal_segment() } else { Ok(()) }
@@ -320,7 +321,9 @@ impl PacketLog {
             Ok(recovered) => {
                 let node = self.config.node.clone();
                 let found = recovered.segment.map(|segment| Segment { origin: self.config.origin, node, ..segment });
-                found.into_iter().for_each(|segment| self.changes.note(segment));
+                if let Some(segment) = found {
+                    self.changes.note(segment);
+                }
             }
             Err(_) => self.orphans.insert(0, path),
         }
@@ -411,8 +414,12 @@ impl Open {
     }
 
     fn seal(&mut self) -> Result<(), StoreError> {
-        let (length, index_length) =
-            seal(&self.path, (&self.file, &self.index), (self.length, self.index_length), (&self.frames, Version::Two))?;
+        let (length, index_length) = seal(
+            &self.path,
+            (&self.file, &self.index),
+            (self.length, self.index_length),
+            (&self.frames, Version::Two),
+        )?;
         (self.length, self.index_length) = (length, index_length);
         Ok(())
     }

@@ -292,8 +292,9 @@ impl<R: Table> TableStore<R> {
         }
         let (dir, taken) = (inner.engine.data_dir().to_owned(), chunks.clone());
         let origin = *inner.origin.lock().unwrap_or_else(PoisonError::into_inner);
-        let written =
-            tokio::task::spawn_blocking(move || write_hours(&dir, &taken, origin)).await.map_err(TableError::from)??;
+        let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, origin))
+            .await
+            .map_err(TableError::from)??;
         let mut recent = inner.recent.write().await;
         let mut moved = Vec::new();
         let mut failed = None;
