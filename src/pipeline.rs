@@ -87,8 +87,7 @@ impl Pipeline {
         registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
 
         let troubles = Arc::new(Troubles::default());
-        let account = Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone());
-        let account = Arc::new(account);
+        let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
 
         let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
         let pressed = Arc::new(Notify::new());
@@ -118,8 +117,7 @@ impl Pipeline {
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        let accounts = store.catalog.loss(0, i64::MAX).await?;
-        let heard = accounts.into_iter().find(|account| account.node == config.node).map(|account| account.to);
+        let heard = last_heard(config, &store).await?;
         let source = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
         let docker = source.status();
         let mut tasks = vec![tokio::spawn(source.run(events))];
@@ -151,9 +149,19 @@ impl Pipeline {
         let server = tokio::spawn(wiretag_web::serve(listener, app, async {
             let _ = stopped.await;
         }));
-        let repairs = recovery.repairs;
         let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
-        Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
+        Ok(Self {
+            capture,
+            docker,
+            repairs: recovery.repairs,
+            stop,
+            stages,
+            finish,
+            account,
+            server,
+            stop_server,
+            store,
+        })
     }
 
     /// Interfaces that are captured now.
@@ -235,6 +243,12 @@ fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
         segment_bytes: (config.packets.bytes / 16).clamp(4 << 20, 256 << 20),
         ..PacketLogConfig::default()
     }
+}
+
+/// Until when the last run captured, and so heard of containers, ns.
+async fn last_heard(config: &RunConfig, store: &Store) -> anyhow::Result<Option<i64>> {
+    let accounts = store.catalog.loss(0, i64::MAX).await?;
+    Ok(accounts.into_iter().find(|account| account.node == config.node).map(|account| account.to))
 }
 
 /// The timeline as of the last run, plus the static file.

@@ -41,6 +41,22 @@ impl Wire {
         sent.expect("the namespace").expect("sent");
     }
 
+    /// Sends a datagram to each of `ports` ports of the host's end at each of `hosts` addresses: as many flows.
+    fn scan(&self, hosts: u8, ports: u16) {
+        for host in 3..3 + hosts {
+            run("ip", &["addr", "add", &format!("198.18.90.{host}/24"), "dev", &self.name]);
+        }
+        let path = Path::new("/run/netns").join(&self.name);
+        let sent = in_namespace(&path, move || -> std::io::Result<()> {
+            let socket = UdpSocket::bind("198.18.90.2:40000")?;
+            for (host, port) in (3..3 + hosts).flat_map(|host| (1..=ports).map(move |port| (host, port))) {
+                socket.send_to(&[7; 20], SocketAddr::from(([198, 18, 90, host], port)))?;
+            }
+            Ok(())
+        });
+        sent.expect("the namespace").expect("sent");
+    }
+
     fn remove(&self) {
         for arguments in [["link", "del", &self.name], ["netns", "del", &self.name]] {
             let _ = std::process::Command::new("ip").args(arguments).output();
@@ -219,6 +235,88 @@ fn a_burst_is_accounted_for_to_the_last_packet() {
     let replayed = support::rows(&wiretag_ok(&["replay", out.to_str().expect("a path")]));
     let kept: u64 = replayed.iter().filter_map(|flow| flow["client_packets"].as_u64()).sum();
     assert_eq!(kept + queue_drops + log_drops, counted, "kept + not kept = counted in flows");
+}
+
+/// What the kernel gave is in flows after a stop, also if the table was full of them: more than memory has room for at once.
+#[test]
+fn a_stop_writes_every_flow_of_a_full_table() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("wtscan");
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--interface", "wtscan"]);
+    wire.scan(5, 60_000);
+    let sum = |name: &str| appliance.metric(name, "");
+    eventually(30, "the scan is counted", || {
+        let counted = sum("wiretag_capture_packets_total") + sum("wiretag_capture_kernel_drops_total");
+        (counted >= 300_000.0).then_some(())
+    });
+    let drops = sum("wiretag_capture_kernel_drops_total") as usize;
+    appliance.stop();
+    let data = directory.path().to_str().expect("a path");
+    let limit = ["--all-observations", "--limit", "1000000", "--format", "csv", "--data", data];
+    let output = support::wiretag(&[&["flows", "protocol == udp and client_ip == 198.18.90.2"][..], &limit].concat());
+    let rows = String::from_utf8_lossy(&output.stdout).lines().count() - 1;
+    assert!(rows + drops >= 300_000, "{rows} rows, {drops} packets dropped by the kernel");
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!warning.contains("lost"), "{warning}");
+    assert_eq!(warning.contains("dropped by the kernel"), drops > 0, "{warning}");
+    // With an empty query, every packet comes out.
+    let out = directory.path().join("all.pcapng");
+    wiretag_ok(&["pcap", "", "-o", out.to_str().expect("a path"), "--data", data]);
+}
+
+/// A full disk: health, answers and the log say so, once; and when there is room again, that too.
+#[test]
+fn a_full_disk_is_said_and_recovered_from() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("wtfull");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_str().expect("a path");
+    run("mount", &["-t", "tmpfs", "-o", "size=32m", "tmpfs", path]);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| full_disk(&wire, directory.path())));
+    run("umount", &["-l", path]);
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn full_disk(wire: &Wire, data: &Path) {
+    use std::io::Write;
+    let appliance = Appliance::start(data, &["--interface", "wtfull"]);
+    let health = || appliance.json("/api/v1/health");
+    assert_eq!(health()["status"], "ok");
+    let filler = data.join("filler");
+    let mut file = std::fs::File::create(&filler).expect("a file");
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let problems = eventually(30, "the appliance notices", || {
+        wire.burst(3_000, 1_000);
+        let health = health();
+        let problems = health["problems"].to_string();
+        (health["status"] == "degraded" && problems.contains("packets are not written")).then_some(problems)
+    });
+    assert!(problems.contains("No space left") && !problems.contains("query"), "{problems}");
+    let (_, open) = appliance.request("/api/v1/health", None);
+    assert_eq!(open, "{\"status\":\"degraded\"}");
+    let answer = eventually(20, "the answer says what was lost", || {
+        let answer = appliance.json("/api/v1/flows?limit=1");
+        (answer["completeness"]["complete"] == false).then_some(answer)
+    });
+    let node = &answer["completeness"]["nodes"][0];
+    assert!(node["unwritten"].as_u64() > Some(0), "{node}");
+    let lines = |word: &str| appliance.log().lines().filter(|line| line.contains(word)).count();
+    assert_eq!(lines("packets are not written"), 1, "{}", appliance.log());
+    std::fs::remove_file(&filler).expect("removed");
+    eventually(40, "the appliance recovers", || {
+        wire.burst(10, 100);
+        (health()["status"] == "ok").then_some(())
+    });
+    assert_eq!(lines("packets are written again"), 1, "{}", appliance.log());
+    appliance.stop();
+    let output = support::wiretag(&["flows", "--data", data.to_str().expect("a path")]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("packets not kept"), "{output:?}");
 }
 
 /// Two workers share the traffic by flow hash: both directions of a flow meet in one of them, and nothing is counted twice.

@@ -158,7 +158,9 @@ impl Importer {
         loop {
             let count = file.read(&mut buffer).with_context(failed)?;
             if count == 0 {
-                let text = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+                let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
+                let hash = hash.finalize();
+                let text = hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
                 return Ok(Some((text, length)));
             }
             if self.stop.load(Ordering::Relaxed) {

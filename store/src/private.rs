@@ -39,11 +39,16 @@ pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {
     }
     let data = std::fs::metadata(data_dir)?;
     let shared = data.mode() & 0o1000 != 0;
-    if own && !shared && data.mode() & 0o077 != 0 {
+    if own && !shared && is_open(data.mode()) {
         // Someone else's directory that we may write in stays as it is.
         let _ = std::fs::set_permissions(data_dir, Permissions::from_mode(data.mode() & 0o700));
     }
     Ok(())
+}
+
+/// Whether others than the owner have any right.
+fn is_open(mode: u32) -> bool {
+    mode & 0o777 != mode & 0o700
 }
 
 /// A directory is closed last: one that is closed has nothing open in it.
@@ -52,7 +57,7 @@ fn close(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         data => data?,
     };
-    if data.is_symlink() || data.mode() & 0o077 == 0 {
+    if data.is_symlink() || !is_open(data.mode()) {
         return Ok(());
     }
     if data.is_dir() {

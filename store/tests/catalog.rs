@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wiretag_enrich::{Identity, Interval, Key};
-use wiretag_store::{Catalog, FlowFile, Loss, StoreError, TableName};
+use wiretag_store::{Catalog, FlowFile, ImportState, Loss, Origin, StoreError, Stored, TableName};
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
     Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap()
 }
 
 fn file(path: &str, start: i64, end: i64) -> FlowFile {
-    FlowFile { table: TableName::Flows, path: path.into(), rows: 3, bytes: 10, start, end }
+    FlowFile { table: TableName::Flows, path: path.into(), rows: 3, bytes: 10, start, end, origin: Origin::default() }
 }
 
 fn interval(id: &str, ip: &str, from: i64, to: Option<i64>) -> Interval {
@@ -66,13 +66,16 @@ async fn losses_add_up_by_node() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = catalog(&dir).await;
     for (node, from) in [("a", 0), ("a", 10), ("b", 10), ("a", 20)] {
-        let (packets, kernel_drops, queue_drops, refused) = (100, 1, 2, 3);
-        let loss = Loss { node: node.into(), from, to: from + 10, packets, kernel_drops, queue_drops, refused };
+        let (packets, kernel_drops, unwritten, flow_rows) = (100, 1, 2, 3);
+        let loss = Loss { packets, kernel_drops, unwritten, flow_rows, ..Loss::default() };
+        let loss = Loss { node: node.into(), from, to: from + 10, ..loss };
         catalog.add_loss(&loss).await.unwrap();
     }
     let found = catalog.loss(5, 20).await.unwrap();
     assert_eq!(found.len(), 2);
     assert_eq!((found[0].packets, found[0].kernel_drops, found[0].from, found[0].to), (200, 1 + 1, 0, 20));
+    assert_eq!((found[0].unwritten, found[0].flow_rows, found[0].transaction_rows), (4, 6, 0));
+    assert!(!found[0].is_complete() && Loss { refused: 1, ..Loss::default() }.is_complete());
 }
 
 #[tokio::test]
@@ -103,7 +106,7 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         .unwrap();
     pool.close().await;
     for error in [Catalog::open(&path).await.unwrap_err(), Catalog::open_read_only(&path).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
 }
@@ -129,11 +132,11 @@ async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
     let path = dir.path().join("catalog.sqlite");
     first_schema(&path).await;
     let error = Catalog::open_read_only(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 3, .. }), "{error}");
     assert!(error.to_string().contains("`wiretag run` upgrades it"), "{error}");
 
     let catalog = catalog(&dir).await;
-    let kept = FlowFile { table: TableName::Flows, path: "flows/a".into(), rows: 3, bytes: 10, start: 5, end: 9 };
+    let kept = file("flows/a", 5, 9);
     assert_eq!(catalog.files_of(TableName::Flows).await.unwrap(), [kept]);
     assert!(catalog.files_of(TableName::Transactions).await.unwrap().is_empty());
     let new = FlowFile { table: TableName::Transactions, ..file("transactions/a", 6, 8) };
@@ -142,6 +145,56 @@ async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
     assert_eq!(catalog.all_flow_files().await.unwrap().len(), 2);
     catalog.close().await;
     assert!(Catalog::open_read_only(&path).await.is_ok());
+}
+
+/// The same content counts once, as long as anything of it is kept.
+#[tokio::test]
+async fn an_import_is_known_while_its_files_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = catalog(&dir).await;
+    let id = catalog.begin_import("aa", "a.pcap", 100, 7).await.unwrap();
+    assert_eq!(catalog.imports_of("aa").await.unwrap()[0].state, ImportState::Open);
+    let origin = Origin { import: Some(id), stored_at: 7 };
+    catalog.add_flow_file(&FlowFile { origin, ..file("flows/a", 5, 9) }).await.unwrap();
+    let stored = Stored { packets: 5, flows: 3, transactions: 0 };
+    catalog.end_import(id, ImportState::Done, stored).await.unwrap();
+    let known = catalog.imports_of("aa").await.unwrap();
+    assert_eq!((known[0].id, known[0].state, known[0].stored), (id, ImportState::Done, stored));
+    assert!(catalog.imports_of("bb").await.unwrap().is_empty());
+    catalog.remove_flow_files(&["flows/a".into()]).await.unwrap();
+    assert!(catalog.imports_of("aa").await.unwrap().is_empty(), "retention took it: it may come again");
+}
+
+/// A medium that cannot be written, as a forensic copy: searched if it was closed, and otherwise refused in words.
+#[tokio::test]
+async fn a_read_only_medium_can_be_searched() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |arguments: &[&str]| {
+        let output = std::process::Command::new("mount").args(arguments).arg(dir.path()).output().unwrap();
+        output.status.success()
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"]) {
+        eprintln!("skipped: no right to mount");
+        return;
+    }
+    let path = dir.path().join("catalog.sqlite");
+    let open = Catalog::open(&path).await.unwrap();
+    open.add_flow_file(&file("flows/a", 5, 9)).await.unwrap();
+    let copy = std::fs::read(dir.path().join("catalog.sqlite-wal")).unwrap();
+    open.close().await;
+    drop(open);
+    assert!(mount(&["-o", "remount,ro"]));
+    let reader = Catalog::open_read_only(&path).await.unwrap();
+    let found = reader.all_flow_files().await.unwrap().len();
+    reader.close().await;
+    assert!(mount(&["-o", "remount,rw"]));
+    std::fs::write(dir.path().join("catalog.sqlite-wal"), copy).unwrap();
+    assert!(mount(&["-o", "remount,ro"]));
+    let error = Catalog::open_read_only(&path).await.unwrap_err();
+    let unmounted = std::process::Command::new("umount").arg("-l").arg(dir.path()).output().unwrap();
+    assert!(unmounted.status.success());
+    assert_eq!(found, 1);
+    assert!(matches!(error, StoreError::NotClosed { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use wiretag_capture::file::CaptureFile;
 use wiretag_capture::{LinkType, Packet};
 use wiretag_store::export::write_pcap;
-use wiretag_store::packets::{FOLDER, SegmentChanges, index_path, list, read_flows, recover};
-use wiretag_store::{FlowRef, PacketLog, PacketLogConfig};
+use wiretag_store::packets::{FOLDER, SegmentChanges, Wanted, index_path, list, read_flows, recover};
+use wiretag_store::{FlowRef, PacketLog, PacketLogConfig, Selection};
 
 const START: i64 = 1_700_000_000_000_000_000;
 
@@ -38,8 +38,8 @@ fn only_blocks_with_the_flow_in_the_time_are_read() {
         log.flush().unwrap();
     }
     let range = (START + 2, START + 6);
-    let stats = read_flows(&files(dir.path()), &HashSet::from([0]), range, &mut |_, packet, flow| {
-        assert_eq!((packet.data, flow), (&[1_u8; 60][..], 0));
+    let stats = read_flows(&files(dir.path()), Wanted::Flows(&HashSet::from([0])), range, &mut |_, packet, flow| {
+        assert_eq!((packet.data, flow), (&[1_u8; 60][..], Some(0)));
         Ok(())
     })
     .unwrap();
@@ -60,12 +60,58 @@ fn a_log_that_cannot_write_counts_and_goes_on_later() {
     let counters = log.counters();
     assert_eq!((counters.appended, counters.written, counters.lost, counters.errors), (3, 1, 2, 1));
     let mut found = Vec::new();
-    read_flows(&files(dir.path()), &HashSet::from([1]), (i64::MIN, i64::MAX), &mut |name, packet, _| {
+    read_flows(&files(dir.path()), Wanted::Flows(&HashSet::from([1])), (i64::MIN, i64::MAX), &mut |name, packet, _| {
         found.push((name.to_owned(), packet.time - START));
         Ok(())
     })
     .unwrap();
     assert_eq!(found, [("eth0".to_owned(), 3)]);
+}
+
+/// A disk that fills up in the middle of a segment costs the packets that could not be written; the segment is sealed as
+/// soon as there is room, without a restart.
+#[test]
+fn a_full_disk_costs_packets_and_no_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = |program: &str, arguments: &[&str]| {
+        std::process::Command::new(program).args(arguments).arg(dir.path()).output().unwrap().status.success()
+    };
+    if !command("mount", &["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) {
+        eprintln!("skipped: no right to mount");
+        return;
+    }
+    let changes = SegmentChanges::default();
+    let config =
+        PacketLogConfig { block_bytes: 4_096, segment_bytes: 64 << 10, compression: 1, ..PacketLogConfig::default() };
+    let mut log = PacketLog::open(dir.path(), config, changes.clone()).unwrap();
+    let mut noise = 1_u64;
+    let mut write = |log: &mut PacketLog, count: i64| {
+        for time in 0..count {
+            let mut data = [0; 1_000];
+            for byte in &mut data {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (noise >> 56) as u8;
+            }
+            let _ = log.append("eth0", &packet(time, &data), Some(1));
+        }
+    };
+    write(&mut log, 3_000);
+    let full = log.counters();
+    assert!(full.lost > 500 && full.written > 1_000, "{full:?}");
+    let first = list(dir.path()).unwrap().remove(0);
+    for path in [dir.path().join(&first), index_path(&dir.path().join(&first))] {
+        std::fs::remove_file(path).unwrap();
+    }
+    write(&mut log, 20);
+    let sealed = log.seal();
+    let noted: Vec<bool> = changes.take().into_iter().map(|segment| segment.sealed).collect();
+    let counters = log.counters();
+    drop(log);
+    assert!(command("umount", &["-l"]));
+    sealed.unwrap();
+    assert!(noted.iter().all(|sealed| *sealed), "{noted:?}");
+    assert_eq!(counters.appended, counters.written + counters.lost);
+    assert!(counters.written > full.written);
 }
 
 #[test]
@@ -90,7 +136,12 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
         server_name: server.map(Into::into),
     };
     let mut out = Vec::new();
-    let packets = write_pcap(&files(dir.path()), &[flow(Some("cart-1"), None)], (START, START + 40), &mut out).unwrap();
+    let named = vec![flow(Some("cart-1"), None)];
+    let all = Selection::All(named.clone());
+    assert_eq!(write_pcap(&files(dir.path()), &all, (START, START + 40), &mut out).unwrap(), 80);
+    assert_eq!(String::from_utf8_lossy(&out).matches("client=cart-1").count(), 40, "the other flow has no name");
+    out.clear();
+    let packets = write_pcap(&files(dir.path()), &Selection::Flows(named), (START, START + 40), &mut out).unwrap();
     assert_eq!(packets, 40);
     let text = String::from_utf8_lossy(&out);
     assert_eq!(text.matches("client=cart-1").count(), 40);
@@ -125,7 +176,7 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         assert!(recovered.cut > 0);
         assert_eq!(recovered.segment.map(|segment| (segment.packets, segment.end)), Some((18, START + 8)));
         let mut names = Vec::new();
-        read_flows(&files(dir.path()), &HashSet::from([1]), (START + 8, i64::MAX), &mut |name, _, _| {
+        read_flows(&files(dir.path()), Wanted::Flows(&HashSet::from([1])), (START + 8, i64::MAX), &mut |name, _, _| {
             names.push(name.to_owned());
             Ok(())
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use wiretag_capture::packet::Direction;
 use wiretag_capture::{LinkType, Packet};
-use wiretag_store::packets::{SegmentChanges, index_path, list, read_flows, recover};
+use wiretag_store::packets::{SegmentChanges, Wanted, index_path, list, read_flows, recover};
 use wiretag_store::{PacketLog, PacketLogConfig};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,7 @@ fn config() -> PacketLogConfig {
         block_bytes: 1_500,
         snap_len: 200,
         compression: 1,
+        ..PacketLogConfig::default()
     }
 }
 
@@ -94,14 +95,14 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 fn read(dir: &Path, flows: &HashSet<u64>) -> Vec<Kept> {
     let mut found = Vec::new();
-    read_flows(&files(dir), flows, (i64::MIN, i64::MAX), &mut |interface, packet, flow| {
+    read_flows(&files(dir), Wanted::Flows(flows), (i64::MIN, i64::MAX), &mut |interface, packet, flow| {
         found.push(Kept {
             interface: interface.to_owned(),
             time: packet.time,
             data: packet.data.to_vec(),
             wire_len: packet.wire_len,
             direction: packet.direction,
-            flow,
+            flow: flow.unwrap(),
         });
         Ok(())
     })
@@ -110,7 +111,7 @@ fn read(dir: &Path, flows: &HashSet<u64>) -> Vec<Kept> {
 }
 
 fn count(files: &[PathBuf]) -> usize {
-    let stats = read_flows(files, &every_flow(), (i64::MIN, i64::MAX), &mut |_, _, _| Ok(())).unwrap();
+    let stats = read_flows(files, Wanted::Flows(&every_flow()), (i64::MIN, i64::MAX), &mut |_, _, _| Ok(())).unwrap();
     stats.packets as usize
 }
 

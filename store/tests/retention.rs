@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use wiretag_capture::{LinkType, Packet};
 use wiretag_store::packets::list;
-use wiretag_store::{FlowRef, Loss, PacketLogConfig, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{
+    FlowRef, Loss, Origin, PacketLogConfig, Retention, Role, Selection, Store, StoreConfig, StoreError,
+};
 
 const START: i64 = 1_700_000_000_000_000_000;
 const SECOND: i64 = 1_000_000_000;
@@ -23,8 +25,9 @@ fn packet(time: i64) -> Packet<'static> {
     Packet { time, data: &[9; 60], wire_len, link_type, interface: 1, direction: None, vlan: None }
 }
 
-fn wanted() -> Vec<FlowRef> {
-    vec![FlowRef { flow_id: 1, start: START, end: START, client_name: None, server_name: None }]
+fn wanted() -> Selection {
+    let flow = FlowRef { flow_id: 1, start: START, end: START, client_name: None, server_name: None };
+    Selection::Flows(vec![flow])
 }
 
 async fn count(store: &Store) -> u64 {
@@ -92,12 +95,7 @@ async fn the_oldest_segments_go_first_and_the_open_one_stays() {
         log.append("eth0", &packet(START + second * SECOND), Some(1)).unwrap();
         log.seal().unwrap();
         let (from, to) = (START + second * SECOND, START + (second + 1) * SECOND);
-        let (packets, kernel_drops, queue_drops, refused) = (1, 0, 0, 0);
-        store
-            .catalog
-            .add_loss(&Loss { node: "a".into(), from, to, packets, kernel_drops, queue_drops, refused })
-            .await
-            .unwrap();
+        store.catalog.add_loss(&Loss { node: "a".into(), from, to, packets: 1, ..Loss::default() }).await.unwrap();
     }
     log.append("eth0", &packet(START - SECOND), Some(1)).unwrap();
     log.flush().unwrap();
@@ -129,6 +127,111 @@ async fn a_limit_of_bytes_keeps_the_newest() {
     let done = store.maintain(START + 10 * SECOND).await.unwrap();
     assert!(done.packets.bytes <= 1_000 && done.packets.files >= 1 && done.retired.segments >= 1, "{done:?}");
     assert!(done.oldest > Some(START));
+}
+
+/// Bytes of a folder's files.
+fn disk(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| {
+            let data = entry.metadata().unwrap();
+            if data.is_dir() { disk(&entry.path()) } else { data.len() }
+        })
+        .sum()
+}
+
+/// The limit is one of the disk: files that wait to be deleted, and the segment that is being written, count.
+#[tokio::test]
+async fn a_limit_of_bytes_bounds_the_disk() {
+    const LIMIT: u64 = 4 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Retention { age: None, bytes: Some(LIMIT) };
+    let (store, _) = Store::open(config(dir.path(), Role::Appliance, limit)).await.unwrap();
+    let segment_bytes = LIMIT / 16;
+    let config = PacketLogConfig { segment_bytes, block_bytes: 64 << 10, ..PacketLogConfig::default() };
+    let mut log = store.packet_log(config).unwrap();
+    let mut noise = 1_u64;
+    let mut most = 0;
+    for number in 0..8_000 {
+        let mut data = [0; 1_400];
+        for byte in &mut data {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = (noise >> 56) as u8;
+        }
+        let packet = Packet { data: &data, wire_len: 1_400, ..packet(START + number) };
+        log.append("eth0", &packet, Some(1)).unwrap();
+        if number % 50 == 0 {
+            log.flush().unwrap();
+            store.maintain(START + number).await.unwrap();
+            most = most.max(disk(&dir.path().join("packets")));
+        }
+    }
+    assert!(most > LIMIT * 8 / 10, "{most}: nearly all of it is used");
+    assert!(most < LIMIT * 11 / 10, "{most} of {LIMIT}");
+}
+
+/// What was imported is as old as its import.
+#[tokio::test]
+async fn old_packets_that_were_imported_now_are_kept() {
+    const DAY: i64 = 86_400 * SECOND;
+    let dir = tempfile::tempdir().unwrap();
+    let now = rows::START + 400 * DAY;
+    let (import, _) = Store::open(config(dir.path(), Role::Importer, Retention::default())).await.unwrap();
+    let origin = Origin { import: Some(1), stored_at: now };
+    import.flows.set_origin(origin);
+    let mut log = import.packet_log(PacketLogConfig { origin, ..PacketLogConfig::default() }).unwrap();
+    import.flows.append(vec![rows::flow(1)]).await.unwrap();
+    log.append("eth0", &packet(rows::START), Some(1)).unwrap();
+    log.seal().unwrap();
+    import.close().await.unwrap();
+    drop(import);
+    let limit = Retention { age: Some(Duration::from_hours(90 * 24)), bytes: None };
+    let limits = StoreConfig { flows: limit, ..config(dir.path(), Role::Appliance, limit) };
+    let (store, _) = Store::open(limits).await.unwrap();
+    let kept = store.maintain(now + 89 * DAY).await.unwrap();
+    assert_eq!((kept.flows.files, kept.packets.files), (1, 1));
+    let kept = store.maintain(now + 91 * DAY).await.unwrap();
+    assert_eq!((kept.flows.files, kept.packets.files), (0, 0));
+}
+
+/// Other people's traffic is nobody else's business, whatever the umask; what an earlier release left open is closed.
+#[tokio::test]
+async fn only_the_owner_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    fn open_to_others(path: &Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(open_to_others(&path));
+            }
+            if std::fs::metadata(&path).unwrap().permissions().mode() & 0o077 != 0 {
+                found.push(path);
+            }
+        }
+        found
+    }
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data");
+    let fill = async || {
+        let (store, _) = Store::open(config(&dir, Role::Appliance, Retention::default())).await.unwrap();
+        let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+        log.append("eth0", &packet(START), Some(1)).unwrap();
+        log.flush().unwrap();
+        store.flows.append(vec![rows::flow(1)]).await.unwrap();
+        store.maintain(START).await.unwrap();
+        // With the WAL of the catalog still there.
+        open_to_others(parent.path())
+    };
+    assert_eq!(fill().await, Vec::<std::path::PathBuf>::new());
+    for path in ["", "flows", "packets", "packets/date=2023-11-14"].map(|name| dir.join(name)) {
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for file in list(&dir).unwrap() {
+        std::fs::set_permissions(dir.join(file), PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    assert!(open_to_others(parent.path()).len() >= 4);
+    assert_eq!(fill().await, Vec::<std::path::PathBuf>::new());
 }
 
 /// Flows and transactions share one limit: the oldest file of either goes first.

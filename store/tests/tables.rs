@@ -208,17 +208,38 @@ async fn the_tables_keep_to_themselves() {
     assert_eq!(ids(&transactions, &Query::everything()).await.len(), 5);
 }
 
-/// Memory is bounded, and what does not fit is counted.
+/// Memory is bounded: when it is full, files are written, and what comes waits for that.
 #[tokio::test]
-async fn too_many_rows_in_memory_are_dropped_and_counted() {
+async fn a_full_memory_is_written_before_more_rows_are_taken() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path()).unwrap();
     let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap();
     let (store, _) = TableStore::<Transaction>::open_bounded(&engine, catalog, 3).await.unwrap();
-    store.append((0..5).map(|number| transaction(1, number)).collect()).await.unwrap();
+    store.append((0..11).map(|number| transaction(1, number)).collect()).await.unwrap();
     let counters = store.counters();
-    assert_eq!((counters.received, counters.dropped, counters.recent), (5, 2, 3));
+    assert_eq!((counters.received, counters.written, counters.dropped, counters.recent), (11, 9, 0, 2));
+    assert_eq!(ids(&store, &Query::everything()).await.len(), 11);
+    tokio::time::timeout(std::time::Duration::from_secs(5), store.pressed()).await.expect("it was half full");
+}
+
+/// When files cannot be written either, what does not fit is counted, and that is an error.
+#[tokio::test]
+async fn rows_without_room_are_dropped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap();
+    let (store, _) = TableStore::<Transaction>::open_bounded(&engine, catalog, 3).await.unwrap();
+    let in_the_way = dir.path().join("transactions");
+    fs::write(&in_the_way, "").unwrap();
+    let error = store.append((0..5).map(|number| transaction(1, number)).collect()).await.unwrap_err();
+    assert!(!error.to_string().contains("query"), "{error}");
+    assert!(store.append(vec![transaction(1, 9)]).await.is_err());
+    let counters = store.counters();
+    assert_eq!((counters.received, counters.dropped, counters.recent, counters.failed_flushes), (6, 3, 3, 1));
+    fs::remove_file(&in_the_way).unwrap();
     assert_eq!(store.flush().await.unwrap(), 3);
+    store.append((10..15).map(|number| transaction(1, number)).collect()).await.unwrap();
+    assert_eq!(ids(&store, &Query::everything()).await.len(), 8);
 }
 
 fn term() -> impl Strategy<Value = String> {

@@ -2,9 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its own part of the vocabulary")]
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -85,6 +86,7 @@ pub fn rows(text: &str) -> Vec<Value> {
 /// A running appliance; killed when dropped.
 pub struct Appliance {
     child: Child,
+    log: Arc<Mutex<String>>,
     pub data: PathBuf,
     pub url: String,
     pub token: String,
@@ -113,9 +115,28 @@ impl Appliance {
         let url = run["url"].as_str().expect("url").to_owned();
         let token = std::fs::read_to_string(data.join("token")).expect("token").trim().to_owned();
         // What it logs goes on to the test's own stderr.
-        let mut log = child.stderr.take().expect("stderr");
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
-        Self { child, data: data.to_owned(), url, token }
+        let lines = BufReader::new(child.stderr.take().expect("stderr"));
+        let log = Arc::new(Mutex::new(String::new()));
+        let copy = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let mut copy = copy.lock().expect("the log");
+                copy.push_str(&line);
+                copy.push('\n');
+            }
+        });
+        Self { child, log, data: data.to_owned(), url, token }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// GET with the token, as JSON.
+    pub fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.get(path)).expect("JSON")
     }
 
     /// GET with the token; the body of a success.

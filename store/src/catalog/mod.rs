@@ -65,11 +65,11 @@ impl Catalog {
         if !path.exists() {
             return Err(StoreError::NoData { path: path.parent().unwrap_or(path).to_path_buf() });
         }
-        let reads = match read_pool(path).await {
-            Err(error) if cannot_open(&error) => immutable_pool(path).await?,
-            reads => reads?,
+        let (reads, found) = match with_schema(path, read_pool(path).await).await {
+            Err(error) if cannot_open(&error) => with_schema(path, immutable_pool(path).await).await?,
+            opened => opened?,
         };
-        let (found, known) = (schema(&reads).await.map_err(failed(path))?, newest());
+        let known = newest();
         match found.cmp(&known) {
             std::cmp::Ordering::Equal => Ok(Self { path: path.to_path_buf(), reads, writes: None }),
             std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { path: path.to_path_buf(), found, known }),
@@ -131,6 +131,12 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 async fn read_pool(path: &Path) -> Result<SqlitePool, StoreError> {
     SqlitePoolOptions::new().max_connections(4).connect_with(options(path).read_only(true)).await.map_err(failed(path))
+}
+
+async fn with_schema(path: &Path, pool: Result<SqlitePool, StoreError>) -> Result<(SqlitePool, i64), StoreError> {
+    let pool = pool?;
+    let found = schema(&pool).await.map_err(failed(path))?;
+    Ok((pool, found))
 }
 
 /// SQLite's code 14: here, that it may not make the files beside the catalog that a reader needs.

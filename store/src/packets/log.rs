@@ -321,7 +321,9 @@ impl PacketLog {
             Ok(recovered) => {
                 let node = self.config.node.clone();
                 let found = recovered.segment.map(|segment| Segment { origin: self.config.origin, node, ..segment });
-                found.into_iter().for_each(|segment| self.changes.note(segment));
+                if let Some(segment) = found {
+                    self.changes.note(segment);
+                }
             }
             Err(_) => self.orphans.insert(0, path),
         }

@@ -96,14 +96,14 @@ pub enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn block(&self, block: &Block) -> bool {
+    fn block(self, block: &Block) -> bool {
         match self {
             Self::Flows(flows) => block.flows.iter().any(|flow| flows.contains(flow)),
             Self::All => true,
         }
     }
 
-    fn packet(&self, flow: Option<u64>) -> bool {
+    fn packet(self, flow: Option<u64>) -> bool {
         match self {
             Self::Flows(flows) => flow.is_some_and(|flow| flows.contains(&flow)),
             Self::All => true,

@@ -31,6 +31,8 @@ pub(super) struct Condition<R: 'static> {
     pub(super) all_observations: bool,
     /// Only rows behind this place.
     pub(super) after: Option<Place>,
+    /// Only rows that start then or later.
+    pub(super) not_before: Option<i64>,
 }
 
 impl<R: Table> Condition<R> {
@@ -40,6 +42,7 @@ impl<R: Table> Condition<R> {
             && key.start < self.range.to
             && key.end >= self.range.from
             && self.after.is_none_or(|after| Place::of(&key) > after)
+            && self.not_before.is_none_or(|start| key.start >= start)
             && self.node.matches(row)
     }
 
@@ -50,6 +53,9 @@ impl<R: Table> Condition<R> {
             .and(filter(&self.node));
         if !self.all_observations {
             wanted = ident("primary").eq(lit(true)).and(wanted);
+        }
+        if let Some(start) = self.not_before {
+            wanted = ident("start").gt_eq(time(start)).and(wanted);
         }
         let Some(after) = self.after else { return wanted };
         let start = time(after.start.0);

@@ -64,7 +64,7 @@ impl FlowStore {
         all_observations: bool,
         limit: usize,
     ) -> Result<Vec<FlowRef>, StoreError> {
-        let condition = Condition { node: query.node.clone(), range, all_observations, after: None };
+        let condition = Condition { node: query.node.clone(), range, all_observations, after: None, not_before: None };
         let rows = self.rows(&condition, limit, REF_COLUMNS).await?;
         let name =
             |row: &Row, side: &str| row.text(&format!("{side}_pod")).or_else(|| row.text(&format!("{side}_container")));
@@ -93,14 +93,15 @@ impl FlowStore {
         let text = format!("community_id == \"{community_id}\" and flow_id != {flow_id:016x}");
         let query = query::parse(&text).map_err(TableError::from)?;
         let range = Range { from, to: to.saturating_add(1) };
-        let condition = Condition { node: query.node, range, all_observations: true, after: None };
+        let condition = Condition { node: query.node, range, all_observations: true, after: None, not_before: None };
         let rows = self.rows(&condition, MAX_SLICES, &[]).await?;
         Ok(rows.into_iter().map(|row| row.columns).collect())
     }
 
     async fn slices(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
         let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
-        let condition = Condition { node: query.node, range: Range::ALL, all_observations: true, after: None };
+        let condition =
+            Condition { node: query.node, range: Range::ALL, all_observations: true, after: None, not_before: None };
         let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
         rows.sort_by_key(|row| row.place.number);
         Ok(rows)
@@ -116,7 +117,7 @@ impl FlowStore {
         all_observations: bool,
     ) -> Result<Vec<Bucket>, StoreError> {
         let mut totals = Totals::new(range, buckets)?;
-        let condition = Condition { node: query.node.clone(), range, all_observations, after: None };
+        let condition = Condition { node: query.node.clone(), range, all_observations, after: None, not_before: None };
         let Snapshot { chunks, files } = self.snapshot(range).await?;
         for flow in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|flow| condition.matches(flow)) {
             let (client, server) = (&flow.record.client, &flow.record.server);

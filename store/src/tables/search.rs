@@ -1,13 +1,16 @@
 //! Questions to the store of a table: pages of rows.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 
+use futures_util::TryStreamExt;
 use serde_json::{Map, Value as Json};
 use wiretag_enrich::Tagged;
 
 use super::engine::Condition;
 use super::error::TableError;
-use super::rows::{Place, Row};
+use super::rows::{Place, Row, time_at};
 use super::{Range, Snapshot, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
@@ -40,8 +43,13 @@ impl<R: Table> TableStore<R> {
     /// A page of rows that pass, newest start first, then by flow id and number.
     pub async fn search(&self, query: &Query<R>, range: Range, options: SearchOptions) -> Result<Page, StoreError> {
         let after = options.after.as_deref().map(Place::parse).transpose()?;
-        let condition =
-            Condition { node: query.node.clone(), range, all_observations: options.all_observations, after };
+        let condition = Condition {
+            node: query.node.clone(),
+            range,
+            all_observations: options.all_observations,
+            after,
+            not_before: None,
+        };
         let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;
         let more = rows.len() > options.limit;
         rows.truncate(options.limit);
@@ -88,14 +96,46 @@ impl<R: Table> TableStore<R> {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, TableError> {
-        let engine = &self.inner.engine;
-        match engine.rows(files, condition, limit, columns).await {
+        match self.first_rows(files, condition, limit, columns).await {
             Ok(rows) => Ok(rows),
             Err(error) => match self.without_unreadable(files, error).await?.as_slice() {
                 [] => Ok(Vec::new()),
-                rest => engine.rows(rest, condition, limit, columns).await,
+                rest => self.first_rows(rest, condition, limit, columns).await,
             },
         }
+    }
+
+    /// Whole rows are dear. Where there are many more than are wanted, a look at `start` alone finds out first how far back
+    /// the page goes.
+    async fn first_rows(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        limit: usize,
+        columns: &[&str],
+    ) -> Result<Vec<Row>, TableError> {
+        let engine = &self.inner.engine;
+        let there: u64 = files.iter().map(|file| file.rows).sum();
+        if there / 4 <= limit as u64 {
+            return engine.rows(files, condition, limit, columns).await;
+        }
+        let mut newest = BinaryHeap::new();
+        let mut stream = engine.stream(files, condition, &["start"]).await?;
+        while let Some(batch) = stream.try_next().await? {
+            let Some(starts) = batch.columns().first() else { continue };
+            for start in (0..batch.num_rows()).filter_map(|row| time_at(starts, row)) {
+                if newest.len() < limit {
+                    newest.push(Reverse(start));
+                } else if let Some(mut oldest) = newest.peek_mut()
+                    && oldest.0 < start
+                {
+                    *oldest = Reverse(start);
+                }
+            }
+        }
+        let Some(Reverse(oldest)) = newest.peek().copied() else { return Ok(Vec::new()) };
+        let condition = Condition { not_before: Some(oldest), ..condition.clone() };
+        engine.rows(files, &condition, limit, columns).await
     }
 
     /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause.

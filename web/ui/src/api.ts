@@ -13,6 +13,9 @@ export interface NodeLoss {
   kernel_drops: number
   queue_drops: number
   refused: number
+  unwritten: number
+  flow_rows_lost: number
+  transactions_lost: number
 }
 
 export interface Page {

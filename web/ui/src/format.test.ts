@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, condition, durationMicros, end, micros, narrowed, outcome, request, what } from './format'
+import { bytes, condition, durationMicros, end, losses, micros, narrowed, outcome, request, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -18,6 +18,14 @@ describe('values', () => {
     const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
     expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
     expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+  })
+})
+
+describe('losses', () => {
+  it('are named, and nothing is nothing', () => {
+    const none = { node: 'a', packets: 9, kernel_drops: 0, queue_drops: 0, refused: 3, unwritten: 0, flow_rows_lost: 0, transactions_lost: 0 }
+    expect(losses(none)).toEqual([])
+    expect(losses({ ...none, queue_drops: 1, unwritten: 2, flow_rows_lost: 4 })).toEqual(['3 packets not kept', '4 flow rows lost'])
   })
 })
 

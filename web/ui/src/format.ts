@@ -1,6 +1,17 @@
 /** Values as people read them. */
 
-import type { Cell, Row } from './api'
+import type { Cell, NodeLoss, Row } from './api'
+
+/** What a node lost, in words; empty if nothing. */
+export function losses(node: NodeLoss): string[] {
+  const parts: [number, string][] = [
+    [node.kernel_drops, 'packets dropped by the kernel'],
+    [node.queue_drops + node.unwritten, 'packets not kept'],
+    [node.flow_rows_lost, 'flow rows lost'],
+    [node.transactions_lost, 'transactions lost'],
+  ]
+  return parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
+}
 
 export function micros(us: number): string {
   if (us < 1000) return `${us} µs`

@@ -1,0 +1,132 @@
+//! Importing: every row is stored, a file counts once, and an import that ended early leaves nothing that counts twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+mod support;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use support::{eventually, wiretag, wiretag_fails, wiretag_ok};
+
+/// A pcap of `count` datagrams, each a flow of its own.
+fn scan(path: &Path, count: u32) {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    let mut header = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
+    header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    header.extend(65_535_u32.to_le_bytes());
+    header.extend(1_u32.to_le_bytes());
+    file.write_all(&header).expect("written");
+    for number in 0..count {
+        let mut record = 1_700_000_000_u32.to_le_bytes().to_vec();
+        record.extend((number / 1_000).to_le_bytes());
+        record.extend([46, 0, 0, 0, 46, 0, 0, 0]);
+        record.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+        record.extend([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1]);
+        record.extend((0x0b00_0000 + number).to_be_bytes());
+        record.extend([0x9c, 0x40, 0x1f, 0x90, 0, 12, 0, 0, 7, 7, 7, 7]);
+        file.write_all(&record).expect("written");
+    }
+    file.flush().expect("written");
+}
+
+/// Rows that a search finds.
+fn count(data: &str) -> usize {
+    let text = wiretag_ok(&["flows", "--limit", "1000000", "--format", "csv", "--data", data]);
+    text.lines().count() - 1
+}
+
+/// Packets that are kept.
+fn packets(data: &str) -> u64 {
+    let out = wiretag(&["pcap", "", "-o", "/dev/null", "--data", data]);
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    text.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+#[test]
+fn an_import_stores_every_row_and_a_file_counts_once() {
+    const FLOWS: u32 = 450_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, data) = (directory.path().join("scan.pcap"), directory.path().join("data"));
+    let (path, data) = (path.to_str().expect("a path"), data.to_str().expect("a path"));
+    scan(Path::new(path), FLOWS);
+    let output = wiretag(&["import", "--quiet", path, "--data", data]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("450000 packets") && said.contains("450000 rows"), "{said}");
+    assert_eq!(count(data), FLOWS as usize);
+    assert_eq!(packets(data), u64::from(FLOWS), "with an empty query every packet comes out");
+
+    let copy = directory.path().join("the same.pcap");
+    std::fs::copy(path, &copy).expect("copied");
+    let (code, error) = wiretag_fails(&["import", "--quiet", copy.to_str().expect("a path"), "--data", data]);
+    assert!(code == 1 && error.contains("imported before, as `scan.pcap`") && error.contains("--again"), "{error}");
+    assert_eq!(count(data), FLOWS as usize);
+    wiretag_ok(&["import", "--quiet", "--again", path, "--data", data]);
+    assert_eq!(count(data), 2 * FLOWS as usize);
+}
+
+/// Answers of any size take bounded memory: rows go out a page at a time.
+#[test]
+fn a_large_answer_takes_little_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, data) = (directory.path().join("scan.pcap"), directory.path().join("data"));
+    scan(&path, 300_000);
+    let data = data.to_str().expect("a path");
+    wiretag_ok(&["import", "--quiet", path.to_str().expect("a path"), "--data", data]);
+    let out = std::fs::File::create(directory.path().join("out.json")).expect("a file");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wiretag"))
+        .args(["flows", "--limit", "1000000", "--format", "json", "--data", data])
+        .stdout(Stdio::from(out))
+        .spawn()
+        .expect("wiretag runs");
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    let ended = eventually(120, "the answer ends", || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        most = most.max(line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0));
+        child.try_wait().expect("wait")
+    });
+    assert!(ended.success());
+    assert!(most > 0 && most < 700_000, "{most} kB");
+    let text = std::fs::read_to_string(directory.path().join("out.json")).expect("the answer");
+    assert_eq!(text.lines().count(), 300_000);
+}
+
+/// Interrupted or killed in the middle: what is there is whole, and the second try replaces it.
+#[test]
+fn an_import_that_ended_early_is_replaced_by_the_next() {
+    const FLOWS: u32 = 600_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("scan.pcap");
+    scan(&path, FLOWS);
+    let path = path.to_str().expect("a path");
+    for signal in ["-INT", "-KILL"] {
+        let data = directory.path().join(format!("data{signal}"));
+        let data = data.to_str().expect("a path");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wiretag"))
+            .args(["import", "--quiet", path, "--data", data])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("wiretag starts");
+        eventually(60, "some packets are written", || {
+            let days = std::fs::read_dir(Path::new(data).join("packets")).ok()?;
+            days.flatten().next()
+        });
+        support::run("kill", &[signal, &child.id().to_string()]);
+        let status = eventually(60, "the import ends", || child.try_wait().expect("wait"));
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).expect("text");
+        if signal == "-INT" {
+            assert_eq!(status.code(), Some(130), "{said}");
+            assert!(said.contains("interrupted; stored so far"), "{said}");
+            let (rows, packets) = (count(data), packets(data));
+            assert!(rows > 0 && rows as u64 == packets && packets < u64::from(FLOWS), "{rows} rows, {packets} packets");
+        }
+        let output = wiretag(&["import", "--quiet", path, "--data", data]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && said.contains("ended early is replaced"), "{said}");
+        assert_eq!(said.contains("was killed"), signal == "-KILL", "{said}");
+        assert_eq!((count(data), packets(data)), (FLOWS as usize, u64::from(FLOWS)));
+    }
+}
