@@ -145,23 +145,10 @@ impl Pipeline {
             token,
             instance,
         };
-        let (stop_server, stopped) = oneshot::channel::<()>();
-        let server = tokio::spawn(wiretag_web::serve(listener, app, async {
-            let _ = stopped.await;
-        }));
+        let (server, stop_server) = serve(listener, app);
+        let repairs = recovery.repairs;
         let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
-        Ok(Self {
-            capture,
-            docker,
-            repairs: recovery.repairs,
-            stop,
-            stages,
-            finish,
-            account,
-            server,
-            stop_server,
-            store,
-        })
+        Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
     /// Interfaces that are captured now.
@@ -243,6 +230,18 @@ fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
         segment_bytes: (config.packets.bytes / 16).clamp(4 << 20, 256 << 20),
         ..PacketLogConfig::default()
     }
+}
+
+/// Answers until it is told to stop.
+fn serve(
+    listener: tokio::net::TcpListener,
+    app: wiretag_web::App,
+) -> (JoinHandle<std::io::Result<()>>, oneshot::Sender<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(wiretag_web::serve(listener, app, async {
+        let _ = stopped.await;
+    }));
+    (server, stop)
 }
 
 /// Until when the last run captured, and so heard of containers, ns.
