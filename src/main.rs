@@ -14,6 +14,7 @@ mod output;
 mod pipeline;
 mod trouble;
 mod worker;
+mod workers;
 
 use std::process::ExitCode;
 

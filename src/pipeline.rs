@@ -12,14 +12,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use wiretag_capture::Source;
-use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::RingConfig;
+use wiretag_enrich::Interval;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_enrich::{IdentityEvent, Interval};
 use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::account::Account;
@@ -27,7 +24,8 @@ use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::trouble::{Stage, Troubles};
-use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
+use crate::worker::{CaptureStatus, PacketBatch, Scope};
+use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
@@ -64,9 +62,6 @@ struct Stages {
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
-
-/// Capture threads, started by [`Pipeline::start`] and by the task that follows container namespaces.
-type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
 
 impl Pipeline {
     /// store ← packet log ← (64) ← capture; store ← tagger ← (256) ← capture; tagger ← (4096) ← identity sources.
@@ -324,86 +319,6 @@ impl PacketWriter {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.packets_kept = counters.written;
         stages.packets_dropped = counters.lost;
-    }
-}
-
-/// What all workers of this appliance have in common.
-struct WorkerTemplate {
-    config: RunConfig,
-    records: mpsc::Sender<worker::RecordBatch>,
-    packets: crossbeam_channel::Sender<PacketBatch>,
-    capture: Arc<CaptureStatus>,
-    stop: Arc<AtomicBool>,
-}
-
-impl WorkerTemplate {
-    fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
-        let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
-        flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
-        flow.transactions = self.config.transactions;
-        flow.tunnel_ports = self.config.tunnel_ports.clone();
-        flow.fragments = self.config.fragments;
-        let (block_count, fanout) = match &scope {
-            Scope::Host { .. } => {
-                let group = (self.config.workers > 1).then_some(std::process::id() as u16);
-                (self.config.ring_mib as usize, group)
-            }
-            // A single container's traffic: a small ring.
-            Scope::Namespace { .. } => (4, None),
-        };
-        let defaults = RingConfig::default();
-        let snap_len = self.config.snap_length;
-        let ring = RingConfig { block_size: 1 << 20, block_count, snap_len, fanout, ..defaults };
-        WorkerConfig {
-            flow,
-            ring,
-            scope,
-            number,
-            records: self.records.clone(),
-            packets: self.packets.clone(),
-            status: self.capture.clone(),
-            stop: self.stop.clone(),
-        }
-    }
-}
-
-fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> anyhow::Result<()> {
-    let thread = worker::start(config)?;
-    let mut workers = workers.lock().unwrap_or_else(PoisonError::into_inner);
-    workers.retain(|worker| !worker.is_finished());
-    workers.push(thread);
-    Ok(())
-}
-
-/// Opens a ring in each container namespace whose traffic passes no interface of the host, and closes it after.
-async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: WorkerTemplate, workers: WorkerThreads) {
-    let mut open: HashMap<u64, Arc<AtomicBool>> = HashMap::new();
-    while let Some(event) = events.recv().await {
-        match event {
-            IdentityEvent::Namespace { netns: path, inode, interfaces, .. } => {
-                if open.contains_key(&inode) {
-                    continue;
-                }
-                let gone = Arc::new(AtomicBool::new(false));
-                let scope = Scope::Namespace { path, inode, interfaces, gone: gone.clone() };
-                let (config, workers) = (make.build(scope, 0), workers.clone());
-                match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
-                    Ok(Ok(())) => drop(open.insert(inode, gone)),
-                    Ok(Err(error)) => tracing::warn!("no capture inside a container's namespace: {error:#}"),
-                    Err(error) => tracing::error!("{error}"),
-                }
-            }
-            IdentityEvent::NamespaceGone { inode, .. } => {
-                if let Some(gone) = open.remove(&inode) {
-                    gone.store(true, Ordering::Relaxed);
-                }
-            }
-            IdentityEvent::Learned(_)
-            | IdentityEvent::Ended { .. }
-            | IdentityEvent::Parted { .. }
-            | IdentityEvent::Network { .. }
-            | IdentityEvent::Reconciled(_) => {}
-        }
     }
 }
 
