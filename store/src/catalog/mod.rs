@@ -118,7 +118,7 @@ impl Catalog {
             // would refuse every other one. A new connection begins anew.
             Err(sqlx::Error::InvalidSavePointStatement) => {
                 let spoiled = writes.acquire().await.map_err(self.failed())?;
-                let _ = spoiled.close_hard().await;
+                drop(spoiled.detach());
                 writes.begin_with("BEGIN IMMEDIATE").await
             }
             begun => begun,
