@@ -193,6 +193,7 @@ fn serve_web(listener: &TcpListener, stop: &AtomicBool) {
         }
         let Ok(mut stream) = stream else { continue };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let _ = stream.set_write_timeout(Some(Duration::from_secs(1)));
         let mut request = [0_u8; 2048];
         if stream.read(&mut request).is_ok_and(|length| length > 0) {
             let body = vec![b'w'; 4096 * (1 + number % 10)];

@@ -165,6 +165,36 @@ async fn an_import_is_known_while_its_files_are_kept() {
     assert!(catalog.imports_of("aa").await.unwrap().is_empty(), "retention took it: it may come again");
 }
 
+/// A disk that was full leaves no connection that refuses everything after.
+#[tokio::test]
+async fn a_catalog_on_a_full_disk_works_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = |program: &str, arguments: &[&str]| {
+        std::process::Command::new(program).args(arguments).arg(dir.path()).output().unwrap().status.success()
+    };
+    if !command("mount", &["-t", "tmpfs", "-o", "size=1m", "tmpfs"]) {
+        eprintln!("skipped: no right to mount");
+        return;
+    }
+    let catalog = catalog(&dir).await;
+    std::fs::write(dir.path().join("filler"), vec![0; 500_000]).unwrap();
+    let mut full = None;
+    for number in 0..5_000 {
+        if let Err(error) = catalog.add_flow_file(&file(&format!("{number:0500}"), 0, 1)).await {
+            full = Some(error);
+            break;
+        }
+    }
+    let still = catalog.add_flow_file(&file(&format!("{:0500}", 9_999), 0, 1)).await;
+    std::fs::remove_file(dir.path().join("filler")).unwrap();
+    let again = catalog.add_flow_file(&file("again", 0, 1)).await;
+    catalog.close().await;
+    assert!(command("umount", &["-l"]));
+    assert!(full.is_some_and(|error| error.is_full()));
+    assert!(still.is_err_and(|error| error.is_full()));
+    again.unwrap();
+}
+
 /// A medium that cannot be written, as a forensic copy: searched if it was closed, and otherwise refused in words.
 #[tokio::test]
 async fn a_read_only_medium_can_be_searched() {

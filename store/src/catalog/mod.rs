@@ -113,7 +113,17 @@ impl Catalog {
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         let writes = self.writes.as_ref().ok_or(StoreError::ReadOnly)?;
-        writes.begin_with("BEGIN IMMEDIATE").await.map_err(self.failed())
+        let begun = match writes.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite ends a transaction by itself when the disk is full, and the connection still counts it as open: it
+            // would refuse every other one. A new connection begins anew.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let spoiled = writes.acquire().await.map_err(self.failed())?;
+                drop(spoiled.detach());
+                writes.begin_with("BEGIN IMMEDIATE").await
+            }
+            begun => begun,
+        };
+        begun.map_err(self.failed())
     }
 
     async fn commit(&self, transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
