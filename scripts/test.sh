@@ -25,5 +25,5 @@ say "tests"
 cargo nextest run --cargo-profile release --locked --workspace "$@"
 say "examples in the documentation"
 cargo test --release --locked --workspace --doc --quiet
-RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --workspace --no-deps --quiet
+RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --release --locked --workspace --no-deps --document-private-items --quiet
 say "all tests passed"

@@ -80,7 +80,7 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Capture files (pcap, pcapng); `-` is stdin
+    /// Capture files (pcap, pcapng)
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Static identities (YAML)

@@ -1,6 +1,6 @@
 //! Bytes to flow records: packet sources, decoding, the flow table, TCP analysis, application protocols.
 //!
-//! The path of a packet: a source ([`file`] or [`ring`]) yields [`Packet`] views, [`decode`] turns the bytes into a
+//! The path of a packet: a source ([`mod@file`] or [`ring`]) yields [`Packet`] views, [`decode`] turns the bytes into a
 //! [`decode::Decoded`] or a counted [`decode::DecodeError`], [`flow`] tracks it, reads its application (`app`), and expires
 //! [`FlowRecord`]s and [`Transaction`]s.
 //!

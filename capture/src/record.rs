@@ -348,7 +348,7 @@ pub struct Responses {
     pub count: u64,
 }
 
-/// One row: see the module documentation and [`crate::columns::COLUMNS`].
+/// One row: see the module documentation and [`crate::columns::columns`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowRecord {
     /// Hash of observation point, flow key and start; the same in all slices.

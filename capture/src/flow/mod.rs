@@ -6,7 +6,7 @@
 //! Invariants:
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
 //! * what becomes of a flow follows from its own packets and the time, not from other flows (but for eviction), so that
-//!   several engines give the same records as one, see [`shard`];
+//!   several engines give the same records as one, see [`fn@shard`];
 //! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
 //!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
 //! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts

@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //! * a frame is written before its index record, so a record that checks speaks of a frame that is there;
-//! * what follows the last good record is torn: readers ignore it, [`recover`] cuts it off;
+//! * what follows the last good record is torn: readers ignore it, [`fn@recover`] cuts it off;
 //! * a sealed segment never changes; a segment is written by one [`PacketLog`] only;
 //! * memory is one block for writing, and for reading the wanted packets of blocks that overlap in time;
 //! * a packet handed to [`PacketLog::append`] is written or counted as lost.
