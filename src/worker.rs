@@ -244,7 +244,10 @@ impl Worker {
         if let Err(error) = self.burst() {
             tracing::debug!("capture on namespace {}: {error:#}", self.netns);
         }
-        self.engine.finish(EndReason::Shutdown, &mut self.records);
+        // In parts: the records of a full table at once would take more memory than the table.
+        while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
+            self.hand_on_the_last();
+        }
         self.hand_on_the_last();
         self.publish();
         self.config.status.end((self.netns, self.config.number));

@@ -262,9 +262,15 @@ impl<'a> Import<'a> {
 
     /// Ends the open flows and writes everything.
     async fn finish(&mut self) -> anyhow::Result<()> {
-        self.engine.finish(EndReason::EndOfInput, &mut self.tagging.records);
-        self.engine.take_transactions(&mut self.tagging.transactions);
-        let stored = self.store().await;
+        let mut stored = Ok(());
+        while stored.is_ok() && self.engine.finish_some(EndReason::EndOfInput, BATCH, &mut self.tagging.records) {
+            self.engine.take_transactions(&mut self.tagging.transactions);
+            stored = self.store().await;
+        }
+        if stored.is_ok() {
+            self.engine.take_transactions(&mut self.tagging.transactions);
+            stored = self.store().await;
+        }
         self.log.seal()?;
         stored?;
         let store = &self.importer.store;

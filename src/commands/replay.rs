@@ -14,6 +14,9 @@ use wiretag_store::{Table, json};
 
 use crate::cli::ReplayArguments;
 
+/// Flows that are ended at once where their rows are not kept.
+const AT_ONCE: usize = 8192;
+
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut file = open(&arguments.file)?;
     let config = FlowConfig { transactions: arguments.transactions, ..FlowConfig::new("file", Source::File) };
@@ -39,6 +42,12 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             transactions.clear();
         }
     };
+    while arguments.null && engine.finish_some(EndReason::EndOfInput, AT_ONCE, &mut records) {
+        slices += records.len() as u64;
+        records.clear();
+        engine.take_transactions(&mut transactions);
+        transactions.clear();
+    }
     engine.finish(EndReason::EndOfInput, &mut records);
     engine.take_transactions(&mut transactions);
     slices += records.len() as u64;
