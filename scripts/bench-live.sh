@@ -41,6 +41,7 @@ cargo build --release --locked -q -p wiretag-capture --example gensynth --exampl
 
 work=$(mktemp -d)
 sender=wiretag-bench-a-$$ receiver=wiretag-bench-b-$$
+# Also runs when making them failed half way: what is not there need not be removed.
 cleanup() {
   ip netns delete "$sender" 2>/dev/null || true
   ip netns delete "$receiver" 2>/dev/null || true
@@ -52,6 +53,7 @@ ip netns add "$receiver"
 ip -n "$sender" link add wtb0 type veth peer name wtb1 netns "$receiver"
 for end in "$sender 10.99.0.1 wtb0" "$receiver 10.99.0.2 wtb1"; do
   read -r namespace address interface <<<"$end"
+  # Neighbour discovery would add packets; a kernel without IPv6 has none to turn off.
   ip netns exec "$namespace" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 2>/dev/null || true
   ip -n "$namespace" address add "$address/24" dev "$interface"
   ip -n "$namespace" link set lo up
