@@ -90,6 +90,9 @@ impl Tagging {
                 let _ = self.namespaces.send(event.clone()).await;
             }
             IdentityEvent::Learned(_)
+            | IdentityEvent::Described { .. }
+            | IdentityEvent::Same { .. }
+            | IdentityEvent::Translated(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

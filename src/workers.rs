@@ -93,6 +93,9 @@ pub(crate) async fn follow_namespaces(
                 }
             }
             IdentityEvent::Learned(_)
+            | IdentityEvent::Described { .. }
+            | IdentityEvent::Same { .. }
+            | IdentityEvent::Translated(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

@@ -1,16 +1,43 @@
 //! What identity sources say.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::identity::{Identity, Interval};
+use crate::identity::{Identity, Interval, Member};
 
 /// One fact, with the time at which it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityEvent {
     /// A key means an identity from a time on.
     Learned(Interval),
+    /// What a source knows of an identity, without a key. Each source fills in what it knows: the answer is all of it.
+    Described {
+        /// Whose, and the attributes that hold from then on.
+        identity: Arc<Identity>,
+        /// Since when.
+        from: i64,
+        /// When that was learned.
+        learned_at: i64,
+        /// The source.
+        source: Arc<str>,
+    },
+    /// Another name for an identity, as the id of a pod's sandbox or of one of its containers is for the pod's UID:
+    /// what was and will be told of `alias` is told of `identity`.
+    Same {
+        /// The other name.
+        alias: Arc<str>,
+        /// The identity.
+        identity: Arc<str>,
+        /// The container of the pod, if the alias is one.
+        member: Option<Member>,
+        /// When that was learned.
+        learned_at: i64,
+        /// The source.
+        source: Arc<str>,
+    },
+    /// The host translates the addresses of a connection.
+    Translated(Translation),
     /// An identity ended: all its keys are free again.
     Ended {
         /// Whose.
@@ -62,6 +89,21 @@ pub enum IdentityEvent {
         /// When.
         at: i64,
     },
+}
+
+/// Network address translation of one connection, as the kernel's connection tracking tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// IP protocol.
+    pub protocol: u8,
+    /// Source and destination of the packets of the opener, as they come in.
+    pub original: [SocketAddr; 2],
+    /// Source and destination of the packets in reply, as they come in: without a translation `original` reversed.
+    pub reply: [SocketAddr; 2],
+    /// Since when.
+    pub from: i64,
+    /// First nanosecond after; `None` while it lasts.
+    pub to: Option<i64>,
 }
 
 /// All that holds, as a source sees it: what it does not name has ended.

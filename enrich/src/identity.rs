@@ -34,6 +34,20 @@ pub struct Identity {
     pub zone: Option<Arc<str>>,
     /// Labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Of a pod: its containers. One of several is named only where a port or a socket tells which.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Member>,
+}
+
+/// A container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub container: Arc<str>,
+    /// Its image reference.
+    pub image: Option<Arc<str>>,
+    /// Ports that it declares: IP protocol and number.
+    pub ports: Vec<(u8, u16)>,
 }
 
 /// What identifies an end on the wire, strongest first.
@@ -63,6 +77,30 @@ pub enum Key {
         /// Address.
         ip: IpAddr,
     },
+    /// A socket's own end: whose process it is, where an address is shared (host network, containers of one pod).
+    Socket {
+        /// Network namespace (inode; 0: wiretag's own).
+        netns: u64,
+        /// Boot id.
+        boot: Arc<str>,
+        /// IP protocol.
+        protocol: u8,
+        /// Own address; none: it listens on all.
+        ip: Option<IpAddr>,
+        /// Own port.
+        port: u16,
+    },
+    /// Where a service answers: its virtual address, or one of its endpoints.
+    Service {
+        /// Network, as of [`Key::Ip`].
+        network: Arc<str>,
+        /// IP protocol.
+        protocol: u8,
+        /// Address.
+        ip: IpAddr,
+        /// Port.
+        port: u16,
+    },
 }
 
 /// `key` meant `identity` during `[valid_from, valid_to)`.
@@ -78,6 +116,6 @@ pub struct Interval {
     pub valid_to: Option<i64>,
     /// When wiretag learned it.
     pub learned_at: i64,
-    /// Where from: `docker`, `static`.
+    /// Where from: `kubernetes`, `cri`, `docker`, `cni`, `kernel`, `static`.
     pub source: Arc<str>,
 }

@@ -13,5 +13,5 @@ pub mod tagger;
 pub mod timeline;
 
 pub use event::IdentityEvent;
-pub use identity::{Identity, Interval, Key};
+pub use identity::{Identity, Interval, Key, Member};
 pub use tagged::{EndTag, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};

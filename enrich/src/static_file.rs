@@ -137,6 +137,7 @@ fn identity(entry: Entry) -> Identity {
         service: entry.service,
         image: entry.image,
         zone: entry.zone,
+        containers: Vec::new(),
         labels: entry.labels,
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
-use wiretag_capture::Value as ColumnValue;
+use wiretag_capture::{Protocol, Value as ColumnValue};
 use wiretag_enrich::{Interval, Key};
 use wiretag_store::json::time;
 
@@ -60,10 +60,17 @@ pub fn identity_row(interval: &Interval) -> Map<String, Value> {
         Key::Interface { index, netns, .. } => ("interface", format!("{index}@{netns}"), None),
         Key::Mac { network, mac } => ("mac", ColumnValue::mac_text(*mac), Some(network)),
         Key::Ip { network, ip } => ("ip", ip.to_string(), Some(network)),
+        Key::Socket { protocol, ip, port, .. } => {
+            let ip = ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
+            ("socket", format!("{}/{ip}:{port}", Protocol(*protocol).name()), None)
+        }
+        Key::Service { network, protocol, ip, port } => {
+            ("service", format!("{}/{ip}:{port}", Protocol(*protocol).name()), Some(network))
+        }
     };
     let boot = match &interval.key {
-        Key::Interface { boot, .. } => Some(boot),
-        Key::Mac { .. } | Key::Ip { .. } => None,
+        Key::Interface { boot, .. } | Key::Socket { boot, .. } => Some(boot),
+        Key::Mac { .. } | Key::Ip { .. } | Key::Service { .. } => None,
     };
     let network = network.filter(|network| !network.is_empty());
     let identity = serde_json::to_value(&*interval.identity).unwrap_or_default();

@@ -108,7 +108,10 @@ impl Timeline {
             }
             IdentityEvent::Reconciled(snapshot) => self.reconcile(snapshot, &mut changed),
             IdentityEvent::NamespaceGone { inode, at } => self.attachments.detach_all(*inode, *at),
-            IdentityEvent::Namespace { .. } => {}
+            IdentityEvent::Described { .. }
+            | IdentityEvent::Same { .. }
+            | IdentityEvent::Translated(_)
+            | IdentityEvent::Namespace { .. } => {}
         }
         changed
     }
@@ -130,7 +133,10 @@ impl Timeline {
     /// Whether a key is one of `network`.
     fn is_in(&self, key: &Key, network: &str, at: i64) -> bool {
         match key {
-            Key::Ip { network: own, .. } | Key::Mac { network: own, .. } => &**own == network,
+            Key::Ip { network: own, .. } | Key::Mac { network: own, .. } | Key::Service { network: own, .. } => {
+                &**own == network
+            }
+            Key::Socket { .. } => false,
             Key::Interface { index, netns, .. } => {
                 let last = Span::from(at.saturating_sub(1));
                 self.attachments.network(*netns, *index, last).is_some_and(|own| &**own == network)
