@@ -1,6 +1,7 @@
 //! What `/metrics` says: counters of each stage, and figures of primary flows with a budget of series.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
@@ -18,6 +19,8 @@ const MOST_NAMES: usize = 200;
 pub(crate) struct FlowMetrics {
     flows: IntCounterVec,
     bytes: IntCounterVec,
+    /// Ends of flows and their bytes by how the end was named: the figure to watch.
+    ends: [IntCounterVec; 2],
     retransmits: IntCounterVec,
     handshake_rtt: HistogramVec,
     dns_latency: Histogram,
@@ -59,6 +62,18 @@ impl FlowMetrics {
                 "IP bytes of primary flows.",
                 &["client", "server", "direction"],
             )?,
+            ends: [
+                counter(
+                    "wiretag_flow_ends_total",
+                    "Ends of primary flows by how they were named, and whether their address is a private one.",
+                    &["tagged_by", "address"],
+                )?,
+                counter(
+                    "wiretag_flow_end_bytes_total",
+                    "IP bytes of primary flows, once for each end, by how that was named.",
+                    &["tagged_by", "address"],
+                )?,
+            ],
             retransmits: counter("wiretag_flow_retransmits_total", "Retransmitted segments.", &["client", "server"])?,
             handshake_rtt,
             dns_latency,
@@ -85,6 +100,12 @@ impl FlowMetrics {
         self.flows.with_label_values(&[&*record.protocol.name(), client, server]).inc();
         self.bytes.with_label_values(&[client, server, "client_to_server"]).inc_by(record.client.bytes);
         self.bytes.with_label_values(&[client, server, "server_to_client"]).inc_by(record.server.bytes);
+        for (tag, ip) in [(&flow.client, record.client.ip), (&flow.server, record.server.ip)] {
+            let labels = [tag.tagged_by.as_str(), address_kind(ip)];
+            let [flows, bytes] = &self.ends;
+            flows.with_label_values(&labels).inc();
+            bytes.with_label_values(&labels).inc_by(record.client.bytes.saturating_add(record.server.bytes));
+        }
         let retransmits = record.client.retransmits.unwrap_or(0) + record.server.retransmits.unwrap_or(0);
         self.retransmits.with_label_values(&[client, server]).inc_by(retransmits);
         for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
@@ -133,6 +154,25 @@ impl FlowMetrics {
         }
         names.insert(name.clone());
         name.clone()
+    }
+}
+
+/// Whose addresses may be named: containers and machines have private ones (RFC 1918, RFC 4193, link-local, shared);
+/// `public` is the Internet's.
+fn address_kind(ip: IpAddr) -> &'static str {
+    let private = match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    let group = ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    match (group, private) {
+        (true, _) => "multicast",
+        (false, true) => "private",
+        (false, false) => "public",
     }
 }
 

@@ -134,6 +134,10 @@ pub(crate) struct BucketRow {
     client_packets: u64,
     /// Sum of `server_packets`.
     server_packets: u64,
+    /// Ends of flows, two a row, that are `ambiguous`.
+    ambiguous_ends: u64,
+    /// Ends of flows that are `none`: nobody known.
+    unnamed_ends: u64,
 }
 
 /// One flow.
@@ -250,6 +254,8 @@ pub(crate) async fn histogram(
         server_bytes: bucket.server_bytes,
         client_packets: bucket.client_packets,
         server_packets: bucket.server_packets,
+        ambiguous_ends: bucket.ambiguous_ends,
+        unnamed_ends: bucket.unnamed_ends,
     });
     Ok(Json(HistogramAnswer { buckets: rows.collect() }))
 }

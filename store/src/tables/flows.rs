@@ -4,10 +4,11 @@ use datafusion::arrow::array::RecordBatch;
 use futures_util::TryStreamExt;
 use serde_json::{Map, Value as Json};
 use wiretag_capture::FlowRecord;
+use wiretag_enrich::TaggedBy;
 
 use super::engine::Condition;
 use super::error::TableError;
-use super::rows::{Row, number_at, time_at};
+use super::rows::{Row, number_at, time_at, word_at};
 use super::search::FILES;
 use super::{FlowStore, Range, Snapshot};
 use crate::catalog::FlowFile;
@@ -34,6 +35,10 @@ pub struct Bucket {
     pub client_packets: u64,
     /// Sum of `server_packets`.
     pub server_packets: u64,
+    /// Ends, two a row, that several could have been: no name.
+    pub ambiguous_ends: u64,
+    /// Ends that nobody known was.
+    pub unnamed_ends: u64,
 }
 
 /// What is needed to find and name the packets of a slice.
@@ -53,7 +58,15 @@ pub struct FlowRef {
 
 const REF_COLUMNS: &[&str] =
     &["start", "end", "flow_id", "slice", "client_pod", "client_container", "server_pod", "server_container"];
-const HISTOGRAM_COLUMNS: &[&str] = &["start", "client_bytes", "server_bytes", "client_packets", "server_packets"];
+const HISTOGRAM_COLUMNS: &[&str] = &[
+    "start",
+    "client_bytes",
+    "server_bytes",
+    "client_packets",
+    "server_packets",
+    "client_tagged_by",
+    "server_tagged_by",
+];
 
 impl FlowStore {
     /// References to the rows that pass, newest first.
@@ -121,7 +134,8 @@ impl FlowStore {
         let Snapshot { chunks, files } = self.snapshot(range).await?;
         for flow in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|flow| condition.matches(flow)) {
             let (client, server) = (&flow.record.client, &flow.record.server);
-            totals.add(flow.record.start, [client.bytes, server.bytes, client.packets, server.packets]);
+            let tagged = [&flow.client, &flow.server].map(|end| end.tagged_by.as_str());
+            totals.add(flow.record.start, [client.bytes, server.bytes, client.packets, server.packets], tagged);
         }
         let files: Vec<&FlowFile> = files.iter().filter(|file| condition.touches(file)).collect();
         for group in files.chunks(*FILES.end()) {
@@ -172,7 +186,8 @@ impl Totals {
         Ok(Self { from: range.from, width, buckets })
     }
 
-    fn add(&mut self, start: i64, [client_bytes, server_bytes, client_packets, server_packets]: [u64; 4]) {
+    fn add(&mut self, start: i64, sums: [u64; 4], tagged_by: [&str; 2]) {
+        let [client_bytes, server_bytes, client_packets, server_packets] = sums;
         let number = start.saturating_sub(self.from).max(0) / self.width;
         let Some(bucket) = self.buckets.get_mut(number as usize) else { return };
         bucket.flows += 1;
@@ -184,6 +199,9 @@ impl Totals {
         ] {
             *total = total.saturating_add(value);
         }
+        let ends = |how: TaggedBy| tagged_by.iter().filter(|own| **own == how.as_str()).count() as u64;
+        bucket.ambiguous_ends += ends(TaggedBy::Ambiguous);
+        bucket.unnamed_ends += ends(TaggedBy::None);
     }
 
     fn add_batch(&mut self, batch: &RecordBatch) {
@@ -191,7 +209,8 @@ impl Totals {
         for row in 0..batch.num_rows() {
             let Some(start) = time_at(start, row) else { continue };
             let value = |at: usize| values.get(at).and_then(|array| number_at(array, row)).unwrap_or_default();
-            self.add(start, [value(0), value(1), value(2), value(3)]);
+            let word = |at: usize| values.get(at).and_then(|array| word_at(array, row)).unwrap_or_default();
+            self.add(start, [value(0), value(1), value(2), value(3)], [word(4), word(5)]);
         }
     }
 }

@@ -29,6 +29,8 @@ export interface Bucket {
   flows: number
   client_bytes: number
   server_bytes: number
+  ambiguous_ends: number
+  unnamed_ends: number
 }
 
 export interface FlowDetails {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, condition, durationMicros, end, losses, micros, narrowed, outcome, request, what } from './format'
+import { bytes, condition, durationMicros, end, losses, micros, narrowed, outcome, percent, request, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -8,6 +8,16 @@ describe('values', () => {
     expect(micros(2_500_000)).toBe('2.50 s')
     expect(bytes(999)).toBe('999 B')
     expect(bytes(41_234)).toBe('41 kB')
+  })
+
+  it('never round an exception away', () => {
+    expect([0, 0.0001, 0.012, 0.5, 0.99999, 1].map(percent)).toEqual(['0 %', '<0.1 %', '1.2 %', '50 %', '>99.9 %', '100 %'])
+    const bucket = { start: '', flows: 50, client_bytes: 0, server_bytes: 0, ambiguous_ends: 1, unnamed_ends: 25 }
+    expect(unnamed([bucket])).toEqual([
+      { text: '1.0 % ambiguous', query: 'tagged_by == ambiguous' },
+      { text: '25 % unattributed', query: 'tagged_by == none' },
+    ])
+    expect(unnamed([])).toEqual([])
   })
 
   it('measure durations below the millisecond', () => {

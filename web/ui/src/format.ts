@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Cell, NodeLoss, Row } from './api'
+import type { Bucket, Cell, NodeLoss, Row } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -11,6 +11,29 @@ export function losses(node: NodeLoss): string[] {
     [node.transactions_lost, 'transactions lost'],
   ]
   return parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
+}
+
+/** What share of the ends of flows has no name, in words, and the query that finds them; empty without flows. */
+export function unnamed(buckets: Bucket[]): { text: string; query: string }[] {
+  const sum = (value: (bucket: Bucket) => number) => buckets.reduce((total, bucket) => total + value(bucket), 0)
+  const ends = 2 * sum((bucket) => bucket.flows)
+  if (ends === 0) return []
+  const part = (count: number, what: string, word: string) => ({
+    text: `${percent(count / ends)} ${what}`,
+    query: `tagged_by == ${word}`,
+  })
+  return [
+    part(sum((bucket) => bucket.ambiguous_ends), 'ambiguous', 'ambiguous'),
+    part(sum((bucket) => bucket.unnamed_ends), 'unattributed', 'none'),
+  ]
+}
+
+/** Never `0 %` of something, never `100 %` with an exception. */
+export function percent(share: number): string {
+  if (share === 0 || share === 1) return `${share * 100} %`
+  const text = (share * 100).toFixed(share < 0.1 || share > 0.99 ? 1 : 0)
+  if (Number(text) === 0) return '<0.1 %'
+  return Number(text) === 100 ? '>99.9 %' : `${text} %`
 }
 
 export function micros(us: number): string {
