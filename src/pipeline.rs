@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use wiretag_capture::PacketBuffer;
 use wiretag_enrich::Interval;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
@@ -24,11 +25,13 @@ use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::trouble::{Stage, Troubles};
-use crate::worker::{CaptureStatus, PacketBatch, Scope};
+use crate::worker::{CaptureStatus, PacketBatch, PacketSender, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
+/// Empty buffers on their way back from packet log to capture.
+const SPARE_QUEUE: usize = 4;
 /// Batches of flow records and transactions between capture and tagger.
 const RECORD_QUEUE: usize = 256;
 /// Events between identity sources and tagger.
@@ -84,12 +87,15 @@ impl Pipeline {
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
 
-        let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
+        let (batches, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
+        let (used, spare) = crossbeam_channel::bounded(SPARE_QUEUE);
+        let packets = PacketSender { batches, spare };
         let pressed = Arc::new(Notify::new());
         let writer = PacketWriter {
             log: store.packet_log(packet_log_config(config))?,
             stages: stages.clone(),
             troubles: troubles.clone(),
+            used,
             pressed: pressed.clone(),
             step: config.packets.bytes / 32,
         };
@@ -260,6 +266,8 @@ struct PacketWriter {
     log: PacketLog,
     stages: Arc<Mutex<StageNumbers>>,
     troubles: Arc<Troubles>,
+    /// Takes buffers back.
+    used: crossbeam_channel::Sender<PacketBuffer>,
     /// Told after each `step` bytes, so that retention keeps up.
     pressed: Arc<Notify>,
     step: u64,
@@ -282,13 +290,13 @@ impl PacketWriter {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let now = crate::host::now();
-            if let Some(PacketBatch { packets, names }) = batch {
-                for (packet, flow_id) in packets.iter() {
-                    let interface = names.get(&packet.interface).map_or("?", |name| name);
-                    if let Err(error) = self.log.append(interface, &packet, flow_id) {
-                        self.troubles.failed(Stage::Packets, &error, now);
-                    }
+            if let Some(PacketBatch { mut packets, names }) = batch {
+                let name = |index| names.get(&index).map_or("?", |name| &**name);
+                if let Err(error) = self.log.append_buffer(&mut packets, &name) {
+                    self.troubles.failed(Stage::Packets, &error, now);
                 }
+                // If there are enough already, its memory is freed.
+                let _ = self.used.try_send(packets);
             }
             if now - flushed > 1_000_000_000 {
                 flushed = now;
