@@ -303,6 +303,8 @@ mod tests {
         assert_eq!(limits("[capture.fragments]\nmib = 1").expect("limits").bytes, 1 << 20);
         assert!(limits("[capture.fragments]\nseconds = 0").is_err());
         let shown: Written = toml::from_str(include_str!("../deploy/wiretag.toml")).expect("the shipped file");
+        let compression = shown.packets.compression.as_ref().map(compression_of).expect("shown").expect("compression");
+        assert_eq!(compression, Compression::default());
         assert_eq!(tunnel_ports(shown.capture.tunnel_ports).expect("ports"), TunnelPorts::default());
         assert_eq!(fragments(&shown.capture.fragments).expect("limits"), FragmentLimits::default());
     }

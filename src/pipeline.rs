@@ -18,7 +18,7 @@ use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{Backlog, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::account::Account;
 use crate::config::RunConfig;
@@ -30,6 +30,9 @@ use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_wor
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
+/// With so many batches waiting, the packet log compresses faster, and then no more.
+const HURRY: usize = PACKET_QUEUE / 8;
+const LEAVE: usize = PACKET_QUEUE / 2;
 /// Empty buffers on their way back from packet log to capture.
 const SPARE_QUEUE: usize = 4;
 /// Batches of flow records and transactions between capture and tagger.
@@ -87,15 +90,12 @@ impl Pipeline {
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
 
-        let (batches, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
-        let (used, spare) = crossbeam_channel::bounded(SPARE_QUEUE);
-        let packets = PacketSender { batches, spare };
+        let (packets, packet_batches) = packet_queue();
         let pressed = Arc::new(Notify::new());
         let writer = PacketWriter {
             log: store.packet_log(packet_log_config(config))?,
             stages: stages.clone(),
             troubles: troubles.clone(),
-            used,
             pressed: pressed.clone(),
             step: config.packets.bytes / 32,
         };
@@ -261,13 +261,20 @@ async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(
     Ok((timeline, file))
 }
 
+/// Batches of packets on their way in, and empty buffers on their way back.
+type PacketReceiver = (crossbeam_channel::Receiver<PacketBatch>, crossbeam_channel::Sender<PacketBuffer>);
+
+fn packet_queue() -> (PacketSender, PacketReceiver) {
+    let (batches, received) = crossbeam_channel::bounded(PACKET_QUEUE);
+    let (used, spare) = crossbeam_channel::bounded(SPARE_QUEUE);
+    (PacketSender { batches, spare }, (received, used))
+}
+
 /// The thread that writes packets.
 struct PacketWriter {
     log: PacketLog,
     stages: Arc<Mutex<StageNumbers>>,
     troubles: Arc<Troubles>,
-    /// Takes buffers back.
-    used: crossbeam_channel::Sender<PacketBuffer>,
     /// Told after each `step` bytes, so that retention keeps up.
     pressed: Arc<Notify>,
     step: u64,
@@ -275,12 +282,12 @@ struct PacketWriter {
 
 impl PacketWriter {
     /// Starts it; it ends when every worker has.
-    fn start(self, batches: crossbeam_channel::Receiver<PacketBatch>) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    fn start(self, queue: PacketReceiver) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let thread = std::thread::Builder::new().name("packet-log".into());
-        thread.spawn(move || self.run(&batches)).context("cannot start the packet log's thread")
+        thread.spawn(move || self.run(&queue)).context("cannot start the packet log's thread")
     }
 
-    fn run(mut self, batches: &crossbeam_channel::Receiver<PacketBatch>) {
+    fn run(mut self, (batches, used): &PacketReceiver) {
         use crossbeam_channel::RecvTimeoutError;
         let (mut flushed, mut told) = (crate::host::now(), 0);
         loop {
@@ -291,12 +298,17 @@ impl PacketWriter {
             };
             let now = crate::host::now();
             if let Some(PacketBatch { mut packets, names }) = batch {
+                self.log.set_backlog(match batches.len() {
+                    0..HURRY => Backlog::Small,
+                    HURRY..LEAVE => Backlog::Growing,
+                    LEAVE.. => Backlog::Large,
+                });
                 let name = |index| names.get(&index).map_or("?", |name| &**name);
                 if let Err(error) = self.log.append_buffer(&mut packets, &name) {
                     self.troubles.failed(Stage::Packets, &error, now);
                 }
                 // If there are enough already, its memory is freed.
-                let _ = self.used.try_send(packets);
+                let _ = used.try_send(packets);
             }
             if now - flushed > 1_000_000_000 {
                 flushed = now;
@@ -327,6 +339,8 @@ impl PacketWriter {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.packets_kept = counters.written;
         stages.packets_dropped = counters.lost;
+        stages.blocks_hurried = counters.hurried;
+        stages.blocks_opaque = counters.opaque;
     }
 }
 

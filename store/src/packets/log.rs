@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet, PacketBuffer};
 
-use super::frame::{Compression, Framer};
+use super::frame::{Backlog, Compression, Framer};
 use super::index::{Block, IndexWriter, Interface};
 use super::segment::{Open, Writers};
 use super::{FOLDER, SUFFIX, Segment, SegmentChanges};
@@ -70,6 +70,10 @@ pub struct PacketLogCounters {
     pub errors: u64,
     /// Segments begun.
     pub segments: u64,
+    /// Blocks compressed faster than was chosen, or not at all, because of a backlog.
+    pub hurried: u64,
+    /// Blocks left as they are because a sample of them did not get smaller.
+    pub opaque: u64,
 }
 
 /// Writes packets into segments.
@@ -241,7 +245,13 @@ impl PacketLog {
 
     /// What became of the packets so far.
     pub fn counters(&self) -> PacketLogCounters {
-        self.counters
+        let framer = self.writers.framer.counters;
+        PacketLogCounters { hurried: framer.hurried, opaque: framer.opaque, ..self.counters }
+    }
+
+    /// How far the log is behind, for the blocks from now on.
+    pub fn set_backlog(&mut self, backlog: Backlog) {
+        self.writers.framer.backlog = backlog;
     }
 
     fn roll_if_due(&mut self, time: i64) -> Result<(), StoreError> {

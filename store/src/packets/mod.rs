@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::Origin;
 
-pub use frame::Compression;
+pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};
 pub use recover::{Recovered, recover};
