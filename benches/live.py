@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def say(text):
@@ -41,16 +40,15 @@ def in_namespace(namespace, *command):
 
 
 def cpu(pid):
-    """CPU seconds by thread name."""
+    """CPU seconds, user and system, by thread name; to the nanosecond, unlike the ticks in `stat`."""
     seconds = {}
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:
-            with open(f"/proc/{pid}/task/{thread}/stat") as stat:
-                name, fields = re.match(r"\d+ \((.*)\) (.*)", stat.read()).groups()
+            with open(f"/proc/{pid}/task/{thread}/comm") as comm, open(f"/proc/{pid}/task/{thread}/schedstat") as stat:
+                name, ran = comm.read().strip(), int(stat.read().split()[0])
         except OSError:
             continue
-        fields = fields.split()
-        seconds[name] = seconds.get(name, 0) + (int(fields[11]) + int(fields[12])) / TICK
+        seconds[name] = seconds.get(name, 0) + ran / 1e9
     return seconds
 
 
@@ -160,6 +158,14 @@ class Wiretag(Receiver):
         return int(self.metric("wiretag_capture_packets_total")), int(drops)
 
 
+# Name, snap length, `[packets] compression`.
+WIRETAG = [
+    ("wiretag run", 65535, None),
+    ("wiretag run, compression none", 65535, '"none"'),
+    ("wiretag run, headers only", 128, None),
+]
+
+
 def receivers(arguments):
     """Those that are there."""
     work, interface, seconds = arguments.work, arguments.interface, arguments.seconds + 20
@@ -169,10 +175,12 @@ def receivers(arguments):
     found.append(Timed("ring + flow engine", [arguments.live, interface, seconds], work))
     found.append(Timed("ring + flow engine, headers only", [arguments.live, interface, seconds, 128], work))
     if arguments.wiretag:
-        for name, snap in (("wiretag run", 65535), ("wiretag run, headers only", 128)):
-            config = f"{work}/wiretag-{snap}.toml"
+        for name, snap, compression in WIRETAG:
+            config = f"{work}/wiretag-{len(found)}.toml"
             with open(config, "w") as out:
                 out.write(f"[capture]\nsnap_length = {snap}\nring_mib = 64\n")
+                if compression is not None:
+                    out.write(f"[packets]\ncompression = {compression}\n")
             command = [arguments.wiretag, "run", "--config", config, "--data", f"{work}/data"]
             found.append(Wiretag(name, [*command, "--listen", "127.0.0.1:0", "-i", interface], work))
     if shutil.which("tcpdump"):
@@ -181,7 +189,8 @@ def receivers(arguments):
     if shutil.which("softflowd"):
         command = ["softflowd", "-d", "-i", interface, "-p", f"{work}/softflowd.pid", "-c", f"{work}/softflowd.ctl"]
         found.append(Softflowd("softflowd", command, work))
-    return found
+    wanted = arguments.only.split(";") if arguments.only else None
+    return [receiver for receiver in found if wanted is None or receiver.name in wanted]
 
 
 def blast_round(receiver, arguments):
@@ -297,12 +306,13 @@ def main():
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--iperf-seconds", type=int, default=3)
     parser.add_argument("--rates", default="300000,0")
+    parser.add_argument("--only", default="", help="names of receivers, with semicolons between; no iperf3 then")
     arguments = parser.parse_args()
     seconds = arguments.seconds
     for rate in filter(None, arguments.rates.split(",")):
         arguments.rate, arguments.seconds = int(rate), seconds
         blast(arguments)
-    if shutil.which("iperf3"):
+    if shutil.which("iperf3") and not arguments.only:
         iperf(arguments)
 
 

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
+use wiretag_store::Compression;
 
 use crate::cli::RunArguments;
 
@@ -68,7 +69,15 @@ struct WrittenRetention {
 struct WrittenPackets {
     days: Option<u32>,
     gib: Option<f64>,
-    compression: Option<i32>,
+    compression: Option<WrittenCompression>,
+}
+
+/// A level of zstd, or a word.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "not a compression, expected a level of zstd or a word in quotes")]
+enum WrittenCompression {
+    Level(i64),
+    Word(String),
 }
 
 /// How long and how much is kept.
@@ -98,7 +107,7 @@ pub(crate) struct RunConfig {
     pub(crate) fragments: FragmentLimits,
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
-    pub(crate) compression: i32,
+    pub(crate) compression: Compression,
     pub(crate) demo: bool,
 }
 
@@ -124,10 +133,7 @@ impl RunConfig {
             bail!("`capture.workers` is {workers}; hint: between 1 and 64, at most one a core");
         }
         let WrittenPackets { days, gib, compression } = written.packets;
-        let compression = compression.unwrap_or(-3);
-        if !(-7..=19).contains(&compression) {
-            bail!("`packets.compression` is {compression}; hint: zstd's levels, between -7 (fast) and 19 (small)");
-        }
+        let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
         Ok(Self {
             node: written.node.unwrap_or_else(crate::host::node_name),
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
@@ -147,6 +153,20 @@ impl RunConfig {
             compression,
             demo: arguments.demo,
         })
+    }
+}
+
+fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
+    const HINT: &str = "`none`, or zstd's level between -7 (fast) and 19 (small)";
+    match written {
+        WrittenCompression::Level(level) => match i32::try_from(*level) {
+            Ok(level @ -7..=19) => Ok(Compression::Level(level)),
+            _ => bail!("`packets.compression` is {level}; hint: {HINT}"),
+        },
+        WrittenCompression::Word(word) => match word.as_str() {
+            "none" => Ok(Compression::None),
+            _ => bail!("`packets.compression` is `{word}`; hint: {HINT}"),
+        },
     }
 }
 
@@ -283,8 +303,26 @@ mod tests {
         assert_eq!(limits("[capture.fragments]\nmib = 1").expect("limits").bytes, 1 << 20);
         assert!(limits("[capture.fragments]\nseconds = 0").is_err());
         let shown: Written = toml::from_str(include_str!("../deploy/wiretag.toml")).expect("the shipped file");
+        let compression = shown.packets.compression.as_ref().map(compression_of).expect("shown").expect("compression");
+        assert_eq!(compression, Compression::default());
         assert_eq!(tunnel_ports(shown.capture.tunnel_ports).expect("ports"), TunnelPorts::default());
         assert_eq!(fragments(&shown.capture.fragments).expect("limits"), FragmentLimits::default());
+    }
+
+    #[test]
+    fn a_compression_is_a_level_or_a_word() {
+        let compression = |text: &str| {
+            let written = check(&format!("[packets]\ncompression = {text}")).map_err(|error| in_plain_words(&error))?;
+            compression_of(&written.packets.compression.expect("written")).map_err(|error| error.to_string())
+        };
+        assert_eq!(compression("-5"), Ok(Compression::Level(-5)));
+        assert_eq!(compression("'none'"), Ok(Compression::None));
+        for wrong in ["20", "-8", "99999999999", "'zip'"] {
+            let error = compression(wrong).unwrap_err();
+            assert!(error.contains(wrong.trim_matches('\'')) && error.contains("hint: `none`"), "{error}");
+        }
+        let error = compression("[1]").unwrap_err();
+        assert!(error.contains("compression = [1]") && error.ends_with("a word in quotes"), "{error}");
     }
 
     #[test]

@@ -226,6 +226,11 @@ const FAMILIES: &[Family] = &[
     gauge("wiretag_store_bytes", "Bytes on disk.", &["kind"]),
     counter("wiretag_packet_log_packets_total", "Packets kept.", &[]),
     counter("wiretag_packet_log_dropped_packets_total", "Packets lost in the packet log, by reason.", &["reason"]),
+    counter(
+        "wiretag_packet_log_less_compressed_blocks_total",
+        "Blocks of packets compressed faster than configured or not at all, by reason: too many waited, or they do not shrink.",
+        &["reason"],
+    ),
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
@@ -253,6 +258,8 @@ pub(crate) struct StageNumbers {
     pub(crate) packet_bytes: u64,
     pub(crate) packets_kept: u64,
     pub(crate) packets_dropped: u64,
+    pub(crate) blocks_hurried: u64,
+    pub(crate) blocks_opaque: u64,
     pub(crate) identities: Vec<(String, u64)>,
 }
 
@@ -303,6 +310,8 @@ impl StageCollector {
             ("wiretag_store_bytes", vec!["packets".into()], stages.packet_bytes as f64),
             ("wiretag_packet_log_packets_total", vec![], stages.packets_kept as f64),
             ("wiretag_packet_log_dropped_packets_total", vec!["write".into()], stages.packets_dropped as f64),
+            ("wiretag_packet_log_less_compressed_blocks_total", vec!["backlog".into()], stages.blocks_hurried as f64),
+            ("wiretag_packet_log_less_compressed_blocks_total", vec!["opaque".into()], stages.blocks_opaque as f64),
             ("wiretag_build_info", vec![env!("CARGO_PKG_VERSION").into()], 1.0),
         ];
         for (stage, count) in [

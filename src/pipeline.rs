@@ -12,23 +12,29 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use wiretag_capture::PacketBuffer;
 use wiretag_enrich::Interval;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{Backlog, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::account::Account;
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::trouble::{Stage, Troubles};
-use crate::worker::{CaptureStatus, PacketBatch, Scope};
+use crate::worker::{CaptureStatus, PacketBatch, PacketSender, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
+/// With so many batches waiting, the packet log compresses faster, and then no more.
+const HURRY: usize = PACKET_QUEUE / 8;
+const LEAVE: usize = PACKET_QUEUE / 2;
+/// Empty buffers on their way back from packet log to capture.
+const SPARE_QUEUE: usize = 4;
 /// Batches of flow records and transactions between capture and tagger.
 const RECORD_QUEUE: usize = 256;
 /// Events between identity sources and tagger.
@@ -84,7 +90,7 @@ impl Pipeline {
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
 
-        let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
+        let (packets, packet_batches) = packet_queue();
         let pressed = Arc::new(Notify::new());
         let writer = PacketWriter {
             log: store.packet_log(packet_log_config(config))?,
@@ -255,6 +261,15 @@ async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(
     Ok((timeline, file))
 }
 
+/// Batches of packets on their way in, and empty buffers on their way back.
+type PacketReceiver = (crossbeam_channel::Receiver<PacketBatch>, crossbeam_channel::Sender<PacketBuffer>);
+
+fn packet_queue() -> (PacketSender, PacketReceiver) {
+    let (batches, received) = crossbeam_channel::bounded(PACKET_QUEUE);
+    let (used, spare) = crossbeam_channel::bounded(SPARE_QUEUE);
+    (PacketSender { batches, spare }, (received, used))
+}
+
 /// The thread that writes packets.
 struct PacketWriter {
     log: PacketLog,
@@ -267,12 +282,12 @@ struct PacketWriter {
 
 impl PacketWriter {
     /// Starts it; it ends when every worker has.
-    fn start(self, batches: crossbeam_channel::Receiver<PacketBatch>) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    fn start(self, queue: PacketReceiver) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let thread = std::thread::Builder::new().name("packet-log".into());
-        thread.spawn(move || self.run(&batches)).context("cannot start the packet log's thread")
+        thread.spawn(move || self.run(&queue)).context("cannot start the packet log's thread")
     }
 
-    fn run(mut self, batches: &crossbeam_channel::Receiver<PacketBatch>) {
+    fn run(mut self, (batches, used): &PacketReceiver) {
         use crossbeam_channel::RecvTimeoutError;
         let (mut flushed, mut told) = (crate::host::now(), 0);
         loop {
@@ -282,13 +297,18 @@ impl PacketWriter {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let now = crate::host::now();
-            if let Some(PacketBatch { packets, names }) = batch {
-                for (packet, flow_id) in packets.iter() {
-                    let interface = names.get(&packet.interface).map_or("?", |name| name);
-                    if let Err(error) = self.log.append(interface, &packet, flow_id) {
-                        self.troubles.failed(Stage::Packets, &error, now);
-                    }
+            if let Some(PacketBatch { mut packets, names }) = batch {
+                self.log.set_backlog(match batches.len() {
+                    0..HURRY => Backlog::Small,
+                    HURRY..LEAVE => Backlog::Growing,
+                    LEAVE.. => Backlog::Large,
+                });
+                let name = |index| names.get(&index).map_or("?", |name| &**name);
+                if let Err(error) = self.log.append_buffer(&mut packets, &name) {
+                    self.troubles.failed(Stage::Packets, &error, now);
                 }
+                // If there are enough already, its memory is freed.
+                let _ = used.try_send(packets);
             }
             if now - flushed > 1_000_000_000 {
                 flushed = now;
@@ -319,6 +339,8 @@ impl PacketWriter {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.packets_kept = counters.written;
         stages.packets_dropped = counters.lost;
+        stages.blocks_hurried = counters.hurried;
+        stages.blocks_opaque = counters.opaque;
     }
 }
 

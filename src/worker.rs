@@ -24,6 +24,15 @@ pub(crate) struct PacketBatch {
     pub(crate) names: Arc<InterfaceNames>,
 }
 
+/// The way to the packet log.
+#[derive(Clone)]
+pub(crate) struct PacketSender {
+    pub(crate) batches: crossbeam_channel::Sender<PacketBatch>,
+    /// Buffers that the packet log is done with. Their memory is used again: to ask the kernel for a megabyte each time, and
+    /// to have it cleared, would cost as much as the copying.
+    pub(crate) spare: crossbeam_channel::Receiver<PacketBuffer>,
+}
+
 /// Names of interfaces by index.
 pub(crate) type InterfaceNames = HashMap<u32, Arc<str>>;
 
@@ -51,7 +60,7 @@ pub(crate) struct WorkerConfig {
     /// Which of the workers that share the scope's traffic, from 0.
     pub(crate) number: u16,
     pub(crate) records: mpsc::Sender<RecordBatch>,
-    pub(crate) packets: crossbeam_channel::Sender<PacketBatch>,
+    pub(crate) packets: PacketSender,
     pub(crate) status: Arc<CaptureStatus>,
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -163,7 +172,7 @@ struct Worker {
     records: Vec<FlowRecord>,
     transactions: Vec<Transaction>,
     links: Vec<(u32, Arc<str>, bool)>,
-    queue_drops: u64,
+    outbox: Outbox,
     kernel_drops: u64,
 }
 
@@ -175,6 +184,8 @@ const MOST_QUEUED_ROWS: u64 = 262_144;
 const LAST_ROWS: usize = 8_192;
 /// Bytes of packets handed on at once.
 const BATCH_BYTES: usize = 1 << 20;
+/// Nanoseconds that packets wait at most for their batch to fill: blocks that are made of whole batches need no more copying.
+const BATCH_AGE: i64 = 200_000_000;
 
 impl Worker {
     fn open(config: WorkerConfig) -> anyhow::Result<Self> {
@@ -187,6 +198,7 @@ impl Worker {
             }
         };
         let engine = Engine::new(config.flow.clone());
+        let outbox = Outbox::new(config.packets.clone());
         let mut worker = Self {
             config,
             ring,
@@ -198,7 +210,7 @@ impl Worker {
             records: Vec::new(),
             transactions: Vec::new(),
             links: Vec::new(),
-            queue_drops: 0,
+            outbox,
             kernel_drops: 0,
         };
         worker.select()?;
@@ -218,6 +230,8 @@ impl Worker {
                 interfaces.iter().map(|(index, name)| (*index, format!("{name}@{inode}").into(), false)).collect()
             }
         };
+        // Those that wait have the names of before.
+        self.outbox.send();
         for (index, name, veth) in &chosen {
             if self.names.get(index) != Some(name) {
                 self.engine.name_interface(*index, name);
@@ -229,6 +243,7 @@ impl Worker {
             let indexes: Vec<u32> = chosen.iter().map(|(index, ..)| *index).collect();
             self.ring.set_interfaces(&indexes)?;
         }
+        self.outbox.names = self.names.clone();
         self.selected = chosen.into_iter().map(|(_, name, _)| name).collect();
         Ok(())
     }
@@ -244,6 +259,7 @@ impl Worker {
         if let Err(error) = self.burst() {
             tracing::debug!("capture on namespace {}: {error:#}", self.netns);
         }
+        self.outbox.send();
         // In parts: the records of a full table at once would take more memory than the table.
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
             self.hand_on_the_last();
@@ -268,17 +284,15 @@ impl Worker {
         {
             self.select()?;
         }
-        let mut outbox =
-            Outbox { queue: &self.config.packets, names: &self.names, packets: PacketBuffer::default(), dropped: 0 };
-        let (engine, records) = (&mut self.engine, &mut self.records);
+        let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
         self.ring.poll(Duration::from_millis(100), &mut |packet| {
             let flow_id = engine.packet(packet, records);
             outbox.push(packet, flow_id);
         })?;
-        outbox.send();
-        self.queue_drops += outbox.dropped;
+        let now = crate::host::now();
+        outbox.send_if_older_than(now - BATCH_AGE);
         self.kernel_drops = self.ring.drops()?;
-        self.engine.advance(crate::host::now(), &mut self.records);
+        self.engine.advance(now, &mut self.records);
         self.hand_on_rows();
         self.publish();
         Ok(())
@@ -343,7 +357,7 @@ impl Worker {
     fn publish(&self) {
         let mut counters = self.engine.counters().clone();
         counters.kernel_drops = self.kernel_drops;
-        counters.queue_drops = self.queue_drops;
+        counters.queue_drops = self.outbox.dropped;
         self.config.status.publish((self.netns, self.config.number), counters, &self.selected);
     }
 }
@@ -356,29 +370,48 @@ fn lose_beyond<T>(most: usize, waiting: &mut Vec<T>, lost: &AtomicU64) {
     }
 }
 
-/// Collects the packets of a burst for the packet log.
-struct Outbox<'a> {
-    queue: &'a crossbeam_channel::Sender<PacketBatch>,
-    names: &'a Arc<InterfaceNames>,
+/// Collects packets for the packet log.
+struct Outbox {
+    queue: PacketSender,
+    names: Arc<InterfaceNames>,
     packets: PacketBuffer,
     dropped: u64,
 }
 
-impl Outbox<'_> {
+impl Outbox {
+    fn new(queue: PacketSender) -> Self {
+        Self { queue, names: Arc::default(), packets: PacketBuffer::default(), dropped: 0 }
+    }
+
     fn push(&mut self, packet: &Packet<'_>, flow_id: Option<u64>) {
+        if self.packets.is_empty()
+            && let Ok(spare) = self.queue.spare.try_recv()
+        {
+            self.packets = spare;
+        }
         self.packets.push(packet, flow_id);
-        if self.packets.byte_len() >= BATCH_BYTES {
+        if self.packets.blocks().len() >= BATCH_BYTES {
             self.send();
         }
     }
 
+    fn send_if_older_than(&mut self, time: i64) {
+        if self.packets.span().0 < time {
+            self.send();
+        }
+    }
+
+    /// Hands on what there is. What finds the queue full is lost, and its memory used again.
     fn send(&mut self) {
         if self.packets.is_empty() {
             return;
         }
         let batch = PacketBatch { packets: std::mem::take(&mut self.packets), names: self.names.clone() };
-        if let Err(error) = self.queue.try_send(batch) {
-            self.dropped += error.into_inner().packets.len() as u64;
+        if let Err(error) = self.queue.batches.try_send(batch) {
+            let mut packets = error.into_inner().packets;
+            self.dropped += packets.len() as u64;
+            packets.clear();
+            self.packets = packets;
         }
     }
 }

@@ -12,7 +12,7 @@ use wiretag_capture::ring::RingConfig;
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
-use crate::worker::{self, CaptureStatus, PacketBatch, Scope, WorkerConfig};
+use crate::worker::{self, CaptureStatus, PacketSender, Scope, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
@@ -21,7 +21,7 @@ pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
 pub(crate) struct WorkerTemplate {
     pub(crate) config: RunConfig,
     pub(crate) records: mpsc::Sender<worker::RecordBatch>,
-    pub(crate) packets: crossbeam_channel::Sender<PacketBatch>,
+    pub(crate) packets: PacketSender,
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) stop: Arc<AtomicBool>,
 }

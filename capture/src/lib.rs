@@ -10,6 +10,7 @@
 //! * packets received = packets decoded + packets refused by reason ([`CaptureCounters`]).
 
 mod app;
+mod buffer;
 pub mod columns;
 pub mod decode;
 pub mod file;
@@ -24,8 +25,9 @@ pub mod ring;
 pub mod transaction;
 pub mod tunnel;
 
+pub use buffer::PacketBuffer;
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
-pub use packet::{LinkType, OwnedPacket, Packet, PacketBuffer};
+pub use packet::{LinkType, OwnedPacket, Packet};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};
 pub use transaction::{Exchange, Transaction};

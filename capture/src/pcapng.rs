@@ -56,44 +56,59 @@ pub fn interface_description(out: &mut Vec<u8>, interface: &InterfaceBlock<'_>) 
 }
 
 /// A packet of the section's interface number `interface`. A VLAN tag that the kernel took out of an Ethernet frame is
-/// put back.
+/// put back. This is done for every packet that is stored: the fields before the data are put together first.
 pub fn enhanced_packet(out: &mut Vec<u8>, interface: u32, packet: &Packet<'_>, comment: Option<&str>) {
-    let tag = match (packet.vlan, packet.link_type, packet.data.split_at_checked(12)) {
-        (Some((tpid, tci)), LinkType::ETHERNET, Some((macs, rest))) => Some((macs, [tpid, tci], rest)),
-        _ => None,
+    let (macs, tag, rest) = match (packet.vlan, packet.link_type, packet.data.split_at_checked(12)) {
+        (Some((tpid, tci)), LinkType::ETHERNET, Some((macs, rest))) => (macs, Some([tpid, tci]), rest),
+        _ => (&[][..], None, packet.data),
     };
     let added: u32 = if tag.is_some() { 4 } else { 0 };
-    block(out, ENHANCED_PACKET, |out| {
-        let time = packet.time.cast_unsigned();
-        out.extend(interface.to_le_bytes());
-        out.extend(((time >> 32) as u32).to_le_bytes());
-        out.extend((time as u32).to_le_bytes());
-        out.extend((packet.data.len() as u32 + added).to_le_bytes());
-        out.extend((packet.wire_len + added).to_le_bytes());
-        match tag {
-            Some((macs, [tpid, tci], rest)) => {
-                out.extend(macs);
-                out.extend(tpid.to_be_bytes());
-                out.extend(tci.to_be_bytes());
-                out.extend(rest);
-            }
-            None => out.extend(packet.data),
+    let time = packet.time.cast_unsigned();
+    let kept = packet.data.len() as u32 + added;
+    let options: u32 = match (packet.direction, comment) {
+        (None, None) => 0,
+        (Some(_), None) => 12,
+        (direction, Some(comment)) => {
+            let comment = comment.len().min(usize::from(u16::MAX)).next_multiple_of(4) as u32;
+            4 + comment + if direction.is_some() { 12 } else { 4 }
         }
-        pad(out);
-        if let Some(direction) = packet.direction {
-            let flags: u32 = match direction {
-                Direction::Ingress => 1,
-                Direction::Egress => 2,
-            };
-            option(out, EPB_FLAGS, &flags.to_le_bytes());
-        }
-        if let Some(comment) = comment {
-            option(out, OPT_COMMENT, comment.as_bytes());
-        }
-        if packet.direction.is_some() || comment.is_some() {
-            end_of_options(out);
-        }
-    });
+    };
+    let length = 32 + kept.next_multiple_of(4) + options;
+    let mut head = [0; 28];
+    let fields = [ENHANCED_PACKET, length, interface, (time >> 32) as u32, time as u32, kept, packet.wire_len + added];
+    for (slot, field) in head.chunks_exact_mut(4).zip(fields) {
+        slot.copy_from_slice(&field.to_le_bytes());
+    }
+    out.reserve(length as usize);
+    out.extend_from_slice(&head);
+    if let Some([tpid, tci]) = tag {
+        out.extend_from_slice(macs);
+        out.extend_from_slice(&tpid.to_be_bytes());
+        out.extend_from_slice(&tci.to_be_bytes());
+    }
+    out.extend_from_slice(rest);
+    let padding = [0; 3];
+    out.extend_from_slice(padding.get(..(kept.next_multiple_of(4) - kept) as usize).unwrap_or_default());
+    if let Some(direction) = packet.direction {
+        let flags: u8 = match direction {
+            Direction::Ingress => 1,
+            Direction::Egress => 2,
+        };
+        out.extend_from_slice(&[EPB_FLAGS as u8, 0, 4, 0, flags, 0, 0, 0]);
+    }
+    if let Some(comment) = comment {
+        option(out, OPT_COMMENT, comment.as_bytes());
+    }
+    if options > 0 {
+        end_of_options(out);
+    }
+    out.extend_from_slice(&length.to_le_bytes());
+}
+
+/// Length of the block that `bytes` begin with, if that can be one.
+pub(crate) fn block_length(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?) as usize;
+    (length >= 12 && length.is_multiple_of(4)).then_some(length)
 }
 
 /// Type, length, body, length.

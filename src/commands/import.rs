@@ -21,8 +21,8 @@ use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::packets::import_node;
 use wiretag_store::{
-    Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store, StoreConfig,
-    Stored, private,
+    Compression, Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store,
+    StoreConfig, Stored, private,
 };
 
 use super::{Interrupted, WrongUsage};
@@ -194,7 +194,10 @@ struct Import<'a> {
 impl<'a> Import<'a> {
     fn new(importer: &'a Importer, origin: Origin, name: String) -> anyhow::Result<Self> {
         let node = import_node(origin.import.unwrap_or_default());
-        let log = importer.store.packet_log(PacketLogConfig { node, origin, ..PacketLogConfig::default() })?;
+        // Nobody waits for each packet of an import: a little slower, and a little smaller.
+        let compression = Compression::Level(-3);
+        let log =
+            importer.store.packet_log(PacketLogConfig { node, origin, compression, ..PacketLogConfig::default() })?;
         importer.store.flows.set_origin(origin);
         importer.store.transactions.set_origin(origin);
         let config = FlowConfig { transactions: true, ..FlowConfig::new(crate::host::node_name(), Source::File) };

@@ -34,7 +34,7 @@ pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, 
 pub use error::StoreError;
 pub use export::Selection;
 pub use lock::ImportLock;
-pub use packets::{PacketLog, PacketLogConfig, PacketLogCounters, Segment};
+pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired};
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};

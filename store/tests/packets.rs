@@ -7,10 +7,10 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use wiretag_capture::file::CaptureFile;
-use wiretag_capture::{LinkType, Packet};
+use wiretag_capture::{LinkType, Packet, PacketBuffer};
 use wiretag_store::export::write_pcap;
 use wiretag_store::packets::{FOLDER, SegmentChanges, Wanted, index_path, list, read_flows, recover};
-use wiretag_store::{FlowRef, PacketLog, PacketLogConfig, Selection};
+use wiretag_store::{Compression, FlowRef, PacketLog, PacketLogConfig, Selection};
 
 const START: i64 = 1_700_000_000_000_000_000;
 
@@ -81,8 +81,12 @@ fn a_full_disk_costs_packets_and_no_segment() {
         return;
     }
     let changes = SegmentChanges::default();
-    let config =
-        PacketLogConfig { block_bytes: 4_096, segment_bytes: 64 << 10, compression: 1, ..PacketLogConfig::default() };
+    let config = PacketLogConfig {
+        block_bytes: 4_096,
+        segment_bytes: 64 << 10,
+        compression: Compression::Level(1),
+        ..PacketLogConfig::default()
+    };
     let mut log = PacketLog::open(dir.path(), config, changes.clone()).unwrap();
     let mut noise = 1_u64;
     let mut write = |log: &mut PacketLog, count: i64| {
@@ -195,4 +199,100 @@ fn a_new_log_never_writes_into_an_old_segment() {
     }
     assert_eq!(list(dir.path()).unwrap().len(), 3);
     assert!(list(dir.path()).unwrap().iter().all(|path| path.starts_with(&format!("{FOLDER}/date=2023-11-14/"))));
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Time, data and interface of packets, one of them much like the other.
+fn traffic(count: i64) -> Vec<(i64, Vec<u8>, u32)> {
+    let data = |time: i64| if time % 2 == 0 { noise(time as u64, 900) } else { vec![time as u8; 300] };
+    (0..count).map(|time| (time, data(time), (time % 3) as u32)).collect()
+}
+
+/// Full buffers become blocks as they are, small ones are collected: either way what comes out is what went in, whatever
+/// number an interface had in its buffer.
+#[test]
+fn buffers_of_every_size_are_kept_whole() {
+    let names = ["eth0", "veth1", "veth2"];
+    for (compression, packets) in [(Compression::None, 7), (Compression::None, 90), (Compression::default(), 90)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (block_bytes, segment_bytes) = (64 << 10, 1 << 20);
+        let config = PacketLogConfig { block_bytes, segment_bytes, compression, ..PacketLogConfig::default() };
+        let mut log = PacketLog::open(dir.path(), config, SegmentChanges::default()).unwrap();
+        let traffic = traffic(5_000);
+        let mut buffer = PacketBuffer::default();
+        for batch in traffic.chunks(packets) {
+            for (time, data, interface) in batch {
+                buffer.push(&Packet { interface: *interface, ..packet(*time, data) }, Some(*time as u64 % 40));
+            }
+            log.append_buffer(&mut buffer, &|index| names[index as usize]).unwrap();
+            assert!(buffer.is_empty());
+        }
+        // Packets of both kinds of callers go together.
+        log.append("eth0", &packet(5_000, &[1; 60]), Some(0)).unwrap();
+        log.seal().unwrap();
+        let counters = log.counters();
+        assert_eq!((counters.appended, counters.written, counters.lost), (5_001, 5_001, 0));
+        assert!(counters.segments >= 3, "{counters:?}");
+        let mut expected =
+            traffic.iter().map(|(time, data, interface)| (*time, data.clone(), names[*interface as usize]));
+        let stats =
+            read_flows(&files(dir.path()), Wanted::All, (i64::MIN, START + 5_000), &mut |name, packet, flow| {
+                let (time, data, interface) = expected.next().unwrap();
+                assert_eq!((packet.time - START, packet.data, name), (time, &data[..], interface));
+                assert_eq!(flow, Some(time as u64 % 40));
+                Ok(())
+            });
+        assert_eq!(stats.unwrap().packets, 5_000);
+        for path in list(dir.path()).unwrap() {
+            let recovered = recover(dir.path(), &path).unwrap();
+            assert!(recovered.cut == 0 && recovered.segment.is_some_and(|segment| segment.packets > 0));
+        }
+    }
+}
+
+/// A segment is a file that others read as it is, compressed or not.
+#[test]
+fn zstd_and_tshark_read_a_segment_as_it_is() {
+    let has = |program: &str| std::process::Command::new(program).arg("--version").output().is_ok();
+    let in_ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
+    for compression in [Compression::None, Compression::default()] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = PacketLogConfig { compression, ..PacketLogConfig::default() };
+        let mut log = PacketLog::open(dir.path(), config, SegmentChanges::default()).unwrap();
+        for (time, data, _) in traffic(3_000) {
+            log.append("eth0", &packet(time * 1_000_000, &data), None).unwrap();
+        }
+        log.seal().unwrap();
+        let file = files(dir.path()).remove(0);
+        let whole = zstd::stream::decode_all(std::fs::File::open(&file).unwrap()).unwrap();
+        for program in ["zstd", "tshark"] {
+            if !has(program) {
+                assert!(!in_ci, "CI must have {program}");
+                eprintln!("skipped: {program} is not installed");
+                continue;
+            }
+            let mut command = std::process::Command::new(program);
+            let output = match program {
+                "zstd" => command.arg("-dc").arg(&file).output().unwrap(),
+                _ => command.arg("-r").arg(&file).args(["-T", "fields", "-e", "frame.len"]).output().unwrap(),
+            };
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            if program == "zstd" {
+                assert!(output.stdout == whole);
+            } else {
+                let lengths = String::from_utf8_lossy(&output.stdout);
+                let lengths: Vec<usize> = lengths.lines().filter_map(|line| line.parse().ok()).collect();
+                let sent: Vec<usize> = traffic(3_000).iter().map(|(_, data, _)| data.len()).collect();
+                assert_eq!(lengths, sent);
+            }
+        }
+    }
 }

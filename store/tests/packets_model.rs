@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use wiretag_capture::packet::Direction;
-use wiretag_capture::{LinkType, Packet};
+use wiretag_capture::{LinkType, Packet, PacketBuffer};
 use wiretag_store::packets::{SegmentChanges, Wanted, index_path, list, read_flows, recover};
-use wiretag_store::{PacketLog, PacketLogConfig};
+use wiretag_store::{Compression, PacketLog, PacketLogConfig};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
@@ -26,15 +26,19 @@ struct Kept {
 
 #[derive(Debug, Clone)]
 enum Action {
-    Append { interface: usize, flow: Option<u64>, data: Vec<u8> },
+    Append { interface: usize, flow: Option<u64>, data: Vec<u8>, buffered: bool },
     Flush,
     Seal,
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let append =
-        (0..5_usize, proptest::option::weighted(0.8, 0..9_u64), proptest::collection::vec(any::<u8>(), 0..300))
-            .prop_map(|(interface, flow, data)| Action::Append { interface, flow, data });
+    let append = (
+        0..5_usize,
+        proptest::option::weighted(0.8, 0..9_u64),
+        proptest::collection::vec(any::<u8>(), 0..300),
+        any::<bool>(),
+    )
+        .prop_map(|(interface, flow, data, buffered)| Action::Append { interface, flow, data, buffered });
     prop_oneof![20 => append, 2 => Just(Action::Flush), 1 => Just(Action::Seal)]
 }
 
@@ -45,7 +49,7 @@ fn config() -> PacketLogConfig {
         segment_age: Duration::from_hours(1),
         block_bytes: 1_500,
         snap_len: 200,
-        compression: 1,
+        compression: Compression::Level(1),
         ..PacketLogConfig::default()
     }
 }
@@ -58,7 +62,7 @@ fn play(dir: &Path, actions: &[Action]) -> (Vec<Kept>, usize) {
     let (mut model, mut flushed) = (Vec::new(), 0);
     for (number, action) in actions.iter().enumerate() {
         match action {
-            Action::Append { interface, flow, data } => {
+            Action::Append { interface, flow, data, buffered } => {
                 let name = format!("veth{interface}");
                 let packet = Packet {
                     time: START + number as i64 * 1_000,
@@ -69,7 +73,14 @@ fn play(dir: &Path, actions: &[Action]) -> (Vec<Kept>, usize) {
                     direction: if number % 2 == 0 { Some(Direction::Ingress) } else { None },
                     vlan: None,
                 };
-                log.append(&name, &packet, *flow).unwrap();
+                if *buffered {
+                    // What cuts packets here is the ring.
+                    let mut buffer = PacketBuffer::default();
+                    buffer.push(&Packet { data: &data[..data.len().min(200)], ..packet }, *flow);
+                    log.append_buffer(&mut buffer, &|_| &name).unwrap();
+                } else {
+                    log.append(&name, &packet, *flow).unwrap();
+                }
                 if let Some(flow) = *flow {
                     let data = data[..data.len().min(200)].to_vec();
                     let (time, wire_len, direction) = (packet.time, packet.wire_len, packet.direction);

@@ -87,34 +87,79 @@ pub(super) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
-/// A record as it is written, with length and checksum.
-pub(super) fn encode(record: &Record) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    match record {
-        Record::Block(block) => encode_block(&mut content, block),
-        Record::Seal { length } => {
-            content.push(1);
-            content.extend(length.to_le_bytes());
-        }
+impl Block {
+    /// Packets of these times are in it too.
+    pub(super) fn span(&mut self, first: i64, last: i64) {
+        let only = self.packets.is_empty();
+        self.first = if only { first } else { self.first.min(first) };
+        self.last = if only { last } else { self.last.max(last) };
     }
-    let mut payload = (content.len() as u32).to_le_bytes().to_vec();
-    payload.extend(zstd::bulk::compress(&content, LEVEL)?);
-    Ok(framed(&payload))
+
+    /// Empties it, and keeps its memory.
+    pub(super) fn clear(&mut self) {
+        let Self { mut interfaces, mut flows, mut packets, .. } = std::mem::take(self);
+        interfaces.clear();
+        flows.clear();
+        packets.clear();
+        *self = Self { interfaces, flows, packets, ..Self::default() };
+    }
+}
+
+/// Makes records of blocks; what they are made in is used again.
+pub(super) struct IndexWriter {
+    compressor: zstd::bulk::Compressor<'static>,
+    content: Vec<u8>,
+    compressed: Vec<u8>,
+    record: Vec<u8>,
+}
+
+impl IndexWriter {
+    pub(super) fn new() -> io::Result<Self> {
+        let compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        Ok(Self { compressor, content: Vec::new(), compressed: Vec::new(), record: Vec::new() })
+    }
+
+    /// A record as it is written, with length and checksum.
+    pub(super) fn block(&mut self, block: &Block) -> io::Result<&[u8]> {
+        self.content.clear();
+        encode_block(&mut self.content, block);
+        self.record()
+    }
+
+    fn seal(&mut self, length: u64) -> io::Result<&[u8]> {
+        self.content.clear();
+        self.content.push(1);
+        self.content.extend(length.to_le_bytes());
+        self.record()
+    }
+
+    fn record(&mut self) -> io::Result<&[u8]> {
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.content.len()));
+        self.compressor.compress_to_buffer(&self.content, &mut self.compressed)?;
+        let length = (self.content.len() as u32).to_le_bytes();
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&length);
+        crc.update(&self.compressed);
+        self.record.clear();
+        self.record.extend((self.compressed.len() as u32 + 4).to_le_bytes());
+        self.record.extend(crc.finalize().to_le_bytes());
+        self.record.extend(length);
+        self.record.extend_from_slice(&self.compressed);
+        Ok(&self.record)
+    }
 }
 
 /// A seal for an index that has records of this version.
 pub(super) fn encode_seal(length: u64, version: Version) -> io::Result<Vec<u8>> {
     match version {
-        Version::One => Ok(framed(&[&[1][..], &length.to_le_bytes()].concat())),
-        Version::Two => encode(&Record::Seal { length }),
+        Version::One => {
+            let payload = [&[1][..], &length.to_le_bytes()].concat();
+            let head = [(payload.len() as u32).to_le_bytes(), crc32(&payload).to_le_bytes()];
+            Ok([head.as_flattened(), &payload].concat())
+        }
+        Version::Two => IndexWriter::new()?.seal(length).map(<[u8]>::to_vec),
     }
-}
-
-fn framed(payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_le_bytes().to_vec();
-    out.extend(crc32(payload).to_le_bytes());
-    out.extend(payload);
-    out
 }
 
 fn encode_block(out: &mut Vec<u8>, block: &Block) {
@@ -386,7 +431,7 @@ mod tests {
                 flows: (0..flows as u64).collect(),
                 packets: (0..=flows as u32).collect(),
             };
-            let bytes = encode(&Record::Block(block.clone())).unwrap();
+            let bytes = IndexWriter::new().unwrap().block(&block).unwrap().to_vec();
             let payload = &bytes[8..];
             assert_eq!(decode(payload, Version::Two), Some(Record::Block(block)));
             assert_eq!(u32::from_le_bytes(bytes[4..8].try_into().unwrap()), crc32(payload));
@@ -422,7 +467,7 @@ mod tests {
         let mut usual = Block { flows: (0..30).map(flow).collect(), ..Block::default() };
         usual.packets = (1..=30).chain((30..1_200).map(|_| next(30) as u32 + 1)).collect();
         let scan = Block { flows: (0..15_000).map(flow).collect(), packets: (1..=15_000).collect(), ..usual.clone() };
-        let size = |block: &Block| encode(&Record::Block(block.clone())).unwrap().len();
+        let size = |block: &Block| IndexWriter::new().unwrap().block(block).unwrap().len();
         assert!(size(&usual) < 2 * 1_200, "{}", size(&usual));
         assert!(size(&scan) < 15_000 * 8 + 200, "{}: little more than the flow ids", size(&scan));
     }

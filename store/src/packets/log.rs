@@ -1,19 +1,19 @@
 //! Writing the packet log. Used by one thread; it blocks on the disk.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::DateTime;
 use foldhash::fast::RandomState;
 use wiretag_capture::pcapng::{self, InterfaceBlock};
-use wiretag_capture::{LinkType, Packet};
+use wiretag_capture::{LinkType, Packet, PacketBuffer};
 
-use super::index::{self, Block, Interface, Record, Version};
-use super::{FOLDER, SUFFIX, Segment, SegmentChanges, index_path};
+use super::frame::{Backlog, Compression, Framer};
+use super::index::{Block, IndexWriter, Interface};
+use super::segment::{Open, Writers};
+use super::{FOLDER, SUFFIX, Segment, SegmentChanges};
 use crate::catalog::Origin;
 use crate::error::StoreError;
 
@@ -35,9 +35,8 @@ pub struct PacketLogConfig {
     pub block_bytes: usize,
     /// Packets are cut to this length.
     pub snap_len: u32,
-    /// zstd's level, -7 to 19. Negative levels are fast: they cost about as much as writing the bytes; 3 is about twice as
-    /// dear and makes a fifth to a quarter less.
-    pub compression: i32,
+    /// How blocks are compressed.
+    pub compression: Compression,
     /// Where the packets are from.
     pub origin: Origin,
 }
@@ -50,7 +49,7 @@ impl Default for PacketLogConfig {
             segment_age: Duration::from_hours(1),
             block_bytes: 1 << 20,
             snap_len: 262_144,
-            compression: -3,
+            compression: Compression::default(),
             origin: Origin::default(),
         }
     }
@@ -71,19 +70,10 @@ pub struct PacketLogCounters {
     pub errors: u64,
     /// Segments begun.
     pub segments: u64,
-}
-
-struct Open {
-    path: PathBuf,
-    file: File,
-    index: File,
-    /// Bytes of whole frames.
-    length: u64,
-    index_length: u64,
-    frames: Vec<(u32, u32)>,
-    packets: u64,
-    start: i64,
-    end: i64,
+    /// Blocks compressed faster than was chosen, or not at all, because of a backlog.
+    pub hurried: u64,
+    /// Blocks left as they are because a sample of them did not get smaller.
+    pub opaque: u64,
 }
 
 /// Writes packets into segments.
@@ -93,7 +83,7 @@ pub struct PacketLog {
     changes: SegmentChanges,
     counters: PacketLogCounters,
     sequence: u64,
-    compressor: zstd::bulk::Compressor<'static>,
+    writers: Writers,
     segment: Option<Open>,
     /// Segments that could not be sealed, or cut back after a failure: sealed as soon as writing works again.
     orphans: Vec<PathBuf>,
@@ -121,9 +111,9 @@ impl PacketLog {
     /// A log in `data_dir`; nothing is created before the first block is written. The catalog learns of segments from
     /// `changes`.
     pub fn open(data_dir: &Path, config: PacketLogConfig, changes: SegmentChanges) -> Result<Self, StoreError> {
-        let mut compressor = zstd::bulk::Compressor::new(config.compression.clamp(-7, 19))
+        let writers = Framer::new(config.compression)
+            .and_then(|framer| Ok(Writers { framer, index: IndexWriter::new()? }))
             .map_err(StoreError::io("set up compression for", data_dir))?;
-        compressor.include_checksum(true).map_err(StoreError::io("set up compression for", data_dir))?;
         let taken = super::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
         let sequence = taken.iter().filter_map(|path| sequence_of(path)).max().unwrap_or(0);
         let block_bytes = config.block_bytes.clamp(1, 16 << 20);
@@ -133,7 +123,7 @@ impl PacketLog {
             changes,
             counters: PacketLogCounters::default(),
             sequence,
-            compressor,
+            writers,
             segment: None,
             orphans: Vec::new(),
             interfaces: HashMap::new(),
@@ -158,29 +148,75 @@ impl PacketLog {
         let kept = packet.data.len().min(self.config.snap_len as usize);
         let packet = Packet { data: packet.data.get(..kept).unwrap_or(packet.data), ..*packet };
         pcapng::enhanced_packet(&mut self.data, interface, &packet, None);
-        let number = flow_id.map_or(0, |flow| {
-            *self.flows.entry(flow).or_insert_with(|| {
-                self.block.flows.push(flow);
-                self.block.flows.len() as u32
-            })
-        });
-        let first_packet = self.block.packets.is_empty();
-        self.block.first = if first_packet { packet.time } else { self.block.first.min(packet.time) };
-        self.block.last = if first_packet { packet.time } else { self.block.last.max(packet.time) };
-        self.block.packets.push(number);
+        self.block.span(packet.time, packet.time);
+        self.count(flow_id);
         if self.data.len() >= self.config.block_bytes {
             self.flush()?;
         }
         outcome
     }
 
+    /// Adds packets that are blocks already, and empties the buffer. A buffer that is worth it becomes a block as it is;
+    /// smaller ones are collected. `name` gives the name of an interface. An error means what it means for
+    /// [`PacketLog::append`].
+    pub fn append_buffer<'n>(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        name: &dyn Fn(u32) -> &'n str,
+    ) -> Result<(), StoreError> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let whole = buffer.blocks().len() >= self.config.block_bytes / 2;
+        let full = self.data.len() + buffer.blocks().len() > self.config.block_bytes;
+        let flushed = if whole || full { self.flush() } else { Ok(()) };
+        self.counters.appended += buffer.len() as u64;
+        let (first, last) = buffer.span();
+        let rolled = if self.block.packets.is_empty() { self.roll_if_due(first) } else { Ok(()) };
+        let interfaces = buffer.interfaces().iter();
+        let numbers: Vec<u32> = interfaces.map(|(index, link_type)| self.interface(name(*index), *link_type)).collect();
+        buffer.renumber(&numbers);
+        self.block.span(first, last);
+        for flow in buffer.flows() {
+            self.count(*flow);
+        }
+        let written = if whole && self.data.is_empty() {
+            self.finish_block(buffer.blocks())
+        } else {
+            self.data.extend_from_slice(buffer.blocks());
+            if whole || self.data.len() >= self.config.block_bytes { self.flush() } else { Ok(()) }
+        };
+        buffer.clear();
+        flushed.and(rolled).and(written)
+    }
+
+    /// Counts one more packet of the open block.
+    fn count(&mut self, flow_id: Option<u64>) {
+        let number = flow_id.map_or(0, |flow| {
+            *self.flows.entry(flow).or_insert_with(|| {
+                self.block.flows.push(flow);
+                self.block.flows.len() as u32
+            })
+        });
+        self.block.packets.push(number);
+    }
+
     /// Writes the open block, so that readers find its packets.
     pub fn flush(&mut self) -> Result<(), StoreError> {
+        let mut data = std::mem::take(&mut self.data);
+        let written = self.finish_block(&data);
+        data.clear();
+        self.data = data;
+        written
+    }
+
+    /// Writes the open block, whose bytes are `data`, and begins the next.
+    fn finish_block(&mut self, data: &[u8]) -> Result<(), StoreError> {
         if self.block.packets.is_empty() {
             return Ok(());
         }
         let packets = self.block.packets.len() as u64;
-        let written = self.write_block();
+        let written = self.write_block(data);
         if written.is_ok() {
             self.counters.written += packets;
         } else {
@@ -188,9 +224,8 @@ impl PacketLog {
             self.counters.errors += 1;
             self.undo();
         }
-        self.data.clear();
         self.flows.clear();
-        self.block = Block::default();
+        self.block.clear();
         self.note(false);
         if written.is_ok() {
             self.adopt();
@@ -210,14 +245,19 @@ impl PacketLog {
 
     /// What became of the packets so far.
     pub fn counters(&self) -> PacketLogCounters {
-        self.counters
+        let framer = self.writers.framer.counters;
+        PacketLogCounters { hurried: framer.hurried, opaque: framer.opaque, ..self.counters }
+    }
+
+    /// How far the log is behind, for the blocks from now on.
+    pub fn set_backlog(&mut self, backlog: Backlog) {
+        self.writers.framer.backlog = backlog;
     }
 
     fn roll_if_due(&mut self, time: i64) -> Result<(), StoreError> {
         let age = i64::try_from(self.config.segment_age.as_nanos()).unwrap_or(i64::MAX);
         let due = self.segment.as_ref().is_some_and(|segment| {
-            segment.length + segment.index_length >= self.config.segment_bytes
-                || time.saturating_sub(segment.start) >= age
+            segment.bytes() >= self.config.segment_bytes || time.saturating_sub(segment.start) >= age
         });
         // Half of the numbers are left for the block that begins: it is written long before it uses them.
         if due || self.known as usize >= MAX_INTERFACES / 2 { self.seal_segment() } else { Ok(()) }
@@ -237,22 +277,16 @@ impl PacketLog {
         number
     }
 
-    fn write_block(&mut self) -> Result<(), StoreError> {
+    fn write_block(&mut self, data: &[u8]) -> Result<(), StoreError> {
         let mut segment = match self.segment.take() {
             Some(segment) => segment,
             None => self.begin_segment()?,
         };
-        let block = std::mem::take(&mut self.block);
-        let (start, end) = (block.first, block.last);
-        let (packets, interfaces) = (block.packets.len() as u64, block.interfaces.len() as u32);
-        let before = segment.length + segment.index_length;
-        let outcome = segment.write(&mut self.compressor, &self.data, block);
+        let before = segment.bytes();
+        let outcome = segment.write(&mut self.writers, data, &mut self.block);
         if outcome.is_ok() {
-            segment.start = if segment.packets == 0 { start } else { segment.start.min(start) };
-            segment.end = if segment.packets == 0 { end } else { segment.end.max(end) };
-            segment.packets += packets;
-            self.known += interfaces;
-            self.counters.bytes += segment.length + segment.index_length - before;
+            self.known += self.block.interfaces.len() as u32;
+            self.counters.bytes += segment.bytes() - before;
         }
         self.segment = Some(segment);
         outcome
@@ -271,12 +305,12 @@ impl PacketLog {
         loop {
             self.sequence += 1;
             let path = folder.join(format!("{}-{node}-{:06}{SUFFIX}", first.format("%H%M%S"), self.sequence));
-            match Open::create(&path, &mut self.compressor) {
+            match Open::create(&path, &mut self.writers) {
                 Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
                 Ok(segment) => {
                     self.counters.segments += 1;
-                    self.counters.bytes += segment.length + segment.index_length;
+                    self.counters.bytes += segment.bytes();
                     return Ok(segment);
                 }
             }
@@ -344,7 +378,7 @@ impl PacketLog {
             path: path.to_string_lossy().into_owned(),
             node: self.config.node.clone(),
             packets: segment.packets,
-            bytes: segment.length + segment.index_length,
+            bytes: segment.bytes(),
             start: segment.start,
             end: segment.end,
             sealed,
@@ -356,99 +390,4 @@ impl PacketLog {
 /// The sequence number in a segment's name.
 fn sequence_of(path: &str) -> Option<u64> {
     path.strip_suffix(SUFFIX)?.rsplit_once('-')?.1.parse().ok()
-}
-
-impl Open {
-    fn create(path: &Path, compressor: &mut zstd::bulk::Compressor<'static>) -> Result<Self, StoreError> {
-        let file = create_new(path)?;
-        let index_file = index_path(path);
-        let index = create_new(&index_file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
-        let mut segment = Self {
-            path: path.to_path_buf(),
-            file,
-            index,
-            length: 0,
-            index_length: 0,
-            frames: Vec::new(),
-            packets: 0,
-            start: 0,
-            end: 0,
-        };
-        let mut header = Vec::new();
-        pcapng::section_header(&mut header, APPLICATION);
-        let begun =
-            segment.index.write_all_at(index::MAGIC, 0).map_err(StoreError::io("write", &index_file)).and_then(|()| {
-                segment.index_length = index::MAGIC.len() as u64;
-                segment.write(compressor, &header, Block::default())
-            });
-        if begun.is_err() {
-            // Nothing is in it; what cannot be deleted now, recovery deletes.
-            let _ = std::fs::remove_file(path).and_then(|()| std::fs::remove_file(&index_file));
-        }
-        begun.map(|()| segment)
-    }
-
-    fn write(
-        &mut self,
-        compressor: &mut zstd::bulk::Compressor<'_>,
-        data: &[u8],
-        block: Block,
-    ) -> Result<(), StoreError> {
-        let frame = compressor.compress(data).map_err(StoreError::io("compress a block of", &self.path))?;
-        let (compressed, uncompressed) = (frame.len() as u32, data.len() as u32);
-        let record = index::encode(&Record::Block(Block {
-            offset: self.length,
-            compressed,
-            uncompressed,
-            frame_crc: index::crc32(&frame),
-            ..block
-        }))
-        .map_err(StoreError::io("compress an index of", &self.path))?;
-        self.file.write_all_at(&frame, self.length).map_err(StoreError::io("write", &self.path))?;
-        let index = index_path(&self.path);
-        self.index.write_all_at(&record, self.index_length).map_err(StoreError::io("write", &index))?;
-        self.length += u64::from(compressed);
-        self.index_length += record.len() as u64;
-        self.frames.push((compressed, uncompressed));
-        Ok(())
-    }
-
-    fn seal(&mut self) -> Result<(), StoreError> {
-        let (length, index_length) = seal(
-            &self.path,
-            (&self.file, &self.index),
-            (self.length, self.index_length),
-            (&self.frames, Version::Two),
-        )?;
-        (self.length, self.index_length) = (length, index_length);
-        Ok(())
-    }
-
-    fn cut(&self) -> io::Result<()> {
-        self.index.set_len(self.index_length)?;
-        self.file.set_len(self.length)
-    }
-}
-
-/// Ends a segment: seek table, then the seal in the index, each on the disk before the next step. Gives the new lengths.
-pub(super) fn seal(
-    path: &Path,
-    (file, index): (&File, &File),
-    (length, index_length): (u64, u64),
-    (frames, version): (&[(u32, u32)], Version),
-) -> Result<(u64, u64), StoreError> {
-    let table = index::seek_table(frames);
-    file.write_all_at(&table, length).and_then(|()| file.sync_all()).map_err(StoreError::io("seal", path))?;
-    let length = length + table.len() as u64;
-    let index_file = index_path(path);
-    let record = index::encode_seal(length, version).map_err(StoreError::io("seal", &index_file))?;
-    index
-        .write_all_at(&record, index_length)
-        .and_then(|()| index.sync_all())
-        .map_err(StoreError::io("seal", &index_file))?;
-    Ok((length, index_length + record.len() as u64))
-}
-
-fn create_new(path: &Path) -> Result<File, StoreError> {
-    crate::private::options().read(true).write(true).create_new(true).open(path).map_err(StoreError::io("create", path))
 }

@@ -21,10 +21,12 @@
 //! Limits: an interface table of 65,535 entries a segment (then a new segment begins); flushes are not synced to the disk,
 //! only sealing is: a power cut loses what the kernel had not written yet, and the checksums find where.
 
+mod frame;
 mod index;
 mod log;
 mod read;
 mod recover;
+mod segment;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::Origin;
 
+pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};
 pub use recover::{Recovered, recover};

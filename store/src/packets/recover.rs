@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::index::{self, Block, IndexReader, Record, Version};
-use super::{Segment, index_path, log};
+use super::{Segment, index_path, segment};
 use crate::catalog::Origin;
 use crate::error::StoreError;
 
@@ -56,10 +56,11 @@ pub fn recover(data_dir: &Path, path: &str) -> Result<Recovered, StoreError> {
         cut = length - scan.length;
         index.set_len(scan.index_length).map_err(StoreError::io("cut", &index_file))?;
         file.set_len(scan.length).map_err(StoreError::io("cut", &full))?;
-        let ends = log::seal(&full, (&file, &index), (scan.length, scan.index_length), (&scan.frames, scan.version))?;
+        let ends =
+            segment::seal(&full, (&file, &index), (scan.length, scan.index_length), (&scan.frames, scan.version))?;
         bytes = ends.0 + ends.1;
     }
-    let segment = Segment {
+    let recovered = Segment {
         path: path.to_owned(),
         node: super::node_of(path).to_owned(),
         packets: scan.packets,
@@ -69,7 +70,7 @@ pub fn recover(data_dir: &Path, path: &str) -> Result<Recovered, StoreError> {
         sealed: true,
         origin: Origin { import: super::import_of(path), stored_at: 0 },
     };
-    Ok(Recovered { segment: Some(segment), cut })
+    Ok(Recovered { segment: Some(recovered), cut })
 }
 
 fn scan(file: &File, length: u64, path: &Path) -> Result<Scan, StoreError> {
