@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use wiretag_capture::EndReason;
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
 use crate::worker::CaptureStatus;
@@ -100,7 +101,7 @@ impl FlowMetrics {
                 self.dns_responses.with_label_values(&[&**rcode]).inc();
             }
         }
-        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != wiretag_capture::EndReason::Active) {
+        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != Some(EndReason::Active)) {
             self.connections.with_label_values(&[server, state.as_str()]).inc();
         }
     }
