@@ -26,14 +26,15 @@ pub(super) struct Walk {
 }
 
 impl Engine {
-    /// Begins a walk over the slices that are open.
-    pub fn begin_walk(&mut self) {
+    /// Begins a walk over the slices that are open: those that had a packet since the walk before began, or everything.
+    pub fn begin_walk(&mut self, everything: bool) {
         let walk = &mut self.walk;
-        (walk.next, walk.since, walk.began) = (0, walk.began, Some(Moment::of(self.clock)));
+        let since = walk.began.filter(|_| !everything);
+        (walk.next, walk.since, walk.began) = (0, since, Some(Moment::of(self.clock)));
     }
 
-    /// Appends at most `most` records of slices that are open and had a packet since the walk before began, without an
-    /// [`FlowRecord::end_reason`]; whether there may be more.
+    /// Appends at most `most` records of the slices that the walk is over, without an [`FlowRecord::end_reason`]; whether
+    /// there may be more.
     pub fn walk_some(&mut self, most: usize, out: &mut Vec<FlowRecord>) -> bool {
         let now = Moment::of(self.clock);
         let recent = self.walk.since.map(|since| now.since(since));

@@ -52,7 +52,7 @@ fn records_do_not_depend_on_walks_over_what_is_open() {
         let (mut open, mut shown) = (Vec::new(), 0);
         let replay = Replay::with(&capture.path, |engine, _, _| {
             if !engine.walk_some(2, &mut open) {
-                engine.begin_walk();
+                engine.begin_walk(false);
             }
             shown += open.len();
             open.clear();

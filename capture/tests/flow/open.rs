@@ -11,7 +11,7 @@ use crate::story::*;
 /// A whole walk, in portions of this many.
 fn walk(story: &mut Story, most: usize) -> Vec<FlowRecord> {
     let mut open = Vec::new();
-    story.engine.begin_walk();
+    story.engine.begin_walk(false);
     loop {
         let before = open.len();
         let more = story.engine.walk_some(most, &mut open);
@@ -53,6 +53,10 @@ fn only_what_had_a_packet_since_the_last_walk_is_shown_again() {
     assert_eq!(open[0].client.packets + open[0].server.packets, 2);
     story.advance(15 * SECOND);
     assert!(walk(&mut story, 10).is_empty());
+    story.engine.begin_walk(true);
+    let mut all = Vec::new();
+    assert!(!story.engine.walk_some(10, &mut all));
+    assert_eq!(all.len(), 3, "unless everything is asked for");
     // Nothing of a slice that has been cut is shown before the flow speaks again.
     let mut story = Story::new();
     story.handshake(0);
@@ -71,7 +75,7 @@ fn a_walk_in_portions_misses_nothing_that_came_meanwhile() {
         story.udp(i64::from(port), Client, (port, 9), b"a");
     }
     let (mut open, mut at) = (Vec::new(), SECOND);
-    story.engine.begin_walk();
+    story.engine.begin_walk(false);
     while story.engine.walk_some(7, &mut open) {
         at += MS;
         story.udp(at, Client, (1, 9), b"again");
