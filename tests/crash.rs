@@ -14,24 +14,26 @@ use serde_json::Value;
 use support::{Appliance, eventually, flows, is_root, run, wiretag_ok};
 use wiretag_capture::ring::in_namespace;
 
-const SERVER: [u8; 4] = [198, 18, 91, 1];
-const IDENTITIES: &str = "identities:\n  - name: web-box\n    kind: vm\n    ips: [198.18.91.1]\n  \
-                          - name: client-box\n    kind: vm\n    ips: [198.18.91.2]\n";
+const IDENTITIES: &str = "identities:\n  - name: web-box\n    ips: [198.18.91.1]\n  \
+                          - name: client-box\n    ips: [198.18.91.2]\n";
 
 /// A veth pair into a namespace of its own, removed when dropped.
 struct Wire {
     name: &'static str,
+    /// Of the host's end; the other one is the next.
+    address: [u8; 4],
 }
 
 impl Wire {
-    fn new(name: &'static str) -> Self {
-        let wire = Self { name };
+    /// Tests run at the same time: each wire is a network of its own.
+    fn new(name: &'static str, network: u8) -> Self {
+        let wire = Self { name, address: [198, 18, network, 1] };
         wire.remove();
         run("ip", &["netns", "add", name]);
         run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
-        run("ip", &["addr", "add", "198.18.91.1/24", "dev", name]);
+        run("ip", &["addr", "add", &format!("198.18.{network}.1/24"), "dev", name]);
         run("ip", &["link", "set", name, "up"]);
-        run("ip", &["-n", name, "addr", "add", "198.18.91.2/24", "dev", "eth0"]);
+        run("ip", &["-n", name, "addr", "add", &format!("198.18.{network}.2/24"), "dev", "eth0"]);
         run("ip", &["-n", name, "link", "set", "eth0", "up"]);
         wire
     }
@@ -39,6 +41,11 @@ impl Wire {
     /// Does something inside the namespace.
     fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         in_namespace(&PathBuf::from("/run/netns").join(self.name), work).expect("the namespace")
+    }
+
+    /// A listener at the host's end.
+    fn listen(&self) -> TcpListener {
+        TcpListener::bind(SocketAddr::from((self.address, 0))).expect("a listener")
     }
 
     fn remove(&self) {
@@ -89,13 +96,13 @@ fn a_connection_that_runs_is_seen_and_survives_a_kill() {
     if !is_root() {
         return;
     }
-    let wire = Wire::new("wtcrash");
+    let wire = Wire::new("wtcrash", 91);
     let directory = tempfile::tempdir().expect("a directory");
     let identities = directory.path().join("identities.yaml");
     std::fs::write(&identities, IDENTITIES).expect("written");
     let arguments = ["--interface", "wtcrash", "--static", identities.to_str().expect("a path")];
     let appliance = Appliance::start(directory.path(), &arguments);
-    let listener = TcpListener::bind(SocketAddr::from((SERVER, 0))).expect("a listener");
+    let listener = wire.listen();
     let port = listener.local_addr().expect("an address").port();
     let mut long = connect(&wire, &listener);
 
@@ -167,22 +174,25 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, name) = (stop.clone(), wire.name);
         let path = Path::new("/run/netns").join(name);
-        let listener = TcpListener::bind(SocketAddr::from((SERVER, 0))).expect("a listener");
+        let (listener, server) = (wire.listen(), wire.address);
         let address = listener.local_addr().expect("an address");
         let thread = std::thread::spawn(move || {
             in_namespace(&path, move || -> std::io::Result<()> {
-                let socket = UdpSocket::bind("198.18.91.2:40000")?;
+                let socket = UdpSocket::bind("0.0.0.0:40000")?;
+                socket.set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
                 for number in (0..20_000_u16).cycle() {
                     if ended.load(Ordering::Relaxed) {
                         break;
                     }
                     for port in [20_000 + number % 50, 30_000 + number] {
-                        socket.send_to(&[7; 40], SocketAddr::from((SERVER, port)))?;
+                        socket.send_to(&[7; 40], SocketAddr::from((server, port)))?;
                     }
                     let client = TcpStream::connect(address)?;
                     drop(listener.accept()?);
                     // It is closed: this is the end of what can be read, after a moment.
                     (&client).read_exact(&mut [0; 1]).expect_err("closed");
+                    // Nobody answers: this is a pause.
+                    let _ = socket.recv(&mut [0; 1]);
                 }
                 Ok(())
             })
@@ -209,7 +219,7 @@ fn kills_under_load_lose_nothing_old_and_double_nothing() {
     if !is_root() {
         return;
     }
-    let wire = Wire::new("wtkills");
+    let wire = Wire::new("wtkills", 92);
     let directory = tempfile::tempdir().expect("a directory");
     let config = directory.path().join("often.toml");
     std::fs::write(&config, "[capture]\ncheckpoint = 1\n").expect("written");

@@ -358,9 +358,8 @@ impl World {
                 row.or(open).map(|(packets, reason)| (*place, (packets, reason.to_owned())))
             })
             .collect();
-        let mut found = found(store).await;
+        let found = found(store).await;
         // Slices that nobody ended are forgotten after a while, as far as searches show them.
-        found.retain(|place, _| expected.contains_key(place));
         let old = |place: &(u64, u64)| !found.contains_key(place) && self.now - START > 100 * SECOND;
         let expected: BTreeMap<_, _> =
             expected.into_iter().filter(|(place, (_, reason))| reason != "open" || !old(place)).collect();
