@@ -30,7 +30,7 @@ pub(crate) const OPEN_QUEUE: usize = 64;
 const ROWS: usize = 8192;
 
 /// Time of a core that an open slice takes from worker to journal, ns.
-const SLICE_COST: i64 = 12_000;
+const SLICE_COST: i64 = 8_000;
 /// Time that a look at a flow takes that had no packet, ns.
 const SLOT_COST: i64 = 50;
 /// The part of a core that checkpoints may take.
@@ -190,7 +190,7 @@ mod tests {
         assert!(!pace.is_looking() && !pace.begins(104 * SECOND) && pace.begins(105 * SECOND), "at multiples");
         pace.gave(100_000);
         pace.ends(105 * SECOND, 1_000_000);
-        assert_eq!(pace.interval(), 30 * SECOND);
+        assert_eq!(pace.interval(), 20 * SECOND);
         assert!(!pace.begins(119 * SECOND) && pace.begins(120 * SECOND));
         pace.ends(121 * SECOND, 0);
         assert_eq!(pace.interval(), 5 * SECOND);
