@@ -1,13 +1,33 @@
 //! The account of what was received and what was lost, at every stage, since the last one: written to the catalog every ten
 //! seconds and at the end, and added to answers until then.
+//!
+//! A run that is killed writes no last account: what it received since the one before is nowhere. The next start says so
+//! ([`note_interruption`]): answers about that time are not complete.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use wiretag_capture::CaptureCounters;
 use wiretag_store::{Loss, Store, StoreError};
 
 use crate::metrics::StageNumbers;
 use crate::worker::CaptureStatus;
+
+/// Time between two accounts.
+pub(crate) const EVERY: Duration = Duration::from_secs(10);
+
+/// Says that the run before was interrupted, after its last account and before the next would have been written. The rows
+/// that it left may have more packets than its accounts.
+pub(crate) async fn note_interruption(node: &str, store: &Store) -> Result<(), StoreError> {
+    // An account may be late: the catalog waits for the disk.
+    let longest = 2 * EVERY.as_nanos() as i64;
+    let now = crate::host::now();
+    let accounts = store.catalog.loss(0, i64::MAX).await?;
+    let last = accounts.iter().find(|account| account.node == node).map(|account| account.to);
+    let from = last.unwrap_or(now.saturating_sub(longest));
+    let to = from.saturating_add(longest).min(now);
+    store.catalog.add_loss(&Loss { node: node.to_owned(), from, to, interruptions: 1, ..Loss::default() }).await
+}
 
 /// Where the numbers are, and what they were when they were written last.
 pub(crate) struct Account {
@@ -45,6 +65,7 @@ impl Account {
             unwritten: self.stages.lock().unwrap_or_else(PoisonError::into_inner).packets_dropped,
             flow_rows: self.capture.lost_slices() + flows.dropped,
             transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
+            interruptions: 0,
         }
     }
 
@@ -86,5 +107,6 @@ fn since(before: &Loss, after: &Loss) -> Loss {
         unwritten: after.unwritten.saturating_sub(before.unwritten),
         flow_rows: after.flow_rows.saturating_sub(before.flow_rows),
         transaction_rows: after.transaction_rows.saturating_sub(before.transaction_rows),
+        interruptions: 0,
     }
 }

@@ -36,6 +36,7 @@ struct WrittenCapture {
     workers: Option<u16>,
     max_flows: Option<usize>,
     transactions: Option<bool>,
+    checkpoint: Option<u32>,
     tunnel_ports: WrittenPorts,
     fragments: WrittenFragments,
 }
@@ -103,6 +104,8 @@ pub(crate) struct RunConfig {
     pub(crate) workers: u16,
     pub(crate) max_flows: usize,
     pub(crate) transactions: bool,
+    /// Time between two looks at what is open, ns.
+    pub(crate) checkpoint: i64,
     pub(crate) tunnel_ports: TunnelPorts,
     pub(crate) fragments: FragmentLimits,
     pub(crate) flows: Retention,
@@ -132,6 +135,10 @@ impl RunConfig {
         if !(1..=64).contains(&workers) {
             bail!("`capture.workers` is {workers}; hint: between 1 and 64, at most one a core");
         }
+        let checkpoint = written.capture.checkpoint.unwrap_or(5);
+        if !(1..=60).contains(&checkpoint) {
+            bail!("`capture.checkpoint` is {checkpoint}; hint: between 1 and 60 seconds");
+        }
         let WrittenPackets { days, gib, compression } = written.packets;
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
         Ok(Self {
@@ -146,6 +153,7 @@ impl RunConfig {
             workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
             transactions: written.capture.transactions.unwrap_or(true),
+            checkpoint: i64::from(checkpoint) * 1_000_000_000,
             tunnel_ports: tunnel_ports(written.capture.tunnel_ports)?,
             fragments: fragments(&written.capture.fragments)?,
             flows: retention("flows", &written.flows, 90, 20.0)?,

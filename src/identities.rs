@@ -3,6 +3,9 @@
 //!
 //! Identities are persisted before the rows that carry them. When the store has no room the stage waits while it writes;
 //! meanwhile its queue fills, and workers count what does not fit.
+//!
+//! Slices that are still open are named at once, shown to searches, and handed to the journal. They come before the rows that
+//! end them, and are shown before those are stored: then a slice is in an answer once.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,6 +20,7 @@ use wiretag_enrich::timeline::{Lookup, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::Store;
 
+use crate::checkpoint::OpenRows;
 use crate::metrics::FlowMetrics;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
@@ -46,6 +50,8 @@ pub(crate) struct Tagging {
     /// Counts the rows on their way.
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) troubles: Arc<Troubles>,
+    /// To the journal.
+    pub(crate) journal: crossbeam_channel::Sender<OpenRows>,
 }
 
 impl Tagging {
@@ -58,12 +64,13 @@ impl Tagging {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         let mut learned = Vec::new();
         let mut tagged = TaggedRows::default();
+        let mut open = OpenRows::new();
         loop {
             tokio::select! {
                 biased;
                 Some(event) = events.recv() => self.learn(&event, &mut learned).await,
                 batch = records.recv() => match batch {
-                    Some(batch) => self.take(batch, &mut learned, &mut tagged),
+                    Some(batch) => open = self.take(batch, &mut learned, &mut tagged),
                     None => break,
                 },
                 _ = tick.tick() => {
@@ -71,6 +78,7 @@ impl Tagging {
                     self.persist(&mut learned).await;
                 }
             }
+            self.show(&mut open).await;
             if tagged.len() >= 4096 || (!tagged.is_empty() && learned.is_empty()) {
                 self.store(&mut tagged).await;
             }
@@ -101,7 +109,8 @@ impl Tagging {
         learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(event));
     }
 
-    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut TaggedRows) {
+    /// Takes rows into the tagger; those that are open come back with names.
+    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut TaggedRows) -> OpenRows {
         self.capture.received(batch.len());
         let now = crate::host::now();
         for (index, name, veth) in batch.links {
@@ -124,6 +133,10 @@ impl Tagging {
             let event = IdentityEvent::Learned(interval);
             learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event));
         }
+        let open = {
+            let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
+            self.tagger.name_open(batch.netns, batch.open, now, &timeline)
+        };
         for record in batch.records {
             self.tagger.push(batch.netns, record, now);
         }
@@ -132,6 +145,24 @@ impl Tagging {
         }
         if self.tagger.is_full() {
             self.drain(tagged);
+        }
+        open.into_iter().map(Arc::new).collect()
+    }
+
+    /// Shows what is open, and hands it to the journal.
+    async fn show(&mut self, open: &mut OpenRows) {
+        let mut rows = std::mem::take(open);
+        if !rows.is_empty() {
+            self.store.flows.show_open(&rows).await;
+        }
+        let demoted = self.tagger.take_demoted();
+        if !demoted.is_empty() {
+            rows.extend(self.store.flows.demote_open(&demoted).await);
+        }
+        if !rows.is_empty()
+            && let Err(error) = self.journal.try_send(rows)
+        {
+            self.capture.lose_open(error.into_inner().len());
         }
     }
 

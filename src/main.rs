@@ -2,6 +2,7 @@
 
 mod account;
 mod appliance;
+mod checkpoint;
 mod cli;
 mod client;
 mod commands;

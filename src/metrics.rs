@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use wiretag_capture::EndReason;
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
 use crate::worker::CaptureStatus;
@@ -121,7 +122,7 @@ impl FlowMetrics {
                 self.dns_responses.with_label_values(&[&**rcode]).inc();
             }
         }
-        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != wiretag_capture::EndReason::Active) {
+        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != Some(EndReason::Active)) {
             self.connections.with_label_values(&[server, state.as_str()]).inc();
         }
     }
@@ -218,6 +219,23 @@ const FAMILIES: &[Family] = &[
     ),
     counter("wiretag_flow_slices_total", "Slices that the flow table handed on.", &["node"]),
     counter("wiretag_flow_slices_lost_total", "Slices lost: the queue to the tagger was full.", &["node"]),
+    gauge(
+        "wiretag_checkpoint_interval_seconds",
+        "Time between two looks at open flows: what a crash loses at most, nearly. Longer when there are very many.",
+        &["node"],
+    ),
+    counter("wiretag_checkpoint_slices_total", "Open slices that the flow table handed on.", &["node"]),
+    counter(
+        "wiretag_checkpoint_lost_slices_total",
+        "Open slices that found a queue full or could not be written, and are handed on again.",
+        &["node"],
+    ),
+    gauge("wiretag_open_slices", "Open slices that searches show.", &[]),
+    counter(
+        "wiretag_open_slices_hidden_total",
+        "Versions of open slices that searches did not show: too many were open.",
+        &[],
+    ),
     counter("wiretag_transactions_total", "DNS and HTTP exchanges that the flow table handed on.", &["node"]),
     counter("wiretag_transactions_lost_total", "Transactions lost, by the stage that was full.", &["node", "stage"]),
     counter("wiretag_store_flow_rows_total", "Flow rows stored.", &[]),
@@ -256,6 +274,9 @@ pub(crate) struct StageNumbers {
     pub(crate) flow_bytes: u64,
     pub(crate) transaction_bytes: u64,
     pub(crate) packet_bytes: u64,
+    pub(crate) journal_bytes: u64,
+    pub(crate) open_slices: u64,
+    pub(crate) hidden_slices: u64,
     pub(crate) packets_kept: u64,
     pub(crate) packets_dropped: u64,
     pub(crate) blocks_hurried: u64,
@@ -301,6 +322,11 @@ impl StageCollector {
             ("wiretag_capture_carrier_packets_total", node(), counters.carriers as f64),
             ("wiretag_flow_slices_total", node(), counters.slices as f64),
             ("wiretag_flow_slices_lost_total", node(), self.capture.lost_slices() as f64),
+            ("wiretag_checkpoint_interval_seconds", node(), self.capture.checkpoint() as f64 / 1e9),
+            ("wiretag_checkpoint_slices_total", node(), self.capture.open() as f64),
+            ("wiretag_checkpoint_lost_slices_total", node(), self.capture.lost_open() as f64),
+            ("wiretag_open_slices", vec![], stages.open_slices as f64),
+            ("wiretag_open_slices_hidden_total", vec![], stages.hidden_slices as f64),
             ("wiretag_transactions_total", node(), counters.transactions as f64),
             ("wiretag_store_flow_rows_total", vec![], stages.rows_stored as f64),
             ("wiretag_store_transaction_rows_total", vec![], stages.transactions_stored as f64),
@@ -308,6 +334,7 @@ impl StageCollector {
             ("wiretag_store_bytes", vec!["flows".into()], stages.flow_bytes as f64),
             ("wiretag_store_bytes", vec!["transactions".into()], stages.transaction_bytes as f64),
             ("wiretag_store_bytes", vec!["packets".into()], stages.packet_bytes as f64),
+            ("wiretag_store_bytes", vec!["journal".into()], stages.journal_bytes as f64),
             ("wiretag_packet_log_packets_total", vec![], stages.packets_kept as f64),
             ("wiretag_packet_log_dropped_packets_total", vec!["write".into()], stages.packets_dropped as f64),
             ("wiretag_packet_log_less_compressed_blocks_total", vec!["backlog".into()], stages.blocks_hurried as f64),

@@ -18,9 +18,12 @@ use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{Backlog, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{
+    Backlog, Journal, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError,
+};
 
 use crate::account::Account;
+use crate::checkpoint::{JournalWriter, OPEN_QUEUE};
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
@@ -65,12 +68,13 @@ struct Stages {
     workers: WorkerThreads,
     packet_log: std::thread::JoinHandle<()>,
     tagging: JoinHandle<()>,
+    journal: std::thread::JoinHandle<Option<Journal>>,
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Pipeline {
-    /// store ← packet log ← (64) ← capture; store ← tagger ← (256) ← capture; tagger ← (4096) ← identity sources.
+    /// journal ← (64) ← tagger; store ← packet log ← (64) ← capture; store ← tagger ← (256) ← capture; tagger ← (4096) ← identity sources.
     pub(crate) async fn start(
         config: &RunConfig,
         (store, recovery): (Store, Recovery),
@@ -101,6 +105,9 @@ impl Pipeline {
         };
         let packet_log = writer.start(packet_batches)?;
 
+        let (open, open_rows) = crossbeam_channel::bounded(OPEN_QUEUE);
+        let journal = JournalWriter::new(&store, &capture, &stages, &troubles).start(open_rows)?;
+
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
         let (namespaces, namespace_events) = mpsc::channel(NAMESPACE_QUEUE);
@@ -115,6 +122,7 @@ impl Pipeline {
             namespaces,
             capture: capture.clone(),
             troubles: troubles.clone(),
+            journal: open,
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
@@ -148,7 +156,7 @@ impl Pipeline {
         };
         let (server, stop_server) = serve(listener, app);
         let repairs = recovery.repairs;
-        let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
+        let stages = Stages { workers, packet_log, tagging, journal, upkeep, tasks };
         Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
@@ -176,7 +184,7 @@ impl Pipeline {
 
     /// Capture ends first; then each stage when its input ends and all of it is written; the account and the store last.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Stages { workers, packet_log, tagging, upkeep, tasks } = self.stages;
+        let Stages { workers, packet_log, tagging, journal, upkeep, tasks } = self.stages;
         self.stop.store(true, Ordering::Relaxed);
         for task in tasks {
             task.abort();
@@ -191,10 +199,13 @@ impl Pipeline {
         })
         .await?;
         tagging.await.context("the tagger ended badly")?;
+        let journal = tokio::task::spawn_blocking(move || journal.join().ok().flatten()).await?;
         let _ = self.finish.send(true);
         upkeep.await.context("the upkeep of the store ended badly")?;
         let account = self.account.close().await;
         self.store.close().await.context("the last rows could not be written")?;
+        // Only now: until here it has what a kill would lose.
+        journal.map_or(Ok(()), Journal::remove)?;
         account.context("the last account of what was lost could not be written")?;
         let _ = self.stop_server.send(());
         if tokio::time::timeout(Duration::from_secs(5), self.server).await.is_err() {
@@ -206,7 +217,13 @@ impl Pipeline {
 
 /// The store of an appliance: this takes its lock on the data directory.
 pub(crate) async fn open_store(config: &RunConfig) -> Result<(Store, Recovery), StoreError> {
-    Store::open(store_config(config)).await
+    let (store, recovery) = Store::open(store_config(config)).await?;
+    if recovery.interrupted
+        && let Err(error) = crate::account::note_interruption(&config.node, &store).await
+    {
+        tracing::warn!("that the last run was interrupted is not in its account: {error}");
+    }
+    Ok((store, recovery))
 }
 
 fn store_config(config: &RunConfig) -> StoreConfig {
@@ -395,6 +412,8 @@ impl Upkeep {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
+        stages.open_slices = counters.open;
+        stages.hidden_slices = counters.hidden;
         stages.transactions_stored = transactions.written;
         stages.transactions_dropped = transactions.dropped;
         stages.flow_bytes = done.flows.bytes;
@@ -407,7 +426,7 @@ impl Upkeep {
 
 /// Every ten seconds: what was received and what was lost since, into the catalog.
 async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>) {
-    let mut tick = tokio::time::interval(Duration::from_secs(10));
+    let mut tick = tokio::time::interval(crate::account::EVERY);
     tick.tick().await;
     loop {
         tick.tick().await;

@@ -13,6 +13,8 @@ pub(crate) enum Stage {
     Packets,
     /// Flows and transactions, and the upkeep of the store.
     Rows,
+    /// The journal of open flows.
+    Open,
     /// The identity timeline.
     Identities,
     /// Accounts of what was lost.
@@ -24,6 +26,7 @@ impl Stage {
         match self {
             Self::Packets => "packets",
             Self::Rows => "flows and transactions",
+            Self::Open => "open flows",
             Self::Identities => "identities",
             Self::Accounts => "capture statistics",
         }

@@ -1,6 +1,8 @@
 //! The capture worker: one thread a ring. Burst, decode, track, expire, hand on. Several workers of the host's namespace
 //! share its traffic by the kernel's symmetric flow hash; each has its own ring and flow table.
 //!
+//! Every few seconds it also hands on what is open ([`crate::checkpoint`]), a part of it between two bursts.
+//!
 //! A worker never waits for a later stage before it ends: what does not fit into a queue is counted (`queue_drops` for packets of the
 //! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for.
 
@@ -16,6 +18,8 @@ use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig};
 use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, PacketBuffer, Transaction};
+
+use crate::checkpoint::Pace;
 
 /// Packets on their way to the packet log.
 pub(crate) struct PacketBatch {
@@ -41,14 +45,16 @@ pub(crate) struct RecordBatch {
     pub(crate) netns: u64,
     pub(crate) records: Vec<FlowRecord>,
     pub(crate) transactions: Vec<Transaction>,
+    /// Slices that are still open. They began before whatever records of them follow, and are not to be stored.
+    pub(crate) open: Vec<FlowRecord>,
     /// Interfaces that are new since the last batch: index, name, and whether the link is the host's end of a veth.
     pub(crate) links: Vec<(u32, Arc<str>, bool)>,
 }
 
 impl RecordBatch {
-    /// Rows of both kinds.
+    /// Rows of all kinds.
     pub(crate) fn len(&self) -> usize {
-        self.records.len() + self.transactions.len()
+        self.records.len() + self.transactions.len() + self.open.len()
     }
 }
 
@@ -63,6 +69,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) packets: PacketSender,
     pub(crate) status: Arc<CaptureStatus>,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Time between two looks at what is open, ns.
+    pub(crate) checkpoint: i64,
 }
 
 /// Which interfaces.
@@ -91,6 +99,9 @@ pub(crate) struct CaptureStatus {
     finished: Mutex<CaptureCounters>,
     lost_slices: AtomicU64,
     lost_transactions: AtomicU64,
+    /// Open slices that were handed on, and those that found a queue full or could not be written.
+    open: AtomicU64,
+    lost_open: AtomicU64,
     /// Rows in the queue to the tagger.
     queued_rows: AtomicU64,
 }
@@ -99,6 +110,8 @@ pub(crate) struct CaptureStatus {
 struct SourceStatus {
     counters: CaptureCounters,
     interfaces: Vec<Arc<str>>,
+    /// Time between two looks at what is open, ns.
+    checkpoint: i64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,13 +147,33 @@ impl CaptureStatus {
         self.lost_transactions.load(Ordering::Relaxed)
     }
 
+    /// Open slices that workers have handed on.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Open slices that were lost behind the workers. When there are more, workers give everything that is open again.
+    pub(crate) fn lost_open(&self) -> u64 {
+        self.lost_open.load(Ordering::Relaxed)
+    }
+
+    /// Open slices found a queue full or could not be written.
+    pub(crate) fn lose_open(&self, slices: usize) {
+        self.lost_open.fetch_add(slices as u64, Ordering::Relaxed);
+    }
+
+    /// Time between two looks at what is open, ns; of the worker that looks least often.
+    pub(crate) fn checkpoint(&self) -> i64 {
+        locked(&self.sources).values().map(|source| source.checkpoint).max().unwrap_or_default()
+    }
+
     /// So many rows have left the queue to the tagger.
     pub(crate) fn received(&self, rows: usize) {
         self.queued_rows.fetch_sub(rows as u64, Ordering::Relaxed);
     }
 
-    fn publish(&self, source: (u64, u16), counters: CaptureCounters, interfaces: &[Arc<str>]) {
-        locked(&self.sources).insert(source, SourceStatus { counters, interfaces: interfaces.to_vec() });
+    fn publish(&self, source: (u64, u16), status: SourceStatus) {
+        locked(&self.sources).insert(source, status);
     }
 
     fn end(&self, source: (u64, u16)) {
@@ -171,6 +204,8 @@ struct Worker {
     netns: u64,
     records: Vec<FlowRecord>,
     transactions: Vec<Transaction>,
+    open: Vec<FlowRecord>,
+    pace: Pace,
     links: Vec<(u32, Arc<str>, bool)>,
     outbox: Outbox,
     kernel_drops: u64,
@@ -182,6 +217,9 @@ const MOST_WAITING_ROWS: usize = 65_536;
 const MOST_QUEUED_ROWS: u64 = 262_144;
 /// Rows handed on at once at the end.
 const LAST_ROWS: usize = 8_192;
+/// Open slices handed on after a burst at most: so many when there is little to do, and one for so many packets else.
+const OPEN_ROWS: usize = 2_048;
+const PACKETS_AN_OPEN_ROW: u64 = 8;
 /// Bytes of packets handed on at once.
 const BATCH_BYTES: usize = 1 << 20;
 /// Nanoseconds that packets wait at most for their batch to fill: blocks that are made of whole batches need no more copying.
@@ -199,6 +237,7 @@ impl Worker {
         };
         let engine = Engine::new(config.flow.clone());
         let outbox = Outbox::new(config.packets.clone());
+        let pace = Pace::new(config.checkpoint);
         let mut worker = Self {
             config,
             ring,
@@ -209,6 +248,8 @@ impl Worker {
             netns,
             records: Vec::new(),
             transactions: Vec::new(),
+            open: Vec::new(),
+            pace,
             links: Vec::new(),
             outbox,
             kernel_drops: 0,
@@ -284,6 +325,7 @@ impl Worker {
         {
             self.select()?;
         }
+        let before = self.engine.counters().packets;
         let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
         self.ring.poll(Duration::from_millis(100), &mut |packet| {
             let flow_id = engine.packet(packet, records);
@@ -293,38 +335,77 @@ impl Worker {
         outbox.send_if_older_than(now - BATCH_AGE);
         self.kernel_drops = self.ring.drops()?;
         self.engine.advance(now, &mut self.records);
+        self.look_at_open(now, self.engine.counters().packets - before);
         self.hand_on_rows();
         self.publish();
         Ok(())
     }
 
+    /// When it is time, takes a part of what is open, in proportion to the packets of the burst: under load the ring must
+    /// not fill meanwhile.
+    fn look_at_open(&mut self, now: i64, packets: u64) {
+        if self.pace.begins(now) {
+            let everything = self.pace.takes_everything(self.config.status.lost_open());
+            self.engine.begin_walk(everything);
+        }
+        if !self.pace.is_looking() {
+            return;
+        }
+        let portion = (packets / PACKETS_AN_OPEN_ROW) as usize;
+        let most = if portion < 8 { OPEN_ROWS } else { portion.clamp(64, OPEN_ROWS) };
+        let more = self.engine.walk_some(most, &mut self.open);
+        self.pace.gave(self.open.len());
+        if !more {
+            self.pace.ends(now, self.engine.counters().flows_active);
+        }
+    }
+
     /// Hands rows on, or keeps a bounded number of them for the next burst.
     fn hand_on_rows(&mut self) {
         self.engine.take_transactions(&mut self.transactions);
-        if self.records.is_empty() && self.transactions.is_empty() && self.links.is_empty() {
+        let status = self.config.status.clone();
+        let queued = status.queued_rows.load(Ordering::Relaxed);
+        if queued > MOST_QUEUED_ROWS / 2 {
+            // The rest of the queue is for what ends.
+            self.lose_open();
+        }
+        if self.records.is_empty() && self.transactions.is_empty() && self.links.is_empty() && self.open.is_empty() {
             return;
         }
-        let status = self.config.status.clone();
-        if status.queued_rows.load(Ordering::Relaxed) < MOST_QUEUED_ROWS {
+        if queued < MOST_QUEUED_ROWS {
             let batch = RecordBatch {
                 netns: self.netns,
                 records: std::mem::take(&mut self.records),
                 transactions: std::mem::take(&mut self.transactions),
+                open: std::mem::take(&mut self.open),
                 links: std::mem::take(&mut self.links),
             };
+            let open = batch.open.len() as u64;
             // Counted first: the tagger may take it at once.
             let rows = batch.len();
             status.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
             let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
                 self.config.records.try_send(batch)
             else {
+                status.open.fetch_add(open, Ordering::Relaxed);
                 return;
             };
             status.received(rows);
-            RecordBatch { records: self.records, transactions: self.transactions, links: self.links, .. } = batch;
+            let RecordBatch { records, transactions, open, links, .. } = batch;
+            (self.records, self.transactions, self.open, self.links) = (records, transactions, open, links);
         }
+        self.lose_open();
         lose_beyond(MOST_WAITING_ROWS, &mut self.records, &status.lost_slices);
         lose_beyond(MOST_WAITING_ROWS, &mut self.transactions, &status.lost_transactions);
+    }
+
+    /// There is no room for what is open: the next look gives everything.
+    fn lose_open(&mut self) {
+        if !self.open.is_empty() {
+            self.config.status.lose_open(self.open.len());
+            self.open.clear();
+            self.pace.lost();
+        }
     }
 
     /// Hands everything on, and waits for room: nothing more is captured, and nothing that was captured is lost.
@@ -338,6 +419,7 @@ impl Worker {
                 netns: self.netns,
                 records: records.by_ref().take(LAST_ROWS).collect(),
                 transactions: transactions.by_ref().take(LAST_ROWS).collect(),
+                open: Vec::new(),
                 links: std::mem::take(&mut self.links),
             };
             let rows = batch.len();
@@ -358,7 +440,9 @@ impl Worker {
         let mut counters = self.engine.counters().clone();
         counters.kernel_drops = self.kernel_drops;
         counters.queue_drops = self.outbox.dropped;
-        self.config.status.publish((self.netns, self.config.number), counters, &self.selected);
+        let (interfaces, checkpoint) = (self.selected.clone(), self.pace.interval());
+        let status = SourceStatus { counters, interfaces, checkpoint };
+        self.config.status.publish((self.netns, self.config.number), status);
     }
 }
 

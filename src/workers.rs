@@ -53,6 +53,7 @@ impl WorkerTemplate {
             packets: self.packets.clone(),
             status: self.capture.clone(),
             stop: self.stop.clone(),
+            checkpoint: self.config.checkpoint,
         }
     }
 }

@@ -79,7 +79,8 @@ fn the_demonstration_shows_named_flows_that_survive_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
     let web = eventually(20, "a web flow of the demonstration", || {
-        appliance.flows("container == web and server_port == 80 and tcp_state == SF", &[]).into_iter().next()
+        let ended = "container == web and server_port == 80 and tcp_state == SF and end_reason exists";
+        appliance.flows(ended, &[]).into_iter().next()
     });
     assert_eq!(web["client_container"], "client");
     assert_eq!(web["server_container"], "web");

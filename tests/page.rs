@@ -35,8 +35,10 @@ fn the_page_shows_live_flows_in_chromium() {
     let login = rendered(&appliance, "/");
     assert!(login.to_lowercase().contains("token"), "the page asks for the token first: {login}");
 
-    let web = appliance.flows("container == web and tcp_state == SF", &[]);
-    let id = web.first().expect("a web flow")["flow_id"].as_str().expect("an id").to_owned();
+    let web = eventually(40, "a web flow", || {
+        appliance.flows("container == web and tcp_state == SF and end_reason exists", &[]).into_iter().next()
+    });
+    let id = web["flow_id"].as_str().expect("an id").to_owned();
     let page = rendered(&appliance, &format!("/?flow={id}#token={}", appliance.token));
     for text in ["GET web.demo/ → 200", "client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"] {
         assert!(page.contains(text), "no `{text}` in the page: {page}");
@@ -54,7 +56,7 @@ fn the_page_shows_live_flows_in_chromium() {
     }
     assert!(page.contains("server_rtt_us"), "a transaction's flow has its details: {page}");
     let page = rendered(&appliance, &format!("/?flow=00000000000000ff#token={}", appliance.token));
-    assert!(page.contains("This flow has no row yet"), "a transaction may be there before its flow: {page}");
+    assert!(page.contains("This flow is not there yet"), "a transaction may be there before its flow: {page}");
     appliance.stop();
 }
 

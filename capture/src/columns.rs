@@ -159,9 +159,12 @@ const RECORD: &[Column] = &[
     column!("slice", Number, "Number of the slice in its flow, from 0.", |r| Value::Number(r.slice.into())),
     column!("start", Time, "First packet of the slice.", |r| Value::Time(r.start)),
     column!("end", Time, "Last packet of the slice.", |r| Value::Time(r.end)),
-    column!("end_reason", Word, "Why the slice ended: fin, rst, idle, active, evicted, end_of_input, shutdown.", |r| {
-        word(r.end_reason.as_str())
-    }),
+    column!(
+        "end_reason",
+        Word,
+        "Why the slice ended: fin, rst, idle, active, evicted, end_of_input, shutdown, interrupted (the appliance was killed: the row is what was known a few seconds before); null while it is open and its figures grow.",
+        |r| text(r.end_reason.map(crate::EndReason::as_str))
+    ),
     column!("community_id", Text, "Community ID v1, seed 0.", |r| text(r.community_id.as_deref())),
     column!("node", Text, "Node that captured the packets.", |r| text(Some(&r.node))),
     column!("interface", Text, "Interface on which the packets were captured.", |r| text(Some(&r.interface))),

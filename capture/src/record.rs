@@ -52,6 +52,8 @@ vocabulary! {
         EndOfInput = "end_of_input",
         /// The appliance was stopped.
         Shutdown = "shutdown",
+        /// The appliance was killed or crashed; the row is what its journal had last, as of at most a few seconds before.
+        Interrupted = "interrupted",
     }
 }
 
@@ -359,8 +361,8 @@ pub struct FlowRecord {
     pub start: i64,
     /// Last packet of the slice, ns since the epoch.
     pub end: i64,
-    /// Why the slice ended.
-    pub end_reason: EndReason,
+    /// Why the slice ended; `None` while it is open: its figures may still grow.
+    pub end_reason: Option<EndReason>,
     /// Community ID v1, seed 0.
     pub community_id: Option<Arc<str>>,
     /// Node that captured.

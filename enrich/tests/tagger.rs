@@ -8,7 +8,7 @@ use wiretag_capture::record::{OrientedBy, Side};
 use wiretag_capture::{Direction, EndReason, Exchange, FlowRecord, ObservedAt, Protocol, Source, Transaction};
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
-use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, TaggedBy};
+use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, TaggedBy, TaggedFlow};
 
 const SECOND: i64 = 1_000_000_000;
 /// When the flow begins.
@@ -42,7 +42,7 @@ fn record(at: Point, slice: u32, since: i64) -> FlowRecord {
         slice,
         start: BEGIN + since * SECOND,
         end: BEGIN + (since + 60) * SECOND,
-        end_reason: EndReason::Active,
+        end_reason: Some(EndReason::Active),
         community_id: None,
         node: "node".into(),
         interface: "veth".into(),
@@ -252,4 +252,41 @@ fn what_waits_is_bounded() {
     tagger.drain(BEGIN, &timeline, &mut rows);
     assert_eq!(rows.transactions.iter().map(|row| row.record.number).collect::<Vec<_>>(), [0, 1]);
     assert!(!tagger.is_full());
+}
+
+/// What is open is named at once and decides nothing; who was shown as the one that counts hears when it is not any more.
+#[test]
+fn open_slices_are_shown_without_deciding_anything() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let now = BEGIN + 5 * SECOND;
+    let open = |at, slice| FlowRecord { end_reason: None, ..record(at, slice, 0) };
+    let shown = |rows: Vec<TaggedFlow>| rows.iter().map(|r| (r.record.flow_id, r.record.primary)).collect::<Vec<_>>();
+    let server = tagger.name_open(0, vec![open(ServerVeth, 0)], now, &timeline);
+    assert_eq!(name(&server[0].server), Some(("web", TaggedBy::Interface)));
+    assert_eq!((server[0].record.observed_at, server[0].record.end_reason), (Some(ObservedAt::Server), None));
+    assert_eq!(shown(server), [(12, true)]);
+    assert!(tagger.take_demoted().is_empty());
+    // The client's own interface comes forward, in whatever order a walk meets them.
+    let all = tagger.name_open(0, vec![open(Bridge, 0), open(ServerVeth, 1), open(ClientVeth, 0)], now, &timeline);
+    assert_eq!(shown(all), [(10, false), (12, false), (11, true)]);
+    assert_eq!(tagger.take_demoted(), [(12, 0)]);
+    assert!(tagger.take_demoted().is_empty());
+    // Nothing was settled: the rows that end are those that decide.
+    for at in [ServerVeth, ClientVeth] {
+        tagger.push(0, record(at, 0, 0), BEGIN + 60 * SECOND);
+    }
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!(primary(&rows), [(12, false), (11, true)]);
+}
+
+/// A row that ends takes the place of an open slice that was shown.
+#[test]
+fn a_row_that_ends_demotes_an_open_slice_elsewhere() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let open = FlowRecord { end_reason: None, ..record(Bridge, 0, 0) };
+    assert!(tagger.name_open(0, vec![open.clone()], BEGIN, &timeline)[0].record.primary);
+    tagger.push(0, record(ClientVeth, 0, 0), BEGIN + SECOND);
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!((primary(&rows), tagger.take_demoted()), (vec![(11, true)], vec![(10, 0)]));
+    assert!(!tagger.name_open(0, vec![open], BEGIN + SECOND, &timeline)[0].record.primary, "it is decided");
 }

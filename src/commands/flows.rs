@@ -95,6 +95,9 @@ pub(super) fn cells(row: &Row) -> Vec<String> {
     let app = text("app");
     let protocol = if app.is_empty() { text("protocol") } else { app };
     let state = [text("tcp_state"), text("dns_rcode")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+    // A slice that goes on: its figures may still grow.
+    let open = row.get("end_reason") == Some(&Value::Null);
+    let state = if open { format!("{state} open").trim_start().to_owned() } else { state };
     vec![
         text("start").get(5..23).unwrap_or_default().replace('T', " "),
         end(row, "client"),

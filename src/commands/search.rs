@@ -166,6 +166,7 @@ fn warn_of_loss(answer: &Value) {
             unwritten: count("unwritten"),
             flow_rows: count("flow_rows_lost"),
             transaction_rows: count("transactions_lost"),
+            interruptions: count("interruptions"),
             ..Loss::default()
         });
     }
@@ -180,6 +181,7 @@ fn loss_sentence(loss: &Loss) {
         (loss.queue_drops + loss.unwritten, "packets not kept"),
         (loss.flow_rows, "flow rows lost"),
         (loss.transaction_rows, "transactions lost"),
+        (loss.interruptions, "times killed (the seconds before are missing)"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

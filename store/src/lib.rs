@@ -5,6 +5,7 @@
 //! data/flows/…            Parquet                                                              [tables]
 //! data/transactions/…     Parquet                                                              [tables]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
+//! data/journal/…          slices that were open, until they have a row                         [journal]
 //! data/*.lock             who may write                                                        [lock]
 //! ```
 //!
@@ -14,6 +15,7 @@
 pub mod catalog;
 pub mod error;
 pub mod export;
+pub mod journal;
 pub mod json;
 mod lock;
 pub mod packets;
@@ -26,6 +28,7 @@ pub mod tables;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tables::Engine;
 use tokio::sync::mpsc::Sender;
@@ -33,11 +36,15 @@ use tokio::sync::mpsc::Sender;
 pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, TableName, Totals};
 pub use error::StoreError;
 pub use export::Selection;
+pub use journal::Journal;
 pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired};
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
+
+/// A slice that began so long ago must have ended, ns: the longest slice, twice.
+const OPEN_LIFE: i64 = 120_000_000_000;
 
 /// Who opens the store for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +98,8 @@ pub struct Store {
     /// One process merges flow files: the appliance.
     compacts: bool,
     changes: packets::SegmentChanges,
+    /// When the last flush began that worked.
+    flushed: AtomicI64,
     _locks: Option<lock::Locks>,
 }
 
@@ -126,6 +135,9 @@ impl Store {
         } else {
             (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
+        if appliance {
+            recovery::recover_open(&data_dir, &flows, &mut recovery).await;
+        }
         let store = Self {
             catalog,
             flows,
@@ -134,6 +146,7 @@ impl Store {
             retention: (config.flows, config.packets),
             compacts: appliance,
             changes: packets::SegmentChanges::default(),
+            flushed: AtomicI64::new(i64::MIN),
             _locks: Some(locks),
         };
         Ok((store, recovery))
@@ -149,7 +162,8 @@ impl Store {
         let transactions = TransactionStore::open_read_only(&engine, catalog.clone());
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
-        Ok(Self { catalog, flows, transactions, data_dir, retention, compacts: false, changes, _locks: None })
+        let flushed = AtomicI64::new(i64::MIN);
+        Ok(Self { catalog, flows, transactions, data_dir, retention, compacts: false, changes, flushed, _locks: None })
     }
 
     /// The data directory.
@@ -165,10 +179,27 @@ impl Store {
         PacketLog::open(&self.data_dir, config, self.changes.clone())
     }
 
+    /// The journal of this run of the appliance; for a thread of its own.
+    pub fn journal(&self, now: i64) -> Result<Journal, StoreError> {
+        if self.catalog.is_read_only() {
+            return Err(StoreError::ReadOnly);
+        }
+        Journal::open(&self.data_dir, now)
+    }
+
+    /// When the last flush by [`Self::maintain`] began that worked: rows appended before are in files.
+    pub fn flushed(&self) -> i64 {
+        self.flushed.load(Ordering::Relaxed)
+    }
+
     /// Flushes rows, tells the catalog of segments, applies retention at the time `now`. Called every two seconds; each
     /// part is done even if the one before it failed, and the first error is returned.
     pub async fn maintain(&self, now: i64) -> Result<Maintenance, StoreError> {
         let flushed = self.flush().await;
+        if flushed.is_ok() {
+            self.flushed.store(now, Ordering::Relaxed);
+        }
+        self.flows.forget_open(now.saturating_sub(OPEN_LIFE)).await;
         let recorded = self.record_segments().await;
         let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;

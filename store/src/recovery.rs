@@ -5,21 +5,26 @@
 //! * rows of segments whose file is gone are removed;
 //! * imports that were killed are said, and may be repeated.
 //!
-//! Flow files are looked after by the flow store itself.
+//! Flow files are looked after by the flow store itself. When that is open, the appliance makes rows of what a run that was
+//! interrupted left in its journal ([`crate::journal`]); importers leave it alone.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use crate::catalog::{Catalog, Import, ImportState, Origin};
 use crate::error::StoreError;
+use crate::journal;
 use crate::packets::{self, FOLDER, Segment};
 use crate::retention;
+use crate::tables::FlowStore;
 
 /// Sentences about what had to be repaired; empty after a clean stop.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recovery {
     /// One sentence a repair.
     pub repairs: Vec<String>,
+    /// The last run of the appliance did not stop: it was killed, it crashed, or its last rows could not be written.
+    pub interrupted: bool,
 }
 
 pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
@@ -75,4 +80,26 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         catalog.end_import(import.id, ImportState::Partial, import.stored).await?;
     }
     Ok(recovery)
+}
+
+/// Makes rows of the slices that were open when the last run of the appliance was interrupted. If that cannot be done now, the
+/// journal stays for the next start, and this one goes on.
+pub(crate) async fn recover_open(data_dir: &Path, flows: &FlowStore, recovery: &mut Recovery) {
+    let generations = match journal::generations(data_dir) {
+        Ok(generations) if generations.is_empty() => return,
+        Ok(generations) => generations,
+        Err(error) => return recovery.repairs.push(format!("the journal of open flows cannot be read: {error}")),
+    };
+    recovery.interrupted = true;
+    let recovered = flows.recover(&generations).await;
+    let deleted = |rows| generations.iter().try_for_each(|path| journal::remove_file(path)).map(|()| rows);
+    recovery.repairs.push(match recovered.and_then(deleted) {
+        Ok(rows) => format!(
+            "the last run was interrupted: {rows} open flows were recovered, as they were a few seconds before \
+             (`end_reason == interrupted`)"
+        ),
+        Err(error) => format!(
+            "the last run was interrupted, and its open flows cannot be recovered now: {error}; the next start tries again"
+        ),
+    });
 }

@@ -85,7 +85,7 @@ pub(crate) struct TransactionsAnswer {
 /// What was lost in a time range.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue or a full disk.
+    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill.
     complete: bool,
     /// By node.
     nodes: Vec<NodeLoss>,
@@ -110,6 +110,8 @@ pub(crate) struct NodeLoss {
     flow_rows_lost: u64,
     /// Transactions that were lost.
     transactions_lost: u64,
+    /// Times that the node was killed or crashed: what it saw in the seconds before is missing.
+    interruptions: u64,
 }
 
 /// Totals over time.
@@ -343,6 +345,7 @@ async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiE
             unwritten: 0,
             flow_rows_lost: 0,
             transactions_lost: 0,
+            interruptions: 0,
         });
         node.packets += loss.packets;
         node.kernel_drops += loss.kernel_drops;
@@ -351,6 +354,7 @@ async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiE
         node.unwritten += loss.unwritten;
         node.flow_rows_lost += loss.flow_rows;
         node.transactions_lost += loss.transaction_rows;
+        node.interruptions += loss.interruptions;
     }
     Ok(Completeness { complete, nodes: nodes.into_values().collect() })
 }

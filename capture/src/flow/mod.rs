@@ -12,6 +12,7 @@
 //! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts
 //!   or segments are missing, bounded too); eviction takes the least valuable first and is counted;
 //! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones;
+//! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
 //! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again
@@ -28,6 +29,7 @@ mod fragments;
 mod handshake;
 mod key;
 mod moment;
+mod open;
 mod options;
 mod orient;
 mod pairs;
@@ -53,6 +55,7 @@ pub use shard::shard;
 use self::fragments::Fragments;
 use self::key::Key;
 use self::moment::Moment;
+use self::open::Walk;
 use self::pairs::Pairs;
 use self::slice::{Flow, Point};
 use self::table::{Due, Table};
@@ -80,6 +83,7 @@ pub struct Engine {
     fragments: Fragments,
     transactions: Vec<Transaction>,
     clock: i64,
+    walk: Walk,
 }
 
 impl Engine {
@@ -94,6 +98,7 @@ impl Engine {
             fragments: Fragments::new(config.fragments),
             transactions: Vec::new(),
             clock: i64::MIN,
+            walk: Walk::default(),
             config,
         }
     }
@@ -229,6 +234,7 @@ impl Engine {
         self.fragments.finish();
         self.counters.fragments_given_up += self.fragments.take_given_up();
         self.clock = i64::MIN;
+        self.walk = Walk::default();
         false
     }
 
@@ -308,12 +314,10 @@ impl Engine {
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
         if let Some(flow) = self.table.get_mut(slot) {
             let interface = name(&mut self.interfaces, flow.key.interface());
-            out.push(
-                flow.record(
-                    EndReason::Active,
-                    Point { node: &self.config.node, source: self.config.source, interface },
-                ),
-            );
+            out.push(flow.record(
+                Some(EndReason::Active),
+                Point { node: &self.config.node, source: self.config.source, interface },
+            ));
             flow.next_slice();
             self.counters.slices += 1;
         }
@@ -330,7 +334,9 @@ impl Engine {
         }
         if !flow.is_empty() {
             let interface = name(&mut self.interfaces, flow.key.interface());
-            out.push(flow.record(reason, Point { node: &self.config.node, source: self.config.source, interface }));
+            out.push(
+                flow.record(Some(reason), Point { node: &self.config.node, source: self.config.source, interface }),
+            );
             self.counters.slices += 1;
         }
         self.counters.flows_active = self.table.len() as u64;

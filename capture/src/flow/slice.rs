@@ -298,15 +298,16 @@ impl Flow {
         [End::Low, End::High].map(|end| self.key.port(end).unwrap_or_default())
     }
 
-    /// The record of the current slice.
-    pub(super) fn record(&mut self, reason: EndReason, point: Point<'_>) -> FlowRecord {
+    /// The record of the current slice; without a reason, as it would be if it ended now. Nothing that any record says
+    /// is changed by asking.
+    pub(super) fn record(&mut self, reason: Option<EndReason>, point: Point<'_>) -> FlowRecord {
         if let Some(tcp) = &mut self.tcp {
             tcp.settle_holes();
         }
         let (vlan, vlan_inner) = self.key.vlans();
         let client = &self.tallies[self.client.index()];
         let rtt = self.tcp.as_ref().map(|tcp| tcp.rtt).unwrap_or_default();
-        let last = reason != EndReason::Active;
+        let last = reason != Some(EndReason::Active);
         let mut record = FlowRecord {
             flow_id: self.id,
             slice: self.slice,

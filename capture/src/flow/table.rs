@@ -252,6 +252,11 @@ impl Table {
         Value::ALL.iter().find_map(|value| self.values.first(*value as usize))
     }
 
+    /// Number of slots, free ones too.
+    pub(super) fn slot_count(&self) -> u32 {
+        self.flows.len()
+    }
+
     /// All slots that hold a flow.
     pub(super) fn slots(&self) -> Vec<u32> {
         let slots = self.flows.iter().zip(0..);

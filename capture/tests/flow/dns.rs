@@ -45,7 +45,7 @@ fn latency_runs_from_the_last_repetition() {
         retries: Some(1),
     };
     assert_eq!(*dns(&record), expected);
-    assert_eq!(record.end_reason, EndReason::Idle);
+    assert_eq!(record.end_reason, Some(EndReason::Idle));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn without_an_answer_there_is_no_latency() {
     story.advance(10 * SECOND);
     let record = story.only();
     assert_eq!((dns(&record).rcode.as_deref(), dns(&record).latency_us), (None, None));
-    assert_eq!(record.end_reason, EndReason::EndOfInput);
+    assert_eq!(record.end_reason, Some(EndReason::EndOfInput));
 }
 
 #[test]

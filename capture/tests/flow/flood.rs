@@ -83,7 +83,9 @@ fn under_attack(answered: bool) {
             before = story.engine.memory_bytes();
         }
         if number % 1000 == 0 {
-            story.records.retain(|record| record.end_reason != EndReason::Evicted || record.server.port != Some(443));
+            story
+                .records
+                .retain(|record| record.end_reason != Some(EndReason::Evicted) || record.server.port != Some(443));
         }
     }
     let after = story.engine.memory_bytes();

@@ -8,6 +8,7 @@ mod flood;
 mod http;
 mod http2;
 mod observer;
+mod open;
 mod properties;
 mod simulator;
 mod story;

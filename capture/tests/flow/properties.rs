@@ -8,14 +8,14 @@ use wiretag_capture::{FlowRecord, Protocol};
 use crate::story::*;
 
 #[derive(Debug, Clone)]
-struct Action {
-    wait: i64,
-    segment: Segment,
-    udp: bool,
-    advance: bool,
+pub(crate) struct Action {
+    pub(crate) wait: i64,
+    pub(crate) segment: Segment,
+    pub(crate) udp: bool,
+    pub(crate) advance: bool,
 }
 
-fn action() -> impl Strategy<Value = Action> {
+pub(crate) fn action() -> impl Strategy<Value = Action> {
     let wait = prop_oneof![4 => 0..50 * MS, 2 => 0..5 * SECOND, 1 => 0..100 * SECOND, 1 => -SECOND..0];
     let bits = prop_oneof![1 => Just(SYN), 1 => Just(SYN | ACK), 4 => Just(ACK), 1 => Just(FIN | ACK), 1 => Just(RST), 1 => any::<u8>()];
     let from = prop_oneof![Just(Client), Just(Server)];

@@ -10,7 +10,7 @@ use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Proto
 use crate::story::*;
 
 fn reasons(records: &[FlowRecord]) -> Vec<(EndReason, u32)> {
-    records.iter().map(|record| (record.end_reason, record.slice)).collect()
+    records.iter().map(|record| (record.end_reason.unwrap(), record.slice)).collect()
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_full_table_evicts_the_least_recent_and_says_so() {
     assert_eq!(story.engine.counters().flows_active, 2);
     assert_eq!(story.engine.counters().flows_evicted, 1);
     assert_eq!(story.records.len(), 1);
-    assert_eq!(story.records[0].end_reason, EndReason::Evicted);
+    assert_eq!(story.records[0].end_reason, Some(EndReason::Evicted));
     assert!(story.records[0].client.port == Some(2) || story.records[0].server.port == Some(2));
     assert_eq!(story.end().len(), 3);
 }

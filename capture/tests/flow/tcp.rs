@@ -203,7 +203,7 @@ fn a_reused_port_is_a_new_flow_at_a_new_number() {
     assert!(first != second && second != third && third != fourth);
     let mut records = story.end();
     records.sort_by_key(|record| record.start);
-    let ends: Vec<_> = records.iter().map(|r| (r.end_reason, r.tcp_state.unwrap())).collect();
+    let ends: Vec<_> = records.iter().map(|r| (r.end_reason.unwrap(), r.tcp_state.unwrap())).collect();
     let unanswered = (EndReason::Idle, TcpState::S0);
     let last = (EndReason::EndOfInput, TcpState::S0);
     assert_eq!(ends, [(EndReason::Fin, TcpState::Sf), unanswered, unanswered, last]);
@@ -222,7 +222,7 @@ fn what_follows_the_close_still_counts() {
     assert!(story.records.is_empty());
     story.advance(2 * SECOND + 242 * MS);
     let record = story.only();
-    assert_eq!((record.end_reason, record.tcp_state), (EndReason::Fin, Some(TcpState::Sf)));
+    assert_eq!((record.end_reason, record.tcp_state), (Some(EndReason::Fin), Some(TcpState::Sf)));
     assert_eq!((record.server.retransmits, record.server.packets), (Some(1), 3));
 }
 
@@ -237,5 +237,5 @@ fn a_fin_repeated_for_long_stays_with_its_connection() {
     }
     story.advance(52 * SECOND);
     let record = story.only();
-    assert_eq!((record.end_reason, record.client.retransmits), (EndReason::Fin, Some(4)));
+    assert_eq!((record.end_reason, record.client.retransmits), (Some(EndReason::Fin), Some(4)));
 }

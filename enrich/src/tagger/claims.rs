@@ -3,6 +3,9 @@
 //! The client's own interface, else the server's, else the first on the path. The choice is open until the first row of
 //! the flow leaves the tagger, be it a slice or a transaction, and stays from then on for as long as the flow is seen: so
 //! slices never change sides, a transaction is primary where its flow is, and nothing counts twice.
+//!
+//! Slices that are still open are shown with the choice as of now, which settles nothing. When another observation takes the
+//! claim over, the one that was shown as primary is not that any more: it is named in [`Claims::demoted`].
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,7 +42,12 @@ struct Claim {
     /// A row has left with this choice: it stays.
     settled: bool,
     seen: i64,
+    /// The open slice that was last shown as the primary one.
+    shown: Option<OpenSlice>,
 }
+
+/// Flow id and number of a slice that is open.
+pub type OpenSlice = (u64, u32);
 
 impl Claim {
     fn order(&self) -> (u8, i64, u64, u32) {
@@ -51,6 +59,8 @@ impl Claim {
 #[derive(Default)]
 pub(super) struct Claims {
     claims: HashMap<FlowKey, Claim>,
+    /// Open slices that were shown as primary and are not any more. Whoever shows slices takes them.
+    pub(super) demoted: Vec<OpenSlice>,
 }
 
 impl Claims {
@@ -62,14 +72,20 @@ impl Claims {
             Some(ObservedAt::Path) | None => 2,
         };
         let (since, netns, interface) = (seen.since, seen.netns, seen.interface);
-        let own = Claim { rank, since, netns, interface, settled: false, seen: now };
+        let own = Claim { rank, since, netns, interface, settled: false, seen: now, shown: None };
         let key = FlowKey::of(seen);
         let room = self.claims.len() < MOST_CLAIMS;
         match self.claims.get_mut(&key) {
             Some(claim) => {
                 claim.seen = now;
                 if own.order() < claim.order() && !claim.settled {
-                    *claim = own;
+                    let elsewhere = claim.netns != own.netns || claim.interface != own.interface;
+                    let shown = std::mem::replace(claim, own).shown;
+                    if elsewhere {
+                        self.demoted.extend(shown);
+                    } else {
+                        claim.shown = shown;
+                    }
                 }
             }
             None if room => drop(self.claims.insert(key, own)),
@@ -82,6 +98,16 @@ impl Claims {
         let Some(claim) = self.claims.get_mut(&FlowKey::of(seen)) else { return true };
         claim.settled = true;
         claim.netns == seen.netns && claim.interface == seen.interface
+    }
+
+    /// Whether this observation of a slice that is open would be the primary one by now.
+    pub(super) fn show(&mut self, seen: &Observation, slice: OpenSlice) -> bool {
+        let Some(claim) = self.claims.get_mut(&FlowKey::of(seen)) else { return true };
+        let own = claim.netns == seen.netns && claim.interface == seen.interface;
+        if own {
+            claim.shown = Some(slice);
+        }
+        own
     }
 
     /// Forgets what was not seen for long.

@@ -8,7 +8,7 @@
 //!
 //! Rows are held for a short time after they came, because what identity sources say arrives late, and because the other
 //! observations of the same packets come in the meantime. What is held is bounded: beyond the limit the oldest are tagged
-//! at once. A transaction does not wait for its flow's record: each is tagged by itself, as of its own time.
+//! at once. Slices that are still open are named at once, as of now: see [`Tagger::name_open`]. A transaction does not wait for its flow's record: each is tagged by itself, as of its own time.
 
 mod claims;
 mod names;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
 use self::claims::Claims;
+pub use self::claims::OpenSlice;
 use self::observation::{Observation, Observed};
 use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
 use crate::timeline::Timeline;
@@ -131,6 +132,26 @@ impl Tagger {
         self.transactions.waiting.push_back(self.join.arrive(netns, transaction, now));
     }
 
+    /// Names slices that are still open, as far as is known by now. Whether one is the primary observation is as of now too:
+    /// nothing is settled. What an earlier call said of others may have become untrue: [`Self::take_demoted`].
+    pub fn name_open(
+        &mut self,
+        netns: u64,
+        records: Vec<FlowRecord>,
+        now: i64,
+        timeline: &Timeline,
+    ) -> Vec<TaggedFlow> {
+        // All claims first: the order in which the observations of one flow are told says nothing.
+        let arrived: Vec<_> = records.into_iter().map(|record| self.join.arrive(netns, record, now)).collect();
+        arrived.into_iter().map(|held| self.join.show(held, timeline)).collect()
+    }
+
+    /// Open slices that [`Self::name_open`] gave as primary and that are not any more: another observation of the same
+    /// packets came forward.
+    pub fn take_demoted(&mut self) -> Vec<OpenSlice> {
+        std::mem::take(&mut self.join.claims.demoted)
+    }
+
     /// Whether rows wait beyond the limit, so that [`Self::drain`] is due.
     pub fn is_full(&self) -> bool {
         self.records.is_full() || self.transactions.is_full()
@@ -178,6 +199,17 @@ impl Join {
         let seen = record.observation(netns);
         if record.is_primary() {
             record.set_primary(self.claims.settle(&seen));
+        }
+        let (client, server) = names::names(&self.config.boot, &seen, timeline);
+        Tagged { record, client, server }
+    }
+
+    /// As [`Self::leave`], and nothing is decided.
+    fn show(&mut self, held: Held<FlowRecord>, timeline: &Timeline) -> TaggedFlow {
+        let Held { netns, mut record, .. } = held;
+        let seen = record.observation(netns);
+        if record.primary {
+            record.primary = self.claims.show(&seen, (record.flow_id, record.slice));
         }
         let (client, server) = names::names(&self.config.boot, &seen, timeline);
         Tagged { record, client, server }

@@ -78,13 +78,17 @@ pub struct Loss {
     pub flow_rows: u64,
     /// The same of transactions.
     pub transaction_rows: u64,
+    /// Times that the node was killed or crashed: what it saw in the last seconds before is missing.
+    pub interruptions: u64,
 }
 
 impl Loss {
     /// Nothing was lost. Packets that no decoder understood are kept as packets.
     pub fn is_complete(&self) -> bool {
-        let Self { kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, .. } = self;
-        [kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows].into_iter().all(|count| *count == 0)
+        let Self { kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, interruptions, .. } = self;
+        [kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, interruptions]
+            .into_iter()
+            .all(|count| *count == 0)
     }
 }
 
@@ -148,6 +152,7 @@ fn loss(row: &SqliteRow) -> Result<Loss, sqlx::Error> {
         unwritten: number(row, "unwritten")?,
         flow_rows: number(row, "flow_rows")?,
         transaction_rows: number(row, "transaction_rows")?,
+        interruptions: number(row, "interruptions")?,
     })
 }
 
@@ -390,7 +395,7 @@ impl Catalog {
         let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO loss (node, \"from\", \"to\", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, \
-             transaction_rows) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             transaction_rows, interruptions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&loss.node)
         .bind(loss.from)
@@ -402,18 +407,22 @@ impl Catalog {
         .bind(loss.unwritten.cast_signed())
         .bind(loss.flow_rows.cast_signed())
         .bind(loss.transaction_rows.cast_signed())
+        .bind(loss.interruptions.cast_signed())
         .execute(&mut *transaction)
         .await
         .map_err(self.failed())?;
         self.commit(transaction).await
     }
 
-    /// Accounts that touch `[from, to)`, summed by node: the time is what they cover.
+    /// Accounts that touch `[from, to)`, summed by node: the time is what they cover. It does not end later because of an
+    /// interruption, of which nobody knows when it was.
     pub async fn loss(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
         let rows = sqlx::query(
-            "SELECT node, min(\"from\") AS \"from\", max(\"to\") AS \"to\", sum(packets) AS packets, \
+            "SELECT node, min(\"from\") AS \"from\", \
+             coalesce(max(CASE WHEN interruptions = 0 THEN \"to\" END), min(\"from\")) AS \"to\", sum(packets) AS packets, \
              sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops, sum(refused) AS refused, \
-             sum(unwritten) AS unwritten, sum(flow_rows) AS flow_rows, sum(transaction_rows) AS transaction_rows \
+             sum(unwritten) AS unwritten, sum(flow_rows) AS flow_rows, sum(transaction_rows) AS transaction_rows, \
+             sum(interruptions) AS interruptions \
              FROM loss WHERE \"to\" > ? AND \"from\" < ? GROUP BY node ORDER BY node",
         )
         .bind(from)

@@ -10,7 +10,7 @@ use super::engine::Condition;
 use super::error::TableError;
 use super::rows::{Row, number_at, time_at, word_at};
 use super::search::FILES;
-use super::{FlowStore, Range, Snapshot};
+use super::{FlowStore, Range};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::{self, Query};
@@ -121,7 +121,7 @@ impl FlowStore {
     }
 
     /// Totals of the rows that pass, by start, in `buckets` stretches of equal length. Rows that start before the range
-    /// and reach into it count in the first.
+    /// and reach into it count in the first. Open slices count as they are by now: each slice is in an answer once.
     pub async fn histogram(
         &self,
         query: &Query<FlowRecord>,
@@ -131,13 +131,13 @@ impl FlowStore {
     ) -> Result<Vec<Bucket>, StoreError> {
         let mut totals = Totals::new(range, buckets)?;
         let condition = Condition { node: query.node.clone(), range, all_observations, after: None, not_before: None };
-        let Snapshot { chunks, files } = self.snapshot(range).await?;
-        for flow in chunks.iter().flat_map(|chunk| chunk.iter()).filter(|flow| condition.matches(flow)) {
+        let snapshot = self.snapshot(range).await?;
+        for flow in snapshot.memory().filter(|flow| condition.matches(flow)) {
             let (client, server) = (&flow.record.client, &flow.record.server);
             let tagged = [&flow.client, &flow.server].map(|end| end.tagged_by.as_str());
             totals.add(flow.record.start, [client.bytes, server.bytes, client.packets, server.packets], tagged);
         }
-        let files: Vec<&FlowFile> = files.iter().filter(|file| condition.touches(file)).collect();
+        let files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         for group in files.chunks(*FILES.end()) {
             let before = totals.clone();
             if let Err(error) = self.add_files(&mut totals, group, &condition).await {

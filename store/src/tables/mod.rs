@@ -1,9 +1,11 @@
 //! The stores of flows and of transactions: one implementation, [`TableStore`], over what a [`Table`] says of its rows.
-//! Rows are in memory until the next flush, then in Parquet files that the catalog names.
+//! Rows are in memory until the next flush, then in Parquet files that the catalog names. Beside them, memory has the slices
+//! of flows that are still open ([`open`]).
 //!
 //! Invariants:
 //! * a row is in memory or in a registered file, never in both or neither: readers take memory and the catalog's list
-//!   under one lock, and a flush exchanges the one for the other under the same lock;
+//!   under one lock, and a flush exchanges the one for the other under the same lock. So it is with an open slice and its
+//!   row: each answer has the one or the other;
 //! * memory is bounded: [`TableStore::append`] writes files when it is full, and waits for that; only if they cannot be
 //!   written what comes is dropped, counted, and an error;
 //! * a file that cannot be read is left out of answers and counted, it does not fail them.
@@ -16,6 +18,8 @@ mod error;
 mod files;
 mod filter;
 mod flows;
+mod open;
+mod recover;
 mod rows;
 mod schema;
 mod search;
@@ -25,6 +29,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use datafusion::arrow::array::RecordBatch;
 use tokio::sync::{Mutex, Notify, RwLock};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
@@ -32,6 +37,7 @@ use wiretag_enrich::{Record, Tagged};
 pub use self::engine::Engine;
 pub use self::error::TableError;
 pub use self::flows::{Bucket, FlowRef};
+use self::open::OpenRows;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, TableName};
 use crate::error::StoreError;
@@ -120,6 +126,10 @@ pub struct TableCounters {
     pub failed_flushes: u64,
     /// Times that a search left a file out because it could not be read.
     pub unreadable_files: u64,
+    /// Open slices that are shown now.
+    pub open: u64,
+    /// Versions of open slices that were not shown: there were too many.
+    pub hidden: u64,
 }
 
 #[derive(Debug, Default)]
@@ -130,6 +140,8 @@ struct Counts {
     recent: AtomicU64,
     failed_flushes: AtomicU64,
     unreadable_files: AtomicU64,
+    open: AtomicU64,
+    hidden: AtomicU64,
 }
 
 /// Rows that no file has yet.
@@ -137,6 +149,7 @@ struct Counts {
 struct Recent<R> {
     chunks: Vec<Arc<Vec<Tagged<R>>>>,
     rows: usize,
+    open: OpenRows<R>,
 }
 
 struct Inner<R> {
@@ -164,7 +177,15 @@ pub struct TableStore<R> {
 /// Memory and files at one moment.
 struct Snapshot<R> {
     chunks: Vec<Arc<Vec<Tagged<R>>>>,
+    open: Vec<Arc<Tagged<R>>>,
     files: Vec<FlowFile>,
+}
+
+impl<R> Snapshot<R> {
+    /// What is in memory: rows and open slices.
+    fn memory(&self) -> impl Iterator<Item = &Tagged<R>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).chain(self.open.iter().map(|row| &**row))
+    }
 }
 
 impl<R: Table> TableStore<R> {
@@ -200,7 +221,7 @@ impl<R: Table> TableStore<R> {
         let inner = Inner {
             engine: engine.clone(),
             catalog,
-            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0 }),
+            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new() }),
             writing: Mutex::default(),
             counts: Counts::default(),
             max_recent,
@@ -240,6 +261,8 @@ impl<R: Table> TableStore<R> {
         let free = inner.max_recent.saturating_sub(recent.rows);
         let rest = rows.split_off(free.min(rows.len()));
         if !rows.is_empty() {
+            recent.open.ended(&rows);
+            inner.counts.open.store(recent.open.len() as u64, Ordering::Relaxed);
             recent.rows += rows.len();
             recent.chunks.push(Arc::new(rows));
         }
@@ -270,6 +293,8 @@ impl<R: Table> TableStore<R> {
             recent: counts.recent.load(Ordering::Relaxed),
             failed_flushes: counts.failed_flushes.load(Ordering::Relaxed),
             unreadable_files: counts.unreadable_files.load(Ordering::Relaxed),
+            open: counts.open.load(Ordering::Relaxed),
+            hidden: counts.hidden.load(Ordering::Relaxed),
         }
     }
 
@@ -338,8 +363,13 @@ impl<R: Table> TableStore<R> {
         } else {
             self.inner.catalog.flow_files(R::NAME, range.from, range.to).await?
         };
-        Ok(Snapshot { chunks: recent.chunks.clone(), files })
+        Ok(Snapshot { chunks: recent.chunks.clone(), open: recent.open.within(range), files })
     }
+}
+
+/// Rows in the columns of the table's files.
+pub(crate) fn batch<R: Table>(rows: &[&Tagged<R>]) -> Result<RecordBatch, TableError> {
+    Ok(schema::batch(rows)?)
 }
 
 /// Number of the hour of a row's start.

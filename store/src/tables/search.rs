@@ -11,7 +11,7 @@ use wiretag_enrich::Tagged;
 use super::engine::Condition;
 use super::error::TableError;
 use super::rows::{Place, Row, time_at};
-use super::{Range, Snapshot, Table, TableStore, files};
+use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::Query;
@@ -64,13 +64,12 @@ impl<R: Table> TableStore<R> {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, StoreError> {
-        let Snapshot { chunks, files } = self.snapshot(condition.range).await?;
-        let mut recent: Vec<&Tagged<R>> =
-            chunks.iter().flat_map(|chunk| chunk.iter()).filter(|row| condition.matches(row)).collect();
+        let snapshot = self.snapshot(condition.range).await?;
+        let mut recent: Vec<&Tagged<R>> = snapshot.memory().filter(|row| condition.matches(row)).collect();
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         recent.truncate(limit);
         let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
-        let mut files: Vec<&FlowFile> = files.iter().filter(|file| condition.touches(file)).collect();
+        let mut files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         files.sort_by_key(|file| std::cmp::Reverse(files::latest_start(file)));
         let mut group = *FILES.start();
         let mut rest = files.as_slice();

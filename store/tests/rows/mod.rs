@@ -19,7 +19,7 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
         slice: 0,
         start: START,
         end: START + 1_000_000_000,
-        end_reason: EndReason::Fin,
+        end_reason: Some(EndReason::Fin),
         community_id: Some("1:abc=".into()),
         node: "node".into(),
         interface: "veth1".into(),

@@ -16,6 +16,7 @@ export interface NodeLoss {
   unwritten: number
   flow_rows_lost: number
   transactions_lost: number
+  interruptions: number
 }
 
 export interface Page {

@@ -1,0 +1,258 @@
+//! What a kill -9 loses: the last seconds at most, also of connections that run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use support::{Appliance, eventually, flows, is_root, run, wiretag_ok};
+use wiretag_capture::ring::in_namespace;
+
+const IDENTITIES: &str = "identities:\n  - name: web-box\n    ips: [198.18.91.1]\n  \
+                          - name: client-box\n    ips: [198.18.91.2]\n";
+
+/// A veth pair into a namespace of its own, removed when dropped.
+struct Wire {
+    name: &'static str,
+    /// Of the host's end; the other one is the next.
+    address: [u8; 4],
+}
+
+impl Wire {
+    /// Tests run at the same time: each wire is a network of its own.
+    fn new(name: &'static str, network: u8) -> Self {
+        let wire = Self { name, address: [198, 18, network, 1] };
+        wire.remove();
+        run("ip", &["netns", "add", name]);
+        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
+        run("ip", &["addr", "add", &format!("198.18.{network}.1/24"), "dev", name]);
+        run("ip", &["link", "set", name, "up"]);
+        run("ip", &["-n", name, "addr", "add", &format!("198.18.{network}.2/24"), "dev", "eth0"]);
+        run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+        wire
+    }
+
+    /// Does something inside the namespace.
+    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        in_namespace(&PathBuf::from("/run/netns").join(self.name), work).expect("the namespace")
+    }
+
+    /// A listener at the host's end.
+    fn listen(&self) -> TcpListener {
+        TcpListener::bind(SocketAddr::from((self.address, 0))).expect("a listener")
+    }
+
+    fn remove(&self) {
+        for arguments in [["link", "del", self.name], ["netns", "del", self.name]] {
+            let _ = std::process::Command::new("ip").args(arguments).output();
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A connection through the wire: both ends.
+fn connect(wire: &Wire, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let address = listener.local_addr().expect("an address");
+    let client = wire.inside(move || TcpStream::connect(address)).expect("connected");
+    (client, listener.accept().expect("accepted").0)
+}
+
+/// A question and its answer, on the wire.
+fn talk((client, server): &mut (TcpStream, TcpStream)) {
+    let mut read = [0; 100];
+    client.write_all(&[1; 100]).expect("sent");
+    server.read_exact(&mut read).expect("received");
+    server.write_all(&[2; 100]).expect("sent");
+    client.read_exact(&mut read).expect("received");
+}
+
+fn packets(row: &Value) -> u64 {
+    row["client_packets"].as_u64().expect("a number") + row["server_packets"].as_u64().expect("a number")
+}
+
+/// Flow and slice of each row; none is there twice.
+fn places(rows: &[Value]) -> BTreeMap<(String, u64), &Value> {
+    let place =
+        |row: &Value| (row["flow_id"].as_str().expect("an id").to_owned(), row["slice"].as_u64().expect("a number"));
+    let places: BTreeMap<_, _> = rows.iter().map(|row| (place(row), row)).collect();
+    assert_eq!(places.len(), rows.len(), "a slice is there twice");
+    places
+}
+
+/// A connection that runs is in searches while it does; after a kill its row is there, with names, as it was seconds before.
+#[test]
+fn a_connection_that_runs_is_seen_and_survives_a_kill() {
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("wtcrash", 91);
+    let directory = tempfile::tempdir().expect("a directory");
+    let identities = directory.path().join("identities.yaml");
+    std::fs::write(&identities, IDENTITIES).expect("written");
+    let arguments = ["--interface", "wtcrash", "--static", identities.to_str().expect("a path")];
+    let appliance = Appliance::start(directory.path(), &arguments);
+    let listener = wire.listen();
+    let port = listener.local_addr().expect("an address").port();
+    let mut long = connect(&wire, &listener);
+
+    let query = format!("server_port == {port} and not end_reason exists");
+    let open = |appliance: &Appliance| appliance.flows(&query, &[]).into_iter().next();
+    let first = eventually(30, "the connection is seen", || {
+        talk(&mut long);
+        open(&appliance)
+    });
+    assert_eq!(
+        (&first["end_reason"], &first["tcp_state"], &first["primary"]),
+        (&Value::Null, &"S1".into(), &true.into())
+    );
+    assert_eq!((&first["client_container"], &first["server_container"]), (&"client-box".into(), &"web-box".into()));
+    let table = wiretag_ok(&["flows", &query, "--data", directory.path().to_str().expect("a path")]);
+    assert!(table.contains("open"), "{table}");
+    // The next look knows more, and so does the journal by then.
+    let later = eventually(60, "the next look", || {
+        talk(&mut long);
+        open(&appliance).filter(|row| packets(row) > packets(&first))
+    });
+    eventually(60, "and one more", || {
+        talk(&mut long);
+        open(&appliance).filter(|row| packets(row) > packets(&later) && row["slice"] == later["slice"])
+    });
+    assert!(appliance.metric("wiretag_open_slices", "") >= 1.0);
+    assert!(appliance.metric("wiretag_store_bytes", "kind=\"journal\"") > 0.0);
+
+    // A connection that ends just before.
+    let mut short = connect(&wire, &listener);
+    talk(&mut short);
+    drop(short);
+    let short = eventually(30, "its row", || {
+        appliance.flows(&format!("server_port == {port} and end_reason == fin"), &[]).into_iter().next()
+    });
+    appliance.kill();
+
+    let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    eventually(5, "the greeting", || appliance.log().contains("open flows were recovered").then_some(()));
+    let check = |found: &[Value]| {
+        let of = |id: &Value| found.iter().filter(|row| row["flow_id"] == *id).collect::<Vec<_>>();
+        let [row] = of(&first["flow_id"])[..] else { panic!("{found:#?}") };
+        assert_eq!((&row["end_reason"], &row["slice"]), (&"interrupted".into(), &later["slice"]));
+        assert!(packets(row) >= packets(&later), "{row}");
+        for name in ["client_container", "server_container", "client_tagged_by", "community_id", "start"] {
+            assert_eq!(row[name], first[name], "{name}");
+        }
+        assert_eq!(of(&short["flow_id"]).len(), 1, "{found:#?}");
+    };
+    let all = format!("server_port == {port}");
+    let found = appliance.flows(&all, &[]);
+    check(&found);
+    let interrupted = appliance.json("/api/v1/flows?limit=1");
+    assert_eq!(interrupted["completeness"]["complete"], false, "{interrupted}");
+    appliance.stop();
+    assert_eq!(std::fs::read_dir(directory.path().join("journal")).expect("the journal").count(), 0);
+    assert_eq!(flows(directory.path(), &all, &[]), found, "a clean stop leaves nothing to recover");
+}
+
+/// Traffic from inside the namespace: datagrams of flows that go on and on, and of others that are a moment long, and short
+/// connections. Ends when dropped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(wire: &Wire) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, name) = (stop.clone(), wire.name);
+        let path = Path::new("/run/netns").join(name);
+        let (listener, server) = (wire.listen(), wire.address);
+        let address = listener.local_addr().expect("an address");
+        let thread = std::thread::spawn(move || {
+            in_namespace(&path, move || -> std::io::Result<()> {
+                let socket = UdpSocket::bind("0.0.0.0:40000")?;
+                socket.set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
+                for number in (0..20_000_u16).cycle() {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    for port in [20_000 + number % 50, 30_000 + number] {
+                        socket.send_to(&[7; 40], SocketAddr::from((server, port)))?;
+                    }
+                    let client = TcpStream::connect(address)?;
+                    drop(listener.accept()?);
+                    // It is closed: this is the end of what can be read, after a moment.
+                    (&client).read_exact(&mut [0; 1]).expect_err("closed");
+                    // Nobody answers: this is a pause.
+                    let _ = socket.recv(&mut [0; 1]);
+                }
+                Ok(())
+            })
+            .expect("the namespace")
+            .expect("sent");
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Killed again and again under load: what searches showed a few looks before is there, and nothing is there twice.
+#[test]
+fn kills_under_load_lose_nothing_old_and_double_nothing() {
+    const ALL: [&str; 3] = ["--all-observations", "--limit", "1000000"];
+    if !is_root() {
+        return;
+    }
+    let wire = Wire::new("wtkills", 92);
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("often.toml");
+    std::fs::write(&config, "[capture]\ncheckpoint = 1\n").expect("written");
+    let arguments = ["--interface", "wtkills", "--config", config.to_str().expect("a path")];
+    let load = Load::start(&wire);
+    let mut before: BTreeSet<(String, u64)> = BTreeSet::new();
+    for round in 0..4_u64 {
+        let appliance = Appliance::start(directory.path(), &arguments);
+        // Another moment in each round.
+        let looked = |appliance: &Appliance| appliance.metric("wiretag_checkpoint_slices_total", "");
+        let wanted = 300.0 * (1 + (round * 7 + u64::from(std::process::id())) % 4) as f64;
+        eventually(60, "some looks", || (looked(&appliance) > wanted).then_some(()));
+        let rows = appliance.flows("", &ALL);
+        let shown = places(&rows);
+        assert!(before.iter().all(|place| shown.contains_key(place)), "round {round}: an old row is gone");
+        assert!(rows.iter().any(|row| row["end_reason"].is_null()), "round {round}: something is open");
+        let ended =
+            shown.iter().filter(|(place, row)| !row["end_reason"].is_null() && !before.contains(*place)).count();
+        let since = looked(&appliance);
+        eventually(60, "the rows shown are in files, and looks have gone on", || {
+            let stored = appliance.metric("wiretag_store_flow_rows_total", "") as usize;
+            (stored >= ended && looked(&appliance) >= since + 200.0).then_some(())
+        });
+        appliance.kill();
+        let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
+        let rows = appliance.flows("", &ALL);
+        let found = places(&rows);
+        for (place, row) in &shown {
+            let after = found.get(place).unwrap_or_else(|| panic!("round {round}: gone: {row}"));
+            assert!(packets(after) >= packets(row) && !after["end_reason"].is_null(), "round {round}: {row} {after}");
+        }
+        before = found.into_keys().collect();
+        appliance.stop();
+    }
+    drop(load);
+}
