@@ -12,10 +12,14 @@ use crate::identity::Identity;
 pub enum TaggedBy {
     /// Its own interface carried the packets.
     Interface,
+    /// The socket that it owned.
+    Socket,
     /// Its link-layer address.
     Mac,
     /// Its IP address in the network.
     Ip,
+    /// The address of a service, of which the container behind it is not known.
+    Service,
     /// The static file.
     Static,
     /// Several identities had the key in the tolerance: no name.
@@ -29,8 +33,10 @@ impl TaggedBy {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Interface => "interface",
+            Self::Socket => "socket",
             Self::Mac => "mac",
             Self::Ip => "ip",
+            Self::Service => "service",
             Self::Static => "static",
             Self::Ambiguous => "ambiguous",
             Self::None => "none",
@@ -153,9 +159,12 @@ pub const IDENTITY_COLUMNS: &[[IdentityColumn; 2]] = &[
     ends!("identity", Text, "Pod UID or container id: the key that never changes", |tag| text(
         tag.identity.as_deref().map(|identity| &identity.identity)
     )),
-    ends!("tagged_by", Word, "How the name was found: interface, mac, ip, static, ambiguous, none", |tag| Value::Text(
-        tag.tagged_by.as_str().into()
-    )),
+    ends!(
+        "tagged_by",
+        Word,
+        "How the name was found: interface, socket, mac, ip, service, static, ambiguous, none",
+        |tag| Value::Text(tag.tagged_by.as_str().into())
+    ),
 ];
 
 /// A column of the whole vocabulary of a table.

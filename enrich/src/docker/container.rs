@@ -127,7 +127,8 @@ impl Container {
                 Told::Disconnected { network, at } => {
                     self.forget(&network);
                     let (identity, learned_at) = (self.id.clone(), now());
-                    self.context.send(IdentityEvent::Parted { identity, network, at, learned_at }).await;
+                    let source = "docker".into();
+                    self.context.send(IdentityEvent::Parted { identity, network, at, learned_at, source }).await;
                 }
                 Told::Started { at, attributes } => self.started(at, &attributes, &inbox).await,
                 Told::Renamed { at } => self.renamed(at).await,
@@ -206,7 +207,7 @@ impl Container {
         self.identify_by(attributes).await;
         self.context.namespaces.gone(&self.context, &self.id, at).await;
         let (identity, learned_at) = (self.id.clone(), now());
-        self.context.send(IdentityEvent::Ended { identity, at, learned_at }).await;
+        self.context.send(IdentityEvent::Ended { identity, at, learned_at, source: "docker".into() }).await;
         self.endpoints.clear();
         self.pending.clear();
     }

@@ -13,6 +13,7 @@
 mod claims;
 mod names;
 mod observation;
+mod variants;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
 use self::claims::Claims;
+use self::names::Namer;
 use self::observation::{Observation, Observed};
 use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
-use crate::timeline::Timeline;
+use crate::timeline::View;
 
 /// How often claims are looked through, ns.
 const SWEEP: i64 = 10_000_000_000;
@@ -105,6 +107,7 @@ impl<R> Hold<R> {
 struct Join {
     config: TaggerConfig,
     claims: Claims,
+    names: Namer,
     container_side: HashMap<(u64, u32), bool>,
 }
 
@@ -112,7 +115,7 @@ impl Tagger {
     /// An empty tagger.
     pub fn new(config: TaggerConfig) -> Self {
         let (records, transactions) = (Hold::new(config.max_held), Hold::new(config.max_held));
-        let join = Join { config, claims: Claims::default(), container_side: HashMap::new() };
+        let join = Join { config, claims: Claims::default(), names: Namer::default(), container_side: HashMap::new() };
         Self { join, records, transactions, swept: 0 }
     }
 
@@ -137,7 +140,7 @@ impl Tagger {
     }
 
     /// Tags what has waited long enough, and the oldest beyond the limit.
-    pub fn drain(&mut self, now: i64, timeline: &Timeline, out: &mut TaggedRows) {
+    pub fn drain(&mut self, now: i64, timeline: &View, out: &mut TaggedRows) {
         while let Some(held) = self.records.due(now) {
             out.flows.push(self.join.leave(held, timeline));
         }
@@ -151,7 +154,7 @@ impl Tagger {
     }
 
     /// Tags everything.
-    pub fn flush(&mut self, timeline: &Timeline, out: &mut TaggedRows) {
+    pub fn flush(&mut self, timeline: &View, out: &mut TaggedRows) {
         let Self { join, records, transactions, .. } = self;
         out.flows.extend(records.waiting.drain(..).map(|held| join.leave(held, timeline)));
         out.transactions.extend(transactions.waiting.drain(..).map(|held| join.leave(held, timeline)));
@@ -173,13 +176,13 @@ impl Join {
     }
 
     /// Is it the primary observation, and who were its ends?
-    fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &Timeline) -> Tagged<R> {
+    fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &View) -> Tagged<R> {
         let Held { netns, mut record, .. } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
             record.set_primary(self.claims.settle(&seen));
         }
-        let (client, server) = names::names(&self.config.boot, &seen, timeline);
+        let (client, server) = self.names.of(&self.config.boot, &seen, timeline);
         Tagged { record, client, server }
     }
 
