@@ -23,6 +23,7 @@ impl Timeline {
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
         let Snapshot { source, present, at, .. } = snapshot;
         let number = self.source(source);
+        std::sync::Arc::make_mut(&mut self.view.sources).hear(number, *at);
         let (confirmed, closings) = self.compare(snapshot, number);
         for closing in closings {
             self.close(&closing, number, *at);

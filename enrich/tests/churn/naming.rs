@@ -29,6 +29,7 @@ impl Naming for CurrentState {
             Told::Hook { pod, added: holds, .. } | Told::Runtime { pod, started: holds, .. } => {
                 self.set(world, *pod, *holds);
             }
+            Told::Alive => {}
             Told::Watch(version) => self.set(world, version.pod, version.finished.is_none() && !version.deleted),
             Told::List(versions) => {
                 self.owners.clear();
@@ -86,6 +87,7 @@ impl Naming for OneCandidate {
             Told::Watch(version) if version.deleted || version.finished.is_some() => {
                 self.ends(world, version.pod, version.finished.unwrap_or(now));
             }
+            Told::Alive => {}
             Told::Watch(version) => self.begins(world, version.pod, version.started),
             Told::List(versions) => {
                 for version in versions.iter().filter(|version| version.finished.is_none()) {

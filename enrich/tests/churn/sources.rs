@@ -41,6 +41,8 @@ pub(crate) enum Told {
     Runtime { pod: usize, started: bool, at: i64 },
     /// The watch.
     Watch(Version),
+    /// The connection of the watch is alive.
+    Alive,
     /// The watch is back after an outage: all objects that there are.
     List(Vec<Version>),
 }
@@ -89,17 +91,18 @@ fn deliver(heard: &mut Vec<Heard>, at: i64, told: Told, faults: &Faults, random:
     heard.push((at, told));
 }
 
-/// What the watch of the API server tells, of the pods of wiretag's node or of all.
-pub(crate) fn watch(world: &World, faults: &Faults, all_nodes: bool) -> Vec<Heard> {
+/// What the watch of the API server tells, of the pods of all nodes.
+pub(crate) fn watch(world: &World, faults: &Faults) -> Vec<Heard> {
     let mut random = Random::new(faults.seed ^ 3);
     let mut changes = Vec::new();
     let skews: Vec<i64> =
         (0..=255).map(|node| if node == HERE { 0 } else { random.below(2 * faults.skew) - faults.skew }).collect();
-    for (index, pod) in world.pods.iter().enumerate().filter(|(_, pod)| all_nodes || pod.node == HERE) {
+    for (index, pod) in world.pods.iter().enumerate() {
         versions(index, pod, skews[pod.node], &mut changes, &mut random);
     }
     changes.sort_by_key(|(at, _)| *at);
-    hear(&changes, faults, &mut random)
+    let end = changes.last().map_or(BEGIN, |(at, _)| *at);
+    hear(&changes, end, faults, &mut random)
 }
 
 /// The life of a pod's object. The kubelet tells of an address when the containers run, and of the end when the sandbox
@@ -121,14 +124,17 @@ fn versions(index: usize, pod: &Pod, skew: i64, changes: &mut Vec<(i64, Version)
 }
 
 /// One stream in order; in an outage nothing, after it a list.
-fn hear(changes: &[(i64, Version)], faults: &Faults, random: &mut Random) -> Vec<Heard> {
+fn hear(changes: &[(i64, Version)], end: i64, faults: &Faults, random: &mut Random) -> Vec<Heard> {
     let mut heard = Vec::new();
     let mut last = BEGIN;
+    let mut back = BEGIN;
     let mut outage = next_outage(BEGIN, faults, random);
     let mut objects = std::collections::BTreeMap::new();
     for (at, version) in changes {
         while *at >= outage.1 {
-            last = outage.1 + 50 * MS;
+            heard.extend((back..outage.0).step_by(SECOND as usize).map(|at| (at, Told::Alive)));
+            back = outage.1 + 50 * MS;
+            last = back;
             heard.push((last, Told::List(objects.values().copied().collect())));
             outage = next_outage(outage.1, faults, random);
         }
@@ -142,6 +148,8 @@ fn hear(changes: &[(i64, Version)], faults: &Faults, random: &mut Random) -> Vec
             deliver_in_order(&mut heard, last, *version, faults, random);
         }
     }
+    heard.extend((back..outage.0.min(end)).step_by(SECOND as usize).map(|at| (at, Told::Alive)));
+    heard.sort_by_key(|(at, _)| *at);
     heard
 }
 

@@ -11,7 +11,7 @@ use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 
 use crate::naming::Naming;
 use crate::sources::{Told, Version};
-use crate::world::{Flow, Pod, World};
+use crate::world::{Flow, HERE, Pod, SECOND, World};
 
 /// Network of the cluster's addresses.
 const CLUSTER: &str = "kubernetes";
@@ -49,22 +49,24 @@ impl Wiretag {
         self.learn((index, pod), ip(pod), source, (from, now));
     }
 
-    fn end(&mut self, index: usize, at: i64, now: i64) {
-        self.timeline.apply(&IdentityEvent::Ended { identity: uid(index), at, learned_at: now });
+    fn end(&mut self, index: usize, source: &str, (at, now): (i64, i64)) {
+        let (identity, source) = (uid(index), source.into());
+        self.timeline.apply(&IdentityEvent::Ended { identity, at, learned_at: now, source });
     }
 
     fn watch(&mut self, world: &World, version: &Version, now: i64) {
         if version.deleted || version.finished.is_some() {
-            self.end(version.pod, now, now);
+            self.end(version.pod, "kubernetes", (version.finished.unwrap_or(now), now));
         } else {
-            self.learn((version.pod, &world.pods[version.pod]), ip(&world.pods[version.pod]), "kubernetes", (now, now));
+            let pod = &world.pods[version.pod];
+            self.learn((version.pod, pod), ip(pod), "kubernetes", (since(version, pod, now), now));
         }
     }
 
     fn list(&mut self, world: &World, versions: &[Version], now: i64) {
         let present = versions.iter().filter(|version| version.finished.is_none()).map(|version| {
             let pod = &world.pods[version.pod];
-            interval(version.pod, pod, ip(pod), "kubernetes", (now, now))
+            interval(version.pod, pod, ip(pod), "kubernetes", (since(version, pod, now), now))
         });
         self.timeline.apply(&IdentityEvent::Reconciled(Snapshot {
             source: "kubernetes".into(),
@@ -74,6 +76,12 @@ impl Wiretag {
             at: now,
         }));
     }
+}
+
+/// Since when a pod surely has its address: its containers run, by the clock of its node, which may be behind.
+fn since(version: &Version, pod: &Pod, now: i64) -> i64 {
+    let behind = if pod.node == HERE { 0 } else { 2 * SECOND };
+    (version.started + SECOND + behind).min(now)
 }
 
 fn uid(index: usize) -> Arc<str> {
@@ -106,8 +114,11 @@ impl Naming for Wiretag {
         match told {
             Told::Hook { pod, added: true, at } => self.local(world, *pod, "cni", (*at, now)),
             Told::Runtime { pod, started: true, at } => self.local(world, *pod, "cri", (*at, now)),
-            Told::Hook { pod, added: false, at } | Told::Runtime { pod, started: false, at } => {
-                self.end(*pod, *at, now);
+            Told::Hook { pod, added: false, at } => self.end(*pod, "cni", (*at, now)),
+            Told::Runtime { pod, started: false, at } => self.end(*pod, "cri", (*at, now)),
+            Told::Alive => {
+                self.heard = now;
+                self.timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: now });
             }
             Told::Watch(version) => {
                 self.watch(world, version, now);

@@ -92,7 +92,7 @@ fn live(pods: &mut Vec<Pod>, plan: &Plan, (node, slot): (usize, usize), random: 
     while now < BEGIN + plan.length {
         let is_job = random.below(100) < plan.jobs.cast_signed();
         let life = if is_job { 2 * SECOND + random.below(20 * SECOND) } else { 5 * SECOND + random.around(plan.life) };
-        let same = random.below(100) < 50;
+        let same = random.below(100) < 30;
         last = if same { last } else { (last + 1 + random.below(2)) % 3 };
         let number = slot as i64 * 3 + last;
         let down = now + life;
@@ -117,7 +117,10 @@ fn talk(pods: &[Pod], plan: &Plan, random: &mut Random) -> Vec<Flow> {
     while now < BEGIN + plan.length {
         now += random.around(SECOND / plan.flows_per_second);
         let (here, all) = alive.at(pods, now);
-        let (Some(own), Some(other)) = (random.pick(&here), random.pick(&all)) else { continue };
+        // What is new talks most: a quarter of the flows is of pods of less than ten seconds, if there are any.
+        let young: Vec<usize> = here.iter().copied().filter(|pod| now - pods[*pod].up < 10 * SECOND).collect();
+        let from = if random.below(4) == 0 && !young.is_empty() { &young } else { &here };
+        let (Some(own), Some(other)) = (random.pick(from), random.pick(&all)) else { continue };
         if own == other {
             continue;
         }
