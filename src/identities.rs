@@ -150,6 +150,7 @@ impl Tagging {
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
+            | IdentityEvent::Heard { .. }
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

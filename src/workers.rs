@@ -97,6 +97,7 @@ pub(crate) async fn follow_namespaces(
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
+            | IdentityEvent::Heard { .. }
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

@@ -77,6 +77,13 @@ pub enum IdentityEvent {
     },
     /// A source has told all that holds.
     Reconciled(Snapshot),
+    /// A source that is told of things over a network, and so may be behind, is in touch: what it left open lasts.
+    Heard {
+        /// The source.
+        source: Arc<str>,
+        /// Until when.
+        at: i64,
+    },
     /// A container whose traffic passes no interface of the host: it is to be captured inside.
     Namespace {
         /// Whose.

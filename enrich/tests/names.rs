@@ -39,6 +39,7 @@ fn named(name: &str) -> Identity {
 /// A timeline in which each has its keys since ever, and both interfaces are of one network.
 fn known(facts: &[(Identity, &[Key])]) -> Timeline {
     let mut timeline = Timeline::new();
+    timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: i64::MAX });
     for (identity, keys) in facts {
         for key in *keys {
             let (key, identity, source) = (key.clone(), Arc::new(identity.clone()), "kubernetes".into());

@@ -50,8 +50,14 @@ fn described(source: &str, identity: Identity, from: i64) -> IdentityEvent {
     IdentityEvent::Described { identity, from, learned_at: from, source: source.into() }
 }
 
+/// The source is in touch for ever.
+fn in_touch() -> IdentityEvent {
+    IdentityEvent::Heard { source: "kubernetes".into(), at: i64::MAX }
+}
+
 fn timeline(events: &[IdentityEvent]) -> Timeline {
     let mut timeline = Timeline::new();
+    timeline.apply(&in_touch());
     for event in events {
         timeline.apply(event);
     }
@@ -145,8 +151,28 @@ fn where_only_kubernetes_tells_an_edge_is_nobodys_if_another_may_have_been_there
         assert_eq!([who(&timeline, end - 1, end - 1), who(&timeline, begin, begin)], edge, "after {gap} ms");
         assert_eq!(who(&timeline, end - 2 * OFF, end - 2 * OFF), "a");
         assert_eq!(who(&timeline, begin + 2 * OFF, begin + 2 * OFF), "b");
-        assert_eq!(who(&timeline, end + gap / 2, end + gap / 2), "none");
+        assert_eq!(who(&timeline, end + gap / 2, end + gap / 2), "ambiguous", "b may be early, and a late");
     }
+}
+
+#[test]
+fn what_kubernetes_left_open_is_believed_only_until_it_was_last_heard() {
+    let heard = |at: i64| IdentityEvent::Heard { source: "kubernetes".into(), at: at * MS };
+    let mut timeline = Timeline::new();
+    for event in [has("kubernetes", "a", pod_ip(), 0), has("cni", "b", port(80), 0), heard(60 * SECOND)] {
+        timeline.apply(&event);
+    }
+    let late = 60 * SECOND - OFF;
+    assert_eq!(who(&timeline, late, late), "a");
+    assert_eq!(who(&timeline, late, late + 1), "ambiguous", "it may be another's already");
+    let sockets = timeline.socket((0, "boot"), 6, (POD_IP, 80), 90 * SECOND * MS);
+    assert_eq!(word(sockets), "b", "the hook is never behind");
+    timeline.apply(&heard(70 * SECOND));
+    assert_eq!(who(&timeline, late, late + 1), "a");
+    // Its end is known as soon as it is told.
+    timeline.apply(&ended("kubernetes", "a", 65 * SECOND));
+    assert_eq!(who(&timeline, late, late), "a");
+    assert_eq!(who(&timeline, 69 * SECOND, 69 * SECOND), "none");
 }
 
 #[test]
@@ -223,7 +249,7 @@ fn after_an_outage_what_is_new_begins_late() {
     let (heard, at) = (Some(50 * SECOND * MS), 90 * SECOND * MS);
     let source = "kubernetes".into();
     timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped: Vec::new(), heard, at }));
-    for (second, name) in [(40, "a"), (55, "none"), (61, "none"), (64, "b")] {
+    for (second, name) in [(40, "a"), (55, "none"), (59, "none"), (61, "b"), (64, "b")] {
         assert_eq!(who(&timeline, second * SECOND, second * SECOND), name, "at {second} s");
     }
 }

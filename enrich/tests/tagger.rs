@@ -181,3 +181,41 @@ fn a_row_that_ends_demotes_an_open_slice_elsewhere() {
     assert_eq!((primary(&rows), tagger.take_demoted()), (vec![(11, true)], vec![(10, 0)]));
     assert!(!tagger.name_open(0, vec![open], BEGIN + SECOND, &timeline)[0].record.primary, "it is decided");
 }
+
+/// `kubernetes` says that the server's address is `name`'s since ever.
+fn far_server(timeline: &mut Timeline, name: &str) {
+    let identity = Arc::new(Identity { identity: name.into(), ..Identity::default() });
+    let key = Key::Ip { network: "net".into(), ip: SERVER.0 };
+    let source = "kubernetes".into();
+    let interval = Interval { key, identity, valid_from: 0, valid_to: None, learned_at: 0, source };
+    timeline.apply(&IdentityEvent::Learned(interval));
+}
+
+fn heard(timeline: &mut Timeline, at: i64) {
+    timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at });
+}
+
+#[test]
+fn a_row_waits_for_a_name_whose_source_is_behind_but_not_for_ever() {
+    let mut timeline = Timeline::new();
+    learn(&mut timeline, "client", CLIENT.0, ClientVeth, 0);
+    far_server(&mut timeline, "web");
+    let end = BEGIN + 60 * SECOND;
+    heard(&mut timeline, end - SECOND);
+    let (mut tagger, mut rows) = (tagger(), TaggedRows::default());
+    tagger.push(0, record(ClientVeth, 0, 0), end);
+    tagger.drain(end + 3 * SECOND, &timeline, &mut rows);
+    assert!(rows.is_empty(), "the server may be another by now");
+    heard(&mut timeline, end + 4 * SECOND);
+    tagger.drain(end + 4 * SECOND, &timeline, &mut rows);
+    assert_eq!(name(&rows.flows.pop().expect("a row").server), Some(("web", TaggedBy::Ip)));
+    // The source is away: what comes now waits for it, until it has been away for long.
+    tagger.push(0, record(ClientVeth, 1, 60), end + 50 * SECOND);
+    for (after, waiting) in [(60, true), (62, false)] {
+        tagger.drain(end + after * SECOND, &timeline, &mut rows);
+        assert_eq!(rows.is_empty(), waiting, "{after} s later");
+    }
+    let row = rows.flows.pop().expect("a row");
+    assert_eq!(name(&row.client), Some(("client", TaggedBy::Interface)), "the interface is sure");
+    assert_eq!((name(&row.server), row.server.tagged_by), (None, TaggedBy::Ambiguous));
+}

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Rows are held for a short time after they came, because what identity sources say arrives late, and because the other
-//! observations of the same packets come in the meantime. What is held is bounded: beyond the limit the oldest are tagged
-//! at once. Slices that are still open are named at once, as of now: see [`Tagger::name_open`]. A transaction does not wait for its flow's record: each is tagged by itself, as of its own time.
+//! observations of the same packets come in the meantime. A row with an end without a name waits longer while a source that
+//! is told of things over a network has not been heard as of the row's time ([`PATIENCE`]), because its name may still come.
+//! What is held is bounded: beyond the limit the oldest are tagged at once. Slices that are still open are named at once,
+//! as of now: see [`Tagger::name_open`]. A transaction does not wait for its flow's record: each is tagged by itself, as of
+//! its own time.
 
 mod claims;
 mod names;
@@ -27,6 +30,8 @@ use self::observation::{Observation, Observed};
 use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
 
+/// How long a row waits at most for a source that is not in touch, ns. A source that is away for longer is not waited for.
+pub const PATIENCE: i64 = 60_000_000_000;
 /// How often claims are looked through, ns.
 const SWEEP: i64 = 10_000_000_000;
 
@@ -79,6 +84,8 @@ pub struct Tagger {
 /// Rows that wait, in the order in which they came.
 struct Hold<R> {
     waiting: VecDeque<Held<R>>,
+    /// Those with an end that may still get a name.
+    unnamed: VecDeque<Held<R>>,
     most: usize,
 }
 
@@ -86,21 +93,36 @@ struct Held<R> {
     netns: u64,
     record: R,
     due: i64,
+    /// Its last packet.
+    until: i64,
+}
+
+impl<R> Held<R> {
+    /// Whether what a source will tell may still name it.
+    fn hopes(&self, now: i64, heard: i64) -> bool {
+        let is_away = heard < now.saturating_sub(PATIENCE);
+        heard < self.until && !is_away && now < self.due.saturating_add(PATIENCE)
+    }
 }
 
 impl<R> Hold<R> {
     fn new(most: usize) -> Self {
-        Self { waiting: VecDeque::new(), most }
+        Self { waiting: VecDeque::new(), unnamed: VecDeque::new(), most }
     }
 
     /// The next row that has waited long enough, or is one too many.
-    fn due(&mut self, now: i64) -> Option<Held<R>> {
+    fn due(&mut self, now: i64, heard: i64) -> Option<Held<R>> {
         let is_full = self.is_full();
-        self.waiting.pop_front_if(|held| held.due <= now || is_full)
+        let unnamed = self.unnamed.pop_front_if(|held| is_full || !held.hopes(now, heard));
+        unnamed.or_else(|| self.waiting.pop_front_if(|held| held.due <= now || is_full))
     }
 
     fn is_full(&self) -> bool {
-        self.waiting.len() > self.most
+        self.waiting.len() + self.unnamed.len() > self.most
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = Held<R>> {
+        self.unnamed.drain(..).chain(self.waiting.drain(..))
     }
 }
 
@@ -156,12 +178,9 @@ impl Tagger {
 
     /// Tags what has waited long enough, and the oldest beyond the limit.
     pub fn drain(&mut self, now: i64, timeline: &View, out: &mut TaggedRows) {
-        while let Some(held) = self.records.due(now) {
-            out.flows.push(self.join.leave(held, timeline));
-        }
-        while let Some(held) = self.transactions.due(now) {
-            out.transactions.push(self.join.leave(held, timeline));
-        }
+        let Self { join, records, transactions, .. } = self;
+        join.drain(records, now, timeline, &mut out.flows);
+        join.drain(transactions, now, timeline, &mut out.transactions);
         if now.saturating_sub(self.swept) > SWEEP {
             self.swept = now;
             self.join.claims.forget(now);
@@ -171,8 +190,8 @@ impl Tagger {
     /// Tags everything.
     pub fn flush(&mut self, timeline: &View, out: &mut TaggedRows) {
         let Self { join, records, transactions, .. } = self;
-        out.flows.extend(records.waiting.drain(..).map(|held| join.leave(held, timeline)));
-        out.transactions.extend(transactions.waiting.drain(..).map(|held| join.leave(held, timeline)));
+        out.flows.extend(records.take_all().map(|held| join.leave(held, timeline)));
+        out.transactions.extend(transactions.take_all().map(|held| join.leave(held, timeline)));
     }
 }
 
@@ -187,7 +206,26 @@ impl Join {
         if record.is_primary() {
             self.claims.claim(&record.observation(netns), now);
         }
-        Held { netns, record, due: now.saturating_add(self.config.hold) }
+        let until = seen.when.to;
+        Held { netns, record, due: now.saturating_add(self.config.hold), until }
+    }
+
+    /// Tags what has waited long enough.
+    fn drain<R: Observed>(&mut self, hold: &mut Hold<R>, now: i64, timeline: &View, out: &mut Vec<Tagged<R>>) {
+        let heard = timeline.heard();
+        while let Some(held) = hold.due(now, heard) {
+            let may_wait = !hold.is_full() && held.hopes(now, heard);
+            if may_wait && self.lacks_a_name(&held, timeline) {
+                hold.unnamed.push_back(held);
+            } else {
+                out.push(self.leave(held, timeline));
+            }
+        }
+    }
+
+    fn lacks_a_name<R: Observed>(&mut self, held: &Held<R>, timeline: &View) -> bool {
+        let (client, server) = self.names.of(&self.config.boot, &held.record.observation(held.netns), timeline);
+        client.identity.is_none() || server.identity.is_none()
     }
 
     /// Is it the primary observation, and who were its ends?

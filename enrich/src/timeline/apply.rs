@@ -45,6 +45,10 @@ impl Timeline {
             IdentityEvent::NamespaceGone { inode, at } => {
                 Arc::make_mut(&mut self.view.attachments).detach_all(*inode, *at);
             }
+            IdentityEvent::Heard { source, at } => {
+                let number = self.source(source);
+                Arc::make_mut(&mut self.view.sources).hear(number, *at);
+            }
             IdentityEvent::Translated(_) | IdentityEvent::Namespace { .. } => {}
         }
     }

@@ -115,9 +115,9 @@ impl Claim {
         (self.to, self.unheard, self.closed_at) = (to, unheard, learned_at);
     }
 
-    /// Whether it held at `at`, as far as is known.
-    pub(super) fn holds(&self, at: i64) -> bool {
-        self.is_held() && self.held_from <= at && at < self.held_to
+    /// Whether it held at `at`, as far as is known, or began then give or take what its source may be off.
+    pub(super) fn may_hold(&self, at: i64) -> bool {
+        self.is_held() && self.held_from.saturating_sub(slack(self.early)) <= at && at < self.held_to
     }
 }
 

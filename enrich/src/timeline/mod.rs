@@ -29,7 +29,11 @@
 //!
 //! **Other clocks.** The Kubernetes API tells whole seconds of other clocks. Its beginnings and ends may be off by
 //! [`UNCERTAIN`] either way. Nobody is named outside of what it tells; and inside, near an edge, only if nobody
-//! else may have held the key then: two identities whose uncertain edges touch are ambiguous there.
+//! else may have held the key then: two identities whose uncertain edges touch are ambiguous there. Such a source tells late
+//! too: what it left open lasts only until it was last in touch ([`IdentityEvent::Heard`]), less [`UNCERTAIN`]; who is asked
+//! for a later time is ambiguous, since another may have the key already. [`View::heard`] says from when on that may change.
+//!
+//! [`IdentityEvent::Heard`]: crate::IdentityEvent::Heard
 //!
 //! **Unheard time.** When a source was away, what it no longer confirms ended at some time unknown: the interval ends when the
 //! source was last heard, and what is new begins no earlier than another's known end (of inexact sources: [`UNCERTAIN`] later).
@@ -84,7 +88,7 @@ impl From<i64> for Span {
 pub enum Lookup {
     /// Exactly one, and the source that said so.
     One(Arc<Identity>, Arc<str>),
-    /// Several.
+    /// Several; or one of whom nobody knows whether he still was.
     Ambiguous(Vec<Arc<Identity>>),
     /// Nobody known.
     None,

@@ -23,6 +23,8 @@ pub(super) enum Step {
     Confirm { interval: Interval, at: i64 },
     /// It tells of something new.
     Begin { interval: Interval, at: i64 },
+    /// Its source was in touch.
+    Hear { source: u8, at: i64 },
 }
 
 impl Timeline {
@@ -38,6 +40,8 @@ impl Timeline {
             let step = if is_confirmed { Step::Confirm { interval, at } } else { Step::Begin { interval, at } };
             self.pending.push_back(step);
         }
+        // Not before all of it is known.
+        self.pending.push_back(Step::Hear { source: number, at });
     }
 
     /// Whether something is still to be done.
@@ -58,6 +62,7 @@ impl Timeline {
                     interval.valid_from = self.beginning(&interval, at);
                     self.learn(&interval);
                 }
+                Some(Step::Hear { source, at }) => Arc::make_mut(&mut self.view.sources).hear(source, at),
                 None => return,
             }
         }

@@ -13,6 +13,8 @@ const MOST: usize = 255;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sources {
     names: Vec<Arc<str>>,
+    /// By number: until when a source was in touch.
+    heard: Vec<i64>,
 }
 
 impl Sources {
@@ -21,6 +23,7 @@ impl Sources {
         let number = known.unwrap_or_else(|| {
             if self.names.len() < MOST {
                 self.names.push(source.clone());
+                self.heard.push(i64::MIN);
             }
             self.names.len() - 1
         });
@@ -34,6 +37,27 @@ impl Sources {
     /// How far the times of a source may be off.
     pub(super) fn slack(&self, source: u8) -> i64 {
         if self.is_loose(source) { UNCERTAIN } else { 0 }
+    }
+
+    /// A source is in touch.
+    pub(super) fn hear(&mut self, source: u8, at: i64) {
+        if let Some(heard) = self.heard.get_mut(usize::from(source)) {
+            *heard = at.max(*heard);
+        }
+    }
+
+    /// Until when an inexact source was in touch; others are never behind.
+    pub(super) fn heard(&self, source: u8) -> i64 {
+        let heard = self.heard.get(usize::from(source)).filter(|_| self.is_loose(source));
+        heard.copied().unwrap_or(i64::MAX)
+    }
+
+    /// Until when all were.
+    pub(super) fn all_heard(&self) -> i64 {
+        (0..self.names.len())
+            .map(|source| self.heard(u8::try_from(source).unwrap_or(u8::MAX)))
+            .min()
+            .unwrap_or(i64::MAX)
     }
 
     /// Whether the times of a source are not exact.

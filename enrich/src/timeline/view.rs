@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::attachments::Attachments;
 use super::attributes::as_of;
-use super::history::{Claim, History};
+use super::history::{Claim, Ending, History};
 use super::keys::{Names, Place};
 use super::sharded::Sharded;
-use super::sources::Sources;
+use super::sources::{Sources, UNCERTAIN};
 use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
 use crate::identity::{ANY_NETWORK, Identity, Interval};
@@ -154,19 +154,19 @@ impl View {
         touching.into_iter().any(|claim| claim.who == number && claim.held_from <= when.to && claim.held_to > when.from)
     }
 
-    /// Who held one of the keys when the span began, and all who did or may have later in it; nobody if nobody did when
-    /// it began.
+    /// Who held one of the keys when the span began, or may have, and all who did or may have later in it; nobody if nobody
+    /// did when it began.
     fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
-            if !history.touching(when.from, when.from).any(|claim| claim.holds(when.from)) {
+            if !history.touching(when.from, when.from).any(|claim| claim.may_hold(when.from)) {
                 return Lookup::None;
             }
             return self.name(history.touching(when.from, when.to), when);
         }
         let histories = || places.iter().filter_map(|place| self.histories.get(place));
         // In each network by itself: what begins later in another is another's address.
-        let begun = |own: &&Arc<History>| own.touching(when.from, when.from).any(|claim| claim.holds(when.from));
+        let begun = |own: &&Arc<History>| own.touching(when.from, when.from).any(|claim| claim.may_hold(when.from));
         self.name(histories().filter(begun).flat_map(|own| own.touching(when.from, when.to)), when)
     }
 
@@ -185,7 +185,12 @@ impl View {
         let Some(first) = first else { return Lookup::None };
         if others.iter().all(|other| other.who == first.who) {
             let best = self.most_exact(first, &others);
+            let claims = || std::iter::once(first).chain(others.iter().copied());
             return match self.version(best, when.from) {
+                // It may be over, and its key another's, without the source having told yet.
+                Some(identity) if claims().all(|claim| self.is_unheard(claim, when)) => {
+                    Lookup::Ambiguous(vec![identity])
+                }
                 Some(identity) => Lookup::One(identity, self.sources.name(first.source)),
                 None => Lookup::None,
             };
@@ -199,6 +204,17 @@ impl View {
             }
         }
         Lookup::Ambiguous(several)
+    }
+
+    /// Whether a claim lasts only because its source was not heard since.
+    fn is_unheard(&self, claim: &Claim, when: Span) -> bool {
+        claim.ending == Ending::Open && self.sources.heard(claim.source) < when.to.saturating_add(UNCERTAIN)
+    }
+
+    /// Until when all sources were in touch that may be behind. What is asked of a time of which not all was heard yet may
+    /// have another answer later.
+    pub fn heard(&self) -> i64 {
+        self.sources.all_heard().saturating_sub(UNCERTAIN)
     }
 
     /// The name to use of claims of one identity: that of a container if it is only one, otherwise the pod's.
