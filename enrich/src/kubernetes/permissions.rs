@@ -1,0 +1,77 @@
+//! What wiretag may do at the API server, and what it misses: asked by SelfSubjectAccessReviews, which everybody may ask.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::client::Connector;
+use super::resource::Resource;
+use super::source::{KubernetesConfig, Scope};
+
+/// What is allowed, of what the scope needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permissions {
+    /// Resources, with the verbs that are missing.
+    pub missing: Vec<(String, Vec<&'static str>)>,
+}
+
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.missing.iter().map(|(resource, verbs)| format!("{} on {resource}", verbs.join(", ")));
+        f.write_str(&parts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Review {
+    status: ReviewStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ReviewStatus {
+    allowed: bool,
+}
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// Asks the API server; an error says why it does not answer.
+pub async fn check(config: &KubernetesConfig) -> Result<Permissions, String> {
+    let connector = Connector::new(config.kubeconfig.clone());
+    let mut missing = Vec::new();
+    for (resource, verbs) in needed(config.scope) {
+        let mut refused = Vec::new();
+        for verb in verbs {
+            let attributes = json!({ "group": resource.group(), "resource": resource.name(), "verb": verb });
+            let review = json!({
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": { "resourceAttributes": attributes },
+            });
+            let review: Review =
+                connector.create(REVIEWS, review.to_string().into_bytes()).await.map_err(|failure| failure.to_string())?;
+            if !review.status.allowed {
+                refused.push(*verb);
+            }
+        }
+        if !refused.is_empty() {
+            let group = if resource.group().is_empty() { String::new() } else { format!(".{}", resource.group()) };
+            missing.push((format!("{}{group}", resource.name()), refused));
+        }
+    }
+    Ok(Permissions { missing })
+}
+
+/// Verbs that a scope needs; `deploy/kubernetes/` grants exactly these.
+fn needed(scope: Scope) -> Vec<(Resource, &'static [&'static str])> {
+    let watched = scope.resources().iter().filter_map(|forms| forms.first().copied());
+    let mut needed: Vec<(Resource, &'static [&'static str])> =
+        watched.map(|resource| (resource, ["list", "watch"].as_slice())).collect();
+    match scope {
+        Scope::Node => needed.extend([(Resource::ReplicaSets, ["get"].as_slice()), (Resource::Jobs, ["get"].as_slice())]),
+        Scope::Cluster => {}
+    }
+    needed
+}
