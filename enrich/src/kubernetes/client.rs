@@ -72,7 +72,9 @@ impl From<kube::Error> for Failure {
         match error {
             kube::Error::Api(status) => Self::of_status(status.code, &status.message),
             // Its text has what the command printed.
-            kube::Error::Auth(_) => Self::Other("the kubeconfig's credentials cannot be had (plugin or token file)".into()),
+            kube::Error::Auth(_) => {
+                Self::Other("the kubeconfig's credentials cannot be had (plugin or token file)".into())
+            }
             kube::Error::Service(error) => Self::Other(chain(&*error)),
             kube::Error::HyperError(error) => Self::Other(chain(&error)),
             error => Self::Other(error.to_string()),
@@ -184,6 +186,10 @@ pub(super) async fn read(body: impl futures_util::AsyncBufRead) -> Result<Vec<u8
 /// Parses an answer; what is in it is not shown.
 pub(super) fn parse<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|error| {
-        Failure::Other(format!("the answer is not what it should be (line {}, column {})", error.line(), error.column()))
+        Failure::Other(format!(
+            "the answer is not what it should be (line {}, column {})",
+            error.line(),
+            error.column()
+        ))
     })
 }

@@ -43,7 +43,7 @@ mod tell;
 mod watch;
 
 pub use permissions::{Permissions, check};
-pub use source::{KubernetesConfig, KubernetesSource, KubernetesStatus, Scope};
+pub use source::{KubernetesConfig, KubernetesSource, Scope};
 
 #[expect(clippy::disallowed_methods, reason = "a source stands at the edge: it says when it learned something")]
 fn now() -> i64 {

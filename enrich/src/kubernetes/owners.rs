@@ -62,7 +62,12 @@ pub(super) struct Owners {
 
 impl Owners {
     /// The workload of a pod with this owner.
-    pub(super) fn workload(&mut self, owner: &OwnerReference, namespace: &Option<Arc<str>>, pod: &Arc<str>) -> Workload {
+    pub(super) fn workload(
+        &mut self,
+        owner: &OwnerReference,
+        namespace: &Option<Arc<str>>,
+        pod: &Arc<str>,
+    ) -> Workload {
         if let Some(known) = self.known.get(&owner.uid) {
             return known.1.clone();
         }

@@ -50,8 +50,10 @@ pub async fn check(config: &KubernetesConfig) -> Result<Permissions, String> {
                 "kind": "SelfSubjectAccessReview",
                 "spec": { "resourceAttributes": attributes },
             });
-            let review: Review =
-                connector.create(REVIEWS, review.to_string().into_bytes()).await.map_err(|failure| failure.to_string())?;
+            let review: Review = connector
+                .create(REVIEWS, review.to_string().into_bytes())
+                .await
+                .map_err(|failure| failure.to_string())?;
             if !review.status.allowed {
                 refused.push(*verb);
             }
@@ -70,8 +72,56 @@ fn needed(scope: Scope) -> Vec<(Resource, &'static [&'static str])> {
     let mut needed: Vec<(Resource, &'static [&'static str])> =
         watched.map(|resource| (resource, ["list", "watch"].as_slice())).collect();
     match scope {
-        Scope::Node => needed.extend([(Resource::ReplicaSets, ["get"].as_slice()), (Resource::Jobs, ["get"].as_slice())]),
+        Scope::Node => {
+            needed.extend([(Resource::ReplicaSets, ["get"].as_slice()), (Resource::Jobs, ["get"].as_slice())])
+        }
         Scope::Cluster => {}
     }
     needed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Rule {
+        api_groups: Vec<String>,
+        resources: Vec<String>,
+        verbs: Vec<String>,
+    }
+
+    type Grant = (String, String, String);
+
+    fn granted(role: &str) -> BTreeSet<Grant> {
+        let text = include_str!("../../../deploy/kubernetes/rbac.yaml");
+        let documents =
+            text.split("\n---\n").map(|text| serde_norway::from_str::<serde_norway::Value>(text).expect("YAML"));
+        let role = documents.into_iter().find(|own| own["metadata"]["name"] == role).expect("the role");
+        let rules: Vec<Rule> = serde_norway::from_value(role["rules"].clone()).expect("rules");
+        let grants = rules.iter().flat_map(|rule| {
+            let of = move |group: &String| rule.resources.iter().map(move |own| (rule, group.clone(), own.clone()));
+            rule.api_groups.iter().flat_map(of).collect::<Vec<_>>()
+        });
+        grants
+            .flat_map(|(rule, group, own)| {
+                rule.verbs.iter().map(move |verb| (group.clone(), own.clone(), verb.clone()))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_roles_that_are_shipped_grant_exactly_what_is_needed() {
+        for (scope, role) in [(Scope::Cluster, "wiretag-cluster"), (Scope::Node, "wiretag-node")] {
+            let grant = |resource: Resource, verb: &str| {
+                (resource.group().to_owned(), resource.name().to_owned(), verb.to_owned())
+            };
+            let needed =
+                needed(scope).into_iter().flat_map(|(own, verbs)| verbs.iter().map(move |verb| grant(own, verb)));
+            assert_eq!(needed.collect::<BTreeSet<_>>(), granted(role), "{role}");
+        }
+    }
 }

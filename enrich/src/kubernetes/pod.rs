@@ -101,9 +101,10 @@ fn newest(pod: &Pod) -> Option<i64> {
 }
 
 fn member(container: &Container, interner: &mut Interner) -> Member {
-    let ports = container.ports.iter().filter_map(|own| {
-        Some((objects::protocol(own.protocol.as_deref())?, objects::port(own.container_port)?))
-    });
+    let ports = container
+        .ports
+        .iter()
+        .filter_map(|own| Some((objects::protocol(own.protocol.as_deref())?, objects::port(own.container_port)?)));
     Member {
         container: interner.text(&container.name),
         image: container.image.as_ref().map(|image| interner.text(image)),
@@ -118,8 +119,7 @@ fn members(pod: &Pod, interner: &mut Interner) -> Vec<Member> {
         statuses.iter().any(|own| own.name == container.name && own.state.running.is_some())
     };
     let sidecar = |own: &Container| own.restart_policy.as_deref() == Some("Always");
-    let inits =
-        spec.init_containers.iter().filter(|own| sidecar(own) || runs(&status.init_container_statuses, own));
+    let inits = spec.init_containers.iter().filter(|own| sidecar(own) || runs(&status.init_container_statuses, own));
     let guests = spec.ephemeral_containers.iter().filter(|own| runs(&status.ephemeral_container_statuses, own));
     spec.containers.iter().chain(inits).chain(guests).map(|own| member(own, interner)).collect()
 }

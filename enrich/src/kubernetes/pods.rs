@@ -199,7 +199,8 @@ impl Pods {
             if let Some(to) = known.ended {
                 stopped.push(Stopped { identity: uid.clone(), from: known.created, to });
             }
-            let intervals = known.ips.iter().map(|(ip, from)| teller.interval(teller.ip(*ip), &known.identity, *from, at));
+            let intervals =
+                known.ips.iter().map(|(ip, from)| teller.interval(teller.ip(*ip), &known.identity, *from, at));
             present.extend(intervals);
         }
     }

@@ -129,8 +129,10 @@ impl Services {
             self.claim(service, &new, when.at, when, teller);
         }
         if let Some(Backends { claimed: Some(service), spots, .. }) = &old {
-            let kept = if old.as_ref().map(|old| &old.claimed) == Some(&slice.claimed) { Some(&slice.spots) } else { None };
-            let lost: Vec<Spot> = spots.iter().filter(|spot| kept.is_none_or(|kept| !kept.contains(spot))).copied().collect();
+            let kept =
+                if old.as_ref().map(|old| &old.claimed) == Some(&slice.claimed) { Some(&slice.spots) } else { None };
+            let lost: Vec<Spot> =
+                spots.iter().filter(|spot| kept.is_none_or(|kept| !kept.contains(spot))).copied().collect();
             self.unclaim(service, &lost, when, teller);
         }
         if let Some(old) = old.filter(|old| old.service != service) {

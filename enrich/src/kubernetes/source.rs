@@ -1,7 +1,6 @@
 //! The task that runs the watches and tells what they mean.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,14 +8,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::client::{Connector, Failure};
+use super::now;
 use super::objects::Bare;
 use super::owners::{OwnerKind, Wanted};
 use super::resource::{Resource, path_of_owner};
 use super::state::{Kind, Object, State};
 use super::tell::When;
 use super::watch::{Told, Watch, page};
-use super::now;
 use crate::event::IdentityEvent;
+use crate::status::SourceStatus;
 
 /// Messages between the watches and this task.
 const QUEUE: usize = 1024;
@@ -60,48 +60,18 @@ pub struct KubernetesConfig {
     pub node: Arc<str>,
 }
 
-/// State of the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KubernetesStatus {
-    /// Not tried yet.
-    Starting,
-    /// Everything is watched.
-    Connected,
-    /// Some of it is.
-    Partial {
-        /// What is not, and why.
-        missing: String,
-    },
-    /// Nothing is; tried again every few seconds.
-    Absent {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl fmt::Display for KubernetesStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Starting => f.write_str("connecting"),
-            Self::Connected => f.write_str("connected"),
-            Self::Partial { missing } => write!(f, "connected, but without {missing}"),
-            Self::Absent { reason } => write!(f, "absent, tried again every few seconds ({reason})"),
-        }
-    }
-}
-
 /// See [`crate::kubernetes`].
 pub struct KubernetesSource {
     config: KubernetesConfig,
     heard: Option<i64>,
     page: u32,
-    status: watch::Sender<KubernetesStatus>,
+    status: watch::Sender<SourceStatus>,
 }
 
 impl KubernetesSource {
     /// A source; `heard` is until when an earlier run listened, if that is known.
     pub fn new(config: KubernetesConfig, heard: Option<i64>) -> Self {
-        Self { config, heard, page: page(), status: watch::Sender::new(KubernetesStatus::Starting) }
+        Self { config, heard, page: page(), status: watch::Sender::new(SourceStatus::Starting) }
     }
 
     /// With other pages than usual.
@@ -111,7 +81,7 @@ impl KubernetesSource {
     }
 
     /// Its state, as it changes.
-    pub fn status(&self) -> watch::Receiver<KubernetesStatus> {
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
         self.status.subscribe()
     }
 
@@ -175,7 +145,7 @@ struct Hub {
     connector: Arc<Connector>,
     /// By the resource's usual name.
     standing: BTreeMap<&'static str, Standing>,
-    status: watch::Sender<KubernetesStatus>,
+    status: watch::Sender<SourceStatus>,
     others: watch::Sender<bool>,
     questions: JoinSet<Answer>,
     events: Vec<IdentityEvent>,
@@ -185,7 +155,7 @@ impl Hub {
     fn new(
         config: &KubernetesConfig,
         connector: Arc<Connector>,
-        status: watch::Sender<KubernetesStatus>,
+        status: watch::Sender<SourceStatus>,
         others: watch::Sender<bool>,
     ) -> Self {
         let names = config.scope.resources().iter().filter_map(|forms| forms.first());
@@ -252,11 +222,11 @@ impl Hub {
         let missing: Vec<String> = failed.map(|(name, why)| format!("{name} ({why})")).collect();
         let works = self.standing.values().filter(|own| own.works).count();
         let status = match (works, self.standing.values().find_map(|own| own.why.as_ref())) {
-            (0, None) => KubernetesStatus::Starting,
-            (0, Some(reason)) => KubernetesStatus::Absent { reason: reason.clone() },
-            (_, Some(_)) => KubernetesStatus::Partial { missing: missing.join(", ") },
-            (works, None) if works < self.standing.len() => KubernetesStatus::Starting,
-            (_, None) => KubernetesStatus::Connected,
+            (0, None) => SourceStatus::Starting,
+            (0, Some(reason)) => SourceStatus::Absent { reason: reason.clone() },
+            (_, Some(_)) => SourceStatus::Partial { missing: missing.join(", ") },
+            (works, None) if works < self.standing.len() => SourceStatus::Starting,
+            (_, None) => SourceStatus::Connected,
         };
         self.status.send_if_modified(|old| {
             let changed = *old != status;

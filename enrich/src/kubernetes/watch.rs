@@ -117,7 +117,12 @@ impl Watch {
     }
 
     /// Lists if that is needed, then watches until the watch ends.
-    async fn follow(&mut self, resource: Resource, version: &mut Option<String>, failures: &mut u32) -> Result<(), Failure> {
+    async fn follow(
+        &mut self,
+        resource: Resource,
+        version: &mut Option<String>,
+        failures: &mut u32,
+    ) -> Result<(), Failure> {
         let (number, client) = self.connector.client().await?;
         let result = self.follow_with(&client, resource, version, failures).await;
         if result == Err(Failure::Unauthorized) {
@@ -180,7 +185,9 @@ impl Watch {
                         uids.insert(object.uid().clone());
                         self.tell(Told::Applied { object, when, is_new: false }).await;
                     }
-                    Err(failure) => tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name()),
+                    Err(failure) => {
+                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name())
+                    }
                 }
             }
             more = page.metadata.more.filter(|more| !more.is_empty());
