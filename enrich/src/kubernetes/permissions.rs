@@ -102,15 +102,13 @@ mod tests {
             text.split("\n---\n").map(|text| serde_norway::from_str::<serde_norway::Value>(text).expect("YAML"));
         let role = documents.into_iter().find(|own| own["metadata"]["name"] == role).expect("the role");
         let rules: Vec<Rule> = serde_norway::from_value(role["rules"].clone()).expect("rules");
-        let grants = rules.iter().flat_map(|rule| {
-            let of = move |group: &String| rule.resources.iter().map(move |own| (rule, group.clone(), own.clone()));
-            rule.api_groups.iter().flat_map(of).collect::<Vec<_>>()
-        });
+        let mut grants = BTreeSet::new();
+        for Rule { api_groups, resources, verbs } in &rules {
+            for (group, resource) in api_groups.iter().flat_map(|group| resources.iter().map(move |own| (group, own))) {
+                grants.extend(verbs.iter().map(|verb| (group.clone(), resource.clone(), verb.clone())));
+            }
+        }
         grants
-            .flat_map(|(rule, group, own)| {
-                rule.verbs.iter().map(move |verb| (group.clone(), own.clone(), verb.clone()))
-            })
-            .collect()
     }
 
     #[test]

@@ -30,8 +30,8 @@ struct Api {
 }
 
 /// See the module documentation.
-pub struct Server {
-    pub address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     api: Arc<Mutex<Api>>,
     /// Changed when there is something new; its number is that of the connections' generation.
     changed: watch::Sender<u64>,
@@ -44,18 +44,18 @@ impl Drop for Server {
     }
 }
 
-pub const PODS: &str = "/api/v1/pods";
-pub const NODES: &str = "/api/v1/nodes";
-pub const SERVICES: &str = "/api/v1/services";
-pub const ENDPOINTS: &str = "/api/v1/endpoints";
-pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
-pub const SLICES_BETA: &str = "/apis/discovery.k8s.io/v1beta1/endpointslices";
-pub const REPLICA_SETS: &str = "/apis/apps/v1/replicasets";
-pub const JOBS: &str = "/apis/batch/v1/jobs";
+pub(crate) const PODS: &str = "/api/v1/pods";
+pub(crate) const NODES: &str = "/api/v1/nodes";
+pub(crate) const SERVICES: &str = "/api/v1/services";
+pub(crate) const ENDPOINTS: &str = "/api/v1/endpoints";
+pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+pub(crate) const SLICES_BETA: &str = "/apis/discovery.k8s.io/v1beta1/endpointslices";
+pub(crate) const REPLICA_SETS: &str = "/apis/apps/v1/replicasets";
+pub(crate) const JOBS: &str = "/apis/batch/v1/jobs";
 
 impl Server {
     /// Serves these paths to whoever has the token `good`.
-    pub async fn start(paths: &[&str]) -> Self {
+    pub(crate) async fn start(paths: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let paths = paths.iter().map(|path| ((*path).to_owned(), Objects::default())).collect();
@@ -79,7 +79,7 @@ impl Server {
     }
 
     /// Creates or changes an object.
-    pub fn put(&self, path: &str, mut object: Value) {
+    pub(crate) fn put(&self, path: &str, mut object: Value) {
         self.with(|api| {
             api.version += 1;
             object["metadata"]["resourceVersion"] = json!(api.version.to_string());
@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Deletes an object.
-    pub fn delete(&self, path: &str, uid: &str) {
+    pub(crate) fn delete(&self, path: &str, uid: &str) {
         self.with(|api| {
             api.version += 1;
             let version = api.version;
@@ -105,7 +105,7 @@ impl Server {
     }
 
     /// Says only that time has passed.
-    pub fn bookmark(&self, path: &str) {
+    pub(crate) fn bookmark(&self, path: &str) {
         self.with(|api| {
             api.version += 1;
             let version = api.version;
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// Forgets every version before now.
-    pub fn compact(&self) {
+    pub(crate) fn compact(&self) {
         self.with(|api| {
             api.version += 1;
             for objects in api.paths.values_mut() {
@@ -127,30 +127,30 @@ impl Server {
     }
 
     /// Cuts every watch off.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.changed.send_modify(|generation| *generation += 1);
     }
 
-    pub fn set_token(&self, token: &str) {
+    pub(crate) fn set_token(&self, token: &str) {
         self.with(|api| api.token = token.to_owned());
     }
 
-    pub fn forbid(&self, path: &str) {
+    pub(crate) fn forbid(&self, path: &str) {
         self.with(|api| api.forbidden.push(path.to_owned()));
     }
 
     /// Each answer to a list takes so long.
-    pub fn slow(&self, delay: Duration) {
+    pub(crate) fn slow(&self, delay: Duration) {
         self.with(|api| api.delay = delay);
     }
 
     /// Targets that were asked for.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.api.lock().expect("no panic before").requests.clone()
     }
 
     /// How often a path was listed from its beginning.
-    pub fn lists(&self, path: &str) -> usize {
+    pub(crate) fn lists(&self, path: &str) -> usize {
         let of_path = |target: &&String| target.split('?').next() == Some(path);
         let is_first = |target: &&String| !target.contains("watch=true") && !target.contains("continue=");
         self.requests().iter().filter(of_path).filter(is_first).count()
