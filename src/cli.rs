@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Identities(IdentitiesArguments),
     /// Columns: name, kind, definition
     Fields(FieldsArguments),
-    /// Check privileges, kernel, disk, clock, Docker, and say what to do
+    /// Check privileges, kernel, disk, clock, Docker, Kubernetes, and say what to do
     Doctor(DoctorArguments),
     /// Print the OpenAPI document of the HTTP interface
     Openapi,
@@ -58,6 +58,9 @@ pub(crate) struct RunArguments {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Name of this node [default: host name]
+    #[arg(long, value_name = "NAME", env = "WIRETAG_NODE")]
+    pub(crate) node: Option<String>,
     /// Data directory [default: data]
     #[arg(long, value_name = "DIR", env = "WIRETAG_DATA")]
     pub(crate) data: Option<PathBuf>,
@@ -224,6 +227,12 @@ pub(crate) struct FieldsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
+    /// Configuration file (TOML), for what it says of Kubernetes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Name of this node [default: host name]
+    #[arg(long, value_name = "NAME", env = "WIRETAG_NODE")]
+    pub(crate) node: Option<String>,
     /// Docker's address [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
     pub(crate) docker: Option<String>,

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
+use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
 use wiretag_store::Compression;
 
 use crate::cli::RunArguments;
@@ -25,6 +26,17 @@ struct Written {
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    kubernetes: WrittenKubernetes,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with settings of the Kubernetes source")]
+struct WrittenKubernetes {
+    enabled: Option<bool>,
+    kubeconfig: Option<PathBuf>,
+    cluster: Option<String>,
+    scope: Option<String>,
+    node: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -98,6 +110,8 @@ pub(crate) struct RunConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
+    /// The Kubernetes source, if it is wanted.
+    pub(crate) kubernetes: Option<KubernetesConfig>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
@@ -141,8 +155,10 @@ impl RunConfig {
         }
         let WrittenPackets { days, gib, compression } = written.packets;
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
+        let node = node(arguments.node.clone().or(written.node));
         Ok(Self {
-            node: written.node.unwrap_or_else(crate::host::node_name),
+            kubernetes: kubernetes(written.kubernetes, &node)?,
+            node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
@@ -176,6 +192,39 @@ fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
             _ => bail!("`packets.compression` is `{word}`; hint: {HINT}"),
         },
     }
+}
+
+/// What a file says of Kubernetes, for checks.
+pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
+    let written = file.map(read).transpose()?.unwrap_or_default();
+    kubernetes(written.kubernetes, &node(name.or(written.node)))
+}
+
+fn node(name: Option<String>) -> String {
+    name.unwrap_or_else(crate::host::node_name)
+}
+
+/// Wanted if a kubeconfig is named, or wiretag runs in a pod, unless it says otherwise.
+fn kubernetes(written: WrittenKubernetes, node: &str) -> anyhow::Result<Option<KubernetesConfig>> {
+    let WrittenKubernetes { enabled, kubeconfig, cluster, scope, node: own } = written;
+    let cluster = cluster.unwrap_or_else(|| "kubernetes".to_owned());
+    if cluster.is_empty() || cluster.contains('/') {
+        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
+    }
+    let scope = match scope.as_deref() {
+        Some("cluster") | None => Scope::Cluster,
+        Some("node") => Scope::Node,
+        Some(other) => {
+            bail!("`kubernetes.scope` is `{other}`; hint: `cluster`, or `node` for the pods of this node only")
+        }
+    };
+    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if enabled == Some(true) && kubeconfig.is_none() && !in_cluster {
+        bail!("`kubernetes.enabled` is true outside of a cluster; hint: name a file in `kubernetes.kubeconfig`");
+    }
+    let wanted = enabled.unwrap_or(kubeconfig.is_some() || in_cluster);
+    let node = own.as_deref().unwrap_or(node).into();
+    Ok(wanted.then(|| KubernetesConfig { kubeconfig, cluster: cluster.into(), scope, node }))
 }
 
 fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
@@ -331,6 +380,23 @@ mod tests {
         }
         let error = compression("[1]").unwrap_err();
         assert!(error.contains("compression = [1]") && error.ends_with("a word in quotes"), "{error}");
+    }
+
+    #[test]
+    fn kubernetes_is_used_where_it_is_named() {
+        let source = |text| kubernetes(check(text).expect("TOML").kubernetes, "here");
+        assert_eq!(source("").expect("nothing").map(|own| own.node), None);
+        let own = source("[kubernetes]\nkubeconfig = '/k'\ncluster = 'blue'\nscope = 'node'").expect("a source");
+        let own = own.expect("wanted");
+        assert_eq!((&*own.cluster, &*own.node, own.scope), ("blue", "here", Scope::Node));
+        let off = source("[kubernetes]\nkubeconfig = '/k'\nenabled = false").expect("a source");
+        assert!(off.is_none());
+        for (wrong, part) in
+            [("scope = 'pod'", "`cluster`"), ("cluster = 'a/b'", "without `/`"), ("enabled = true", "kubeconfig")]
+        {
+            let error = source(&format!("[kubernetes]\n{wrong}")).expect_err("a mistake").to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod identities;
 mod metrics;
 mod output;
 mod pipeline;
+mod sources;
 mod trouble;
 mod worker;
 mod workers;

@@ -7,11 +7,14 @@
 pub mod docker;
 pub mod event;
 pub mod identity;
+pub mod kubernetes;
 pub mod static_file;
+pub mod status;
 pub mod tagged;
 pub mod tagger;
 pub mod timeline;
 
 pub use event::IdentityEvent;
 pub use identity::{Identity, Interval, Key, Member};
+pub use status::SourceStatus;
 pub use tagged::{EndTag, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::json;
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         disk(&arguments.data.data),
         clock(),
         docker(arguments.docker.as_deref()),
+        kubernetes(arguments),
     ];
     let mut out = crate::output::stdout();
     for Check { name, verdict, text } in &checks {
@@ -180,6 +182,36 @@ fn docker(address: Option<&str>) -> Check {
         Err(error) => Check::warning(
             "docker",
             format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
+        ),
+    }
+}
+
+/// Whether the API server answers, and which permissions are missing.
+fn kubernetes(arguments: &DoctorArguments) -> Check {
+    const NAME: &str = "kubernetes";
+    let config = match crate::config::kubernetes_of(arguments.config.as_deref(), arguments.node.clone()) {
+        Ok(Some(config)) => config,
+        Ok(None) => return Check::ok(NAME, "not used: no `[kubernetes] kubeconfig`, and not in a pod"),
+        Err(error) => return Check::failed(NAME, format!("{error:#}")),
+    };
+    let answer = super::runtime().map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.block_on(async {
+            let asked = tokio::time::timeout(Duration::from_secs(15), wiretag_enrich::kubernetes::check(&config)).await;
+            asked.unwrap_or_else(|_| Err("no answer in 15 seconds".into()))
+        })
+    });
+    match answer {
+        Ok(permissions) if permissions.missing.is_empty() => Check::ok(
+            NAME,
+            format!("the API server answers, and everything that cluster `{}` needs is allowed", config.cluster),
+        ),
+        Ok(permissions) => {
+            let hint = "hint: `deploy/kubernetes/` has a role with what is needed";
+            Check::warning(NAME, format!("the API server answers, but does not allow: {permissions}; {hint}"))
+        }
+        Err(error) => Check::warning(
+            NAME,
+            format!("{error}; hint: pods get no names from Kubernetes until the API server answers"),
         ),
     }
 }

@@ -1,0 +1,295 @@
+//! The task that runs the watches and tells what they mean.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::client::{Connector, Failure};
+use super::now;
+use super::objects::Bare;
+use super::owners::{OwnerKind, Wanted};
+use super::resource::{Resource, path_of_owner};
+use super::state::{Kind, Object, State};
+use super::tell::{SOURCE, When};
+use super::watch::{Told, Watch, page};
+use crate::event::IdentityEvent;
+use crate::status::SourceStatus;
+
+/// Messages between the watches and this task.
+const QUEUE: usize = 1024;
+/// Owners that are asked for at a time.
+const AT_A_TIME: usize = 8;
+/// A resource that failed so often is not waited for.
+const GIVEN_UP: u32 = 3;
+
+/// How much of the cluster is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What runs on this node.
+    Node,
+    /// Everything.
+    Cluster,
+}
+
+impl Scope {
+    /// Resources, each in its forms; pods come last.
+    pub(super) const fn resources(self) -> &'static [&'static [Resource]] {
+        use Resource::{Endpoints, Jobs, Nodes, Pods, ReplicaSets, Services, Slices, SlicesBeta};
+        match self {
+            Self::Node => &[&[Nodes], &[Pods]],
+            Self::Cluster => {
+                &[&[Nodes], &[ReplicaSets], &[Jobs], &[Services], &[Slices, SlicesBeta, Endpoints], &[Pods]]
+            }
+        }
+    }
+}
+
+/// What the source must know.
+#[derive(Debug, Clone)]
+pub struct KubernetesConfig {
+    /// The kubeconfig; none: the service account of the pod that wiretag runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the cluster, and of the network in which its addresses are unique.
+    pub cluster: Arc<str>,
+    /// How much is watched.
+    pub scope: Scope,
+    /// This host, as the cluster calls it.
+    pub node: Arc<str>,
+}
+
+/// See [`crate::kubernetes`].
+pub struct KubernetesSource {
+    config: KubernetesConfig,
+    heard: Option<i64>,
+    page: u32,
+    status: watch::Sender<SourceStatus>,
+}
+
+impl KubernetesSource {
+    /// A source; `heard` is until when an earlier run listened, if that is known.
+    pub fn new(config: KubernetesConfig, heard: Option<i64>) -> Self {
+        Self { config, heard, page: page(), status: watch::Sender::new(SourceStatus::Starting) }
+    }
+
+    /// With other pages than usual.
+    #[must_use]
+    pub fn with_page(self, page: u32) -> Self {
+        Self { page, ..self }
+    }
+
+    /// Its state, as it changes.
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.status.subscribe()
+    }
+
+    /// Runs until nobody listens any more.
+    pub async fn run(self, events: mpsc::Sender<IdentityEvent>) {
+        let Self { config, heard, page, status } = self;
+        let connector = Arc::new(Connector::new(config.kubeconfig.clone()));
+        let (told, mut inbox) = mpsc::channel(QUEUE);
+        let (others, begin) = watch::channel(false);
+        let at_once = watch::channel(true);
+        let mut watches = JoinSet::new();
+        for forms in config.scope.resources() {
+            let is_pods = forms.contains(&Resource::Pods);
+            let fields = match (config.scope, is_pods) {
+                (Scope::Cluster, _) => None,
+                (Scope::Node, true) => Some(format!("spec.nodeName={}", config.node)),
+                (Scope::Node, false) => Some(format!("metadata.name={}", config.node)),
+            };
+            // Pods come last, so that the first word about each has its owner and its zone.
+            let begin = if is_pods { begin.clone() } else { at_once.1.clone() };
+            let (connector, told) = (connector.clone(), told.clone());
+            watches.spawn(Watch { connector, forms, fields, heard, told, begin, page }.run());
+        }
+        drop(told);
+        let mut hub = Hub::new(&config, connector, status, others);
+        loop {
+            let told = tokio::select! {
+                told = inbox.recv() => match told {
+                    Some(told) => told,
+                    None => return,
+                },
+                Some(answer) = hub.questions.join_next() => {
+                    hub.answer(answer.ok());
+                    hub.hand_on(&events).await;
+                    continue;
+                }
+                () = events.closed() => return,
+            };
+            hub.take(told);
+            hub.hand_on(&events).await;
+        }
+    }
+}
+
+/// An owner that was asked for, and the answer.
+type Answer = (Wanted, Result<Bare, Failure>);
+
+/// State of one kind of resource.
+#[derive(Debug, Default)]
+struct Standing {
+    /// It has been listed, or cannot be had.
+    settled: bool,
+    works: bool,
+    failures: u32,
+    why: Option<String>,
+}
+
+struct Hub {
+    scope: Scope,
+    state: State,
+    connector: Arc<Connector>,
+    /// By the resource's usual name.
+    standing: BTreeMap<&'static str, Standing>,
+    status: watch::Sender<SourceStatus>,
+    others: watch::Sender<bool>,
+    questions: JoinSet<Answer>,
+    events: Vec<IdentityEvent>,
+}
+
+impl Hub {
+    fn new(
+        config: &KubernetesConfig,
+        connector: Arc<Connector>,
+        status: watch::Sender<SourceStatus>,
+        others: watch::Sender<bool>,
+    ) -> Self {
+        let names = config.scope.resources().iter().filter_map(|forms| forms.first());
+        Self {
+            scope: config.scope,
+            state: State::new(config.cluster.clone(), config.node.clone()),
+            connector,
+            standing: names.map(|resource| (name(resource.kind()), Standing::default())).collect(),
+            status,
+            others,
+            questions: JoinSet::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, told: Told) {
+        match told {
+            Told::Applied { object, when, is_new } => {
+                if is_new {
+                    self.state.created(&object, when);
+                }
+                self.state.apply(&object, when);
+            }
+            Told::Gone { object, when } => self.state.gone(&object, when),
+            Told::Listed { resource, uids, when, heard } => self.listed(resource, &uids, when, heard),
+            // Addresses are those of pods.
+            Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.has_all() => {
+                self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
+            }
+            Told::Heard { .. } => {}
+            Told::Works { resource } => {
+                let standing = self.standing.entry(name(resource.kind())).or_default();
+                *standing = Standing { works: true, settled: standing.settled, failures: 0, why: None };
+                self.show();
+            }
+            Told::Failed { resource, failure } => {
+                let standing = self.standing.entry(name(resource.kind())).or_default();
+                standing.works = false;
+                standing.failures += 1;
+                let is_final = matches!(failure, Failure::Forbidden(_) | Failure::NotFound);
+                standing.settled |= is_final || standing.failures >= GIVEN_UP;
+                standing.why = Some(failure.to_string());
+                self.show();
+                self.let_pods_begin();
+            }
+        }
+    }
+
+    fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, when: When, heard: Option<i64>) {
+        self.state.listed(resource.kind(), uids, when);
+        self.standing.entry(name(resource.kind())).or_default().settled = true;
+        self.let_pods_begin();
+        if self.standing.values().all(|own| own.settled) {
+            let told = self.state.take();
+            self.events.extend(told);
+            self.events.push(self.state.snapshot(when, heard));
+        }
+    }
+
+    /// Whether everything was listed once.
+    fn has_all(&self) -> bool {
+        self.standing.values().all(|own| own.settled)
+    }
+
+    fn let_pods_begin(&self) {
+        let others = self.standing.iter().filter(|(own, _)| **own != name(Kind::Pods));
+        if others.into_iter().all(|(_, standing)| standing.settled) {
+            self.others.send_replace(true);
+        }
+    }
+
+    fn show(&self) {
+        let failed = self.standing.iter().filter_map(|(name, own)| Some((name, own.why.as_ref()?)));
+        let missing: Vec<String> = failed.map(|(name, why)| format!("{name} ({why})")).collect();
+        let works = self.standing.values().filter(|own| own.works).count();
+        let status = match (works, self.standing.values().find_map(|own| own.why.as_ref())) {
+            (0, None) => SourceStatus::Starting,
+            (0, Some(reason)) => SourceStatus::Absent { reason: reason.clone() },
+            (_, Some(_)) => SourceStatus::Partial { missing: missing.join(", ") },
+            (works, None) if works < self.standing.len() => SourceStatus::Starting,
+            (_, None) => SourceStatus::Connected,
+        };
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+
+    /// Sends what there is to tell, and asks for owners.
+    async fn hand_on(&mut self, events: &mpsc::Sender<IdentityEvent>) {
+        let told = self.state.take();
+        // What was taken before is older.
+        let before = std::mem::take(&mut self.events);
+        for event in before.into_iter().chain(told) {
+            // Nobody listens any more: the source ends by itself.
+            let _ = events.send(event).await;
+        }
+        while self.questions.len() < AT_A_TIME
+            && let Some(wanted) = self.state.next_wanted()
+        {
+            // The watches tell all of them.
+            if self.scope == Scope::Cluster {
+                continue;
+            }
+            let connector = self.connector.clone();
+            self.questions.spawn(async move {
+                let answer = connector.metadata(&path_of_owner(wanted.kind, &wanted.namespace), &wanted.name).await;
+                (wanted, answer)
+            });
+        }
+    }
+
+    fn answer(&mut self, answer: Option<Answer>) {
+        let Some((wanted, answer)) = answer else { return };
+        let at = now();
+        match answer {
+            Ok(owner) => self.state.apply(&Object::Owner(wanted.kind, owner), When { sure: at, at }),
+            Err(failure) => {
+                tracing::debug!("kubernetes: owner {}: {failure}", wanted.name);
+                self.state.unanswered(&wanted.uid);
+            }
+        }
+    }
+}
+
+/// What people call it.
+const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Pods => "pods",
+        Kind::Nodes => "nodes",
+        Kind::Services => "services",
+        Kind::Endpoints => "endpoints",
+        Kind::Owners(OwnerKind::ReplicaSet) => "replicasets",
+        Kind::Owners(OwnerKind::Job) => "jobs",
+    }
+}

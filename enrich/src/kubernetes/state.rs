@@ -1,0 +1,227 @@
+//! From objects to events: what the API server says, in the order in which it comes, and what that means for the timeline.
+//!
+//! The state does no IO and reads no clock. It keeps of each object what is needed to tell the next change, and by the number
+//! of its version knows what comes late or twice: the same set of objects gives the same truth in any order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::clock::Clocks;
+use super::intern::Interner;
+use super::nodes::Nodes;
+use super::objects::{Bare, Endpoints, Meta, Node, Pod, Service, Slice};
+use super::owners::{OwnerKind, Owners, Wanted};
+use super::pod::Seen;
+use super::pods::{Pods, Surroundings};
+use super::services::{Backends, Services};
+use super::tell::{SOURCE, Teller, Tombs, When};
+use crate::event::{IdentityEvent, Snapshot};
+
+/// The name by which the clock of the API server is known; no node has it.
+const API: &str = "";
+
+/// An object of one of the kinds that are watched.
+#[derive(Debug, Clone)]
+pub(super) enum Object {
+    Pod(Box<Pod>),
+    Node(Node),
+    Service(Service),
+    Slice(Slice),
+    Endpoints(Endpoints),
+    Owner(OwnerKind, Bare),
+}
+
+/// What lists of objects are complete lists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Pods,
+    Nodes,
+    Services,
+    Endpoints,
+    Owners(OwnerKind),
+}
+
+impl Object {
+    fn meta(&self) -> &Meta {
+        match self {
+            Self::Pod(pod) => &pod.metadata,
+            Self::Node(node) => &node.metadata,
+            Self::Service(service) => &service.metadata,
+            Self::Slice(slice) => &slice.metadata,
+            Self::Endpoints(endpoints) => &endpoints.metadata,
+            Self::Owner(_, owner) => &owner.metadata,
+        }
+    }
+
+    pub(super) fn uid(&self) -> &Arc<str> {
+        &self.meta().uid
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) struct State {
+    pods: Pods,
+    nodes: Nodes,
+    services: Services,
+    owners: Owners,
+    clocks: Clocks,
+    interner: Interner,
+    tombs: Tombs,
+    teller: Teller,
+}
+
+impl State {
+    /// Nothing is known yet; `cluster` names the network of the pods, `node` has the clock of this host.
+    pub(super) fn new(cluster: Arc<str>, node: Arc<str>) -> Self {
+        Self {
+            pods: Pods::default(),
+            nodes: Nodes::default(),
+            services: Services::default(),
+            owners: Owners::default(),
+            clocks: Clocks::new(node),
+            interner: Interner::default(),
+            tombs: Tombs::default(),
+            teller: Teller::new(cluster),
+        }
+    }
+
+    /// What there is to tell since the last time.
+    pub(super) fn take(&mut self) -> Vec<IdentityEvent> {
+        self.teller.take()
+    }
+
+    /// An owner of pods that is not known.
+    pub(super) fn next_wanted(&mut self) -> Option<Wanted> {
+        self.owners.next_wanted()
+    }
+
+    /// It was asked for in vain.
+    pub(super) fn unanswered(&mut self, uid: &str) {
+        self.owners.unanswered(uid);
+    }
+
+    /// An object is there, in this version.
+    pub(super) fn apply(&mut self, object: &Object, when: When) {
+        let meta = object.meta();
+        if meta.uid.is_empty() || self.tombs.has(&meta.uid) {
+            return;
+        }
+        let from = meta.created().map_or(when.at, |created| self.clocks.by(API, created).min(when.at));
+        match object {
+            Object::Pod(pod) => {
+                let seen = Seen::new(pod, &self.teller.cluster, &mut self.interner);
+                let (pods, mut around) = self.pods();
+                pods.apply(seen, when, &mut around);
+            }
+            Object::Node(node) => {
+                if self.nodes.apply(node, from, when, &mut self.teller) {
+                    self.rezone(&node.metadata.name, when.at);
+                }
+            }
+            Object::Service(service) => self.services.apply(service, from, when, &mut self.teller),
+            Object::Slice(slice) => {
+                if let Some(backends) = Backends::of_slice(slice) {
+                    self.services.apply_slice(backends, when, &mut self.teller);
+                }
+            }
+            Object::Endpoints(endpoints) => {
+                self.services.apply_slice(Backends::of_endpoints(endpoints), when, &mut self.teller);
+            }
+            Object::Owner(kind, owner) => self.own(*kind, &owner.metadata, when.at),
+        }
+    }
+
+    /// An object was created just now: so the API server's clock is heard.
+    pub(super) fn created(&mut self, object: &Object, when: When) {
+        if let Some(created) = object.meta().created().filter(|_| when.is_live()) {
+            self.clocks.heard(&API.into(), created, when.at);
+        }
+    }
+
+    /// An object was deleted; this was its last version.
+    pub(super) fn gone(&mut self, object: &Object, when: When) {
+        let uid = object.uid().clone();
+        if let Object::Pod(pod) = object {
+            let last = Seen::new(pod, &self.teller.cluster, &mut self.interner);
+            let (pods, mut around) = self.pods();
+            pods.gone(&uid, Some(&last), when, &mut around);
+            return;
+        }
+        let kind = match object {
+            Object::Pod(_) => Kind::Pods,
+            Object::Node(_) => Kind::Nodes,
+            Object::Service(_) => Kind::Services,
+            Object::Slice(_) | Object::Endpoints(_) => Kind::Endpoints,
+            Object::Owner(kind, _) => Kind::Owners(*kind),
+        };
+        self.remove(kind, &uid, when);
+    }
+
+    fn remove(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
+        match kind {
+            Kind::Pods => {
+                let (pods, mut around) = self.pods();
+                pods.gone(uid, None, when, &mut around);
+                return;
+            }
+            Kind::Nodes => {
+                if let Some(name) = self.nodes.gone(uid, when, &mut self.teller) {
+                    self.clocks.forget(&name);
+                }
+            }
+            Kind::Services => self.services.gone(uid, when, &mut self.teller),
+            Kind::Endpoints => self.services.gone_slice(uid, when, &mut self.teller),
+            Kind::Owners(_) => self.owners.gone(uid),
+        }
+        self.tombs.add(uid);
+    }
+
+    /// All objects of a kind have been applied, and there are none but `listed`: what else was known has gone, unheard.
+    pub(super) fn listed(&mut self, kind: Kind, listed: &HashSet<Arc<str>>, when: When) {
+        let known: Vec<&Arc<str>> = match kind {
+            Kind::Pods => self.pods.uids().collect(),
+            Kind::Nodes => self.nodes.uids().collect(),
+            Kind::Services => self.services.uids().collect(),
+            Kind::Endpoints => self.services.slice_uids().collect(),
+            Kind::Owners(own) => self.owners.uids(own).collect(),
+        };
+        let gone: Vec<Arc<str>> = known.into_iter().filter(|uid| !listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.remove(kind, &uid, when);
+        }
+    }
+
+    /// All that holds, once every kind has been listed.
+    pub(super) fn snapshot(&self, when: When, heard: Option<i64>) -> IdentityEvent {
+        let (mut present, mut stopped) = (Vec::new(), Vec::new());
+        self.pods.present(when.at, &self.teller, &mut present, &mut stopped);
+        self.nodes.present(when.at, &self.teller, &mut present);
+        self.services.present(when.at, &self.teller, &mut present);
+        IdentityEvent::Reconciled(Snapshot { source: SOURCE.into(), present, stopped, heard, at: when.at })
+    }
+
+    fn pods(&mut self) -> (&mut Pods, Surroundings<'_>) {
+        let Self { pods, nodes, owners, clocks, tombs, teller, .. } = self;
+        (pods, Surroundings { clocks, owners, zones: &nodes.zones, tombs, teller })
+    }
+
+    fn rezone(&mut self, node: &str, at: i64) {
+        let zone = self.nodes.zones.get(node);
+        let of = |identity: &crate::Identity, own: &str| {
+            (own == node && identity.zone.as_ref() != zone)
+                .then(|| crate::Identity { zone: zone.cloned(), ..identity.clone() })
+        };
+        self.pods.renew(of, at, &mut self.teller);
+    }
+
+    fn own(&mut self, kind: OwnerKind, meta: &Meta, at: i64) {
+        let ((kind, name), pods) = self.owners.apply(kind, meta);
+        for uid in pods {
+            let change = |identity: &mut crate::Identity| {
+                (identity.workload, identity.workload_kind) = (Some(name.clone()), Some(kind.clone()));
+            };
+            self.pods.renew_one(&uid, change, at, &mut self.teller);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! One resource: listed in pages, then watched from the version of the list on, for ever.
+//!
+//! * A watch that ends is taken up where it was, without a new list; only 410 (the server has forgotten that version) makes a
+//!   new list, and the time since the watch was last heard is a gap.
+//! * What comes after a gap or an interruption happened at some time in it: such events say until when the opposite was sure
+//!   ([`When`]). A watch is up to date again once nothing is left to be read.
+//! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
+//! * Pages are handed on one by one, and of an object only what is needed is read.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+use kube::client::Client;
+use kube::core::Request;
+use kube::core::params::{ListParams, WatchParams};
+use tokio::sync::{mpsc, watch};
+
+use super::client::{Connector, Failure, PATIENCE, parse, read};
+use super::now;
+use super::resource::{Line, Page, Problem, Resource, Versioned};
+use super::state::Object;
+use super::tell::When;
+
+/// Objects of a page.
+const PAGE: u32 = 500;
+/// Seconds until the server ends a watch; bookmarks come every minute.
+const WATCH: u32 = 120;
+/// A watch that says nothing for longer has lost its server.
+const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 60);
+/// A watch of which nothing more comes for so long is up to date.
+const CAUGHT_UP: Duration = Duration::from_millis(300);
+/// How often it is said that a watch is up to date.
+const TICK: Duration = Duration::from_secs(1);
+/// Bytes of a line: an object is at most a few MB.
+const MOST_LINE: u64 = 32 << 20;
+/// Pauses after failures grow from the first to the last, doubling.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// What the server does not have or does not allow is asked for again after so long.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+
+/// What a watch says.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// An object is there, or has changed.
+    Applied { object: Object, when: When, is_new: bool },
+    /// An object was deleted.
+    Gone { object: Object, when: When },
+    /// All objects were told: these are all. The watch was heard before until `heard`.
+    Listed { resource: Resource, uids: HashSet<Arc<str>>, when: When, heard: Option<i64> },
+    /// It does not work, and is tried again.
+    Failed { resource: Resource, failure: Failure },
+    /// It works.
+    Works { resource: Resource },
+    /// Everything that happened until then was told.
+    Heard { resource: Resource, at: i64 },
+}
+
+/// See the module documentation.
+pub(super) struct Watch {
+    pub(super) connector: Arc<Connector>,
+    /// The same in the forms of younger and older servers: the first that is there is watched.
+    pub(super) forms: &'static [Resource],
+    /// Which objects, as a field selector.
+    pub(super) fields: Option<String>,
+    /// Until when everything was heard.
+    pub(super) heard: Option<i64>,
+    pub(super) told: mpsc::Sender<Told>,
+    /// It begins when this is true.
+    pub(super) begin: watch::Receiver<bool>,
+    /// Objects of a page; fewer in tests.
+    pub(super) page: u32,
+}
+
+impl Watch {
+    /// Runs until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        if self.begin.wait_for(|begin| *begin).await.is_err() {
+            return;
+        }
+        let mut failures = 0;
+        let mut form = 0;
+        let mut version: Option<String> = None;
+        while !self.told.is_closed() {
+            let Some(resource) = self.forms.get(form).copied() else {
+                form = 0;
+                tokio::time::sleep(LONG_PAUSE).await;
+                continue;
+            };
+            let failure = match self.follow(resource, &mut version, &mut failures).await {
+                Ok(()) => continue,
+                Err(failure) => failure,
+            };
+            tracing::debug!("kubernetes: {}: {failure}", resource.name());
+            match failure {
+                Failure::Gone => version = None,
+                Failure::NotFound if form + 1 < self.forms.len() => {
+                    (form, version) = (form + 1, None);
+                    continue;
+                }
+                Failure::NotFound | Failure::Forbidden(_) => {
+                    version = None;
+                    self.tell(Told::Failed { resource, failure }).await;
+                    form = 0;
+                    tokio::time::sleep(LONG_PAUSE).await;
+                    continue;
+                }
+                Failure::Unauthorized | Failure::Other(_) => {
+                    self.tell(Told::Failed { resource, failure }).await;
+                }
+            }
+            tokio::time::sleep(pause(failures)).await;
+            failures += 1;
+        }
+    }
+
+    async fn tell(&self, told: Told) {
+        // Nobody listens any more: the watch ends by itself.
+        let _ = self.told.send(told).await;
+    }
+
+    /// Lists if that is needed, then watches until the watch ends.
+    async fn follow(
+        &mut self,
+        resource: Resource,
+        version: &mut Option<String>,
+        failures: &mut u32,
+    ) -> Result<(), Failure> {
+        let (number, client) = self.connector.client().await?;
+        let result = self.follow_with(&client, resource, version, failures).await;
+        if result == Err(Failure::Unauthorized) {
+            self.connector.renew(number).await;
+        }
+        result
+    }
+
+    async fn follow_with(
+        &mut self,
+        client: &Client,
+        resource: Resource,
+        version: &mut Option<String>,
+        failures: &mut u32,
+    ) -> Result<(), Failure> {
+        let from = match version.clone() {
+            Some(version) => version,
+            None => self.list(client, resource).await?,
+        };
+        *version = Some(from.clone());
+        let timeout = WATCH + u32::try_from(now() / 1_000_000 % 30).unwrap_or(0);
+        let mut params = WatchParams::default().timeout(timeout);
+        params.field_selector.clone_from(&self.fields);
+        let request = Request::new(resource.path());
+        let request = match resource.is_bare() {
+            true => request.watch_metadata(&params, &from),
+            false => request.watch(&params, &from),
+        };
+        let stream = client.request_stream(request.map_err(|error| Failure::Other(error.to_string()))?);
+        let stream = tokio::time::timeout(PATIENCE, stream).await.map_err(|_| Failure::late())??;
+        self.tell(Told::Works { resource }).await;
+        *failures = 0;
+        self.read(Box::pin(stream), resource, version).await
+    }
+
+    /// Tells all objects; the version of the list.
+    async fn list(&mut self, client: &Client, resource: Resource) -> Result<String, Failure> {
+        let asked = now();
+        let heard = self.heard;
+        let (mut uids, mut more) = (HashSet::new(), None);
+        loop {
+            let mut params = ListParams::default().limit(self.page);
+            params.field_selector.clone_from(&self.fields);
+            params.continue_token = more.take();
+            let body = match get(client, resource, &params).await {
+                // The list took longer than the server remembers it: then all at once.
+                Err(Failure::Gone) if params.continue_token.is_some() => {
+                    (params.continue_token, params.limit) = (None, None);
+                    uids.clear();
+                    get(client, resource, &params).await?
+                }
+                body => body?,
+            };
+            let page: Page<'_> = parse(&body)?;
+            let at = now();
+            let when = When { sure: heard.unwrap_or(asked).min(at - 1), at };
+            for item in page.items.unwrap_or_default() {
+                match resource.object(item.get()) {
+                    Ok(object) => {
+                        uids.insert(object.uid().clone());
+                        self.tell(Told::Applied { object, when, is_new: false }).await;
+                    }
+                    Err(failure) => {
+                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name())
+                    }
+                }
+            }
+            more = page.metadata.more.filter(|more| !more.is_empty());
+            if more.is_some() {
+                continue;
+            }
+            self.tell(Told::Listed { resource, uids, when, heard }).await;
+            self.heard = Some(asked);
+            return Ok(page.metadata.resource_version);
+        }
+    }
+
+    /// Tells what a watch says, until it ends.
+    async fn read(
+        &mut self,
+        mut stream: impl AsyncBufRead + Unpin,
+        resource: Resource,
+        version: &mut Option<String>,
+    ) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        let (mut caught_up, mut silence, mut said) = (false, Duration::ZERO, i64::MIN);
+        loop {
+            let patience = if caught_up { TICK } else { CAUGHT_UP };
+            match tokio::time::timeout(patience, next(&mut stream, &mut line)).await {
+                Err(_) => {
+                    silence += patience;
+                    if silence > SILENCE {
+                        return Err(Failure::late());
+                    }
+                    caught_up = true;
+                    said = now();
+                    self.heard = Some(said);
+                    self.tell(Told::Heard { resource, at: said }).await;
+                    continue;
+                }
+                Ok(end) => {
+                    silence = Duration::ZERO;
+                    if !end? {
+                        // It ended in order: until now there was nothing more.
+                        self.heard = if caught_up { Some(now()) } else { self.heard };
+                        return Ok(());
+                    }
+                }
+            }
+            let at = now();
+            let sure = if caught_up { at } else { self.heard.unwrap_or(at).min(at - 1) };
+            self.take(&line, resource, version, When { sure, at }).await?;
+            if caught_up {
+                self.heard = Some(at);
+                // Events may come without a pause.
+                if at.saturating_sub(said) > TICK.as_nanos() as i64 {
+                    said = at;
+                    self.tell(Told::Heard { resource, at }).await;
+                }
+            }
+            line.clear();
+        }
+    }
+
+    async fn take(
+        &mut self,
+        line: &[u8],
+        resource: Resource,
+        version: &mut Option<String>,
+        when: When,
+    ) -> Result<(), Failure> {
+        let Line { kind, object: text } = parse(line)?;
+        if kind == "ERROR" {
+            let problem: Problem = parse(text.get().as_bytes())?;
+            return Err(Failure::of_status(problem.code, &problem.message));
+        }
+        let versioned: Versioned = parse(text.get().as_bytes())?;
+        match resource.object(text.get()) {
+            _ if kind == "BOOKMARK" => {}
+            Ok(object) if kind == "DELETED" => self.tell(Told::Gone { object, when }).await,
+            Ok(object) => self.tell(Told::Applied { object, when, is_new: kind == "ADDED" }).await,
+            Err(failure) => tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name()),
+        }
+        *version = Some(versioned.metadata.resource_version);
+        Ok(())
+    }
+}
+
+async fn get(client: &Client, resource: Resource, params: &ListParams) -> Result<Vec<u8>, Failure> {
+    let request = Request::new(resource.path());
+    let request = if resource.is_bare() { request.list_metadata(params) } else { request.list(params) };
+    let request = request.map_err(|error| Failure::Other(error.to_string()))?;
+    let answer = async { read(client.request_stream(request).await?).await };
+    tokio::time::timeout(PATIENCE, answer).await.map_err(|_| Failure::late())?
+}
+
+/// Reads on to the end of a line; false at the end of all. What was read of a line stays in `line` if this is given up.
+async fn next(stream: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> Result<bool, Failure> {
+    let room = MOST_LINE.saturating_sub(line.len() as u64);
+    let read = stream.take(room).read_until(b'\n', line).await;
+    read.map_err(|error| Failure::Other(format!("the watch broke off: {error}")))?;
+    match line.last() {
+        Some(b'\n') => Ok(true),
+        Some(_) if line.len() as u64 >= MOST_LINE => Err(Failure::Other("an object is too large".into())),
+        // What was cut off comes again.
+        Some(_) | None => Ok(false),
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    let (first, last) = PAUSES;
+    let pause = first.saturating_mul(1 << failures.min(8)).min(last);
+    // Nodes do not come back all at once.
+    pause.mul_f64(0.75 + (now() / 1_000 % 500) as f64 / 1_000.0)
+}
+
+/// Objects of a page as watches ask for them.
+pub(super) const fn page() -> u32 {
+    PAGE
+}

@@ -1,0 +1,65 @@
+//! The identity sources: which run, and how each is doing.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::kubernetes::KubernetesSource;
+use wiretag_enrich::{IdentityEvent, SourceStatus};
+
+use crate::config::RunConfig;
+
+/// What all sources are given.
+pub(crate) struct Surroundings {
+    pub(crate) boot: Arc<str>,
+    /// Until when an earlier run listened, ns.
+    pub(crate) heard: Option<i64>,
+    pub(crate) events: mpsc::Sender<IdentityEvent>,
+}
+
+/// See the module documentation.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    states: Vec<(&'static str, watch::Receiver<SourceStatus>)>,
+    /// State of the Docker source.
+    pub(crate) docker: watch::Receiver<DockerStatus>,
+}
+
+impl Sources {
+    /// Starts all that are wanted.
+    pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
+        let Surroundings { boot, heard, events } = around;
+        let mut tasks = Vec::new();
+
+        let mut kubernetes = off();
+        if let Some(config) = config.kubernetes.clone() {
+            let source = KubernetesSource::new(config, heard);
+            kubernetes = source.status();
+            tasks.push(tokio::spawn(source.run(events.clone())));
+        }
+
+        let docker = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
+        let docker_status = docker.status();
+        tasks.push(tokio::spawn(docker.run(events)));
+        (Self { states: vec![("kubernetes", kubernetes)], docker: docker_status }, tasks)
+    }
+
+    /// Name and state of each.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, SourceStatus)> {
+        self.states.iter().map(|(name, state)| (*name, state.borrow().clone()))
+    }
+
+    /// Name and state in words of each, for `health`.
+    pub(crate) fn words(&self) -> serde_json::Value {
+        self.states()
+            .map(|(name, state)| (name.to_owned(), state.to_string().into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// The state of a source that is not wanted.
+fn off() -> watch::Receiver<SourceStatus> {
+    watch::Sender::new(SourceStatus::Off).subscribe()
+}
