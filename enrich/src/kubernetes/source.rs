@@ -132,9 +132,11 @@ type Answer = (Wanted, Result<Bare, Failure>);
 /// State of one kind of resource.
 #[derive(Debug, Default)]
 struct Standing {
-    /// It has been listed, or cannot be had.
+    /// It has been listed, or is not waited for.
     settled: bool,
     works: bool,
+    /// It is not waited for.
+    given_up: bool,
     failures: u32,
     why: Option<String>,
 }
@@ -148,6 +150,10 @@ struct Hub {
     status: watch::Sender<SourceStatus>,
     others: watch::Sender<bool>,
     questions: JoinSet<Answer>,
+    /// Something was listed since the last snapshot.
+    to_confirm: bool,
+    /// The earliest time until which what was listed was heard before.
+    heard: Option<i64>,
     events: Vec<IdentityEvent>,
 }
 
@@ -167,6 +173,8 @@ impl Hub {
             status,
             others,
             questions: JoinSet::new(),
+            to_confirm: false,
+            heard: None,
             events: Vec::new(),
         }
     }
@@ -183,18 +191,21 @@ impl Hub {
             Told::Listed { resource, uids, when, heard } => self.listed(resource, &uids, when, heard),
             Told::Works { resource } => {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
-                *standing = Standing { works: true, settled: standing.settled, failures: 0, why: None };
+                *standing = Standing { works: true, settled: standing.settled, ..Standing::default() };
                 self.show();
+                self.snapshot();
             }
             Told::Failed { resource, failure } => {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
                 standing.works = false;
                 standing.failures += 1;
                 let is_final = matches!(failure, Failure::Forbidden(_) | Failure::NotFound);
-                standing.settled |= is_final || standing.failures >= GIVEN_UP;
+                standing.given_up = is_final || standing.failures >= GIVEN_UP;
+                standing.settled |= standing.given_up;
                 standing.why = Some(failure.to_string());
                 self.show();
                 self.let_pods_begin();
+                self.snapshot();
             }
         }
     }
@@ -203,11 +214,22 @@ impl Hub {
         self.state.listed(resource.kind(), uids, when);
         self.standing.entry(name(resource.kind())).or_default().settled = true;
         self.let_pods_begin();
-        if self.standing.values().all(|own| own.settled) {
-            let told = self.state.take();
-            self.events.extend(told);
-            self.events.push(self.state.snapshot(when, heard));
+        let before = if self.to_confirm { self.heard } else { heard };
+        self.heard = before.zip(heard).map(|(before, heard)| before.min(heard));
+        self.to_confirm = true;
+    }
+
+    /// All that holds, when something was listed anew and nothing is still on its way: a server that comes back makes several
+    /// new lists.
+    fn snapshot(&mut self) {
+        if !self.to_confirm || !self.standing.values().all(|own| own.works || own.given_up) {
+            return;
         }
+        self.to_confirm = false;
+        let told = self.state.take();
+        self.events.extend(told);
+        let at = now();
+        self.events.push(self.state.snapshot(When { sure: at, at }, self.heard));
     }
 
     fn let_pods_begin(&self) {
