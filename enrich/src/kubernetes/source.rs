@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::client::{Connector, Failure};
 use super::now;
@@ -22,6 +24,8 @@ use crate::status::SourceStatus;
 const QUEUE: usize = 1024;
 /// Owners that are asked for at a time.
 const AT_A_TIME: usize = 8;
+/// A server that comes back makes several new lists: they are confirmed together, after so long.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// A resource that failed so often is not waited for.
 const GIVEN_UP: u32 = 3;
 
@@ -118,6 +122,11 @@ impl KubernetesSource {
                     hub.hand_on(&events).await;
                     continue;
                 }
+                () = tokio::time::sleep_until(hub.due.unwrap_or_else(Instant::now)), if hub.due.is_some() => {
+                    hub.snapshot();
+                    hub.hand_on(&events).await;
+                    continue;
+                }
                 () = events.closed() => return,
             };
             hub.take(told);
@@ -150,8 +159,8 @@ struct Hub {
     status: watch::Sender<SourceStatus>,
     others: watch::Sender<bool>,
     questions: JoinSet<Answer>,
-    /// Something was listed since the last snapshot.
-    to_confirm: bool,
+    /// Something was listed since the last snapshot: when the next one is due.
+    due: Option<Instant>,
     /// The earliest time until which what was listed was heard before.
     heard: Option<i64>,
     events: Vec<IdentityEvent>,
@@ -173,7 +182,7 @@ impl Hub {
             status,
             others,
             questions: JoinSet::new(),
-            to_confirm: false,
+            due: None,
             heard: None,
             events: Vec::new(),
         }
@@ -193,7 +202,6 @@ impl Hub {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
                 *standing = Standing { works: true, settled: standing.settled, ..Standing::default() };
                 self.show();
-                self.snapshot();
             }
             Told::Failed { resource, failure } => {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
@@ -205,7 +213,6 @@ impl Hub {
                 standing.why = Some(failure.to_string());
                 self.show();
                 self.let_pods_begin();
-                self.snapshot();
             }
         }
     }
@@ -214,18 +221,18 @@ impl Hub {
         self.state.listed(resource.kind(), uids, when);
         self.standing.entry(name(resource.kind())).or_default().settled = true;
         self.let_pods_begin();
-        let before = if self.to_confirm { self.heard } else { heard };
+        let before = if self.due.is_some() { self.heard } else { heard };
         self.heard = before.zip(heard).map(|(before, heard)| before.min(heard));
-        self.to_confirm = true;
+        self.due = Some(Instant::now() + TOGETHER);
     }
 
-    /// All that holds, when something was listed anew and nothing is still on its way: a server that comes back makes several
-    /// new lists.
+    /// All that holds, unless something is still on its way.
     fn snapshot(&mut self) {
-        if !self.to_confirm || !self.standing.values().all(|own| own.works || own.given_up) {
+        if !self.standing.values().all(|own| own.works || own.given_up) {
+            self.due = Some(Instant::now() + TOGETHER);
             return;
         }
-        self.to_confirm = false;
+        self.due = None;
         let told = self.state.take();
         self.events.extend(told);
         let at = now();
