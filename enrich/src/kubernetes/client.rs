@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 /// The handshake with a server that is there takes moments.
 const CONNECT: Duration = Duration::from_secs(10);
 /// A server that needs longer for an answer is asked again.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 /// Bytes of an answer that are taken: a page of the largest objects there can be is far below.
 const MOST_BYTES: u64 = 256 << 20;
 

@@ -65,14 +65,14 @@ impl Owners {
     pub(super) fn workload(
         &mut self,
         owner: &OwnerReference,
-        namespace: &Option<Arc<str>>,
+        namespace: Option<&Arc<str>>,
         pod: &Arc<str>,
     ) -> Workload {
         if let Some(known) = self.known.get(&owner.uid) {
             return known.1.clone();
         }
         if let Some(kind) = OwnerKind::of(&owner.kind) {
-            self.wait(kind, owner, namespace.as_ref(), pod);
+            self.wait(kind, owner, namespace, pod);
         }
         (self.interner.text(&owner.kind), self.interner.text(&owner.name))
     }

@@ -73,7 +73,7 @@ fn needed(scope: Scope) -> Vec<(Resource, &'static [&'static str])> {
         watched.map(|resource| (resource, ["list", "watch"].as_slice())).collect();
     match scope {
         Scope::Node => {
-            needed.extend([(Resource::ReplicaSets, ["get"].as_slice()), (Resource::Jobs, ["get"].as_slice())])
+            needed.extend([(Resource::ReplicaSets, ["get"].as_slice()), (Resource::Jobs, ["get"].as_slice())]);
         }
         Scope::Cluster => {}
     }

@@ -51,7 +51,7 @@ impl Pods {
     }
 
     /// A version of a pod.
-    pub(super) fn apply(&mut self, seen: Seen, when: When, around: &mut Surroundings<'_>) {
+    pub(super) fn apply(&mut self, seen: &Seen, when: When, around: &mut Surroundings<'_>) {
         if around.tombs.has(&seen.uid) {
             return;
         }
@@ -64,22 +64,22 @@ impl Pods {
         let is_new = known.is_none();
         // A pod that was over before it was heard of sends nothing any more.
         let is_past = is_new && seen.is_over && !when.is_live();
-        let mut known = known.unwrap_or_else(|| Known::new(&seen, when));
+        let mut known = known.unwrap_or_else(|| Known::new(seen, when));
         known.version = seen.version;
         known.node = seen.node.clone();
-        let identity = named(&seen, around);
+        let identity = named(seen, around);
         if (is_new || *known.identity != identity) && !is_past {
             known.identity = Arc::new(identity);
             let from = if is_new { known.created } else { when.at };
             around.teller.described(&known.identity, from, when.at);
         }
-        known.call(&seen, when, is_past, around.teller);
+        known.call(seen, when, is_past, around.teller);
         if known.ended.is_none() {
             if seen.is_over {
-                self.short_life(&seen, &known, when, around);
+                known.short_life(seen, when, around);
                 self.end(&uid, &mut known, seen.end(around.clocks, when), when, around.teller);
             } else if !seen.host_network {
-                self.address(&seen, &mut known, when, around);
+                self.address(seen, &mut known, when, around);
             }
         }
         self.known.insert(uid, known);
@@ -129,18 +129,6 @@ impl Pods {
             }
             let interval = around.teller.interval(around.teller.ip(*ip), &known.identity, from, when.at);
             around.teller.learned(interval);
-        }
-    }
-
-    /// A pod that was over when its address was first heard had it for as long as it says that its containers ran.
-    fn short_life(&self, seen: &Seen, known: &Known, when: When, around: &mut Surroundings<'_>) {
-        if !known.ips.is_empty() || seen.host_network || !when.is_live() {
-            return;
-        }
-        let (from, to) = (seen.begin(around.clocks, when), seen.end(around.clocks, when));
-        for ip in seen.ips.iter().filter(|_| from < to) {
-            let interval = around.teller.interval(around.teller.ip(*ip), &known.identity, from, when.at);
-            around.teller.learned(Interval { valid_to: Some(to), ..interval });
         }
     }
 
@@ -219,6 +207,18 @@ impl Known {
         }
     }
 
+    /// A pod that was over when its address was first heard had it for as long as it says that its containers ran.
+    fn short_life(&self, seen: &Seen, when: When, around: &mut Surroundings<'_>) {
+        if !self.ips.is_empty() || seen.host_network || !when.is_live() {
+            return;
+        }
+        let (from, to) = (seen.begin(around.clocks, when), seen.end(around.clocks, when));
+        for ip in seen.ips.iter().filter(|_| from < to) {
+            let interval = around.teller.interval(around.teller.ip(*ip), &self.identity, from, when.at);
+            around.teller.learned(Interval { valid_to: Some(to), ..interval });
+        }
+    }
+
     /// Tells its other names that were not told yet.
     fn call(&mut self, seen: &Seen, when: When, is_past: bool, teller: &mut Teller) {
         for (alias, member) in &seen.aliases {
@@ -235,7 +235,7 @@ fn named(seen: &Seen, around: &mut Surroundings<'_>) -> Identity {
     let mut identity = seen.identity.clone();
     identity.zone = around.zones.get(&seen.node).cloned();
     if let Some(owner) = &seen.owner {
-        let (kind, name) = around.owners.workload(owner, &identity.namespace, &seen.uid);
+        let (kind, name) = around.owners.workload(owner, identity.namespace.as_ref(), &seen.uid);
         (identity.workload, identity.workload_kind) = (Some(name), Some(kind));
     }
     identity

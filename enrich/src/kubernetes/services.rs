@@ -75,13 +75,12 @@ impl Services {
         }
         let name: Name = (meta.namespace.clone().unwrap_or_default(), meta.name.clone());
         let spots = spots(service);
-        let (identity, had) = match self.known.remove(&meta.uid) {
-            Some(old) => (old.identity, old.spots),
-            None => {
-                let identity = Arc::new(identity(meta, teller));
-                teller.described(&identity, from, when.at);
-                (identity, BTreeSet::new())
-            }
+        let (identity, had) = if let Some(old) = self.known.remove(&meta.uid) {
+            (old.identity, old.spots)
+        } else {
+            let identity = Arc::new(identity(meta, teller));
+            teller.described(&identity, from, when.at);
+            (identity, BTreeSet::new())
         };
         let from = if had.is_empty() { from } else { when.at };
         let new: Vec<Spot> = spots.difference(&had).copied().collect();

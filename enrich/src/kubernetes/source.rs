@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::client::{Connector, Failure};
 use super::now;
@@ -22,6 +24,8 @@ use crate::status::SourceStatus;
 const QUEUE: usize = 1024;
 /// Owners that are asked for at a time.
 const AT_A_TIME: usize = 8;
+/// A server that comes back makes several new lists: they are confirmed together, after so long.
+const TOGETHER: Duration = Duration::from_secs(1);
 /// A resource that failed so often is not waited for.
 const GIVEN_UP: u32 = 3;
 
@@ -118,6 +122,11 @@ impl KubernetesSource {
                     hub.hand_on(&events).await;
                     continue;
                 }
+                () = tokio::time::sleep_until(hub.due.unwrap_or_else(Instant::now)), if hub.due.is_some() => {
+                    hub.snapshot();
+                    hub.hand_on(&events).await;
+                    continue;
+                }
                 () = events.closed() => return,
             };
             hub.take(told);
@@ -132,9 +141,11 @@ type Answer = (Wanted, Result<Bare, Failure>);
 /// State of one kind of resource.
 #[derive(Debug, Default)]
 struct Standing {
-    /// It has been listed, or cannot be had.
+    /// It has been listed, or is not waited for.
     settled: bool,
     works: bool,
+    /// It is not waited for.
+    given_up: bool,
     failures: u32,
     why: Option<String>,
 }
@@ -148,6 +159,10 @@ struct Hub {
     status: watch::Sender<SourceStatus>,
     others: watch::Sender<bool>,
     questions: JoinSet<Answer>,
+    /// Something was listed since the last snapshot: when the next one is due.
+    due: Option<Instant>,
+    /// The earliest time until which what was listed was heard before.
+    heard: Option<i64>,
     events: Vec<IdentityEvent>,
 }
 
@@ -167,6 +182,8 @@ impl Hub {
             status,
             others,
             questions: JoinSet::new(),
+            due: None,
+            heard: None,
             events: Vec::new(),
         }
     }
@@ -188,7 +205,7 @@ impl Hub {
             Told::Heard { .. } => {}
             Told::Works { resource } => {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
-                *standing = Standing { works: true, settled: standing.settled, failures: 0, why: None };
+                *standing = Standing { works: true, settled: standing.settled, ..Standing::default() };
                 self.show();
             }
             Told::Failed { resource, failure } => {
@@ -196,7 +213,8 @@ impl Hub {
                 standing.works = false;
                 standing.failures += 1;
                 let is_final = matches!(failure, Failure::Forbidden(_) | Failure::NotFound);
-                standing.settled |= is_final || standing.failures >= GIVEN_UP;
+                standing.given_up = is_final || standing.failures >= GIVEN_UP;
+                standing.settled |= standing.given_up;
                 standing.why = Some(failure.to_string());
                 self.show();
                 self.let_pods_begin();
@@ -208,11 +226,22 @@ impl Hub {
         self.state.listed(resource.kind(), uids, when);
         self.standing.entry(name(resource.kind())).or_default().settled = true;
         self.let_pods_begin();
-        if self.standing.values().all(|own| own.settled) {
-            let told = self.state.take();
-            self.events.extend(told);
-            self.events.push(self.state.snapshot(when, heard));
+        let before = if self.due.is_some() { self.heard } else { heard };
+        self.heard = before.zip(heard).map(|(before, heard)| before.min(heard));
+        self.due = Some(Instant::now() + TOGETHER);
+    }
+
+    /// All that holds, unless something is still on its way.
+    fn snapshot(&mut self) {
+        if !self.standing.values().all(|own| own.works || own.given_up) {
+            self.due = Some(Instant::now() + TOGETHER);
+            return;
         }
+        self.due = None;
+        let told = self.state.take();
+        self.events.extend(told);
+        let at = now();
+        self.events.push(self.state.snapshot(When { sure: at, at }, self.heard));
     }
 
     /// Whether everything was listed once.

@@ -112,7 +112,7 @@ impl State {
             Object::Pod(pod) => {
                 let seen = Seen::new(pod, &self.teller.cluster, &mut self.interner);
                 let (pods, mut around) = self.pods();
-                pods.apply(seen, when, &mut around);
+                pods.apply(&seen, when, &mut around);
             }
             Object::Node(node) => {
                 if self.nodes.apply(node, from, when, &mut self.teller) {

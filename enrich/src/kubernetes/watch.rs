@@ -2,8 +2,8 @@
 //!
 //! * A watch that ends is taken up where it was, without a new list; only 410 (the server has forgotten that version) makes a
 //!   new list, and the time since the watch was last heard is a gap.
-//! * What comes after a gap or an interruption happened at some time in it: such events say until when the opposite was sure
-//!   ([`When`]). A watch is up to date again once nothing is left to be read.
+//! * What comes after a gap, an interruption or a standstill of this host happened at some time in it: such events say until
+//!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read.
 //! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
 //! * Pages are handed on one by one, and of an object only what is needed is read.
 
@@ -27,18 +27,20 @@ use super::tell::When;
 const PAGE: u32 = 500;
 /// Seconds until the server ends a watch; bookmarks come every minute.
 const WATCH: u32 = 120;
-/// A watch that says nothing for longer has lost its server.
-const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 60);
+/// A watch that says nothing for longer has lost its server, ns.
+const SILENCE: i64 = (WATCH as i64 + 60) * 1_000_000_000;
+/// A watch looks at the clock, and says that it is up to date, so often.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longer than this between two looks is a standstill, ns.
+const STALL: i64 = 2_500_000_000;
 /// A watch of which nothing more comes for so long is up to date.
 const CAUGHT_UP: Duration = Duration::from_millis(300);
-/// How often it is said that a watch is up to date.
-const TICK: Duration = Duration::from_secs(1);
 /// Bytes of a line: an object is at most a few MB.
 const MOST_LINE: u64 = 32 << 20;
 /// Pauses after failures grow from the first to the last, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// What the server does not have or does not allow is asked for again after so long.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
+const LONG_PAUSE: Duration = Duration::from_mins(1);
 
 /// What a watch says.
 #[derive(Debug)]
@@ -151,10 +153,8 @@ impl Watch {
         let mut params = WatchParams::default().timeout(timeout);
         params.field_selector.clone_from(&self.fields);
         let request = Request::new(resource.path());
-        let request = match resource.is_bare() {
-            true => request.watch_metadata(&params, &from),
-            false => request.watch(&params, &from),
-        };
+        let request =
+            if resource.is_bare() { request.watch_metadata(&params, &from) } else { request.watch(&params, &from) };
         let stream = client.request_stream(request.map_err(|error| Failure::Other(error.to_string()))?);
         let stream = tokio::time::timeout(PATIENCE, stream).await.map_err(|_| Failure::late())??;
         self.tell(Told::Works { resource }).await;
@@ -190,7 +190,7 @@ impl Watch {
                         self.tell(Told::Applied { object, when, is_new: false }).await;
                     }
                     Err(failure) => {
-                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name())
+                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name());
                     }
                 }
             }
@@ -212,37 +212,41 @@ impl Watch {
         version: &mut Option<String>,
     ) -> Result<(), Failure> {
         let mut line = Vec::new();
-        let (mut caught_up, mut silence, mut said) = (false, Duration::ZERO, i64::MIN);
+        let mut caught_up = false;
+        let (mut awake, mut news, mut said) = (now(), now(), i64::MIN);
         loop {
-            let patience = if caught_up { TICK } else { CAUGHT_UP };
-            match tokio::time::timeout(patience, next(&mut stream, &mut line)).await {
+            let patience = if caught_up { HEARTBEAT } else { CAUGHT_UP };
+            let next = tokio::time::timeout(patience, next(&mut stream, &mut line)).await;
+            let at = now();
+            if caught_up && at.saturating_sub(awake) > STALL {
+                // This task or the whole host stood still: what is there to be read may have come long ago.
+                (caught_up, self.heard) = (false, Some(awake));
+            }
+            awake = at;
+            match next {
+                Err(_) if at.saturating_sub(news) > SILENCE => return Err(Failure::late()),
                 Err(_) => {
-                    silence += patience;
-                    if silence > SILENCE {
-                        return Err(Failure::late());
-                    }
+                    self.heard = if caught_up { self.heard } else { Some(at) };
                     caught_up = true;
-                    said = now();
-                    self.heard = Some(said);
-                    self.tell(Told::Heard { resource, at: said }).await;
+                    said = at;
+                    self.tell(Told::Heard { resource, at }).await;
                     continue;
                 }
                 Ok(end) => {
-                    silence = Duration::ZERO;
                     if !end? {
                         // It ended in order: until now there was nothing more.
-                        self.heard = if caught_up { Some(now()) } else { self.heard };
+                        self.heard = if caught_up { Some(at) } else { self.heard };
                         return Ok(());
                     }
                 }
             }
-            let at = now();
+            news = at;
             let sure = if caught_up { at } else { self.heard.unwrap_or(at).min(at - 1) };
             self.take(&line, resource, version, When { sure, at }).await?;
             if caught_up {
                 self.heard = Some(at);
                 // Events may come without a pause.
-                if at.saturating_sub(said) > TICK.as_nanos() as i64 {
+                if at.saturating_sub(said) > HEARTBEAT.as_nanos() as i64 {
                     said = at;
                     self.tell(Told::Heard { resource, at }).await;
                 }

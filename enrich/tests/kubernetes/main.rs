@@ -14,7 +14,7 @@ use wiretag_enrich::timeline::{Lookup, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Key, SourceStatus};
 
 const ALL: &[&str] = &[NODES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn now() -> i64 {
     let elapsed = std::time::UNIX_EPOCH.elapsed().expect("a clock");

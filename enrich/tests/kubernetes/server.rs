@@ -132,7 +132,7 @@ impl Server {
     }
 
     pub(crate) fn set_token(&self, token: &str) {
-        self.with(|api| api.token = token.to_owned());
+        self.with(|api| token.clone_into(&mut api.token));
     }
 
     pub(crate) fn forbid(&self, path: &str) {
