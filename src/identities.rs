@@ -30,11 +30,9 @@ use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
 
 /// Steps of an event that takes long between two batches of rows.
-const PORTION: usize = 512;
+const PORTION: usize = 128;
 /// Dossiers that are written in one transaction.
 const DOSSIERS: usize = 4096;
-/// Nothing is to be forgotten.
-const NEVER: i64 = i64::MIN;
 /// What is old is looked for when so much more time may be forgotten, ns.
 const FORGET: i64 = 60_000_000_000;
 
@@ -42,8 +40,9 @@ const FORGET: i64 = 60_000_000_000;
 pub(crate) struct Published {
     view: Mutex<Arc<View>>,
     lasting: Mutex<Vec<(Arc<str>, u64)>>,
-    /// Before when it may forget.
+    /// Before when it may forget, and before when it has.
     forget: AtomicI64,
+    forgotten: AtomicI64,
 }
 
 impl Published {
@@ -51,7 +50,8 @@ impl Published {
         Self {
             view: Mutex::new(Arc::new(timeline.view())),
             lasting: Mutex::new(timeline.lasting()),
-            forget: AtomicI64::new(NEVER),
+            forget: AtomicI64::new(0),
+            forgotten: AtomicI64::new(0),
         }
     }
 
@@ -70,6 +70,13 @@ impl Published {
         self.forget.store(before, Ordering::Relaxed);
     }
 
+    /// What is to be forgotten, if that is much more than was.
+    fn to_forget(&self) -> Option<i64> {
+        let before = self.forget.load(Ordering::Relaxed);
+        let is_due = before.saturating_sub(self.forgotten.load(Ordering::Relaxed)) > FORGET;
+        is_due.then(|| self.forgotten.store(before, Ordering::Relaxed)).map(|()| before)
+    }
+
     fn publish(&self, timeline: &Timeline) {
         // The old view may be the last of its kind: what it alone holds is freed outside of the lock.
         let (view, lasting) = (Arc::new(timeline.view()), timeline.lasting());
@@ -84,8 +91,6 @@ pub(crate) struct Tagging {
     pub(crate) store: Arc<Store>,
     pub(crate) timeline: Timeline,
     pub(crate) published: Arc<Published>,
-    /// Before when it has forgotten, or is about to.
-    pub(crate) forgotten: i64,
     pub(crate) tagger: Tagger,
     pub(crate) metrics: FlowMetrics,
     pub(crate) tail: wiretag_web::Tail,
@@ -116,7 +121,7 @@ impl Tagging {
             let is_busy = self.timeline.is_busy();
             tokio::select! {
                 biased;
-                Some(event) = events.recv(), if !is_busy => self.learn(&event).await,
+                Some(event) = events.recv(), if !is_busy => self.learn(event).await,
                 batch = records.recv() => match batch {
                     Some(batch) => open = self.take(batch, &mut tagged),
                     None => break,
@@ -141,8 +146,8 @@ impl Tagging {
         self.tail.close();
     }
 
-    async fn learn(&mut self, event: &IdentityEvent) {
-        match event {
+    async fn learn(&mut self, event: IdentityEvent) {
+        match &event {
             IdentityEvent::Namespace { .. } | IdentityEvent::NamespaceGone { .. } => {
                 let _ = self.namespaces.send(event.clone()).await;
             }
@@ -217,10 +222,7 @@ impl Tagging {
 
     /// Publishes and persists what is new, and forgets what is old, a portion at a time.
     async fn upkeep(&mut self, writing: &mut Writing) {
-        let before = self.published.forget.load(Ordering::Relaxed);
-        let is_due = before.saturating_sub(self.forgotten) > FORGET;
-        if is_due {
-            self.forgotten = before;
+        if let Some(before) = self.published.to_forget() {
             self.timeline.expire_from(before);
         }
         let forgets = self.timeline.expire_some();
@@ -231,7 +233,7 @@ impl Tagging {
         if writing.is_done() && has_news {
             self.begin_to_write(writing);
         }
-        if has_news || forgets || is_due {
+        if has_news || forgets {
             self.published.publish(&self.timeline);
         }
     }

@@ -115,7 +115,6 @@ impl Pipeline {
             store: store.clone(),
             timeline,
             published: published.clone(),
-            forgotten: 0,
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
             metrics: FlowMetrics::new(&registry)?,
             tail: tail.clone(),

@@ -7,43 +7,43 @@ use super::attributes::{self, Told};
 use super::history::{Claim, Context};
 use super::keys::{Place, name_of};
 use super::subjects::{Alias, End, Scope};
-use super::view::View;
+use super::view::{Entry, View};
 use crate::event::IdentityEvent;
 use crate::identity::{Identity, Interval, Key, Member};
 
 impl Timeline {
     /// Applies an event.
     pub fn apply(&mut self, event: &IdentityEvent) {
-        self.begin(event);
+        self.begin(event.clone());
         self.advance(usize::MAX);
     }
 
     /// Begins to apply an event: what takes long is left to [`Self::advance`].
-    pub fn begin(&mut self, event: &IdentityEvent) {
+    pub fn begin(&mut self, event: IdentityEvent) {
         // In the order in which they were told.
         self.advance(usize::MAX);
         match event {
-            IdentityEvent::Learned(interval) => self.learn(interval),
+            IdentityEvent::Learned(interval) => self.learn(&interval),
             IdentityEvent::Described { identity, from, learned_at, source } => {
-                self.describe(identity, *from, *learned_at, source);
+                self.describe(&identity, from, learned_at, &source);
             }
             IdentityEvent::Same { alias, identity, member, learned_at, source } => {
-                self.same((alias, identity), member.as_ref(), *learned_at, source);
+                self.same((&alias, &identity), member, learned_at, &source);
             }
             IdentityEvent::Ended { identity, at, learned_at, source } => {
-                let source = self.source(source);
-                self.end(identity, End { at: *at, learned_at: *learned_at, source, scope: Scope::All });
+                let source = self.source(&source);
+                self.end(&identity, &End { at, learned_at, source, scope: Scope::All });
             }
             IdentityEvent::Parted { identity, network, at, learned_at, source } => {
-                let source = self.source(source);
-                self.part((identity, network), (*at, *learned_at), source);
+                let source = self.source(&source);
+                self.part((&identity, &network), (at, learned_at), source);
             }
             IdentityEvent::Network { index, netns, network, at } => {
-                Arc::make_mut(&mut self.view.attachments).attach(*netns, *index, network, *at);
+                Arc::make_mut(&mut self.view.attachments).attach(netns, index, &network, at);
             }
             IdentityEvent::Reconciled(snapshot) => self.reconcile(snapshot),
             IdentityEvent::NamespaceGone { inode, at } => {
-                Arc::make_mut(&mut self.view.attachments).detach_all(*inode, *at);
+                Arc::make_mut(&mut self.view.attachments).detach_all(inode, at);
             }
             IdentityEvent::Heard { source, at } => {
                 let number = self.source(source);
@@ -82,7 +82,19 @@ impl Timeline {
             return;
         }
         self.touch(number);
+        self.forget_versions(number);
+    }
+
+    /// What is known of a subject besides its keys has changed.
+    fn forget_versions(&mut self, number: u32) {
         self.view.subjects.forget_versions(number);
+        for place in self.keys(self.view.subjects.canonical(number)) {
+            if self.view.histories.get(&place).is_some_and(Entry::is_named)
+                && let Some(entry) = self.view.histories.get_mut(&place)
+            {
+                entry.forget_name();
+            }
+        }
     }
 
     pub(super) fn learn(&mut self, interval: &Interval) {
@@ -95,8 +107,8 @@ impl Timeline {
         self.note_key(place, subject);
         let View { histories, subjects, sources, .. } = &mut self.view;
         let context = Context { place, subjects, sources };
-        let Some(history) = histories.entry(&place, Arc::default) else { return };
-        let history = Arc::make_mut(history);
+        let Some(history) = histories.entry(&place, Entry::default) else { return };
+        let history = history.history_mut();
         let mut since = claim.from;
         if let Some(same) = history.find_mut(subject, source, claim.from) {
             // What has ended does not begin again at the same time.
@@ -127,6 +139,7 @@ impl Timeline {
         if self.view.subjects.get(subject).is_some_and(|own| !own.keys.contains(&place))
             && let Some(own) = self.view.subjects.get_mut(subject)
         {
+            own.keys.reserve_exact(1 + own.keys.len() / 4);
             own.keys.push(place);
             own.had_keys = true;
         }
@@ -146,9 +159,9 @@ impl Timeline {
     }
 
     /// Applies an end to all keys that it may free.
-    fn end(&mut self, identity: &Arc<str>, end: End) {
+    fn end(&mut self, identity: &Arc<str>, end: &End) {
         let subject = self.subject_of(identity);
-        if !self.view.subjects.end(subject, end) {
+        if !self.view.subjects.end(subject, end.clone()) {
             return;
         }
         self.touch(subject);
@@ -175,30 +188,24 @@ impl Timeline {
             let Place::Interface { index, netns, .. } = place else { continue };
             let attached = self.view.attachments.network(netns, index, at.saturating_sub(1).into());
             if attached == Some(network) {
-                self.end(identity, end(Scope::Place(place)));
+                self.end(identity, &end(Scope::Place(Box::new(place))));
             }
         }
         let number = Arc::make_mut(&mut self.view.names).intern(network);
-        self.end(identity, end(Scope::Network(number)));
+        self.end(identity, &end(Scope::Network(number)));
     }
 
-    fn same(
-        &mut self,
-        (name, of): (&Arc<str>, &Arc<str>),
-        member: Option<&Member>,
-        learned_at: i64,
-        source: &Arc<str>,
-    ) {
+    fn same(&mut self, (name, of): (&Arc<str>, &Arc<str>), member: Option<Member>, learned_at: i64, source: &Arc<str>) {
         let source = self.source(source);
         let (name, of) = (self.subject_of(name), self.subject_of(of));
         let before = self.view.subjects.canonical(name);
-        let alias = Alias { of, member: member.cloned().map(Arc::new), learned_at, source };
+        let alias = Alias { of, member: member.map(Arc::new), learned_at, source };
         if !self.view.subjects.link(name, alias) {
             return;
         }
         self.touch(name);
-        self.view.subjects.forget_versions(before);
-        self.view.subjects.forget_versions(of);
+        self.forget_versions(before);
+        self.forget_versions(of);
         for place in self.keys(name) {
             let names = self.view.subjects.with_names(of);
             if let Some(since) = self.view.histories.get(&place).and_then(|history| history.since(&names)) {
@@ -212,7 +219,8 @@ impl Timeline {
         let View { histories, subjects, sources, .. } = &mut self.view;
         let context = Context { place, subjects, sources };
         let Some(history) = histories.get_mut(&place) else { return };
-        let changed = Arc::make_mut(history).resolve(since, context);
+        let changed = history.history_mut().resolve(since, context);
+        history.renew();
         self.note(place, &changed);
     }
 

@@ -125,6 +125,8 @@ pub(super) fn tell(log: &mut Vec<Told>, told: Told) -> bool {
         *next = told;
         return true;
     }
+    // There are millions, and most have one or two.
+    log.reserve_exact(1);
     log.insert(at, told);
     true
 }

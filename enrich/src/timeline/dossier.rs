@@ -10,7 +10,7 @@ use super::attributes::{self, Told};
 use super::history::Claim;
 use super::keys::Place;
 use super::subjects::{Alias, End, Scope};
-use super::view::View;
+use super::view::{Entry, View};
 use crate::identity::{Identity, Key, Member};
 
 /// See the module documentation.
@@ -165,10 +165,10 @@ impl View {
             at: end.at,
             source: source(end.source),
             learned_at: end.learned_at,
-            frees: match end.scope {
+            frees: match &end.scope {
                 Scope::All => Frees::All,
-                Scope::Network(network) => Frees::Network(self.names.name(network)),
-                Scope::Place(place) => Frees::Key(self.names.key(place)),
+                Scope::Network(network) => Frees::Network(self.names.name(*network)),
+                Scope::Place(place) => Frees::Key(self.names.key(**place)),
             },
         });
         let claims = own.keys.iter().flat_map(|place| self.claims_of(number, *place));
@@ -254,7 +254,7 @@ impl Timeline {
             let scope = match frees {
                 Frees::All => Scope::All,
                 Frees::Network(network) => Scope::Network(Arc::make_mut(&mut self.view.names).intern(&network)),
-                Frees::Key(key) => Scope::Place(self.place_of(&key)),
+                Frees::Key(key) => Scope::Place(Box::new(self.place_of(&key))),
             };
             self.view.subjects.end(subject, End { at, learned_at, source, scope });
         }
@@ -265,8 +265,8 @@ impl Timeline {
                 claim.close(to, unheard, learned_at);
             }
             self.note_key(place, subject);
-            if let Some(history) = self.view.histories.entry(&place, Arc::default) {
-                Arc::make_mut(history).insert(claim);
+            if let Some(history) = self.view.histories.entry(&place, Entry::default) {
+                history.history_mut().insert(claim);
             }
         }
     }

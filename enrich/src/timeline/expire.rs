@@ -54,8 +54,9 @@ impl Timeline {
         let old = self.view.histories.part(part).filter(|(_, history)| history.has_ended(before));
         let old: Vec<Place> = old.map(|(place, _)| *place).collect();
         for place in old {
-            let Some(history) = self.view.histories.get_mut(&place).map(Arc::make_mut) else { continue };
-            let gone = history.expire(before);
+            let Some(history) = self.view.histories.get_mut(&place) else { continue };
+            let gone = history.history_mut().expire(before);
+            history.renew();
             let left: Vec<u32> = history.iter().map(|claim| claim.subject).collect();
             for claim in gone.iter().filter(|claim| !left.contains(&claim.subject)) {
                 if let Some(subject) = self.view.subjects.get_mut(claim.subject) {

@@ -156,6 +156,15 @@ impl<'a> Context<'a> {
     }
 }
 
+/// When the last claim is sure: then the answer is its identity, and nothing else need be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sure {
+    pub(super) from: i64,
+    pub(super) to: i64,
+    pub(super) subject: u32,
+    pub(super) source: u8,
+}
+
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
@@ -165,6 +174,17 @@ pub(super) struct History {
 impl History {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Claim> {
         self.claims.iter()
+    }
+
+    /// The time of the last claim that holds in which nobody else can have held the key.
+    pub(super) fn sure(&self) -> Option<Sure> {
+        let (index, last) = self.claims.iter().enumerate().rev().find(|(_, claim)| claim.is_held())?;
+        let before = self.claims.iter().take(index).rev().take_while(|claim| claim.reach > last.held_from);
+        // What is after the last one that holds is covered or empty.
+        let others = before.filter(|claim| claim.is_held()).map(Claim::end).max();
+        let from = others.map_or(last.held_from, |end| end.max(last.held_from));
+        let Claim { subject, source, held_to: to, .. } = *last;
+        Some(Sure { from, to, subject, source })
     }
 
     /// Claims that may share an instant with `[from, to]`, latest beginning first.
@@ -210,6 +230,9 @@ impl History {
         let at = self.claims.partition_point(|own| own.from <= claim.from);
         // In order until it is computed.
         let reach = at.checked_sub(1).and_then(|before| self.claims.get(before)).map_or(i64::MIN, |own| own.reach);
+        if self.claims.len() == self.claims.capacity() {
+            self.claims.reserve_exact(1 + self.claims.len() / 4);
+        }
         self.claims.insert(at, Claim { reach, ..claim });
     }
 

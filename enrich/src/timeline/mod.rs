@@ -52,14 +52,14 @@ mod sources;
 mod subjects;
 mod view;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::identity::Identity;
 use attributes::Shared;
 use expire::Expiry;
 use keys::Place;
-use reconcile::Step;
+use reconcile::Reconciling;
 
 pub use dossier::Dossier;
 pub use sources::UNCERTAIN;
@@ -105,8 +105,8 @@ pub struct Timeline {
     shared: Shared,
     /// What is being forgotten.
     expiry: Option<Expiry>,
-    /// What is still to be done of a snapshot.
-    pending: VecDeque<Step>,
+    /// What is still being applied.
+    reconciling: Option<Reconciling>,
 }
 
 impl std::ops::Deref for Timeline {

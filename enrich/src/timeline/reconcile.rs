@@ -1,7 +1,7 @@
 //! A source has told all that holds: what it does not name has ended.
 //!
-//! That may be of tens of thousands of pods. What is to be done is found at once, which is little, and done in portions, so that
-//! whoever owns the timeline can look something up in between.
+//! That may be of tens of thousands of pods. So it is done in steps, one for each key, and whoever owns the timeline can look
+//! something up in between.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,8 +14,10 @@ use super::view::View;
 use crate::event::{Snapshot, Stopped};
 use crate::identity::Interval;
 
-/// What is still to be done of a snapshot.
+/// How far a snapshot is worked through: first which keys it names, then what of all that was open it does not, then what
+/// is new.
 #[derive(Debug)]
+<<<<<<< HEAD
 pub(super) enum Step {
     /// A claim that it does not confirm ended.
     Close { place: Place, claim: Claim, to: i64, unheard: bool, at: i64 },
@@ -25,17 +27,56 @@ pub(super) enum Step {
     Begin { interval: Interval, at: i64 },
     /// Its source was in touch.
     Hear { source: u8, at: i64 },
+=======
+pub(super) struct Reconciling {
+    source: u8,
+    heard: Option<i64>,
+    at: i64,
+    present: Vec<Interval>,
+    stopped: HashMap<Arc<str>, Stopped>,
+    named: HashMap<(Place, u32), i64>,
+    open: Vec<(Place, u32)>,
+    confirmed: HashSet<(Place, u32)>,
+    next: usize,
+>>>>>>> timeline
 }
 
 impl Timeline {
-    /// Notes what is to be done.
-    pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
-        let at = snapshot.at;
-        let number = self.source(&snapshot.source);
-        let confirmed = self.compare(snapshot, number);
-        for interval in snapshot.present.iter().cloned() {
+    /// Begins to work through a snapshot.
+    pub(super) fn reconcile(&mut self, snapshot: Snapshot) {
+        let Snapshot { source, present, stopped, heard, at } = snapshot;
+        let source = self.source(&source);
+        let open = self.open.get(&source).into_iter().flatten().copied().collect();
+        let stopped = stopped.into_iter().map(|own| (own.identity.clone(), own)).collect();
+        let (named, confirmed) = (HashMap::with_capacity(present.len()), HashSet::new());
+        self.reconciling = Some(Reconciling { source, heard, at, present, stopped, named, open, confirmed, next: 0 });
+    }
+
+    /// Whether an event is still being applied.
+    pub fn is_busy(&self) -> bool {
+        self.reconciling.is_some()
+    }
+
+    /// Does the next `most` steps of an event that takes long.
+    pub fn advance(&mut self, most: usize) {
+        let Some(mut own) = self.reconciling.take() else { return };
+        for _ in 0..most {
+            if !self.step(&mut own) {
+                return;
+            }
+        }
+        self.reconciling = Some(own);
+    }
+
+    /// The next step; false if there is none.
+    fn step(&mut self, own: &mut Reconciling) -> bool {
+        let (keys, open) = (own.present.len(), own.open.len());
+        let next = own.next;
+        own.next += 1;
+        if let Some(interval) = own.present.get(next) {
             let place = self.view.names.place(&interval.key);
             let subject = self.view.subjects.number(&interval.identity.identity);
+<<<<<<< HEAD
             let is_confirmed = place.zip(subject).is_some_and(|own| confirmed.contains(&own));
             let step = if is_confirmed { Step::Confirm { interval, at } } else { Step::Begin { interval, at } };
             self.pending.push_back(step);
@@ -64,58 +105,67 @@ impl Timeline {
                 }
                 Some(Step::Hear { source, at }) => Arc::make_mut(&mut self.view.sources).hear(source, at),
                 None => return,
+=======
+            if let Some(key) = place.zip(subject) {
+                own.named.insert(key, interval.valid_from);
+>>>>>>> timeline
             }
+        } else if let Some((place, subject)) = own.open.get(next - keys).copied() {
+            self.compare(own, place, subject);
+        } else if let Some(interval) = own.present.get(next - keys - open) {
+            self.begin_or_confirm(interval, own);
+        } else {
+            return false;
         }
+        true
     }
 
-    /// What lasts, and what ended, of all that the source left open.
-    fn compare(&mut self, snapshot: &Snapshot, source: u8) -> HashSet<(Place, u32)> {
-        let stopped: HashMap<&str, &Stopped> = snapshot.stopped.iter().map(|own| (&*own.identity, own)).collect();
-        let mut named: HashMap<(Place, u32), i64> = HashMap::with_capacity(snapshot.present.len());
-        for interval in &snapshot.present {
-            let subject = self.view.subjects.number(&interval.identity.identity);
-            if let Some((place, subject)) = self.view.names.place(&interval.key).zip(subject) {
-                named.insert((place, subject), interval.valid_from);
-            }
-        }
-        let mut confirmed = HashSet::new();
-        let pending = &mut self.pending;
+    /// Whether the snapshot confirms what the source left open; if not, it ended.
+    fn compare(&mut self, own: &mut Reconciling, place: Place, subject: u32) {
         let View { histories, subjects, sources, .. } = &self.view;
-        let open = self.open.entry(source).or_default();
-        open.retain(|(place, subject)| {
-            let context = Context { place: *place, subjects, sources };
-            let lasting = histories.get(place).and_then(|history| history.open_of(*subject, source, context));
-            let (Some(claim), Some(known)) = (lasting, subjects.get(*subject)) else { return false };
-            // It lasted until then for sure.
-            let sure = snapshot.heard.unwrap_or(claim.learned_at).max(claim.from);
-            if named.get(&(*place, *subject)).is_some_and(|from| *from <= sure) {
-                confirmed.insert((*place, *subject));
-                return true;
-            }
-            let same_run = stopped.get(&*known.id).filter(|stopped| stopped.from <= sure);
-            let to = same_run.map_or(sure, |stopped| stopped.to).max(claim.from);
-            let (claim, unheard) = (*claim, same_run.is_none());
-            pending.push_back(Step::Close { place: *place, claim, to, unheard, at: snapshot.at });
-            false
-        });
-        confirmed
+        let context = Context { place, subjects, sources };
+        let open = histories.get(&place).and_then(|history| history.open_of(subject, own.source, context));
+        let (Some(claim), Some(known)) = (open.copied(), subjects.get(subject)) else { return };
+        // It lasted until then for sure.
+        let sure = own.heard.unwrap_or(claim.learned_at).max(claim.from);
+        if own.named.get(&(place, subject)).is_some_and(|from| *from <= sure) {
+            own.confirmed.insert((place, subject));
+            return;
+        }
+        let same_run = own.stopped.get(&known.id).filter(|stopped| stopped.from <= sure);
+        let to = same_run.map_or(sure, |stopped| stopped.to).max(claim.from);
+        let unheard = same_run.is_none();
+        self.close(place, &claim, (to, unheard, own.at));
     }
 
     fn close(&mut self, place: Place, claim: &Claim, (to, unheard, learned_at): (i64, bool, i64)) {
-        let Some(history) = self.view.histories.get_mut(&place).map(Arc::make_mut) else { return };
-        let Some(own) = history.find_mut(claim.subject, claim.source, claim.from) else { return };
+        let Some(history) = self.view.histories.get_mut(&place) else { return };
+        let Some(own) = history.history_mut().find_mut(claim.subject, claim.source, claim.from) else { return };
         own.close(to, unheard, learned_at);
         self.touch(claim.subject);
         self.resolve(place, claim.from);
     }
 
+    fn begin_or_confirm(&mut self, interval: &Interval, own: &Reconciling) {
+        let place = self.view.names.place(&interval.key);
+        let subject = self.view.subjects.number(&interval.identity.identity);
+        if place.zip(subject).is_some_and(|key| own.confirmed.contains(&key)) {
+            let from = interval.valid_from.max(own.at);
+            self.describe(&interval.identity, from, interval.learned_at, &interval.source);
+            return;
+        }
+        let mut interval = interval.clone();
+        interval.valid_from = self.beginning(&interval, own);
+        self.learn(&interval);
+    }
+
     /// Since when what a snapshot newly tells holds: not before another's end, if that is known.
-    fn beginning(&mut self, interval: &Interval, at: i64) -> i64 {
-        let (from, source) = (interval.valid_from, self.source(&interval.source));
+    fn beginning(&mut self, interval: &Interval, own: &Reconciling) -> i64 {
+        let from = interval.valid_from;
         let place = self.place_of(&interval.key);
-        let known = self.view.histories.get(&place).and_then(|history| history.last_end(source, at));
-        let is_loose = self.view.sources.is_loose(source);
-        let late = if is_loose { from.saturating_add(UNCERTAIN).min(from.max(at)) } else { from };
+        let known = self.view.histories.get(&place).and_then(|history| history.last_end(own.source, own.at));
+        let is_loose = self.view.sources.is_loose(own.source);
+        let late = if is_loose { from.saturating_add(UNCERTAIN).min(from.max(own.at)) } else { from };
         known.map_or(late, |known| known.max(late))
     }
 }

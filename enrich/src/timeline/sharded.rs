@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Parts: few enough that a copy costs microseconds, many enough that a part of a million entries is small.
-pub(super) const PARTS: usize = 4096;
+pub(super) const PARTS: usize = 8192;
 
 /// See the module documentation.
 #[derive(Debug, Clone)]

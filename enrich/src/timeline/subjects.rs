@@ -18,18 +18,18 @@ const MOST_STEPS: usize = 4;
 const MOST_ENDS: usize = 256;
 
 /// What an end frees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// All keys.
     All,
     /// Those of a network.
     Network(u32),
     /// One.
-    Place(Place),
+    Place(Box<Place>),
 }
 
 /// An end that was told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) at: i64,
     pub(super) learned_at: i64,
@@ -39,10 +39,10 @@ pub(super) struct End {
 
 impl End {
     pub(super) fn frees(&self, place: Place) -> bool {
-        match self.scope {
+        match &self.scope {
             Scope::All => true,
-            Scope::Network(network) => place.network() == Some(network),
-            Scope::Place(own) => own == place,
+            Scope::Network(network) => place.network() == Some(*network),
+            Scope::Place(own) => **own == place,
         }
     }
 }
@@ -60,7 +60,7 @@ pub(super) struct Alias {
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) id: Arc<str>,
-    pub(super) alias: Option<Alias>,
+    pub(super) alias: Option<Box<Alias>>,
     /// The names that stand for it.
     pub(super) names: Vec<u32>,
     pub(super) told: Vec<Told>,
@@ -222,12 +222,12 @@ impl Subjects {
             return false;
         }
         let Some(subject) = self.get_mut(name) else { return false };
-        let old = subject.alias.as_ref();
+        let old = subject.alias.as_deref();
         let is_same = old.is_some_and(|old| old.of == of && (alias.member.is_none() || old.member == alias.member));
         if is_same || old.is_some_and(|old| old.of != of && old.learned_at > alias.learned_at) {
             return false;
         }
-        let before = subject.alias.replace(alias).map(|old| old.of);
+        let before = subject.alias.replace(Box::new(alias)).map(|old| old.of);
         if let Some(before) = before.and_then(|before| self.get_mut(before)) {
             before.names.retain(|own| *own != name);
         }
@@ -240,7 +240,7 @@ impl Subjects {
     /// Notes an end; whether it is new.
     pub(super) fn end(&mut self, number: u32, end: End) -> bool {
         let Some(subject) = self.get_mut(number) else { return false };
-        let is_same = |own: &End| (own.at, own.source, own.scope) == (end.at, end.source, end.scope);
+        let is_same = |own: &End| (own.at, own.source, &own.scope) == (end.at, end.source, &end.scope);
         if subject.ends.iter().any(is_same) {
             return false;
         }
@@ -248,6 +248,8 @@ impl Subjects {
             subject.ends.remove(0);
         }
         let at = subject.ends.partition_point(|own| own.at <= end.at);
+        // There are millions, and most have one.
+        subject.ends.reserve_exact(1);
         subject.ends.insert(at, end);
         true
     }

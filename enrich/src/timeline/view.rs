@@ -1,11 +1,16 @@
 //! Who held a key during a span.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use super::attachments::Attachments;
 use super::attributes::as_of;
+<<<<<<< HEAD
 use super::history::{Claim, Ending, History};
+=======
+use super::history::{Claim, History, Sure};
+>>>>>>> timeline
 use super::keys::{Names, Place};
 use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
@@ -13,12 +18,50 @@ use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
 use crate::identity::{ANY_NETWORK, Identity, Interval};
 
+/// A history, and beside it what most lookups ask for: whose the key is of late.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Entry {
+    history: Arc<History>,
+    sure: Option<Sure>,
+    /// The latest version of that identity, and since when it holds; as it is asked for.
+    named: OnceLock<(Arc<Identity>, i64)>,
+}
+
+impl Deref for Entry {
+    type Target = History;
+
+    fn deref(&self) -> &History {
+        &self.history
+    }
+}
+
+impl Entry {
+    pub(super) fn history_mut(&mut self) -> &mut History {
+        Arc::make_mut(&mut self.history)
+    }
+
+    /// The history has changed.
+    pub(super) fn renew(&mut self) {
+        self.sure = self.history.sure();
+        self.named = OnceLock::new();
+    }
+
+    /// The attributes of the identity have changed.
+    pub(super) fn forget_name(&mut self) {
+        self.named = OnceLock::new();
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named.get().is_some()
+    }
+}
+
 /// What a timeline knew at one time; a copy shares everything with it.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub(super) names: Arc<Names>,
     pub(super) sources: Arc<Sources>,
-    pub(super) histories: Sharded<Place, Arc<History>>,
+    pub(super) histories: Sharded<Place, Entry>,
     /// Networks in which an address is known.
     pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>>,
     pub(super) subjects: Subjects,
@@ -159,15 +202,44 @@ impl View {
     fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
+<<<<<<< HEAD
             if !history.touching(when.from, when.from).any(|claim| claim.may_hold(when.from)) {
+=======
+            if let Some(sure) = history.sure
+                && sure.from <= when.from
+                && when.to < sure.to
+            {
+                return self.name_sure(history, sure, when);
+            }
+            if !history.touching(when.from, when.from).any(|claim| claim.holds(when.from)) {
+>>>>>>> timeline
                 return Lookup::None;
             }
             return self.name(history.touching(when.from, when.to), when);
         }
         let histories = || places.iter().filter_map(|place| self.histories.get(place));
         // In each network by itself: what begins later in another is another's address.
+<<<<<<< HEAD
         let begun = |own: &&Arc<History>| own.touching(when.from, when.from).any(|claim| claim.may_hold(when.from));
+=======
+        let begun = |own: &&Entry| own.touching(when.from, when.from).any(|claim| claim.holds(when.from));
+>>>>>>> timeline
         self.name(histories().filter(begun).flat_map(|own| own.touching(when.from, when.to)), when)
+    }
+
+    /// The identity that alone can have held the key.
+    fn name_sure(&self, entry: &Entry, sure: Sure, when: Span) -> Lookup {
+        let named = entry.named.get().or_else(|| {
+            let versions = self.subjects.versions(sure.subject, &self.sources)?;
+            let (from, latest) = versions.last()?;
+            let since = if versions.len() == 1 { i64::MIN } else { *from };
+            Some(entry.named.get_or_init(|| (latest.clone(), since)))
+        });
+        let identity = match named {
+            Some((identity, since)) if *since <= when.from => Some(identity.clone()),
+            Some(_) | None => self.version(sure.subject, when.from),
+        };
+        identity.map_or(Lookup::None, |identity| Lookup::One(identity, self.sources.name(sure.source)))
     }
 
     /// One identity, several, or none.

@@ -29,6 +29,9 @@ pub(super) struct TextNumbers {
     swept: i64,
 }
 
+/// Dossiers that are read at a time.
+const PAGE: i64 = 4096;
+
 /// Texts by number, read from the table.
 #[derive(Default)]
 struct Table {
@@ -155,15 +158,49 @@ impl Catalog {
             let text: &str = row.try_get(1).map_err(self.failed())?;
             table.texts.insert(number.unsigned_abs(), text.into());
         }
-        let mut rows = sqlx::query("SELECT id, facts FROM dossiers").fetch(&self.reads);
-        while let Some(row) = rows.try_next().await.map_err(self.failed())? {
-            let id: &str = row.try_get(0).map_err(self.failed())?;
-            let facts: &[u8] = row.try_get(1).map_err(self.failed())?;
-            let dossier = Reader::read(id.into(), facts, &mut table);
-            timeline.load_one(dossier.map_err(|_| StoreError::Dossier { id: id.to_owned() })?);
+        let (pages, mut read) = tokio::sync::mpsc::channel(1);
+        let reader = self.clone();
+        // While one page is taken, the next is read.
+        let reading = tokio::spawn(async move { reader.read_pages(pages).await });
+        while let Some(page) = read.recv().await {
+            for line in page.lines() {
+                let dossier = line.split_once(' ').and_then(|(id, facts)| {
+                    let id: Arc<str> = String::from_utf8(unhex(id)?).ok()?.into();
+                    Some((id.clone(), Reader::read(id, &unhex(facts)?, &mut table)))
+                });
+                match dossier {
+                    Some((_, Ok(dossier))) => timeline.load_one(dossier),
+                    Some((id, Err(_))) => return Err(StoreError::Dossier { id: id.to_string() }),
+                    None => return Err(StoreError::Dossier { id: line.chars().take(80).collect() }),
+                }
+            }
         }
+        reading.await.map_err(|error| StoreError::Task(error.to_string()))??;
         timeline.loaded();
         Ok(timeline)
+    }
+
+    /// Many dossiers as one text: a row of its own for each would take many times as long.
+    async fn read_pages(&self, pages: tokio::sync::mpsc::Sender<String>) -> Result<(), StoreError> {
+        let mut after = String::new();
+        loop {
+            let row = sqlx::query(
+                "SELECT max(id), group_concat(hex(id) || ' ' || hex(facts), char(10)) \
+                 FROM (SELECT id, facts FROM dossiers WHERE id > ? ORDER BY id LIMIT ?)",
+            )
+            .bind(&after)
+            .bind(PAGE)
+            .fetch_one(&self.reads)
+            .await
+            .map_err(self.failed())?;
+            let last: Option<String> = row.try_get(0).map_err(self.failed())?;
+            let page: Option<String> = row.try_get(1).map_err(self.failed())?;
+            let (Some(last), Some(page)) = (last, page) else { return Ok(()) };
+            after = last;
+            if pages.send(page).await.is_err() {
+                return Ok(());
+            }
+        }
     }
 
     /// Forgets dossiers that tell of nothing after `before`, and texts that none has any more.
@@ -221,6 +258,18 @@ impl Catalog {
         .map_err(self.failed())?;
         Ok(())
     }
+}
+
+/// The bytes that are written in hexadecimal.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
 }
 
 /// The names in a dossier that many have.
