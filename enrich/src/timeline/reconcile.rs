@@ -17,17 +17,6 @@ use crate::identity::Interval;
 /// How far a snapshot is worked through: first which keys it names, then what of all that was open it does not, then what
 /// is new.
 #[derive(Debug)]
-<<<<<<< HEAD
-pub(super) enum Step {
-    /// A claim that it does not confirm ended.
-    Close { place: Place, claim: Claim, to: i64, unheard: bool, at: i64 },
-    /// It confirms a claim; its attributes may be new.
-    Confirm { interval: Interval, at: i64 },
-    /// It tells of something new.
-    Begin { interval: Interval, at: i64 },
-    /// Its source was in touch.
-    Hear { source: u8, at: i64 },
-=======
 pub(super) struct Reconciling {
     source: u8,
     heard: Option<i64>,
@@ -38,7 +27,6 @@ pub(super) struct Reconciling {
     open: Vec<(Place, u32)>,
     confirmed: HashSet<(Place, u32)>,
     next: usize,
->>>>>>> timeline
 }
 
 impl Timeline {
@@ -76,45 +64,16 @@ impl Timeline {
         if let Some(interval) = own.present.get(next) {
             let place = self.view.names.place(&interval.key);
             let subject = self.view.subjects.number(&interval.identity.identity);
-<<<<<<< HEAD
-            let is_confirmed = place.zip(subject).is_some_and(|own| confirmed.contains(&own));
-            let step = if is_confirmed { Step::Confirm { interval, at } } else { Step::Begin { interval, at } };
-            self.pending.push_back(step);
-        }
-        // Not before all of it is known.
-        self.pending.push_back(Step::Hear { source: number, at });
-    }
-
-    /// Whether something is still to be done.
-    pub fn is_busy(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// Does the next `most` steps of what is still to be done.
-    pub fn advance(&mut self, most: usize) {
-        for _ in 0..most {
-            match self.pending.pop_front() {
-                Some(Step::Close { place, claim, to, unheard, at }) => self.close(place, &claim, (to, unheard, at)),
-                Some(Step::Confirm { interval, at }) => {
-                    let from = interval.valid_from.max(at);
-                    self.describe(&interval.identity, from, interval.learned_at, &interval.source);
-                }
-                Some(Step::Begin { mut interval, at }) => {
-                    interval.valid_from = self.beginning(&interval, at);
-                    self.learn(&interval);
-                }
-                Some(Step::Hear { source, at }) => Arc::make_mut(&mut self.view.sources).hear(source, at),
-                None => return,
-=======
             if let Some(key) = place.zip(subject) {
                 own.named.insert(key, interval.valid_from);
->>>>>>> timeline
             }
         } else if let Some((place, subject)) = own.open.get(next - keys).copied() {
             self.compare(own, place, subject);
         } else if let Some(interval) = own.present.get(next - keys - open) {
             self.begin_or_confirm(interval, own);
         } else {
+            // Not before all of it is known.
+            Arc::make_mut(&mut self.view.sources).hear(own.source, own.at);
             return false;
         }
         true

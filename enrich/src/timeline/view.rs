@@ -6,11 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::attachments::Attachments;
 use super::attributes::as_of;
-<<<<<<< HEAD
-use super::history::{Claim, Ending, History};
-=======
-use super::history::{Claim, History, Sure};
->>>>>>> timeline
+use super::history::{Claim, Ending, History, Sure};
 use super::keys::{Names, Place};
 use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
@@ -202,28 +198,20 @@ impl View {
     fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
-<<<<<<< HEAD
-            if !history.touching(when.from, when.from).any(|claim| claim.may_hold(when.from)) {
-=======
             if let Some(sure) = history.sure
                 && sure.from <= when.from
                 && when.to < sure.to
             {
                 return self.name_sure(history, sure, when);
             }
-            if !history.touching(when.from, when.from).any(|claim| claim.holds(when.from)) {
->>>>>>> timeline
+            if !history.touching(when.from, when.from).any(|claim| claim.may_hold(when.from)) {
                 return Lookup::None;
             }
             return self.name(history.touching(when.from, when.to), when);
         }
         let histories = || places.iter().filter_map(|place| self.histories.get(place));
         // In each network by itself: what begins later in another is another's address.
-<<<<<<< HEAD
-        let begun = |own: &&Arc<History>| own.touching(when.from, when.from).any(|claim| claim.may_hold(when.from));
-=======
-        let begun = |own: &&Entry| own.touching(when.from, when.from).any(|claim| claim.holds(when.from));
->>>>>>> timeline
+        let begun = |own: &&Entry| own.touching(when.from, when.from).any(|claim| claim.may_hold(when.from));
         self.name(histories().filter(begun).flat_map(|own| own.touching(when.from, when.to)), when)
     }
 
@@ -239,7 +227,13 @@ impl View {
             Some((identity, since)) if *since <= when.from => Some(identity.clone()),
             Some(_) | None => self.version(sure.subject, when.from),
         };
-        identity.map_or(Lookup::None, |identity| Lookup::One(identity, self.sources.name(sure.source)))
+        match identity {
+            Some(identity) if sure.to == i64::MAX && self.is_behind(sure.source, when) => {
+                Lookup::Ambiguous(vec![identity])
+            }
+            Some(identity) => Lookup::One(identity, self.sources.name(sure.source)),
+            None => Lookup::None,
+        }
     }
 
     /// One identity, several, or none.
@@ -280,7 +274,12 @@ impl View {
 
     /// Whether a claim lasts only because its source was not heard since.
     fn is_unheard(&self, claim: &Claim, when: Span) -> bool {
-        claim.ending == Ending::Open && self.sources.heard(claim.source) < when.to.saturating_add(UNCERTAIN)
+        claim.ending == Ending::Open && self.is_behind(claim.source, when)
+    }
+
+    /// Whether a source was not heard since.
+    fn is_behind(&self, source: u8, when: Span) -> bool {
+        self.sources.heard(source) < when.to.saturating_add(UNCERTAIN)
     }
 
     /// Until when all sources were in touch that may be behind. What is asked of a time of which not all was heard yet may
