@@ -20,7 +20,7 @@ use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{Journal, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::account::Account;
-use crate::checkpoint::{JournalWriter, OPEN_QUEUE};
+use crate::checkpoint::JournalWriter;
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
@@ -30,6 +30,8 @@ use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_wor
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
+/// Batches of open slices between tagger and journal.
+const OPEN_QUEUE: usize = 64;
 /// Batches of flow records and transactions between capture and tagger.
 const RECORD_QUEUE: usize = 256;
 /// Events between identity sources and tagger.
@@ -97,8 +99,7 @@ impl Pipeline {
         };
         let packet_log = writer.start(packet_batches)?;
 
-        let (open, open_rows) = crossbeam_channel::bounded(OPEN_QUEUE);
-        let journal = JournalWriter::new(&store, &capture, &stages, &troubles).start(open_rows)?;
+        let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
