@@ -20,7 +20,7 @@ use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{Journal, PacketLog, PacketLogConfig, Recovery, Retention, Role, Store, StoreConfig, StoreError};
 
 use crate::account::Account;
-use crate::checkpoint::JournalWriter;
+use crate::checkpoint::{JournalThread, JournalWriter};
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
@@ -62,7 +62,7 @@ struct Stages {
     workers: WorkerThreads,
     packet_log: std::thread::JoinHandle<()>,
     tagging: JoinHandle<()>,
-    journal: std::thread::JoinHandle<Option<Journal>>,
+    journal: JournalThread,
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
