@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::{Journal, Store, StoreError};
 
@@ -24,8 +24,6 @@ use crate::metrics::StageNumbers;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::CaptureStatus;
 
-/// Batches of open slices between tagger and journal.
-pub(crate) const OPEN_QUEUE: usize = 64;
 /// Open slices that one append takes at most.
 const ROWS: usize = 8192;
 
@@ -38,6 +36,9 @@ const SHARE: i64 = 25;
 
 /// Open slices on their way to the journal.
 pub(crate) type OpenRows = Vec<Arc<TaggedFlow>>;
+
+/// See [`JournalWriter::start`].
+pub(crate) type JournalThread = std::thread::JoinHandle<Option<Journal>>;
 
 /// When a worker looks at what is open.
 #[derive(Debug)]
@@ -124,15 +125,15 @@ impl JournalWriter {
         Self { store, capture, stages: stages.clone(), troubles: troubles.clone(), journal: None }
     }
 
-    /// Starts it; it ends when the tagger has, and gives the journal back: to be removed when the last rows are stored.
-    pub(crate) fn start(
-        mut self,
-        rows: Receiver<OpenRows>,
-    ) -> anyhow::Result<std::thread::JoinHandle<Option<Journal>>> {
+    /// Starts it behind a queue of so many batches. It ends when the queue's other end is gone, and gives the journal back:
+    /// to be removed when the last rows are stored.
+    pub(crate) fn start(mut self, queue: usize) -> anyhow::Result<(Sender<OpenRows>, JournalThread)> {
+        let (sender, rows) = crossbeam_channel::bounded(queue);
         // Before the first packet: that a run was interrupted is known by its journal.
         self.write(&[]);
         let thread = std::thread::Builder::new().name("journal".into());
-        thread.spawn(move || self.run(&rows)).context("cannot start the journal's thread")
+        let thread = thread.spawn(move || self.run(&rows)).context("cannot start the journal's thread")?;
+        Ok((sender, thread))
     }
 
     fn run(mut self, batches: &Receiver<OpenRows>) -> Option<Journal> {

@@ -21,7 +21,7 @@ use wiretag_store::{
 };
 
 use crate::account::Account;
-use crate::checkpoint::{JournalWriter, OPEN_QUEUE};
+use crate::checkpoint::{JournalThread, JournalWriter};
 use crate::config::RunConfig;
 use crate::identities::{Published, Tagging, persist, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
@@ -37,6 +37,8 @@ const HURRY: usize = PACKET_QUEUE / 8;
 const LEAVE: usize = PACKET_QUEUE / 2;
 /// Empty buffers on their way back from packet log to capture.
 const SPARE_QUEUE: usize = 4;
+/// Batches of open slices between tagger and journal.
+const OPEN_QUEUE: usize = 64;
 /// Batches of flow records and transactions between capture and tagger.
 const RECORD_QUEUE: usize = 256;
 /// Events between identity sources and tagger.
@@ -67,7 +69,7 @@ struct Stages {
     workers: WorkerThreads,
     packet_log: std::thread::JoinHandle<()>,
     tagging: JoinHandle<()>,
-    journal: std::thread::JoinHandle<Option<Journal>>,
+    journal: JournalThread,
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -105,8 +107,7 @@ impl Pipeline {
         };
         let packet_log = writer.start(packet_batches)?;
 
-        let (open, open_rows) = crossbeam_channel::bounded(OPEN_QUEUE);
-        let journal = JournalWriter::new(&store, &capture, &stages, &troubles).start(open_rows)?;
+        let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);

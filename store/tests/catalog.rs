@@ -146,6 +146,14 @@ async fn losses_add_up_by_node() {
     assert_eq!((found[0].packets, found[0].kernel_drops, found[0].from, found[0].to), (200, 1 + 1, 0, 20));
     assert_eq!((found[0].unwritten, found[0].flow_rows, found[0].transaction_rows), (4, 6, 0));
     assert!(!found[0].is_complete() && Loss { refused: 1, ..Loss::default() }.is_complete());
+    let complete = Loss { node: "z".into(), from: 0, to: 10, packets: 5, ..Loss::default() };
+    catalog.add_loss(&complete).await.unwrap();
+    let killed = Loss { from: 10, to: 30, packets: 0, interruptions: 1, ..complete };
+    catalog.add_loss(&killed).await.unwrap();
+    let found = catalog.loss(0, 100).await.unwrap().pop().unwrap();
+    assert_eq!((found.node.as_str(), found.interruptions, found.is_complete()), ("z", 1, false));
+    assert_eq!((found.from, found.to), (0, 10), "nobody knows when it was killed");
+    assert!(catalog.loss(0, 10).await.unwrap().pop().unwrap().is_complete());
 }
 
 #[tokio::test]
@@ -176,7 +184,7 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         .unwrap();
     pool.close().await;
     for error in [Catalog::open(&path).await.unwrap_err(), Catalog::open_read_only(&path).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 4, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
 }
@@ -202,7 +210,7 @@ async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
     let path = dir.path().join("catalog.sqlite");
     first_schema(&path).await;
     let error = Catalog::open_read_only(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 3, .. }), "{error}");
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 4, .. }), "{error}");
     assert!(error.to_string().contains("`wiretag run` upgrades it"), "{error}");
 
     let catalog = catalog(&dir).await;

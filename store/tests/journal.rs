@@ -330,7 +330,9 @@ impl World {
         if twice {
             // As if the journal had not been deleted yet.
             drop(store);
-            copies.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+            for (path, bytes) in &copies {
+                fs::write(path, bytes).unwrap();
+            }
             store = open(self.dir.path()).await.0;
         }
         for slice in self.slices.values_mut() {
