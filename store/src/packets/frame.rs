@@ -144,7 +144,9 @@ impl Framer {
         }
         let (head, more) = self.made.split_at(first);
         let heads = std::iter::once(head).chain(more.chunks(BLOCK_HEADER));
-        heads.zip(data.chunks(RAW)).flat_map(|(head, data)| [IoSlice::new(head), IoSlice::new(data)]).collect()
+        // Of nothing there is one block too.
+        let stretches = data.chunks(RAW).chain(data.is_empty().then_some(data));
+        heads.zip(stretches).flat_map(|(head, data)| [IoSlice::new(head), IoSlice::new(data)]).collect()
     }
 }
 
