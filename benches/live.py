@@ -87,11 +87,15 @@ class Receiver:
     def counts(self):
         return None, None
 
+    # Bytes that were written, for those that keep packets.
+    stored = None
+
 
 class Tcpdump(Receiver):
     def stop(self):
         self.child.send_signal(signal.SIGINT)
         self.child.wait(30)
+        self.stored = os.path.getsize(f"{self.work}/out.pcap")
 
     def counts(self):
         text = self.text()
@@ -148,6 +152,8 @@ class Wiretag(Receiver):
         command = ["curl", "-s", "-H", f"Authorization: Bearer {secret}", f"{url}/metrics"]
         self.metrics = subprocess.run(in_namespace(self.namespace, *command), capture_output=True, text=True).stdout
         super().stop()
+        folders = os.walk(f"{self.data}/packets")
+        self.stored = sum(os.path.getsize(f"{folder}/{name}") for folder, _, names in folders for name in names)
         shutil.rmtree(self.data, ignore_errors=True)
 
     def metric(self, name):
@@ -194,17 +200,17 @@ def receivers(arguments):
 
 
 def blast_round(receiver, arguments):
-    """(CPU µs a packet by thread, sent, received, reported drops)"""
+    """(CPU µs a packet by thread, sent, received, reported drops, bytes written for each byte sent)"""
     receiver.start(arguments)
     before = cpu(receiver.child.pid)
-    command = [arguments.blast, arguments.sender_interface, arguments.capture, arguments.seconds, arguments.rate]
+    command = [arguments.blast, arguments.sender_interface, arguments.path, arguments.seconds, arguments.rate]
     sent = json.loads(subprocess.run(in_namespace(arguments.sender, *command), capture_output=True, check=True).stdout)
     time.sleep(1)
     after = cpu(receiver.child.pid)
     receiver.stop()
     received, drops = receiver.counts()
     used = {name: (after[name] - before.get(name, 0)) / sent["sent"] * 1e6 for name in after}
-    return used, sent, received, drops
+    return used, sent, received, drops, receiver.stored and receiver.stored / sent["bytes"]
 
 
 def blast(arguments):
@@ -218,26 +224,36 @@ def blast(arguments):
             except (RuntimeError, StopIteration, AttributeError, OSError, subprocess.SubprocessError) as error:
                 say(f"{receiver.name} failed: {error}")
     rate = "as fast as the sender can" if arguments.rate == 0 else f"{arguments.rate:,} packets/s asked for"
-    print(f"\n**veth, {rate}**, {arguments.seconds} s a run, medians of {arguments.rounds} interleaved rounds\n")
-    print("| receiver | sent, kpps | CPU µs/packet | range | lost (sent − received) | drops it reports |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    sent = [sent for rounds in results.values() for _, sent, *_ in rounds]
+    size = sum(one["bytes"] for one in sent) / sum(one["sent"] for one in sent)
+    base = [sum(used.values()) for used, *_ in next((rounds for name, rounds in results.items() if "tcpdump" in name), [])]
+    print(f"\n**veth, {arguments.traffic} ({size:.0f} bytes a packet), {rate}**, {arguments.seconds} s a run, "
+          f"medians of {arguments.rounds} interleaved rounds\n")
+    print("| receiver | sent, kpps | CPU µs/packet | range | × tcpdump | written / sent bytes | lost (sent − received) "
+          "| drops it reports |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, rounds in results.items():
         totals = sorted(sum(used.values()) for used, *_ in rounds)
-        sent = sum(sent["sent"] for _, sent, _, _ in rounds)
-        received = sum(received or 0 for _, _, received, _ in rounds)
-        drops = sum(drops or 0 for *_, drops in rounds)
-        rate = statistics.median(sent["packets_per_second"] for _, sent, _, _ in rounds) / 1000
-        lost = "unknown" if all(received is None for _, _, received, _ in rounds) else f"{max(0, sent - received) / sent:.2%}"
+        sent = sum(sent["sent"] for _, sent, *_ in rounds)
+        received = sum(received or 0 for _, _, received, *_ in rounds)
+        drops = sum(drops or 0 for *_, drops, _ in rounds)
+        rate = statistics.median(sent["packets_per_second"] for _, sent, *_ in rounds) / 1000
+        lost = f"{max(0, sent - received) / sent:.2%}"
+        if all(received is None for _, _, received, *_ in rounds):
+            lost = "unknown"
+        written = [written for *_, written in rounds if written]
+        written = f"{statistics.median(written):.2f}" if written else ""
+        ratio = f"{statistics.median(totals) / statistics.median(base):.2f}" if base else ""
         print(
             f"| {name} | {rate:,.0f} | {statistics.median(totals):.3f} | {totals[0]:.3f}–{totals[-1]:.3f} "
-            f"| {lost} | {drops / sent:.2%} |"
+            f"| {ratio} | {written} | {lost} | {drops / sent:.2%} |"
         )
         threads = {thread for used, *_ in rounds for thread in used}
         if name.startswith("wiretag run"):
             for thread in sorted(threads):
                 middle = statistics.median(used.get(thread, 0) for used, *_ in rounds)
                 if middle >= 0.01:
-                    print(f"| … thread `{thread}` | | {middle:.3f} | | | |")
+                    print(f"| … thread `{thread}` | | {middle:.3f} | | | | | |")
 
 
 def iperf_run(arguments):
@@ -298,8 +314,9 @@ def iperf(arguments):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("sender", "receiver", "sender-interface", "interface", "address", "capture", "blast", "live", "work"):
+    for name in ("sender", "receiver", "sender-interface", "interface", "address", "blast", "live", "work"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--capture", action="append", required=True, help="what is sent: NAME=FILE, several times")
     parser.add_argument("--wiretag", default="")
     parser.add_argument("--bare", default="")
     parser.add_argument("--rounds", type=int, default=5)
@@ -310,8 +327,10 @@ def main():
     arguments = parser.parse_args()
     seconds = arguments.seconds
     for rate in filter(None, arguments.rates.split(",")):
-        arguments.rate, arguments.seconds = int(rate), seconds
-        blast(arguments)
+        for capture in arguments.capture:
+            arguments.traffic, arguments.path = capture.split("=", 1)
+            arguments.rate, arguments.seconds = int(rate), seconds
+            blast(arguments)
     if shutil.which("iperf3") and not arguments.only:
         iperf(arguments)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What live capture costs: a sender in one network namespace, captures in another, a veth between; then what capture takes
-# from a saturated link (iperf3). All traffic stays in namespaces that this script makes and removes. Under 10 minutes.
+# from a saturated link (iperf3). All traffic stays in namespaces that this script makes and removes. About 15 minutes; 4 with --quick.
 # Prints Markdown to stdout (docs/performance.md is made of it), progress to stderr.
 #
 # usage: scripts/bench-live.sh [--quick] [--iperf-only] [--rounds N] [--wiretag BINARY]
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 export LC_ALL=C.UTF-8
 
-rounds=5 seconds=2 rates=300000,0 wiretag=
+rounds=5 seconds=2 rates=200000,0 wiretag=
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) rounds=2 seconds=1 ;;
@@ -67,7 +67,15 @@ else
   say "left out: the bare ring loop (no ../shared/bench/tp3.c)"
 fi
 "$examples/gensynth" "$work/traffic.pcap" "$work/traffic.json" --flows 30000 --span 60
-timeout 590 python3 benches/live.py --sender "$sender" --receiver "$receiver" --sender-interface wtb0 --interface wtb1 \
-  --address 10.99.0.2 --capture "$work/traffic.pcap" --blast "$examples/blast" --live "$examples/live" --work "$work" \
+captures=(--capture "synthetic containers=$work/traffic.pcap")
+if [ -e ../shared/bench/mkreal.c ] && [ -d ../shared/corpus/pcaps ]; then
+  cc -O2 -w -o "$work/mkreal" ../shared/bench/mkreal.c
+  "$work/mkreal" "$work/real.pcap" 25 300 1 ../shared/corpus/pcaps/* >/dev/null
+  captures+=(--capture "real mix=$work/real.pcap")
+else
+  say "left out: the real mix (no ../shared/bench/mkreal.c or no corpus)"
+fi
+timeout 1180 python3 benches/live.py --sender "$sender" --receiver "$receiver" --sender-interface wtb0 --interface wtb1 \
+  --address 10.99.0.2 "${captures[@]}" --blast "$examples/blast" --live "$examples/live" --work "$work" \
   --wiretag "$wiretag" --bare "$bare" --rounds "$rounds" --seconds "$seconds" --rates "$rates"
 say "done"

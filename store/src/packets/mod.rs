@@ -8,8 +8,11 @@
 //! A segment is a sequence of independent zstd frames. The first holds the section header, each further one is a
 //! *block*: interface descriptions of the interfaces that appear in it for the first time, then packets, about
 //! `block_bytes` before compression. A sealed segment ends with the seek table of zstd's seekable format in a skippable
-//! frame. So `zstd -dc` and Wireshark read it as it is, and one block is read alone by putting the section header and the
-//! interface descriptions (which the index repeats) before it.
+//! frame. So `zstd -dc` reads it as it is (Wireshark 4.0 does not get over
+//! the second frame of any zstd file: pipe it), and one block is read alone by putting the section header and the
+//! interface descriptions (which the index repeats) before it. What is in the frames of a block may be compressed or not
+//! ([`Compression`]): zstd has both, and a decoder does not care. Damage is found by the checksum that the index has of
+//! each frame.
 //!
 //! Invariants:
 //! * a frame is written before its index record, so a record that checks speaks of a frame that is there;
