@@ -93,6 +93,7 @@ impl Tagging {
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
+            | IdentityEvent::Connected(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

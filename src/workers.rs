@@ -96,6 +96,7 @@ pub(crate) async fn follow_namespaces(
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
+            | IdentityEvent::Connected(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

@@ -111,6 +111,7 @@ impl Timeline {
             IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
+            | IdentityEvent::Connected(_)
             | IdentityEvent::Namespace { .. } => {}
         }
         changed
