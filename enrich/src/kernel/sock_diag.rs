@@ -23,6 +23,7 @@ const TCP_TIME_WAIT: u8 = 6;
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 const TCP_NEW_SYN_RECV: u8 = 12;
+const TCP_BOUND_INACTIVE: u8 = 13;
 
 const INET_DIAG_PROTOCOL: u16 = 10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -59,7 +60,7 @@ pub(super) struct Socket {
 /// The requests for all sockets that processes have, of both families and protocols.
 pub(super) fn requests() -> Vec<Vec<u8>> {
     // What is half open or waits for its port belongs to nobody.
-    let states = !(1_u32 << TCP_SYN_RECV | 1 << TCP_TIME_WAIT | 1 << TCP_NEW_SYN_RECV);
+    let states = !(1_u32 << TCP_SYN_RECV | 1 << TCP_TIME_WAIT | 1 << TCP_NEW_SYN_RECV | 1 << TCP_BOUND_INACTIVE);
     let request = |protocol, family| body(protocol, family, states, &[0; 48]);
     [TCP, UDP].into_iter().flat_map(|protocol| FAMILIES.map(|family| request(protocol, family))).collect()
 }
@@ -114,14 +115,17 @@ pub(super) fn parse(protocol: Option<u8>, body: &[u8]) -> Option<Socket> {
     })
 }
 
-/// Whether a message of a dump is of a socket that has an address at all: a TCP socket before `connect` or after its end has none
-/// that packets could bear.
-pub(super) fn is_bound(body: &[u8]) -> bool {
-    let Some([_, state, ..]) = at::<4>(body, 0) else { return false };
-    let port = at(body, 4).map(u16::from_be_bytes).unwrap_or(0);
-    let peer = at(body, 6).map(u16::from_be_bytes).unwrap_or(0);
-    // Unconnected UDP sockets are in the state "closed".
-    port != 0 && state != TCP_TIME_WAIT && (state != TCP_CLOSE || peer == 0)
+/// Whether a message of a dump is of a socket that packets go to or come from: not of one that is bound and not used yet, or
+/// has ended.
+pub(super) fn is_used(protocol: Option<u8>, body: &[u8]) -> bool {
+    let state = body.get(1).copied().unwrap_or(TCP_CLOSE);
+    let [port, peer] = [4, 6].map(|offset| at(body, offset).map_or(0, u16::from_be_bytes));
+    match protocol {
+        Some(TCP) if peer == 0 => port != 0 && state == TCP_LISTEN,
+        Some(TCP) => port != 0 && state != TCP_CLOSE && state != TCP_TIME_WAIT,
+        // Datagram sockets that are not connected are "closed".
+        _ => port != 0,
+    }
 }
 
 fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {

@@ -48,7 +48,7 @@ impl Namespace {
         for request in sock_diag::requests() {
             let protocol = request.get(1).copied();
             self.asker.dump(SOCK_DIAG_BY_FAMILY, &request, &mut |_, body| {
-                if sock_diag::is_bound(body) {
+                if sock_diag::is_used(protocol, body) {
                     found.extend(sock_diag::parse(protocol, body));
                 }
             })?;

@@ -41,9 +41,9 @@ fn two_containers_on_one_address_are_told_by_their_ports() {
     for hierarchy in hierarchies() {
         let (namespace, [one, two]) = (Namespace::new(), [0, 1].map(|_| Group::new(&hierarchy)));
         let source = Source::start(&namespace);
-        let _one = namespace.start(Some(&one), "busybox httpd -f -p 8081 -h /var/empty");
-        let _two = namespace.start(Some(&two), "busybox httpd -f -p 127.0.0.1:8082 -h /var/empty");
-        let _nobody = namespace.start(None, "busybox httpd -f -p 8083 -h /var/empty");
+        let _one = namespace.start(Some(&one), "busybox httpd -f -p 8081 -h /usr/share");
+        let _two = namespace.start(Some(&two), "busybox httpd -f -p 127.0.0.1:8082 -h /usr/share");
+        let _nobody = namespace.start(None, "busybox httpd -f -p 8083 -h /usr/share");
         let first = source.first("the first", listening(8081));
         let second = source.first("the second", listening(8082));
         assert_eq!((of(&first), of(&second)), (&*one.id, &*two.id), "{}", hierarchy.display());
@@ -65,7 +65,7 @@ fn a_port_that_goes_to_another_container_at_once_has_two_times() {
         let (namespace, groups) = (Namespace::new(), [0, 1, 2].map(|_| Group::new(&hierarchy)));
         let source = Source::start(&namespace);
         for group in &groups {
-            let server = namespace.start(Some(group), "busybox httpd -f -p 8081 -h /var/empty");
+            let server = namespace.start(Some(group), "busybox httpd -f -p 8081 -h /usr/share");
             eventually("it is told", || source.all(listening(8081)).into_iter().find(|own| of(own) == group.id));
             drop(server);
         }
@@ -129,7 +129,6 @@ fn clients_that_live_for_a_moment_are_told_where_connections_are_tracked() {
     }
 }
 
-/// IPv4 on an IPv6 socket has an IPv4 address on the wire; a datagram socket on a chosen port is a key.
 #[test]
 fn both_families_and_both_protocols_are_known() {
     if !ready() {
@@ -137,16 +136,12 @@ fn both_families_and_both_protocols_are_known() {
     }
     let (namespace, group) = (Namespace::new(), Group::new(&hierarchies()[0]));
     let source = Source::start(&namespace);
-    let _v6 = namespace.start(Some(&group), "busybox httpd -f -p [::1]:8081 -h /var/empty");
-    let _udp = namespace.start(Some(&group), "busybox nc -u -l -p 5353 -e cat");
+    let _v6 = namespace.start(Some(&group), "busybox httpd -f -p [::1]:8081 -h /usr/share");
+    let _udp = namespace.start(Some(&group), "bash -c \"exec 3<>/dev/udp/127.0.0.1/5353; exec sleep 30\"");
     let v6 = source.first("IPv6", listening(8081));
     assert!(matches!(v6.key, Key::Socket { ip: Some(IpAddr::V6(ip)), .. } if ip.is_loopback()), "{v6:?}");
-    source.first("UDP", |event| match event {
-        IdentityEvent::Learned(Interval { key: Key::Socket { protocol: UDP, port: 5353, .. }, identity, .. }) => {
-            Some(assert_eq!(*identity.identity, *group.id))
-        }
-        _ => None,
-    });
+    let udp = source.first("UDP", |event| connected(event).filter(|own| own.protocol == UDP));
+    assert_eq!((&*udp.identity, udp.peer), (&*group.id, Some("127.0.0.1:5353".parse().unwrap())));
     source.first("loopback is the host's", |event| match event {
         IdentityEvent::Reconciled(snapshot) => snapshot.present.iter().find_map(|own| match own.key {
             Key::Socket { protocol: 0, port: 0, ip: Some(ip), .. } if ip.is_loopback() => Some(()),

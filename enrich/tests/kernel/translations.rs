@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::event::Translation;
 
-use crate::stage::{Namespace, Source, ready, sh};
+use crate::stage::{Namespace, Process, Source, ready, sh};
 
 /// Client, router and server; the router's addresses are `.1` on both sides.
 struct Path {
@@ -17,7 +17,7 @@ struct Path {
 impl Path {
     fn new() -> Self {
         let [client, router, server] = [0; 3].map(|_| Namespace::new());
-        for (end, link, v4, v6) in [(&client, "a", "198.18.1", "fd00:1:"), (&server, "b", "198.18.2", "fd00:2:")] {
+        for (end, link, v4, v6) in [(&client, "lan", "198.18.1", "fd00:1:"), (&server, "wan", "198.18.2", "fd00:2:")] {
             sh(&format!("ip -n {} link add {link} type veth peer name eth0 netns {}", router.name, end.name));
             for (namespace, device, host) in [(&router, link, 1), (end, "eth0", 2)] {
                 let name = &namespace.name;
@@ -31,9 +31,16 @@ impl Path {
         router.sh("echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding");
         for (tables, to) in [("iptables", "198.18.2.2:8081"), ("ip6tables", "[fd00:2::2]:8081")] {
             router.sh(&format!("{tables} -w -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination {to}"));
-            router.sh(&format!("{tables} -w -t nat -A POSTROUTING -o b -j MASQUERADE"));
+            router.sh(&format!("{tables} -w -t nat -A POSTROUTING -o wan -j MASQUERADE"));
         }
         Self { client, router, server }
+    }
+
+    /// An echo on port 8081 (1F91) of the server.
+    fn serve(&self) -> Process {
+        let process = self.server.start(None, "busybox nc -ll -p 8081 -e cat");
+        self.server.sh("until grep -q :1F91 /proc/net/tcp /proc/net/tcp6; do sleep 0.05; done");
+        process
     }
 }
 
@@ -47,7 +54,7 @@ fn both_sides_of_a_translation_are_told_until_it_ends() {
         return;
     }
     let path = Path::new();
-    let _server = path.server.start(None, "busybox nc -ll -p 8081 -e cat");
+    let _server = path.serve();
     let source = Source::start(&path.router);
     for (family, virtual_address, real, router) in [
         ("ipv4", "198.18.1.1", "198.18.2.2", "198.18.2.1"),
@@ -73,7 +80,7 @@ fn what_is_translated_before_the_source_starts_is_known_and_what_is_not_translat
         return;
     }
     let path = Path::new();
-    let _server = path.server.start(None, "busybox nc -ll -p 8081 -e cat");
+    let _server = path.serve();
     path.client.sh("echo x | busybox nc 198.18.1.1 80");
     let source = Source::start(&path.router);
     source.first("the dump", translation);
