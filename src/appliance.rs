@@ -46,7 +46,7 @@ impl Appliance {
         let pipeline = Pipeline::start(&config, opened, listener, (token.clone(), run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         // So that the greeting says more than "connecting".
-        pipeline.wait_for_docker(Duration::from_secs(1)).await;
+        pipeline.wait_for_sources(Duration::from_secs(1)).await;
         Ok(Self { config, url, token, pipeline, demo })
     }
 
@@ -63,6 +63,7 @@ impl Appliance {
         }
         eprintln!("  data      {}", self.config.data.display());
         eprintln!("  docker    {}", self.pipeline.docker());
+        eprintln!("  kernel    {}", self.pipeline.kernel());
         if interfaces.is_empty() && !self.config.interfaces.is_empty() {
             eprintln!("  capture   nothing yet");
         } else if interfaces.is_empty() {

@@ -24,6 +24,14 @@ struct Written {
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    kernel: WrittenKernel,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `sockets` and `conntrack`")]
+struct WrittenKernel {
+    sockets: Option<bool>,
+    conntrack: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,6 +88,13 @@ pub(crate) struct Retention {
     pub(crate) bytes: u64,
 }
 
+/// What the kernel is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KernelSettings {
+    pub(crate) sockets: bool,
+    pub(crate) conntrack: bool,
+}
+
 /// What `wiretag run` does, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct RunConfig {
@@ -99,6 +114,7 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: i32,
+    pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
 }
 
@@ -145,6 +161,10 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            kernel: KernelSettings {
+                sockets: written.kernel.sockets.unwrap_or(true),
+                conntrack: written.kernel.conntrack.unwrap_or(true),
+            },
             demo: arguments.demo,
         })
     }
@@ -262,6 +282,7 @@ mod tests {
             ("flows = 3", "flows = 3", "a table with `days` and `gib`"),
             ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number, 0 or greater"),
             ("[flows]\ngib = 'much'", "gib = 'much'", "a number"),
+            ("[kernel]\nsockets = 1", "sockets = 1", "`true` or `false`"),
             ("[capture]\ninterfaces = 'eth0'", "interfaces = 'eth0'", "a list in brackets"),
             ("[capture.tunnel_ports]\nvxlan = [70000]", "vxlan = [70000]", "a whole number from 0 to 65535"),
         ] {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use wiretag_enrich::event::Snapshot;
+use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
 use wiretag_enrich::timeline::{Lookup, Timeline};
@@ -46,6 +47,8 @@ pub(crate) struct Tagging {
     /// Counts the rows on their way.
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) troubles: Arc<Troubles>,
+    /// Counts connections that found no room.
+    pub(crate) kernel: Arc<KernelNumbers>,
 }
 
 impl Tagging {
@@ -89,11 +92,14 @@ impl Tagging {
             IdentityEvent::Namespace { .. } | IdentityEvent::NamespaceGone { .. } => {
                 let _ = self.namespaces.send(event.clone()).await;
             }
+            IdentityEvent::Translated(_) | IdentityEvent::Connected(_) => {
+                // Of single connections the timeline knows nothing: they are many, and needed for minutes only.
+                self.tagger.learn(event);
+                return;
+            }
             IdentityEvent::Learned(_)
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
-            | IdentityEvent::Translated(_)
-            | IdentityEvent::Connected(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }
@@ -139,6 +145,7 @@ impl Tagging {
     fn drain(&mut self, tagged: &mut TaggedRows) {
         let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
         self.tagger.drain(crate::host::now(), &timeline, tagged);
+        self.kernel.set_forgotten(self.tagger.connections_lost());
     }
 
     async fn persist(&self, learned: &mut Vec<Interval>) {

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::Interval;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
@@ -43,6 +44,7 @@ const HOUR: i64 = 3_600_000_000_000;
 pub(crate) struct Pipeline {
     capture: Arc<CaptureStatus>,
     docker: watch::Receiver<DockerStatus>,
+    kernel: watch::Receiver<KernelStatus>,
     repairs: Vec<String>,
     stop: Arc<AtomicBool>,
     stages: Stages,
@@ -79,7 +81,11 @@ impl Pipeline {
         let tail = wiretag_web::Tail::default();
         let capture = Arc::new(CaptureStatus::default());
         let stages = Arc::new(Mutex::new(StageNumbers::default()));
-        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
+        let heard = last_heard(config, &store).await?;
+        let kernel_source = kernel_source(config, &boot, heard);
+        let (kernel, kernel_numbers) = (kernel_source.status(), kernel_source.numbers());
+        let numbers = (stages.clone(), kernel_numbers.clone());
+        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), numbers)?))?;
 
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
@@ -109,10 +115,11 @@ impl Pipeline {
             namespaces,
             capture: capture.clone(),
             troubles: troubles.clone(),
+            kernel: kernel_numbers,
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        let heard = last_heard(config, &store).await?;
+        kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let source = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
         let docker = source.status();
         let mut tasks = vec![tokio::spawn(source.run(events))];
@@ -133,7 +140,7 @@ impl Pipeline {
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: health(config.node.clone(), capture.clone(), docker.clone(), troubles),
+            health: health(config.node.clone(), capture.clone(), (docker.clone(), kernel.clone()), troubles),
             pending_loss: pending_loss(account.clone()),
             identities: identities(timeline),
             tail,
@@ -143,7 +150,7 @@ impl Pipeline {
         let (server, stop_server) = serve(listener, app);
         let repairs = recovery.repairs;
         let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
-        Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
+        Ok(Self { capture, docker, kernel, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
     /// Interfaces that are captured now.
@@ -161,10 +168,18 @@ impl Pipeline {
         self.docker.borrow().to_string()
     }
 
-    /// Waits until the Docker source has a state, at most `patience`.
-    pub(crate) async fn wait_for_docker(&self, patience: Duration) {
-        let mut docker = self.docker.clone();
-        let settled = docker.wait_for(|status| *status != DockerStatus::Starting);
+    /// State of the kernel source, in words.
+    pub(crate) fn kernel(&self) -> String {
+        self.kernel.borrow().to_string()
+    }
+
+    /// Waits until the sources of this host have a state, at most `patience`.
+    pub(crate) async fn wait_for_sources(&self, patience: Duration) {
+        let (mut docker, mut kernel) = (self.docker.clone(), self.kernel.clone());
+        let settled = async {
+            let _ = docker.wait_for(|status| *status != DockerStatus::Starting).await;
+            let _ = kernel.wait_for(KernelStatus::is_settled).await;
+        };
         let _ = tokio::time::timeout(patience, settled).await;
     }
 
@@ -237,6 +252,13 @@ fn serve(
         let _ = stopped.await;
     }));
     (server, stop)
+}
+
+/// What the kernel knows of this namespace.
+fn kernel_source(config: &RunConfig, boot: &Arc<str>, heard: Option<i64>) -> KernelSource {
+    let (host, boot) = (config.node.as_str().into(), boot.clone());
+    let crate::config::KernelSettings { sockets, conntrack } = config.kernel;
+    KernelSource::new(KernelConfig { host, boot, sockets, conntrack, heard })
 }
 
 /// Until when the last run captured, and so heard of containers, ns.
@@ -404,7 +426,7 @@ fn pending_loss(account: Arc<Account>) -> wiretag_web::PendingLoss {
 fn health(
     node: String,
     capture: Arc<CaptureStatus>,
-    docker: watch::Receiver<DockerStatus>,
+    (docker, kernel): (watch::Receiver<DockerStatus>, watch::Receiver<KernelStatus>),
     troubles: Arc<Troubles>,
 ) -> wiretag_web::Health {
     Arc::new(move || {
@@ -417,6 +439,7 @@ fn health(
             "node": node,
             "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
             "docker": docker.borrow().to_string(),
+            "kernel": kernel.borrow().to_string(),
             "packets": counters.packets,
             "decoded": counters.decoded,
             "refused": counters.refused,

@@ -9,7 +9,8 @@ use crate::identity::{Identity, Interval, Member};
 /// One fact, with the time at which it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityEvent {
-    /// A key means an identity from a time on.
+    /// A key means an identity from a time on. If the same source told that before and it lasts, nothing changes but the
+    /// attributes; with `valid_to` that source says when it ended.
     Learned(Interval),
     /// What a source knows of an identity, without a key. Each source fills in what it knows: the answer is all of it.
     Described {
@@ -40,7 +41,8 @@ pub enum IdentityEvent {
     Translated(Translation),
     /// A socket that is connected, or bound for a moment, belongs to an identity.
     Connected(Connection),
-    /// An identity ended: all its keys are free again.
+    /// An identity ended: all its keys are free again. Of another name ([`Self::Same`]) it ends what was told of that name: the
+    /// end of a container ends its sockets, not its pod.
     Ended {
         /// Whose.
         identity: Arc<str>,
@@ -48,6 +50,8 @@ pub enum IdentityEvent {
         at: i64,
         /// When that was learned.
         learned_at: i64,
+        /// The source.
+        source: Arc<str>,
     },
     /// An identity left one network: the keys that it had there are free again.
     Parted {
@@ -59,6 +63,8 @@ pub enum IdentityEvent {
         at: i64,
         /// When that was learned.
         learned_at: i64,
+        /// The source.
+        source: Arc<str>,
     },
     /// An interface belongs to a network, in which addresses are unique.
     Network {

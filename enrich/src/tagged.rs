@@ -1,6 +1,7 @@
 //! Flow records and transactions with both ends named, and the identity columns that the names add to the vocabulary.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wiretag_capture::{Column, FlowRecord, Kind, Transaction, Value, columns, transaction};
@@ -12,10 +13,14 @@ use crate::identity::Identity;
 pub enum TaggedBy {
     /// Its own interface carried the packets.
     Interface,
+    /// The socket that it owned.
+    Socket,
     /// Its link-layer address.
     Mac,
     /// Its IP address in the network.
     Ip,
+    /// The address of a service, of which the container behind it is not known.
+    Service,
     /// The static file.
     Static,
     /// Several identities had the key in the tolerance: no name.
@@ -29,8 +34,10 @@ impl TaggedBy {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Interface => "interface",
+            Self::Socket => "socket",
             Self::Mac => "mac",
             Self::Ip => "ip",
+            Self::Service => "service",
             Self::Static => "static",
             Self::Ambiguous => "ambiguous",
             Self::None => "none",
@@ -45,11 +52,13 @@ pub struct EndTag {
     pub identity: Option<Arc<Identity>>,
     /// How it was found.
     pub tagged_by: TaggedBy,
+    /// The end's address on the other side of a translation.
+    pub translated: Option<SocketAddr>,
 }
 
 impl EndTag {
     /// Nobody known.
-    pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None };
+    pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None, translated: None };
 }
 
 /// A row before its ends are named: a flow record or a transaction.
@@ -153,9 +162,21 @@ pub const IDENTITY_COLUMNS: &[[IdentityColumn; 2]] = &[
     ends!("identity", Text, "Pod UID or container id: the key that never changes", |tag| text(
         tag.identity.as_deref().map(|identity| &identity.identity)
     )),
-    ends!("tagged_by", Word, "How the name was found: interface, mac, ip, static, ambiguous, none", |tag| Value::Text(
-        tag.tagged_by.as_str().into()
-    )),
+    ends!(
+        "tagged_by",
+        Word,
+        "How the name was found: interface, socket, mac, ip, service, static, ambiguous, none",
+        |tag| Value::Text(tag.tagged_by.as_str().into())
+    ),
+    ends!(
+        "nat_ip",
+        Ip,
+        "Address on the other side of a translation: published port, service address, masquerade",
+        |tag| { tag.translated.map_or(Value::Null, |end| Value::Ip(end.ip())) }
+    ),
+    ends!("nat_port", Number, "Port on the other side of a translation", |tag| {
+        tag.translated.map_or(Value::Null, |end| Value::Number(end.port().into()))
+    }),
 ];
 
 /// A column of the whole vocabulary of a table.

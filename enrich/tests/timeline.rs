@@ -32,11 +32,17 @@ fn has(name: &str, key: Key, from: i64) -> IdentityEvent {
 }
 
 fn ended(name: &str, at: i64) -> IdentityEvent {
-    IdentityEvent::Ended { identity: name.into(), at: at * MS, learned_at: at * MS }
+    IdentityEvent::Ended { identity: name.into(), at: at * MS, learned_at: at * MS, source: "docker".into() }
 }
 
 fn parted(name: &str, network: &str, at: i64) -> IdentityEvent {
-    IdentityEvent::Parted { identity: name.into(), network: network.into(), at: at * MS, learned_at: at * MS }
+    IdentityEvent::Parted {
+        identity: name.into(),
+        network: network.into(),
+        at: at * MS,
+        learned_at: at * MS,
+        source: "docker".into(),
+    }
 }
 
 fn attached(index: u32, netns: u64, network: &str, at: i64) -> IdentityEvent {
@@ -122,16 +128,16 @@ fn disconnect_frees_one_network_and_connect_takes_it_from_then_on() {
         assert_eq!(who(&timeline, at, at), name, "{at}");
     }
     assert_eq!(word(timeline.ip("other", ADDRESS, 9000 * MS)), "green");
-    assert_eq!(word(timeline.interface(7, 0, &"boot".into(), 9000 * MS)), "none");
-    assert_eq!(word(timeline.interface(8, 0, &"boot".into(), 9000 * MS)), "green");
+    assert_eq!(word(timeline.interface(7, 0, "boot", 9000 * MS)), "none");
+    assert_eq!(word(timeline.interface(8, 0, "boot", 9000 * MS)), "green");
 }
 
 #[test]
 fn an_interface_of_the_host_is_its_owners_before_that_is_told_and_one_inside_a_container_is_not() {
     let early = 1000 - TOLERANCE / MS / 2;
     let timeline = timeline(&[has("a", interface(7, 0), 1000), has("a", interface(2, 4_026_532_000), 1000)]);
-    assert_eq!(word(timeline.interface(7, 0, &"boot".into(), early * MS)), "a");
-    assert_eq!(word(timeline.interface(2, 4_026_532_000, &"boot".into(), early * MS)), "none");
+    assert_eq!(word(timeline.interface(7, 0, "boot", early * MS)), "a");
+    assert_eq!(word(timeline.interface(2, 4_026_532_000, "boot", early * MS)), "none");
 }
 
 #[test]
@@ -284,6 +290,8 @@ proptest! {
         for (number, (begin, life)) in parts.into_iter().enumerate() {
             let mut own = interval(&format!("c{number}"), address(), begin);
             own.valid_to = life.map(|life| (begin + life) * MS);
+            // Each of its own source, so that none ends another's.
+            own.source = format!("source{number}").into();
             loaded.push(own);
         }
         let mut timeline = Timeline::new();

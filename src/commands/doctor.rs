@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::bail;
 use serde_json::json;
 use wiretag_capture::ring::{Ring, RingConfig, links};
+use wiretag_enrich::kernel::PartStatus;
 
 use crate::cli::DoctorArguments;
 
@@ -59,6 +60,8 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         disk(&arguments.data.data),
         clock(),
         docker(arguments.docker.as_deref()),
+        sockets(),
+        conntrack(),
     ];
     let mut out = crate::output::stdout();
     for Check { name, verdict, text } in &checks {
@@ -180,6 +183,23 @@ fn docker(address: Option<&str>) -> Check {
         Err(error) => Check::warning(
             "docker",
             format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
+        ),
+    }
+}
+
+fn sockets() -> Check {
+    match wiretag_enrich::kernel::check().sockets {
+        PartStatus::On => Check::ok("sockets", "the kernel tells whose they are"),
+        status => Check::warning("sockets", format!("{status}; without them host-network containers have no names")),
+    }
+}
+
+fn conntrack() -> Check {
+    match wiretag_enrich::kernel::check().conntrack {
+        PartStatus::On => Check::ok("conntrack", "the kernel tells what is translated"),
+        status => Check::warning(
+            "conntrack",
+            format!("{status}; without it nobody is named behind published ports and service addresses"),
         ),
     }
 }

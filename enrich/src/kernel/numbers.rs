@@ -15,6 +15,7 @@ pub struct KernelNumbers {
     deferred: AtomicU64,
     overruns: AtomicU64,
     untold: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 impl KernelNumbers {
@@ -39,7 +40,7 @@ impl KernelNumbers {
     }
 
     /// What was missed, by reason.
-    pub fn missed(&self) -> [(&'static str, u64); 6] {
+    pub fn missed(&self) -> [(&'static str, u64); 7] {
         let value = |number: &AtomicU64| number.load(Ordering::Relaxed);
         [
             // Sockets that ended before they were seen.
@@ -54,7 +55,14 @@ impl KernelNumbers {
             ("overrun", value(&self.overruns)),
             // Translations beyond the limit.
             ("translation_limit", value(&self.untold)),
+            // Connections that the tagger had no room for.
+            ("tagger_limit", value(&self.forgotten)),
         ]
+    }
+
+    /// So many sockets and translations found no room where they are looked up.
+    pub fn set_forgotten(&self, connections: u64) {
+        self.forgotten.store(connections, Ordering::Relaxed);
     }
 
     pub(super) fn add_round(&self, took: i64) {

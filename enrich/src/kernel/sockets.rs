@@ -164,19 +164,12 @@ impl Sockets {
     }
 
     /// Takes a dump that began at `at`; every end that was told until after the dump has been taken before.
-    pub(super) fn dumped(
-        &mut self,
-        dump: &[Socket],
-        at: i64,
-        owners: &mut dyn Owners,
-        out: &mut Vec<IdentityEvent>,
-    ) {
+    pub(super) fn dumped(&mut self, dump: &[Socket], at: i64, owners: &mut dyn Owners, out: &mut Vec<IdentityEvent>) {
         for socket in dump {
             self.see(socket, at);
         }
         self.find_owners(at, owners, out);
-        let gone: Vec<u64> =
-            self.tracked.iter().filter(|(_, own)| own.seen < at).map(|(cookie, _)| *cookie).collect();
+        let gone: Vec<u64> = self.tracked.iter().filter(|(_, own)| own.seen < at).map(|(cookie, _)| *cookie).collect();
         for cookie in gone {
             let Some(tracked) = self.tracked.remove(&cookie) else { continue };
             let end = tracked.seen.max(tracked.from);

@@ -57,7 +57,12 @@ impl Namespace {
     }
 
     /// Takes the ends that were told.
-    fn take_ends(&mut self, buffer: &mut [u8], numbers: &KernelNumbers, out: &mut Vec<IdentityEvent>) -> io::Result<()> {
+    fn take_ends(
+        &mut self,
+        buffer: &mut [u8],
+        numbers: &KernelNumbers,
+        out: &mut Vec<IdentityEvent>,
+    ) -> io::Result<()> {
         loop {
             match self.ends.receive(buffer)? {
                 Received::Datagram(datagram) => {

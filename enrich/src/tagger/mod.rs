@@ -11,18 +11,26 @@
 //! at once. A transaction does not wait for its flow's record: each is tagged by itself, as of its own time.
 
 mod claims;
+mod connections;
 mod names;
 mod observation;
+mod recent;
+mod sockets;
+mod translations;
+mod variants;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
-use self::claims::Claims;
+use self::claims::{Claims, FlowKey};
+use self::connections::Connections;
+use self::names::Namer;
 use self::observation::{Observation, Observed};
+use crate::event::IdentityEvent;
 use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
-use crate::timeline::Timeline;
+use crate::timeline::View;
 
 /// How often claims are looked through, ns.
 const SWEEP: i64 = 10_000_000_000;
@@ -82,6 +90,8 @@ struct Hold<R> {
 struct Held<R> {
     netns: u64,
     record: R,
+    /// Of which flow, as far as that was known when it came.
+    key: FlowKey,
     due: i64,
 }
 
@@ -105,6 +115,8 @@ impl<R> Hold<R> {
 struct Join {
     config: TaggerConfig,
     claims: Claims,
+    names: Namer,
+    connections: Connections,
     container_side: HashMap<(u64, u32), bool>,
 }
 
@@ -112,13 +124,29 @@ impl Tagger {
     /// An empty tagger.
     pub fn new(config: TaggerConfig) -> Self {
         let (records, transactions) = (Hold::new(config.max_held), Hold::new(config.max_held));
-        let join = Join { config, claims: Claims::default(), container_side: HashMap::new() };
+        let join = Join {
+            config,
+            claims: Claims::default(),
+            names: Namer::default(),
+            connections: Connections::default(),
+            container_side: HashMap::new(),
+        };
         Self { join, records, transactions, swept: 0 }
     }
 
     /// Says whether an interface is the one of a single container (the host's end of a veth, or inside its namespace).
     pub fn set_link(&mut self, netns: u64, index: u32, container_side: bool) {
         self.join.container_side.insert((netns, index), container_side);
+    }
+
+    /// Takes what a source tells of single connections; of other events nothing.
+    pub fn learn(&mut self, event: &IdentityEvent) {
+        self.join.connections.learn(event);
+    }
+
+    /// Sockets and translations that found no room.
+    pub fn connections_lost(&self) -> u64 {
+        self.join.connections.beyond()
     }
 
     /// Takes a record whose slice has ended; `now` is the time from which it waits.
@@ -137,7 +165,7 @@ impl Tagger {
     }
 
     /// Tags what has waited long enough, and the oldest beyond the limit.
-    pub fn drain(&mut self, now: i64, timeline: &Timeline, out: &mut TaggedRows) {
+    pub fn drain(&mut self, now: i64, timeline: &View, out: &mut TaggedRows) {
         while let Some(held) = self.records.due(now) {
             out.flows.push(self.join.leave(held, timeline));
         }
@@ -147,11 +175,12 @@ impl Tagger {
         if now.saturating_sub(self.swept) > SWEEP {
             self.swept = now;
             self.join.claims.forget(now);
+            self.join.connections.forget(now);
         }
     }
 
     /// Tags everything.
-    pub fn flush(&mut self, timeline: &Timeline, out: &mut TaggedRows) {
+    pub fn flush(&mut self, timeline: &View, out: &mut TaggedRows) {
         let Self { join, records, transactions, .. } = self;
         out.flows.extend(records.waiting.drain(..).map(|held| join.leave(held, timeline)));
         out.transactions.extend(transactions.waiting.drain(..).map(|held| join.leave(held, timeline)));
@@ -165,21 +194,28 @@ impl Join {
         if seen.source == Source::Ring {
             record.set_observed_at(self.observed_at(&seen));
         }
+        let seen = record.observation(netns);
+        let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
         // What never counts, as the packets of a tunnel around flows, takes nobody's place.
         if record.is_primary() {
-            self.claims.claim(&record.observation(netns), now);
+            self.claims.claim(key, &seen, now);
         }
-        Held { netns, record, due: now.saturating_add(self.config.hold) }
+        Held { netns, record, key, due: now.saturating_add(self.config.hold) }
     }
 
     /// Is it the primary observation, and who were its ends?
-    fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &Timeline) -> Tagged<R> {
-        let Held { netns, mut record, .. } = held;
+    fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &View) -> Tagged<R> {
+        let Held { netns, mut record, key: known, due } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
-            record.set_primary(self.claims.settle(&seen));
+            let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
+            // That it is translated was told after it came.
+            if key != known {
+                self.claims.claim(key, &seen, due);
+            }
+            record.set_primary(self.claims.settle(key, &seen));
         }
-        let (client, server) = names::names(&self.config.boot, &seen, timeline);
+        let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
     }
 

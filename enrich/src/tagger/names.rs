@@ -1,72 +1,189 @@
 //! Who the two ends of an observation were.
 //!
-//! The end whose own interface carried the packets is named by that interface, if the address is one of that identity's
-//! (a container may route for others). The other end is named by its address in the network of the interface, then in the
-//! networks of the same host, then among static entries. Nobody is named on a guess.
+//! Each end is asked for by the strongest key first; the first that knows anything decides, be it a name or `ambiguous`:
+//!
+//! 1. the **interface** that carried the packets, for the end on its own side, if the address is one of that identity's (a
+//!    container may route for others);
+//! 2. its **link-layer address** in the network of the interface, under the same condition (a router's is in all packets
+//!    that it forwards);
+//! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
+//!    the following two; the address that was seen names only the service;
+//! 4. its **socket**, at an address of the host, which containers on the host's network share;
+//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries;
+//! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
+//!
+//! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
+//! container where the pod has just one, or just one that declares the port. Nobody is named on a guess.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use wiretag_capture::{ObservedAt, Source};
 
-use super::observation::Observation;
-use crate::identity::Identity;
+use super::connections::{Connections, Place, by_socket, by_translation};
+use super::observation::{End, Observation};
+use super::variants::Variants;
+use crate::identity::{ANY_NETWORK, Identity};
 use crate::tagged::{EndTag, TaggedBy};
-use crate::timeline::{Lookup, Span, Timeline};
+use crate::timeline::{Lookup, View};
 
-/// The names of client and server.
-pub(super) fn names(boot: &Arc<str>, seen: &Observation, timeline: &Timeline) -> (EndTag, EndTag) {
-    let (when, (client, _), (server, _)) = (seen.when, seen.client, seen.server);
-    if seen.source == Source::File {
-        let by_ip = |ip| by_address(timeline.ip_in_any(ip, when, |_| true));
-        return (by_ip(client), by_ip(server));
-    }
-    let owner = match timeline.interface(seen.interface, seen.netns, boot, when) {
-        Lookup::One(identity, _) => Some(identity),
-        Lookup::Ambiguous(_) | Lookup::None => None,
-    };
-    let network = timeline.network_of_interface(seen.interface, seen.netns, when);
-    let name = |ip: IpAddr, own_side: bool| {
-        let owner = owner.as_ref().filter(|owner| own_side && owns(timeline, owner, ip, when));
-        match owner {
-            Some(owner) => EndTag { identity: Some(owner.clone()), tagged_by: TaggedBy::Interface },
-            None => by_ip(timeline, seen.netns, network.as_deref(), ip, when),
-        }
-    };
-    let at = seen.observed_at;
-    (name(client, at == Some(ObservedAt::Client)), name(server, at == Some(ObservedAt::Server)))
+/// Names ends, and keeps the variants of identities that this makes.
+#[derive(Default)]
+pub(super) struct Namer {
+    variants: Variants,
 }
 
-/// Whether an end with this address can be the owner of the interface itself.
-fn owns(timeline: &Timeline, owner: &Identity, ip: IpAddr, when: Span) -> bool {
+/// One end of an observation, and all that it is looked up with.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) boot: &'a str,
+    pub(super) view: &'a View,
+    pub(super) connections: &'a Connections,
+    pub(super) seen: &'a Observation,
+    /// The network of the interface.
+    network: Option<&'a str>,
+    pub(super) end: End,
+    pub(super) place: Place,
+    mac: Option<[u8; 6]>,
+    is_server: bool,
+}
+
+impl Asked<'_> {
+    /// The same end, asked for by its own address.
+    pub(super) fn behind(&self, own: SocketAddr) -> Self {
+        Self { end: (own.ip(), Some(own.port())), place: Place { translated: None, ..self.place }, ..*self }
+    }
+}
+
+impl Namer {
+    /// The names of client and server.
+    pub(super) fn of(
+        &mut self,
+        boot: &str,
+        seen: &Observation,
+        view: &View,
+        connections: &Connections,
+    ) -> (EndTag, EndTag) {
+        let network = match seen.source {
+            Source::File => None,
+            Source::Ring => view.network_of_interface(seen.interface, seen.netns, seen.when),
+        };
+        let network = network.as_deref();
+        let [client, server] = connections.places(seen);
+        let [client, server] = [(seen.client, client, seen.macs[0], false), (seen.server, server, seen.macs[1], true)]
+            .map(|(end, place, mac, is_server)| Asked {
+                boot,
+                view,
+                connections,
+                seen,
+                network,
+                end,
+                place,
+                mac,
+                is_server,
+            });
+        (self.name(&client), self.name(&server))
+    }
+
+    fn name(&mut self, asked: &Asked<'_>) -> EndTag {
+        let steps = [by_interface, by_mac, by_translation, by_socket, by_own_ip, by_service];
+        let found = steps.into_iter().map(|step| step(asked)).find(|tag| tag.tagged_by != TaggedBy::None);
+        let translated = asked.place.translated;
+        let EndTag { identity, tagged_by, .. } = found.unwrap_or(EndTag::NONE);
+        let Some(identity) = identity else { return EndTag { identity, tagged_by, translated } };
+        let service = service(asked).and_then(|service| service.service.clone());
+        // The port of a service is not the container's.
+        let port = asked.place.own.map(|own| own.port());
+        let port = port.filter(|_| asked.is_server && tagged_by != TaggedBy::Service);
+        let port = port.map(|port| (asked.seen.protocol.0, port));
+        EndTag { identity: Some(self.variants.of(identity, service, port)), tagged_by, translated }
+    }
+}
+
+/// The owner of the interface, if it is the one of this end.
+fn by_interface(asked: &Asked<'_>) -> EndTag {
+    let Asked { boot, view, seen, is_server, .. } = asked;
+    let own_side = if *is_server { ObservedAt::Server } else { ObservedAt::Client };
+    if seen.source == Source::File || seen.observed_at != Some(own_side) {
+        return EndTag::NONE;
+    }
+    match view.interface(seen.interface, seen.netns, boot, seen.when) {
+        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Interface),
+        Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
+    }
+}
+
+/// The owner of the link-layer address, if it did not only forward the packets.
+fn by_mac(asked: &Asked<'_>) -> EndTag {
+    let Some((mac, network)) = asked.mac.zip(asked.network) else { return EndTag::NONE };
+    match asked.view.mac(network, mac, asked.seen.when) {
+        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Mac),
+        Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
+    }
+}
+
+/// Whether an end with this address can be the owner of the interface or link-layer address itself.
+fn owns(asked: &Asked<'_>, owner: &Identity) -> bool {
+    let ip = asked.end.0;
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    link_local || (!ip.is_multicast() && timeline.has_ip(&owner.identity, ip, when).unwrap_or(true))
+    let has_ip = || asked.view.has_ip(&owner.identity, ip, asked.seen.when).unwrap_or(true);
+    link_local || (!ip.is_multicast() && has_ip())
 }
 
-/// By address: in the interface's network, then on the same host, then static.
-fn by_ip(timeline: &Timeline, netns: u64, network: Option<&str>, ip: IpAddr, when: Span) -> EndTag {
-    let in_network = network.map_or(Lookup::None, |network| timeline.ip(network, ip, when));
+/// By the address that was seen, unless that is a translation's.
+fn by_own_ip(asked: &Asked<'_>) -> EndTag {
+    if asked.place.is_elsewhere() { EndTag::NONE } else { by_ip(asked) }
+}
+
+/// By address: in the interface's network, then on the same host, then static. A file's may be of any network.
+pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
+    let Asked { view, seen, network, end: (ip, _), .. } = asked;
+    if seen.source == Source::File {
+        return by_address(view.ip_in_any(*ip, seen.when, |_| true));
+    }
+    let in_network = network.map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));
     let found = match in_network {
-        Lookup::None if netns == 0 => timeline.ip_in_any(ip, when, |network| timeline.is_on_host(network)),
+        Lookup::None if seen.netns == 0 => view.ip_in_any(*ip, seen.when, |network| view.is_on_host(network)),
         found => found,
     };
-    let found = match found {
-        Lookup::None => timeline.ip(crate::identity::ANY_NETWORK, ip, when),
+    by_address(match found {
+        Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
-    };
-    by_address(found)
+    })
+}
+
+/// The service of an address that no container has: its only endpoint, or the service.
+fn by_service(asked: &Asked<'_>) -> EndTag {
+    let (Some(service), Some(network)) = (service(asked), asked.network) else { return EndTag::NONE };
+    match asked.view.only_endpoint(network, &service.identity, asked.end.0, asked.seen.when) {
+        Lookup::One(endpoint, _) => tagged(endpoint, TaggedBy::Service),
+        Lookup::Ambiguous(_) | Lookup::None => tagged(service, TaggedBy::Service),
+    }
+}
+
+/// The one service that answers at a server's address and port.
+fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
+    let (Some(port), Some(network), true) = (asked.end.1, asked.network, asked.is_server) else { return None };
+    let seen = asked.seen;
+    match asked.view.service(network, seen.protocol.0, (asked.end.0, port), seen.when) {
+        Lookup::One(service, _) => Some(service),
+        Lookup::Ambiguous(_) | Lookup::None => None,
+    }
 }
 
 fn by_address(found: Lookup) -> EndTag {
     match found {
         Lookup::One(identity, source) => {
-            let tagged_by = if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip };
-            EndTag { identity: Some(identity), tagged_by }
+            tagged(identity, if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
-        Lookup::Ambiguous(_) => EndTag { identity: None, tagged_by: TaggedBy::Ambiguous },
+        Lookup::Ambiguous(_) => EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
         Lookup::None => EndTag::NONE,
     }
+}
+
+pub(super) fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
+    EndTag { identity: Some(identity), tagged_by, translated: None }
 }

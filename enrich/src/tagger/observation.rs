@@ -25,6 +25,8 @@ pub(super) struct Observation {
     pub(super) client: End,
     /// Server.
     pub(super) server: End,
+    /// Link-layer addresses of client and server.
+    pub(super) macs: [Option<[u8; 6]>; 2],
     /// Direction of the client's packets.
     pub(super) client_direction: Option<Direction>,
     /// Where it is, once that is known.
@@ -64,6 +66,7 @@ impl Observed for FlowRecord {
             protocol: self.protocol,
             client: (self.client.ip, self.client.port),
             server: (self.server.ip, self.server.port),
+            macs: [self.client.mac, self.server.mac],
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
@@ -93,6 +96,7 @@ impl Observed for Transaction {
             protocol: self.protocol,
             client: (self.client_ip, self.client_port),
             server: (self.server_ip, self.server_port),
+            macs: [None; 2],
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,

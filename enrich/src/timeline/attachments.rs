@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Span;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Attachment {
     network: Arc<str>,
     from: i64,
@@ -17,7 +17,7 @@ struct Attachment {
 }
 
 /// See the module documentation.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Attachments {
     /// By network namespace and index.
     of_interface: HashMap<(u64, u32), Vec<Attachment>>,

@@ -1,149 +1,343 @@
-//! Whom one key meant, in the order of beginnings.
+//! What was told of one key, in the order of beginnings, and what follows from it: who held the key, and when.
 //!
-//! A key is held by many over its life (an address of a busy network by a new container every second), so a lookup does
-//! not read all: beside each interval stands the latest end of it and all before it, and a search back stops there.
+//! A claim is what one source told. When it ended, and whether it counts at all, follows from all that was told:
+//!
+//! 1. It ended when its source or an exact one says that it, or its identity, ended ([`Ending::Sure`]).
+//! 2. Without that, when a source with inexact times says so, give or take [`super::UNCERTAIN`].
+//! 3. Without that, when the source was last heard, if the source then no longer told of it ([`Ending::Unheard`]); or when the
+//!    same source says that someone else begins to hold the key ([`Ending::Replaced`]). Such ends give way to better ones.
+//! 4. A claim with inexact times has no say about times of which an exact one of the same key and identity knows.
+//!
+//! A key is held by many over its life (an address of a busy network by a new container every second). So beside each
+//! claim stands the latest end of it and all before it: a search back stops there, and so does what is computed anew after
+//! a change.
 
-use crate::identity::Interval;
+use std::collections::HashMap;
 
-/// See the module documentation.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    list: Vec<Interval>,
-    /// Latest end of the intervals up to and including this one.
-    reach: Vec<i64>,
+use super::keys::Place;
+use super::sources::{Sources, UNCERTAIN};
+use super::subjects::{End, Subjects};
+
+/// How the end of a claim is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It lasts.
+    Open,
+    /// It was told.
+    Sure,
+    /// The source was away and then no longer told of it.
+    Unheard,
+    /// The same source told of another.
+    Replaced,
 }
 
-fn end_of(interval: &Interval) -> i64 {
-    interval.valid_to.unwrap_or(i64::MAX)
+/// What one source told of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    /// Of whom, by the name that was told.
+    pub(super) subject: u32,
+    pub(super) source: u8,
+    pub(super) from: i64,
+    /// Its end, if one was told of just this claim; [`i64::MAX`] otherwise.
+    pub(super) to: i64,
+    /// Whether `to` is only the time at which the source was last heard.
+    pub(super) unheard: bool,
+    pub(super) learned_at: i64,
+    /// Who that is. This and what follows is computed.
+    pub(super) who: u32,
+    pub(super) held_from: i64,
+    pub(super) held_to: i64,
+    /// How far beginning and end may be off: 0 or [`UNCERTAIN`].
+    pub(super) early: i64,
+    pub(super) late: i64,
+    pub(super) ending: Ending,
+    /// An exact claim says the same.
+    pub(super) covered: bool,
+    /// Latest possible end of this and all before.
+    reach: i64,
+    /// Not computed yet.
+    is_new: bool,
+}
+
+impl Claim {
+    /// A claim as it was told.
+    pub(super) fn new(subject: u32, source: u8, from: i64, learned_at: i64) -> Self {
+        Self {
+            subject,
+            source,
+            from,
+            to: i64::MAX,
+            unheard: false,
+            learned_at,
+            who: subject,
+            held_from: from,
+            held_to: i64::MAX,
+            early: 0,
+            late: 0,
+            ending: Ending::Open,
+            covered: false,
+            reach: i64::MAX,
+            is_new: true,
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        !self.covered && self.held_to > self.held_from
+    }
+
+    /// Whether it may share an instant with `[from, to]`.
+    pub(super) fn may_touch(&self, from: i64, to: i64) -> bool {
+        self.is_held()
+            && self.held_from.saturating_sub(self.early) <= to
+            && self.held_to.saturating_add(self.late) > from
+    }
+
+    fn ended(&self, before: i64) -> bool {
+        self.held_to.saturating_add(UNCERTAIN) < before
+    }
+
+    /// Whether it held at `at`, as far as is known.
+    pub(super) fn holds(&self, at: i64) -> bool {
+        self.is_held() && self.held_from <= at && at < self.held_to
+    }
+}
+
+/// What else the claims of a key depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) place: Place,
+    pub(super) subjects: &'a Subjects,
+    pub(super) sources: &'a Sources,
+}
+
+impl<'a> Context<'a> {
+    /// Ends of the claim's identity, in the order of time.
+    fn ends(self, claim: &Claim) -> impl Iterator<Item = &'a End> {
+        let canonical = self.subjects.canonical(claim.subject);
+        let other = (canonical != claim.subject).then_some(canonical);
+        let subjects = std::iter::once(claim.subject).chain(other);
+        let ends = subjects.filter_map(move |subject| self.subjects.get(subject)).flat_map(|subject| &subject.ends);
+        ends.filter(move |end| end.frees(self.place))
+    }
+
+    /// Whether two claims are of two identities, or of two containers of one.
+    fn is_another(self, claim: &Claim, next: &Claim) -> bool {
+        if self.subjects.canonical(next.subject) != claim.who {
+            return true;
+        }
+        let (one, other) = (self.subjects.member(claim.subject), self.subjects.member(next.subject));
+        one.zip(other).is_some_and(|(one, other)| one.container != other.container)
+    }
+
+    /// The first end of a claim that `accept`ed sources tell.
+    fn first_end(self, claim: &Claim, slack: i64, accept: impl Fn(u8) -> bool) -> Option<i64> {
+        let after = claim.from.saturating_sub(slack);
+        let ends = self.ends(claim).filter(|end| accept(end.source) && end.at >= after);
+        ends.map(|end| end.at.max(claim.from)).min()
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct History {
+    claims: Vec<Claim>,
 }
 
 impl History {
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Interval> {
-        self.list.iter()
+    /// Claims that may share an instant with `[from, to]`, latest beginning first.
+    pub(super) fn touching(&self, from: i64, to: i64) -> impl Iterator<Item = &Claim> {
+        let begun = self.claims.partition_point(|claim| claim.from.saturating_sub(UNCERTAIN) <= to);
+        let near = self.claims.iter().take(begun).rev().take_while(move |claim| claim.reach > from);
+        near.filter(move |claim| claim.may_touch(from, to))
     }
 
-    /// Intervals that share an instant with `[from, to]`, latest beginning first.
-    pub(super) fn overlapping(&self, from: i64, to: i64) -> impl Iterator<Item = &Interval> {
-        let begun = self.list.partition_point(|interval| interval.valid_from <= to);
-        let (list, reach) = (self.list.iter().take(begun).rev(), self.reach.iter().take(begun).rev());
-        let near = list.zip(reach).take_while(move |(_, reach)| **reach > from);
-        near.map(|(interval, _)| interval).filter(move |interval| {
-            let end = end_of(interval);
-            end > from && end > interval.valid_from
+    /// The claim of one beginning.
+    pub(super) fn find_mut(&mut self, subject: u32, source: u8, from: i64) -> Option<&mut Claim> {
+        let first = self.claims.partition_point(|claim| claim.from < from);
+        let mut same = self.claims.iter_mut().skip(first).take_while(|claim| claim.from == from);
+        same.find(|claim| claim.subject == subject && claim.source == source)
+    }
+
+    /// The claim that, by all that its source told, lasts at `at`.
+    pub(super) fn lasting(&mut self, new: &Claim, context: Context<'_>) -> Option<&mut Claim> {
+        let begun = self.claims.partition_point(|claim| claim.from <= new.from);
+        let last = self.claims.iter_mut().take(begun).rev().find(|claim| claim.source == new.source)?;
+        let is_same = last.subject == new.subject;
+        let own_end = context.first_end(last, context.sources.slack(last.source), |source| source == last.source);
+        (is_same && last.to == i64::MAX && own_end.is_none_or(|end| end > new.from)).then_some(last)
+    }
+
+    /// The claim that a source left open, by all that it told.
+    pub(super) fn open_of(&self, subject: u32, source: u8, context: Context<'_>) -> Option<&Claim> {
+        let mut own = self.claims.iter().enumerate().rev().filter(|(_, claim)| claim.source == source);
+        own.find(|(index, claim)| {
+            let is_open = claim.subject == subject && claim.to == i64::MAX;
+            is_open && self.own_end(*index, claim, context).is_none()
         })
+        .map(|(_, claim)| claim)
     }
 
-    /// Inserts, or replaces the version of the same identity and beginning.
-    pub(super) fn put(&mut self, interval: Interval) {
-        let after = self.list.partition_point(|old| old.valid_from <= interval.valid_from);
-        let same_begin = self.list.partition_point(|old| old.valid_from < interval.valid_from);
-        let versions = self.list.get_mut(same_begin..after).unwrap_or_default();
-        if let Some(old) = versions.iter_mut().find(|old| old.identity.identity == interval.identity.identity) {
-            *old = interval;
-        } else {
-            self.list.insert(after, interval);
-        }
-        self.measure(same_begin);
+    /// The end of a claim by all that its own source told.
+    fn own_end(&self, index: usize, claim: &Claim, context: Context<'_>) -> Option<i64> {
+        let told = context.first_end(claim, context.sources.slack(claim.source), |source| source == claim.source);
+        told.or_else(|| self.next_of_source(index, claim, context))
     }
 
-    /// Computes `reach` anew from an index on.
-    fn measure(&mut self, from: usize) {
-        self.reach.truncate(from);
-        let mut reach = self.reach.last().copied().unwrap_or(i64::MIN);
-        for interval in self.list.iter().skip(from) {
-            reach = reach.max(end_of(interval));
-            self.reach.push(reach);
-        }
-    }
-
-    /// Takes in a new interval; what changes is added to `changed`.
-    ///
-    /// What the same source said of others and left open ends where the new one begins, and the other way round. Such an
-    /// end is provisional: [`Self::end`] may still move it.
-    pub(super) fn learn(&mut self, mut interval: Interval, changed: &mut Vec<Interval>) {
-        let own = |old: &Interval| old.identity.identity == interval.identity.identity;
-        let from = interval.valid_from;
-        if let Some(old) = self.list.iter().rev().find(|old| own(old) && old.valid_from == from) {
-            // What has ended does not begin again at the same time.
-            interval.valid_to = interval.valid_to.or(old.valid_to);
-            if old.identity == interval.identity && old.valid_to == interval.valid_to {
-                return;
-            }
-            changed.push(interval.clone());
-            self.put(interval);
-            return;
-        }
-        let holds = self.overlapping(from, from).find(|old| own(old)).cloned();
-        if let Some(mut old) = holds {
-            if old.valid_to.is_none() && old.identity == interval.identity && interval.valid_to.is_none() {
-                return;
-            }
-            old.valid_to = Some(from);
-            old.learned_at = interval.learned_at;
-            changed.push(old.clone());
-            self.put(old);
-        }
-        let of_source = |old: &&Interval| old.source == interval.source;
-        let open = self.overlapping(from, from).filter(of_source).filter(|old| old.valid_to.is_none());
-        let open: Vec<Interval> = open.cloned().collect();
-        for mut old in open.into_iter().filter(|old| old.valid_from < from) {
-            old.valid_to = Some(from);
-            old.learned_at = interval.learned_at;
-            changed.push(old.clone());
-            self.put(old);
-        }
-        let begun = self.list.partition_point(|old| old.valid_from <= from);
-        if interval.valid_to.is_none()
-            && let Some(next) = self.list.iter().skip(begun).find(of_source)
-        {
-            interval.valid_to = Some(next.valid_from);
-        }
-        changed.push(interval.clone());
-        self.put(interval);
-    }
-
-    /// `identity` no longer holds the key at `at`.
-    pub(super) fn end(&mut self, identity: &str, at: i64, learned_at: i64, changed: &mut Vec<Interval>) {
-        let begun = self.list.partition_point(|old| old.valid_from <= at);
-        let own = |old: &&Interval| &*old.identity.identity == identity;
-        let mut ending: Vec<Interval> = self.overlapping(at, at).filter(own).cloned().collect();
-        // One that ended only because the next began may have lasted longer: then the time in between is ambiguous.
-        let last = self.list.iter().take(begun).rev().find(own);
-        let provisional = |old: &&Interval| {
-            let end = end_of(old);
-            end < at && old.valid_from < end && self.begins_another(old, end)
-        };
-        ending.extend(last.filter(provisional).cloned());
-        for mut interval in ending {
-            interval.valid_to = Some(at);
-            interval.learned_at = learned_at;
-            changed.push(interval.clone());
-            self.put(interval);
-        }
-    }
-
-    fn begins_another(&self, than: &Interval, at: i64) -> bool {
-        let from = self.list.partition_point(|old| old.valid_from < at);
-        let begin = self.list.iter().skip(from).take_while(|old| old.valid_from == at);
-        begin.filter(|old| old.source == than.source).any(|old| old.identity.identity != than.identity.identity)
+    pub(super) fn insert(&mut self, claim: Claim) {
+        let at = self.claims.partition_point(|own| own.from <= claim.from);
+        // In order until it is computed.
+        let reach = at.checked_sub(1).and_then(|before| self.claims.get(before)).map_or(i64::MIN, |own| own.reach);
+        self.claims.insert(at, Claim { reach, ..claim });
     }
 
     /// The latest end that a source is sure of, up to `at`.
-    pub(super) fn last_end(&self, source: &str, at: i64) -> Option<i64> {
-        let own = self.list.iter().filter(|interval| &*interval.source == source);
-        own.filter_map(|interval| interval.valid_to).filter(|end| *end <= at).max()
+    pub(super) fn last_end(&self, source: u8, at: i64) -> Option<i64> {
+        let own = self.claims.iter().filter(|claim| claim.source == source && claim.held_to <= at);
+        own.map(|claim| claim.held_to).max()
     }
 
-    /// Forgets what ended before `before`.
-    pub(super) fn expire(&mut self, before: i64) {
-        let known = self.list.len();
-        self.list.retain(|interval| end_of(interval) >= before);
-        if self.list.len() != known {
-            self.measure(0);
+    /// Earliest beginning of a claim of one of `subjects`.
+    pub(super) fn since(&self, subjects: &[u32]) -> Option<i64> {
+        self.claims.iter().find(|claim| subjects.contains(&claim.subject)).map(|claim| claim.from)
+    }
+
+    /// Computes anew what follows from what was told, as far as a change at `since` can matter; gives the claims of
+    /// which something changed.
+    pub(super) fn resolve(&mut self, since: i64, context: Context<'_>) -> Vec<Claim> {
+        let limit = since.saturating_sub(2 * UNCERTAIN);
+        let ended = self.claims.partition_point(|claim| claim.reach < limit);
+        let first = self.claims.partition_point(|claim| claim.from < limit).min(ended);
+        let before: Vec<Claim> = self.claims.iter().skip(first).copied().collect();
+        for index in first..self.claims.len() {
+            let Some(mut claim) = self.claims.get(index).copied() else { continue };
+            claim.who = context.subjects.canonical(claim.subject);
+            claim.covered = false;
+            claim.held_from = claim.from;
+            self.end(index, &mut claim, context);
+            if let Some(place) = self.claims.get_mut(index) {
+                *place = claim;
+            }
         }
+        self.cover(first, context);
+        let mut reach = first.checked_sub(1).and_then(|last| self.claims.get(last)).map_or(i64::MIN, |last| last.reach);
+        for claim in self.claims.iter_mut().skip(first) {
+            reach = reach.max(claim.held_to.max(claim.from).saturating_add(claim.late));
+            claim.reach = reach;
+        }
+        let pairs = self.claims.iter_mut().skip(first).zip(before);
+        let changed =
+            pairs.filter(|(now, before)| before.is_new || now.held_to != before.held_to || now.who != before.who);
+        changed
+            .map(|(now, _)| {
+                now.is_new = false;
+                *now
+            })
+            .collect()
+    }
+
+    /// Rules 1 to 3.
+    fn end(&self, index: usize, claim: &mut Claim, context: Context<'_>) {
+        let is_loose = |source: u8| context.sources.is_loose(source);
+        let slack = context.sources.slack(claim.source);
+        let told = (!claim.unheard && claim.to != i64::MAX).then_some(claim.to);
+        let unheard = (claim.unheard && claim.to != i64::MAX).then_some(claim.to);
+        let exact = context.first_end(claim, slack, |source| !is_loose(source));
+        let vague = context.first_end(claim, UNCERTAIN, is_loose);
+        let (exact, vague) = if slack == 0 { (least(told, exact), vague) } else { (exact, least(told, vague)) };
+        claim.early = slack;
+        claim.late = 0;
+        claim.ending = Ending::Sure;
+        claim.held_to = match (exact, vague) {
+            // Of the same end the exact time counts. Of two ends of an inexact claim the first counts.
+            (Some(exact), Some(vague)) if slack > 0 && vague.saturating_add(slack) < exact => {
+                claim.late = slack;
+                vague
+            }
+            (Some(exact), Some(_) | None) => exact,
+            (None, Some(vague)) => {
+                claim.late = UNCERTAIN;
+                vague
+            }
+            (None, None) => {
+                claim.ending = Ending::Open;
+                i64::MAX
+            }
+        };
+        if let Some(unheard) = unheard.filter(|unheard| *unheard < claim.held_to) {
+            (claim.held_to, claim.late, claim.ending) = (unheard, slack, Ending::Unheard);
+        }
+        // An exact source knows better who began than an inexact one who ended.
+        if (claim.ending == Ending::Open || (slack == 0 && claim.late > 0))
+            && let Some(next) = self.next_of_source(index, claim, context).filter(|next| *next < claim.held_to)
+        {
+            (claim.held_to, claim.late, claim.ending) = (next, slack, Ending::Replaced);
+        }
+        claim.held_to = claim.held_to.max(claim.from);
+    }
+
+    /// When the same source says that someone else begins.
+    fn next_of_source(&self, index: usize, claim: &Claim, context: Context<'_>) -> Option<i64> {
+        let later = self.claims.iter().skip(index + 1).filter(|next| next.from > claim.from);
+        let mut of_source = later.filter(|next| next.source == claim.source);
+        of_source.find(|next| context.is_another(claim, next)).map(|next| next.from)
+    }
+
+    /// Rule 4.
+    fn cover(&mut self, first: usize, context: Context<'_>) {
+        let is_loose = |claim: &Claim| context.sources.is_loose(claim.source);
+        let mut exact: HashMap<u32, Vec<Claim>> = HashMap::new();
+        if self.claims.iter().skip(first).any(is_loose) {
+            for claim in self.claims.iter().skip(first).filter(|claim| !is_loose(claim)) {
+                exact.entry(claim.who).or_default().push(*claim);
+            }
+        }
+        if exact.is_empty() {
+            return;
+        }
+        for claim in self.claims.iter_mut().skip(first).filter(|claim| is_loose(claim)) {
+            for known in exact.get(&claim.who).into_iter().flatten() {
+                let apart = known.from > claim.held_to.saturating_add(UNCERTAIN)
+                    || known.held_to.saturating_add(known.late) < claim.from.saturating_sub(UNCERTAIN);
+                if apart {
+                    continue;
+                }
+                match known.ending {
+                    Ending::Open | Ending::Sure => claim.covered = true,
+                    // It may have lasted longer, and the inexact one knows.
+                    Ending::Unheard | Ending::Replaced => {
+                        claim.held_from = claim.held_from.max(known.held_to);
+                        claim.early = 0;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether something ended before `before`.
+    pub(super) fn has_ended(&self, before: i64) -> bool {
+        self.claims.iter().any(|claim| claim.ended(before))
+    }
+
+    /// Forgets what ended before `before`; gives what was forgotten.
+    pub(super) fn expire(&mut self, before: i64) -> Vec<Claim> {
+        let gone = self.claims.iter().copied().filter(|claim| claim.ended(before)).collect();
+        self.claims.retain(|claim| !claim.ended(before));
+        let mut reach = i64::MIN;
+        for claim in &mut self.claims {
+            reach = reach.max(claim.held_to.max(claim.from).saturating_add(claim.late));
+            claim.reach = reach;
+        }
+        gone
+    }
+}
+
+fn least(one: Option<i64>, other: Option<i64>) -> Option<i64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }

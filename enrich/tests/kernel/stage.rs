@@ -28,7 +28,8 @@ pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) 
 pub(crate) fn ready() -> bool {
     let in_ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
     let has = |check: &str| Command::new("sh").args(["-c", check]).stdout(Stdio::null()).status().unwrap().success();
-    let needs = ["test $(id -u) = 0", "command -v ip", "command -v iptables", "command -v conntrack", "command -v busybox"];
+    let needs =
+        ["test $(id -u) = 0", "command -v ip", "command -v iptables", "command -v conntrack", "command -v busybox"];
     let missing = needs.into_iter().find(|check| !has(check));
     assert!(missing.is_none() || !in_ci, "CI must have: {missing:?}");
     if let Some(missing) = missing {
@@ -150,13 +151,8 @@ pub(crate) struct Source {
 impl Source {
     /// In a namespace, as if that were the host's.
     pub(crate) fn start(namespace: &Namespace) -> Self {
-        let config = KernelConfig {
-            host: "node".into(),
-            boot: "boot".into(),
-            sockets: true,
-            conntrack: true,
-            heard: None,
-        };
+        let config =
+            KernelConfig { host: "node".into(), boot: "boot".into(), sockets: true, conntrack: true, heard: None };
         let source = KernelSource::new(config);
         let (status, numbers) = (source.status(), source.numbers());
         let (events, mut told) = mpsc::channel(1024);

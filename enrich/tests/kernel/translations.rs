@@ -56,12 +56,13 @@ fn both_sides_of_a_translation_are_told_until_it_ends() {
     let path = Path::new();
     let _server = path.serve();
     let source = Source::start(&path.router);
-    for (family, virtual_address, real, router) in [
-        ("ipv4", "198.18.1.1", "198.18.2.2", "198.18.2.1"),
-        ("ipv6", "fd00:1::1", "fd00:2::2", "fd00:2::1"),
-    ] {
+    for (family, virtual_address, real, router) in
+        [("ipv4", "198.18.1.1", "198.18.2.2", "198.18.2.1"), ("ipv6", "fd00:1::1", "fd00:2::2", "fd00:2::1")]
+    {
         path.client.start(None, &format!("sh -c \"echo x | busybox nc {virtual_address} 80\"")).wait();
-        let own = |event: &IdentityEvent| translation(event).filter(|own| own.original[1].ip().to_string() == virtual_address);
+        let own = |event: &IdentityEvent| {
+            translation(event).filter(|own| own.original[1].ip().to_string() == virtual_address)
+        };
         let told = source.first(family, own);
         assert_eq!((told.protocol, told.original[1].port(), told.to), (6, 80, None), "{told:?}");
         assert_eq!(told.reply[0], SocketAddr::new(real.parse().unwrap(), 8081), "{told:?}");

@@ -1,0 +1,234 @@
+//! What events change.
+
+use std::sync::Arc;
+
+use super::Timeline;
+use super::attributes::{self, Told};
+use super::history::{Claim, Context};
+use super::keys::{Place, name_of};
+use super::subjects::{Alias, End, Scope};
+use super::view::View;
+use crate::event::IdentityEvent;
+use crate::identity::{Identity, Interval, Key, Member};
+
+impl Timeline {
+    /// Takes intervals as they were persisted, latest version of each last.
+    pub fn load(&mut self, intervals: Vec<Interval>) {
+        for interval in intervals {
+            self.learn(&interval);
+        }
+        self.changed.clear();
+    }
+
+    /// Applies an event; gives the intervals that are new or changed, to be persisted.
+    pub fn apply(&mut self, event: &IdentityEvent) -> Vec<Interval> {
+        match event {
+            IdentityEvent::Learned(interval) => self.learn(interval),
+            IdentityEvent::Described { identity, from, learned_at, source } => {
+                self.describe(identity, *from, *learned_at, source);
+            }
+            IdentityEvent::Same { alias, identity, member, learned_at, source } => {
+                self.same((alias, identity), member.as_ref(), *learned_at, source);
+            }
+            IdentityEvent::Ended { identity, at, learned_at, source } => {
+                let source = self.source(source);
+                self.end(identity, End { at: *at, learned_at: *learned_at, source, scope: Scope::All });
+            }
+            IdentityEvent::Parted { identity, network, at, learned_at, source } => {
+                let source = self.source(source);
+                self.part((identity, network), (*at, *learned_at), source);
+            }
+            IdentityEvent::Network { index, netns, network, at } => {
+                Arc::make_mut(&mut self.view.attachments).attach(*netns, *index, network, *at);
+            }
+            IdentityEvent::Reconciled(snapshot) => self.reconcile(snapshot),
+            IdentityEvent::NamespaceGone { inode, at } => {
+                Arc::make_mut(&mut self.view.attachments).detach_all(*inode, *at);
+            }
+            IdentityEvent::Translated(_) | IdentityEvent::Connected(_) | IdentityEvent::Namespace { .. } => {}
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    pub(super) fn source(&mut self, source: &Arc<str>) -> u8 {
+        Arc::make_mut(&mut self.view.sources).intern(source)
+    }
+
+    pub(super) fn place(&mut self, key: &Key) -> Place {
+        if let Some(place) = self.view.names.place(key) {
+            return place;
+        }
+        Arc::make_mut(&mut self.view.names).intern(name_of(key));
+        // Its name is known now.
+        self.view.names.place(key).unwrap_or(Place::Ip { network: 0, ip: std::net::Ipv4Addr::UNSPECIFIED.into() })
+    }
+
+    fn subject_of(&mut self, id: &Arc<str>) -> u32 {
+        self.view.subjects.intern(id, &self.view.sources)
+    }
+
+    /// Takes attributes; whether they are new.
+    pub(super) fn describe(&mut self, identity: &Arc<Identity>, from: i64, learned_at: i64, source: &Arc<str>) {
+        let (number, source) = (self.subject_of(&identity.identity), self.source(source));
+        if attributes::is_bare(identity) {
+            return;
+        }
+        let Some(subject) = self.view.subjects.get_mut(number) else { return };
+        let told = Told { source, from, learned_at, identity: identity.clone() };
+        if !attributes::tell(&mut subject.told, told) {
+            return;
+        }
+        self.view.subjects.merge(number, &self.view.sources);
+        // Persisted attributes are those of intervals.
+        for place in self.keys(number) {
+            self.report(place, number);
+        }
+    }
+
+    pub(super) fn learn(&mut self, interval: &Interval) {
+        let Interval { key, identity, valid_from, valid_to, learned_at, source } = interval;
+        let (place, subject) = (self.place(key), self.subject_of(&identity.identity));
+        self.describe(identity, *valid_from, *learned_at, source);
+        let source = self.source(source);
+        let mut claim = Claim::new(subject, source, *valid_from, *learned_at);
+        claim.to = valid_to.unwrap_or(i64::MAX);
+        self.note_key(place, subject);
+        let View { histories, subjects, sources, .. } = &mut self.view;
+        let context = Context { place, subjects, sources };
+        let Some(history) = histories.entry(&place, Arc::default) else { return };
+        let history = Arc::make_mut(history);
+        let mut since = claim.from;
+        if let Some(same) = history.find_mut(subject, source, claim.from) {
+            // What has ended does not begin again at the same time.
+            if claim.to == i64::MAX || claim.to == same.to {
+                return;
+            }
+            (same.to, same.unheard, same.learned_at) = (claim.to, false, claim.learned_at);
+        } else if let Some(lasting) = history.lasting(&claim, context) {
+            if claim.to == i64::MAX {
+                return;
+            }
+            since = lasting.from;
+            (lasting.to, lasting.unheard, lasting.learned_at) = (claim.to, false, claim.learned_at);
+        } else {
+            history.insert(claim);
+        }
+        self.resolve(place, since);
+    }
+
+    fn note_key(&mut self, place: Place, subject: u32) {
+        if let Place::Ip { network, ip } = place
+            && let Some(networks) = self.view.networks_of_ip.entry(&ip, Vec::new)
+            && !networks.contains(&network)
+        {
+            networks.push(network);
+        }
+        if self.view.subjects.get(subject).is_some_and(|own| !own.keys.contains(&place))
+            && let Some(own) = self.view.subjects.get_mut(subject)
+        {
+            own.keys.push(place);
+            own.had_keys = true;
+        }
+    }
+
+    /// Keys of one, by the names that it was told of.
+    fn keys(&self, subject: u32) -> Vec<Place> {
+        let mut keys: Vec<Place> = Vec::new();
+        for name in self.view.subjects.with_names(subject) {
+            for place in self.view.subjects.get(name).into_iter().flat_map(|own| &own.keys) {
+                if !keys.contains(place) {
+                    keys.push(*place);
+                }
+            }
+        }
+        keys
+    }
+
+    /// Applies an end to all keys that it may free.
+    fn end(&mut self, identity: &Arc<str>, end: End) {
+        let subject = self.subject_of(identity);
+        if !self.view.subjects.end(subject, end) {
+            return;
+        }
+        let names = self.view.subjects.with_names(subject);
+        for place in self.keys(subject).into_iter().filter(|place| end.frees(*place)) {
+            let since = self.view.histories.get(&place).and_then(|history| history.since(&names));
+            self.resolve(place, since.unwrap_or(end.at));
+            let canonical = self.view.subjects.canonical(subject);
+            let mut claims = self.view.histories.get(&place).into_iter().flat_map(|history| history.iter());
+            let ended = claims.any(|claim| claim.who == canonical && claim.held_to == end.at);
+            if let Place::Interface { index, netns, .. } = place
+                && ended
+            {
+                Arc::make_mut(&mut self.view.attachments).detach(netns, index, end.at);
+            }
+        }
+    }
+
+    fn part(&mut self, (identity, network): (&Arc<str>, &Arc<str>), (at, learned_at): (i64, i64), source: u8) {
+        let subject = self.subject_of(identity);
+        let end = |scope| End { at, learned_at, source, scope };
+        // An interface is of the network that it is attached to.
+        for place in self.keys(subject) {
+            let Place::Interface { index, netns, .. } = place else { continue };
+            let attached = self.view.attachments.network(netns, index, at.saturating_sub(1).into());
+            if attached == Some(network) {
+                self.end(identity, end(Scope::Place(place)));
+            }
+        }
+        let number = Arc::make_mut(&mut self.view.names).intern(network);
+        self.end(identity, end(Scope::Network(number)));
+    }
+
+    fn same(
+        &mut self,
+        (name, of): (&Arc<str>, &Arc<str>),
+        member: Option<&Member>,
+        learned_at: i64,
+        source: &Arc<str>,
+    ) {
+        let source = self.source(source);
+        let (name, of) = (self.subject_of(name), self.subject_of(of));
+        let before = self.view.subjects.canonical(name);
+        let alias = Alias { of, member: member.cloned().map(Arc::new), learned_at, source };
+        if !self.view.subjects.link(name, alias) {
+            return;
+        }
+        self.view.subjects.merge(before, &self.view.sources);
+        self.view.subjects.merge(of, &self.view.sources);
+        for place in self.keys(name) {
+            let names = self.view.subjects.with_names(of);
+            if let Some(since) = self.view.histories.get(&place).and_then(|history| history.since(&names)) {
+                self.resolve(place, since);
+            }
+        }
+    }
+
+    /// Computes a history anew from a time on, and notes what changed.
+    pub(super) fn resolve(&mut self, place: Place, since: i64) {
+        let View { histories, subjects, sources, .. } = &mut self.view;
+        let context = Context { place, subjects, sources };
+        let Some(history) = histories.get_mut(&place) else { return };
+        let changed = Arc::make_mut(history).resolve(since, context);
+        self.note(place, &changed);
+    }
+
+    /// Keeps the set of what is open, and what is to be persisted.
+    fn note(&mut self, place: Place, changed: &[Claim]) {
+        for claim in changed {
+            let open = self.open.entry(claim.source).or_default();
+            if claim.held_to == i64::MAX {
+                open.insert((place, claim.subject));
+            }
+            self.changed.extend(self.view.interval(place, claim));
+        }
+    }
+
+    /// What is known of a subject's claims of a key is to be persisted anew.
+    fn report(&mut self, place: Place, subject: u32) {
+        let names = self.view.subjects.with_names(self.view.subjects.canonical(subject));
+        let Some(history) = self.view.histories.get(&place) else { return };
+        let own = history.iter().filter(|claim| names.contains(&claim.subject));
+        self.changed.extend(own.filter_map(|claim| self.view.interval(place, claim)));
+    }
+}

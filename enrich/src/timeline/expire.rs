@@ -1,0 +1,72 @@
+//! What is old is forgotten.
+
+use std::sync::Arc;
+
+use super::Timeline;
+use super::keys::Place;
+use super::sharded::PARTS;
+use super::subjects::{Scope, Subject};
+
+impl Timeline {
+    /// Forgets what ended before `before`.
+    pub fn expire(&mut self, before: i64) {
+        for part in 0..PARTS {
+            self.expire_part(part, before);
+        }
+        for chunk in 0..self.view.subjects.chunks() {
+            self.expire_subjects(chunk, before);
+        }
+        Arc::make_mut(&mut self.view.attachments).expire(before);
+    }
+
+    fn expire_part(&mut self, part: usize, before: i64) {
+        let old = self.view.histories.part(part).filter(|(_, history)| history.has_ended(before));
+        let old: Vec<Place> = old.map(|(place, _)| *place).collect();
+        for place in old {
+            let Some(history) = self.view.histories.get_mut(&place).map(Arc::make_mut) else { continue };
+            let gone = history.expire(before);
+            let left: Vec<u32> = history.iter().map(|claim| claim.subject).collect();
+            for claim in gone.iter().filter(|claim| !left.contains(&claim.subject)) {
+                if let Some(subject) = self.view.subjects.get_mut(claim.subject) {
+                    subject.keys.retain(|own| *own != place);
+                }
+            }
+            if left.is_empty() {
+                self.view.histories.remove(&place);
+                self.forget_network(place);
+            }
+        }
+    }
+
+    fn forget_network(&mut self, place: Place) {
+        let Place::Ip { network, ip } = place else { return };
+        let Some(networks) = self.view.networks_of_ip.get_mut(&ip) else { return };
+        networks.retain(|own| *own != network);
+        if networks.is_empty() {
+            self.view.networks_of_ip.remove(&ip);
+        }
+    }
+
+    fn expire_subjects(&mut self, chunk: usize, before: i64) {
+        let subjects = &self.view.subjects;
+        let has_keys = |subject: &Subject, number| {
+            let mut names = subjects.with_names(number).into_iter().filter_map(|name| subjects.get(name));
+            !subject.keys.is_empty() || names.any(|name| !name.keys.is_empty())
+        };
+        let is_over = |subject: &Subject| {
+            let ended = subject.ends.iter().any(|end| end.scope == Scope::All && end.at < before);
+            let last = subject.told.iter().map(|told| told.learned_at.max(told.from)).max();
+            (ended || subject.had_keys || subject.alias.is_some()) && last.is_none_or(|last| last < before)
+        };
+        let stands = |subject: &Subject| {
+            // A name is kept for as long as what it stands for.
+            let of = subject.alias.as_ref().and_then(|alias| subjects.get(alias.of).zip(Some(alias.of)));
+            of.is_some_and(|(of, number)| has_keys(of, number) || !is_over(of))
+        };
+        let old = subjects.chunk(chunk).filter(|(number, own)| is_over(own) && !has_keys(own, *number) && !stands(own));
+        let old: Vec<u32> = old.map(|(number, _)| number).collect();
+        for number in old {
+            self.view.subjects.remove(number);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Keys in small: names of networks and boots are numbers.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::identity::Key;
+
+/// A [`Key`] of which each name is a number of [`Names`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    Interface { index: u32, netns: u64, boot: u32 },
+    Mac { network: u32, mac: [u8; 6] },
+    Ip { network: u32, ip: IpAddr },
+    Socket { netns: u64, boot: u32, protocol: u8, ip: Option<IpAddr>, port: u16 },
+    Service { network: u32, protocol: u8, ip: IpAddr, port: u16 },
+}
+
+impl Place {
+    /// The network of a key that has one.
+    pub(super) fn network(self) -> Option<u32> {
+        match self {
+            Self::Mac { network, .. } | Self::Ip { network, .. } | Self::Service { network, .. } => Some(network),
+            Self::Interface { .. } | Self::Socket { .. } => None,
+        }
+    }
+}
+
+/// Names of networks and boots, and their numbers. There are as many as networks were seen since the start.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    list: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u32, foldhash::fast::RandomState>,
+}
+
+impl Names {
+    pub(super) fn intern(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
+        self.list.push(name.clone());
+        self.numbers.insert(name.clone(), number);
+        number
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    pub(super) fn name(&self, number: u32) -> Arc<str> {
+        self.list.get(number as usize).cloned().unwrap_or_default()
+    }
+
+    /// A key in small, if its name is known.
+    pub(super) fn place(&self, key: &Key) -> Option<Place> {
+        let name = self.number(name_of(key))?;
+        Some(match *key {
+            Key::Interface { index, netns, .. } => Place::Interface { index, netns, boot: name },
+            Key::Mac { mac, .. } => Place::Mac { network: name, mac },
+            Key::Ip { ip, .. } => Place::Ip { network: name, ip },
+            Key::Socket { netns, protocol, ip, port, .. } => Place::Socket { netns, boot: name, protocol, ip, port },
+            Key::Service { protocol, ip, port, .. } => Place::Service { network: name, protocol, ip, port },
+        })
+    }
+
+    /// The key itself.
+    pub(super) fn key(&self, place: Place) -> Key {
+        match place {
+            Place::Interface { index, netns, boot } => Key::Interface { index, netns, boot: self.name(boot) },
+            Place::Mac { network, mac } => Key::Mac { network: self.name(network), mac },
+            Place::Ip { network, ip } => Key::Ip { network: self.name(network), ip },
+            Place::Socket { netns, boot, protocol, ip, port } => {
+                Key::Socket { netns, boot: self.name(boot), protocol, ip, port }
+            }
+            Place::Service { network, protocol, ip, port } => {
+                Key::Service { network: self.name(network), protocol, ip, port }
+            }
+        }
+    }
+}
+
+/// The name in a key.
+pub(super) fn name_of(key: &Key) -> &Arc<str> {
+    match key {
+        Key::Interface { boot, .. } | Key::Socket { boot, .. } => boot,
+        Key::Mac { network, .. } | Key::Ip { network, .. } | Key::Service { network, .. } => network,
+    }
+}

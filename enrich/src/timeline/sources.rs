@@ -1,0 +1,54 @@
+//! What sources are worth: how exact their times are, and whose word counts for which attribute.
+
+use std::sync::Arc;
+
+/// How far the beginnings and ends that the Kubernetes API tells may be off: its times are whole seconds, of clocks that
+/// differ by up to two.
+pub const UNCERTAIN: i64 = 3_000_000_000;
+
+/// Most sources in one timeline; there are six.
+const MOST: usize = 255;
+
+/// Sources by the number that stands for them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sources {
+    names: Vec<Arc<str>>,
+}
+
+impl Sources {
+    pub(super) fn intern(&mut self, source: &Arc<str>) -> u8 {
+        let known = self.names.iter().position(|own| own == source);
+        let number = known.unwrap_or_else(|| {
+            if self.names.len() < MOST {
+                self.names.push(source.clone());
+            }
+            self.names.len() - 1
+        });
+        u8::try_from(number).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn name(&self, source: u8) -> Arc<str> {
+        self.names.get(usize::from(source)).cloned().unwrap_or_default()
+    }
+
+    /// How far the times of a source may be off.
+    pub(super) fn slack(&self, source: u8) -> i64 {
+        if self.is_loose(source) { UNCERTAIN } else { 0 }
+    }
+
+    /// Whether the times of a source are not exact.
+    pub(super) fn is_loose(&self, source: u8) -> bool {
+        self.names.get(usize::from(source)).is_some_and(|name| &**name == "kubernetes")
+    }
+
+    /// Whose word counts more; lower is better. `of_container`: for a container's name and image.
+    pub(super) fn rank(&self, source: u8, of_container: bool) -> usize {
+        let ranks: [&str; 6] = if of_container {
+            ["static", "cri", "kubernetes", "docker", "cni", "kernel"]
+        } else {
+            ["static", "kubernetes", "cri", "cni", "docker", "kernel"]
+        };
+        let name = self.names.get(usize::from(source)).map_or("", |name| name);
+        ranks.iter().position(|own| *own == name).unwrap_or(ranks.len())
+    }
+}

@@ -1,0 +1,256 @@
+//! Who held a key during a span.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::attachments::Attachments;
+use super::attributes::as_of;
+use super::history::{Claim, History};
+use super::keys::{Names, Place};
+use super::sharded::Sharded;
+use super::sources::Sources;
+use super::subjects::Subjects;
+use super::{Lookup, Span, TOLERANCE};
+use crate::identity::{ANY_NETWORK, Identity, Interval};
+
+/// What a timeline knew at one time; a copy shares everything with it.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub(super) names: Arc<Names>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) histories: Sharded<Place, Arc<History>>,
+    /// Networks in which an address is known.
+    pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>>,
+    pub(super) subjects: Subjects,
+    pub(super) attachments: Arc<Attachments>,
+}
+
+impl View {
+    /// Whose interface it was.
+    pub fn interface(&self, index: u32, netns: u64, boot: &str, when: impl Into<Span>) -> Lookup {
+        let when = when.into();
+        let Some(boot) = self.names.number(boot) else { return Lookup::None };
+        let place = Place::Interface { index, netns, boot };
+        match self.pick(&[place], when) {
+            // What a single life carries before it is told of.
+            Lookup::None if netns == 0 => {
+                let when = Span { from: when.from, to: when.to.saturating_add(TOLERANCE) };
+                let touching = self.histories.get(&place).into_iter().flat_map(|own| own.touching(when.from, when.to));
+                self.name(touching, when)
+            }
+            found => found,
+        }
+    }
+
+    /// Whose socket it was: of exactly this address, or one that listens on all.
+    pub fn socket(&self, at: (u64, &str), protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+        let (when, (netns, boot)) = (when.into(), at);
+        let Some(boot) = self.names.number(boot) else { return Lookup::None };
+        let socket = |ip| Place::Socket { netns, boot, protocol, ip, port };
+        match self.pick(&[socket(Some(ip))], when) {
+            Lookup::None => self.pick(&[socket(None)], when),
+            found => found,
+        }
+    }
+
+    /// What was known of an identity, or of the one that it is another name of; `None` if nobody ever told of it.
+    pub fn identity(&self, id: &str, when: impl Into<Span>) -> Option<Arc<Identity>> {
+        self.version(self.subjects.number(id)?, when.into().from)
+    }
+
+    /// Whose link-layer address it was.
+    pub fn mac(&self, network: &str, mac: [u8; 6], when: impl Into<Span>) -> Lookup {
+        let Some(network) = self.names.number(network) else { return Lookup::None };
+        self.pick(&[Place::Mac { network, mac }], when.into())
+    }
+
+    /// Which service answered there: the identity is the service's.
+    pub fn service(&self, network: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+        let Some(network) = self.names.number(network) else { return Lookup::None };
+        self.pick(&[Place::Service { network, protocol, ip, port }], when.into())
+    }
+
+    /// Whose address it was, within `network` and, where that knows nothing, among the entries without a network.
+    pub fn ip(&self, network: &str, ip: IpAddr, when: impl Into<Span>) -> Lookup {
+        let when = when.into();
+        let within = |network: &str| {
+            let Some(network) = self.names.number(network) else { return Lookup::None };
+            self.pick(&[Place::Ip { network, ip }], when)
+        };
+        match within(network) {
+            Lookup::None if network != ANY_NETWORK => within(ANY_NETWORK),
+            found => found,
+        }
+    }
+
+    /// Whose address it was, in whichever network `among` accepts: one identity, or `Ambiguous`.
+    pub fn ip_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup {
+        let networks = self.networks_of_ip.get(&ip).into_iter().flatten();
+        let accepted = networks.filter(|network| among(&self.names.name(**network)));
+        let places: Vec<Place> = accepted.map(|network| Place::Ip { network: *network, ip }).collect();
+        self.pick(&places, when.into())
+    }
+
+    /// Whether the network has an interface in wiretag's own namespace, and so is one routing domain with the host.
+    pub fn is_on_host(&self, network: &str) -> bool {
+        self.attachments.is_on_host(network)
+    }
+
+    /// Network of an interface.
+    pub fn network_of_interface(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<Arc<str>> {
+        self.attachments.network(netns, index, when.into()).cloned()
+    }
+
+    /// Whether `identity` had the address at some time of the span; `None` if no address of it is known.
+    pub fn has_ip(&self, identity: &str, ip: IpAddr, when: impl Into<Span>) -> Option<bool> {
+        let when = when.into();
+        let mut known = None;
+        for place in self.keys_of(identity) {
+            let Place::Ip { ip: own, .. } = place else { continue };
+            if known.is_some() && own != ip {
+                continue;
+            }
+            if self.held(identity, place, when) {
+                if own == ip {
+                    return Some(true);
+                }
+                known = Some(false);
+            }
+        }
+        known
+    }
+
+    /// The only one that stands behind a service's address, if its endpoints in the same family of addresses are known
+    /// and all of one identity. `virtual_ip` is the address that clients speak to.
+    pub fn only_endpoint(&self, network: &str, service: &str, virtual_ip: IpAddr, when: impl Into<Span>) -> Lookup {
+        let when = when.into();
+        let (mut only, Some(number)) = (Lookup::None, self.names.number(network)) else { return Lookup::None };
+        for place in self.keys_of(service) {
+            let Place::Service { network: own, ip, .. } = place else { continue };
+            let is_endpoint = own == number && ip != virtual_ip && ip.is_ipv4() == virtual_ip.is_ipv4();
+            if !is_endpoint || !self.held(service, place, when) {
+                continue;
+            }
+            only = match (self.ip(network, ip, when), only) {
+                (Lookup::One(found, source), Lookup::None) => Lookup::One(found, source),
+                (Lookup::One(found, source), Lookup::One(known, _)) if found.identity == known.identity => {
+                    Lookup::One(found, source)
+                }
+                // More than one, or one of whom nobody knows.
+                _ => return Lookup::None,
+            };
+        }
+        only
+    }
+
+    /// Keys of an identity and of its other names.
+    fn keys_of(&self, identity: &str) -> impl Iterator<Item = Place> {
+        let number = self.subjects.number(identity);
+        let own = number.and_then(|number| self.subjects.get(number));
+        let is_alone = own.is_some_and(|own| own.names.is_empty());
+        let names = number.filter(|_| !is_alone).map(|number| self.subjects.with_names(number)).unwrap_or_default();
+        let of_names = names.into_iter().filter_map(|name| self.subjects.get(name)).flat_map(|name| name.keys.iter());
+        own.filter(|_| is_alone).into_iter().flat_map(|own| own.keys.iter()).chain(of_names).copied()
+    }
+
+    fn held(&self, identity: &str, place: Place, when: Span) -> bool {
+        let Some(number) = self.subjects.number(identity) else { return false };
+        let touching = self.histories.get(&place).into_iter().flat_map(|own| own.touching(when.from, when.to));
+        touching.into_iter().any(|claim| claim.who == number && claim.held_from <= when.to && claim.held_to > when.from)
+    }
+
+    /// Who held one of the keys when the span began, and all who did or may have later in it; nobody if nobody did when
+    /// it began.
+    fn pick(&self, places: &[Place], when: Span) -> Lookup {
+        if let [place] = places {
+            let Some(history) = self.histories.get(place) else { return Lookup::None };
+            if !history.touching(when.from, when.from).any(|claim| claim.holds(when.from)) {
+                return Lookup::None;
+            }
+            return self.name(history.touching(when.from, when.to), when);
+        }
+        let histories = || places.iter().filter_map(|place| self.histories.get(place));
+        // In each network by itself: what begins later in another is another's address.
+        let begun = |own: &&Arc<History>| own.touching(when.from, when.from).any(|claim| claim.holds(when.from));
+        self.name(histories().filter(begun).flat_map(|own| own.touching(when.from, when.to)), when)
+    }
+
+    /// One identity, several, or none.
+    fn name<'a>(&self, claims: impl Iterator<Item = &'a Claim>, when: Span) -> Lookup {
+        let mut first: Option<&Claim> = None;
+        let mut others: Vec<&Claim> = Vec::new();
+        for claim in claims {
+            match first {
+                None => first = Some(claim),
+                // The same, told again.
+                Some(first) if first.who == claim.who && first.subject == claim.subject => {}
+                Some(_) => others.push(claim),
+            }
+        }
+        let Some(first) = first else { return Lookup::None };
+        if others.iter().all(|other| other.who == first.who) {
+            let best = self.most_exact(first, &others);
+            return match self.version(best, when.from) {
+                Some(identity) => Lookup::One(identity, self.sources.name(first.source)),
+                None => Lookup::None,
+            };
+        }
+        let mut several = Vec::new();
+        let mut seen = Vec::new();
+        for claim in std::iter::once(first).chain(others) {
+            if !seen.contains(&claim.who) {
+                seen.push(claim.who);
+                several.extend(self.version(claim.who, when.from));
+            }
+        }
+        Lookup::Ambiguous(several)
+    }
+
+    /// The name to use of claims of one identity: that of a container if it is only one, otherwise the pod's.
+    fn most_exact(&self, first: &Claim, others: &[&Claim]) -> u32 {
+        if others.is_empty() {
+            return first.subject;
+        }
+        let mut only: Option<u32> = None;
+        for subject in std::iter::once(first).chain(others.iter().copied()).map(|claim| claim.subject) {
+            let Some(member) = self.subjects.member(subject) else { continue };
+            match only.and_then(|only| self.subjects.member(only)) {
+                None => only = Some(subject),
+                Some(known) if known.container == member.container => {}
+                Some(_) => return first.who,
+            }
+        }
+        only.unwrap_or(first.who)
+    }
+
+    fn version(&self, subject: u32, at: i64) -> Option<Arc<Identity>> {
+        as_of(&self.subjects.get(subject)?.versions, at).cloned()
+    }
+
+    /// Every claim, in no particular order.
+    pub fn intervals(&self) -> Vec<Interval> {
+        let histories = self.histories.iter();
+        histories.flat_map(|(place, history)| history.iter().filter_map(|claim| self.interval(*place, claim))).collect()
+    }
+
+    /// Claims that hold at `at`, of one address or all.
+    pub fn current(&self, at: i64, ip: Option<IpAddr>) -> Vec<Interval> {
+        let asked = |place: &Place| ip.is_none_or(|ip| matches!(place, Place::Ip { ip: own, .. } if *own == ip));
+        let histories = self.histories.iter().filter(|(place, _)| asked(place));
+        let lasting = |claim: &&Claim| claim.from <= at && at < claim.held_to;
+        let claims = histories.flat_map(|(place, history)| history.iter().map(|claim| (*place, claim)));
+        claims.filter(|(_, claim)| lasting(claim)).filter_map(|(place, claim)| self.interval(place, claim)).collect()
+    }
+
+    /// A claim as others see it.
+    pub(super) fn interval(&self, place: Place, claim: &Claim) -> Option<Interval> {
+        Some(Interval {
+            key: self.names.key(place),
+            identity: self.version(claim.subject, claim.from)?,
+            valid_from: claim.from,
+            valid_to: (claim.held_to != i64::MAX).then_some(claim.held_to),
+            learned_at: claim.learned_at,
+            source: self.sources.name(claim.source),
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! How an end gets its name: by link-layer address, by service, and as which container of a pod.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+mod rows;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rows::{BEGIN, CLIENT, ClientVeth, SECOND, SERVER, ServerVeth, record, tagger};
+use wiretag_capture::FlowRecord;
+use wiretag_enrich::tagger::TaggedRows;
+use wiretag_enrich::timeline::Timeline;
+use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, Member};
+
+const NET: &str = "kubernetes";
+const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10));
+
+fn ip(ip: IpAddr) -> Key {
+    Key::Ip { network: NET.into(), ip }
+}
+
+fn service(ip: IpAddr, port: u16) -> Key {
+    Key::Service { network: NET.into(), protocol: 6, ip, port }
+}
+
+fn mac(last: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, last]
+}
+
+fn identity(name: &str) -> Identity {
+    Identity { identity: name.into(), ..Identity::default() }
+}
+
+/// The service of this name.
+fn named(name: &str) -> Identity {
+    Identity { service: Some(name.into()), ..identity(&format!("service:{name}")) }
+}
+
+/// A timeline in which each has its keys since ever, and both interfaces are of one network.
+fn known(facts: &[(Identity, &[Key])]) -> Timeline {
+    let mut timeline = Timeline::new();
+    for (identity, keys) in facts {
+        for key in *keys {
+            let (key, identity, source) = (key.clone(), Arc::new(identity.clone()), "kubernetes".into());
+            let interval = Interval { key, identity, valid_from: 0, valid_to: None, learned_at: 0, source };
+            timeline.apply(&IdentityEvent::Learned(interval));
+        }
+    }
+    for index in [ClientVeth as u32, ServerVeth as u32] {
+        timeline.apply(&IdentityEvent::Network { index, netns: 0, network: NET.into(), at: 0 });
+    }
+    timeline
+}
+
+/// The names of a flow's ends, seen at the client's interface.
+fn names(timeline: &Timeline, record: FlowRecord) -> (EndTag, EndTag) {
+    let (mut tagger, mut rows) = (tagger(), TaggedRows::default());
+    tagger.push(0, record, BEGIN + 60 * SECOND);
+    tagger.flush(timeline, &mut rows);
+    let row = rows.flows.pop().expect("a row");
+    (row.client, row.server)
+}
+
+/// Identity, container, service, and how it was found.
+fn words(tag: &EndTag) -> [String; 4] {
+    let text = |field: Option<&Arc<str>>| field.map(ToString::to_string).unwrap_or_default();
+    let own = tag.identity.as_deref();
+    [
+        text(own.map(|own| &own.identity)),
+        text(own.and_then(|own| own.container.as_ref())),
+        text(own.and_then(|own| own.service.as_ref())),
+        tag.tagged_by.as_str().to_owned(),
+    ]
+}
+
+fn server(timeline: &Timeline) -> [String; 4] {
+    words(&names(timeline, record(ClientVeth, 0, 0)).1)
+}
+
+fn to_vip() -> FlowRecord {
+    let mut record = record(ClientVeth, 0, 0);
+    record.server.ip = VIP;
+    record
+}
+
+#[test]
+fn a_link_layer_address_names_its_owner_but_not_whom_it_forwards_for() {
+    let server_mac = Key::Mac { network: NET.into(), mac: mac(9) };
+    let mut record = record(ClientVeth, 0, 0);
+    record.server.mac = Some(mac(9));
+    // A machine of which no address is known.
+    let timeline = known(&[(identity("vm"), std::slice::from_ref(&server_mac))]);
+    assert_eq!(words(&names(&timeline, record.clone()).1), ["vm", "", "", "mac"]);
+    // One that has another address routes.
+    let other = ip("10.0.0.99".parse().unwrap());
+    let timeline = known(&[(identity("router"), &[server_mac.clone(), other.clone()])]);
+    assert_eq!(words(&names(&timeline, record.clone()).1), ["", "", "", "none"]);
+    // Whom it routes for is known by address.
+    let timeline = known(&[(identity("router"), &[server_mac, other]), (identity("web"), &[ip(SERVER.0)])]);
+    assert_eq!(words(&names(&timeline, record).1), ["web", "", "", "ip"]);
+}
+
+#[test]
+fn a_server_is_of_the_service_that_has_its_address_and_port() {
+    let web = (identity("web"), &[ip(SERVER.0)][..]);
+    let timeline = known(&[web.clone(), (named("shop"), &[service(VIP, 80), service(SERVER.0, SERVER.1)])]);
+    assert_eq!(server(&timeline), ["web", "", "shop", "ip"]);
+    let timeline = known(&[web.clone(), (named("shop"), &[service(SERVER.0, SERVER.1 + 1)])]);
+    assert_eq!(server(&timeline), ["web", "", "", "ip"], "another port");
+    let two = [
+        web,
+        (named("shop"), &[service(SERVER.0, SERVER.1)][..]),
+        (named("headless"), &[service(SERVER.0, SERVER.1)][..]),
+    ];
+    assert_eq!(server(&known(&two)), ["web", "", "", "ip"], "which of two is not known");
+}
+
+#[test]
+fn a_virtual_address_is_its_service_and_the_backend_if_there_is_only_one() {
+    let (one, other) = (SERVER.0, "10.0.0.3".parse().unwrap());
+    let pods = [(identity("web-1"), &[ip(one)][..]), (identity("web-2"), &[ip(other)][..])];
+    let mut facts = pods.to_vec();
+    let keys = [service(VIP, 80), service(one, 8080)];
+    facts.push((named("shop"), &keys));
+    assert_eq!(words(&names(&known(&facts), to_vip()).1), ["web-1", "", "shop", "service"]);
+
+    let mut facts = pods.to_vec();
+    let keys = [service(VIP, 80), service(one, 8080), service(other, 8080)];
+    facts.push((named("shop"), &keys));
+    assert_eq!(words(&names(&known(&facts), to_vip()).1), ["service:shop", "", "shop", "service"]);
+
+    let keys = [service(VIP, 80), service(one, 8080)];
+    let facts = [(named("shop"), &keys[..])];
+    assert_eq!(
+        words(&names(&known(&facts), to_vip()).1),
+        ["service:shop", "", "shop", "service"],
+        "of whom nobody knows"
+    );
+}
+
+fn member(name: &str, ports: &[u16]) -> Member {
+    let ports = ports.iter().map(|port| (6, *port)).collect();
+    Member { container: name.into(), image: Some(format!("{name}:1").into()), ports }
+}
+
+#[test]
+fn a_container_of_a_pod_is_named_only_if_it_is_sure_which() {
+    let pod = |containers: Vec<Member>| Identity { containers, ..identity("pod") };
+    for (containers, name) in [
+        (vec![member("app", &[])], "app"),
+        (vec![member("app", &[80]), member("proxy", &[])], "app"),
+        (vec![member("app", &[80]), member("proxy", &[80])], ""),
+        (vec![member("app", &[]), member("proxy", &[])], ""),
+    ] {
+        let timeline = known(&[(pod(containers.clone()), &[ip(SERVER.0)])]);
+        assert_eq!(server(&timeline), ["pod", name, "", "ip"], "{containers:?}");
+    }
+    // The server's port says nothing about the client.
+    let timeline = known(&[(pod(vec![member("app", &[80]), member("proxy", &[])]), &[ip(CLIENT.0)])]);
+    assert_eq!(words(&names(&timeline, record(ClientVeth, 0, 0)).0), ["pod", "", "", "ip"]);
+}
