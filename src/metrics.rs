@@ -190,7 +190,7 @@ const FAMILIES: &[Family] = &[
     gauge("wiretag_kernel_sockets", "Sockets known now, those of host processes included.", &["node"]),
     gauge("wiretag_kernel_translations", "Translated connections known now.", &["node"]),
     counter("wiretag_kernel_rounds_total", "Dumps of all sockets.", &["node"]),
-    counter("wiretag_kernel_round_seconds_total", "Time that dumps of all sockets took.", &["node"]),
+    counter("wiretag_kernel_round_seconds_total", "Processor time that dumps of all sockets took.", &["node"]),
     counter("wiretag_kernel_missed_total", "Sockets, translations and events missed, by reason.", &["node", "reason"]),
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),

@@ -1,6 +1,8 @@
 //! A small vocabulary for driving the binary from outside.
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its own part of the vocabulary")]
 
+pub mod docker;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

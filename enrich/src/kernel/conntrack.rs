@@ -108,3 +108,66 @@ fn tuple(bytes: &[u8]) -> Option<(u8, [SocketAddr; 2])> {
     let source = SocketAddr::new(source, port(CTA_PROTO_SRC_PORT)?);
     Some((protocol, [source, SocketAddr::new(destination, port(CTA_PROTO_DST_PORT)?)]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::sock_diag::tests::hex;
+    use super::*;
+
+    const TRANSLATED_V4: &str =
+        "020000003400018014000180080001007f000001080002007f0000011c00028005000100060000000600020
+        09e56000006000300005000003400028014000180080001007f000001080002007f0000011c0002800500010006000000060002001f91
+        0000060003009e56000008000300000001ae080008000000000008000c00f1fdc03b08000b0000000001080007000006977e";
+    const TRANSLATED_V6: &str =
+        "0a0000004c0001802c0001801400030000000000000000000000000000000001140004000000000000000000
+        00000000000000011c000280050001000600000006000200a7a4000006000300005000004c0002802c000180140003000000000000000
+        000000000000000000114000400000000000000000000000000000000011c0002800500010006000000060002001f9100000600030
+        0a7a4000008000300000001ae080008000000000008000c000e56a03e";
+
+    #[test]
+    fn a_translated_connection_has_two_tuples() {
+        for (bytes, ip, port) in [(TRANSLATED_V4, "127.0.0.1", 40_534), (TRANSLATED_V6, "::1", 42_916)] {
+            let end = |port| SocketAddr::new(ip.parse().unwrap(), port);
+            let connection = parse(NEW, &hex(bytes)).expect("a connection");
+            assert_eq!((connection.original, connection.reply), ([end(port), end(80)], [end(8081), end(port)]), "{ip}");
+            assert_eq!((connection.protocol, connection.change), (TCP, Change::There));
+            assert!(connection.is_translated());
+            assert_eq!((connection.from, connection.to), (None, None));
+            assert_eq!(parse(DELETE, &hex(bytes)).map(|own| own.change), Some(Change::Gone));
+            assert_eq!(parse(GET, &hex(bytes)), None);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_not_translated_has_its_reply_reversed() {
+        let mut bytes = hex(TRANSLATED_V4);
+        let port = bytes.windows(2).position(|two| two == 8081_u16.to_be_bytes()).expect("the port");
+        bytes[port..port + 2].copy_from_slice(&80_u16.to_be_bytes());
+        assert!(!parse(NEW, &bytes).expect("a connection").is_translated());
+    }
+
+    #[test]
+    fn times_are_read_where_the_kernel_keeps_them() {
+        let mut bytes = hex(TRANSLATED_V4);
+        bytes.extend([16, 0, CTA_TIMESTAMP as u8, 0x80, 12, 0, CTA_TIMESTAMP_START as u8, 0]);
+        bytes.extend(1_780_000_000_000_000_000_i64.to_be_bytes());
+        assert_eq!(parse(NEW, &bytes).and_then(|own| own.from), Some(1_780_000_000_000_000_000));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_taken(
+            kind in proptest::prelude::any::<bool>(),
+            at in 0_usize..150,
+            value in proptest::prelude::any::<u8>(),
+            length in 0_usize..200,
+        ) {
+            let mut bytes = hex(TRANSLATED_V4);
+            let length = length.min(bytes.len());
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            let _ = parse(if kind { NEW } else { DELETE }, &bytes[..length]);
+        }
+    }
+}

@@ -39,9 +39,6 @@ impl Translated {
 
     /// Takes a message that was received at `at`.
     pub(super) fn take(&mut self, seen: &Connection, at: i64, out: &mut Vec<IdentityEvent>) {
-        if !seen.is_translated() {
-            return;
-        }
         match seen.change {
             Change::There => self.there(seen, at, out),
             Change::Gone => {
@@ -66,6 +63,9 @@ impl Translated {
             // Its end was not told, or is still to be taken.
             out.push(event(key, known, Some(at.max(known.from))));
             self.known.remove(&key);
+        }
+        if !seen.is_translated() {
+            return;
         }
         if self.known.len() >= MOST {
             self.beyond += 1;
@@ -96,4 +96,53 @@ impl Translated {
 
 fn event((protocol, original): (u8, [SocketAddr; 2]), known: &Known, to: Option<i64>) -> IdentityEvent {
     IdentityEvent::Translated(Translation { protocol, original, reply: known.reply, from: known.from, to })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(change: Change, id: u32, backend: u16) -> Connection {
+        let end = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let (original, reply) = ([end(5), end(80)], [end(backend), end(5)]);
+        Connection { change, protocol: 6, original, reply, id, from: None, to: None }
+    }
+
+    /// Backend and time of each event.
+    fn story(events: &mut Vec<IdentityEvent>) -> Vec<(u16, i64, Option<i64>)> {
+        let tell = |event| match event {
+            IdentityEvent::Translated(own) => (own.reply[0].port(), own.from, own.to),
+            other => panic!("{other:?}"),
+        };
+        events.drain(..).map(tell).collect()
+    }
+
+    #[test]
+    fn a_translation_lasts_from_its_first_packet_to_its_end() {
+        let (mut table, mut out) = (Translated::default(), Vec::new());
+        table.take(&seen(Change::There, 1, 8080), 100, &mut out);
+        table.take(&seen(Change::There, 1, 8080), 150, &mut out);
+        table.take(&seen(Change::There, 2, 80), 150, &mut out);
+        assert_eq!(story(&mut out), [(8080, 100, None), (8080, 100, Some(150))], "the next one ends it");
+        table.take(&seen(Change::There, 1, 8080), 200, &mut out);
+        table.take(&seen(Change::Gone, 9, 8080), 250, &mut out);
+        table.take(&seen(Change::Gone, 1, 8080), 300, &mut out);
+        assert_eq!(story(&mut out), [(8080, 200, None), (8080, 200, Some(300))]);
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn after_lost_events_a_dump_tells_what_has_ended() {
+        let (mut table, mut out) = (Translated::default(), Vec::new());
+        table.take(&seen(Change::There, 1, 8080), 100, &mut out);
+        story(&mut out);
+        for (heard, there) in [(200, true), (400, false)] {
+            table.begin();
+            if there {
+                table.take(&seen(Change::There, 1, 8080), 300, &mut out);
+            }
+            table.finish(heard, &mut out);
+        }
+        assert_eq!(story(&mut out), [(8080, 100, Some(400))]);
+    }
 }

@@ -24,7 +24,7 @@ impl KernelNumbers {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Time that dumps of sockets and the search for their processes took, all together, ns.
+    /// Processor time that dumps of sockets and the search for their processes took, all together, ns.
     pub fn round_ns(&self) -> u64 {
         self.round_ns.load(Ordering::Relaxed)
     }

@@ -139,3 +139,83 @@ fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Bytes of recorded messages.
+    pub(in crate::kernel) fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> =
+            text.bytes().filter_map(|byte| char::from(byte).to_digit(16)).map(|digit| digit as u8).collect();
+        digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    }
+
+    const CONNECTED_V4: &str =
+        "020100009e5600507f0000010000000000000000000000007f000001000000000000000000000000000000002911
+        00000000000000000000000000000000000000000000b4211100050008000000000008000f00000000000c0015000100000000000000
+        0600160052000000";
+    const LISTENING_ON_ALL: &str =
+        "0a0a00001f910000000000000000000000000000000000000000000000000000000000000000000000000000
+        2a11000000000000000000000000000002000000000000004b261100050008000000000005000b000000000008000f00000000000c00
+        150001000000000000000600160012000000";
+
+    #[test]
+    fn a_connected_socket_has_two_ends() {
+        let socket = parse(Some(TCP), &hex(CONNECTED_V4)).expect("a socket");
+        assert_eq!(
+            socket,
+            Socket {
+                protocol: TCP,
+                own: Own { ip: Some("127.0.0.1".parse().unwrap()), port: 40_534 },
+                peer: Some("127.0.0.1:80".parse().unwrap()),
+                inode: 0x0011_21b4,
+                cookie: 0x1129,
+                cgroup: Some(1),
+            }
+        );
+        assert!(is_used(Some(TCP), &hex(CONNECTED_V4)));
+    }
+
+    #[test]
+    fn a_socket_that_listens_on_all_addresses_of_both_families_has_none() {
+        let mut bytes = hex(LISTENING_ON_ALL);
+        let socket = parse(Some(TCP), &bytes).expect("a socket");
+        assert_eq!((socket.own, socket.peer), (Own { ip: None, port: 8081 }, None));
+        assert!(is_used(Some(TCP), &bytes));
+        // With IPV6_V6ONLY it is of one family.
+        let flag = bytes.windows(4).position(|four| four == [5, 0, 11, 0]).expect("the attribute");
+        bytes[flag + 4] = 1;
+        assert_eq!(parse(Some(TCP), &bytes).map(|own| own.own.ip), Some(Some("::".parse().unwrap())));
+        // Bound, and not used yet.
+        bytes[1] = TCP_CLOSE;
+        assert!(!is_used(Some(TCP), &bytes) && is_used(Some(UDP), &bytes));
+    }
+
+    #[test]
+    fn the_request_for_a_socket_bears_its_addresses() {
+        let request = request_for(TCP, "127.0.0.1:40534".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+        assert_eq!(request.len(), 56);
+        // The ends are where the answer has them.
+        assert_eq!(request.get(8..48), hex(CONNECTED_V4).get(4..44));
+        let v6 = request_for(UDP, "[::1]:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap());
+        assert_eq!((v6.len(), &v6[..2], v6[27], v6[28]), (56, &[10, UDP][..], 1, 0xfd));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_socket() {
+        let bytes = hex(CONNECTED_V4);
+        for length in 0..MESSAGE {
+            assert_eq!(parse(Some(TCP), &bytes[..length]), None, "{length}");
+        }
+        assert_eq!(parse(None, &bytes), None, "which protocol?");
+        assert!(parse(Some(TCP), &bytes[..MESSAGE]).is_some_and(|socket| socket.cgroup.is_none()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_taken(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..160)) {
+            let _ = (parse(Some(TCP), &bytes), parse(None, &bytes), is_used(Some(UDP), &bytes));
+        }
+    }
+}

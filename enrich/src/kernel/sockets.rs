@@ -354,3 +354,6 @@ fn connection(netns: u64, tracked: &Tracked, to: Option<i64>) -> Option<Identity
     let (identity, from) = (identity.clone(), tracked.from);
     Some(IdentityEvent::Connected(Connection { netns, protocol, ip, port, peer, identity, from, to }))
 }
+
+#[cfg(test)]
+mod tests;

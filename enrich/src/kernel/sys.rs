@@ -1,4 +1,4 @@
-//! The only place of this crate that speaks to the kernel by system calls: netlink sockets and the clock since boot.
+//! The only place of this crate that speaks to the kernel by system calls: netlink sockets and clocks.
 #![allow(unsafe_code, reason = "system calls that the standard library has no words for")]
 
 use std::io;
@@ -114,9 +114,18 @@ pub(super) fn wait(sockets: &[&Netlink], timeout: Duration) -> io::Result<()> {
 
 /// Nanoseconds since the machine started, times of sleep included: the clock of `/proc/PID/stat`.
 pub(super) fn since_boot() -> i64 {
+    clock(libc::CLOCK_BOOTTIME)
+}
+
+/// Nanoseconds that the calling thread has run: what something costs, however busy the machine is.
+pub(super) fn own_time() -> i64 {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn clock(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec`.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     if result == 0 { time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec) } else { 0 }
 }
 

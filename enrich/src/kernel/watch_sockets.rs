@@ -16,7 +16,7 @@ use super::numbers::KernelNumbers;
 use super::processes::Processes;
 use super::sock_diag::{self, SOCK_DIAG_BY_FAMILY, TCP, UDP};
 use super::sockets::Sockets;
-use super::sys::{Netlink, Received};
+use super::sys::{self, Netlink, Received};
 use super::{INTERVAL, KernelConfig, LONGEST, SHARE, SOURCE, now};
 use crate::event::{IdentityEvent, Snapshot};
 
@@ -164,10 +164,11 @@ impl WatchSockets {
         self.ask_for(begun, out)?;
         let begin = now();
         if begin >= self.due {
+            let before = sys::own_time();
             self.round(begin, out)?;
-            let took = now() - begin;
+            let took = sys::own_time() - before;
             self.numbers.add_round(took);
-            self.due = begin + took + (took * SHARE).clamp(INTERVAL, LONGEST);
+            self.due = now() + (took * SHARE).clamp(INTERVAL, LONGEST);
         }
         Ok(())
     }
@@ -225,7 +226,7 @@ impl WatchSockets {
             if !matches!(connection.protocol, TCP | UDP) || !self.addresses.contains(own.ip()) {
                 continue;
             }
-            let begin = now();
+            let (begin, before) = (now(), sys::own_time());
             self.budget.refill(begin);
             if self.budget.left <= 0 {
                 self.numbers.add_deferred();
@@ -239,7 +240,7 @@ impl WatchSockets {
                 self.processes.refresh(begin);
                 self.host.sockets.found(&socket, begin, &mut self.processes, out);
             }
-            self.budget.left -= now() - begin;
+            self.budget.left -= sys::own_time() - before;
         }
         Ok(())
     }

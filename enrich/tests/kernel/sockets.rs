@@ -13,7 +13,8 @@ const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// A key for a listening socket: whose, since when, until when.
 fn listening(port: u16) -> impl Fn(&IdentityEvent) -> Option<Interval> {
-    let is_it = move |own: &Interval| matches!(own.key, Key::Socket { protocol: TCP, port: at, .. } if at == port);
+    let is_it =
+        move |own: &Interval| matches!(own.key, Key::Socket { netns: 0, protocol: TCP, port: at, .. } if at == port);
     move |event| match event {
         IdentityEvent::Learned(interval) if is_it(interval) => Some(interval.clone()),
         IdentityEvent::Reconciled(snapshot) => snapshot.present.iter().find(|own| is_it(own)).cloned(),
@@ -22,7 +23,8 @@ fn listening(port: u16) -> impl Fn(&IdentityEvent) -> Option<Interval> {
 }
 
 fn connected(event: &IdentityEvent) -> Option<Connection> {
-    if let IdentityEvent::Connected(connection) = event { Some(connection.clone()) } else { None }
+    // Those of other namespaces are other tests'.
+    if let IdentityEvent::Connected(own) = event { Some(own.clone()).filter(|own| own.netns == 0) } else { None }
 }
 
 fn ended(port: u16) -> impl Fn(&IdentityEvent) -> Option<Interval> {
