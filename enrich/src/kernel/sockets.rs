@@ -229,12 +229,11 @@ impl Sockets {
         let mut by_inode = Vec::new();
         for cookie in std::mem::take(&mut self.open) {
             let Some(socket) = self.tracked.get(&cookie).map(|own| own.socket) else { continue };
-            match socket.cgroup.and_then(|cgroup| owners.of_cgroup(cgroup)) {
-                Some(container) => self.belongs(cookie, Owner { container, started: None }, at, out),
-                None => {
-                    wanted.insert(socket.inode);
-                    by_inode.push((cookie, socket.inode));
-                }
+            if let Some(container) = socket.cgroup.and_then(|cgroup| owners.of_cgroup(cgroup)) {
+                self.belongs(cookie, Owner { container, started: None }, at, out);
+            } else {
+                wanted.insert(socket.inode);
+                by_inode.push((cookie, socket.inode));
             }
         }
         if wanted.is_empty() {

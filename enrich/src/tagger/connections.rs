@@ -131,13 +131,13 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     let Asked { boot, view, seen, place, .. } = asked;
     let Some(own) = place.own.filter(|_| is_of_host(seen) && !place.is_elsewhere()) else { return EndTag::NONE };
     let host = (0, *boot);
-    let is_host_s = || own.ip().is_loopback() || view.socket(host, 0, (own.ip(), 0), seen.when) != Lookup::None;
+    // A socket tells nothing of an address that is not the host's.
+    if !own.ip().is_loopback() && view.socket(host, 0, (own.ip(), 0), seen.when) == Lookup::None {
+        return EndTag::NONE;
+    }
     match asked.connections.socket(asked) {
-        // What is bound to all addresses tells nothing of an address that is not the host's.
-        Whose::One(_) | Whose::Several if !is_host_s() => return EndTag::NONE,
         Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
         Whose::Several => return EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
-        Whose::Nobody if !is_host_s() => return EndTag::NONE,
         Whose::Nobody => {}
     }
     let listening = [own.ip(), any(own.ip())].map(|ip| view.socket(host, seen.protocol.0, (ip, own.port()), seen.when));
