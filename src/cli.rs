@@ -163,12 +163,48 @@ pub(crate) struct ReplayArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct IdentitiesArguments {
-    /// At this time: RFC 3339, epoch seconds, or relative (`-15m`)
-    #[arg(long, allow_hyphen_values = true)]
+    /// What held at this time: RFC 3339, epoch seconds, or relative (`-15m`); without it, all that is known
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) at: Option<String>,
-    /// Only this address
+    /// What holds now
+    #[arg(long, conflicts_with = "at")]
+    pub(crate) now: bool,
+    /// As it was known at this time, without what was learned later
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) known_at: Option<String>,
+    /// Only this address, of a host, a socket or a service
     #[arg(long)]
     pub(crate) ip: Option<IpAddr>,
+    /// Only this link-layer address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) mac: Option<String>,
+    /// Only this interface: its name as long as it is there, or its number
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Only keys in this network
+    #[arg(long)]
+    pub(crate) network: Option<String>,
+    /// Only who has this as pod, container or host name (`*` stands for anything, here and below)
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) name: Option<String>,
+    /// Only who is of this namespace
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) namespace: Option<String>,
+    /// Only who is of this workload
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) workload: Option<String>,
+    /// Only this service, and who is of it
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) service: Option<String>,
+    /// Only who has this id
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) identity: Option<String>,
+    /// Only what this source said
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Rows at most
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) limit: usize,
     /// JSON lines
     #[arg(long)]
     pub(crate) json: bool,

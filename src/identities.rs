@@ -1,41 +1,88 @@
-//! The tagging stage: one task that owns the tagger, applies what identity sources learn to the timeline, persists it,
-//! and hands tagged flows and transactions to the store.
+//! The tagging stage: one task that owns the tagger and the timeline, applies what identity sources learn, persists it, and
+//! hands tagged flows and transactions to the store.
 //!
-//! Identities are persisted before the rows that carry them. When the store has no room the stage waits while it writes;
-//! meanwhile its queue fills, and workers count what does not fit.
+//! Identities are persisted before the rows that carry them, unless that takes so long that rows would be lost. When the
+//! store has no room the stage waits while it writes; meanwhile its queue fills, and workers count what does not fit.
+//!
+//! The timeline has one owner, so a lookup never waits. What takes long of an event (a source has told of tens of thousands
+//! of pods) is done in portions between batches of rows. Others read views of it, which are published here and never change.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
-use wiretag_enrich::timeline::{Lookup, Timeline};
+use wiretag_enrich::timeline::{Dossier, Lookup, Timeline, View};
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
-use wiretag_store::Store;
+use wiretag_store::{Store, StoreError};
 
 use crate::metrics::FlowMetrics;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
 
-/// The timeline, shared with whoever answers questions about identities.
-pub(crate) type SharedTimeline = Arc<RwLock<Timeline>>;
+/// Steps of an event that takes long between two batches of rows.
+const PORTION: usize = 512;
+/// Dossiers that are written in one transaction.
+const DOSSIERS: usize = 4096;
+/// Nothing is to be forgotten.
+const NEVER: i64 = i64::MIN;
+/// What is old is looked for when so much more time may be forgotten, ns.
+const FORGET: i64 = 60_000_000_000;
 
-/// Whether `interval` answers "who had `ip` at `at`"; absent conditions hold.
-pub(crate) fn matches(interval: &Interval, at: Option<i64>, ip: Option<IpAddr>) -> bool {
-    let has_ip = ip.is_none_or(|ip| matches!(&interval.key, Key::Ip { ip: own, .. } if *own == ip));
-    let lasts = at.is_none_or(|at| interval.valid_from <= at && interval.valid_to.is_none_or(|end| at < end));
-    has_ip && lasts
+/// What the timeline knows, for whoever answers questions about identities, and what it is told by them.
+pub(crate) struct Published {
+    view: Mutex<Arc<View>>,
+    lasting: Mutex<Vec<(Arc<str>, u64)>>,
+    /// Before when it may forget.
+    forget: AtomicI64,
+}
+
+impl Published {
+    pub(crate) fn new(timeline: &Timeline) -> Self {
+        Self {
+            view: Mutex::new(Arc::new(timeline.view())),
+            lasting: Mutex::new(timeline.lasting()),
+            forget: AtomicI64::new(NEVER),
+        }
+    }
+
+    /// The timeline as of the last moments.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Claims that last, by source.
+    pub(crate) fn lasting(&self) -> Vec<(Arc<str>, u64)> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What ended before `before` may be forgotten.
+    pub(crate) fn forget(&self, before: i64) {
+        self.forget.store(before, Ordering::Relaxed);
+    }
+
+    fn publish(&self, timeline: &Timeline) {
+        // The old view may be the last of its kind: what it alone holds is freed outside of the lock.
+        let (view, lasting) = (Arc::new(timeline.view()), timeline.lasting());
+        let old = std::mem::replace(&mut *self.view.lock().unwrap_or_else(PoisonError::into_inner), view);
+        *self.lasting.lock().unwrap_or_else(PoisonError::into_inner) = lasting;
+        drop(old);
+    }
 }
 
 /// State of the tagging task.
 pub(crate) struct Tagging {
     pub(crate) store: Arc<Store>,
-    pub(crate) timeline: SharedTimeline,
+    pub(crate) timeline: Timeline,
+    pub(crate) published: Arc<Published>,
+    /// Before when it has forgotten, or is about to.
+    pub(crate) forgotten: i64,
     pub(crate) tagger: Tagger,
     pub(crate) metrics: FlowMetrics,
     pub(crate) tail: wiretag_web::Tail,
@@ -59,35 +106,37 @@ impl Tagging {
         mut events: mpsc::Receiver<IdentityEvent>,
     ) {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
-        let mut learned = Vec::new();
+        let mut writing = Writing::default();
         let mut tagged = TaggedRows::default();
         loop {
+            let is_busy = self.timeline.is_busy();
             tokio::select! {
                 biased;
-                Some(event) = events.recv() => self.learn(&event, &mut learned).await,
+                Some(event) = events.recv(), if !is_busy => self.learn(&event).await,
                 batch = records.recv() => match batch {
-                    Some(batch) => self.take(batch, &mut learned, &mut tagged),
+                    Some(batch) => self.take(batch, &mut tagged),
                     None => break,
                 },
                 _ = tick.tick() => {
                     self.drain(&mut tagged);
-                    self.persist(&mut learned).await;
+                    self.upkeep(&mut writing).await;
                 }
+                () = std::future::ready(()), if is_busy => self.timeline.advance(PORTION),
             }
-            if tagged.len() >= 4096 || (!tagged.is_empty() && learned.is_empty()) {
+            let is_persisted = !self.timeline.has_changes() && writing.is_done();
+            if tagged.len() >= 4096 || (!tagged.is_empty() && is_persisted) {
                 self.store(&mut tagged).await;
             }
         }
-        {
-            let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
-            self.tagger.flush(&timeline, &mut tagged);
-        }
-        self.persist(&mut learned).await;
+        self.timeline.advance(usize::MAX);
+        self.tagger.flush(&self.timeline, &mut tagged);
+        self.written(&mut writing).await;
+        while self.timeline.has_changes() && self.write(&mut writing).await {}
         self.store(&mut tagged).await;
         self.tail.close();
     }
 
-    async fn learn(&mut self, event: &IdentityEvent, learned: &mut Vec<Interval>) {
+    async fn learn(&mut self, event: &IdentityEvent) {
         match event {
             IdentityEvent::Namespace { .. } | IdentityEvent::NamespaceGone { .. } => {
                 let _ = self.namespaces.send(event.clone()).await;
@@ -105,18 +154,17 @@ impl Tagging {
             | IdentityEvent::Network { .. }
             | IdentityEvent::Reconciled(_) => {}
         }
-        learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(event));
+        self.timeline.begin(event);
     }
 
-    fn take(&mut self, batch: RecordBatch, learned: &mut Vec<Interval>, tagged: &mut TaggedRows) {
+    fn take(&mut self, batch: RecordBatch, tagged: &mut TaggedRows) {
         self.capture.received(batch.len());
         let now = crate::host::now();
         for (index, name, veth) in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
             let Some(identity) = self.static_interfaces.get(&*name).filter(|_| batch.netns == 0) else { continue };
             // Each worker tells of each link.
-            let known =
-                self.timeline.read().unwrap_or_else(PoisonError::into_inner).interface(index, 0, &self.boot, now);
+            let known = self.timeline.interface(index, 0, &self.boot, now);
             if matches!(known, Lookup::One(known, _) if known == *identity) {
                 continue;
             }
@@ -128,8 +176,7 @@ impl Tagging {
                 learned_at: now,
                 source: "static".into(),
             };
-            let event = IdentityEvent::Learned(interval);
-            learned.extend(self.timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event));
+            self.timeline.apply(&IdentityEvent::Learned(interval));
         }
         for record in batch.records {
             self.tagger.push(batch.netns, record, now);
@@ -143,23 +190,59 @@ impl Tagging {
     }
 
     fn drain(&mut self, tagged: &mut TaggedRows) {
-        let timeline = self.timeline.read().unwrap_or_else(PoisonError::into_inner);
-        self.tagger.drain(crate::host::now(), &timeline, tagged);
+        self.tagger.drain(crate::host::now(), &self.timeline, tagged);
         self.kernel.set_forgotten(self.tagger.connections_lost());
     }
 
-    async fn persist(&self, learned: &mut Vec<Interval>) {
-        if learned.is_empty() {
-            return;
+    /// Publishes and persists what is new, and forgets what is old, a portion at a time.
+    async fn upkeep(&mut self, writing: &mut Writing) {
+        let before = self.published.forget.load(Ordering::Relaxed);
+        let is_due = before.saturating_sub(self.forgotten) > FORGET;
+        if is_due {
+            self.forgotten = before;
+            self.timeline.expire_from(before);
         }
-        match self.store.catalog.append_intervals(learned).await {
+        let forgets = self.timeline.expire_some();
+        let has_news = self.timeline.has_changes();
+        if writing.is_finished() {
+            self.written(writing).await;
+        }
+        if writing.is_done() && has_news {
+            self.begin_to_write(writing);
+        }
+        if has_news || forgets || is_due {
+            self.published.publish(&self.timeline);
+        }
+    }
+
+    /// Writes beside the tagging: the lookups of rows do not wait for the disk.
+    fn begin_to_write(&mut self, writing: &mut Writing) {
+        let dossiers = Arc::new(self.timeline.take_changes(DOSSIERS));
+        let (catalog, written) = (self.store.catalog.clone(), dossiers.clone());
+        let task = tokio::spawn(async move { catalog.put_dossiers(&written).await });
+        writing.task = Some((task, dossiers));
+    }
+
+    /// Waits for what is being written; false if it failed. Then it is tried again.
+    async fn written(&mut self, writing: &mut Writing) -> bool {
+        let Some((task, dossiers)) = writing.task.take() else { return true };
+        let outcome = task.await.unwrap_or_else(|error| Err(StoreError::Task(error.to_string())));
+        match outcome {
             Ok(()) => {
-                learned.clear();
                 self.troubles.works(Stage::Identities, 0, crate::host::now());
+                true
             }
-            // They are tried again.
-            Err(error) => self.troubles.failed(Stage::Identities, &error, crate::host::now()),
+            Err(error) => {
+                self.timeline.keep_changes(&dossiers);
+                self.troubles.failed(Stage::Identities, &error, crate::host::now());
+                false
+            }
         }
+    }
+
+    async fn write(&mut self, writing: &mut Writing) -> bool {
+        self.begin_to_write(writing);
+        self.written(writing).await
     }
 
     async fn store(&self, tagged: &mut TaggedRows) {
@@ -178,17 +261,43 @@ impl Tagging {
     }
 }
 
+/// A write that goes on beside the tagging.
+type Write = JoinHandle<Result<(), StoreError>>;
+
+/// What is being written to the catalog.
+#[derive(Default)]
+struct Writing {
+    task: Option<(Write, Arc<Vec<Dossier>>)>,
+}
+
+impl Writing {
+    fn is_done(&self) -> bool {
+        self.task.is_none()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.task.as_ref().is_some_and(|(task, _)| task.is_finished())
+    }
+}
+
 /// Puts the intervals of a static file into the timeline.
-pub(crate) fn apply_static(timeline: &SharedTimeline, file: &StaticFile) -> Vec<Interval> {
-    let mut timeline = timeline.write().unwrap_or_else(PoisonError::into_inner);
-    let events = file.intervals.iter().cloned().map(IdentityEvent::Learned);
-    events.flat_map(|event| timeline.apply(&event)).collect()
+pub(crate) fn apply_static(timeline: &mut Timeline, file: &StaticFile) {
+    for interval in &file.intervals {
+        timeline.apply(&IdentityEvent::Learned(interval.clone()));
+    }
 }
 
 /// Puts a static file into the timeline that has what an earlier one said: what this one does not say any more ends now.
-pub(crate) fn reconcile_static(timeline: &SharedTimeline, file: Option<&StaticFile>) -> Vec<Interval> {
+pub(crate) fn reconcile_static(timeline: &mut Timeline, file: Option<&StaticFile>) {
     let present = file.into_iter().flat_map(|file| &file.intervals).cloned().collect();
     let (source, stopped, at) = ("static".into(), Vec::new(), crate::host::now());
-    let event = IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard: Some(at), at });
-    timeline.write().unwrap_or_else(PoisonError::into_inner).apply(&event)
+    timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard: Some(at), at }));
+}
+
+/// Writes what is new in a timeline.
+pub(crate) async fn persist(timeline: &mut Timeline, store: &Store) -> Result<(), StoreError> {
+    while timeline.has_changes() {
+        store.catalog.put_dossiers(&timeline.take_changes(DOSSIERS)).await?;
+    }
+    Ok(())
 }

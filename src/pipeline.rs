@@ -4,15 +4,13 @@
 //! `/metrics` and in every answer about that time, and written to the catalog every ten seconds and at the end
 //! ([`crate::account`]). What cannot be written for now is a trouble ([`crate::trouble`]) that `health` shows.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use wiretag_enrich::Interval;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
@@ -22,7 +20,7 @@ use wiretag_store::{PacketLog, PacketLogConfig, Recovery, Retention, Role, Store
 
 use crate::account::Account;
 use crate::config::RunConfig;
-use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
+use crate::identities::{Published, Tagging, persist, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, PacketBatch, Scope};
@@ -76,6 +74,7 @@ impl Pipeline {
         let boot = crate::host::boot_id();
         let store = Arc::new(store);
         let (timeline, static_file) = known_identities(config, &store).await?;
+        let published = Arc::new(Published::new(&timeline));
 
         let registry = prometheus::Registry::new();
         let tail = wiretag_web::Tail::default();
@@ -106,7 +105,9 @@ impl Pipeline {
         let (namespaces, namespace_events) = mpsc::channel(NAMESPACE_QUEUE);
         let tagging = Tagging {
             store: store.clone(),
-            timeline: timeline.clone(),
+            timeline,
+            published: published.clone(),
+            forgotten: 0,
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
             metrics: FlowMetrics::new(&registry)?,
             tail: tail.clone(),
@@ -134,7 +135,7 @@ impl Pipeline {
         tasks.push(tokio::spawn(follow_namespaces(namespace_events, make, workers.clone())));
         tasks.push(tokio::spawn(record_loss(account.clone(), troubles.clone())));
         let (finish, finished) = watch::channel(false);
-        let upkeep = Upkeep { store: store.clone(), timeline: timeline.clone(), stages, troubles: troubles.clone() };
+        let upkeep = Upkeep { store: store.clone(), published: published.clone(), stages, troubles: troubles.clone() };
         let upkeep = tokio::spawn(upkeep.run(pressed, finished));
 
         let app = wiretag_web::App {
@@ -142,7 +143,7 @@ impl Pipeline {
             registry,
             health: health(config.node.clone(), capture.clone(), (docker.clone(), kernel.clone()), troubles),
             pending_loss: pending_loss(account.clone()),
-            identities: identities(timeline),
+            identities: Arc::new(move || published.view()),
             tail,
             token,
             instance,
@@ -268,12 +269,11 @@ async fn last_heard(config: &RunConfig, store: &Store) -> anyhow::Result<Option<
 }
 
 /// The timeline as of the last run, plus the static file.
-async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(SharedTimeline, Option<StaticFile>)> {
-    let mut timeline = Timeline::new();
-    timeline.load(store.catalog.intervals().await?);
-    let timeline = Arc::new(RwLock::new(timeline));
+async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(Timeline, Option<StaticFile>)> {
+    let mut timeline = store.catalog.timeline().await?;
     let file = config.static_file.as_deref().map(|path| static_file::load(path, crate::host::now())).transpose()?;
-    store.catalog.append_intervals(&reconcile_static(&timeline, file.as_ref())).await?;
+    reconcile_static(&mut timeline, file.as_ref());
+    persist(&mut timeline, store).await?;
     Ok((timeline, file))
 }
 
@@ -347,7 +347,7 @@ impl PacketWriter {
 /// Flush, retention, and the numbers of the store: every two seconds, and when memory or the disk fills faster.
 struct Upkeep {
     store: Arc<Store>,
-    timeline: SharedTimeline,
+    published: Arc<Published>,
     stages: Arc<Mutex<StageNumbers>>,
     troubles: Arc<Troubles>,
 }
@@ -386,12 +386,9 @@ impl Upkeep {
         };
         self.troubles.works(Stage::Rows, counters.dropped + transactions.dropped, now);
         if let Some(oldest) = done.oldest {
-            self.timeline.write().unwrap_or_else(PoisonError::into_inner).expire(oldest.min(now - HOUR));
+            self.published.forget(oldest.min(now - HOUR));
         }
-        let mut identities: HashMap<String, u64> = HashMap::new();
-        for interval in self.timeline.read().unwrap_or_else(PoisonError::into_inner).current(now, None) {
-            *identities.entry(interval.source.to_string()).or_default() += 1;
-        }
+        let lasting = self.published.lasting();
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
@@ -400,7 +397,7 @@ impl Upkeep {
         stages.flow_bytes = done.flows.bytes;
         stages.transaction_bytes = done.transactions.bytes;
         stages.packet_bytes = done.packets.bytes;
-        stages.identities = identities.into_iter().collect();
+        stages.identities = lasting.into_iter().map(|(source, count)| (source.to_string(), count)).collect();
         true
     }
 }
@@ -447,15 +444,5 @@ fn health(
             "queue_drops": counters.queue_drops,
             "flows_active": counters.flows_active,
         })
-    })
-}
-
-type Identities = Arc<dyn Fn(Option<i64>, Option<std::net::IpAddr>) -> Vec<Interval> + Send + Sync>;
-
-fn identities(timeline: SharedTimeline) -> Identities {
-    Arc::new(move |at, ip| {
-        let mut intervals = timeline.read().unwrap_or_else(PoisonError::into_inner).intervals();
-        intervals.retain(|interval| matches(interval, at, ip));
-        intervals
     })
 }

@@ -163,6 +163,8 @@ struct Worker {
     records: Vec<FlowRecord>,
     transactions: Vec<Transaction>,
     links: Vec<(u32, Arc<str>, bool)>,
+    /// Interfaces of which the tagger was told, and whether they are ends of veths: an index may come back as another kind.
+    told: HashMap<u32, bool>,
     queue_drops: u64,
     kernel_drops: u64,
 }
@@ -198,6 +200,7 @@ impl Worker {
             records: Vec::new(),
             transactions: Vec::new(),
             links: Vec::new(),
+            told: HashMap::new(),
             queue_drops: 0,
             kernel_drops: 0,
         };
@@ -219,12 +222,13 @@ impl Worker {
             }
         };
         for (index, name, veth) in &chosen {
-            if self.names.get(index) != Some(name) {
+            if self.names.get(index) != Some(name) || self.told.insert(*index, *veth) != Some(*veth) {
                 self.engine.name_interface(*index, name);
                 Arc::make_mut(&mut self.names).insert(*index, name.clone());
                 self.links.push((*index, name.clone(), *veth));
             }
         }
+        self.told.retain(|index, _| chosen.iter().any(|(own, ..)| own == index));
         if self.netns == 0 {
             let indexes: Vec<u32> = chosen.iter().map(|(index, ..)| *index).collect();
             self.ring.set_interfaces(&indexes)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub const ANY_NETWORK: &str = "";
 
 /// A container, pod, VM or other end, with the attributes of one version.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// The key that never changes: pod UID, container id, `static:NAME`.
     pub identity: Arc<str>,
@@ -40,7 +40,7 @@ pub struct Identity {
 }
 
 /// A container of a pod.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Member {
     /// Its name.
     pub container: Arc<str>,

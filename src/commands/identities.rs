@@ -1,28 +1,105 @@
-//! `wiretag identities`: who had an address, and when.
+//! `wiretag identities`: who had a key, and when; the history of a pod or workload; and who said so.
 
+use anyhow::Context;
 use serde_json::Value;
 use wiretag_capture::ring::links::{self, Link};
+use wiretag_enrich::timeline::query::Query;
 use wiretag_store::Store;
 
 use crate::cli::IdentitiesArguments;
 use crate::client::Appliance;
+use crate::commands::WrongUsage;
 use crate::commands::search::parse_time;
 use crate::output::{self, Row};
 
-pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
-    let at = arguments.at.as_deref().map(|text| parse_time(text, crate::host::now())).transpose()?;
-    let rows: Vec<Row> = if let Some(appliance) = Appliance::find(&arguments.data.data)? {
-        let at = at.map(|at| ("at", output::time(at)));
-        let ip = arguments.ip.map(|ip| ("ip", ip.to_string()));
-        let mut answer = appliance.json("/api/v1/identities", &at.into_iter().chain(ip).collect::<Vec<_>>())?;
+/// Rows, and whether there are more.
+async fn rows(arguments: &IdentitiesArguments, query: Query) -> anyhow::Result<(Vec<Row>, bool)> {
+    let limit = arguments.limit;
+    if let Some(appliance) = Appliance::find(&arguments.data.data)? {
+        let mut parameters = parameters(&query);
+        parameters.push(("limit", limit.to_string()));
+        let mut answer = appliance.json("/api/v1/identities", &parameters)?;
+        let is_more = answer.get("truncated").and_then(Value::as_bool).unwrap_or(false);
         let rows = answer.get_mut("identities").and_then(Value::as_array_mut).map(std::mem::take);
-        rows.unwrap_or_default().into_iter().filter_map(|row| row.as_object().cloned()).collect()
-    } else {
-        let store = Store::open_read_only(&arguments.data.data).await?;
-        let mut intervals = store.catalog.intervals().await?;
-        intervals.retain(|interval| crate::identities::matches(interval, at, arguments.ip));
-        intervals.iter().map(wiretag_web::identity_row).collect()
+        return Ok((
+            rows.unwrap_or_default().into_iter().filter_map(|row| row.as_object().cloned()).collect(),
+            is_more,
+        ));
+    }
+    let store = Store::open_read_only(&arguments.data.data).await?;
+    let known = store.catalog.timeline().await?.query(&query);
+    Ok((known.iter().take(limit).map(wiretag_web::identity_row).collect(), known.len() > limit))
+}
+
+/// What is asked, checked.
+fn query(arguments: &IdentitiesArguments) -> anyhow::Result<Query> {
+    let now = crate::host::now();
+    let moment = |text: Option<&str>| text.map(|text| parse_time(text, now)).transpose();
+    let mac = arguments.mac.as_deref().map(|text| {
+        let wrong = || format!("`{text}` is not a link-layer address; hint: as in `02:42:ac:11:00:02`");
+        wiretag_web::parse_mac(text).ok_or_else(|| WrongUsage(wrong()))
+    });
+    let at = if arguments.now { Some(now) } else { moment(arguments.at.as_deref())? };
+    let query = Query {
+        at,
+        known_at: moment(arguments.known_at.as_deref())?,
+        ip: arguments.ip,
+        mac: mac.transpose()?,
+        interface: arguments.interface.as_deref().map(interface).transpose()?,
+        network: arguments.network.clone(),
+        name: arguments.name.clone(),
+        namespace: arguments.namespace.clone(),
+        workload: arguments.workload.clone(),
+        service: arguments.service.clone(),
+        identity: arguments.identity.clone(),
+        source: arguments.source.clone(),
     };
+    if query.known_at.is_some() && !query.is_selective() {
+        let what =
+            "`--known-at` needs to know of whom; hint: add a key or a name, as in `--ip 10.1.4.7` or `--name 'web-*'`";
+        return Err(WrongUsage(what.into()).into());
+    }
+    Ok(query)
+}
+
+/// The number of an interface.
+fn interface(name: &str) -> anyhow::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let links = links::list().context("cannot list the interfaces")?;
+    let found = links.iter().find(|link| link.name == name).map(|link| link.index);
+    let wrong = || format!("there is no interface `{name}` now; hint: ask for its number");
+    Ok(found.ok_or_else(|| WrongUsage(wrong()))?)
+}
+
+/// The same for the HTTP interface.
+fn parameters(query: &Query) -> Vec<(&'static str, String)> {
+    let mac = query.mac.map(wiretag_capture::Value::mac_text);
+    [
+        ("at", query.at.map(output::time)),
+        ("known_at", query.known_at.map(output::time)),
+        ("ip", query.ip.map(|ip| ip.to_string())),
+        ("mac", mac),
+        ("interface", query.interface.map(|index| index.to_string())),
+        ("network", query.network.clone()),
+        ("name", query.name.clone()),
+        ("namespace", query.namespace.clone()),
+        ("workload", query.workload.clone()),
+        ("service", query.service.clone()),
+        ("identity", query.identity.clone()),
+        ("source", query.source.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
+    let (rows, is_more) = rows(arguments, query(arguments)?).await?;
+    if is_more {
+        eprintln!("only the first {}; hint: `--limit` shows more", rows.len());
+    }
     if arguments.json {
         return output::json_lines(&rows);
     }
@@ -40,26 +117,35 @@ pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
     };
     let links = links::list().unwrap_or_default();
     let cells = |row: &Row| {
-        let name = [text(row, "identity.pod"), text(row, "identity.container")];
+        let name =
+            ["identity.pod", "identity.container", "identity.service", "identity.host"].map(|path| text(row, path));
         let from = match text(row, "valid_from").get(..19) {
             // The static file says nothing about time.
             Some("1970-01-01T00:00:00") => "always".to_owned(),
             from => from.unwrap_or_default().to_owned(),
         };
-        let to = text(row, "valid_to").get(..19).unwrap_or("now").to_owned();
+        let to = match (text(row, "valid_to").get(..19), &*text(row, "ending")) {
+            // It is only known that it lasted until then.
+            (Some(to), "unheard") => format!("{to}?"),
+            (Some(to), _) => to.to_owned(),
+            (None, _) => "now".to_owned(),
+        };
         vec![
             key(row, &links),
             short(text(row, "network")),
             name.into_iter().find(|name| !name.is_empty()).unwrap_or_default(),
+            text(row, "identity.namespace"),
             text(row, "identity.workload"),
             text(row, "identity.image"),
             from,
             to,
             text(row, "source"),
+            text(row, "learned_at").get(..19).unwrap_or_default().to_owned(),
             short(text(row, "identity.identity")),
         ]
     };
-    let header = ["key", "network", "name", "workload", "image", "from", "to", "source", "identity"];
+    let header =
+        ["key", "network", "name", "namespace", "workload", "image", "from", "to", "source", "learned", "identity"];
     output::table(&header, rows.iter().map(cells).collect(), None)
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -27,7 +27,7 @@ use wiretag_store::{
 
 use super::{Interrupted, WrongUsage};
 use crate::cli::ImportArguments;
-use crate::identities::apply_static;
+use crate::identities::{apply_static, persist};
 
 /// Interfaces of files are no interfaces of this host.
 const FILE_NAMESPACE: u64 = u64::MAX;
@@ -51,12 +51,11 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     for repair in &recovery.repairs {
         eprintln!("repaired: {repair}");
     }
-    let mut timeline = Timeline::new();
-    timeline.load(store.catalog.intervals().await?);
-    let timeline = Arc::new(RwLock::new(timeline));
+    let mut timeline = store.catalog.timeline().await?;
     if let Some(path) = &arguments.static_file {
         let file = static_file::load(path, crate::host::now())?;
-        store.catalog.append_intervals(&apply_static(&timeline, &file)).await?;
+        apply_static(&mut timeline, &file);
+        persist(&mut timeline, &store).await?;
     }
     let importer = Importer { store, timeline, stop: stop_signal()?, again: arguments.again, quiet: arguments.quiet };
     let outcome = importer.files(&arguments.files).await;
@@ -88,7 +87,7 @@ fn stop_signal() -> anyhow::Result<Arc<AtomicBool>> {
 
 struct Importer {
     store: Store,
-    timeline: crate::identities::SharedTimeline,
+    timeline: Timeline,
     stop: Arc<AtomicBool>,
     again: bool,
     quiet: bool,
@@ -287,10 +286,7 @@ impl<'a> Import<'a> {
     /// Tags and stores a batch; waits while the store writes. Time is the packets'.
     async fn store(&mut self) -> anyhow::Result<()> {
         let store = &self.importer.store;
-        let tagged = {
-            let timeline = self.importer.timeline.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            self.tagging.batch(&timeline)
-        };
+        let tagged = self.tagging.batch(&self.importer.timeline);
         let before = store.flows.counters().written;
         store.flows.append(tagged.flows).await?;
         store.transactions.append(tagged.transactions).await?;

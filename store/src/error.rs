@@ -117,6 +117,12 @@ pub enum StoreError {
         /// Why not.
         source: serde_json::Error,
     },
+    /// What is known of an identity cannot be read back.
+    #[error("the catalog holds facts about `{id}` that cannot be read")]
+    Dossier {
+        /// Of whom.
+        id: String,
+    },
     /// A file that was to be replaced is no longer in the catalog.
     #[error("`{path}` is no longer in the catalog: another process removed it")]
     Gone {

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wiretag_enrich::{Identity, Interval, Key};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use wiretag_enrich::timeline::Timeline;
+use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
+use wiretag_store::catalog::FILE;
 use wiretag_store::{Catalog, FlowFile, ImportState, Loss, Origin, StoreError, Stored, TableName};
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
@@ -47,18 +50,85 @@ async fn flow_files_are_found_by_the_time_they_touch() {
     assert_eq!(catalog.totals_of(TableName::Flows).await.unwrap().start, Some(10));
 }
 
+/// What a timeline says, in order.
+fn told(timeline: &Timeline) -> Vec<Interval> {
+    let mut intervals = timeline.intervals();
+    intervals.sort_by(|one, other| (&one.key, one.valid_from).cmp(&(&other.key, other.valid_from)));
+    intervals
+}
+
 #[tokio::test]
-async fn the_newest_version_of_an_interval_counts() {
+async fn a_timeline_is_the_same_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = catalog(&dir).await;
-    let open = [interval("a", "10.0.0.1", 5, None), interval("b", "fd00::1", 6, None)];
-    catalog.append_intervals(&open).await.unwrap();
-    assert_eq!(catalog.intervals().await.unwrap(), open);
-    let closed = interval("a", "10.0.0.1", 5, Some(9));
-    catalog.append_intervals(std::slice::from_ref(&closed)).await.unwrap();
+    let mut timeline = Timeline::new();
+    for own in
+        [interval("a", "10.0.0.1", 5, None), interval("b", "fd00::1", 6, None), interval("box", "10.0.0.2", 7, None)]
+    {
+        timeline.apply(&IdentityEvent::Learned(own));
+    }
+    catalog.put_dossiers(&timeline.take_changes(usize::MAX)).await.unwrap();
+    let (alias, identity, source) = ("box".into(), "b".into(), "cri".into());
+    timeline.apply(&IdentityEvent::Same { alias, identity, member: None, learned_at: 8, source });
+    let (identity, source) = ("a".into(), "docker".into());
+    timeline.apply(&IdentityEvent::Ended { identity, at: 9, learned_at: 10, source });
+    assert_eq!(timeline.take_changes(usize::MAX).len(), 2);
+    assert!(!timeline.has_changes());
+    timeline.keep_changes(&[timeline.dossier("a").unwrap(), timeline.dossier("box").unwrap()]);
+    catalog.put_dossiers(&timeline.take_changes(usize::MAX)).await.unwrap();
     catalog.close().await;
     let catalog = self::catalog(&dir).await;
-    assert_eq!(catalog.intervals().await.unwrap(), [open[1].clone(), closed]);
+    let mut loaded = catalog.timeline().await.unwrap();
+    assert_eq!(told(&loaded), told(&timeline));
+    assert!(!loaded.has_changes(), "what was read is not to be written");
+    // What is told late has the same effect as before.
+    let late = IdentityEvent::Learned(Interval { source: "kubernetes".into(), ..interval("a", "10.0.0.1", 9, None) });
+    for timeline in [&mut loaded, &mut timeline] {
+        timeline.apply(&late);
+    }
+    assert_eq!(told(&loaded), told(&timeline));
+}
+
+#[tokio::test]
+async fn identities_of_an_old_catalog_are_carried_over() {
+    let dir = tempfile::tempdir().unwrap();
+    catalog(&dir).await.close().await;
+    let own = [
+        interval("a", "10.0.0.1", 5, None),
+        interval("b", "fd00::1", 6, Some(8)),
+        interval("a", "10.0.0.1", 5, Some(9)),
+    ];
+    let options = SqliteConnectOptions::new().filename(dir.path().join(FILE));
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    for (number, own) in own.iter().enumerate() {
+        sqlx::query("INSERT INTO identities (attributes) VALUES (?) ON CONFLICT (attributes) DO NOTHING")
+            .bind(serde_json::to_string(&*own.identity).unwrap())
+            .execute(&pool)
+            .await
+            .unwrap();
+        sqlx::query(
+            "INSERT INTO intervals (id, key, subject, identity, valid_from, valid_to, learned_at, source) \
+             SELECT ?, ?, ?, id, ?, ?, ?, ? FROM identities WHERE attributes = ?",
+        )
+        .bind(number as i64)
+        .bind(serde_json::to_string(&own.key).unwrap())
+        .bind(&*own.identity.identity)
+        .bind(own.valid_from)
+        .bind(own.valid_to)
+        .bind(own.learned_at)
+        .bind(&*own.source)
+        .bind(serde_json::to_string(&*own.identity).unwrap())
+        .execute(&pool)
+        .await
+        .unwrap();
+    }
+    pool.close().await;
+    for _ in 0..2 {
+        let catalog = catalog(&dir).await;
+        let timeline = catalog.timeline().await.unwrap();
+        assert_eq!(told(&timeline), [own[2].clone(), own[1].clone()]);
+        catalog.close().await;
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who had an address, and when.
+//! Who it was: what is known of identities, by key, by name and by time.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 use wiretag_capture::{Protocol, Value as ColumnValue};
-use wiretag_enrich::{Interval, Key};
+use wiretag_enrich::Key;
+use wiretag_enrich::timeline::query::{Known, Query};
 use wiretag_store::json::time;
 
 use crate::Shared;
@@ -14,47 +15,125 @@ use crate::error::{ApiError, ErrorBody};
 use crate::now;
 use crate::params::{self, Params};
 
-/// Parameters.
+/// Rows in an answer, unless `limit` says otherwise.
+const DEFAULT_LIMIT: usize = 10_000;
+/// Rows in an answer at most.
+const MOST: usize = 1_000_000;
+
+/// Parameters. In texts `*` stands for anything; conditions add up.
 #[derive(serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct IdentitiesParameters {
-    /// Only what was valid then. Default: all times.
+    /// Only what held then. Default: all times.
     at: Option<String>,
-    /// Only this address.
+    /// As it was known then, without what was learned later. Default: as it is known now.
+    known_at: Option<String>,
+    /// Only this address, of a host, a socket or a service.
     ip: Option<String>,
+    /// Only this link-layer address.
+    mac: Option<String>,
+    /// Only the interface with this number.
+    interface: Option<u32>,
+    /// Only keys in this network.
+    network: Option<String>,
+    /// Only who has this as pod, container or host name.
+    name: Option<String>,
+    /// Only who is of this namespace.
+    namespace: Option<String>,
+    /// Only who is of this workload.
+    workload: Option<String>,
+    /// Only this service, and who is of it.
+    service: Option<String>,
+    /// Only who has this id.
+    identity: Option<String>,
+    /// Only what this source said.
+    source: Option<String>,
+    /// Rows at most. Default: 10000.
+    limit: Option<usize>,
 }
 
-/// Intervals.
+/// What is known.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct IdentitiesAnswer {
-    /// `key_kind`, `key`, `network`, `boot` (of an interface's number), `valid_from`, `valid_to`, `source`, `learned_at`, `identity`.
+    /// What each source said, by key and time: `key_kind`, `key`, `network`, `boot` (of an interface's number), `valid_from`,
+    /// `valid_to`, `ending` (how the end is known: `open`, `sure`, `unheard`, `replaced`), `source`, `learned_at`, `told_as` (by which
+    /// other name it was told), `covered` (a source with exact times says the same), `identity`.
     #[schema(value_type = Vec<Object>)]
     identities: Vec<Map<String, Value>>,
+    /// There is more than `limit` allows.
+    truncated: bool,
 }
 
-/// The identity timeline.
+/// The identity timeline: who had a key at a time, the history of a pod or workload, what is known now, and who said so.
 #[utoipa::path(get, path = "/api/v1/identities", params(IdentitiesParameters),
     security(("token" = []), ("session" = [])),
-    responses((status = 200, body = IdentitiesAnswer, description = "Intervals"),
+    responses((status = 200, body = IdentitiesAnswer, description = "What is known"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated")))]
 pub(crate) async fn identities(
     State(shared): State<Shared>,
     Params(parameters): Params<IdentitiesParameters>,
 ) -> Result<Json<IdentitiesAnswer>, ApiError> {
-    let at = parameters.at.as_deref().map(|text| params::time(text, now())).transpose()?;
-    let parse = |text: &str| {
-        let wrong = |_| ApiError::wrong(format!("`{text}` is not an IP address"), "as in `10.1.4.7` or `fd00::7`");
-        text.trim().parse::<IpAddr>().map_err(wrong)
-    };
-    let ip = parameters.ip.as_deref().map(parse).transpose()?;
-    let intervals = (shared.identities)(at, ip);
-    Ok(Json(IdentitiesAnswer { identities: intervals.iter().map(identity_row).collect() }))
+    let limit = parameters.limit.unwrap_or(DEFAULT_LIMIT).min(MOST);
+    let query = checked(parameters)?;
+    let view = (shared.identities)();
+    // It looks through all that is known.
+    let work = tokio::task::spawn_blocking(move || {
+        let known = view.query(&query);
+        let rows: Vec<_> = known.iter().take(limit).map(identity_row).collect();
+        IdentitiesAnswer { identities: rows, truncated: known.len() > limit }
+    });
+    Ok(Json(work.await.map_err(|error| ApiError::internal(&error))?))
 }
 
-/// An interval as users see it.
-pub fn identity_row(interval: &Interval) -> Map<String, Value> {
+fn checked(parameters: IdentitiesParameters) -> Result<Query, ApiError> {
+    let moment = |text: Option<&str>| text.map(|text| params::time(text, now())).transpose();
+    let query = Query {
+        at: moment(parameters.at.as_deref())?,
+        known_at: moment(parameters.known_at.as_deref())?,
+        ip: parameters.ip.as_deref().map(address).transpose()?,
+        mac: parameters.mac.as_deref().map(link_address).transpose()?,
+        interface: parameters.interface,
+        network: parameters.network,
+        name: parameters.name,
+        namespace: parameters.namespace,
+        workload: parameters.workload,
+        service: parameters.service,
+        identity: parameters.identity,
+        source: parameters.source,
+    };
+    if query.known_at.is_some() && !query.is_selective() {
+        let what = "`known_at` needs to know of whom".to_owned();
+        return Err(ApiError::wrong(what, "add a key or a name, as in `ip=10.1.4.7` or `name=web-*`"));
+    }
+    Ok(query)
+}
+
+fn address(text: &str) -> Result<IpAddr, ApiError> {
+    let wrong = |_| ApiError::wrong(format!("`{text}` is not an IP address"), "as in `10.1.4.7` or `fd00::7`");
+    text.trim().parse().map_err(wrong)
+}
+
+fn link_address(text: &str) -> Result<[u8; 6], ApiError> {
+    parse_mac(text)
+        .ok_or_else(|| ApiError::wrong(format!("`{text}` is not a link-layer address"), "as in `02:42:ac:11:00:02`"))
+}
+
+/// A link-layer address: six bytes in hexadecimal, with `:` or `-` between them.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut parts = text.trim().split([':', '-']);
+    let mut mac = [0; 6];
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| (1..=2).contains(&part.len()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
+/// What is known, as users see it.
+pub fn identity_row(known: &Known) -> Map<String, Value> {
+    let interval = &known.interval;
     let (kind, key, network) = match &interval.key {
         Key::Interface { index, netns: 0, .. } => ("interface", index.to_string(), None),
         Key::Interface { index, netns, .. } => ("interface", format!("{index}@{netns}"), None),
@@ -81,8 +160,11 @@ pub fn identity_row(interval: &Interval) -> Map<String, Value> {
         ("boot", json!(boot)),
         ("valid_from", json!(time(interval.valid_from))),
         ("valid_to", json!(interval.valid_to.map(time))),
+        ("ending", json!(known.ending)),
         ("source", json!(interval.source)),
         ("learned_at", json!(time(interval.learned_at))),
+        ("told_as", json!(known.told_as)),
+        ("covered", json!(known.covered)),
         ("identity", identity),
     ];
     columns.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

@@ -24,7 +24,7 @@ mod sessions;
 mod tail;
 mod ui;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -35,11 +35,11 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wiretag_enrich::Interval;
+use wiretag_enrich::timeline::View;
 use wiretag_store::{Loss, Store};
 
 pub use auth::random_secret;
-pub use identities::identity_row;
+pub use identities::{identity_row, parse_mac};
 pub use tail::Tail;
 
 /// Downloads of packets at the same time.
@@ -53,8 +53,8 @@ const BODY_LIMIT: usize = 4096;
 pub type Health = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 /// Gives what was lost and is not in the catalog yet.
 pub type PendingLoss = Arc<dyn Fn() -> Loss + Send + Sync>;
-/// Gives the intervals that are valid at a time and have an address; `None` means any.
-pub type Identities = Arc<dyn Fn(Option<i64>, Option<IpAddr>) -> Vec<Interval> + Send + Sync>;
+/// Gives what is known of identities.
+pub type Identities = Arc<dyn Fn() -> Arc<View> + Send + Sync>;
 
 /// What the server shows.
 pub struct App {

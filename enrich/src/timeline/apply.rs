@@ -12,16 +12,16 @@ use crate::event::IdentityEvent;
 use crate::identity::{Identity, Interval, Key, Member};
 
 impl Timeline {
-    /// Takes intervals as they were persisted, latest version of each last.
-    pub fn load(&mut self, intervals: Vec<Interval>) {
-        for interval in intervals {
-            self.learn(&interval);
-        }
-        self.changed.clear();
+    /// Applies an event.
+    pub fn apply(&mut self, event: &IdentityEvent) {
+        self.begin(event);
+        self.advance(usize::MAX);
     }
 
-    /// Applies an event; gives the intervals that are new or changed, to be persisted.
-    pub fn apply(&mut self, event: &IdentityEvent) -> Vec<Interval> {
+    /// Begins to apply an event: what takes long is left to [`Self::advance`].
+    pub fn begin(&mut self, event: &IdentityEvent) {
+        // In the order in which they were told.
+        self.advance(usize::MAX);
         match event {
             IdentityEvent::Learned(interval) => self.learn(interval),
             IdentityEvent::Described { identity, from, learned_at, source } => {
@@ -47,14 +47,13 @@ impl Timeline {
             }
             IdentityEvent::Translated(_) | IdentityEvent::Connected(_) | IdentityEvent::Namespace { .. } => {}
         }
-        std::mem::take(&mut self.changed)
     }
 
     pub(super) fn source(&mut self, source: &Arc<str>) -> u8 {
         Arc::make_mut(&mut self.view.sources).intern(source)
     }
 
-    pub(super) fn place(&mut self, key: &Key) -> Place {
+    pub(super) fn place_of(&mut self, key: &Key) -> Place {
         if let Some(place) = self.view.names.place(key) {
             return place;
         }
@@ -63,8 +62,8 @@ impl Timeline {
         self.view.names.place(key).unwrap_or(Place::Ip { network: 0, ip: std::net::Ipv4Addr::UNSPECIFIED.into() })
     }
 
-    fn subject_of(&mut self, id: &Arc<str>) -> u32 {
-        self.view.subjects.intern(id, &self.view.sources)
+    pub(super) fn subject_of(&mut self, id: &Arc<str>) -> u32 {
+        self.view.subjects.intern(id)
     }
 
     /// Takes attributes; whether they are new.
@@ -73,21 +72,18 @@ impl Timeline {
         if attributes::is_bare(identity) {
             return;
         }
+        let told = Told::new(source, (from, learned_at), identity, &mut self.shared);
         let Some(subject) = self.view.subjects.get_mut(number) else { return };
-        let told = Told { source, from, learned_at, identity: identity.clone() };
         if !attributes::tell(&mut subject.told, told) {
             return;
         }
-        self.view.subjects.merge(number, &self.view.sources);
-        // Persisted attributes are those of intervals.
-        for place in self.keys(number) {
-            self.report(place, number);
-        }
+        self.touch(number);
+        self.view.subjects.forget_versions(number);
     }
 
     pub(super) fn learn(&mut self, interval: &Interval) {
         let Interval { key, identity, valid_from, valid_to, learned_at, source } = interval;
-        let (place, subject) = (self.place(key), self.subject_of(&identity.identity));
+        let (place, subject) = (self.place_of(key), self.subject_of(&identity.identity));
         self.describe(identity, *valid_from, *learned_at, source);
         let source = self.source(source);
         let mut claim = Claim::new(subject, source, *valid_from, *learned_at);
@@ -103,20 +99,21 @@ impl Timeline {
             if claim.to == i64::MAX || claim.to == same.to {
                 return;
             }
-            (same.to, same.unheard, same.learned_at) = (claim.to, false, claim.learned_at);
+            same.close(claim.to, false, claim.learned_at);
         } else if let Some(lasting) = history.lasting(&claim, context) {
             if claim.to == i64::MAX {
                 return;
             }
             since = lasting.from;
-            (lasting.to, lasting.unheard, lasting.learned_at) = (claim.to, false, claim.learned_at);
+            lasting.close(claim.to, false, claim.learned_at);
         } else {
             history.insert(claim);
         }
+        self.touch(subject);
         self.resolve(place, since);
     }
 
-    fn note_key(&mut self, place: Place, subject: u32) {
+    pub(super) fn note_key(&mut self, place: Place, subject: u32) {
         if let Place::Ip { network, ip } = place
             && let Some(networks) = self.view.networks_of_ip.entry(&ip, Vec::new)
             && !networks.contains(&network)
@@ -150,6 +147,7 @@ impl Timeline {
         if !self.view.subjects.end(subject, end) {
             return;
         }
+        self.touch(subject);
         let names = self.view.subjects.with_names(subject);
         for place in self.keys(subject).into_iter().filter(|place| end.frees(*place)) {
             let since = self.view.histories.get(&place).and_then(|history| history.since(&names));
@@ -194,8 +192,9 @@ impl Timeline {
         if !self.view.subjects.link(name, alias) {
             return;
         }
-        self.view.subjects.merge(before, &self.view.sources);
-        self.view.subjects.merge(of, &self.view.sources);
+        self.touch(name);
+        self.view.subjects.forget_versions(before);
+        self.view.subjects.forget_versions(of);
         for place in self.keys(name) {
             let names = self.view.subjects.with_names(of);
             if let Some(since) = self.view.histories.get(&place).and_then(|history| history.since(&names)) {
@@ -213,22 +212,26 @@ impl Timeline {
         self.note(place, &changed);
     }
 
-    /// Keeps the set of what is open, and what is to be persisted.
+    /// Keeps the set of what lasts.
     fn note(&mut self, place: Place, changed: &[Claim]) {
         for claim in changed {
             let open = self.open.entry(claim.source).or_default();
-            if claim.held_to == i64::MAX {
+            let lasts = |own: &Claim| own.is_open() && own.subject == claim.subject && own.source == claim.source;
+            if self.view.histories.get(&place).is_some_and(|history| history.iter().any(lasts)) {
                 open.insert((place, claim.subject));
+            } else {
+                open.remove(&(place, claim.subject));
             }
-            self.changed.extend(self.view.interval(place, claim));
         }
     }
 
-    /// What is known of a subject's claims of a key is to be persisted anew.
-    fn report(&mut self, place: Place, subject: u32) {
-        let names = self.view.subjects.with_names(self.view.subjects.canonical(subject));
-        let Some(history) = self.view.histories.get(&place) else { return };
-        let own = history.iter().filter(|claim| names.contains(&claim.subject));
-        self.changed.extend(own.filter_map(|claim| self.view.interval(place, claim)));
+    /// What is known of a subject is to be persisted anew.
+    pub(super) fn touch(&mut self, subject: u32) {
+        self.touched.insert(subject);
+    }
+
+    /// Claims that last now, by source.
+    pub fn lasting(&self) -> Vec<(Arc<str>, u64)> {
+        self.open.iter().map(|(source, open)| (self.view.sources.name(*source), open.len() as u64)).collect()
     }
 }

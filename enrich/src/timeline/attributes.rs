@@ -4,18 +4,95 @@
 //! has its labels before they are told). Of each field the source that counts most and knows it decides
 //! ([`super::sources`]).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::sources::Sources;
 use crate::identity::{Identity, Member};
 
-/// What a source said of an identity from a time on.
-#[derive(Debug, Clone)]
+/// What a source said of an identity from a time on. What pods of one workload share is there once.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) source: u8,
     pub(super) from: i64,
     pub(super) learned_at: i64,
-    pub(super) identity: Arc<Identity>,
+    /// All but id and names.
+    pub(super) base: Arc<Identity>,
+    pub(super) pod: Option<Arc<str>>,
+    pub(super) container: Option<Arc<str>>,
+}
+
+impl Told {
+    pub(super) fn new(source: u8, (from, learned_at): (i64, i64), identity: &Identity, shared: &mut Shared) -> Self {
+        let (pod, container) = (identity.pod.clone(), identity.container.clone());
+        Self { source, from, learned_at, base: shared.base(identity), pod, container }
+    }
+
+    /// The attributes, of `id`.
+    pub(super) fn identity(&self, id: &Arc<str>) -> Identity {
+        let (identity, pod, container) = (id.clone(), self.pod.clone(), self.container.clone());
+        Identity { identity, pod, container, ..(*self.base).clone() }
+    }
+
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.base == other.base && self.pod == other.pod && self.container == other.container
+    }
+}
+
+/// What many identities have in common: texts and attributes, each kept once.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    texts: HashSet<Arc<str>>,
+    bases: HashSet<Arc<Identity>>,
+}
+
+impl Shared {
+    /// A base that may be known already.
+    pub(super) fn known(&mut self, base: &Arc<Identity>) -> Arc<Identity> {
+        if let Some(known) = self.bases.get(base) {
+            return known.clone();
+        }
+        self.base(base)
+    }
+
+    fn base(&mut self, identity: &Identity) -> Arc<Identity> {
+        let mut base = Identity { identity: Arc::default(), pod: None, container: None, ..identity.clone() };
+        if let Some(known) = self.bases.get(&base) {
+            return known.clone();
+        }
+        let fields = [
+            &mut base.cluster,
+            &mut base.host,
+            &mut base.namespace,
+            &mut base.workload,
+            &mut base.workload_kind,
+            &mut base.service,
+            &mut base.image,
+            &mut base.zone,
+        ];
+        for text in fields.into_iter().flatten() {
+            *text = self.text(text);
+        }
+        let labels = std::mem::take(&mut base.labels).into_iter();
+        base.labels = labels.map(|(name, value)| (self.text(&name), self.text(&value))).collect();
+        let base = Arc::new(base);
+        self.bases.insert(base.clone());
+        base
+    }
+
+    fn text(&mut self, text: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        self.texts.insert(text.clone());
+        text.clone()
+    }
+
+    /// Forgets what nobody has any more.
+    pub(super) fn expire(&mut self) {
+        self.bases.retain(|base| Arc::strong_count(base) > 1);
+        self.texts.retain(|text| Arc::strong_count(text) > 1);
+    }
 }
 
 /// Versions of an identity, each with its beginning; the first also holds before.
@@ -26,7 +103,7 @@ pub(super) fn tell(log: &mut Vec<Told>, told: Told) -> bool {
     let place = (told.source, told.from);
     let at = log.partition_point(|own| (own.source, own.from) < place);
     if let Some(same) = log.get_mut(at).filter(|own| (own.source, own.from) == place) {
-        if same.identity == told.identity || same.learned_at > told.learned_at {
+        if same.says_the_same(&told) || same.learned_at > told.learned_at {
             return false;
         }
         *same = told;
@@ -37,12 +114,12 @@ pub(super) fn tell(log: &mut Vec<Told>, told: Told) -> bool {
         .checked_sub(1)
         .and_then(|before| log.get(before))
         .filter(of_source)
-        .is_some_and(|own| own.identity == told.identity)
+        .is_some_and(|own| own.says_the_same(&told))
     {
         return false;
     }
     // One that says the same from later on says nothing more.
-    if log.get(at).filter(of_source).is_some_and(|own| own.identity == told.identity)
+    if log.get(at).filter(of_source).is_some_and(|own| own.says_the_same(&told))
         && let Some(next) = log.get_mut(at)
     {
         *next = told;
@@ -63,10 +140,8 @@ pub(super) fn as_of(versions: &[(i64, Arc<Identity>)], at: i64) -> Option<&Arc<I
 
 /// Merges the logs of an identity and of its other names.
 pub(super) fn merge(id: &Arc<str>, log: &[&Told], sources: &Sources) -> Versions {
-    if let [only] = log
-        && only.identity.identity == *id
-    {
-        return Arc::new([(only.from, only.identity.clone())]);
+    if let [only] = log {
+        return Arc::new([(only.from, Arc::new(only.identity(id)))]);
     }
     let mut times: Vec<i64> = log.iter().map(|told| told.from).collect();
     times.sort_unstable();
@@ -106,32 +181,35 @@ fn said<'a>(log: &[&'a Told], at: i64) -> Vec<&'a Told> {
 
 fn merged(id: &Arc<str>, said: &[&Told], sources: &Sources) -> Identity {
     let ranked = |of_container: bool| {
-        let mut ranked: Vec<&Identity> = Vec::with_capacity(said.len());
-        let mut order: Vec<&&Told> = said.iter().collect();
-        order.sort_by_key(|told| sources.rank(told.source, of_container));
-        ranked.extend(order.iter().map(|told| &*told.identity));
+        let mut ranked: Vec<&Told> = said.to_vec();
+        ranked.sort_by_key(|told| sources.rank(told.source, of_container));
         ranked
     };
     let (general, container) = (ranked(false), ranked(true));
-    let first = |ranked: &[&Identity], field: fn(&Identity) -> &Option<Arc<str>>| {
-        ranked.iter().find_map(|identity| field(identity).clone())
+    let first = |ranked: &[&Told], field: fn(&Identity) -> &Option<Arc<str>>| {
+        ranked.iter().find_map(|told| field(&told.base).clone())
     };
     Identity {
         identity: id.clone(),
         cluster: first(&general, |own| &own.cluster),
         host: first(&general, |own| &own.host),
         namespace: first(&general, |own| &own.namespace),
-        pod: first(&general, |own| &own.pod),
-        container: first(&container, |own| &own.container),
+        pod: general.iter().find_map(|told| told.pod.clone()),
+        container: container.iter().find_map(|told| told.container.clone()),
         workload: first(&general, |own| &own.workload),
         workload_kind: first(&general, |own| &own.workload_kind),
         service: first(&general, |own| &own.service),
         image: first(&container, |own| &own.image),
         zone: first(&general, |own| &own.zone),
-        labels: general.iter().map(|own| &own.labels).find(|labels| !labels.is_empty()).cloned().unwrap_or_default(),
+        labels: general
+            .iter()
+            .map(|told| &told.base.labels)
+            .find(|labels| !labels.is_empty())
+            .cloned()
+            .unwrap_or_default(),
         containers: container
             .iter()
-            .map(|own| &own.containers)
+            .map(|told| &told.base.containers)
             .find(|own| !own.is_empty())
             .cloned()
             .unwrap_or_default(),
@@ -140,7 +218,7 @@ fn merged(id: &Arc<str>, said: &[&Told], sources: &Sources) -> Identity {
 
 /// The versions of a pod as one of its containers: with that container's name and image.
 pub(super) fn of_member(versions: &Versions, member: &Member, log: &[Told]) -> Versions {
-    let told = log.iter().find_map(|told| told.identity.image.clone());
+    let told = log.iter().find_map(|told| told.base.image.clone());
     let named = |identity: &Arc<Identity>| {
         let declared = identity.containers.iter().find(|own| own.container == member.container);
         let image = member.image.clone().or_else(|| declared?.image.clone()).or_else(|| told.clone());

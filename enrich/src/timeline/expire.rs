@@ -7,16 +7,47 @@ use super::keys::Place;
 use super::sharded::PARTS;
 use super::subjects::{Scope, Subject};
 
+/// Parts that are looked through at a time.
+const PORTION: usize = 64;
+
+/// How far forgetting has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expiry {
+    before: i64,
+    /// Part of the histories, then chunk of the subjects.
+    next: usize,
+}
+
 impl Timeline {
     /// Forgets what ended before `before`.
     pub fn expire(&mut self, before: i64) {
-        for part in 0..PARTS {
-            self.expire_part(part, before);
+        self.expire_from(before);
+        while self.expire_some() {}
+    }
+
+    /// Begins to forget what ended before `before`, unless that is being done: [`Self::expire_some`] goes on.
+    pub fn expire_from(&mut self, before: i64) {
+        self.expiry.get_or_insert(Expiry { before, next: 0 });
+    }
+
+    /// Forgets the next of what is old; whether there may be more.
+    pub fn expire_some(&mut self) -> bool {
+        let Some(Expiry { before, next }) = self.expiry else { return false };
+        for part in next..next + PORTION {
+            match part.checked_sub(PARTS) {
+                None => self.expire_part(part, before),
+                Some(chunk) => self.expire_subjects(chunk, before),
+            }
         }
-        for chunk in 0..self.view.subjects.chunks() {
-            self.expire_subjects(chunk, before);
+        let next = next + PORTION;
+        if next < PARTS + self.view.subjects.chunks() {
+            self.expiry = Some(Expiry { before, next });
+            return true;
         }
         Arc::make_mut(&mut self.view.attachments).expire(before);
+        self.shared.expire();
+        self.expiry = None;
+        false
     }
 
     fn expire_part(&mut self, part: usize, before: i64) {
@@ -65,7 +96,18 @@ impl Timeline {
         };
         let old = subjects.chunk(chunk).filter(|(number, own)| is_over(own) && !has_keys(own, *number) && !stands(own));
         let old: Vec<u32> = old.map(|(number, _)| number).collect();
+        let ended = |own: &Subject| own.ends.iter().any(|end| end.scope == Scope::All);
+        let idle: Vec<u32> = subjects
+            .chunk(chunk)
+            .filter(|(_, own)| own.has_versions() && ended(own))
+            .map(|(number, _)| number)
+            .collect();
+        // Who is gone is seldom looked up.
+        for number in idle {
+            self.view.subjects.forget_versions(number);
+        }
         for number in old {
+            self.touched.remove(&number);
             self.view.subjects.remove(number);
         }
     }

@@ -33,6 +33,10 @@ pub(super) enum Ending {
 
 /// What one source told of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent of each other, and a byte each in what there are millions of"
+)]
 pub(super) struct Claim {
     /// Of whom, by the name that was told.
     pub(super) subject: u32,
@@ -43,20 +47,20 @@ pub(super) struct Claim {
     /// Whether `to` is only the time at which the source was last heard.
     pub(super) unheard: bool,
     pub(super) learned_at: i64,
+    /// When `to` was learned.
+    pub(super) closed_at: i64,
     /// Who that is. This and what follows is computed.
     pub(super) who: u32,
     pub(super) held_from: i64,
     pub(super) held_to: i64,
-    /// How far beginning and end may be off: 0 or [`UNCERTAIN`].
-    pub(super) early: i64,
-    pub(super) late: i64,
+    /// Whether beginning and end may be off by [`UNCERTAIN`].
+    pub(super) early: bool,
+    pub(super) late: bool,
     pub(super) ending: Ending,
     /// An exact claim says the same.
     pub(super) covered: bool,
     /// Latest possible end of this and all before.
     reach: i64,
-    /// Not computed yet.
-    is_new: bool,
 }
 
 impl Claim {
@@ -69,16 +73,21 @@ impl Claim {
             to: i64::MAX,
             unheard: false,
             learned_at,
+            closed_at: learned_at,
             who: subject,
             held_from: from,
             held_to: i64::MAX,
-            early: 0,
-            late: 0,
-            ending: Ending::Open,
+            early: false,
+            late: false,
+            ending: Ending::Unheard,
             covered: false,
             reach: i64::MAX,
-            is_new: true,
         }
+    }
+
+    /// Whether it lasts, by all that was told.
+    pub(super) fn is_open(&self) -> bool {
+        self.ending == Ending::Open
     }
 
     fn is_held(&self) -> bool {
@@ -88,12 +97,22 @@ impl Claim {
     /// Whether it may share an instant with `[from, to]`.
     pub(super) fn may_touch(&self, from: i64, to: i64) -> bool {
         self.is_held()
-            && self.held_from.saturating_sub(self.early) <= to
-            && self.held_to.saturating_add(self.late) > from
+            && self.held_from.saturating_sub(slack(self.early)) <= to
+            && self.held_to.saturating_add(slack(self.late)) > from
     }
 
     fn ended(&self, before: i64) -> bool {
         self.held_to.saturating_add(UNCERTAIN) < before
+    }
+
+    /// The latest instant that it may reach.
+    fn end(&self) -> i64 {
+        self.held_to.max(self.from).saturating_add(slack(self.late))
+    }
+
+    /// Closes it, as its own source tells.
+    pub(super) fn close(&mut self, to: i64, unheard: bool, learned_at: i64) {
+        (self.to, self.unheard, self.closed_at) = (to, unheard, learned_at);
     }
 
     /// Whether it held at `at`, as far as is known.
@@ -205,8 +224,8 @@ impl History {
         self.claims.iter().find(|claim| subjects.contains(&claim.subject)).map(|claim| claim.from)
     }
 
-    /// Computes anew what follows from what was told, as far as a change at `since` can matter; gives the claims of
-    /// which something changed.
+    /// Computes anew what follows from what was told, as far as a change at `since` can matter; gives the
+    /// claims that now last or no longer do.
     pub(super) fn resolve(&mut self, since: i64, context: Context<'_>) -> Vec<Claim> {
         let limit = since.saturating_sub(2 * UNCERTAIN);
         let ended = self.claims.partition_point(|claim| claim.reach < limit);
@@ -225,18 +244,11 @@ impl History {
         self.cover(first, context);
         let mut reach = first.checked_sub(1).and_then(|last| self.claims.get(last)).map_or(i64::MIN, |last| last.reach);
         for claim in self.claims.iter_mut().skip(first) {
-            reach = reach.max(claim.held_to.max(claim.from).saturating_add(claim.late));
+            reach = reach.max(claim.end());
             claim.reach = reach;
         }
-        let pairs = self.claims.iter_mut().skip(first).zip(before);
-        let changed =
-            pairs.filter(|(now, before)| before.is_new || now.held_to != before.held_to || now.who != before.who);
-        changed
-            .map(|(now, _)| {
-                now.is_new = false;
-                *now
-            })
-            .collect()
+        let pairs = self.claims.iter().skip(first).zip(before);
+        pairs.filter(|(now, before)| now.is_open() != before.is_open()).map(|(now, _)| *now).collect()
     }
 
     /// Rules 1 to 3.
@@ -248,18 +260,18 @@ impl History {
         let exact = context.first_end(claim, slack, |source| !is_loose(source));
         let vague = context.first_end(claim, UNCERTAIN, is_loose);
         let (exact, vague) = if slack == 0 { (least(told, exact), vague) } else { (exact, least(told, vague)) };
-        claim.early = slack;
-        claim.late = 0;
+        claim.early = slack > 0;
+        claim.late = false;
         claim.ending = Ending::Sure;
         claim.held_to = match (exact, vague) {
             // Of the same end the exact time counts. Of two ends of an inexact claim the first counts.
             (Some(exact), Some(vague)) if slack > 0 && vague.saturating_add(slack) < exact => {
-                claim.late = slack;
+                claim.late = true;
                 vague
             }
             (Some(exact), Some(_) | None) => exact,
             (None, Some(vague)) => {
-                claim.late = UNCERTAIN;
+                claim.late = true;
                 vague
             }
             (None, None) => {
@@ -268,13 +280,13 @@ impl History {
             }
         };
         if let Some(unheard) = unheard.filter(|unheard| *unheard < claim.held_to) {
-            (claim.held_to, claim.late, claim.ending) = (unheard, slack, Ending::Unheard);
+            (claim.held_to, claim.late, claim.ending) = (unheard, slack > 0, Ending::Unheard);
         }
         // An exact source knows better who began than an inexact one who ended.
-        if (claim.ending == Ending::Open || (slack == 0 && claim.late > 0))
+        if (claim.ending == Ending::Open || (slack == 0 && claim.late))
             && let Some(next) = self.next_of_source(index, claim, context).filter(|next| *next < claim.held_to)
         {
-            (claim.held_to, claim.late, claim.ending) = (next, slack, Ending::Replaced);
+            (claim.held_to, claim.late, claim.ending) = (next, slack > 0, Ending::Replaced);
         }
         claim.held_to = claim.held_to.max(claim.from);
     }
@@ -301,7 +313,7 @@ impl History {
         for claim in self.claims.iter_mut().skip(first).filter(|claim| is_loose(claim)) {
             for known in exact.get(&claim.who).into_iter().flatten() {
                 let apart = known.from > claim.held_to.saturating_add(UNCERTAIN)
-                    || known.held_to.saturating_add(known.late) < claim.from.saturating_sub(UNCERTAIN);
+                    || known.end() < claim.from.saturating_sub(UNCERTAIN);
                 if apart {
                     continue;
                 }
@@ -310,7 +322,7 @@ impl History {
                     // It may have lasted longer, and the inexact one knows.
                     Ending::Unheard | Ending::Replaced => {
                         claim.held_from = claim.held_from.max(known.held_to);
-                        claim.early = 0;
+                        claim.early = false;
                     }
                 }
             }
@@ -328,11 +340,15 @@ impl History {
         self.claims.retain(|claim| !claim.ended(before));
         let mut reach = i64::MIN;
         for claim in &mut self.claims {
-            reach = reach.max(claim.held_to.max(claim.from).saturating_add(claim.late));
+            reach = reach.max(claim.end());
             claim.reach = reach;
         }
         gone
     }
+}
+
+fn slack(is_loose: bool) -> i64 {
+    if is_loose { UNCERTAIN } else { 0 }
 }
 
 fn least(one: Option<i64>, other: Option<i64>) -> Option<i64> {

@@ -37,21 +37,27 @@
 mod apply;
 mod attachments;
 mod attributes;
+pub mod dossier;
 mod expire;
 mod history;
 mod keys;
+pub mod query;
 mod reconcile;
 mod sharded;
 mod sources;
 mod subjects;
 mod view;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::identity::{Identity, Interval};
+use crate::identity::Identity;
+use attributes::Shared;
+use expire::Expiry;
 use keys::Place;
+use reconcile::Step;
 
+pub use dossier::Dossier;
 pub use sources::UNCERTAIN;
 pub use view::View;
 
@@ -90,7 +96,13 @@ pub struct Timeline {
     view: View,
     /// What a source left open, by source: key and name.
     open: HashMap<u8, HashSet<(Place, u32)>>,
-    changed: Vec<Interval>,
+    /// Of whom something was told that is not persisted yet.
+    touched: HashSet<u32>,
+    shared: Shared,
+    /// What is being forgotten.
+    expiry: Option<Expiry>,
+    /// What is still to be done of a snapshot.
+    pending: VecDeque<Step>,
 }
 
 impl std::ops::Deref for Timeline {

@@ -1,47 +1,70 @@
 //! A source has told all that holds: what it does not name has ended.
+//!
+//! That may be of tens of thousands of pods. What is to be done is found at once, which is little, and done in portions, so that
+//! whoever owns the timeline can look something up in between.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Timeline;
-use super::history::{Context, Ending};
+use super::history::{Claim, Context};
 use super::keys::Place;
 use super::sources::UNCERTAIN;
 use super::view::View;
 use crate::event::{Snapshot, Stopped};
 use crate::identity::Interval;
 
-/// How a claim ended that a snapshot does not confirm.
-struct Closing {
-    place: Place,
-    subject: u32,
-    from: i64,
-    to: i64,
-    unheard: bool,
+/// What is still to be done of a snapshot.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A claim that it does not confirm ended.
+    Close { place: Place, claim: Claim, to: i64, unheard: bool, at: i64 },
+    /// It confirms a claim; its attributes may be new.
+    Confirm { interval: Interval, at: i64 },
+    /// It tells of something new.
+    Begin { interval: Interval, at: i64 },
 }
 
 impl Timeline {
+    /// Notes what is to be done.
     pub(super) fn reconcile(&mut self, snapshot: &Snapshot) {
-        let Snapshot { source, present, at, .. } = snapshot;
-        let number = self.source(source);
-        let (confirmed, closings) = self.compare(snapshot, number);
-        for closing in closings {
-            self.close(&closing, number, *at);
-        }
-        for interval in present {
-            let place = self.place(&interval.key);
+        let at = snapshot.at;
+        let number = self.source(&snapshot.source);
+        let confirmed = self.compare(snapshot, number);
+        for interval in snapshot.present.iter().cloned() {
+            let place = self.view.names.place(&interval.key);
             let subject = self.view.subjects.number(&interval.identity.identity);
-            if subject.is_some_and(|subject| confirmed.contains(&(place, subject))) {
-                let from = interval.valid_from.max(*at);
-                self.describe(&interval.identity, from, interval.learned_at, source);
-            } else {
-                let valid_from = self.beginning(interval, place, number, *at);
-                self.learn(&Interval { valid_from, ..interval.clone() });
+            let is_confirmed = place.zip(subject).is_some_and(|own| confirmed.contains(&own));
+            let step = if is_confirmed { Step::Confirm { interval, at } } else { Step::Begin { interval, at } };
+            self.pending.push_back(step);
+        }
+    }
+
+    /// Whether something is still to be done.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Does the next `most` steps of what is still to be done.
+    pub fn advance(&mut self, most: usize) {
+        for _ in 0..most {
+            match self.pending.pop_front() {
+                Some(Step::Close { place, claim, to, unheard, at }) => self.close(place, &claim, (to, unheard, at)),
+                Some(Step::Confirm { interval, at }) => {
+                    let from = interval.valid_from.max(at);
+                    self.describe(&interval.identity, from, interval.learned_at, &interval.source);
+                }
+                Some(Step::Begin { mut interval, at }) => {
+                    interval.valid_from = self.beginning(&interval, at);
+                    self.learn(&interval);
+                }
+                None => return,
             }
         }
     }
 
     /// What lasts, and what ended, of all that the source left open.
-    fn compare(&mut self, snapshot: &Snapshot, source: u8) -> (HashSet<(Place, u32)>, Vec<Closing>) {
+    fn compare(&mut self, snapshot: &Snapshot, source: u8) -> HashSet<(Place, u32)> {
         let stopped: HashMap<&str, &Stopped> = snapshot.stopped.iter().map(|own| (&*own.identity, own)).collect();
         let mut named: HashMap<(Place, u32), i64> = HashMap::with_capacity(snapshot.present.len());
         for interval in &snapshot.present {
@@ -50,7 +73,8 @@ impl Timeline {
                 named.insert((place, subject), interval.valid_from);
             }
         }
-        let (mut confirmed, mut closings) = (HashSet::new(), Vec::new());
+        let mut confirmed = HashSet::new();
+        let pending = &mut self.pending;
         let View { histories, subjects, sources, .. } = &self.view;
         let open = self.open.entry(source).or_default();
         open.retain(|(place, subject)| {
@@ -65,42 +89,28 @@ impl Timeline {
             }
             let same_run = stopped.get(&*known.id).filter(|stopped| stopped.from <= sure);
             let to = same_run.map_or(sure, |stopped| stopped.to).max(claim.from);
-            let (place, subject, from, unheard) = (*place, *subject, claim.from, same_run.is_none());
-            closings.push(Closing { place, subject, from, to, unheard });
+            let (claim, unheard) = (*claim, same_run.is_none());
+            pending.push_back(Step::Close { place: *place, claim, to, unheard, at: snapshot.at });
             false
         });
-        (confirmed, closings)
+        confirmed
     }
 
-    fn close(&mut self, closing: &Closing, source: u8, learned_at: i64) {
-        let Closing { place, subject, from, to, unheard } = *closing;
-        let Some(history) = self.view.histories.get_mut(&place).map(std::sync::Arc::make_mut) else { return };
-        let Some(claim) = history.find_mut(subject, source, from) else { return };
-        (claim.to, claim.unheard, claim.learned_at) = (to, unheard, learned_at);
-        self.resolve(place, from);
+    fn close(&mut self, place: Place, claim: &Claim, (to, unheard, learned_at): (i64, bool, i64)) {
+        let Some(history) = self.view.histories.get_mut(&place).map(Arc::make_mut) else { return };
+        let Some(own) = history.find_mut(claim.subject, claim.source, claim.from) else { return };
+        own.close(to, unheard, learned_at);
+        self.touch(claim.subject);
+        self.resolve(place, claim.from);
     }
 
     /// Since when what a snapshot newly tells holds: not before another's end, if that is known.
-    fn beginning(&mut self, interval: &Interval, place: Place, source: u8, at: i64) -> i64 {
-        let from = interval.valid_from;
+    fn beginning(&mut self, interval: &Interval, at: i64) -> i64 {
+        let (from, source) = (interval.valid_from, self.source(&interval.source));
+        let place = self.place_of(&interval.key);
         let known = self.view.histories.get(&place).and_then(|history| history.last_end(source, at));
-        let late =
-            if self.view.sources.is_loose(source) { from.saturating_add(UNCERTAIN).min(from.max(at)) } else { from };
+        let is_loose = self.view.sources.is_loose(source);
+        let late = if is_loose { from.saturating_add(UNCERTAIN).min(from.max(at)) } else { from };
         known.map_or(late, |known| known.max(late))
-    }
-
-    /// Claims that last now, by source.
-    pub fn lasting(&mut self) -> Vec<(std::sync::Arc<str>, u64)> {
-        let View { histories, sources, .. } = &self.view;
-        let lasts = |place: &Place, subject: u32, source: u8| {
-            let mut claims = histories.get(place).into_iter().flat_map(|history| history.iter());
-            claims.any(|own| own.subject == subject && own.source == source && own.ending == Ending::Open)
-        };
-        let mut counts = Vec::new();
-        for (source, open) in &mut self.open {
-            open.retain(|(place, subject)| lasts(place, *subject, *source));
-            counts.push((sources.name(*source), open.len() as u64));
-        }
-        counts
     }
 }

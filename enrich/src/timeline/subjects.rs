@@ -3,7 +3,7 @@
 //! What is told of another name (of a pod's sandbox, of a container in it) stays with that name, and is read as told of
 //! the identity that the name stands for: so it does not matter which is told first.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::attributes::{self, Told, Versions};
 use super::keys::Place;
@@ -64,7 +64,8 @@ pub(super) struct Subject {
     /// The names that stand for it.
     pub(super) names: Vec<u32>,
     pub(super) told: Vec<Told>,
-    pub(super) versions: Versions,
+    /// Merged when they are asked for first.
+    versions: OnceLock<Versions>,
     pub(super) keys: Vec<Place>,
     pub(super) ends: Vec<End>,
     pub(super) had_keys: bool,
@@ -72,6 +73,13 @@ pub(super) struct Subject {
 
 const CHUNK: usize = 256;
 type Chunk = Vec<Option<Arc<Subject>>>;
+
+impl Subject {
+    /// Whether its versions are merged.
+    pub(super) fn has_versions(&self) -> bool {
+        self.versions.get().is_some()
+    }
+}
 
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +117,7 @@ impl Subjects {
     }
 
     /// The number of an id, which from now on is known.
-    pub(super) fn intern(&mut self, id: &Arc<str>, sources: &Sources) -> u32 {
+    pub(super) fn intern(&mut self, id: &Arc<str>) -> u32 {
         if let Some(number) = self.number(id) {
             return number;
         }
@@ -118,7 +126,7 @@ impl Subjects {
             alias: None,
             names: Vec::new(),
             told: Vec::new(),
-            versions: attributes::merge(id, &[], sources),
+            versions: OnceLock::new(),
             keys: Vec::new(),
             ends: Vec::new(),
             had_keys: false,
@@ -244,23 +252,41 @@ impl Subjects {
         true
     }
 
-    /// Computes the versions of an identity and of its names anew.
-    pub(super) fn merge(&mut self, number: u32, sources: &Sources) {
-        let number = self.canonical(number);
-        let all = self.with_names(number);
-        let Some(subject) = self.get(number) else { return };
-        let own_words = all.iter().filter(|own| self.member(**own).is_none());
-        let log: Vec<&Told> = own_words.filter_map(|own| self.get(*own)).flat_map(|own| &own.told).collect();
-        let versions = attributes::merge(&subject.id, &log, sources);
-        for own in all {
-            let Some(name) = self.get(own) else { continue };
-            let versions = match self.member(own) {
-                Some(member) => attributes::of_member(&versions, member, &name.told),
-                None => versions.clone(),
-            };
-            if let Some(name) = self.get_mut(own) {
-                name.versions = versions;
+    /// What is known of an identity and of its names has changed.
+    pub(super) fn forget_versions(&mut self, number: u32) {
+        for own in self.with_names(self.canonical(number)) {
+            if self.get(own).is_some_and(|own| own.versions.get().is_some())
+                && let Some(own) = self.get_mut(own)
+            {
+                own.versions = OnceLock::new();
             }
         }
+    }
+
+    /// The versions of a name, kept for the next time.
+    pub(super) fn versions(&self, number: u32, sources: &Sources) -> Option<&Versions> {
+        let own = self.get(number)?;
+        if let Some(known) = own.versions.get() {
+            return Some(known);
+        }
+        let merged = self.merge(number, sources)?;
+        Some(own.versions.get_or_init(|| merged))
+    }
+
+    /// The versions of a name, merged anew.
+    pub(super) fn merge(&self, number: u32, sources: &Sources) -> Option<Versions> {
+        let (own, canonical) = (self.get(number)?, self.canonical(number));
+        if let Some(known) = own.versions.get() {
+            return Some(known.clone());
+        }
+        let identity = self.get(canonical)?;
+        let all = self.with_names(canonical);
+        let own_words = all.iter().filter(|own| self.member(**own).is_none());
+        let log: Vec<&Told> = own_words.filter_map(|own| self.get(*own)).flat_map(|own| &own.told).collect();
+        let versions = attributes::merge(&identity.id, &log, sources);
+        Some(match self.member(number) {
+            Some(member) => attributes::of_member(&versions, member, &own.told),
+            None => versions,
+        })
     }
 }

@@ -224,7 +224,7 @@ impl View {
     }
 
     fn version(&self, subject: u32, at: i64) -> Option<Arc<Identity>> {
-        as_of(&self.subjects.get(subject)?.versions, at).cloned()
+        as_of(self.subjects.versions(subject, &self.sources)?, at).cloned()
     }
 
     /// Every claim, in no particular order.
@@ -246,7 +246,8 @@ impl View {
     pub(super) fn interval(&self, place: Place, claim: &Claim) -> Option<Interval> {
         Some(Interval {
             key: self.names.key(place),
-            identity: self.version(claim.subject, claim.from)?,
+            // A listing must not fill the memory with what nobody looks up.
+            identity: as_of(&self.subjects.merge(claim.subject, &self.sources)?, claim.from)?.clone(),
             valid_from: claim.from,
             valid_to: (claim.held_to != i64::MAX).then_some(claim.held_to),
             learned_at: claim.learned_at,

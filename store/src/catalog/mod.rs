@@ -6,14 +6,18 @@
 //!
 //! Invariants:
 //! * a flow file or segment that has a row exists: rows are removed first, files later ([`Catalog::due_removals`]);
-//! * identity intervals are only appended; the newest row of (key, identity, `valid_from`) counts;
+//! * a dossier (all that was told of one name) is replaced by one that tells more, with the texts that it refers to in the
+//!   same transaction;
 //! * the schema only grows by the migrations in `store/migrations`; a newer schema is refused, not guessed at.
 
+mod carry;
+mod dossier;
 mod identities;
 mod imports;
 mod rows;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migrator};
@@ -39,6 +43,7 @@ pub struct Catalog {
     reads: SqlitePool,
     /// `None` for a catalog that is open for reading only.
     writes: Option<SqlitePool>,
+    texts: Arc<Mutex<identities::TextNumbers>>,
 }
 
 impl Catalog {
@@ -57,7 +62,9 @@ impl Catalog {
             return Err(migration_failed(path, &writes, error).await);
         }
         let reads = read_pool(path).await?;
-        Ok(Self { path: path.to_path_buf(), reads, writes: Some(writes) })
+        let catalog = Self { path: path.to_path_buf(), reads, writes: Some(writes), texts: Arc::default() };
+        catalog.carry_over().await?;
+        Ok(catalog)
     }
 
     /// Opens an existing catalog for reading, also while others write it.
@@ -71,7 +78,9 @@ impl Catalog {
         };
         let known = newest();
         match found.cmp(&known) {
-            std::cmp::Ordering::Equal => Ok(Self { path: path.to_path_buf(), reads, writes: None }),
+            std::cmp::Ordering::Equal => {
+                Ok(Self { path: path.to_path_buf(), reads, writes: None, texts: Arc::default() })
+            }
             std::cmp::Ordering::Greater => Err(StoreError::NewerSchema { path: path.to_path_buf(), found, known }),
             std::cmp::Ordering::Less => Err(StoreError::OlderSchema { path: path.to_path_buf(), found, known }),
         }

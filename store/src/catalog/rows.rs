@@ -424,21 +424,15 @@ impl Catalog {
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Forgets accounts and closed intervals that ended before `before`.
+    /// Forgets accounts, and identities of which nothing is told any more, before `before`.
     pub(crate) async fn expire_before(&self, before: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        for statement in [
-            "DELETE FROM loss WHERE \"to\" < ?",
-            "DELETE FROM intervals WHERE (key, subject, valid_from) IN (SELECT key, subject, valid_from FROM intervals \
-             AS newest WHERE valid_to < ? AND NOT EXISTS (SELECT 1 FROM intervals AS later WHERE later.key = newest.key \
-             AND later.subject = newest.subject AND later.valid_from = newest.valid_from AND later.id > newest.id))",
-        ] {
-            sqlx::query(statement).bind(before).execute(&mut *transaction).await.map_err(self.failed())?;
-        }
-        sqlx::query("DELETE FROM identities WHERE id NOT IN (SELECT identity FROM intervals)")
+        sqlx::query("DELETE FROM loss WHERE \"to\" < ?")
+            .bind(before)
             .execute(&mut *transaction)
             .await
             .map_err(self.failed())?;
+        self.expire_dossiers(&mut transaction, before).await?;
         self.commit(transaction).await
     }
 }
