@@ -12,7 +12,7 @@ use wiretag_capture::record::Side;
 use wiretag_enrich::event::{Connection, Translation};
 use wiretag_enrich::tagger::TaggedRows;
 use wiretag_enrich::timeline::Timeline;
-use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, TaggedBy};
+use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, Member, TaggedBy};
 
 const TCP: u8 = 6;
 
@@ -78,8 +78,12 @@ fn name(tag: &EndTag) -> (Option<&str>, TaggedBy, Option<SocketAddr>) {
 
 fn flows(events: &[IdentityEvent], records: &[FlowRecord], timeline: &Timeline) -> TaggedRows {
     let mut tagger = tagger();
-    events.iter().for_each(|event| tagger.learn(event));
-    records.iter().for_each(|record| tagger.push(0, record.clone(), BEGIN));
+    for event in events {
+        tagger.learn(event);
+    }
+    for record in records {
+        tagger.push(0, record.clone(), BEGIN);
+    }
     let mut rows = TaggedRows::default();
     tagger.flush(timeline, &mut rows);
     rows
@@ -234,4 +238,52 @@ fn sockets_are_asked_for_by_their_own_addresses() {
     let rows = flows(&[told], &[seen], &timeline);
     assert_eq!(name(&rows.flows[0].server), (Some("hosted"), TaggedBy::Socket, Some(at("10.0.0.254:8080"))));
     assert_eq!(name(&rows.flows[0].client), (Some("client"), TaggedBy::Ip, None));
+}
+
+/// A pod with two containers that declare no ports: the one whose socket listens there was spoken to.
+#[test]
+fn the_container_of_a_pod_is_named_by_the_socket_that_listens() {
+    let mut timeline = timeline();
+    let member = |name: &str| Member { container: name.into(), ..Member::default() };
+    let pod = Identity {
+        identity: "pod".into(),
+        pod: Some("pod".into()),
+        containers: vec![member("app"), member("proxy")],
+        ..Identity::default()
+    };
+    let ip = "10.0.0.7".parse().unwrap();
+    timeline.apply(&IdentityEvent::Learned(Interval {
+        key: Key::Ip { network: "net".into(), ip },
+        identity: Arc::new(pod),
+        valid_from: 0,
+        valid_to: None,
+        learned_at: 0,
+        source: "cri".into(),
+    }));
+    for (id, name, port) in [("1", "app", 8080), ("2", "proxy", 15_001)] {
+        timeline.apply(&IdentityEvent::Same {
+            alias: id.into(),
+            identity: "pod".into(),
+            member: Some(member(name)),
+            learned_at: 0,
+            source: "cri".into(),
+        });
+        let key = Key::Socket { netns: 77, boot: "boot".into(), protocol: TCP, ip: None, port };
+        timeline.apply(&IdentityEvent::Learned(Interval {
+            key,
+            identity: Arc::new(Identity { identity: id.into(), ..Identity::default() }),
+            valid_from: 0,
+            valid_to: None,
+            learned_at: 0,
+            source: "kernel".into(),
+        }));
+    }
+    for (port, container) in [(8080, Some("app")), (15_001, Some("proxy")), (9090, None)] {
+        let seen = between(ClientVeth, &end(CLIENT).to_string(), &format!("10.0.0.7:{port}"));
+        let rows = flows(&[], &[seen], &timeline);
+        let server = &rows.flows[0].server;
+        let identity = server.identity.as_ref().unwrap();
+        assert_eq!((&*identity.identity, server.tagged_by), ("pod", TaggedBy::Ip), "{port}");
+        assert_eq!(identity.container.as_deref(), container, "{port}");
+    }
 }

@@ -13,7 +13,7 @@
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
 //!
 //! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
-//! container where the pod has just one, or just one that declares the port. Nobody is named on a guess.
+//! container where the pod has just one, one of them listens on the port, or just one declares it. Nobody is named on a guess.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -91,12 +91,24 @@ impl Namer {
         let translated = asked.place.translated;
         let EndTag { identity, tagged_by, .. } = found.unwrap_or(EndTag::NONE);
         let Some(identity) = identity else { return EndTag { identity, tagged_by, translated } };
+        let identity = container(asked, identity);
         let service = service(asked).and_then(|service| service.service.clone());
         // The port of a service is not the container's.
         let port = asked.place.own.map(|own| own.port());
         let port = port.filter(|_| asked.is_server && tagged_by != TaggedBy::Service);
         let port = port.map(|port| (asked.seen.protocol.0, port));
         EndTag { identity: Some(self.variants.of(identity, service, port)), tagged_by, translated }
+    }
+}
+
+/// Of a server that is a pod of several containers: the one whose socket listens there, if one does.
+fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
+    let is_open = asked.is_server && identity.container.is_none() && identity.containers.len() > 1;
+    let Some(own) = asked.place.own.filter(|_| is_open) else { return identity };
+    let at = (own.ip(), own.port());
+    match asked.view.listening(&identity.identity, asked.seen.protocol.0, at, asked.seen.when) {
+        Lookup::One(exact, _) if exact.container.is_some() => exact,
+        Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => identity,
     }
 }
 

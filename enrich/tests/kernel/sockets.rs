@@ -152,3 +152,27 @@ fn both_families_and_both_protocols_are_known() {
         _ => None,
     });
 }
+
+/// Containers of one pod share its namespace: their sockets are told as those of that namespace.
+#[test]
+fn the_containers_of_a_pod_are_told_by_their_ports() {
+    if !ready() {
+        return;
+    }
+    let hierarchy = hierarchies().remove(0);
+    let (host, pod, [app, proxy]) = (Namespace::new(), Namespace::new(), [0, 1].map(|_| Group::new(&hierarchy)));
+    let source = Source::start(&host);
+    let _app = pod.start(Some(&app), "busybox httpd -f -p 8081 -h /usr/share");
+    let _proxy = pod.start(Some(&proxy), "busybox httpd -f -p 8082 -h /usr/share");
+    let inode = wiretag_capture::ring::namespace_inode(&pod.path()).expect("an inode");
+    for (group, listens) in [(&app, 8081), (&proxy, 8082)] {
+        source.first("a container of the pod", |event| match event {
+            IdentityEvent::Learned(Interval { key: Key::Socket { netns, port, .. }, identity, .. })
+                if *netns == inode && *port == listens =>
+            {
+                Some(assert_eq!(*identity.identity, *group.id))
+            }
+            _ => None,
+        });
+    }
+}
