@@ -248,7 +248,9 @@ impl WatchSockets {
     /// The namespaces that several containers share.
     fn round_of_others(&mut self, at: i64, out: &mut Vec<IdentityEvent>) -> io::Result<()> {
         let shared = self.shared_namespaces();
-        self.others.retain(|inode, _| shared.contains_key(inode));
+        for (_, mut gone) in self.others.extract_if(|inode, _| !shared.contains_key(inode)) {
+            gone.sockets.dumped(&[], at, &mut self.processes, out);
+        }
         for (inode, path) in shared {
             if !self.others.contains_key(&inode) && self.others.len() < MOST_NAMESPACES {
                 let sockets = Sockets::new(inode, inode, self.config.boot.clone(), ephemeral_ports());
@@ -258,7 +260,11 @@ impl WatchSockets {
                 }
             }
             let Some(namespace) = self.others.get_mut(&inode) else { continue };
-            let dump = namespace.dump()?;
+            // Of one pod that cannot be read the others do not suffer.
+            let Ok(dump) = namespace.dump() else {
+                namespace.sockets.missed();
+                continue;
+            };
             namespace.take_ends(&mut self.buffer, &self.numbers, out)?;
             namespace.sockets.dumped(&dump, at, &mut self.processes, out);
         }
