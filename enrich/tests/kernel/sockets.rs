@@ -166,13 +166,14 @@ fn the_containers_of_a_pod_are_told_by_their_ports() {
     let _proxy = pod.start(Some(&proxy), "busybox httpd -f -p 8082 -h /usr/share");
     let inode = wiretag_capture::ring::namespace_inode(&pod.path()).expect("an inode");
     for (group, listens) in [(&app, 8081), (&proxy, 8082)] {
-        source.first("a container of the pod", |event| match event {
+        let told = source.first("a container of the pod", |event| match event {
             IdentityEvent::Learned(Interval { key: Key::Socket { netns, port, .. }, identity, .. })
                 if *netns == inode && *port == listens =>
             {
-                Some(assert_eq!(*identity.identity, *group.id))
+                Some(identity.identity.clone())
             }
             _ => None,
         });
+        assert_eq!(*told, *group.id);
     }
 }
