@@ -230,7 +230,7 @@ fn docker_network_modes_are_named_or_honestly_not() {
 
     // A host-network client: its traffic is seen on the server's veth, its address is the host's, its socket its own.
     let ip = docker.ip("own-web", "own");
-    docker.request("host-client", "host", &ip);
+    docker.slow_request("host-client", &ip);
     let hosted = found(&appliance, &format!("server_ip == {ip} and client_ip == 198.19.16.1"));
     assert_eq!(hosted["client_container"], "host-client", "{hosted}");
     assert_eq!(hosted["client_tagged_by"], "socket", "{hosted}");

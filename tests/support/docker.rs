@@ -98,6 +98,12 @@ impl Docker {
         self.docker(&[&run[..], &["box:1", "/bin/wget", "-q", "-O", "/dev/null", &url]].concat());
     }
 
+    /// One request from a new container on the host's network to `ip`; its connection lasts a second, so that it is surely seen.
+    pub fn slow_request(&self, client: &str, ip: &str) {
+        let get = format!("(printf 'GET /?{client} HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {ip} 80 >/dev/null");
+        self.docker(&["run", "--rm", "--name", client, "--network", "host", "box:1", "/bin/sh", "-c", &get]);
+    }
+
     /// One request from a new container named `client` to `ip`, which is removed after.
     pub fn request(&self, client: &str, network: &str, ip: &str) {
         let get = format!(
