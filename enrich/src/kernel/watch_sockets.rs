@@ -153,6 +153,10 @@ impl WatchSockets {
 
     /// Takes what there is; `begun` are connections that have just begun.
     pub(super) fn take(&mut self, begun: &[Connection], out: &mut Vec<IdentityEvent>) -> io::Result<()> {
+        // What is told before the snapshot, and is not in it, would have ended with it.
+        if self.is_first {
+            return self.timed_round(out);
+        }
         self.host.take_ends(&mut self.buffer, &self.numbers, out)?;
         for other in self.others.values_mut() {
             other.take_ends(&mut self.buffer, &self.numbers, out)?;
@@ -162,14 +166,15 @@ impl WatchSockets {
             self.take_addresses(out)?;
         }
         self.ask_for(begun, out)?;
-        let begin = now();
-        if begin >= self.due {
-            let before = sys::own_time();
-            self.round(begin, out)?;
-            let took = sys::own_time() - before;
-            self.numbers.add_round(took);
-            self.due = now() + (took * SHARE).clamp(INTERVAL, LONGEST);
-        }
+        if now() >= self.due { self.timed_round(out) } else { Ok(()) }
+    }
+
+    fn timed_round(&mut self, out: &mut Vec<IdentityEvent>) -> io::Result<()> {
+        let before = sys::own_time();
+        self.round(now(), out)?;
+        let took = sys::own_time() - before;
+        self.numbers.add_round(took);
+        self.due = now() + (took * SHARE).clamp(INTERVAL, LONGEST);
         Ok(())
     }
 
