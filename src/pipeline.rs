@@ -91,13 +91,7 @@ impl Pipeline {
 
         let (packets, packet_batches) = crossbeam_channel::bounded(PACKET_QUEUE);
         let pressed = Arc::new(Notify::new());
-        let writer = PacketWriter {
-            log: store.packet_log(packet_log_config(config))?,
-            stages: stages.clone(),
-            troubles: troubles.clone(),
-            pressed: pressed.clone(),
-            step: config.packets.bytes / 32,
-        };
+        let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
         let packet_log = writer.start(packet_batches)?;
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
@@ -288,6 +282,15 @@ struct PacketWriter {
 }
 
 impl PacketWriter {
+    fn new(
+        config: &RunConfig,
+        store: &Store,
+        (stages, troubles, pressed): (Arc<Mutex<StageNumbers>>, Arc<Troubles>, Arc<Notify>),
+    ) -> anyhow::Result<Self> {
+        let log = store.packet_log(packet_log_config(config))?;
+        Ok(Self { log, stages, troubles, pressed, step: config.packets.bytes / 32 })
+    }
+
     /// Starts it; it ends when every worker has.
     fn start(self, batches: crossbeam_channel::Receiver<PacketBatch>) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let thread = std::thread::Builder::new().name("packet-log".into());
