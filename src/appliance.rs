@@ -47,7 +47,7 @@ impl Appliance {
         let pipeline = Pipeline::start(&config, opened, listener, (token.clone(), run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         // So that the greeting says more than "connecting".
-        pipeline.wait_for_docker(Duration::from_secs(1)).await;
+        pipeline.wait_for_sources(Duration::from_secs(1)).await;
         Ok(Self { config, url, token, pipeline, demo })
     }
 
@@ -75,6 +75,7 @@ impl Appliance {
                 | SourceStatus::Unusable { .. } => eprintln!("  {name:<9} {state}"),
             }
         }
+        eprintln!("  kernel    {}", self.pipeline.sources().kernel());
         if interfaces.is_empty() && !self.config.interfaces.is_empty() {
             eprintln!("  capture   nothing yet");
         } else if interfaces.is_empty() {

@@ -27,6 +27,7 @@ struct Written {
     flows: WrittenRetention,
     packets: WrittenPackets,
     kubernetes: WrittenKubernetes,
+    kernel: WrittenKernel,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,6 +38,13 @@ struct WrittenKubernetes {
     cluster: Option<String>,
     scope: Option<String>,
     node: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `sockets` and `conntrack`")]
+struct WrittenKernel {
+    sockets: Option<bool>,
+    conntrack: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +110,13 @@ pub(crate) struct Retention {
     pub(crate) bytes: u64,
 }
 
+/// What the kernel is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KernelSettings {
+    pub(crate) sockets: bool,
+    pub(crate) conntrack: bool,
+}
+
 /// What `wiretag run` does, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct RunConfig {
@@ -125,6 +140,7 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
+    pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
 }
 
@@ -175,6 +191,10 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            kernel: KernelSettings {
+                sockets: written.kernel.sockets.unwrap_or(true),
+                conntrack: written.kernel.conntrack.unwrap_or(true),
+            },
             demo: arguments.demo,
         })
     }
@@ -339,6 +359,7 @@ mod tests {
             ("flows = 3", "flows = 3", "a table with `days` and `gib`"),
             ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number, 0 or greater"),
             ("[flows]\ngib = 'much'", "gib = 'much'", "a number"),
+            ("[kernel]\nsockets = 1", "sockets = 1", "`true` or `false`"),
             ("[capture]\ninterfaces = 'eth0'", "interfaces = 'eth0'", "a list in brackets"),
             ("[capture.tunnel_ports]\nvxlan = [70000]", "vxlan = [70000]", "a whole number from 0 to 65535"),
         ] {

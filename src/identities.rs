@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_enrich::event::Snapshot;
+use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
 use wiretag_enrich::timeline::{Dossier, Lookup, Timeline, View};
@@ -104,6 +105,8 @@ pub(crate) struct Tagging {
     pub(crate) troubles: Arc<Troubles>,
     /// To the journal.
     pub(crate) journal: crossbeam_channel::Sender<OpenRows>,
+    /// Counts connections that found no room.
+    pub(crate) kernel: Arc<KernelNumbers>,
 }
 
 impl Tagging {
@@ -151,10 +154,14 @@ impl Tagging {
             IdentityEvent::Namespace { .. } | IdentityEvent::NamespaceGone { .. } => {
                 let _ = self.namespaces.send(event.clone()).await;
             }
+            IdentityEvent::Translated(_) | IdentityEvent::Connected(_) => {
+                // Of single connections the timeline knows nothing: they are many, and needed for minutes only.
+                self.tagger.learn(event);
+                return;
+            }
             IdentityEvent::Learned(_)
             | IdentityEvent::Described { .. }
             | IdentityEvent::Same { .. }
-            | IdentityEvent::Translated(_)
             | IdentityEvent::Heard { .. }
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
@@ -218,6 +225,7 @@ impl Tagging {
 
     fn drain(&mut self, tagged: &mut TaggedRows) {
         self.tagger.drain(crate::host::now(), &self.timeline, tagged);
+        self.kernel.set_forgotten(self.tagger.connections_lost());
     }
 
     /// Publishes and persists what is new, and forgets what is old, a portion at a time.

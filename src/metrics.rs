@@ -8,6 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use wiretag_capture::EndReason;
+use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
 use crate::worker::CaptureStatus;
@@ -249,6 +250,11 @@ const FAMILIES: &[Family] = &[
         "Blocks of packets compressed faster than configured or not at all, by reason: too many waited, or they do not shrink.",
         &["reason"],
     ),
+    gauge("wiretag_kernel_sockets", "Sockets known now, those of host processes included.", &["node"]),
+    gauge("wiretag_kernel_translations", "Translated connections known now.", &["node"]),
+    counter("wiretag_kernel_rounds_total", "Dumps of all sockets.", &["node"]),
+    counter("wiretag_kernel_round_seconds_total", "Processor time that dumps of all sockets took.", &["node"]),
+    counter("wiretag_kernel_missed_total", "Sockets, translations and events missed, by reason.", &["node", "reason"]),
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
@@ -289,6 +295,7 @@ pub(crate) struct StageCollector {
     pub(crate) node: String,
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) stages: Arc<Mutex<StageNumbers>>,
+    kernel: Arc<KernelNumbers>,
     descriptions: Vec<Desc>,
 }
 
@@ -297,14 +304,14 @@ impl StageCollector {
     pub(crate) fn new(
         node: String,
         capture: Arc<CaptureStatus>,
-        stages: Arc<Mutex<StageNumbers>>,
+        (stages, kernel): (Arc<Mutex<StageNumbers>>, Arc<KernelNumbers>),
     ) -> prometheus::Result<Self> {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new())
         };
         let descriptions = FAMILIES.iter().map(describe).collect::<prometheus::Result<_>>()?;
-        Ok(Self { node, capture, stages, descriptions })
+        Ok(Self { node, capture, stages, kernel, descriptions })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -362,9 +369,24 @@ impl StageCollector {
             let labels = vec![self.node.clone(), (*reason).to_owned()];
             samples.push(("wiretag_capture_refused_packets_total", labels, *count as f64));
         }
+        samples.extend(self.kernel_samples());
         for (source, count) in stages.identities {
             samples.push(("wiretag_identities", vec![source], count as f64));
         }
+        samples
+    }
+
+    fn kernel_samples(&self) -> Vec<Sample> {
+        let (kernel, node) = (&self.kernel, || vec![self.node.clone()]);
+        let mut samples = vec![
+            ("wiretag_kernel_sockets", node(), kernel.sockets() as f64),
+            ("wiretag_kernel_translations", node(), kernel.translations() as f64),
+            ("wiretag_kernel_rounds_total", node(), kernel.rounds() as f64),
+            ("wiretag_kernel_round_seconds_total", node(), kernel.round_ns() as f64 / 1e9),
+        ];
+        let missed = kernel.missed().into_iter();
+        let labels = |reason: &str| vec![self.node.clone(), reason.to_owned()];
+        samples.extend(missed.map(|(reason, count)| ("wiretag_kernel_missed_total", labels(reason), count as f64)));
         samples
     }
 

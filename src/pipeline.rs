@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wiretag_capture::PacketBuffer;
 use wiretag_enrich::docker::DockerStatus;
+use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
@@ -91,20 +92,18 @@ impl Pipeline {
         let tail = wiretag_web::Tail::default();
         let capture = Arc::new(CaptureStatus::default());
         let stages = Arc::new(Mutex::new(StageNumbers::default()));
-        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
+        let heard = last_heard(config, &store).await?;
+        let kernel_source = kernel_source(config, &boot, heard);
+        let (kernel, kernel_numbers) = (kernel_source.status(), kernel_source.numbers());
+        let numbers = (stages.clone(), kernel_numbers.clone());
+        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), numbers)?))?;
 
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
 
         let (packets, packet_batches) = packet_queue();
         let pressed = Arc::new(Notify::new());
-        let writer = PacketWriter {
-            log: store.packet_log(packet_log_config(config))?,
-            stages: stages.clone(),
-            troubles: troubles.clone(),
-            pressed: pressed.clone(),
-            step: config.packets.bytes / 32,
-        };
+        let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
         let packet_log = writer.start(packet_batches)?;
 
         let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
@@ -125,11 +124,12 @@ impl Pipeline {
             capture: capture.clone(),
             troubles: troubles.clone(),
             journal: open,
+            kernel: kernel_numbers,
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        let heard = last_heard(config, &store).await?;
-        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events });
+        kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
+        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel });
 
         let stop = Arc::new(AtomicBool::new(false));
         let workers = WorkerThreads::default();
@@ -180,10 +180,13 @@ impl Pipeline {
         &self.sources
     }
 
-    /// Waits until the Docker source has a state, at most `patience`.
-    pub(crate) async fn wait_for_docker(&self, patience: Duration) {
-        let mut docker = self.sources.docker.clone();
-        let settled = docker.wait_for(|status| *status != DockerStatus::Starting);
+    /// Waits until the sources of this host have a state, at most `patience`.
+    pub(crate) async fn wait_for_sources(&self, patience: Duration) {
+        let (mut docker, mut kernel) = (self.sources.docker.clone(), self.sources.kernel.clone());
+        let settled = async {
+            let _ = docker.wait_for(|status| *status != DockerStatus::Starting).await;
+            let _ = kernel.wait_for(KernelStatus::is_settled).await;
+        };
         let _ = tokio::time::timeout(patience, settled).await;
     }
 
@@ -267,6 +270,13 @@ fn serve(
     (server, stop)
 }
 
+/// What the kernel knows of this namespace.
+fn kernel_source(config: &RunConfig, boot: &Arc<str>, heard: Option<i64>) -> KernelSource {
+    let (host, boot) = (config.node.as_str().into(), boot.clone());
+    let crate::config::KernelSettings { sockets, conntrack } = config.kernel;
+    KernelSource::new(KernelConfig { host, boot, sockets, conntrack, heard })
+}
+
 /// Until when the last run captured, and so heard of containers, ns.
 async fn last_heard(config: &RunConfig, store: &Store) -> anyhow::Result<Option<i64>> {
     let accounts = store.catalog.loss(0, i64::MAX).await?;
@@ -302,6 +312,15 @@ struct PacketWriter {
 }
 
 impl PacketWriter {
+    fn new(
+        config: &RunConfig,
+        store: &Store,
+        (stages, troubles, pressed): (Arc<Mutex<StageNumbers>>, Arc<Troubles>, Arc<Notify>),
+    ) -> anyhow::Result<Self> {
+        let log = store.packet_log(packet_log_config(config))?;
+        Ok(Self { log, stages, troubles, pressed, step: config.packets.bytes / 32 })
+    }
+
     /// Starts it; it ends when every worker has.
     fn start(self, queue: PacketReceiver) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let thread = std::thread::Builder::new().name("packet-log".into());
@@ -454,6 +473,7 @@ fn health(node: String, capture: Arc<CaptureStatus>, sources: Sources, troubles:
             "node": node,
             "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
             "docker": sources.docker.borrow().to_string(),
+            "kernel": sources.kernel.borrow().to_string(),
             "sources": sources.words(),
             "packets": counters.packets,
             "decoded": counters.decoded,

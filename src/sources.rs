@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::kernel::KernelStatus;
 use wiretag_enrich::kubernetes::KubernetesSource;
 use wiretag_enrich::{IdentityEvent, SourceStatus};
 
@@ -16,6 +17,8 @@ pub(crate) struct Surroundings {
     /// Until when an earlier run listened, ns.
     pub(crate) heard: Option<i64>,
     pub(crate) events: mpsc::Sender<IdentityEvent>,
+    /// State of the kernel source, which has a thread of its own.
+    pub(crate) kernel: watch::Receiver<KernelStatus>,
 }
 
 /// See the module documentation.
@@ -24,12 +27,14 @@ pub(crate) struct Sources {
     states: Vec<(&'static str, watch::Receiver<SourceStatus>)>,
     /// State of the Docker source.
     pub(crate) docker: watch::Receiver<DockerStatus>,
+    /// State of the kernel source.
+    pub(crate) kernel: watch::Receiver<KernelStatus>,
 }
 
 impl Sources {
     /// Starts all that are wanted.
     pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
-        let Surroundings { boot, heard, events } = around;
+        let Surroundings { boot, heard, events, kernel } = around;
         let mut tasks = Vec::new();
 
         let mut kubernetes = off();
@@ -42,7 +47,12 @@ impl Sources {
         let docker = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
         let docker_status = docker.status();
         tasks.push(tokio::spawn(docker.run(events)));
-        (Self { states: vec![("kubernetes", kubernetes)], docker: docker_status }, tasks)
+        (Self { states: vec![("kubernetes", kubernetes)], docker: docker_status, kernel }, tasks)
+    }
+
+    /// State of the kernel source, in words.
+    pub(crate) fn kernel(&self) -> String {
+        self.kernel.borrow().to_string()
     }
 
     /// Name and state of each.

@@ -208,6 +208,8 @@ struct Worker {
     pace: Pace,
     links: Vec<(u32, Arc<str>, bool)>,
     outbox: Outbox,
+    /// Interfaces of which the tagger was told, and whether they are ends of veths: an index may come back as another kind.
+    told: HashMap<u32, bool>,
     kernel_drops: u64,
 }
 
@@ -252,6 +254,7 @@ impl Worker {
             pace,
             links: Vec::new(),
             outbox,
+            told: HashMap::new(),
             kernel_drops: 0,
         };
         worker.select()?;
@@ -274,12 +277,13 @@ impl Worker {
         // Those that wait have the names of before.
         self.outbox.send();
         for (index, name, veth) in &chosen {
-            if self.names.get(index) != Some(name) {
+            if self.names.get(index) != Some(name) || self.told.insert(*index, *veth) != Some(*veth) {
                 self.engine.name_interface(*index, name);
                 Arc::make_mut(&mut self.names).insert(*index, name.clone());
                 self.links.push((*index, name.clone(), *veth));
             }
         }
+        self.told.retain(|index, _| chosen.iter().any(|(own, ..)| own == index));
         if self.netns == 0 {
             let indexes: Vec<u32> = chosen.iter().map(|(index, ..)| *index).collect();
             self.ring.set_interfaces(&indexes)?;

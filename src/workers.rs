@@ -98,6 +98,7 @@ pub(crate) async fn follow_namespaces(
             | IdentityEvent::Same { .. }
             | IdentityEvent::Translated(_)
             | IdentityEvent::Heard { .. }
+            | IdentityEvent::Connected(_)
             | IdentityEvent::Ended { .. }
             | IdentityEvent::Parted { .. }
             | IdentityEvent::Network { .. }

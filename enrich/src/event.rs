@@ -39,6 +39,8 @@ pub enum IdentityEvent {
     },
     /// The host translates the addresses of a connection.
     Translated(Translation),
+    /// A socket that is connected, or bound for a moment, belongs to an identity.
+    Connected(Connection),
     /// An identity ended: all its keys are free again. Of another name ([`Self::Same`]) it ends what was told of that name: the
     /// end of a container ends its sockets, not its pod.
     Ended {
@@ -113,6 +115,28 @@ pub struct Translation {
     pub original: [SocketAddr; 2],
     /// Source and destination of the packets in reply, as they come in: without a translation `original` reversed.
     pub reply: [SocketAddr; 2],
+    /// Since when.
+    pub from: i64,
+    /// First nanosecond after; `None` while it lasts.
+    pub to: Option<i64>,
+}
+
+/// A socket with both its ends: whose connection it is where an address is shared. One of many that come and go, it is kept
+/// for as long as its rows need it and no longer, unlike the sockets that listen ([`crate::Key::Socket`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Network namespace (inode; 0: wiretag's own).
+    pub netns: u64,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Its own address; `None`: all.
+    pub ip: Option<IpAddr>,
+    /// Its own port.
+    pub port: u16,
+    /// The other end; `None`: it is not connected.
+    pub peer: Option<SocketAddr>,
+    /// Whose it is.
+    pub identity: Arc<str>,
     /// Since when.
     pub from: i64,
     /// First nanosecond after; `None` while it lasts.

@@ -7,6 +7,7 @@
 pub mod docker;
 pub mod event;
 pub mod identity;
+pub mod kernel;
 pub mod kubernetes;
 pub mod static_file;
 pub mod status;

@@ -1,6 +1,7 @@
 //! Flow records and transactions with both ends named, and the identity columns that the names add to the vocabulary.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wiretag_capture::{Column, FlowRecord, Kind, Transaction, Value, columns, transaction};
@@ -51,11 +52,13 @@ pub struct EndTag {
     pub identity: Option<Arc<Identity>>,
     /// How it was found.
     pub tagged_by: TaggedBy,
+    /// The end's address on the other side of a translation.
+    pub translated: Option<SocketAddr>,
 }
 
 impl EndTag {
     /// Nobody known.
-    pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None };
+    pub const NONE: Self = Self { identity: None, tagged_by: TaggedBy::None, translated: None };
 }
 
 /// A row before its ends are named: a flow record or a transaction.
@@ -165,6 +168,15 @@ pub const IDENTITY_COLUMNS: &[[IdentityColumn; 2]] = &[
         "How the name was found: interface, socket, mac, ip, service, static, ambiguous, none",
         |tag| Value::Text(tag.tagged_by.as_str().into())
     ),
+    ends!(
+        "nat_ip",
+        Ip,
+        "Address on the other side of a translation: published port, service address, masquerade",
+        |tag| { tag.translated.map_or(Value::Null, |end| Value::Ip(end.ip())) }
+    ),
+    ends!("nat_port", Number, "Port on the other side of a translation", |tag| {
+        tag.translated.map_or(Value::Null, |end| Value::Number(end.port().into()))
+    }),
 ];
 
 /// A column of the whole vocabulary of a table.

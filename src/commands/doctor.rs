@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 use wiretag_capture::ring::{Ring, RingConfig, links};
+use wiretag_enrich::kernel::PartStatus;
 
 use crate::cli::DoctorArguments;
 
@@ -61,6 +62,8 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         clock(),
         docker(arguments.docker.as_deref()),
         kubernetes(arguments),
+        sockets(),
+        conntrack(),
     ];
     let mut out = crate::output::stdout();
     for Check { name, verdict, text } in &checks {
@@ -212,6 +215,23 @@ fn kubernetes(arguments: &DoctorArguments) -> Check {
         Err(error) => Check::warning(
             NAME,
             format!("{error}; hint: pods get no names from Kubernetes until the API server answers"),
+        ),
+    }
+}
+
+fn sockets() -> Check {
+    match wiretag_enrich::kernel::check().sockets {
+        PartStatus::On => Check::ok("sockets", "the kernel tells whose they are"),
+        status => Check::warning("sockets", format!("{status}; without them host-network containers have no names")),
+    }
+}
+
+fn conntrack() -> Check {
+    match wiretag_enrich::kernel::check().conntrack {
+        PartStatus::On => Check::ok("conntrack", "the kernel tells what is translated"),
+        status => Check::warning(
+            "conntrack",
+            format!("{status}; without it nobody is named behind published ports and service addresses"),
         ),
     }
 }

@@ -1,6 +1,8 @@
 //! A small vocabulary for driving the binary from outside.
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its own part of the vocabulary")]
 
+pub mod docker;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -81,6 +83,16 @@ pub fn wiretag_fails<S: AsRef<OsStr>>(arguments: &[S]) -> (i32, String) {
 /// JSON lines.
 pub fn rows(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// Another process; killed when dropped.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A running appliance; killed when dropped.

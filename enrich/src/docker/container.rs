@@ -178,8 +178,12 @@ impl Container {
                 return;
             }
             let Some(container) = self.context.inspect(&self.id).await else { break };
-            if !inspect::is_running(&container) || !self.take(&container, at) {
+            if !inspect::is_running(&container) {
                 break;
+            }
+            if !self.take(&container, at) {
+                self.describe(at).await;
+                return;
             }
             self.tell().await;
             self.find_interfaces(&container).await;
@@ -225,20 +229,23 @@ impl Container {
 
     /// It is gone before it could be inspected: its event has its name.
     async fn identify_by(&mut self, attributes: &HashMap<String, String>) {
-        if self.identity.is_none() && !self.endpoints.is_empty() {
+        if self.identity.is_none() {
             self.identity = inspect::identity_of_event(&self.id, attributes, &self.context.host).map(Arc::new);
             self.tell().await;
+            if self.endpoints.is_empty() {
+                self.describe(now()).await;
+            }
         }
     }
 
     /// Takes an inspection of a running container: endpoints of which no event told or will tell begin at `from`. False if it has
     /// no network namespace of its own.
     pub(super) fn take(&mut self, container: &ContainerInspectResponse, from: i64) -> bool {
+        self.identify(container);
+        self.runs = true;
         if !inspect::has_own_namespace(container) {
             return false;
         }
-        self.identify(container);
-        self.runs = true;
         for (network, addresses) in settings(container) {
             let told = self.pending.iter().find(|(own, _)| *own == network).map(|(_, at)| *at);
             if told.is_none() && self.changes.of(&network).connects > 0 {
@@ -252,6 +259,13 @@ impl Container {
             self.endpoints.push(Endpoint { network, addresses, from, interface: None, inside: None });
         }
         true
+    }
+
+    /// Tells who it is: without a namespace of its own it has no keys, and is known by its sockets.
+    pub(super) async fn describe(&self, from: i64) {
+        let Some(identity) = self.identity.clone() else { return };
+        let (learned_at, source) = (now(), "docker".into());
+        self.context.send(IdentityEvent::Described { identity, from, learned_at, source }).await;
     }
 
     /// Intervals of all keys.

@@ -65,6 +65,8 @@ async fn look(context: &Arc<Context>, id: String) -> Option<Seen> {
         let mut container = Container::new(context.clone(), id.clone());
         if container.take(&found, from) {
             container.look(&found).await;
+        } else {
+            container.describe(from).await;
         }
         return Some(Seen::Running(Box::new(container), id, from));
     }

@@ -15,8 +15,8 @@
 //! each other, and nothing that they wait for stops the reading of the stream: Docker drops what a slow reader leaves.
 //! That events of different containers overtake each other is no harm to the timeline.
 //!
-//! **Limits.** Host-network containers share the host's addresses and get no keys: an honest `none`. A container that
-//! borrows another's namespace (`--network container:ID`) gets none either. Traffic of macvlan, ipvlan and overlay networks
+//! **Limits.** Host-network containers share the host's addresses and get no keys here: they are described, and known by their
+//! sockets ([`crate::kernel`]). The same goes for a container that borrows another's namespace (`--network container:ID`). Traffic of macvlan, ipvlan and overlay networks
 //! passes no interface of the host: it is captured inside the container, from the moment that its namespace has been
 //! opened after `start`. What such a container does in its first tens of milliseconds is seen only at the other end (and
 //! named there).

@@ -8,28 +8,27 @@
 //! claim over, the one that was shown as primary is not that any more: it is named in [`Claims::demoted`].
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use wiretag_capture::{ObservedAt, Protocol};
 
-use super::observation::Observation;
+use super::observation::{End, Observation};
 
 /// A choice is forgotten after so long without a row; longer than the idle timeouts, ns.
 const CLAIM_LIFE: i64 = 400_000_000_000;
 /// Choices that are kept at most.
 const MOST_CLAIMS: usize = 1_000_000;
 
-/// The same at every observation point, in either orientation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct FlowKey {
+/// The same at every observation point, in either orientation, and on both sides of a translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FlowKey {
     protocol: Protocol,
-    ends: [(IpAddr, Option<u16>); 2],
+    ends: [End; 2],
 }
 
 impl FlowKey {
-    fn of(seen: &Observation) -> Self {
-        let ends = if seen.client <= seen.server { [seen.client, seen.server] } else { [seen.server, seen.client] };
-        Self { protocol: seen.protocol, ends }
+    /// Of the two ends as they are everywhere.
+    pub(super) fn of(protocol: Protocol, [one, two]: [End; 2]) -> Self {
+        Self { protocol, ends: if one <= two { [one, two] } else { [two, one] } }
     }
 }
 
@@ -65,7 +64,7 @@ pub(super) struct Claims {
 
 impl Claims {
     /// An observation asks to be the primary one of its flow.
-    pub(super) fn claim(&mut self, seen: &Observation, now: i64) {
+    pub(super) fn claim(&mut self, key: FlowKey, seen: &Observation, now: i64) {
         let rank = match seen.observed_at {
             Some(ObservedAt::Client) => 0,
             Some(ObservedAt::Server) => 1,
@@ -73,7 +72,6 @@ impl Claims {
         };
         let (since, netns, interface) = (seen.since, seen.netns, seen.interface);
         let own = Claim { rank, since, netns, interface, settled: false, seen: now, shown: None };
-        let key = FlowKey::of(seen);
         let room = self.claims.len() < MOST_CLAIMS;
         match self.claims.get_mut(&key) {
             Some(claim) => {
@@ -94,15 +92,15 @@ impl Claims {
     }
 
     /// Whether this observation is the primary one; the answer stays.
-    pub(super) fn settle(&mut self, seen: &Observation) -> bool {
-        let Some(claim) = self.claims.get_mut(&FlowKey::of(seen)) else { return true };
+    pub(super) fn settle(&mut self, key: FlowKey, seen: &Observation) -> bool {
+        let Some(claim) = self.claims.get_mut(&key) else { return true };
         claim.settled = true;
         claim.netns == seen.netns && claim.interface == seen.interface
     }
 
     /// Whether this observation of a slice that is open would be the primary one by now.
-    pub(super) fn show(&mut self, seen: &Observation, slice: OpenSlice) -> bool {
-        let Some(claim) = self.claims.get_mut(&FlowKey::of(seen)) else { return true };
+    pub(super) fn show(&mut self, key: FlowKey, seen: &Observation, slice: OpenSlice) -> bool {
+        let Some(claim) = self.claims.get_mut(&key) else { return true };
         let own = claim.netns == seen.netns && claim.interface == seen.interface;
         if own {
             claim.shown = Some(slice);

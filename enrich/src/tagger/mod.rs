@@ -14,8 +14,12 @@
 //! its own time.
 
 mod claims;
+mod connections;
 mod names;
 mod observation;
+mod recent;
+mod sockets;
+mod translations;
 mod variants;
 
 use std::collections::{HashMap, VecDeque};
@@ -23,10 +27,12 @@ use std::sync::Arc;
 
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
-use self::claims::Claims;
 pub use self::claims::OpenSlice;
+use self::claims::{Claims, FlowKey};
+use self::connections::Connections;
 use self::names::Namer;
 use self::observation::{Observation, Observed};
+use crate::event::IdentityEvent;
 use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
 
@@ -92,6 +98,8 @@ struct Hold<R> {
 struct Held<R> {
     netns: u64,
     record: R,
+    /// Of which flow, as far as that was known when it came.
+    key: FlowKey,
     due: i64,
     /// Its last packet.
     until: i64,
@@ -131,6 +139,7 @@ struct Join {
     config: TaggerConfig,
     claims: Claims,
     names: Namer,
+    connections: Connections,
     container_side: HashMap<(u64, u32), bool>,
 }
 
@@ -138,13 +147,29 @@ impl Tagger {
     /// An empty tagger.
     pub fn new(config: TaggerConfig) -> Self {
         let (records, transactions) = (Hold::new(config.max_held), Hold::new(config.max_held));
-        let join = Join { config, claims: Claims::default(), names: Namer::default(), container_side: HashMap::new() };
+        let join = Join {
+            config,
+            claims: Claims::default(),
+            names: Namer::default(),
+            connections: Connections::default(),
+            container_side: HashMap::new(),
+        };
         Self { join, records, transactions, swept: 0 }
     }
 
     /// Says whether an interface is the one of a single container (the host's end of a veth, or inside its namespace).
     pub fn set_link(&mut self, netns: u64, index: u32, container_side: bool) {
         self.join.container_side.insert((netns, index), container_side);
+    }
+
+    /// Takes what a source tells of single connections; of other events nothing.
+    pub fn learn(&mut self, event: &IdentityEvent) {
+        self.join.connections.learn(event);
+    }
+
+    /// Sockets and translations that found no room.
+    pub fn connections_lost(&self) -> u64 {
+        self.join.connections.beyond()
     }
 
     /// Takes a record whose slice has ended; `now` is the time from which it waits.
@@ -184,6 +209,7 @@ impl Tagger {
         if now.saturating_sub(self.swept) > SWEEP {
             self.swept = now;
             self.join.claims.forget(now);
+            self.join.connections.forget(now);
         }
     }
 
@@ -202,12 +228,14 @@ impl Join {
         if seen.source == Source::Ring {
             record.set_observed_at(self.observed_at(&seen));
         }
+        let seen = record.observation(netns);
+        let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
         // What never counts, as the packets of a tunnel around flows, takes nobody's place.
         if record.is_primary() {
-            self.claims.claim(&record.observation(netns), now);
+            self.claims.claim(key, &seen, now);
         }
         let until = seen.when.to;
-        Held { netns, record, due: now.saturating_add(self.config.hold), until }
+        Held { netns, record, key, due: now.saturating_add(self.config.hold), until }
     }
 
     /// Tags what has waited long enough.
@@ -224,29 +252,35 @@ impl Join {
     }
 
     fn lacks_a_name<R: Observed>(&mut self, held: &Held<R>, timeline: &View) -> bool {
-        let (client, server) = self.names.of(&self.config.boot, &held.record.observation(held.netns), timeline);
+        let seen = held.record.observation(held.netns);
+        let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         client.identity.is_none() || server.identity.is_none()
     }
 
     /// Is it the primary observation, and who were its ends?
     fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &View) -> Tagged<R> {
-        let Held { netns, mut record, .. } = held;
+        let Held { netns, mut record, key: known, due, .. } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
-            record.set_primary(self.claims.settle(&seen));
+            let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
+            // That it is translated was told after it came.
+            if key != known {
+                self.claims.claim(key, &seen, due);
+            }
+            record.set_primary(self.claims.settle(key, &seen));
         }
-        let (client, server) = self.names.of(&self.config.boot, &seen, timeline);
+        let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
     }
 
     /// As [`Self::leave`], and nothing is decided.
     fn show(&mut self, held: Held<FlowRecord>, timeline: &View) -> TaggedFlow {
-        let Held { netns, mut record, .. } = held;
+        let Held { netns, mut record, key, .. } = held;
         let seen = record.observation(netns);
         if record.primary {
-            record.primary = self.claims.show(&seen, (record.flow_id, record.slice));
+            record.primary = self.claims.show(key, &seen, (record.flow_id, record.slice));
         }
-        let (client, server) = self.names.of(&self.config.boot, &seen, timeline);
+        let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
     }
 

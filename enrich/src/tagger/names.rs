@@ -6,17 +6,21 @@
 //!    container may route for others);
 //! 2. its **link-layer address** in the network of the interface, under the same condition (a router's is in all packets
 //!    that it forwards);
-//! 3. its **address**: in the network of the interface, then in the networks of the same host, then among static entries;
-//! 4. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
+//! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
+//!    the following two; the address that was seen names only the service;
+//! 4. its **socket**, at an address of the host, which containers on the host's network share;
+//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries;
+//! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
 //!
 //! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
-//! container where the pod has just one, or just one that declares the port. Nobody is named on a guess.
+//! container where the pod has just one, one of them listens on the port, or just one declares it. Nobody is named on a guess.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use wiretag_capture::{ObservedAt, Source};
 
+use super::connections::{Connections, Place, by_socket, by_translation};
 use super::observation::{End, Observation};
 use super::variants::Variants;
 use crate::identity::{ANY_NETWORK, Identity};
@@ -30,39 +34,81 @@ pub(super) struct Namer {
 }
 
 /// One end of an observation, and all that it is looked up with.
-struct Asked<'a> {
-    boot: &'a str,
-    view: &'a View,
-    seen: &'a Observation,
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) boot: &'a str,
+    pub(super) view: &'a View,
+    pub(super) connections: &'a Connections,
+    pub(super) seen: &'a Observation,
     /// The network of the interface.
     network: Option<&'a str>,
-    end: End,
+    pub(super) end: End,
+    pub(super) place: Place,
     mac: Option<[u8; 6]>,
     is_server: bool,
 }
 
+impl Asked<'_> {
+    /// The same end, asked for by its own address.
+    pub(super) fn behind(&self, own: SocketAddr) -> Self {
+        Self { end: (own.ip(), Some(own.port())), place: Place { translated: None, ..self.place }, ..*self }
+    }
+}
+
 impl Namer {
     /// The names of client and server.
-    pub(super) fn of(&mut self, boot: &str, seen: &Observation, view: &View) -> (EndTag, EndTag) {
+    pub(super) fn of(
+        &mut self,
+        boot: &str,
+        seen: &Observation,
+        view: &View,
+        connections: &Connections,
+    ) -> (EndTag, EndTag) {
         let network = match seen.source {
             Source::File => None,
             Source::Ring => view.network_of_interface(seen.interface, seen.netns, seen.when),
         };
         let network = network.as_deref();
-        let [client, server] = [(seen.client, seen.macs[0], false), (seen.server, seen.macs[1], true)]
-            .map(|(end, mac, is_server)| Asked { boot, view, seen, network, end, mac, is_server });
+        let [client, server] = connections.places(seen);
+        let [client, server] = [(seen.client, client, seen.macs[0], false), (seen.server, server, seen.macs[1], true)]
+            .map(|(end, place, mac, is_server)| Asked {
+                boot,
+                view,
+                connections,
+                seen,
+                network,
+                end,
+                place,
+                mac,
+                is_server,
+            });
         (self.name(&client), self.name(&server))
     }
 
     fn name(&mut self, asked: &Asked<'_>) -> EndTag {
-        let steps = [by_interface, by_mac, by_ip, by_service];
+        let steps = [by_interface, by_mac, by_translation, by_socket, by_own_ip, by_service];
         let found = steps.into_iter().map(|step| step(asked)).find(|tag| tag.tagged_by != TaggedBy::None);
-        let Some(EndTag { identity: Some(identity), tagged_by }) = found else { return found.unwrap_or(EndTag::NONE) };
+        let translated = asked.place.translated;
+        let EndTag { identity, tagged_by, .. } = found.unwrap_or(EndTag::NONE);
+        let Some(identity) = identity else { return EndTag { identity, tagged_by, translated } };
+        let identity = container(asked, identity);
         let service = service(asked).and_then(|service| service.service.clone());
         // The port of a service is not the container's.
-        let port = asked.end.1.filter(|_| asked.is_server && tagged_by != TaggedBy::Service);
+        let port = asked.place.own.map(|own| own.port());
+        let port = port.filter(|_| asked.is_server && tagged_by != TaggedBy::Service);
         let port = port.map(|port| (asked.seen.protocol.0, port));
-        EndTag { identity: Some(self.variants.of(identity, service, port)), tagged_by }
+        EndTag { identity: Some(self.variants.of(identity, service, port)), tagged_by, translated }
+    }
+}
+
+/// Of a server that is a pod of several containers: the one whose socket listens there, if one does.
+fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
+    let is_open = asked.is_server && identity.container.is_none() && identity.containers.len() > 1;
+    let Some(own) = asked.place.own.filter(|_| is_open) else { return identity };
+    let at = (own.ip(), own.port());
+    match asked.view.listening(&identity.identity, asked.seen.protocol.0, at, asked.seen.when) {
+        Lookup::One(exact, _) if exact.container.is_some() => exact,
+        Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => identity,
     }
 }
 
@@ -99,8 +145,13 @@ fn owns(asked: &Asked<'_>, owner: &Identity) -> bool {
     link_local || (!ip.is_multicast() && has_ip())
 }
 
+/// By the address that was seen, unless that is a translation's.
+fn by_own_ip(asked: &Asked<'_>) -> EndTag {
+    if asked.place.is_elsewhere() { EndTag::NONE } else { by_ip(asked) }
+}
+
 /// By address: in the interface's network, then on the same host, then static. A file's may be of any network.
-fn by_ip(asked: &Asked<'_>) -> EndTag {
+pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, network, end: (ip, _), .. } = asked;
     if seen.source == Source::File {
         return by_address(view.ip_in_any(*ip, seen.when, |_| true));
@@ -140,11 +191,11 @@ fn by_address(found: Lookup) -> EndTag {
         Lookup::One(identity, source) => {
             tagged(identity, if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
-        Lookup::Ambiguous(_) => EndTag { identity: None, tagged_by: TaggedBy::Ambiguous },
+        Lookup::Ambiguous(_) => EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
         Lookup::None => EndTag::NONE,
     }
 }
 
-fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
-    EndTag { identity: Some(identity), tagged_by }
+pub(super) fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
+    EndTag { identity: Some(identity), tagged_by, translated: None }
 }

@@ -46,10 +46,10 @@ impl Timeline {
                 Arc::make_mut(&mut self.view.attachments).detach_all(inode, at);
             }
             IdentityEvent::Heard { source, at } => {
-                let number = self.source(source);
-                Arc::make_mut(&mut self.view.sources).hear(number, *at);
+                let number = self.source(&source);
+                Arc::make_mut(&mut self.view.sources).hear(number, at);
             }
-            IdentityEvent::Translated(_) | IdentityEvent::Namespace { .. } => {}
+            IdentityEvent::Translated(_) | IdentityEvent::Connected(_) | IdentityEvent::Namespace { .. } => {}
         }
     }
 

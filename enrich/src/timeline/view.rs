@@ -92,6 +92,24 @@ impl View {
         }
     }
 
+    /// Which of the names of an identity, as the containers of a pod are, listens on a port of an address of its own.
+    pub fn listening(&self, identity: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+        let takes = |bound: Option<IpAddr>| bound.is_none_or(|bound| bound.is_unspecified() || bound == ip);
+        let is_asked = |place: &Place| match place {
+            Place::Socket { protocol: own, ip: bound, port: at, .. } => {
+                *own == protocol && *at == port && takes(*bound)
+            }
+            Place::Interface { .. } | Place::Mac { .. } | Place::Ip { .. } | Place::Service { .. } => false,
+        };
+        let places: Vec<Place> = self.keys_of(identity).filter(is_asked).collect();
+        self.pick(&places, when.into())
+    }
+
+    /// What was known of an identity, or of the one that it is another name of; `None` if nobody ever told of it.
+    pub fn identity(&self, id: &str, when: impl Into<Span>) -> Option<Arc<Identity>> {
+        self.version(self.subjects.number(id)?, when.into().from)
+    }
+
     /// Whose link-layer address it was.
     pub fn mac(&self, network: &str, mac: [u8; 6], when: impl Into<Span>) -> Lookup {
         let Some(network) = self.names.number(network) else { return Lookup::None };

@@ -130,7 +130,9 @@ pub(super) fn closed_set(column: &str) -> Option<Vec<&'static str>> {
         "observed_at" => ObservedAt::ALL.iter().map(|value| value.as_str()).collect(),
         "oriented_by" => record::OrientedBy::ALL.iter().map(|value| value.as_str()).collect(),
         "tcp_state" => TcpState::ALL.iter().map(|value| value.as_str()).collect(),
-        "client_tagged_by" | "server_tagged_by" => vec!["interface", "mac", "ip", "static", "ambiguous", "none"],
+        "client_tagged_by" | "server_tagged_by" => {
+            vec!["interface", "socket", "mac", "ip", "service", "static", "ambiguous", "none"]
+        }
         _ => return None,
     })
 }

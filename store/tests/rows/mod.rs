@@ -96,5 +96,5 @@ pub(crate) fn transaction(flow_id: u64, number: u32) -> TaggedTransaction {
 pub(crate) fn name(end: &mut EndTag, pod: &str, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect();
     let identity = Identity { identity: "uid".into(), pod: Some(pod.into()), labels, ..Identity::default() };
-    *end = EndTag { identity: Some(Arc::new(identity)), tagged_by: TaggedBy::Ip };
+    *end = EndTag { identity: Some(Arc::new(identity)), tagged_by: TaggedBy::Ip, translated: None };
 }

@@ -1,0 +1,156 @@
+//! What is known of single connections for a while: whose sockets, and which addresses on the other side of a translation.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wiretag_capture::Source;
+
+use super::names::{Asked, by_ip, tagged};
+use super::observation::{End, Observation};
+use super::sockets::{Sockets, Whose, any};
+use super::translations::Translations;
+use crate::event::IdentityEvent;
+use crate::identity::Identity;
+use crate::tagged::{EndTag, TaggedBy};
+use crate::timeline::Lookup;
+
+/// Whose a socket is and where a connection leads is needed until its last row has left, ns: longer than a slice, the idle
+/// timeouts and what rows wait.
+const LIFE: i64 = 400_000_000_000;
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Connections {
+    translations: Translations,
+    sockets: Sockets,
+}
+
+/// Where the socket of an end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The end's own address, as its socket has it.
+    pub(super) own: Option<SocketAddr>,
+    /// The other end, as its socket sees it.
+    pub(super) peer: Option<SocketAddr>,
+    /// The end's address on the side of a translation that was not seen, if it is another.
+    pub(super) translated: Option<SocketAddr>,
+}
+
+impl Place {
+    /// Whether the address that was seen is not the end's own.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.translated.is_some() && self.translated == self.own
+    }
+}
+
+fn address((ip, port): End) -> Option<SocketAddr> {
+    Some(SocketAddr::new(ip, port?))
+}
+
+impl Connections {
+    /// Takes what a source tells of a connection.
+    pub(super) fn learn(&mut self, event: &IdentityEvent) {
+        match event {
+            IdentityEvent::Translated(told) => self.translations.take(told),
+            IdentityEvent::Connected(told) => self.sockets.take(told),
+            IdentityEvent::Learned(_)
+            | IdentityEvent::Described { .. }
+            | IdentityEvent::Same { .. }
+            | IdentityEvent::Ended { .. }
+            | IdentityEvent::Parted { .. }
+            | IdentityEvent::Network { .. }
+            | IdentityEvent::Reconciled(_)
+            | IdentityEvent::Heard { .. }
+            | IdentityEvent::Namespace { .. }
+            | IdentityEvent::NamespaceGone { .. } => {}
+        }
+    }
+
+    /// The places of client and server.
+    pub(super) fn places(&self, seen: &Observation) -> [Place; 2] {
+        let (client, server) = (address(seen.client), address(seen.server));
+        let found = Some(seen).filter(|seen| is_of_host(seen)).and_then(|seen| self.translations.find(seen));
+        let Some((sides, client_opened)) = found else {
+            let place = |own, peer| Place { own, peer, translated: None };
+            return [place(client, server), place(server, client)];
+        };
+        let ([from, to], [arrives_from, arrives_to]) = (sides.original, sides.translated);
+        let on_opener_s_side =
+            if client_opened { [client, server] } else { [server, client] } == sides.original.map(Some);
+        let other = |here: SocketAddr, there: SocketAddr| {
+            (here != there).then_some(if on_opener_s_side { there } else { here })
+        };
+        let opener = Place { own: Some(from), peer: Some(to), translated: other(from, arrives_from) };
+        let answerer = Place { own: Some(arrives_to), peer: Some(arrives_from), translated: other(to, arrives_to) };
+        if client_opened { [opener, answerer] } else { [answerer, opener] }
+    }
+
+    /// The ends of the connection, the same wherever it is seen.
+    pub(super) fn ends(&self, seen: &Observation) -> [End; 2] {
+        let found = Some(seen).filter(|seen| is_of_host(seen)).and_then(|seen| self.translations.find(seen));
+        match found {
+            Some((sides, _)) => sides.original.map(|end| (end.ip(), Some(end.port()))),
+            None => [seen.client, seen.server],
+        }
+    }
+
+    /// What found no room: sockets and translations.
+    pub(super) fn beyond(&self) -> u64 {
+        self.sockets.beyond() + self.translations.beyond()
+    }
+
+    /// Forgets what is not needed any more.
+    pub(super) fn forget(&mut self, now: i64) {
+        let before = now.saturating_sub(LIFE);
+        self.sockets.forget(before);
+        self.translations.forget(before);
+    }
+
+    fn socket(&self, asked: &Asked<'_>) -> Whose {
+        let Some((own, peer)) = asked.place.own.zip(asked.place.peer) else { return Whose::Nobody };
+        self.sockets.find(0, asked.seen.protocol.0, own, peer, asked.seen.when)
+    }
+}
+
+/// The host translates, and has its sockets, in its own namespace.
+fn is_of_host(seen: &Observation) -> bool {
+    seen.source == Source::Ring && seen.netns == 0
+}
+
+/// An end behind a translation is named by its own address.
+pub(super) fn by_translation(asked: &Asked<'_>) -> EndTag {
+    let Some(own) = asked.place.own.filter(|_| asked.place.is_elsewhere()) else { return EndTag::NONE };
+    let behind = asked.behind(own);
+    match by_socket(&behind) {
+        EndTag { tagged_by: TaggedBy::None, .. } => by_ip(&behind),
+        found => found,
+    }
+}
+
+/// At an address of the host: whose socket is it?
+pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
+    let Asked { boot, view, seen, place, .. } = asked;
+    let Some(own) = place.own.filter(|_| is_of_host(seen) && !place.is_elsewhere()) else { return EndTag::NONE };
+    let host = (0, *boot);
+    // A socket tells nothing of an address that is not the host's.
+    if !own.ip().is_loopback() && view.socket(host, 0, (own.ip(), 0), seen.when) == Lookup::None {
+        return EndTag::NONE;
+    }
+    match asked.connections.socket(asked) {
+        Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
+        Whose::Several => return EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
+        Whose::Nobody => {}
+    }
+    let listening = [own.ip(), any(own.ip())].map(|ip| view.socket(host, seen.protocol.0, (ip, own.port()), seen.when));
+    match listening.into_iter().find(|found| *found != Lookup::None) {
+        Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
+        Some(Lookup::Ambiguous(_)) => EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
+        Some(Lookup::None) | None => EndTag::NONE,
+    }
+}
+
+/// What is known of a container; at least its id.
+fn identity(asked: &Asked<'_>, id: &Arc<str>) -> Arc<Identity> {
+    let bare = || Arc::new(Identity { identity: id.clone(), ..Identity::default() });
+    asked.view.identity(id, asked.seen.when).unwrap_or_else(bare)
+}
