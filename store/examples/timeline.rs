@@ -56,7 +56,11 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let (clock, used) = (Instant::now(), cpu());
     runtime.block_on(write(&mut timeline, dir.path()));
-    println!("written in {:.2} s, CPU {:.2} s", clock.elapsed().as_secs_f64(), cpu().saturating_sub(used).as_secs_f64());
+    println!(
+        "written in {:.2} s, CPU {:.2} s",
+        clock.elapsed().as_secs_f64(),
+        cpu().saturating_sub(used).as_secs_f64()
+    );
     lookups(&timeline, &pods, past);
     changes(&mut timeline, &pods);
     drop(timeline);
