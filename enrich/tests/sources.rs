@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::timeline::{Lookup, Span, Timeline, UNCERTAIN};
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key, Member};
@@ -269,4 +270,118 @@ fn what_is_forgotten_leaves_no_trace_and_what_lasts_stays() {
     assert_eq!(who(&timeline, 50, 50), "none");
     assert_eq!(who(&timeline, 300, 300), "new");
     assert_eq!(timeline.intervals().len(), 1);
+}
+
+/// A pod that had the address: when in truth, how wrong the clock of its node is, and who told of it.
+#[derive(Debug, Clone)]
+struct Holder {
+    from: i64,
+    to: i64,
+    by_cni: bool,
+    by_kubernetes: bool,
+    end_is_lost: bool,
+}
+
+prop_compose! {
+    fn holders()(parts in prop::collection::vec(
+        (100i64..20_000, 200i64..40_000, prop::bool::weighted(0.6), prop::bool::weighted(0.8), prop::bool::weighted(0.1)),
+        1..12,
+    )) -> Vec<Holder> {
+        let mut now = 100_000;
+        parts.into_iter().map(|(gap, life, by_cni, by_kubernetes, end_is_lost)| {
+            let from = now + gap;
+            now = from + life;
+            Holder { from, to: now, by_cni, by_kubernetes: by_kubernetes || !by_cni, end_is_lost }
+        }).collect()
+    }
+}
+
+/// What the hook and Kubernetes tell, each in its order; Kubernetes in whole seconds of a clock that is `skew` off, and late
+/// beginnings.
+fn streams(holders: &[Holder], skew: i64) -> [Vec<IdentityEvent>; 2] {
+    let (mut cni, mut kubernetes) = (Vec::new(), Vec::new());
+    for (number, own) in holders.iter().enumerate() {
+        let name = format!("p{number}");
+        if own.by_cni {
+            cni.push(has("cni", &name, pod_ip(), own.from));
+            if !own.end_is_lost {
+                cni.push(ended("cni", &name, own.to));
+            }
+        }
+        if own.by_kubernetes {
+            let second = |time: i64| (time + skew).div_euclid(SECOND) * SECOND;
+            kubernetes.push(has("kubernetes", &name, pod_ip(), second(own.from) + SECOND));
+            kubernetes.push(ended("kubernetes", &name, second(own.to)));
+        }
+    }
+    [cni, kubernetes]
+}
+
+/// The events in an order that `order` decides, each source in its own.
+fn shuffled(streams: &[Vec<IdentityEvent>; 2], order: &[bool]) -> Timeline {
+    let mut queues = streams.each_ref().map(|stream| stream.iter());
+    let mut timeline = Timeline::new();
+    for second in order {
+        if let Some(event) = queues[usize::from(*second)].next() {
+            timeline.apply(event);
+        }
+    }
+    for event in queues.into_iter().flatten() {
+        timeline.apply(event);
+    }
+    timeline
+}
+
+proptest! {
+    /// Whoever is heard first: the answers are the same, and none is a wrong name.
+    #[test]
+    fn no_packet_gets_a_wrong_name_and_the_order_of_sources_does_not_matter(
+        holders in holders(),
+        skew in -1990i64..1990,
+        orders in prop::array::uniform2(prop::collection::vec(any::<bool>(), 0..50)),
+        packets in prop::collection::vec((any::<prop::sample::Index>(), 0i64..40_000), 1..60),
+    ) {
+        let streams = streams(&holders, skew);
+        let [one, other] = orders.map(|order| shuffled(&streams, &order));
+        for (holder, after) in packets {
+            let number = holder.index(holders.len());
+            let own = &holders[number];
+            let at = own.from + after % (own.to - own.from);
+            let name = who(&one, at, at);
+            prop_assert_eq!(&name, &who(&other, at, at));
+            prop_assert!([&format!("p{number}"), "ambiguous", "none"].contains(&&*name), "{} at {}: {}", number, at, name);
+            let is_told_exactly = own.by_cni && !own.end_is_lost;
+            let others = holders.iter().enumerate().filter(|(other, _)| *other != number);
+            let are_exact = others.into_iter().all(|(_, other)| other.by_cni && !other.end_is_lost);
+            prop_assert!(!(is_told_exactly && are_exact) || name == format!("p{number}"), "what is exact is named");
+        }
+    }
+
+    /// What was persisted says the same, also of what is told later.
+    #[test]
+    fn a_timeline_is_the_sum_of_its_dossiers(
+        holders in holders(),
+        skew in -1990i64..1990,
+        order in prop::collection::vec(any::<bool>(), 0..50),
+        restart in any::<prop::sample::Index>(),
+    ) {
+        let streams = streams(&holders, skew);
+        let whole = shuffled(&streams, &order);
+        let events: Vec<&IdentityEvent> = streams.iter().flatten().collect();
+        let (before, after) = events.split_at(restart.index(events.len() + 1));
+        let mut first = Timeline::new();
+        for event in before {
+            first.apply(event);
+        }
+        let mut second = Timeline::new();
+        second.load(first.view().dossiers());
+        for event in after {
+            second.apply(event);
+        }
+        for own in &holders {
+            for at in [own.from - 1, own.from, own.to - 1, own.to, own.to + 1500] {
+                prop_assert_eq!(who(&whole, at, at), who(&second, at, at));
+            }
+        }
+    }
 }
