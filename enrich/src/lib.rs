@@ -4,14 +4,17 @@
 //! * a name is never guessed: two candidates are `ambiguous`, none is `none`;
 //! * the timeline and the tagger are pure (time is an argument, no IO); sources feed them events.
 
+pub mod cni;
 pub mod docker;
 pub mod event;
 pub mod identity;
 pub mod static_file;
+pub mod status;
 pub mod tagged;
 pub mod tagger;
 pub mod timeline;
 
 pub use event::IdentityEvent;
 pub use identity::{Identity, Interval, Key, Member};
+pub use status::SourceStatus;
 pub use tagged::{EndTag, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
