@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use wiretag_capture::ring::links;
+use wiretag_enrich::SourceStatus;
 
 use crate::client::{RunFile, token_path};
 use crate::config::RunConfig;
@@ -63,6 +64,16 @@ impl Appliance {
         }
         eprintln!("  data      {}", self.config.data.display());
         eprintln!("  docker    {}", self.pipeline.docker());
+        for (name, state) in self.pipeline.sources().states() {
+            match state {
+                // What nobody uses here needs no line.
+                SourceStatus::Off | SourceStatus::Waiting { .. } => {}
+                SourceStatus::Starting
+                | SourceStatus::Connected
+                | SourceStatus::Absent { .. }
+                | SourceStatus::Unusable { .. } => eprintln!("  {name:<9} {state}"),
+            }
+        }
         if interfaces.is_empty() && !self.config.interfaces.is_empty() {
             eprintln!("  capture   nothing yet");
         } else if interfaces.is_empty() {

@@ -24,6 +24,20 @@ struct Written {
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    kubernetes: WrittenKubernetes,
+    cni: WrittenCni,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `cluster`")]
+struct WrittenKubernetes {
+    cluster: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `enabled`")]
+struct WrittenCni {
+    enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,6 +102,10 @@ pub(crate) struct RunConfig {
     pub(crate) listen: SocketAddr,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
+    /// Name of the Kubernetes cluster, and of the network of its pods.
+    pub(crate) cluster: String,
+    /// Whether records of the CNI plugin are taken.
+    pub(crate) cni: bool,
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
@@ -134,6 +152,8 @@ impl RunConfig {
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
+            cluster: cluster(written.kubernetes)?,
+            cni: written.cni.enabled.unwrap_or(true),
             interfaces,
             snap_length,
             ring_mib,
@@ -148,6 +168,14 @@ impl RunConfig {
             demo: arguments.demo,
         })
     }
+}
+
+fn cluster(written: WrittenKubernetes) -> anyhow::Result<String> {
+    let cluster = written.cluster.unwrap_or_else(|| "kubernetes".to_owned());
+    if cluster.is_empty() || cluster.contains('/') {
+        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
+    }
+    Ok(cluster)
 }
 
 fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {

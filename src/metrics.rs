@@ -8,6 +8,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
+use crate::sources::Sources;
 use crate::worker::CaptureStatus;
 
 /// Distinct names of flow ends that have series of their own; all further ones are `other`.
@@ -158,7 +159,7 @@ struct Family {
 }
 
 /// One value of a family, with its label values.
-type Sample = (&'static str, Vec<String>, f64);
+pub(crate) type Sample = (&'static str, Vec<String>, f64);
 
 const FAMILIES: &[Family] = &[
     counter("wiretag_capture_packets_total", "Packets received.", &["node"]),
@@ -187,6 +188,8 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_packet_log_packets_total", "Packets kept.", &[]),
     counter("wiretag_packet_log_dropped_packets_total", "Packets lost in the packet log, by reason.", &["reason"]),
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
+    gauge("wiretag_identity_source_up", "1 if an identity source is heard now.", &["source"]),
+    counter("wiretag_cni_records_total", "Records of the CNI plugin, by what became of them.", &["outcome"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
 
@@ -221,6 +224,7 @@ pub(crate) struct StageCollector {
     pub(crate) node: String,
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) stages: Arc<Mutex<StageNumbers>>,
+    sources: Sources,
     descriptions: Vec<Desc>,
 }
 
@@ -230,13 +234,14 @@ impl StageCollector {
         node: String,
         capture: Arc<CaptureStatus>,
         stages: Arc<Mutex<StageNumbers>>,
+        sources: Sources,
     ) -> prometheus::Result<Self> {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new())
         };
         let descriptions = FAMILIES.iter().map(describe).collect::<prometheus::Result<_>>()?;
-        Ok(Self { node, capture, stages, descriptions })
+        Ok(Self { node, capture, stages, sources, descriptions })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -289,6 +294,7 @@ impl StageCollector {
         for (source, count) in stages.identities {
             samples.push(("wiretag_identities", vec![source], count as f64));
         }
+        samples.extend(self.sources.samples());
         samples
     }
 

@@ -13,7 +13,7 @@ use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::Interval;
-use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::docker::DockerStatus;
 use wiretag_enrich::static_file::{self, StaticFile};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
@@ -23,6 +23,7 @@ use crate::account::Account;
 use crate::config::RunConfig;
 use crate::identities::{SharedTimeline, Tagging, matches, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
+use crate::sources::{Sources, Surroundings};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, PacketBatch, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
@@ -42,7 +43,7 @@ const HOUR: i64 = 3_600_000_000_000;
 /// A wired appliance.
 pub(crate) struct Pipeline {
     capture: Arc<CaptureStatus>,
-    docker: watch::Receiver<DockerStatus>,
+    sources: Sources,
     repairs: Vec<String>,
     stop: Arc<AtomicBool>,
     stages: Stages,
@@ -79,7 +80,6 @@ impl Pipeline {
         let tail = wiretag_web::Tail::default();
         let capture = Arc::new(CaptureStatus::default());
         let stages = Arc::new(Mutex::new(StageNumbers::default()));
-        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), stages.clone())?))?;
 
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
@@ -113,9 +113,9 @@ impl Pipeline {
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
         let heard = last_heard(config, &store).await?;
-        let source = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
-        let docker = source.status();
-        let mut tasks = vec![tokio::spawn(source.run(events))];
+        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events });
+        let collector = StageCollector::new(config.node.clone(), capture.clone(), stages.clone(), sources.clone())?;
+        registry.register(Box::new(collector))?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let workers = WorkerThreads::default();
@@ -133,7 +133,7 @@ impl Pipeline {
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: health(config.node.clone(), capture.clone(), docker.clone(), troubles),
+            health: health(config.node.clone(), capture.clone(), sources.clone(), troubles),
             pending_loss: pending_loss(account.clone()),
             identities: identities(timeline),
             tail,
@@ -143,7 +143,7 @@ impl Pipeline {
         let (server, stop_server) = serve(listener, app);
         let repairs = recovery.repairs;
         let stages = Stages { workers, packet_log, tagging, upkeep, tasks };
-        Ok(Self { capture, docker, repairs, stop, stages, finish, account, server, stop_server, store })
+        Ok(Self { capture, sources, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
     /// Interfaces that are captured now.
@@ -158,12 +158,17 @@ impl Pipeline {
 
     /// State of the Docker source, in words.
     pub(crate) fn docker(&self) -> String {
-        self.docker.borrow().to_string()
+        self.sources.docker.borrow().to_string()
+    }
+
+    /// The other identity sources.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Waits until the Docker source has a state, at most `patience`.
     pub(crate) async fn wait_for_docker(&self, patience: Duration) {
-        let mut docker = self.docker.clone();
+        let mut docker = self.sources.docker.clone();
         let settled = docker.wait_for(|status| *status != DockerStatus::Starting);
         let _ = tokio::time::timeout(patience, settled).await;
     }
@@ -401,12 +406,7 @@ fn pending_loss(account: Arc<Account>) -> wiretag_web::PendingLoss {
     Arc::new(move || account.pending())
 }
 
-fn health(
-    node: String,
-    capture: Arc<CaptureStatus>,
-    docker: watch::Receiver<DockerStatus>,
-    troubles: Arc<Troubles>,
-) -> wiretag_web::Health {
+fn health(node: String, capture: Arc<CaptureStatus>, sources: Sources, troubles: Arc<Troubles>) -> wiretag_web::Health {
     Arc::new(move || {
         let counters = capture.counters();
         let problems = troubles.sentences();
@@ -416,7 +416,8 @@ fn health(
             "version": env!("CARGO_PKG_VERSION"),
             "node": node,
             "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
-            "docker": docker.borrow().to_string(),
+            "docker": sources.docker.borrow().to_string(),
+            "sources": sources.words(),
             "packets": counters.packets,
             "decoded": counters.decoded,
             "refused": counters.refused,

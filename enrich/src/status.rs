@@ -32,8 +32,8 @@ impl SourceStatus {
     /// Whether it is heard now.
     pub fn is_up(&self) -> bool {
         match self {
-            Self::Connected | Self::Waiting { .. } => true,
-            Self::Off | Self::Starting | Self::Absent { .. } | Self::Unusable { .. } => false,
+            Self::Connected => true,
+            Self::Off | Self::Starting | Self::Waiting { .. } | Self::Absent { .. } | Self::Unusable { .. } => false,
         }
     }
 }
@@ -44,7 +44,7 @@ impl fmt::Display for SourceStatus {
             Self::Off => f.write_str("off"),
             Self::Starting => f.write_str("connecting"),
             Self::Connected => f.write_str("connected"),
-            Self::Waiting { reason } => write!(f, "listening ({reason})"),
+            Self::Waiting { reason } => write!(f, "waiting ({reason})"),
             Self::Absent { reason } => write!(f, "absent, tried again every few seconds ({reason})"),
             Self::Unusable { reason } => write!(f, "not used: {reason}"),
         }

@@ -59,6 +59,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         disk(&arguments.data.data),
         clock(),
         docker(arguments.docker.as_deref()),
+        cni(Path::new("/etc/cni/net.d")),
     ];
     let mut out = crate::output::stdout();
     for Check { name, verdict, text } in &checks {
@@ -181,5 +182,26 @@ fn docker(address: Option<&str>) -> Check {
             "docker",
             format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
         ),
+    }
+}
+
+/// Whether the plugin is in the chain of each CNI network of this host.
+fn cni(directory: &Path) -> Check {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let named =
+        entries.map(|entry| entry.path()).filter_map(|path| Some((path.extension()?.to_str()?.to_owned(), path)));
+    let networks = named.filter(|(ending, _)| ["conf", "conflist", "json"].contains(&ending.as_str()));
+    let has_plugin = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let plugins = config["plugins"].as_array();
+        plugins.is_some_and(|plugins| plugins.iter().any(|plugin| plugin["type"] == "wiretag-cni"))
+    };
+    let (with, without): (Vec<_>, Vec<_>) = networks.map(|(_, path)| path).partition(|path| has_plugin(path));
+    let hint = "hint: `wiretag cni --help` says how to install the plugin";
+    match (with.len(), without.first()) {
+        (0, None) => Check::ok("cni", format!("no CNI network in `{}`", directory.display())),
+        (_, None) => Check::ok("cni", "the plugin is in the chain of every CNI network"),
+        (_, Some(path)) => Check::warning("cni", format!("`{}` does not chain `wiretag-cni`; {hint}", path.display())),
     }
 }

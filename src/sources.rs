@@ -1,0 +1,86 @@
+//! The identity sources: which run, and how each is doing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use wiretag_enrich::cni::{CniCounters, CniSource};
+use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::{IdentityEvent, SourceStatus};
+
+use crate::config::RunConfig;
+use crate::metrics::Sample;
+
+/// What all sources are given.
+pub(crate) struct Surroundings {
+    pub(crate) boot: Arc<str>,
+    /// Until when an earlier run listened, ns.
+    pub(crate) heard: Option<i64>,
+    pub(crate) events: mpsc::Sender<IdentityEvent>,
+}
+
+/// See the module documentation.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    states: Vec<(&'static str, watch::Receiver<SourceStatus>)>,
+    /// State of the Docker source.
+    pub(crate) docker: watch::Receiver<DockerStatus>,
+    cni: Arc<CniCounters>,
+}
+
+impl Sources {
+    /// Starts all that are wanted.
+    pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
+        let Surroundings { boot, heard, events } = around;
+        let mut tasks = Vec::new();
+        let host: Arc<str> = config.node.as_str().into();
+        let cluster: Arc<str> = config.cluster.as_str().into();
+
+        let docker = DockerSource::new(config.docker.clone(), host.clone(), boot.clone(), heard);
+        let docker_status = docker.status();
+
+        let cni = CniSource::new(config.data.clone(), cluster, host, boot, heard);
+        let counters = cni.counters();
+        let states = vec![("cni", if config.cni { cni.status() } else { off() })];
+        if config.cni {
+            tasks.push(tokio::spawn(cni.run(events.clone())));
+        }
+        tasks.push(tokio::spawn(docker.run(events)));
+        (Self { states, docker: docker_status, cni: counters }, tasks)
+    }
+
+    /// Name and state of each.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, SourceStatus)> {
+        self.states.iter().map(|(name, state)| (*name, state.borrow().clone()))
+    }
+
+    /// Figures for `/metrics`.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let docker = *self.docker.borrow() == DockerStatus::Connected;
+        let states = self.states().map(|(name, state)| (name, state.is_up())).chain([("docker", docker)]);
+        let mut samples: Vec<Sample> = states
+            .map(|(name, is_up)| ("wiretag_identity_source_up", vec![name.to_owned()], f64::from(u8::from(is_up))))
+            .collect();
+        for (outcome, count) in
+            [("taken", &self.cni.taken), ("refused", &self.cni.refused), ("dropped", &self.cni.dropped)]
+        {
+            let count = count.load(Ordering::Relaxed) as f64;
+            samples.push(("wiretag_cni_records_total", vec![outcome.to_owned()], count));
+        }
+        samples
+    }
+
+    /// Name and state in words of each, for `health`.
+    pub(crate) fn words(&self) -> serde_json::Value {
+        self.states()
+            .map(|(name, state)| (name.to_owned(), state.to_string().into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+}
+
+/// The state of a source that is not wanted.
+fn off() -> watch::Receiver<SourceStatus> {
+    watch::Sender::new(SourceStatus::Off).subscribe()
+}
