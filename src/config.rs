@@ -26,6 +26,7 @@ struct Written {
     packets: WrittenPackets,
     kubernetes: WrittenKubernetes,
     cni: WrittenCni,
+    cri: WrittenCri,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +86,13 @@ struct WrittenPackets {
     compression: Option<i32>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `enabled` and `endpoint`")]
+struct WrittenCri {
+    enabled: Option<bool>,
+    endpoint: Option<String>,
+}
+
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
@@ -106,6 +114,9 @@ pub(crate) struct RunConfig {
     pub(crate) cluster: String,
     /// Whether records of the CNI plugin are taken.
     pub(crate) cni: bool,
+    /// Whether a container runtime is asked over the CRI, and where it listens if that is not found out.
+    pub(crate) cri: bool,
+    pub(crate) cri_endpoint: Option<String>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
@@ -154,6 +165,8 @@ impl RunConfig {
             static_file: arguments.static_file.clone().or(written.static_file),
             cluster: cluster(written.kubernetes)?,
             cni: written.cni.enabled.unwrap_or(true),
+            cri: written.cri.enabled.unwrap_or(true),
+            cri_endpoint: written.cri.endpoint,
             interfaces,
             snap_length,
             ring_mib,

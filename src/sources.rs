@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::cni::{CniCounters, CniSource};
+use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::{IdentityEvent, SourceStatus};
 
@@ -40,9 +41,16 @@ impl Sources {
         let docker = DockerSource::new(config.docker.clone(), host.clone(), boot.clone(), heard);
         let docker_status = docker.status();
 
-        let cni = CniSource::new(config.data.clone(), cluster, host, boot, heard);
+        let cni = CniSource::new(config.data.clone(), cluster.clone(), host.clone(), boot.clone(), heard);
         let counters = cni.counters();
-        let states = vec![("cni", if config.cni { cni.status() } else { off() })];
+        let cri = CriSource::new(config.cri_endpoint.clone(), cluster, host, boot, heard);
+        let states = vec![
+            ("cni", if config.cni { cni.status() } else { off() }),
+            ("cri", if config.cri { cri.status() } else { off() }),
+        ];
+        if config.cri {
+            tasks.push(tokio::spawn(cri.run(events.clone())));
+        }
         if config.cni {
             tasks.push(tokio::spawn(cni.run(events.clone())));
         }

@@ -5,6 +5,7 @@
 //! * the timeline and the tagger are pure (time is an argument, no IO); sources feed them events.
 
 pub mod cni;
+pub mod cri;
 pub mod docker;
 pub mod event;
 pub mod identity;
