@@ -59,6 +59,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         disk(&arguments.data.data),
         clock(),
         docker(arguments.docker.as_deref()),
+        cri(),
         cni(Path::new("/etc/cni/net.d")),
     ];
     let mut out = crate::output::stdout();
@@ -182,6 +183,19 @@ fn docker(address: Option<&str>) -> Check {
             "docker",
             format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
         ),
+    }
+}
+
+/// The container runtime whose socket would be found.
+fn cri() -> Check {
+    let Some(path) = wiretag_enrich::cri::SOCKETS.iter().find(|path| Path::new(path).exists()) else {
+        return Check::ok("cri", "no socket of containerd or CRI-O on this host");
+    };
+    match UnixStream::connect(path) {
+        Ok(_) => Check::ok("cri", format!("`{path}` answers")),
+        Err(error) => {
+            Check::warning("cri", format!("`{path}`: {error}; hint: pods get no names from it until it runs"))
+        }
     }
 }
 

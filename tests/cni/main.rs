@@ -1,7 +1,7 @@
 //! Real CNI: Debian's plugins in chains with ours, in namespaces that the test makes. Pods that come and go, that get each
 //! other's address within a moment, and while wiretag is down; several networks of one pod.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
-#![allow(unreachable_pub, reason = "modules of one test target")]
+#![allow(dead_code, unreachable_pub, reason = "modules that test targets share")]
 
 mod node;
 #[path = "../support/mod.rs"]
