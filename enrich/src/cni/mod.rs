@@ -236,6 +236,8 @@ impl Listener {
 /// The interfaces of this host at one time.
 struct Seen {
     links: Option<HashMap<u32, Link>>,
+    /// Inode of the namespace that they are in.
+    netns: u64,
     boot: String,
 }
 
@@ -245,9 +247,10 @@ impl Seen {
             let links = links::list().ok();
             let links = links.map(|links| links.into_iter().map(|link| (link.index, link)).collect());
             let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-            Self { links, boot: boot.trim().to_owned() }
+            let netns = namespace_inode(Path::new("/proc/self/ns/net")).unwrap_or_default();
+            Self { links, netns, boot: boot.trim().to_owned() }
         };
-        let nothing = Self { links: None, boot: String::new() };
+        let nothing = Self { links: None, netns: 0, boot: String::new() };
         tokio::task::spawn_blocking(look).await.unwrap_or(nothing)
     }
 
@@ -256,7 +259,9 @@ impl Seen {
         if !self.boot.is_empty() && self.boot != record.boot {
             return false;
         }
-        if let (Some(outside), Some(links)) = (&record.outside, &self.links) {
+        if let (Some(outside), Some(links)) = (&record.outside, &self.links)
+            && record.own_netns == self.netns
+        {
             let link = links.get(&outside.index);
             return link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer == record.inside);
         }

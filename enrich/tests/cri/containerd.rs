@@ -93,7 +93,7 @@ impl Containerd {
         run("kill", &["-TERM", &self.daemon.borrow().id().to_string()]);
         self.daemon.borrow_mut().wait().expect("wait");
         let (daemon, client) = spawn(&self.directory, &self.netns);
-        self.daemon.replace(daemon);
+        let _ = self.daemon.replace(daemon).wait();
         self.client.replace(client);
     }
 
