@@ -25,6 +25,7 @@ mod record;
 mod spool;
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -266,9 +267,20 @@ impl Seen {
             return link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer == record.inside);
         }
         match (&record.netns, record.inode) {
-            (Some(path), Some(inode)) => namespace_inode(path).is_ok_and(|own| own == inode),
+            (Some(path), Some(inode)) => may_lead_to(path, inode),
             (None, _) | (_, None) => true,
         }
+    }
+}
+
+/// Whether the namespace may still be there. An agent in a container may see neither the directory nor what is mounted in it: then
+/// nothing is known.
+fn may_lead_to(path: &Path, inode: u64) -> bool {
+    let namespaces = std::fs::metadata("/proc/self/ns/net").map(|data| data.dev());
+    match std::fs::metadata(path) {
+        Ok(data) => data.ino() == inode || namespaces.is_ok_and(|namespaces| data.dev() != namespaces),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => !path.parent().is_some_and(Path::exists),
+        Err(_) => true,
     }
 }
 
