@@ -17,14 +17,14 @@ const WEB: &str = "10.211.0.9";
 
 fn ready() -> bool {
     let plugins = require("Debian's containernetworking-plugins", Path::new(PLUGINS).join("bridge").exists());
-    is_root() && plugins && has("busybox") && has("iptables")
+    is_root() && plugins && has("busybox") && has("curl") && has("iptables")
 }
 
 /// A bridge with both families; a pod's ports can be published.
 fn bridge(node: &Node) -> Network {
     let ranges = json!([[{ "subnet": "10.211.0.0/24" }], [{ "subnet": "fd00:211::/64" }]]);
     let ipam = json!({ "type": "host-local", "ranges": ranges, "dataDir": node.path("ipam") });
-    let bridge = json!({ "type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": ipam });
+    let bridge = json!({ "type": "bridge", "bridge": "cni0", "isDefaultGateway": true, "ipam": ipam });
     let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
     Network { name: "podnet", version: "1.0.0", plugins: vec![bridge, portmap, plugin(node)] }
 }
@@ -151,7 +151,8 @@ fn cni_published_ports_and_ipv6_name_the_pod() {
         let query = format!("http_path == /?{path} and server_port == 80");
         let flow = node.flow(&query);
         assert_eq!(flow["server_pod"], "web", "{flow}");
-        assert_eq!(flow["client_pod"], "visitor", "{flow}");
+        // The node's own address stands for the visitor behind the published port: nobody is named by it.
+        assert!(flow["client_pod"] == "visitor" || (path == "published" && flow["client_pod"].is_null()), "{flow}");
     }
     wiretag.stop();
 }
@@ -167,8 +168,14 @@ fn cni_networks_of_one_pod_do_not_mix_and_macvlan_is_captured_inside() {
     let ptp = json!({ "type": "ptp", "ipam": local("10.212.0.0/24", "ptp") });
     let routed = Network { name: "routed", version: "0.4.0", plugins: vec![ptp, plugin(&node)] };
     let macvlan = |name: &'static str| {
-        node.exec(&["ip", "link", "add", name, "type", "dummy"]);
-        node.exec(&["ip", "link", "set", name, "up"]);
+        // A bridge with a port, because a parent without a carrier carries nothing.
+        let (port, far) = (format!("{name}-port"), format!("{name}-far"));
+        node.exec(&["ip", "link", "add", name, "type", "bridge"]);
+        node.exec(&["ip", "link", "add", &port, "type", "veth", "peer", "name", &far]);
+        node.exec(&["ip", "link", "set", &port, "master", name]);
+        for link in [name, &port, &far] {
+            node.exec(&["ip", "link", "set", link, "up"]);
+        }
         let macvlan =
             json!({ "type": "macvlan", "master": name, "mode": "bridge", "ipam": local("10.213.0.0/24", name) });
         Network { name, version: "0.4.0", plugins: vec![macvlan, plugin(&node)] }

@@ -176,7 +176,10 @@ impl Node {
 
     /// A request from the pod.
     pub fn request(&self, pod: &Pod, url: &str) {
-        run("ip", &["netns", "exec", &pod.netns, "busybox", "wget", "-T", "5", "-q", "-O", "/dev/null", url]);
+        // Whoever has the address now has another link-layer address.
+        run("ip", &["-n", &pod.netns, "neigh", "flush", "all"]);
+        // A static busybox cannot look up names with the libraries of another libc; curl is the host's own.
+        run("ip", &["netns", "exec", &pod.netns, "curl", "-g", "-sS", "-m", "5", "-o", "/dev/null", url]);
     }
 
     /// Kills its processes and removes its namespace.

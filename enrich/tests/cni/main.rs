@@ -318,8 +318,9 @@ fn cni_further_networks_of_a_pod_are_apart_and_macvlan_is_captured_inside() {
         return;
     }
     let node = Node::new();
-    ip(&["-n", &node.name, "link", "add", "uplink", "type", "dummy"]);
+    ip(&["-n", &node.name, "link", "add", "uplink", "type", "veth", "peer", "name", "far"]);
     ip(&["-n", &node.name, "link", "set", "uplink", "up"]);
+    ip(&["-n", &node.name, "link", "set", "far", "up"]);
     let routed = chain(&node, "routed", "0.3.1", &json!({ "type": "ptp" }));
     let macvlan = json!({ "type": "macvlan", "master": "uplink", "mode": "bridge" });
     let macvlan = chain(&node, "storage", "0.4.0", &macvlan);
