@@ -102,6 +102,13 @@ pub(crate) struct Retention {
     pub(crate) bytes: u64,
 }
 
+/// How a container runtime is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct CriConfig {
+    /// Its socket; `None`: the one that there is.
+    pub(crate) endpoint: Option<String>,
+}
+
 /// What `wiretag run` does, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct RunConfig {
@@ -114,9 +121,8 @@ pub(crate) struct RunConfig {
     pub(crate) cluster: String,
     /// Whether records of the CNI plugin are taken.
     pub(crate) cni: bool,
-    /// Whether a container runtime is asked over the CRI, and where it listens if that is not found out.
-    pub(crate) cri: bool,
-    pub(crate) cri_endpoint: Option<String>,
+    /// How a container runtime is asked over the CRI; `None`: not at all.
+    pub(crate) cri: Option<CriConfig>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
@@ -165,8 +171,7 @@ impl RunConfig {
             static_file: arguments.static_file.clone().or(written.static_file),
             cluster: cluster(written.kubernetes)?,
             cni: written.cni.enabled.unwrap_or(true),
-            cri: written.cri.enabled.unwrap_or(true),
-            cri_endpoint: written.cri.endpoint,
+            cri: written.cri.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.cri.endpoint }),
             interfaces,
             snap_length,
             ring_mib,

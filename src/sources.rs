@@ -43,12 +43,12 @@ impl Sources {
 
         let cni = CniSource::new(config.data.clone(), cluster.clone(), host.clone(), boot.clone(), heard);
         let counters = cni.counters();
-        let cri = CriSource::new(config.cri_endpoint.clone(), cluster, host, boot, heard);
+        let cri = CriSource::new(config.cri.as_ref().and_then(|cri| cri.endpoint.clone()), cluster, host, boot, heard);
         let states = vec![
             ("cni", if config.cni { cni.status() } else { off() }),
-            ("cri", if config.cri { cri.status() } else { off() }),
+            ("cri", if config.cri.is_some() { cri.status() } else { off() }),
         ];
-        if config.cri {
+        if config.cri.is_some() {
             tasks.push(tokio::spawn(cri.run(events.clone())));
         }
         if config.cni {

@@ -18,6 +18,8 @@ use wiretag_enrich::cni::plugin::{self, Environment};
 use wiretag_enrich::timeline::{Lookup, Timeline};
 
 const PLUGINS: &str = "/usr/lib/cni";
+/// What many pods have, one after the other.
+const ADDRESS: &str = "10.215.0.9";
 
 /// Outside CI the test says why it is skipped, in CI it fails.
 fn ready() -> bool {
@@ -259,7 +261,6 @@ fn cni_chain_tells_who_had_an_address_through_exit_reuse_and_restarts() {
     let node = Node::new();
     let bridge = chain(&node, "podnet", "1.0.0", &json!({ "type": "bridge", "bridge": "cni0", "isGateway": true }));
     let eth0 = (&bridge, "eth0");
-    const ADDRESS: &str = "10.215.0.9";
     let told = Arc::<Mutex<Told>>::default();
     // Nobody listens yet.
     let web = node.add("web", eth0, ADDRESS);
