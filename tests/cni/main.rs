@@ -54,7 +54,7 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     let wiretag = node.wiretag();
     let visitor = node.pod("visitor");
     node.add(&network, &visitor, "eth0", "10.211.0.20");
-    node.request(&visitor, &format!("http://{WEB}/?first"));
+    visitor.request(&format!("http://{WEB}/?first"));
     let flow = node.flow("http_path == /?first and tcp_state == SF");
     assert_eq!(flow["client_pod"], "visitor", "{flow}");
     assert_eq!(flow["server_pod"], "web", "{flow}");
@@ -65,7 +65,7 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     // The address goes to another pod at once.
     end(&node, &network, &first);
     let second = web(&node, &network, "heir");
-    node.request(&visitor, &format!("http://{WEB}/?second"));
+    visitor.request(&format!("http://{WEB}/?second"));
     assert_eq!(node.flow("http_path == /?second")["server_pod"], "heir");
     assert_eq!(node.flow("http_path == /?first")["server_pod"], "web");
 
@@ -76,7 +76,7 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     end(&node, &network, &third);
     let fourth = web(&node, &network, "fourth");
     let wiretag = node.wiretag();
-    node.request(&visitor, &format!("http://{WEB}/?fourth"));
+    visitor.request(&format!("http://{WEB}/?fourth"));
     let flow = node.flow("http_path == /?fourth");
     assert_eq!((&flow["server_pod"], &flow["client_pod"]), (&"fourth".into(), &"visitor".into()), "{flow}");
     assert_eq!(node.holders(WEB), ["web", "heir", "third", "fourth…"]);
@@ -103,7 +103,7 @@ fn cni_pods_that_live_for_a_moment_with_one_address_have_their_own_names() {
     for number in 0..8 {
         let pod = node.pod(&format!("one{number}"));
         let result = node.add(&network, &pod, "eth0", "10.211.0.30");
-        node.request(&pod, &format!("http://{WEB}/?one{number}"));
+        pod.request(&format!("http://{WEB}/?one{number}"));
         end(&node, &network, &(pod, result));
     }
     let query = "http_path == /?one*";
@@ -145,8 +145,8 @@ fn cni_published_ports_and_ipv6_name_the_pod() {
         let ping = ["netns", "exec", &visitor.netns, "busybox", "ping", "-6", "-c", "1", "-W", "1", ip6];
         std::process::Command::new("ip").args(ping).output().expect("ip runs").status.success().then_some(())
     });
-    node.request(&visitor, &format!("http://[{ip6}]/?six"));
-    node.request(&visitor, "http://10.211.9.1:8080/?published");
+    visitor.request(&format!("http://[{ip6}]/?six"));
+    visitor.request("http://10.211.9.1:8080/?published");
     for path in ["six", "published"] {
         let query = format!("http_path == /?{path} and server_port == 80");
         let flow = node.flow(&query);
@@ -230,6 +230,6 @@ fn check_the_other_network(
     let flow = node.flow_of(client, "http://10.213.0.9/?heir", "http_path == /?heir");
     assert_eq!(flow["server_pod"], "red-heir");
     let ip = eth0["ips"][0]["address"].as_str().and_then(|ip| ip.split('/').next()).expect("an address");
-    node.request(client, &format!("http://{ip}/?still"));
+    client.request(&format!("http://{ip}/?still"));
     assert_eq!(node.flow("http_path == /?still")["server_pod"], "red-web");
 }

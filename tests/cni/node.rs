@@ -37,6 +37,16 @@ pub struct Node {
     sandboxes: Cell<u32>,
 }
 
+impl Pod {
+    /// A request from the pod.
+    pub fn request(&self, url: &str) {
+        // Whoever has the address now has another link-layer address.
+        run("ip", &["-n", &self.netns, "neigh", "flush", "all"]);
+        // A static busybox cannot look up names with the libraries of another libc; curl is the host's own.
+        run("ip", &["netns", "exec", &self.netns, "curl", "-g", "-sS", "-m", "5", "-o", "/dev/null", url]);
+    }
+}
+
 impl Node {
     pub fn new() -> Self {
         let directory = tempfile::tempdir_in("/var/tmp").expect("a directory");
@@ -133,16 +143,12 @@ impl Node {
         let kind = plugin["type"].as_str().expect("a type");
         let own = self.path("bin").join(kind);
         let program = if own.exists() { own } else { Path::new(PLUGINS).join(kind) };
-        let mut arguments = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}",
+        let uid = pod.uid.as_ref().map(|uid| format!(";K8S_POD_UID={uid}")).unwrap_or_default();
+        let address = if ip.is_empty() { String::new() } else { format!(";IP={ip}") };
+        let arguments = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}{uid}{address}",
             pod.name, pod.sandbox
         );
-        if let Some(uid) = &pod.uid {
-            arguments += &format!(";K8S_POD_UID={uid}");
-        }
-        if !ip.is_empty() {
-            arguments += &format!(";IP={ip}");
-        }
         std::fs::write(self.path("config.json"), text).expect("written");
         Command::new("ip")
             .args(["netns", "exec", &self.name])
@@ -172,14 +178,6 @@ impl Node {
             let listening = run("ip", &["netns", "exec", &pod.netns, "cat", "/proc/net/tcp6"]);
             listening.contains(":0050 ").then_some(())
         });
-    }
-
-    /// A request from the pod.
-    pub fn request(&self, pod: &Pod, url: &str) {
-        // Whoever has the address now has another link-layer address.
-        run("ip", &["-n", &pod.netns, "neigh", "flush", "all"]);
-        // A static busybox cannot look up names with the libraries of another libc; curl is the host's own.
-        run("ip", &["netns", "exec", &pod.netns, "curl", "-g", "-sS", "-m", "5", "-o", "/dev/null", url]);
     }
 
     /// Kills its processes and removes its namespace.
@@ -226,7 +224,7 @@ impl Node {
     pub fn flow_of(&self, client: &Pod, url: &str, query: &str) -> Value {
         let query = format!("{query} and observed_at == client");
         eventually(60, &query, || {
-            self.request(client, url);
+            client.request(url);
             self.flows(&query, &["--all-observations"]).into_iter().next()
         })
     }
