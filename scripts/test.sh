@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 need_build_tools
-need_packages docker.io busybox-static iptables conntrack tshark tcpdump zstd chromium prometheus python3
+need_packages docker.io containernetworking-plugins containerd runc busybox-static iptables conntrack tshark tcpdump zstd chromium prometheus python3
 if ! cargo nextest --version >/dev/null 2>&1; then
   say "installing cargo-nextest"
   cargo install --locked cargo-nextest >&2

@@ -41,6 +41,19 @@ pub(crate) enum Command {
     Fields(FieldsArguments),
     /// Check privileges, kernel, disk, clock, Docker, Kubernetes, and say what to do
     Doctor(DoctorArguments),
+    /// The chained CNI plugin: tells wiretag which pod got which interface and addresses
+    ///
+    /// Container runtimes call it; people do not. To install it, link this binary as `wiretag-cni` into the runtime's directory of
+    /// plugins (`ln -s /usr/local/bin/wiretag /opt/cni/bin/wiretag-cni`), and add it to the end of `plugins` in each
+    /// configuration in `/etc/cni/net.d` whose name ends with `.conflist`:
+    ///
+    ///     { "type": "wiretag-cni", "dataDir": "/var/lib/wiretag" }
+    ///
+    /// `dataDir` is the data directory of `wiretag run` on this host; the one above is the default. The plugin speaks versions 0.3.1 to
+    /// 1.1.0 of the specification, hands the result of the plugins before it on as it is, and never keeps a pod from its
+    /// start: what cannot be delivered waits in `DIR/run/cni-spool`.
+    #[command(verbatim_doc_comment)]
+    Cni,
     /// Print the OpenAPI document of the HTTP interface
     Openapi,
 }

@@ -28,6 +28,8 @@ struct Written {
     packets: WrittenPackets,
     kubernetes: WrittenKubernetes,
     kernel: WrittenKernel,
+    cni: WrittenCni,
+    cri: WrittenCri,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +47,12 @@ struct WrittenKubernetes {
 struct WrittenKernel {
     sockets: Option<bool>,
     conntrack: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `enabled`")]
+struct WrittenCni {
+    enabled: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,6 +109,13 @@ enum WrittenCompression {
     Word(String),
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `enabled` and `endpoint`")]
+struct WrittenCri {
+    enabled: Option<bool>,
+    endpoint: Option<String>,
+}
+
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
@@ -117,6 +132,13 @@ pub(crate) struct KernelSettings {
     pub(crate) conntrack: bool,
 }
 
+/// How a container runtime is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct CriConfig {
+    /// Its socket; `None`: the one that there is.
+    pub(crate) endpoint: Option<String>,
+}
+
 /// What `wiretag run` does, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct RunConfig {
@@ -127,6 +149,12 @@ pub(crate) struct RunConfig {
     pub(crate) static_file: Option<PathBuf>,
     /// The Kubernetes source, if it is wanted.
     pub(crate) kubernetes: Option<KubernetesConfig>,
+    /// Name of the Kubernetes cluster, and of the network of its pods.
+    pub(crate) cluster: String,
+    /// Whether records of the CNI plugin are taken.
+    pub(crate) cni: bool,
+    /// How a container runtime is asked over the CRI; `None`: not at all.
+    pub(crate) cri: Option<CriConfig>,
     pub(crate) interfaces: Vec<String>,
     pub(crate) snap_length: u32,
     pub(crate) ring_mib: u32,
@@ -179,6 +207,9 @@ impl RunConfig {
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
+            cluster: cluster(&written.kubernetes)?,
+            cni: written.cni.enabled.unwrap_or(true),
+            cri: written.cri.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.cri.endpoint }),
             interfaces,
             snap_length,
             ring_mib,
@@ -226,11 +257,8 @@ fn node(name: Option<String>) -> String {
 
 /// Wanted if a kubeconfig is named, or wiretag runs in a pod, unless it says otherwise.
 fn kubernetes(written: WrittenKubernetes, node: &str) -> anyhow::Result<Option<KubernetesConfig>> {
-    let WrittenKubernetes { enabled, kubeconfig, cluster, scope, node: own } = written;
-    let cluster = cluster.unwrap_or_else(|| "kubernetes".to_owned());
-    if cluster.is_empty() || cluster.contains('/') {
-        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
-    }
+    let cluster = cluster(&written)?;
+    let WrittenKubernetes { enabled, kubeconfig, scope, node: own, .. } = written;
     let scope = match scope.as_deref() {
         Some("cluster") | None => Scope::Cluster,
         Some("node") => Scope::Node,
@@ -245,6 +273,14 @@ fn kubernetes(written: WrittenKubernetes, node: &str) -> anyhow::Result<Option<K
     let wanted = enabled.unwrap_or(kubeconfig.is_some() || in_cluster);
     let node = own.as_deref().unwrap_or(node).into();
     Ok(wanted.then(|| KubernetesConfig { kubeconfig, cluster: cluster.into(), scope, node }))
+}
+
+fn cluster(written: &WrittenKubernetes) -> anyhow::Result<String> {
+    let cluster = written.cluster.clone().unwrap_or_else(|| "kubernetes".to_owned());
+    if cluster.is_empty() || cluster.contains('/') {
+        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
+    }
+    Ok(cluster)
 }
 
 fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {

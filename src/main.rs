@@ -25,6 +25,9 @@ use clap::Parser;
 /// Exit codes, made here and nowhere else: 0 done, 1 failed, 2 wrong usage (clap exits with 2 by itself), 130
 /// interrupted.
 fn main() -> ExitCode {
+    if let Some(code) = commands::cni::answer() {
+        return code;
+    }
     let arguments = cli::Arguments::parse();
     host::start_logging(arguments.verbose);
     match commands::dispatch(arguments) {

@@ -11,6 +11,7 @@ use wiretag_capture::EndReason;
 use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
+use crate::sources::Sources;
 use crate::worker::CaptureStatus;
 
 /// Distinct names of flow ends that have series of their own; all further ones are `other`.
@@ -200,7 +201,7 @@ struct Family {
 }
 
 /// One value of a family, with its label values.
-type Sample = (&'static str, Vec<String>, f64);
+pub(crate) type Sample = (&'static str, Vec<String>, f64);
 
 const FAMILIES: &[Family] = &[
     counter("wiretag_capture_packets_total", "Packets received.", &["node"]),
@@ -256,6 +257,8 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_kernel_round_seconds_total", "Processor time that dumps of all sockets took.", &["node"]),
     counter("wiretag_kernel_missed_total", "Sockets, translations and events missed, by reason.", &["node", "reason"]),
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
+    gauge("wiretag_identity_source_up", "1 if an identity source is heard now.", &["source"]),
+    counter("wiretag_cni_records_total", "Records of the CNI plugin, by what became of them.", &["outcome"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
 
@@ -296,6 +299,7 @@ pub(crate) struct StageCollector {
     pub(crate) capture: Arc<CaptureStatus>,
     pub(crate) stages: Arc<Mutex<StageNumbers>>,
     kernel: Arc<KernelNumbers>,
+    sources: Sources,
     descriptions: Vec<Desc>,
 }
 
@@ -305,13 +309,14 @@ impl StageCollector {
         node: String,
         capture: Arc<CaptureStatus>,
         (stages, kernel): (Arc<Mutex<StageNumbers>>, Arc<KernelNumbers>),
+        sources: Sources,
     ) -> prometheus::Result<Self> {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new())
         };
         let descriptions = FAMILIES.iter().map(describe).collect::<prometheus::Result<_>>()?;
-        Ok(Self { node, capture, stages, kernel, descriptions })
+        Ok(Self { node, capture, stages, kernel, sources, descriptions })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -373,6 +378,7 @@ impl StageCollector {
         for (source, count) in stages.identities {
             samples.push(("wiretag_identities", vec![source], count as f64));
         }
+        samples.extend(self.sources.samples());
         samples
     }
 

@@ -96,7 +96,6 @@ impl Pipeline {
         let kernel_source = kernel_source(config, &boot, heard);
         let (kernel, kernel_numbers) = (kernel_source.status(), kernel_source.numbers());
         let numbers = (stages.clone(), kernel_numbers.clone());
-        registry.register(Box::new(StageCollector::new(config.node.clone(), capture.clone(), numbers)?))?;
 
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
@@ -130,6 +129,8 @@ impl Pipeline {
 
         kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel });
+        let collector = StageCollector::new(config.node.clone(), capture.clone(), numbers, sources.clone())?;
+        registry.register(Box::new(collector))?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let workers = WorkerThreads::default();

@@ -1,15 +1,19 @@
 //! The identity sources: which run, and how each is doing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use wiretag_enrich::cni::{CniCounters, CniSource};
+use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::kernel::KernelStatus;
 use wiretag_enrich::kubernetes::KubernetesSource;
 use wiretag_enrich::{IdentityEvent, SourceStatus};
 
 use crate::config::RunConfig;
+use crate::metrics::Sample;
 
 /// What all sources are given.
 pub(crate) struct Surroundings {
@@ -29,6 +33,7 @@ pub(crate) struct Sources {
     pub(crate) docker: watch::Receiver<DockerStatus>,
     /// State of the kernel source.
     pub(crate) kernel: watch::Receiver<KernelStatus>,
+    cni: Arc<CniCounters>,
 }
 
 impl Sources {
@@ -36,6 +41,8 @@ impl Sources {
     pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
         let Surroundings { boot, heard, events, kernel } = around;
         let mut tasks = Vec::new();
+        let host: Arc<str> = config.node.as_str().into();
+        let cluster: Arc<str> = config.cluster.as_str().into();
 
         let mut kubernetes = off();
         if let Some(config) = config.kubernetes.clone() {
@@ -44,10 +51,25 @@ impl Sources {
             tasks.push(tokio::spawn(source.run(events.clone())));
         }
 
-        let docker = DockerSource::new(config.docker.clone(), config.node.as_str().into(), boot, heard);
+        let docker = DockerSource::new(config.docker.clone(), host.clone(), boot.clone(), heard);
         let docker_status = docker.status();
+
+        let cni = CniSource::new(config.data.clone(), cluster.clone(), host.clone(), boot.clone(), heard);
+        let counters = cni.counters();
+        let cri = CriSource::new(config.cri.as_ref().and_then(|cri| cri.endpoint.clone()), cluster, host, boot, heard);
+        let states = vec![
+            ("kubernetes", kubernetes),
+            ("cni", if config.cni { cni.status() } else { off() }),
+            ("cri", if config.cri.is_some() { cri.status() } else { off() }),
+        ];
+        if config.cri.is_some() {
+            tasks.push(tokio::spawn(cri.run(events.clone())));
+        }
+        if config.cni {
+            tasks.push(tokio::spawn(cni.run(events.clone())));
+        }
         tasks.push(tokio::spawn(docker.run(events)));
-        (Self { states: vec![("kubernetes", kubernetes)], docker: docker_status, kernel }, tasks)
+        (Self { states, docker: docker_status, kernel, cni: counters }, tasks)
     }
 
     /// State of the kernel source, in words.
@@ -58,6 +80,22 @@ impl Sources {
     /// Name and state of each.
     pub(crate) fn states(&self) -> impl Iterator<Item = (&'static str, SourceStatus)> {
         self.states.iter().map(|(name, state)| (*name, state.borrow().clone()))
+    }
+
+    /// Figures for `/metrics`.
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let docker = *self.docker.borrow() == DockerStatus::Connected;
+        let states = self.states().map(|(name, state)| (name, state.is_up())).chain([("docker", docker)]);
+        let mut samples: Vec<Sample> = states
+            .map(|(name, is_up)| ("wiretag_identity_source_up", vec![name.to_owned()], f64::from(u8::from(is_up))))
+            .collect();
+        for (outcome, count) in
+            [("taken", &self.cni.taken), ("refused", &self.cni.refused), ("dropped", &self.cni.dropped)]
+        {
+            let count = count.load(Ordering::Relaxed) as f64;
+            samples.push(("wiretag_cni_records_total", vec![outcome.to_owned()], count));
+        }
+        samples
     }
 
     /// Name and state in words of each, for `health`.

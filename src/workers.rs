@@ -2,13 +2,14 @@
 //! traffic passes no interface of the host.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::RingConfig;
+use wiretag_capture::ring::{RingConfig, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
@@ -66,31 +67,64 @@ pub(crate) fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> any
     Ok(())
 }
 
+/// A namespace that is captured in. Several sources may tell of one.
+struct Open {
+    gone: Arc<AtomicBool>,
+    path: PathBuf,
+    interfaces: Vec<(u32, String)>,
+    /// Since when.
+    at: i64,
+}
+
+impl Open {
+    /// Whether its path still leads to it.
+    fn is_there(&self, inode: u64) -> bool {
+        namespace_inode(&self.path).is_ok_and(|own| own == inode)
+    }
+}
+
 /// Opens a ring in each container namespace whose traffic passes no interface of the host, and closes it after.
 pub(crate) async fn follow_namespaces(
     mut events: mpsc::Receiver<IdentityEvent>,
     make: WorkerTemplate,
     workers: WorkerThreads,
 ) {
-    let mut open: HashMap<u64, Arc<AtomicBool>> = HashMap::new();
+    let mut open: HashMap<u64, Open> = HashMap::new();
     while let Some(event) = events.recv().await {
         match event {
-            IdentityEvent::Namespace { netns: path, inode, interfaces, .. } => {
-                if open.contains_key(&inode) {
-                    continue;
+            IdentityEvent::Namespace { netns: path, inode, mut interfaces, .. } => {
+                if let Some(known) = open.get(&inode) {
+                    if interfaces.iter().all(|own| known.interfaces.contains(own)) && known.is_there(inode) {
+                        continue;
+                    }
+                    // Another source, or the same one later, knows of more.
+                    let more = known.interfaces.iter().filter(|own| !interfaces.contains(own)).cloned();
+                    interfaces.extend(more.collect::<Vec<_>>());
+                    known.gone.store(true, Ordering::Relaxed);
                 }
                 let gone = Arc::new(AtomicBool::new(false));
-                let scope = Scope::Namespace { path, inode, interfaces, gone: gone.clone() };
+                let known = Open {
+                    gone: gone.clone(),
+                    path: path.clone(),
+                    interfaces: interfaces.clone(),
+                    at: crate::host::now(),
+                };
+                let scope = Scope::Namespace { path, inode, interfaces, gone };
                 let (config, workers) = (make.build(scope, 0), workers.clone());
                 match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
-                    Ok(Ok(())) => drop(open.insert(inode, gone)),
+                    Ok(Ok(())) => drop(open.insert(inode, known)),
                     Ok(Err(error)) => tracing::warn!("no capture inside a container's namespace: {error:#}"),
                     Err(error) => tracing::error!("{error}"),
                 }
             }
-            IdentityEvent::NamespaceGone { inode, .. } => {
-                if let Some(gone) = open.remove(&inode) {
-                    gone.store(true, Ordering::Relaxed);
+            IdentityEvent::NamespaceGone { inode, at } => {
+                // The kernel gives the inode of a namespace that is gone to the next one: late word of its end is not meant
+                // for that one.
+                let is_meant = |known: &Open| known.at <= at || !known.is_there(inode);
+                if open.get(&inode).is_some_and(is_meant)
+                    && let Some(known) = open.remove(&inode)
+                {
+                    known.gone.store(true, Ordering::Relaxed);
                 }
             }
             IdentityEvent::Learned(_)

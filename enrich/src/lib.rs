@@ -4,6 +4,8 @@
 //! * a name is never guessed: two candidates are `ambiguous`, none is `none`;
 //! * the timeline and the tagger are pure (time is an argument, no IO); sources feed them events.
 
+pub mod cni;
+pub mod cri;
 pub mod docker;
 pub mod event;
 pub mod identity;

@@ -37,8 +37,8 @@ impl SourceStatus {
     /// Whether it is heard now.
     pub fn is_up(&self) -> bool {
         match self {
-            Self::Connected | Self::Partial { .. } | Self::Waiting { .. } => true,
-            Self::Off | Self::Starting | Self::Absent { .. } | Self::Unusable { .. } => false,
+            Self::Connected | Self::Partial { .. } => true,
+            Self::Off | Self::Starting | Self::Waiting { .. } | Self::Absent { .. } | Self::Unusable { .. } => false,
         }
     }
 }
@@ -50,7 +50,7 @@ impl fmt::Display for SourceStatus {
             Self::Starting => f.write_str("connecting"),
             Self::Connected => f.write_str("connected"),
             Self::Partial { missing } => write!(f, "connected, but without {missing}"),
-            Self::Waiting { reason } => write!(f, "listening ({reason})"),
+            Self::Waiting { reason } => write!(f, "waiting ({reason})"),
             Self::Absent { reason } => write!(f, "absent, tried again every few seconds ({reason})"),
             Self::Unusable { reason } => write!(f, "not used: {reason}"),
         }

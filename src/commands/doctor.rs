@@ -64,6 +64,8 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         kubernetes(arguments),
         sockets(),
         conntrack(),
+        cri(),
+        cni(Path::new("/etc/cni/net.d")),
     ];
     let mut out = crate::output::stdout();
     for Check { name, verdict, text } in &checks {
@@ -233,5 +235,39 @@ fn conntrack() -> Check {
             "conntrack",
             format!("{status}; without it nobody is named behind published ports and service addresses"),
         ),
+    }
+}
+
+/// The container runtime whose socket would be found.
+fn cri() -> Check {
+    let Some(path) = wiretag_enrich::cri::SOCKETS.iter().find(|path| Path::new(path).exists()) else {
+        return Check::ok("cri", "no socket of containerd or CRI-O on this host");
+    };
+    match UnixStream::connect(path) {
+        Ok(_) => Check::ok("cri", format!("`{path}` answers")),
+        Err(error) => {
+            Check::warning("cri", format!("`{path}`: {error}; hint: pods get no names from it until it runs"))
+        }
+    }
+}
+
+/// Whether the plugin is in the chain of each CNI network of this host.
+fn cni(directory: &Path) -> Check {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let named =
+        entries.map(|entry| entry.path()).filter_map(|path| Some((path.extension()?.to_str()?.to_owned(), path)));
+    let networks = named.filter(|(ending, _)| ["conf", "conflist", "json"].contains(&ending.as_str()));
+    let has_plugin = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let plugins = config["plugins"].as_array();
+        plugins.is_some_and(|plugins| plugins.iter().any(|plugin| plugin["type"] == "wiretag-cni"))
+    };
+    let (with, without): (Vec<_>, Vec<_>) = networks.map(|(_, path)| path).partition(|path| has_plugin(path));
+    let hint = "hint: `wiretag cni --help` says how to install the plugin";
+    match (with.len(), without.first()) {
+        (0, None) => Check::ok("cni", format!("no CNI network in `{}`", directory.display())),
+        (_, None) => Check::ok("cni", "the plugin is in the chain of every CNI network"),
+        (_, Some(path)) => Check::warning("cni", format!("`{}` does not chain `wiretag-cni`; {hint}", path.display())),
     }
 }

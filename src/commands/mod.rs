@@ -1,5 +1,6 @@
 //! One module a command; this one chooses.
 
+pub(crate) mod cni;
 mod doctor;
 mod fields;
 mod flows;
@@ -48,6 +49,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Identities(arguments) => runtime()?.block_on(identities::run(&arguments)),
         Command::Fields(arguments) => fields::run(&arguments),
+        Command::Cni => cni::run(),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Openapi => {
             use std::io::Write;

@@ -1,0 +1,304 @@
+//! Records of the plugin to identity events. Pure: what is attached now, and since when.
+//!
+//! * An attachment is a container id and an interface's name; its identity is the pod's UID, or `cni:CONTAINERID` where
+//!   that is not told.
+//! * Records may come late, twice, or in any order: each is taken as of its own time. A `DEL` that comes before its
+//!   `ADD` is remembered ([`MOST_ENDED`]), so that the attachment is told with its end. A `DEL` of what is not known ends
+//!   nothing: a runtime repeats it, perhaps when the pod has a new sandbox already.
+//! * What ends is exactly the attachment: all of the identity if it was its last one, its network if there is none other
+//!   in it, else its keys one by one.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::record::{Call, Record};
+use crate::event::{IdentityEvent, Snapshot};
+use crate::identity::{Identity, Interval, Key};
+
+/// Attachments that are known at a time, at most.
+const MOST_KNOWN: usize = 65_536;
+/// Ends that are remembered, at most.
+const MOST_ENDED: usize = 4096;
+
+/// Where the agent is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// Network of the pods' addresses.
+    pub(super) cluster: Arc<str>,
+    pub(super) host: Arc<str>,
+    pub(super) boot: Arc<str>,
+    /// Inode of the agent's own network namespace.
+    pub(super) netns: u64,
+}
+
+/// Container id and interface.
+pub(super) type Id = (String, String);
+
+struct Attachment {
+    record: Record,
+    identity: Arc<Identity>,
+    network: Arc<str>,
+}
+
+/// What became of the attachments, for the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    Kept(Box<Record>),
+    Gone(Id),
+}
+
+/// See the module documentation.
+pub(super) struct Attachments {
+    place: Place,
+    known: HashMap<Id, Attachment>,
+    ended: HashMap<Id, i64>,
+    ended_first: VecDeque<Id>,
+    changes: Vec<Change>,
+}
+
+impl Attachments {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, known: HashMap::new(), ended: HashMap::new(), ended_first: VecDeque::new(), changes: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.known.values().map(|own| &own.record)
+    }
+
+    /// What changed since this was taken last.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Takes a record; the events that follow from it. `None` if there are too many attachments.
+    pub(super) fn take(&mut self, record: Record, learned_at: i64) -> Option<Vec<IdentityEvent>> {
+        let mut events = Vec::new();
+        match record.call {
+            Call::Add | Call::Check => self.attached(record, learned_at, &mut events)?,
+            Call::Del => self.detached(&record, learned_at, &mut events),
+            Call::Gc => self.collected(&record, learned_at, &mut events),
+        }
+        Some(events)
+    }
+
+    fn attached(&mut self, record: Record, learned_at: i64, events: &mut Vec<IdentityEvent>) -> Option<()> {
+        if record.boot != *self.place.boot {
+            return Some(());
+        }
+        let id = (record.container.clone(), record.ifname.clone());
+        let is_same = |old: &Record| {
+            let facts = |of: &Record| (of.inode, of.mac, of.ips.clone(), of.inside, of.outside.clone());
+            facts(old) == facts(&record)
+        };
+        if let Some(old) = self.known.get(&id) {
+            let (same, older) = (is_same(&old.record), record.at < old.record.at);
+            if same != older {
+                // The same again, or how it was before it was told otherwise.
+                return Some(());
+            }
+            if !same && let Some(old) = self.known.remove(&id) {
+                self.end(&old, record.at, learned_at, events);
+            }
+        } else if self.known.len() >= MOST_KNOWN {
+            return None;
+        }
+        let attachment = self.attachment(record);
+        if let Some(end) = self.ended.get(&id).copied().filter(|end| attachment.record.at <= *end) {
+            let intervals = self.intervals(&attachment, Some(end), learned_at);
+            events.extend(intervals.into_iter().map(IdentityEvent::Learned));
+            return Some(());
+        }
+        events.extend(self.circumstances(&attachment, learned_at));
+        events.extend(self.intervals(&attachment, None, learned_at).into_iter().map(IdentityEvent::Learned));
+        self.changes.push(Change::Kept(Box::new(attachment.record.clone())));
+        self.known.insert(id, attachment);
+        Some(())
+    }
+
+    fn detached(&mut self, record: &Record, learned_at: i64, events: &mut Vec<IdentityEvent>) {
+        let id = (record.container.clone(), record.ifname.clone());
+        match self.known.get(&id) {
+            // A late word of an earlier life.
+            Some(known) if record.at < known.record.at => return,
+            Some(_) | None => {}
+        }
+        if let Some(attachment) = self.known.remove(&id) {
+            self.end(&attachment, record.at, learned_at, events);
+            self.changes.push(Change::Gone(id.clone()));
+            self.ended.insert(id.clone(), record.at);
+            self.ended_first.push_back(id);
+        } else if !self.ended.contains_key(&id) {
+            self.ended.insert(id.clone(), record.at);
+            self.ended_first.push_back(id);
+        }
+        while self.ended_first.len() > MOST_ENDED {
+            if let Some(oldest) = self.ended_first.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+    }
+
+    /// What a garbage collection does not name ended at some time before it: at the latest when another got its address.
+    fn collected(&mut self, record: &Record, learned_at: i64, events: &mut Vec<IdentityEvent>) {
+        let Some(valid) = &record.valid else { return };
+        let valid: HashSet<&Id> = valid.iter().collect();
+        let is_over = |(id, own): (&Id, &Attachment)| {
+            let in_network = own.record.network == record.network && own.record.at < record.at;
+            (in_network && !valid.contains(id)).then(|| id.clone())
+        };
+        let over: Vec<Id> = self.known.iter().filter_map(is_over).collect();
+        for id in over {
+            let Some(attachment) = self.known.remove(&id) else { continue };
+            let own = &attachment.record;
+            let heirs = self.known.values().filter(|other| other.network == attachment.network);
+            let heirs = heirs.filter(|other| other.record.ips.iter().any(|ip| own.ips.contains(ip)));
+            let begins = heirs.map(|heir| heir.record.at).filter(|at| *at > own.at);
+            let end = begins.min().unwrap_or(record.at).min(record.at);
+            self.end(&attachment, end, learned_at, events);
+            self.changes.push(Change::Gone(id));
+        }
+    }
+
+    /// Everything that holds, at the beginning or after a time without news: `alive` says which attachments are still
+    /// there. The others are forgotten; when they ended nobody knows.
+    pub(super) fn reconcile(
+        &mut self,
+        alive: impl Fn(&Record) -> bool,
+        heard: Option<i64>,
+        at: i64,
+    ) -> Vec<IdentityEvent> {
+        let gone: Vec<Id> =
+            self.known.iter().filter(|(_, own)| !alive(&own.record)).map(|(id, _)| id.clone()).collect();
+        let mut events = Vec::new();
+        for id in gone {
+            if let Some(attachment) = self.known.remove(&id) {
+                events.extend(self.namespace_gone(&attachment, at));
+            }
+            self.changes.push(Change::Gone(id));
+        }
+        let known = self.known.values();
+        events.extend(known.clone().flat_map(|own| self.circumstances(own, at)));
+        let present = known.flat_map(|own| self.intervals(own, None, at)).collect();
+        let (source, stopped) = ("cni".into(), Vec::new());
+        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at }));
+        events
+    }
+
+    /// Puts an attachment that an earlier run knew; it is told by [`Self::reconcile`].
+    pub(super) fn restore(&mut self, record: Record) {
+        if self.known.len() < MOST_KNOWN {
+            let id = (record.container.clone(), record.ifname.clone());
+            let attachment = self.attachment(record);
+            self.known.insert(id, attachment);
+        }
+    }
+
+    fn attachment(&self, record: Record) -> Attachment {
+        let own: Arc<str> = format!("cni:{}", record.container).into();
+        let mut identity = Identity { host: Some(self.place.host.clone()), ..Identity::default() };
+        if let Some(pod) = &record.pod {
+            identity.identity = pod.uid.as_deref().map_or(own, Into::into);
+            identity.cluster = Some(self.place.cluster.clone());
+            identity.namespace = Some(pod.namespace.as_str().into());
+            identity.pod = Some(pod.name.as_str().into());
+        } else {
+            identity.identity = own;
+            identity.container = Some(record.container.as_str().into());
+        }
+        let network = if record.pod.is_some() && record.ifname == "eth0" {
+            self.place.cluster.clone()
+        } else {
+            format!("{}/{}", self.place.cluster, record.network).into()
+        };
+        Attachment { record, identity: Arc::new(identity), network }
+    }
+
+    /// The interface that carries the attachment's traffic: index and namespace. A plugin in another namespace than the
+    /// agent sees other interfaces.
+    fn interface(&self, record: &Record) -> Option<(u32, u64)> {
+        match &record.outside {
+            Some(outside) => (record.own_netns == self.place.netns).then_some((outside.index, 0)),
+            None => record.inside.zip(record.inode),
+        }
+    }
+
+    /// What is told beside the keys.
+    fn circumstances(&self, attachment: &Attachment, learned_at: i64) -> Vec<IdentityEvent> {
+        let Attachment { record, identity, network } = attachment;
+        let mut events = Vec::new();
+        if let Some((index, netns)) = self.interface(record) {
+            let bridge = record.outside.as_ref().and_then(|outside| outside.bridge);
+            for index in bridge.into_iter().chain([index]) {
+                let (network, at) = (network.clone(), record.at);
+                events.push(IdentityEvent::Network { index, netns, network, at });
+            }
+        }
+        let alias = format!("cni:{}", record.container);
+        if *identity.identity != *alias {
+            let (alias, identity, source) = (alias.into(), identity.identity.clone(), "cni".into());
+            events.push(IdentityEvent::Same { alias, identity, member: None, learned_at, source });
+        }
+        if let (None, Some(_), Some(inode), Some(netns)) = (&record.outside, record.inside, record.inode, &record.netns)
+        {
+            let others =
+                self.known.values().map(|other| &other.record).filter(|other| {
+                    other.inode == Some(inode) && other.outside.is_none() && other.ifname != record.ifname
+                });
+            let of = |record: &Record| Some((record.inside?, record.ifname.clone()));
+            let interfaces = others.chain([record]).filter_map(of).collect();
+            let (identity, netns) = (identity.clone(), netns.clone());
+            events.push(IdentityEvent::Namespace { identity, netns, inode, interfaces });
+        }
+        events
+    }
+
+    fn intervals(&self, attachment: &Attachment, valid_to: Option<i64>, learned_at: i64) -> Vec<Interval> {
+        let Attachment { record, identity, network } = attachment;
+        let boot = || self.place.boot.clone();
+        let interface = self.interface(record).map(|(index, netns)| Key::Interface { index, netns, boot: boot() });
+        let mac = record.mac.map(|mac| Key::Mac { network: network.clone(), mac });
+        let ips = record.ips.iter().map(|ip| Key::Ip { network: network.clone(), ip: *ip });
+        let interval = |key| {
+            let (identity, source) = (identity.clone(), "cni".into());
+            Interval { key, identity, valid_from: record.at, valid_to, learned_at, source }
+        };
+        interface.into_iter().chain(mac).chain(ips).map(interval).collect()
+    }
+
+    /// `attachment`, which is not known any more, ended.
+    fn end(&self, attachment: &Attachment, at: i64, learned_at: i64, events: &mut Vec<IdentityEvent>) {
+        let identity = attachment.identity.identity.clone();
+        let others = || self.known.values().filter(|other| other.identity.identity == identity);
+        if others().any(|other| other.network == attachment.network) {
+            let intervals = self.intervals(attachment, Some(at), learned_at);
+            events.extend(intervals.into_iter().map(IdentityEvent::Learned));
+        } else if others().next().is_some() {
+            let network = attachment.network.clone();
+            events.push(IdentityEvent::Parted {
+                identity: identity.clone(),
+                network,
+                at,
+                learned_at,
+                source: "cni".into(),
+            });
+        } else {
+            events.push(IdentityEvent::Ended { identity: identity.clone(), at, learned_at, source: "cni".into() });
+        }
+        events.extend(self.namespace_gone(attachment, at));
+    }
+
+    /// The end of the capture inside, if this was the last attachment there.
+    fn namespace_gone(&self, attachment: &Attachment, at: i64) -> Option<IdentityEvent> {
+        let record = &attachment.record;
+        let inode = record.inode.filter(|_| record.outside.is_none() && record.inside.is_some())?;
+        let is_inside = |other: &Attachment| other.record.inode == Some(inode) && other.record.outside.is_none();
+        (!self.known.values().any(is_inside)).then_some(IdentityEvent::NamespaceGone { inode, at })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! What is there, look after look, to identity events. Pure.
+//!
+//! * A pod's identity is its UID; its sandbox and its containers are other names of it, each container with which one it is.
+//! * A container that restarts is a new name of the same member; `Described` tells the containers that run.
+//! * A sandbox that is not ready any more has ended: when its process exited, if that was told, else when it was seen
+//!   last. If the pod has another sandbox by then, only the keys of the old one end.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::facts::{Container, Sandbox};
+use crate::event::{IdentityEvent, Snapshot};
+use crate::identity::{Identity, Interval, Key, Member};
+
+/// Where the source is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// Network of the pods' addresses.
+    pub(super) cluster: Arc<str>,
+    pub(super) host: Arc<str>,
+    pub(super) boot: Arc<str>,
+}
+
+/// One look at the runtime.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// When it began.
+    pub(super) at: i64,
+    /// Ids of the sandboxes that are ready.
+    pub(super) ready: HashSet<Arc<str>>,
+    /// Those of which there is something new.
+    pub(super) sandboxes: Vec<Sandbox>,
+    /// Containers that are new or ended, with their sandbox.
+    pub(super) containers: Vec<(Arc<str>, Container)>,
+    /// Ids of the containers that run.
+    pub(super) running: HashSet<Arc<str>>,
+    /// When processes exited, by the id of container or sandbox.
+    pub(super) exits: HashMap<String, i64>,
+}
+
+struct Pod {
+    sandbox: Sandbox,
+    identity: Arc<str>,
+    /// Those that run, by id.
+    containers: BTreeMap<Arc<str>, Container>,
+}
+
+/// See the module documentation.
+pub(super) struct Pods {
+    place: Place,
+    /// By id of the sandbox.
+    known: HashMap<Arc<str>, Pod>,
+    /// When the last look began.
+    seen: i64,
+}
+
+impl Pods {
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, known: HashMap::new(), seen: 0 }
+    }
+
+    /// Whether all is known of a sandbox that can be.
+    pub(super) fn is_complete(&self, id: &str) -> bool {
+        self.known.get(id).is_some_and(|pod| pod.sandbox.host_network || pod.sandbox.inside.is_some())
+    }
+
+    /// Whether the container is known as running.
+    pub(super) fn runs(&self, sandbox: &str, id: &str) -> bool {
+        self.known.get(sandbox).is_some_and(|pod| pod.containers.contains_key(id))
+    }
+
+    /// Containers that are known as running, with their sandbox.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.known.iter().flat_map(|(sandbox, pod)| pod.containers.keys().map(move |id| (sandbox, id)))
+    }
+
+    /// When the last look began.
+    pub(super) fn seen(&self) -> i64 {
+        self.seen
+    }
+
+    /// Takes the first look of a connection. What an earlier one knew is forgotten: the snapshot says what has ended.
+    pub(super) fn begin(&mut self, look: Look, heard: Option<i64>, learned_at: i64) -> Vec<IdentityEvent> {
+        let before = std::mem::take(&mut self.known);
+        let at = look.at;
+        let mut events: Vec<IdentityEvent> = Vec::new();
+        let told = self.update(look, learned_at);
+        let is_key = |event: &IdentityEvent| matches!(event, IdentityEvent::Learned(_));
+        events.extend(told.into_iter().filter(|event| !is_key(event)));
+        let still: HashSet<u64> = self.known.values().filter_map(captured_inside).collect();
+        let gone = before.values().filter_map(captured_inside).filter(|inode| !still.contains(inode));
+        events.extend(gone.map(|inode| IdentityEvent::NamespaceGone { inode, at }));
+        let present = self.known.values().flat_map(|pod| self.intervals(pod, None, learned_at)).collect();
+        let (source, stopped) = ("cri".into(), Vec::new());
+        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at }));
+        events
+    }
+
+    /// Takes a further look.
+    pub(super) fn update(&mut self, look: Look, learned_at: i64) -> Vec<IdentityEvent> {
+        let mut events = Vec::new();
+        let over: Vec<Arc<str>> = self.known.keys().filter(|id| !look.ready.contains(*id)).cloned().collect();
+        for id in over {
+            let Some(pod) = self.known.remove(&id) else { continue };
+            let at = look.exits.get(&*id).copied().unwrap_or(self.seen).max(pod.sandbox.from);
+            self.end(&pod, at, learned_at, &mut events);
+        }
+        // Whose containers changed, and since when.
+        let mut changed: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+        for sandbox in look.sandboxes.into_iter().filter(|sandbox| look.ready.contains(&sandbox.id)) {
+            changed.insert(sandbox.id.clone(), sandbox.from);
+            self.appeared(sandbox, learned_at, &mut events);
+        }
+        for (sandbox, container) in look.containers {
+            let Some(pod) = self.known.get_mut(&sandbox) else { continue };
+            let ended = container.to.or_else(|| look.exits.get(&*container.id).copied());
+            if !look.running.contains(&container.id) {
+                if pod.containers.remove(&container.id).is_some() {
+                    changed.insert(sandbox, ended.unwrap_or(look.at));
+                } else {
+                    // It came and went between two looks: what it owned may still be told.
+                    events.push(same(&container.id, pod, Some(member(&container)), learned_at));
+                }
+                continue;
+            }
+            events.push(same(&container.id, pod, Some(member(&container)), learned_at));
+            changed.insert(sandbox, if container.from > 0 { container.from } else { look.at });
+            pod.containers.insert(container.id.clone(), container);
+        }
+        for (id, from) in changed {
+            let Some(pod) = self.known.get(&id) else { continue };
+            let identity = Arc::new(self.identity(pod));
+            events.push(IdentityEvent::Described { identity, from, learned_at, source: "cri".into() });
+        }
+        self.seen = look.at;
+        events
+    }
+
+    fn appeared(&mut self, sandbox: Sandbox, learned_at: i64, events: &mut Vec<IdentityEvent>) {
+        let uid = Some(sandbox.uid.as_str()).filter(|uid| !uid.is_empty());
+        let identity = uid.map_or_else(|| format!("cni:{}", sandbox.id).into(), Into::into);
+        let containers = self.known.remove(&sandbox.id).map(|pod| pod.containers).unwrap_or_default();
+        let pod = Pod { sandbox, identity, containers };
+        let cni = format!("cni:{}", pod.sandbox.id);
+        let aliases = [&*cni, &*pod.sandbox.id].into_iter().filter(|alias| *alias != &*pod.identity);
+        events.extend(aliases.map(|alias| same(alias, &pod, None, learned_at)));
+        self.networks(&pod, events);
+        events.extend(self.intervals(&pod, None, learned_at).into_iter().map(IdentityEvent::Learned));
+        if let Some((inode, inside)) = captured_inside(&pod).zip(pod.sandbox.inside.as_ref()) {
+            let own = inside.interfaces.iter().filter(|own| own.outside.is_none());
+            let interfaces = own.map(|own| (own.index, own.name.clone())).collect();
+            let (identity, netns) = (Arc::new(self.identity(&pod)), inside.path.clone());
+            events.push(IdentityEvent::Namespace { identity, netns, inode, interfaces });
+        }
+        self.known.insert(pod.sandbox.id.clone(), pod);
+    }
+
+    /// Says to which network the interfaces belong: `eth0` to the cluster's; of further ones the runtime does not tell.
+    fn networks(&self, pod: &Pod, events: &mut Vec<IdentityEvent>) {
+        let Some(inside) = &pod.sandbox.inside else { return };
+        for own in inside.interfaces.iter().filter(|own| own.name == "eth0") {
+            let mut tell = |index, netns| {
+                let (network, at) = (self.place.cluster.clone(), pod.sandbox.from);
+                events.push(IdentityEvent::Network { index, netns, network, at });
+            };
+            match own.outside {
+                Some((index, bridge)) => bridge.into_iter().chain([index]).for_each(|index| tell(index, 0)),
+                None => tell(own.index, inside.inode),
+            }
+        }
+    }
+
+    fn intervals(&self, pod: &Pod, valid_to: Option<i64>, learned_at: i64) -> Vec<Interval> {
+        let network = || self.place.cluster.clone();
+        let ips = pod.sandbox.ips.iter().map(|ip| Key::Ip { network: network(), ip: *ip });
+        let mut keys: Vec<Key> = ips.collect();
+        if let Some(inside) = &pod.sandbox.inside {
+            for own in &inside.interfaces {
+                let (index, netns) = own.outside.map_or((own.index, inside.inode), |(index, _)| (index, 0));
+                keys.push(Key::Interface { index, netns, boot: self.place.boot.clone() });
+                let mac = own.mac.filter(|_| own.name == "eth0");
+                keys.extend(mac.map(|mac| Key::Mac { network: network(), mac }));
+            }
+        }
+        let identity = Arc::new(self.identity(pod));
+        let interval = |key| {
+            let (identity, source) = (identity.clone(), "cri".into());
+            Interval { key, identity, valid_from: pod.sandbox.from, valid_to, learned_at, source }
+        };
+        keys.into_iter().map(interval).collect()
+    }
+
+    fn identity(&self, pod: &Pod) -> Identity {
+        let sandbox = &pod.sandbox;
+        let mut containers: Vec<Member> = pod.containers.values().map(member).collect();
+        containers.sort_by(|a, b| a.container.cmp(&b.container));
+        containers.dedup();
+        Identity {
+            identity: pod.identity.clone(),
+            cluster: Some(self.place.cluster.clone()),
+            host: Some(self.place.host.clone()),
+            namespace: Some(sandbox.namespace.as_str().into()),
+            pod: Some(sandbox.pod.as_str().into()),
+            labels: sandbox.labels.clone(),
+            containers,
+            ..Identity::default()
+        }
+    }
+
+    /// `pod`, which is not known any more, ended.
+    fn end(&self, pod: &Pod, at: i64, learned_at: i64, events: &mut Vec<IdentityEvent>) {
+        if self.known.values().any(|other| other.identity == pod.identity) {
+            let intervals = self.intervals(pod, Some(at), learned_at);
+            events.extend(intervals.into_iter().map(IdentityEvent::Learned));
+        } else {
+            events.push(IdentityEvent::Ended { identity: pod.identity.clone(), at, learned_at, source: "cri".into() });
+        }
+        events.extend(captured_inside(pod).map(|inode| IdentityEvent::NamespaceGone { inode, at }));
+    }
+}
+
+/// The namespace, if traffic of the pod passes no interface of the host.
+fn captured_inside(pod: &Pod) -> Option<u64> {
+    let inside = pod.sandbox.inside.as_ref()?;
+    inside.interfaces.iter().any(|own| own.outside.is_none()).then_some(inside.inode)
+}
+
+fn member(container: &Container) -> Member {
+    Member { container: container.name.clone(), image: container.image.clone(), ports: Vec::new() }
+}
+
+fn same(alias: &str, pod: &Pod, member: Option<Member>, learned_at: i64) -> IdentityEvent {
+    let (alias, identity, source) = (alias.into(), pod.identity.clone(), "cri".into());
+    IdentityEvent::Same { alias, identity, member, learned_at, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! A node's pods as a story of looks, told to a timeline.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::cri::facts::{Inside, Interface};
+use crate::timeline::{Lookup, Timeline};
+
+struct Node {
+    pods: Pods,
+    timeline: Timeline,
+    events: Vec<IdentityEvent>,
+}
+
+fn place() -> Place {
+    Place { cluster: "kubernetes".into(), host: "n1".into(), boot: "boot".into() }
+}
+
+fn sandbox(id: &str, pod: &str, ip: &str, index: u32, from: i64) -> Sandbox {
+    let eth0 = Interface { name: "eth0".into(), index: 2, mac: None, outside: Some((index, Some(3))) };
+    Sandbox {
+        id: id.into(),
+        uid: format!("u-{pod}"),
+        namespace: "shop".into(),
+        pod: pod.into(),
+        labels: BTreeMap::from([("app".into(), pod.into())]),
+        from,
+        host_network: false,
+        ips: vec![ip.parse().expect("an address")],
+        netns: vec![],
+        inside: Some(Inside { path: "/run/netns/x".into(), inode: 1000 + u64::from(index), interfaces: vec![eth0] }),
+    }
+}
+
+fn container(id: &str, name: &str, from: i64, to: Option<i64>) -> Container {
+    Container { id: id.into(), name: name.into(), image: Some("box:1".into()), from, to }
+}
+
+fn ids(ids: &[&str]) -> HashSet<Arc<str>> {
+    ids.iter().map(|id| Arc::from(*id)).collect()
+}
+
+impl Node {
+    fn new() -> Self {
+        Self { pods: Pods::new(place()), timeline: Timeline::new(), events: Vec::new() }
+    }
+
+    fn look(&mut self, look: Look) {
+        self.events = self.pods.update(look, 0);
+        for event in &self.events {
+            self.timeline.apply(event);
+        }
+    }
+
+    fn who(&self, ip: &str, at: i64) -> String {
+        match self.timeline.ip("kubernetes", ip.parse::<IpAddr>().expect("an address"), at) {
+            Lookup::One(identity, _) => identity.pod.as_deref().unwrap_or("no pod").to_owned(),
+            Lookup::Ambiguous(_) => "?".to_owned(),
+            Lookup::None => "-".to_owned(),
+        }
+    }
+
+    /// Containers that were described last, and since when.
+    fn described(&self) -> Vec<(Vec<String>, i64)> {
+        let described = self.events.iter().filter_map(|event| match event {
+            IdentityEvent::Described { identity, from, .. } => Some((identity, *from)),
+            _ => None,
+        });
+        let names = |identity: &Identity| identity.containers.iter().map(|own| own.container.to_string()).collect();
+        described.map(|(identity, from)| (names(identity), from)).collect()
+    }
+}
+
+#[test]
+fn an_address_is_its_pods_until_the_sandbox_exits() {
+    let mut node = Node::new();
+    node.look(Look {
+        at: 11,
+        ready: ids(&["s1"]),
+        sandboxes: vec![sandbox("s1", "cart", "10.1.0.7", 5, 10)],
+        ..Look::default()
+    });
+    let exits = HashMap::from([("s1".to_owned(), 20)]);
+    let heir = sandbox("s2", "web", "10.1.0.7", 6, 21);
+    node.look(Look { at: 25, ready: ids(&["s2"]), sandboxes: vec![heir], exits, ..Look::default() });
+    let who = |at| node.who("10.1.0.7", at);
+    assert_eq!([who(9), who(15), who(20), who(22)], ["-", "cart", "-", "web"]);
+    // Nobody told of its exit: it ended when it was seen last.
+    node.look(Look { at: 40, ..Look::default() });
+    assert_eq!([node.who("10.1.0.7", 24), node.who("10.1.0.7", 26)], ["web", "-"]);
+}
+
+#[test]
+fn containers_come_and_go_and_restart_in_their_pod() {
+    let mut node = Node::new();
+    let pod = sandbox("s1", "cart", "10.1.0.7", 5, 10);
+    let own = |container: Container| vec![(Arc::from("s1"), container)];
+    let ready = || ids(&["s1"]);
+    let init = own(container("c0", "init", 12, None));
+    node.look(Look {
+        at: 13,
+        ready: ready(),
+        sandboxes: vec![pod],
+        containers: init,
+        running: ids(&["c0"]),
+        ..Look::default()
+    });
+    assert_eq!(node.described(), [(vec!["init".to_owned()], 12)]);
+    let next = [own(container("c0", "init", 12, Some(15))), own(container("c1", "app", 16, None))].concat();
+    node.look(Look { at: 17, ready: ready(), containers: next, running: ids(&["c1"]), ..Look::default() });
+    assert_eq!(node.described(), [(vec!["app".to_owned()], 16)]);
+    let again = [own(container("c1", "app", 16, Some(18))), own(container("c2", "app", 19, None))].concat();
+    node.look(Look { at: 20, ready: ready(), containers: again, running: ids(&["c2"]), ..Look::default() });
+    let told = node.events.iter().any(|event| {
+        matches!(event, IdentityEvent::Same { alias, identity, member: Some(member), .. }
+            if &**alias == "c2" && &**identity == "u-cart" && &*member.container == "app")
+    });
+    assert!(told && node.pods.runs("s1", "c2") && !node.pods.runs("s1", "c1"));
+    node.look(Look { at: 30, ready: ready(), containers: own(container("c2", "", 0, None)), ..Look::default() });
+    assert_eq!(node.described(), [(vec![], 30)], "removed without a word");
+    assert_eq!(node.who("10.1.0.7", 31), "cart", "the address is the pod's");
+}
+
+#[test]
+fn a_second_sandbox_of_a_pod_outlives_the_first() {
+    let mut node = Node::new();
+    node.look(Look {
+        at: 11,
+        ready: ids(&["s1"]),
+        sandboxes: vec![sandbox("s1", "cart", "10.1.0.7", 5, 10)],
+        ..Look::default()
+    });
+    let second = sandbox("s2", "cart", "10.1.0.8", 6, 20);
+    node.look(Look { at: 21, ready: ids(&["s1", "s2"]), sandboxes: vec![second], ..Look::default() });
+    node.look(Look { at: 31, ready: ids(&["s2"]), exits: HashMap::from([("s1".to_owned(), 30)]), ..Look::default() });
+    assert_eq!([node.who("10.1.0.7", 32), node.who("10.1.0.8", 32)], ["-", "cart"]);
+}
+
+#[test]
+fn pods_of_the_host_network_have_no_address() {
+    let mut node = Node::new();
+    let pod = Sandbox { host_network: true, ips: vec![], inside: None, ..sandbox("s1", "proxy", "10.1.0.7", 5, 10) };
+    node.look(Look { at: 11, ready: ids(&["s1"]), sandboxes: vec![pod], ..Look::default() });
+    assert!(node.events.iter().all(|event| !matches!(event, IdentityEvent::Learned(_))));
+    assert!(node.pods.is_complete("s1"));
+    assert_eq!(node.described().len(), 1);
+}
+
+#[test]
+fn a_new_connection_tells_everything_once_and_what_is_gone() {
+    let mut node = Node::new();
+    let macvlan = Interface { name: "eth0".into(), index: 2, mac: None, outside: None };
+    let inside = Inside { path: "/run/netns/y".into(), inode: 77, interfaces: vec![macvlan] };
+    let captured = Sandbox { inside: Some(inside), ..sandbox("s1", "cart", "10.1.0.7", 5, 10) };
+    let web = sandbox("s2", "web", "10.1.0.8", 6, 10);
+    node.look(Look { at: 11, ready: ids(&["s1", "s2"]), sandboxes: vec![captured, web.clone()], ..Look::default() });
+    let look = Look { at: 100, ready: ids(&["s2"]), sandboxes: vec![web], ..Look::default() };
+    let events = node.pods.begin(look, Some(50), 100);
+    assert!(events.iter().any(|event| matches!(event, IdentityEvent::NamespaceGone { inode: 77, .. })));
+    for event in &events {
+        node.timeline.apply(event);
+    }
+    let who = |ip, at| node.who(ip, at);
+    assert_eq!([who("10.1.0.7", 49), who("10.1.0.7", 51), who("10.1.0.8", 99)], ["cart", "-", "web"]);
+}
