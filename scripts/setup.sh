@@ -16,8 +16,12 @@ need_packages() {
     exit 1
   fi
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq >&2
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  # One script at a time: apt does not wait for its own locks.
+  (
+    flock 8
+    apt-get update -qq >&2
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  ) 8>/run/lock/wiretag-packages
 }
 
 # What the build and `wiretag run` need: a C compiler (SQLite, zstd), iproute2 (the demonstration), a Rust toolchain.
