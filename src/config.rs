@@ -201,13 +201,13 @@ impl RunConfig {
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
         let node = node(arguments.node.clone().or(written.node));
         Ok(Self {
+            cluster: cluster(&written.kubernetes)?,
             kubernetes: kubernetes(written.kubernetes, &node)?,
             node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
-            cluster: cluster(&written.kubernetes)?,
             cni: written.cni.enabled.unwrap_or(true),
             cri: written.cri.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.cri.endpoint }),
             interfaces,
@@ -451,7 +451,8 @@ mod tests {
         for (wrong, part) in
             [("scope = 'pod'", "`cluster`"), ("cluster = 'a/b'", "without `/`"), ("enabled = true", "kubeconfig")]
         {
-            let error = source(&format!("[kubernetes]\n{wrong}")).expect_err("a mistake").to_string();
+            let written = format!("[kubernetes]\n{wrong}");
+            let error = source(&written).expect_err("a mistake").to_string();
             assert!(error.contains(part), "{error}");
         }
     }

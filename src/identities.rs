@@ -156,7 +156,7 @@ impl Tagging {
             }
             IdentityEvent::Translated(_) | IdentityEvent::Connected(_) => {
                 // Of single connections the timeline knows nothing: they are many, and needed for minutes only.
-                self.tagger.learn(event);
+                self.tagger.learn(&event);
                 return;
             }
             IdentityEvent::Learned(_)

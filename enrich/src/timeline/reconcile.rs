@@ -3,7 +3,7 @@
 //! That may be of tens of thousands of pods. So it is done in steps, one for each key, and whoever owns the timeline can look
 //! something up in between.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Timeline;
@@ -21,7 +21,9 @@ pub(super) struct Reconciling {
     source: u8,
     heard: Option<i64>,
     at: i64,
-    present: Vec<Interval>,
+    present: VecDeque<Interval>,
+    /// How many it had at first; what is done is dropped at once.
+    keys: usize,
     stopped: HashMap<Arc<str>, Stopped>,
     named: HashMap<(Place, u32), i64>,
     open: Vec<(Place, u32)>,
@@ -37,7 +39,18 @@ impl Timeline {
         let open = self.open.get(&source).into_iter().flatten().copied().collect();
         let stopped = stopped.into_iter().map(|own| (own.identity.clone(), own)).collect();
         let (named, confirmed) = (HashMap::with_capacity(present.len()), HashSet::new());
-        self.reconciling = Some(Reconciling { source, heard, at, present, stopped, named, open, confirmed, next: 0 });
+        self.reconciling = Some(Reconciling {
+            source,
+            heard,
+            at,
+            keys: present.len(),
+            present: present.into(),
+            stopped,
+            named,
+            open,
+            confirmed,
+            next: 0,
+        });
     }
 
     /// Whether an event is still being applied.
@@ -58,18 +71,17 @@ impl Timeline {
 
     /// The next step; false if there is none.
     fn step(&mut self, own: &mut Reconciling) -> bool {
-        let (keys, open) = (own.present.len(), own.open.len());
         let next = own.next;
         own.next += 1;
-        if let Some(interval) = own.present.get(next) {
+        if let Some(interval) = own.present.get(next).filter(|_| next < own.keys) {
             let place = self.view.names.place(&interval.key);
             let subject = self.view.subjects.number(&interval.identity.identity);
             if let Some(key) = place.zip(subject) {
                 own.named.insert(key, interval.valid_from);
             }
-        } else if let Some((place, subject)) = own.open.get(next - keys).copied() {
+        } else if let Some((place, subject)) = own.open.get(next - own.keys).copied() {
             self.compare(own, place, subject);
-        } else if let Some(interval) = own.present.get(next - keys - open) {
+        } else if let Some(interval) = own.present.pop_front() {
             self.begin_or_confirm(interval, own);
         } else {
             // Not before all of it is known.
@@ -105,7 +117,7 @@ impl Timeline {
         self.resolve(place, claim.from);
     }
 
-    fn begin_or_confirm(&mut self, interval: &Interval, own: &Reconciling) {
+    fn begin_or_confirm(&mut self, mut interval: Interval, own: &Reconciling) {
         let place = self.view.names.place(&interval.key);
         let subject = self.view.subjects.number(&interval.identity.identity);
         if place.zip(subject).is_some_and(|key| own.confirmed.contains(&key)) {
@@ -113,7 +125,6 @@ impl Timeline {
             self.describe(&interval.identity, from, interval.learned_at, &interval.source);
             return;
         }
-        let mut interval = interval.clone();
         interval.valid_from = self.beginning(&interval, own);
         self.learn(&interval);
     }
