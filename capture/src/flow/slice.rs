@@ -260,9 +260,11 @@ impl Flow {
                     }
                     None => Progress { fresh: segment.payload_len, late: 0 },
                 };
-                let first = self.tcp.as_ref().map(TcpFlow::first_bytes).unwrap_or_default();
-                let context = Context { end, time, ports: self.ports() };
-                self.application.tcp(context, segment, first);
+                if self.application.wants(end, segment.payload_len) {
+                    let first = self.tcp.as_ref().map(TcpFlow::first_bytes).unwrap_or_default();
+                    let context = Context { end, time, ports: self.ports() };
+                    self.application.tcp(context, segment, first);
+                }
                 progress
             }
             Transport::Udp { payload, payload_len } => {
@@ -313,7 +315,7 @@ impl Flow {
             start: self.start,
             end: self.end,
             end_reason: reason,
-            community_id: self.key.community_id().map(Into::into),
+            community_id: self.key.community_id(),
             node: point.node.clone(),
             interface: point.interface,
             interface_index: self.key.interface(),
