@@ -1,6 +1,5 @@
 //! Classic pcap (draft-ietf-opsawg-pcap).
 
-use super::burst::Lengths;
 use super::input::Input;
 use super::{FileError, FileInterface, Step};
 use crate::packet::{LinkType, Packet};
@@ -49,10 +48,6 @@ impl Classic {
     fn u32(&self, bytes: &[u8], at: usize) -> u32 {
         let bytes = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
         if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
-    }
-
-    pub(super) const fn lengths(&self) -> Lengths {
-        Lengths { at: 8, big_endian: self.big_endian, more: self.header_len }
     }
 
     /// What the bytes begin with.

@@ -8,15 +8,13 @@ mod classic;
 mod error;
 mod input;
 mod ng;
-mod sys;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use burst::{Ahead, Burst};
+pub use burst::Burst;
 pub use error::FileError;
-use burst::Lengths;
 use input::Input;
 
 use crate::packet::{LinkType, Packet};
@@ -65,14 +63,6 @@ enum Step<'a> {
 }
 
 impl Format {
-    /// Where to find the length of a record.
-    fn lengths(&self) -> Lengths {
-        match self {
-            Self::Classic(classic) => classic.lengths(),
-            Self::Ng(ng) => ng.lengths(),
-        }
-    }
-
     #[inline]
     fn step<'a>(&mut self, bytes: &'a [u8], interfaces: &mut Vec<FileInterface>) -> Step<'a> {
         match self {
@@ -87,15 +77,12 @@ impl CaptureFile {
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|source| FileError::Io { path: name.clone(), source })?;
-        Self::start(Input::open(file, &name))
+        Self::new(Box::new(file), &name)
     }
 
     /// Reads from `reader`; `name` is for messages.
     pub fn new(reader: Box<dyn Read + Send>, name: &str) -> Result<Self, FileError> {
-        Self::start(Input::new(reader, name))
-    }
-
-    fn start(mut input: Input) -> Result<Self, FileError> {
+        let mut input = Input::new(reader, name);
         input.need(4)?;
         let magic = input.bytes().first_chunk::<4>().copied();
         let Some(magic) = magic else { return Err(input.not_a_capture()) };
@@ -138,7 +125,7 @@ impl CaptureFile {
     /// The next packets, or none at the end; otherwise as [`Self::next_packet_naming`]. What is damaged is reported after the
     /// packets before it.
     pub fn next_burst(&mut self, described: &mut dyn FnMut(u32, &FileInterface)) -> Result<Burst<'_>, FileError> {
-        let mut burst = Burst::new(self.format.lengths());
+        let mut burst = Burst::new();
         if self.find_packet()? {
             let (bytes, mut taken) = self.input.split();
             let mut rest = bytes;
@@ -153,9 +140,7 @@ impl CaptureFile {
                 };
                 rest = rest.get(len..).unwrap_or_default();
             }
-            let len = bytes.len() - rest.len();
-            taken.add(len);
-            burst.end(rest);
+            taken.add(bytes.len() - rest.len());
         }
         tell(&self.interfaces, &mut self.told, described);
         Ok(burst)

@@ -2,7 +2,6 @@
 //!
 //! Interfaces are numbered through all sections of the file, so that a number always means one interface.
 
-use super::burst::Lengths;
 use super::input::Input;
 use super::{FileError, FileInterface, MAX_BLOCK, Step};
 use crate::packet::{Direction, LinkType, Packet};
@@ -67,10 +66,6 @@ impl Ng {
                 Step::Packet(..) => return Ok(()),
             }
         }
-    }
-
-    pub(super) const fn lengths(&self) -> Lengths {
-        Lengths { at: 4, big_endian: self.big_endian, more: 0 }
     }
 
     /// What the bytes begin with.
