@@ -62,8 +62,8 @@ impl PartialEq for Key {
     /// Without a branch for each field: nearly always all are equal.
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        let ([a, b, c, d], [e, f, g, h]) = (self.addresses, other.addresses);
-        let addresses = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h);
+        let pairs = self.addresses.iter().zip(&other.addresses);
+        let addresses = pairs.fold(0, |differences, (one, another)| differences | (one ^ another));
         let numbers = (self.ports ^ other.ports)
             | (self.interface ^ other.interface)
             | (self.tunnels ^ other.tunnels)
