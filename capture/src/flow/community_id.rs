@@ -18,6 +18,14 @@ const LENGTH: usize = 30;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CommunityId([u8; LENGTH]);
 
+impl CommunityId {
+    /// An id that was written before; `None` if it cannot be one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes().first_chunk().filter(|bytes| bytes.len() == text.len())?;
+        text.starts_with("1:").then_some(Self(*bytes))
+    }
+}
+
 impl Deref for CommunityId {
     type Target = str;
 
@@ -71,6 +79,15 @@ mod tests {
 
     fn check(a: &str, b: &str, protocol: Protocol, ports: [u16; 2], expected: &str) {
         assert_eq!(&*of([a.parse().unwrap(), b.parse().unwrap()], protocol, Some(ports)), expected);
+    }
+
+    #[test]
+    fn an_id_is_read_back() {
+        let id = CommunityId::from_text("1:LQU9qZlK+B5F3KDmev6m5PMibrg=");
+        assert_eq!(id.as_deref(), Some("1:LQU9qZlK+B5F3KDmev6m5PMibrg="));
+        for wrong in ["", "1:abc=", "2:LQU9qZlK+B5F3KDmev6m5PMibrg=", "1:LQU9qZlK+B5F3KDmev6m5PMibrg=="] {
+            assert_eq!(CommunityId::from_text(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
