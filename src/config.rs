@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn kubernetes_is_used_where_it_is_named() {
-        let source = |text| kubernetes(check(text).expect("TOML").kubernetes, "here");
+        let source = |text: &str| kubernetes(check(text).expect("TOML").kubernetes, "here");
         assert_eq!(source("").expect("nothing").map(|own| own.node), None);
         let own = source("[kubernetes]\nkubeconfig = '/k'\ncluster = 'blue'\nscope = 'node'").expect("a source");
         let own = own.expect("wanted");

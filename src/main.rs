@@ -11,6 +11,7 @@ mod demo;
 mod host;
 mod identities;
 mod metrics;
+mod outbox;
 mod output;
 mod pipeline;
 mod sources;

@@ -26,9 +26,10 @@ use crate::checkpoint::{JournalThread, JournalWriter};
 use crate::config::RunConfig;
 use crate::identities::{Published, Tagging, persist, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
+use crate::outbox::{PacketBatch, PacketSender};
 use crate::sources::{Sources, Surroundings};
 use crate::trouble::{Stage, Troubles};
-use crate::worker::{CaptureStatus, PacketBatch, PacketSender, Scope};
+use crate::worker::{CaptureStatus, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.

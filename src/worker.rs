@@ -17,28 +17,10 @@ use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, PacketBuffer, Transaction};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Transaction};
 
 use crate::checkpoint::Pace;
-
-/// Packets on their way to the packet log.
-pub(crate) struct PacketBatch {
-    pub(crate) packets: PacketBuffer,
-    /// Names of their interfaces as of then: an index may get another name later.
-    pub(crate) names: Arc<InterfaceNames>,
-}
-
-/// The way to the packet log.
-#[derive(Clone)]
-pub(crate) struct PacketSender {
-    pub(crate) batches: crossbeam_channel::Sender<PacketBatch>,
-    /// Buffers that the packet log is done with. Their memory is used again: to ask the kernel for a megabyte each time, and
-    /// to have it cleared, would cost as much as the copying.
-    pub(crate) spare: crossbeam_channel::Receiver<PacketBuffer>,
-}
-
-/// Names of interfaces by index.
-pub(crate) type InterfaceNames = HashMap<u32, Arc<str>>;
+use crate::outbox::{InterfaceNames, Outbox, PacketSender};
 
 /// Flow records and transactions on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
 pub(crate) struct RecordBatch {
@@ -222,8 +204,6 @@ const LAST_ROWS: usize = 8_192;
 /// Open slices handed on after a burst at most: so many when there is little to do, and one for so many packets else.
 const OPEN_ROWS: usize = 2_048;
 const PACKETS_AN_OPEN_ROW: u64 = 8;
-/// Bytes of packets handed on at once.
-const BATCH_BYTES: usize = 1 << 20;
 /// Nanoseconds that packets wait at most for their batch to fill: blocks that are made of whole batches need no more copying.
 const BATCH_AGE: i64 = 200_000_000;
 
@@ -455,51 +435,5 @@ fn lose_beyond<T>(most: usize, waiting: &mut Vec<T>, lost: &AtomicU64) {
     if waiting.len() > most {
         lost.fetch_add(waiting.len() as u64, Ordering::Relaxed);
         waiting.clear();
-    }
-}
-
-/// Collects packets for the packet log.
-struct Outbox {
-    queue: PacketSender,
-    names: Arc<InterfaceNames>,
-    packets: PacketBuffer,
-    dropped: u64,
-}
-
-impl Outbox {
-    fn new(queue: PacketSender) -> Self {
-        Self { queue, names: Arc::default(), packets: PacketBuffer::default(), dropped: 0 }
-    }
-
-    fn push(&mut self, packet: &Packet<'_>, flow_id: Option<u64>) {
-        if self.packets.is_empty()
-            && let Ok(spare) = self.queue.spare.try_recv()
-        {
-            self.packets = spare;
-        }
-        self.packets.push(packet, flow_id);
-        if self.packets.blocks().len() >= BATCH_BYTES {
-            self.send();
-        }
-    }
-
-    fn send_if_older_than(&mut self, time: i64) {
-        if self.packets.span().0 < time {
-            self.send();
-        }
-    }
-
-    /// Hands on what there is. What finds the queue full is lost, and its memory used again.
-    fn send(&mut self) {
-        if self.packets.is_empty() {
-            return;
-        }
-        let batch = PacketBatch { packets: std::mem::take(&mut self.packets), names: self.names.clone() };
-        if let Err(error) = self.queue.batches.try_send(batch) {
-            let mut packets = error.into_inner().packets;
-            self.dropped += packets.len() as u64;
-            packets.clear();
-            self.packets = packets;
-        }
     }
 }

@@ -13,7 +13,8 @@ use wiretag_capture::ring::{RingConfig, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
-use crate::worker::{self, CaptureStatus, PacketSender, Scope, WorkerConfig};
+use crate::outbox::PacketSender;
+use crate::worker::{self, CaptureStatus, Scope, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;

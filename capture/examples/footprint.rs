@@ -16,8 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut records = Vec::new();
     let before = resident()?;
     let mut rows = 0;
-    while let Some(packet) = file.next_packet()? {
-        let _ = engine.packet(&packet, &mut records);
+    loop {
+        let burst = file.next_burst(&mut |_, _| {})?;
+        if burst.is_empty() {
+            break;
+        }
+        engine.burst(&burst, &mut records, |_, _| {});
         rows += records.len();
         records.clear();
     }

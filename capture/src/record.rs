@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::flow::CommunityId;
+
 pub use crate::packet::Direction;
 pub use crate::tunnel::{MAX_TUNNELS, Tunnel, TunnelKind, TunnelStack};
 
@@ -364,7 +366,7 @@ pub struct FlowRecord {
     /// Why the slice ended; `None` while it is open: its figures may still grow.
     pub end_reason: Option<EndReason>,
     /// Community ID v1, seed 0.
-    pub community_id: Option<Arc<str>>,
+    pub community_id: Option<CommunityId>,
     /// Node that captured.
     pub node: Arc<str>,
     /// Name of the interface.

@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use anyhow::Context;
-use wiretag_capture::file::CaptureFile;
+use wiretag_capture::file::{CaptureFile, FileInterface};
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::{CaptureCounters, EndReason, Source};
 use wiretag_store::{Table, json};
@@ -17,6 +17,9 @@ use crate::cli::ReplayArguments;
 /// Flows that are ended at once where their rows are not kept.
 const AT_ONCE: usize = 8192;
 
+/// Packets between two looks at their transactions: these may hold more of them than wait for us.
+const FEW: usize = 4;
+
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut file = open(&arguments.file)?;
     let config = FlowConfig { transactions: arguments.transactions, ..FlowConfig::new("file", Source::File) };
@@ -25,14 +28,16 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut slices = 0_u64;
     let mut names = Vec::new();
     let damage = loop {
-        match file.next_packet_naming(&mut |number, interface| names.push((number, interface.name.clone()))) {
-            Ok(Some(packet)) => {
-                name_interfaces(&mut engine, &mut names);
-                let _ = engine.packet(&packet, &mut records);
-                engine.take_transactions(&mut transactions);
-            }
-            Ok(None) => break None,
+        let mut describe = |number, interface: &FileInterface| names.push((number, interface.name.clone()));
+        let burst = match file.next_burst(&mut describe) {
+            Ok(burst) if burst.is_empty() => break None,
+            Ok(burst) => burst,
             Err(error) => break Some(error),
+        };
+        name_interfaces(&mut engine, &mut names);
+        for packets in burst.chunks(if arguments.transactions { FEW } else { burst.len() }) {
+            engine.burst(packets, &mut records, |_, _| {});
+            engine.take_transactions(&mut transactions);
         }
         if arguments.null || arguments.transactions {
             slices += records.len() as u64;

@@ -183,15 +183,17 @@ impl Application {
         Self { app: None, tag: Tag { name: None, tries: [0; 2], transactions } }
     }
 
-    /// Takes in a TCP segment; `first` says where the two directions begin, if their SYNs were seen.
+    /// Whether anything may come of a TCP segment with so much payload: what most segments are asked.
+    #[inline]
+    pub(crate) fn wants(&self, end: End, payload_len: u32) -> bool {
+        !self.tag.is_spent(end) && (self.app.is_some() || payload_len > 0)
+    }
+
+    /// Takes in a TCP segment that is [wanted](Self::wants); `first` says where the two directions begin, if their SYNs were seen.
     #[inline]
     pub(crate) fn tcp(&mut self, context: Context, segment: &Tcp<'_>, first: [Option<u32>; 2]) {
-        if self.tag.is_spent(context.end) {
-            return;
-        }
         match &mut self.app {
             Some(_) => self.read(context, segment),
-            None if segment.payload_len == 0 => {}
             None => self.meet(context, segment, first),
         }
     }

@@ -242,6 +242,18 @@ impl Decoder {
         }
     }
 
+    /// Decodes a packet that is not in a tunnel, as [`Self::decode`], if it is of the kind that nearly all packets are: TCP or
+    /// UDP and no fragment. Into `place`, for moving it would cost more than decoding.
+    #[inline(always)]
+    pub(crate) fn decode_plain<'a>(&self, packet: &Packet<'a>, place: &mut Option<Decoded<'a>>) {
+        match fast::plain(packet, &self.ports) {
+            Some(plain) => {
+                *place = Some(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport));
+            }
+            None => *place = None,
+        }
+    }
+
     #[inline(never)]
     fn decode_unusual<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         let Some((outer, kind, id, inner)) = fast::in_tunnel(packet, &self.ports) else {

@@ -1,7 +1,7 @@
 //! Classic pcap (draft-ietf-opsawg-pcap).
 
 use super::input::Input;
-use super::{FileError, FileInterface};
+use super::{FileError, FileInterface, Step};
 use crate::packet::{LinkType, Packet};
 
 /// Greatest record that is accepted; libpcap's limit.
@@ -15,13 +15,11 @@ pub(super) struct Classic {
     /// Bytes of a record's header; Kuznetzov's variant has 8 more.
     header_len: usize,
     link_type: LinkType,
-    failed: bool,
 }
 
 impl Classic {
     /// Reads the file header.
     pub(super) fn start(input: &mut Input, magic: [u8; 4]) -> Result<(Self, FileInterface), FileError> {
-        let not_a_capture = || FileError::NotACapture { path: input.name().to_owned() };
         let (big_endian, unit, header_len) = match magic {
             [0xa1, 0xb2, 0xc3, 0xd4] => (true, 1_000, 16),
             [0xd4, 0xc3, 0xb2, 0xa1] => (false, 1_000, 16),
@@ -29,11 +27,12 @@ impl Classic {
             [0x4d, 0x3c, 0xb2, 0xa1] => (false, 1, 16),
             [0xa1, 0xb2, 0xcd, 0x34] => (true, 1_000, 24),
             [0x34, 0xcd, 0xb2, 0xa1] => (false, 1_000, 24),
-            _ => return Err(not_a_capture()),
+            _ => return Err(input.not_a_capture()),
         };
-        let header = input.need(24)?.and_then(|header| header.first_chunk::<24>()).copied();
+        input.need(24)?;
+        let header = input.bytes().first_chunk::<24>().copied();
         let Some(header) = header else { return Err(input.truncated()) };
-        let mut classic = Self { big_endian, unit, header_len, link_type: LinkType(0), failed: false };
+        let mut classic = Self { big_endian, unit, header_len, link_type: LinkType(0) };
         // The upper half holds the length of the frame check sequence.
         classic.link_type = LinkType(classic.u32(&header, 20) as u16);
         let interface = FileInterface {
@@ -51,36 +50,31 @@ impl Classic {
         if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
-    pub(super) fn next<'a>(&mut self, input: &'a mut Input) -> Result<Option<Packet<'a>>, FileError> {
-        if self.failed || input.is_at_end()? {
-            return Ok(None);
-        }
-        self.failed = true;
+    /// What the bytes begin with.
+    #[inline]
+    pub(super) fn step<'a>(&self, bytes: &'a [u8]) -> Step<'a> {
         let header_len = self.header_len;
-        let Some(header) = input.need(header_len)?.and_then(|header| header.first_chunk::<16>()).copied() else {
-            return Err(input.truncated());
+        let Some(header) = bytes.get(..header_len).and_then(|header| header.first_chunk::<16>()) else {
+            return Step::Need(header_len);
         };
-        let captured = self.u32(&header, 8);
+        let captured = self.u32(header, 8);
         if captured > MAX_RECORD {
-            return Err(input.malformed("a packet of more than 262144 bytes"));
+            return Step::Malformed("a packet of more than 262144 bytes");
         }
-        let seconds = i64::from(self.u32(&header, 0));
-        // A fraction of a second or more is garbage, and would carry the clock of every flow ahead of its packets.
-        let fraction = (i64::from(self.u32(&header, 4)) * self.unit).min(999_999_999);
-        let wire_len = self.u32(&header, 12).max(captured);
         let len = header_len + captured as usize;
-        if input.need(len)?.is_none() {
-            return Err(input.truncated());
-        }
-        self.failed = false;
-        Ok(Some(Packet {
+        let Some(data) = bytes.get(header_len..len) else { return Step::Need(len) };
+        let seconds = i64::from(self.u32(header, 0));
+        // A fraction of a second or more is garbage, and would carry the clock of every flow ahead of its packets.
+        let fraction = (i64::from(self.u32(header, 4)) * self.unit).min(999_999_999);
+        let packet = Packet {
             time: seconds * 1_000_000_000 + fraction,
-            data: input.take(len).get(header_len..).unwrap_or_default(),
-            wire_len,
+            data,
+            wire_len: self.u32(header, 12).max(captured),
             link_type: self.link_type,
             interface: 0,
             direction: None,
             vlan: None,
-        }))
+        };
+        Step::Packet(packet, len)
     }
 }

@@ -3,6 +3,7 @@
 //! Memory is bounded by the greatest block that is accepted ([`MAX_BLOCK`]), whatever the file claims. A damaged file
 //! gives every whole packet before the damage, then one error with the offset.
 
+mod burst;
 mod classic;
 mod error;
 mod input;
@@ -12,6 +13,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use burst::Burst;
 pub use error::FileError;
 use input::Input;
 
@@ -40,11 +42,34 @@ pub struct CaptureFile {
     interfaces: Vec<FileInterface>,
     /// Interfaces that the reader has been told of.
     told: usize,
+    failed: bool,
 }
 
 enum Format {
     Classic(classic::Classic),
     Ng(ng::Ng),
+}
+
+/// What bytes begin with.
+enum Step<'a> {
+    /// A packet, and the bytes that its record takes.
+    Packet(Packet<'a>, usize),
+    /// So many bytes that are no packet.
+    Skip(usize),
+    /// So many bytes are needed to tell.
+    Need(usize),
+    /// Damage.
+    Malformed(&'static str),
+}
+
+impl Format {
+    #[inline]
+    fn step<'a>(&mut self, bytes: &'a [u8], interfaces: &mut Vec<FileInterface>) -> Step<'a> {
+        match self {
+            Self::Classic(classic) => classic.step(bytes),
+            Self::Ng(ng) => ng.step(bytes, interfaces),
+        }
+    }
 }
 
 impl CaptureFile {
@@ -58,8 +83,9 @@ impl CaptureFile {
     /// Reads from `reader`; `name` is for messages.
     pub fn new(reader: Box<dyn Read + Send>, name: &str) -> Result<Self, FileError> {
         let mut input = Input::new(reader, name);
-        let magic = input.need(4)?.and_then(|bytes| bytes.first_chunk::<4>()).copied();
-        let Some(magic) = magic else { return Err(FileError::NotACapture { path: name.to_owned() }) };
+        input.need(4)?;
+        let magic = input.bytes().first_chunk::<4>().copied();
+        let Some(magic) = magic else { return Err(input.not_a_capture()) };
         let mut interfaces = Vec::new();
         let format = if magic == ng::SECTION_HEADER {
             Format::Ng(ng::Ng::default())
@@ -68,7 +94,7 @@ impl CaptureFile {
             interfaces.push(interface);
             Format::Classic(classic)
         };
-        let mut file = Self { input, format, interfaces, told: 0 };
+        let mut file = Self { input, format, interfaces, told: 0, failed: false };
         if let Format::Ng(ng) = &mut file.format {
             ng.first_section(&mut file.input)?;
         }
@@ -85,15 +111,65 @@ impl CaptureFile {
         &mut self,
         described: &mut dyn FnMut(u32, &FileInterface),
     ) -> Result<Option<Packet<'_>>, FileError> {
-        let packet = match &mut self.format {
-            Format::Classic(classic) => classic.next(&mut self.input)?,
-            Format::Ng(ng) => ng.next(&mut self.input, &mut self.interfaces)?,
-        };
-        for (number, interface) in (0_u32..).zip(&self.interfaces).skip(self.told) {
-            described(number, interface);
+        let is_there = self.find_packet()?;
+        tell(&self.interfaces, &mut self.told, described);
+        if !is_there {
+            return Ok(None);
         }
-        self.told = self.interfaces.len();
-        Ok(packet)
+        let (bytes, mut taken) = self.input.split();
+        let Step::Packet(packet, len) = self.format.step(bytes, &mut self.interfaces) else { return Ok(None) };
+        taken.add(len);
+        Ok(Some(packet))
+    }
+
+    /// The next packets, or none at the end; otherwise as [`Self::next_packet_naming`]. What is damaged is reported after the
+    /// packets before it.
+    pub fn next_burst(&mut self, described: &mut dyn FnMut(u32, &FileInterface)) -> Result<Burst<'_>, FileError> {
+        let mut burst = Burst::new();
+        if self.find_packet()? {
+            let (bytes, mut taken) = self.input.split();
+            let mut rest = bytes;
+            while !burst.is_full() {
+                let len = match self.format.step(rest, &mut self.interfaces) {
+                    Step::Packet(packet, len) => {
+                        burst.push(packet);
+                        len
+                    }
+                    Step::Skip(len) => len,
+                    Step::Need(_) | Step::Malformed(_) => break,
+                };
+                rest = rest.get(len..).unwrap_or_default();
+            }
+            taken.add(bytes.len() - rest.len());
+        }
+        tell(&self.interfaces, &mut self.told, described);
+        Ok(burst)
+    }
+
+    /// Goes to the next packet, which is then wholly there; `false` at the end of the file.
+    fn find_packet(&mut self) -> Result<bool, FileError> {
+        if self.failed {
+            return Ok(false);
+        }
+        loop {
+            match self.format.step(self.input.bytes(), &mut self.interfaces) {
+                Step::Packet(..) => return Ok(true),
+                Step::Skip(len) => self.input.take(len),
+                Step::Need(len) => {
+                    self.failed = true;
+                    if !self.input.need(len)? {
+                        // Between records a file may end.
+                        let whole = self.input.bytes().is_empty();
+                        return if whole { Ok(false) } else { Err(self.input.truncated()) };
+                    }
+                    self.failed = false;
+                }
+                Step::Malformed(what) => {
+                    self.failed = true;
+                    return Err(self.input.malformed(what));
+                }
+            }
+        }
     }
 
     /// Interfaces described so far, numbered as in [`Packet::interface`]; pcapng may add more.
@@ -105,4 +181,12 @@ impl CaptureFile {
     pub fn position(&self) -> u64 {
         self.input.position()
     }
+}
+
+/// Describes the interfaces after the first `told` ones.
+fn tell(interfaces: &[FileInterface], told: &mut usize, described: &mut dyn FnMut(u32, &FileInterface)) {
+    for (number, interface) in (0_u32..).zip(interfaces).skip(*told) {
+        described(number, interface);
+    }
+    *told = interfaces.len();
 }

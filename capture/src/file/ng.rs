@@ -3,7 +3,7 @@
 //! Interfaces are numbered through all sections of the file, so that a number always means one interface.
 
 use super::input::Input;
-use super::{FileError, FileInterface, MAX_BLOCK};
+use super::{FileError, FileInterface, MAX_BLOCK, Step};
 use crate::packet::{Direction, LinkType, Packet};
 
 /// Type of the section header block, the same in both byte orders.
@@ -22,7 +22,6 @@ pub(super) struct Ng {
     /// Number of the section's first interface.
     first_interface: usize,
     clocks: Vec<Clock>,
-    failed: bool,
 }
 
 /// `if_tsresol` and `if_tsoffset` of an interface.
@@ -54,35 +53,33 @@ struct Found {
 impl Ng {
     /// Reads the header of the first section, so that a file without a whole one is refused at once.
     pub(super) fn first_section(&mut self, input: &mut Input) -> Result<(), FileError> {
-        let len = self.block_len(input)?.ok_or_else(|| input.truncated())?;
-        self.section(input, len, 0)?;
-        input.take(len);
-        Ok(())
+        loop {
+            match self.block_len(input.bytes()) {
+                Step::Need(len) if !input.need(len)? => return Err(input.truncated()),
+                Step::Need(_) => {}
+                Step::Skip(len) => {
+                    self.section(input.bytes(), 0).map_err(|what| input.malformed(what))?;
+                    input.take(len);
+                    return Ok(());
+                }
+                Step::Malformed(what) => return Err(input.malformed(what)),
+                Step::Packet(..) => return Ok(()),
+            }
+        }
     }
 
-    pub(super) fn next<'a>(
-        &mut self,
-        input: &'a mut Input,
-        interfaces: &mut Vec<FileInterface>,
-    ) -> Result<Option<Packet<'a>>, FileError> {
-        if self.failed {
-            return Ok(None);
-        }
-        self.failed = true;
-        let (found, len) = loop {
-            let Some(len) = self.block_len(input)? else {
-                self.failed = false;
-                return Ok(None);
-            };
-            if let Some(found) = self.block(input, len, interfaces)? {
-                break (found, len);
-            }
-            input.take(len);
+    /// What the bytes begin with.
+    pub(super) fn step<'a>(&mut self, bytes: &'a [u8], interfaces: &mut Vec<FileInterface>) -> Step<'a> {
+        let step = self.block_len(bytes);
+        let Step::Skip(len) = step else { return step };
+        let block = bytes.get(..len).unwrap_or_default();
+        let found = match self.block(block, interfaces) {
+            Ok(Some(found)) => found,
+            Ok(None) => return step,
+            Err(what) => return Step::Malformed(what),
         };
-        self.failed = false;
         let link_type = interfaces.get(found.interface).map_or(LinkType(u16::MAX), |interface| interface.link_type);
-        let block = input.take(len);
-        Ok(Some(Packet {
+        let packet = Packet {
             time: found.time,
             data: block.get(found.from..found.from + found.captured).unwrap_or_default(),
             wire_len: found.wire_len.max(found.captured as u32),
@@ -90,79 +87,55 @@ impl Ng {
             interface: u32::try_from(found.interface).unwrap_or(u32::MAX),
             direction: found.direction,
             vlan: None,
-        }))
+        };
+        Step::Packet(packet, len)
     }
 
-    /// Length of the next block, which is then wholly in the buffer; `None` at the end of the file.
-    fn block_len(&mut self, input: &mut Input) -> Result<Option<usize>, FileError> {
-        if input.is_at_end()? {
-            return Ok(None);
-        }
-        let Some(head) = input.need(12)?.and_then(|head| head.first_chunk::<12>()).copied() else {
-            return Err(input.truncated());
-        };
+    /// Length of the next block, to skip if it is no packet.
+    fn block_len(&mut self, bytes: &[u8]) -> Step<'static> {
+        let Some(head) = bytes.first_chunk::<12>() else { return Step::Need(12) };
         if head.starts_with(&SECTION_HEADER) {
             // The byte order of a section is the one of its magic number.
             self.big_endian = match head.last_chunk::<4>() {
                 Some([0x1a, 0x2b, 0x3c, 0x4d]) => true,
                 Some([0x4d, 0x3c, 0x2b, 0x1a]) => false,
-                _ => return Err(input.malformed("a section header without its magic number")),
+                _ => return Step::Malformed("a section header without its magic number"),
             };
         }
-        let len = self.u32(&head, 4) as usize;
+        let len = self.u32(head, 4) as usize;
         if !(12..=MAX_BLOCK).contains(&len) || !len.is_multiple_of(4) {
-            return Err(input.malformed("a block whose length cannot be"));
+            return Step::Malformed("a block whose length cannot be");
         }
-        let Some(block) = input.need(len)? else { return Err(input.truncated()) };
+        let Some(block) = bytes.get(..len) else { return Step::Need(len) };
         if self.u32(block, len - 4) as usize != len {
-            return Err(input.malformed("a block whose two lengths differ"));
+            return Step::Malformed("a block whose two lengths differ");
         }
-        Ok(Some(len))
+        Step::Skip(len)
     }
 
     /// Reads a block; gives what is a packet.
-    fn block(
-        &mut self,
-        input: &mut Input,
-        len: usize,
-        interfaces: &mut Vec<FileInterface>,
-    ) -> Result<Option<Found>, FileError> {
-        let kind = {
-            let block = input.need(len)?.unwrap_or_default();
-            if block.starts_with(&SECTION_HEADER) { None } else { Some(self.u32(block, 0)) }
-        };
-        let Some(kind) = kind else {
-            self.section(input, len, interfaces.len())?;
+    fn block(&mut self, block: &[u8], interfaces: &mut Vec<FileInterface>) -> Result<Option<Found>, &'static str> {
+        if block.starts_with(&SECTION_HEADER) {
+            self.section(block, interfaces.len())?;
             return Ok(None);
-        };
-        if kind == INTERFACE_DESCRIPTION {
-            if interfaces.len() >= MAX_INTERFACES {
-                return Err(input.malformed("more than 65536 interfaces"));
+        }
+        match self.u32(block, 0) {
+            INTERFACE_DESCRIPTION if interfaces.len() >= MAX_INTERFACES => Err("more than 65536 interfaces"),
+            INTERFACE_DESCRIPTION => {
+                let described = self.interface(block).ok_or("an interface description that is too short")?;
+                interfaces.push(described.0);
+                self.clocks.push(described.1);
+                Ok(None)
             }
-            let block = input.need(len)?.unwrap_or_default();
-            let Some((interface, clock)) = self.interface(block) else {
-                return Err(input.malformed("an interface description that is too short"));
-            };
-            interfaces.push(interface);
-            self.clocks.push(clock);
-            return Ok(None);
-        }
-        if !matches!(kind, PACKET | SIMPLE_PACKET | ENHANCED_PACKET) {
-            return Ok(None);
-        }
-        let block = input.need(len)?.unwrap_or_default();
-        match self.packet(kind, block, interfaces) {
-            Ok(found) => Ok(Some(found)),
-            Err(what) => Err(input.malformed(what)),
+            kind @ (PACKET | SIMPLE_PACKET | ENHANCED_PACKET) => self.packet(kind, block, interfaces).map(Some),
+            _ => Ok(None),
         }
     }
 
-    fn section(&mut self, input: &mut Input, len: usize, first_interface: usize) -> Result<(), FileError> {
-        let version = input.need(len)?.and_then(|block| block.get(12..14)).map(<[u8]>::to_vec);
-        let major = version.as_deref().and_then(|v| v.first_chunk::<2>()).copied().unwrap_or_default();
-        let major = if self.big_endian { u16::from_be_bytes(major) } else { u16::from_le_bytes(major) };
-        if len < 28 || major != 1 {
-            return Err(input.malformed("a section of an unknown version"));
+    fn section(&mut self, block: &[u8], first_interface: usize) -> Result<(), &'static str> {
+        let major = self.u16(block, 12);
+        if self.u32(block, 4) < 28 || major != 1 {
+            return Err("a section of an unknown version");
         }
         self.first_interface = first_interface;
         self.clocks.clear();

@@ -1,12 +1,44 @@
 //! Community ID v1 (github.com/corelight/community-id-spec): one id for a flow in every tool.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::record::Protocol;
+
+const VERSION: &[u8; 2] = b"1:";
+/// Version, and 20 bytes in base 64.
+const LENGTH: usize = 30;
+
+/// An id as text, without an allocation: every flow has one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CommunityId([u8; LENGTH]);
+
+impl CommunityId {
+    /// An id that was written before; `None` if it cannot be one.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes().first_chunk().filter(|bytes| bytes.len() == text.len())?;
+        text.starts_with("1:").then_some(Self(*bytes))
+    }
+}
+
+impl Deref for CommunityId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for CommunityId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, formatter)
+    }
+}
 
 /// Whether a message of this ICMP type has no counterpart in the specification's table, so that its flow has one
 /// direction only.
@@ -20,7 +52,7 @@ pub(super) const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
 
 /// The id of ends that are in the specification's order already: lower address, then lower port, first; as sent for
 /// one-way ICMP.
-pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16; 2]>) -> String {
+pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16; 2]>) -> CommunityId {
     let mut hash = Sha1::new();
     hash.update(0_u16.to_be_bytes());
     for address in addresses {
@@ -33,10 +65,12 @@ pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16;
     for port in ports.into_iter().flatten() {
         hash.update(port.to_be_bytes());
     }
-    let mut text = String::with_capacity(30);
-    text.push_str("1:");
-    STANDARD.encode_string(hash.finalize(), &mut text);
-    text
+    let mut id = CommunityId([0; LENGTH]);
+    let (version, digest) = id.0.split_at_mut(VERSION.len());
+    version.copy_from_slice(VERSION);
+    // Always as long as the room for it.
+    let _ = STANDARD.encode_slice(hash.finalize(), digest);
+    id
 }
 
 #[cfg(test)]
@@ -44,7 +78,16 @@ mod tests {
     use super::*;
 
     fn check(a: &str, b: &str, protocol: Protocol, ports: [u16; 2], expected: &str) {
-        assert_eq!(of([a.parse().unwrap(), b.parse().unwrap()], protocol, Some(ports)), expected);
+        assert_eq!(&*of([a.parse().unwrap(), b.parse().unwrap()], protocol, Some(ports)), expected);
+    }
+
+    #[test]
+    fn an_id_is_read_back() {
+        let id = CommunityId::from_text("1:LQU9qZlK+B5F3KDmev6m5PMibrg=");
+        assert_eq!(id.as_deref(), Some("1:LQU9qZlK+B5F3KDmev6m5PMibrg="));
+        for wrong in ["", "1:abc=", "2:LQU9qZlK+B5F3KDmev6m5PMibrg=", "1:LQU9qZlK+B5F3KDmev6m5PMibrg=="] {
+            assert_eq!(CommunityId::from_text(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

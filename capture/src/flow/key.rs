@@ -8,12 +8,12 @@
 //! always have, routed VNIs and GRE keys may): a key has that of the packet that began the flow, and [`super::table`] finds
 //! the way back.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher13;
 
-use super::community_id;
+use super::community_id::{self, CommunityId};
 use crate::decode::{Decoded, Quote, Transport};
 use crate::record::{Protocol, TunnelStack};
 
@@ -40,7 +40,7 @@ impl End {
 }
 
 /// Identity of a flow within one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Eq)]
 pub(super) struct Key {
     /// Lower address, then higher one: two numbers each for IPv6, else the first and the third number are 0.
     addresses: [u64; 4],
@@ -56,6 +56,30 @@ pub(super) struct Key {
     vlan_inner: u16,
     protocol: Protocol,
     flags: u8,
+}
+
+impl PartialEq for Key {
+    /// Without a branch for each field: nearly always all are equal.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = self.addresses.iter().zip(&other.addresses);
+        let addresses = pairs.fold(0, |differences, (one, another)| differences | (one ^ another));
+        let numbers = (self.ports ^ other.ports)
+            | (self.interface ^ other.interface)
+            | (self.tunnels ^ other.tunnels)
+            | (self.tunnel_id ^ other.tunnel_id);
+        let tags = (self.vlan ^ other.vlan) | (self.vlan_inner ^ other.vlan_inner);
+        let rest = (self.protocol.0 ^ other.protocol.0) | (self.flags ^ other.flags);
+        addresses | u64::from(numbers) | u64::from(tags) | u64::from(rest) == 0
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.addresses.hash(state);
+        (self.ports, self.interface, self.tunnels, self.tunnel_id).hash(state);
+        (self.vlan, self.vlan_inner, self.protocol, self.flags).hash(state);
+    }
 }
 
 /// IPv6.
@@ -84,6 +108,19 @@ fn half(ip: IpAddr, port: u16) -> Half {
 }
 
 impl Key {
+    /// No flow's.
+    pub(super) const NONE: Self = Self {
+        addresses: [0; 4],
+        ports: 0,
+        interface: 0,
+        tunnels: 0,
+        tunnel_id: 0,
+        vlan: 0,
+        vlan_inner: 0,
+        protocol: Protocol(0),
+        flags: 0,
+    };
+
     /// The key of a packet and the end that sent it.
     #[inline]
     pub(super) fn new(decoded: &Decoded<'_>, interface: u32) -> (Self, End) {
@@ -158,7 +195,7 @@ impl Key {
     }
 
     #[inline]
-    pub(super) fn hash(&self, state: &impl BuildHasher) -> u64 {
+    pub(super) fn seeded(&self, state: &impl BuildHasher) -> u64 {
         let mut hasher = state.build_hasher();
         let [low_high, low, high_high, high] = self.addresses;
         let rest = (u64::from(self.ports) << 32)
@@ -219,7 +256,7 @@ impl Key {
     }
 
     /// Community ID v1, seed 0. `None` where the protocol has ports but this flow (later fragments) has not.
-    pub(super) fn community_id(&self) -> Option<String> {
+    pub(super) fn community_id(&self) -> Option<CommunityId> {
         let has_ports =
             matches!(self.protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMP6);
         let ports = self.port(End::Low).zip(self.port(End::High)).map(|(low, high)| [low, high]);
@@ -231,20 +268,19 @@ impl Key {
         Some(community_id::of([self.ip(End::Low), self.ip(End::High)], self.protocol, ports))
     }
 
-    /// The id of a flow that began at `start`: stable over runs and machines. It takes the interface by name, for its
-    /// number changes with a restart; `again` tells flows apart that begin with the same key at the same nanosecond.
-    pub(super) fn flow_id(&self, node: &str, interface: &str, start: i64, again: u16) -> u64 {
-        let mut bytes = Vec::with_capacity(96 + node.len() + interface.len());
-        let mut text = |text: &str| {
-            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
+    /// The id of a flow that began at `start`: stable over runs and machines. `begun` has taken what all flows of an
+    /// observation point have in common; `again` tells flows apart that begin with the same key at the same nanosecond.
+    fn bytes_of_id(&self, start: i64, again: u16) -> ([u8; 80], usize) {
+        let (mut bytes, mut length) = ([0; 80], 0);
+        let mut add = |part: &[u8]| {
+            if let Some(place) = bytes.get_mut(length..length + part.len()) {
+                place.copy_from_slice(part);
+                length += part.len();
+            }
         };
-        text(interface);
-        text(node);
-        text(&TunnelStack::of_bits(self.tunnels).to_string());
         let mut optional = |value: Option<u32>| {
-            bytes.push(u8::from(value.is_some()));
-            bytes.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
+            add(&[u8::from(value.is_some())]);
+            add(&value.unwrap_or_default().to_le_bytes());
         };
         optional((self.flags & TUNNEL_ID != 0).then_some(self.tunnel_id));
         let (vlan, vlan_inner) = self.vlans();
@@ -253,17 +289,48 @@ impl Key {
         optional((self.flags & PORTS != 0).then_some(self.ports));
         let [low_high, low, high_high, high] = self.addresses;
         for number in [low, low_high, high, high_high] {
-            bytes.extend_from_slice(&number.to_le_bytes());
+            add(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&[self.protocol.0, self.flags & V6, u8::from(self.flags & ONE_WAY != 0)]);
-        bytes.extend_from_slice(&start.to_le_bytes());
+        add(&[self.protocol.0, self.flags & V6, u8::from(self.flags & ONE_WAY != 0)]);
+        add(&start.to_le_bytes());
         if again > 0 {
-            bytes.extend_from_slice(&again.to_le_bytes());
+            add(&again.to_le_bytes());
         }
         if self.is_carrier() {
-            bytes.push(CARRIER);
+            add(&[CARRIER]);
         }
-        SipHasher13::new().hash(&bytes)
+        (bytes, length)
+    }
+
+    /// See [`Self::bytes_of_id`].
+    pub(super) fn flow_id(&self, mut begun: SipHasher13, start: i64, again: u16) -> u64 {
+        let (bytes, length) = self.bytes_of_id(start, again);
+        begun.write(bytes.get(..length).unwrap_or_default());
+        begun.finish()
+    }
+}
+
+/// What ids of flows at one observation point begin with: kept from one flow to the next, for there are few such points. An
+/// id takes the interface by name, for its number changes with a restart.
+#[derive(Default)]
+pub(super) struct Ids {
+    /// Interface, tunnels, and the hash so far.
+    last: Option<(u32, u32, SipHasher13)>,
+}
+
+impl Ids {
+    pub(super) fn begun(&self, key: &Key) -> Option<SipHasher13> {
+        self.last.filter(|last| (last.0, last.1) == (key.interface, key.tunnels)).map(|last| last.2)
+    }
+
+    pub(super) fn begin(&mut self, key: &Key, node: &str, interface: &str) -> SipHasher13 {
+        let mut hasher = SipHasher13::new();
+        for text in [interface, node, &TunnelStack::of_bits(key.tunnels).to_string()] {
+            hasher.write(&(text.len() as u64).to_le_bytes());
+            hasher.write(text.as_bytes());
+        }
+        self.last = Some((key.interface, key.tunnels, hasher));
+        hasher
     }
 }
 

@@ -20,6 +20,7 @@
 //! each file.
 
 mod blocks;
+mod burst;
 mod class;
 mod community_id;
 mod config;
@@ -27,6 +28,7 @@ mod duplicates;
 mod end;
 mod fragments;
 mod handshake;
+mod index;
 mod key;
 mod moment;
 mod open;
@@ -40,6 +42,7 @@ mod rtt;
 mod sequence;
 mod shard;
 mod slice;
+mod sys;
 mod table;
 mod tcp;
 mod trouble;
@@ -47,20 +50,21 @@ mod trouble;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use community_id::CommunityId;
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
 pub(crate) use key::End;
 pub use shard::shard;
 
 use self::fragments::Fragments;
-use self::key::Key;
+use self::key::{Ids, Key};
 use self::moment::Moment;
 use self::open::Walk;
 use self::pairs::Pairs;
 use self::slice::{Flow, Point};
 use self::table::{Due, Table};
 use crate::app::Application;
-use crate::decode::{Decoded, Decoder, Transport, quote};
+use crate::decode::{Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
@@ -72,11 +76,15 @@ const MAX_TRANSACTIONS: usize = 1 << 16;
 /// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
 const LONG_JUMP: i64 = 1 << 50;
 
+/// Names by number.
+type Interfaces = HashMap<u32, Arc<str>, foldhash::fast::RandomState>;
+
 /// Decoder and flow table of one worker.
 pub struct Engine {
     config: FlowConfig,
     counters: CaptureCounters,
-    interfaces: HashMap<u32, Arc<str>>,
+    interfaces: Interfaces,
+    ids: Ids,
     decoder: Decoder,
     table: Table,
     pairs: Pairs,
@@ -91,7 +99,8 @@ impl Engine {
     pub fn new(config: FlowConfig) -> Self {
         Self {
             counters: CaptureCounters::default(),
-            interfaces: HashMap::new(),
+            interfaces: Interfaces::default(),
+            ids: Ids::default(),
             decoder: Decoder::new(config.tunnel_ports.clone()),
             table: Table::new(&config),
             pairs: Pairs::default(),
@@ -106,6 +115,7 @@ impl Engine {
     /// Names an interface; flows on an interface without a name carry `if<number>`.
     pub fn name_interface(&mut self, interface: u32, name: &str) {
         self.interfaces.insert(interface, name.into());
+        self.ids = Ids::default();
     }
 
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
@@ -133,10 +143,7 @@ impl Engine {
 
     /// Tracks one packet that is decoded already; otherwise as [`Self::packet`], but for the packets around it.
     pub fn track(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
-        self.counters.packets += 1;
-        self.counters.bytes += u64::from(packet.wire_len);
-        self.counters.decoded += 1;
-        self.advance(packet.time, out);
+        self.arrived(packet, out);
         if let Some(fragment) = &decoded.fragment {
             return self.count_fragment(decoded, fragment, packet, out);
         }
@@ -146,15 +153,65 @@ impl Engine {
         self.count(decoded, packet, out)
     }
 
-    /// Counts a packet in its flow, which may begin with it.
+    /// A packet that is decoded came.
     #[inline]
+    fn arrived(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) {
+        self.counters.packets += 1;
+        self.counters.bytes += u64::from(packet.wire_len);
+        self.counters.decoded += 1;
+        self.advance(packet.time, out);
+    }
+
+    /// Counts a packet in its flow, which may begin with it.
     fn count(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
         let (key, end) = Key::new(decoded, packet.interface);
         let hash = self.table.hash(&key);
+        let found = self.table.find(hash, &key);
+        self.count_keyed((&key, end, hash), found, (decoded, packet), out)
+    }
+
+    /// `found` is the key's flow, if it has one.
+    #[inline]
+    fn count_keyed(
+        &mut self,
+        (key, end, hash): (&Key, End, u32),
+        found: Option<u32>,
+        (decoded, packet): (&Decoded<'_>, &Packet<'_>),
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u64> {
+        let opens = matches!(&decoded.transport, Transport::Tcp(segment) if segment.flags & flags::SYN != 0);
+        let now = Moment::of(self.clock);
+        let slot = match found {
+            Some(slot) if !opens && !self.table.may_be_due(slot, now) => slot,
+            Some(_) | None => self.settle_in((key, end, hash), found, (decoded, packet), out),
+        };
+        let clock = self.clock;
+        let flow = self.table.get_mut(slot)?;
+        let changed = flow.count(end, decoded, packet, clock);
+        let flow_id = flow.id;
+        if self.config.transactions && flow.application.has_finished() {
+            let interface = name(&mut self.interfaces, flow.key.interface());
+            let point = Point { node: &self.config.node, source: self.config.source, interface };
+            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
+        }
+        if changed {
+            self.table.classify(slot, clock);
+        }
+        Some(flow_id)
+    }
+
+    /// The slot where a packet is to be counted that may find its flow over, or without a beginning.
+    #[inline(never)]
+    fn settle_in(
+        &mut self,
+        (key, end, hash): (&Key, End, u32),
+        mut found: Option<u32>,
+        (decoded, packet): (&Decoded<'_>, &Packet<'_>),
+        out: &mut Vec<FlowRecord>,
+    ) -> u32 {
         let mut again = 0;
-        let mut found = self.table.find(hash, &key);
         if found.is_none() && decoded.tunnel.is_some() {
-            found = self.find_pair(&key, end);
+            found = self.find_pair(key, end);
         }
         if let Some(slot) = found
             && self.table.due_of(slot, Moment::of(self.clock)).is_some()
@@ -170,28 +227,12 @@ impl Engine {
         {
             let (before, id) = (flow.again, flow.id);
             let reason = flow.closed().unwrap_or(EndReason::Idle);
-            let same_begin = id == self.flow_id(&key, packet, before);
+            let same_begin = id == self.flow_id(key, packet, before);
             again = if same_begin { before.saturating_add(1) } else { 0 };
             self.end_flow(slot, reason, out);
             found = None;
         }
-        let slot = match found {
-            Some(slot) => slot,
-            None => self.begin_flow(key, hash, end, (decoded, packet, again), out),
-        };
-        let clock = self.clock;
-        let flow = self.table.get_mut(slot)?;
-        let changed = flow.count(end, decoded, packet, clock);
-        let flow_id = flow.id;
-        if self.config.transactions && flow.application.has_finished() {
-            let interface = name(&mut self.interfaces, flow.key.interface());
-            let point = Point { node: &self.config.node, source: self.config.source, interface };
-            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
-        }
-        if changed {
-            self.table.classify(slot, clock);
-        }
-        Some(flow_id)
+        found.unwrap_or_else(|| self.begin_flow(*key, hash, end, (decoded, packet, again), out))
     }
 
     /// Expires flows as of `now`; called between bursts so that quiet links expire too.
@@ -324,27 +365,29 @@ impl Engine {
     }
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
-        let Some(mut flow) = self.table.remove(slot) else { return };
+        // Where it is: it is large.
+        let Some(flow) = self.table.get_mut(slot) else { return };
         self.pairs.end(&flow.key, slot);
         flow.close();
+        let interface = name(&mut self.interfaces, flow.key.interface());
+        let point = Point { node: &self.config.node, source: self.config.source, interface };
         if self.config.transactions {
-            let interface = name(&mut self.interfaces, flow.key.interface());
-            let point = Point { node: &self.config.node, source: self.config.source, interface };
             flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
         if !flow.is_empty() {
-            let interface = name(&mut self.interfaces, flow.key.interface());
-            out.push(
-                flow.record(Some(reason), Point { node: &self.config.node, source: self.config.source, interface }),
-            );
+            out.push(flow.record(Some(reason), point));
             self.counters.slices += 1;
         }
+        self.table.remove(slot);
         self.counters.flows_active = self.table.len() as u64;
     }
 
     fn flow_id(&mut self, key: &Key, packet: &Packet<'_>, again: u16) -> u64 {
-        let interface = name(&mut self.interfaces, packet.interface);
-        key.flow_id(&self.config.node, &interface, packet.time, again)
+        let begun = match self.ids.begun(key) {
+            Some(begun) => begun,
+            None => self.ids.begin(key, &self.config.node, &name(&mut self.interfaces, packet.interface)),
+        };
+        key.flow_id(begun, packet.time, again)
     }
 
     fn begin_flow(
@@ -374,7 +417,7 @@ impl Engine {
 }
 
 /// The interface's name, `if<number>` if it has none.
-fn name(interfaces: &mut HashMap<u32, Arc<str>>, number: u32) -> Arc<str> {
+fn name(interfaces: &mut Interfaces, number: u32) -> Arc<str> {
     interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone()
 }
 

@@ -43,6 +43,11 @@ impl Queues {
         self.queues.get(queue).map(|queue| queue.first).filter(|first| *first != NONE)
     }
 
+    /// The slot behind one in its queue.
+    pub(super) fn after(&self, slot: u32) -> Option<u32> {
+        self.links.get(slot).map(|link| link.next).filter(|next| next & QUEUE == 0)
+    }
+
     /// Puts a slot at the end of a queue, out of the one it was in.
     pub(super) fn push(&mut self, queue: usize, slot: u32) {
         self.remove(slot);

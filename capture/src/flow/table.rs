@@ -10,15 +10,16 @@
 //! wheel looks at a flow: whether it is due follows from its own times and the clock.
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::blocks::Blocks;
 use super::class::{CLASSES, Class, VALUES, Value};
 use super::config::FlowConfig;
+use super::index::Index;
 use super::key::Key;
 use super::moment::{self, Moment};
 use super::queue::Queues;
 use super::slice::Flow;
+use super::sys;
 
 /// Nanoseconds in a tick of the wheel (17 ms), as a shift.
 const TICK: u32 = 24;
@@ -36,33 +37,23 @@ pub(super) enum Due {
     Active,
 }
 
-/// Slot and half of the key's hash: it saves a look at the flow when they differ, and when the table grows.
-#[derive(Debug)]
-struct Entry {
-    hash: u32,
-    slot: u32,
-}
-
-/// The table wants its tags in the high bits and its places in the low ones.
-const fn spread(hash: u32) -> u64 {
-    (hash as u64) << 32 | hash as u64
-}
-
 /// Timeouts in [`Moment`] units.
 pub(super) struct Timeouts {
     idle: [u32; CLASSES],
     active: u32,
     /// A closed connection ends in a moment, with the reason why; only one that goes on and on is cut.
     active_closed: u32,
+    /// No timeout is shorter.
+    least: u32,
 }
 
 impl Timeouts {
     fn new(config: &FlowConfig) -> Self {
-        Self {
-            idle: Class::ALL.map(|class| moment::units(class.idle_timeout(config))),
-            active: moment::units(config.active_timeout),
-            active_closed: moment::units(config.active_timeout.saturating_add(super::config::CLOSED_LINGER)),
-        }
+        let idle = Class::ALL.map(|class| moment::units(class.idle_timeout(config)));
+        let active = moment::units(config.active_timeout);
+        let active_closed = moment::units(config.active_timeout.saturating_add(super::config::CLOSED_LINGER));
+        let least = idle.into_iter().fold(active, u32::min);
+        Self { idle, active, active_closed, least }
     }
 
     /// Idle limit of the flow, and that of its slice if it has one.
@@ -70,6 +61,12 @@ impl Timeouts {
         let idle = self.idle.get(flow.class as usize).copied().unwrap_or(1);
         let active = if flow.class == Class::Closed { self.active_closed } else { self.active };
         (idle, (!flow.is_empty()).then_some(active))
+    }
+
+    /// Whether nothing is due for certain: what nearly all packets of a flow find.
+    #[inline]
+    fn is_fresh(&self, flow: &Flow, now: Moment) -> bool {
+        now.since(flow.touched) < self.least && now.since(flow.slice_began) < self.least
     }
 
     /// What is due at `now`; what was due first if both are. A flow that is idle for too long at the very moment when
@@ -99,7 +96,7 @@ impl Timeouts {
 /// See the module documentation.
 pub(super) struct Table {
     seed: RandomState,
-    index: HashTable<Entry>,
+    index: Index,
     flows: Blocks<Option<Flow>>,
     /// Flows by their [`Value`], and free slots.
     values: Queues,
@@ -116,7 +113,7 @@ impl Table {
     pub(super) fn new(config: &FlowConfig) -> Self {
         Self {
             seed: RandomState::default(),
-            index: HashTable::new(),
+            index: Index::default(),
             flows: Blocks::new(),
             values: Queues::new(VALUES + 1),
             wheel: Queues::new(BUCKETS as usize),
@@ -129,19 +126,44 @@ impl Table {
         self.index.len()
     }
 
+    #[inline]
     pub(super) fn hash(&self, key: &Key) -> u32 {
-        key.hash(&self.seed) as u32
+        key.seeded(&self.seed) as u32
     }
 
+    #[inline]
     pub(super) fn find(&self, hash: u32, key: &Key) -> Option<u32> {
-        let same = |entry: &Entry| entry.hash == hash && self.get(entry.slot).is_some_and(|flow| flow.key == *key);
-        self.index.find(spread(hash), same).map(|entry| entry.slot)
+        self.index.find(hash, |slot| self.is(slot, key))
     }
 
+    /// Has the processor fetch where the slot of a key with this hash is found.
+    #[inline]
+    pub(super) fn expect(&self, hash: u32) {
+        self.index.prefetch(hash);
+    }
+
+    /// The slot that the flow of a key with this hash has, if there is one; has the processor fetch it.
+    #[inline]
+    pub(super) fn expect_flow(&self, hash: u32) -> Option<u32> {
+        let slot = self.index.find(hash, |_| true)?;
+        if let Some(flow) = self.flows.get(slot) {
+            sys::prefetch(flow);
+        }
+        Some(slot)
+    }
+
+    /// Whether this is the flow of a key.
+    #[inline]
+    pub(super) fn is(&self, slot: u32, key: &Key) -> bool {
+        self.get(slot).is_some_and(|flow| flow.key == *key)
+    }
+
+    #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&Flow> {
         self.flows.get(slot)?.as_ref()
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Flow> {
         self.flows.get_mut(slot)?.as_mut()
     }
@@ -158,19 +180,25 @@ impl Table {
             }
             None => self.flows.push(Some(flow)),
         };
-        self.index.insert_unique(spread(hash), Entry { hash, slot }, |entry| spread(entry.hash));
+        self.index.insert(hash, slot);
         slot
     }
 
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Flow> {
-        let flow = self.flows.get_mut(slot)?.take()?;
+    pub(super) fn remove(&mut self, slot: u32) {
+        let Some(flow) = self.get(slot) else { return };
         let hash = self.hash(&flow.key);
-        if let Ok(entry) = self.index.find_entry(spread(hash), |entry| entry.slot == slot) {
-            entry.remove();
+        self.index.remove(hash, slot);
+        if let Some(place) = self.flows.get_mut(slot) {
+            *place = None;
         }
         self.wheel.remove(slot);
         self.values.push(FREE, slot);
-        Some(flow)
+    }
+
+    /// Whether something may be due of a flow at `clock`.
+    #[inline]
+    pub(super) fn may_be_due(&self, slot: u32, clock: Moment) -> bool {
+        self.get(slot).is_none_or(|flow| !self.timeouts.is_fresh(flow, clock))
     }
 
     /// What is due of a flow at `clock`.
@@ -211,6 +239,7 @@ impl Table {
         let mut tick = self.tick.unwrap_or(now).max(now - BUCKETS);
         loop {
             if let Some(slot) = self.wheel.first(tick.rem_euclid(BUCKETS) as usize) {
+                self.expect_slot(self.wheel.after(slot));
                 self.wheel.remove(slot);
                 self.tick = Some(tick);
                 return Some(slot);
@@ -249,7 +278,16 @@ impl Table {
 
     /// A slot that holds a flow, if there is one: of the least value first.
     pub(super) fn any(&self) -> Option<u32> {
-        Value::ALL.iter().find_map(|value| self.values.first(*value as usize))
+        let slot = Value::ALL.iter().find_map(|value| self.values.first(*value as usize))?;
+        self.expect_slot(self.values.after(slot));
+        Some(slot)
+    }
+
+    /// Has the processor fetch the flow that is looked at next.
+    fn expect_slot(&self, slot: Option<u32>) {
+        if let Some(flow) = slot.and_then(|slot| self.flows.get(slot)) {
+            sys::prefetch(flow);
+        }
     }
 
     /// Number of slots, free ones too.
@@ -271,7 +309,7 @@ impl Table {
     /// Bytes of memory held: flows, what they own, index and queues.
     pub(super) fn memory_bytes(&self) -> usize {
         let owned: usize = self.flows.iter().flatten().map(Flow::owned_bytes).sum();
-        self.index.allocation_size()
+        self.index.memory_bytes()
             + self.flows.memory_bytes()
             + self.values.memory_bytes()
             + self.wheel.memory_bytes()

@@ -1,6 +1,8 @@
 //! What holds for every capture whatever is in it.
 
-use wiretag_capture::FlowRecord;
+use wiretag_capture::file::{CaptureFile, FileInterface};
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::{EndReason, FlowRecord, Source};
 
 use crate::answers::{Capture, corpus};
 use crate::rows::Replay;
@@ -59,6 +61,43 @@ fn records_do_not_depend_on_walks_over_what_is_open() {
         });
         assert!(replay.records == expected, "{}", capture.name);
         assert!(shown > 0 || replay.packets < 2 || expected.is_empty(), "{}", capture.name);
+    }
+}
+
+/// Packets that are read and counted several at a time give what they give one by one.
+#[test]
+fn bursts_are_the_packets_in_them() {
+    let Some(corpus) = corpus() else { return };
+    for capture in Capture::all(&corpus) {
+        let engine = || Engine::new(FlowConfig { transactions: true, ..FlowConfig::new("node", Source::File) });
+        let (mut one, mut several) = (engine(), engine());
+        let (mut expected, mut records) = (Vec::new(), Vec::new());
+        let (mut expected_ids, mut ids) = (Vec::new(), Vec::new());
+        let (Ok(mut file), Ok(mut again)) = (CaptureFile::open(&capture.path), CaptureFile::open(&capture.path)) else {
+            continue;
+        };
+        let (mut expected_names, mut names) = (Vec::new(), Vec::new());
+        let mut name = |number, interface: &FileInterface| expected_names.push((number, interface.clone()));
+        while let Ok(Some(packet)) = file.next_packet_naming(&mut name) {
+            expected_ids.push((packet.time, one.packet(&packet, &mut expected)));
+        }
+        let mut name = |number, interface: &FileInterface| names.push((number, interface.clone()));
+        while let Ok(burst) = again.next_burst(&mut name) {
+            if burst.is_empty() {
+                break;
+            }
+            several.burst(&burst, &mut records, |packet, id| ids.push((packet.time, id)));
+        }
+        let (mut expected_transactions, mut transactions) = (Vec::new(), Vec::new());
+        one.finish(EndReason::EndOfInput, &mut expected);
+        several.finish(EndReason::EndOfInput, &mut records);
+        one.take_transactions(&mut expected_transactions);
+        several.take_transactions(&mut transactions);
+        assert_eq!((&names, file.position()), (&expected_names, again.position()), "{}", capture.name);
+        assert!(ids == expected_ids, "{}: flow ids", capture.name);
+        assert!(records == expected, "{}: records", capture.name);
+        assert!(transactions == expected_transactions, "{}: transactions", capture.name);
+        assert_eq!(several.counters(), one.counters(), "{}", capture.name);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use wiretag_capture::flow::CommunityId;
 use wiretag_capture::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side, Source};
 use wiretag_capture::{Exchange, Transaction};
 use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow, TaggedTransaction};
@@ -20,7 +21,7 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
         start: START,
         end: START + 1_000_000_000,
         end_reason: Some(EndReason::Fin),
-        community_id: Some("1:abc=".into()),
+        community_id: CommunityId::from_text("1:LQU9qZlK+B5F3KDmev6m5PMibrg="),
         node: "node".into(),
         interface: "veth1".into(),
         interface_index: 1,
