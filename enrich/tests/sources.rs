@@ -151,6 +151,17 @@ fn where_only_kubernetes_tells_an_edge_is_nobodys_if_another_may_have_been_there
 }
 
 #[test]
+fn a_pod_that_was_there_for_less_than_kubernetes_tells_may_have_been_the_one() {
+    let timeline = timeline(&[
+        has("kubernetes", "a", pod_ip(), 112_000),
+        ended("kubernetes", "a", 114_000),
+        has("kubernetes", "b", pod_ip(), 115_000),
+        ended("kubernetes", "b", 114_000),
+    ]);
+    assert_eq!(who(&timeline, 113_782, 113_782), "ambiguous");
+}
+
+#[test]
 fn two_identities_by_two_sources_are_ambiguous() {
     let timeline = timeline(&[has("docker", "a", pod_ip(), 0), has("cri", "b", pod_ip(), 100)]);
     assert_eq!(who(&timeline, 50, 50), "a");
