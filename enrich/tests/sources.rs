@@ -177,6 +177,17 @@ fn what_kubernetes_left_open_is_believed_only_until_it_was_last_heard() {
 }
 
 #[test]
+fn a_pod_that_was_there_for_less_than_kubernetes_tells_may_have_been_the_one() {
+    let timeline = timeline(&[
+        has("kubernetes", "a", pod_ip(), 112_000),
+        ended("kubernetes", "a", 114_000),
+        has("kubernetes", "b", pod_ip(), 115_000),
+        ended("kubernetes", "b", 114_000),
+    ]);
+    assert_eq!(who(&timeline, 113_782, 113_782), "ambiguous");
+}
+
+#[test]
 fn two_identities_by_two_sources_are_ambiguous() {
     let timeline = timeline(&[has("docker", "a", pod_ip(), 0), has("cri", "b", pod_ip(), 100)]);
     assert_eq!(who(&timeline, 50, 50), "a");

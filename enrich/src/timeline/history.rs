@@ -90,8 +90,9 @@ impl Claim {
         self.ending == Ending::Open
     }
 
+    /// Whether it counts. One with inexact times that ends where it begins was short, and somewhere near.
     fn is_held(&self) -> bool {
-        !self.covered && self.held_to > self.held_from
+        !self.covered && (self.held_to > self.held_from || self.early)
     }
 
     /// Whether it may share an instant with `[from, to]`.
@@ -325,8 +326,11 @@ impl History {
     fn cover(&mut self, first: usize, context: Context<'_>) {
         let is_loose = |claim: &Claim| context.sources.is_loose(claim.source);
         let mut exact: HashMap<u32, Vec<Claim>> = HashMap::new();
-        if self.claims.iter().skip(first).any(is_loose) {
-            for claim in self.claims.iter().skip(first).filter(|claim| !is_loose(claim)) {
+        let loose = self.claims.iter().skip(first).filter(|claim| is_loose(claim));
+        if let Some(earliest) = loose.map(|claim| claim.from.saturating_sub(UNCERTAIN)).min() {
+            // Also those before, which may have ended where an inexact one begins.
+            let before = self.claims.iter().take(first).rev().take_while(|claim| claim.reach >= earliest);
+            for claim in before.chain(self.claims.iter().skip(first)).filter(|claim| !is_loose(claim)) {
                 exact.entry(claim.who).or_default().push(*claim);
             }
         }
