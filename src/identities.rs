@@ -238,8 +238,11 @@ impl Tagging {
         if writing.is_finished() {
             self.written(writing).await;
         }
-        if writing.is_done() && has_news {
-            self.begin_to_write(writing);
+        match (writing.is_done(), has_news) {
+            (true, true) => self.begin_to_write(writing),
+            // Nothing is left to be written.
+            (true, false) => self.troubles.works(Stage::Identities, 0, crate::host::now()),
+            (false, _) => {}
         }
         if has_news || forgets {
             self.published.publish(&self.timeline);

@@ -29,7 +29,18 @@ impl Scene {
     }
 
     fn start_wiretag(&mut self) {
-        self.appliance = Some(Appliance::start(self.data.path(), &["--docker", "unix:///nowhere/docker.sock"]));
+        let config = self.data.path().join("wiretag.toml");
+        let value = |name: &str| self.cluster.value(name);
+        let text = format!(
+            "[kubernetes]\nkubeconfig = '{}'\nnode = '{}'\n[cri]\nendpoint = 'unix://{}'\n",
+            value("kubeconfig"),
+            self.cluster.node(),
+            value("containerd_socket"),
+        );
+        std::fs::write(&config, text).expect("written");
+        let config = config.to_str().expect("a path");
+        let arguments = ["--config", config, "--docker", "unix:///nowhere/docker.sock"];
+        self.appliance = Some(Appliance::start(self.data.path(), &arguments));
     }
 
     fn stop_wiretag(&mut self) {
@@ -115,6 +126,9 @@ fn traffic_of_pods_is_captured_at_their_own_interfaces_and_accounted_for() {
         assert!((1_000_000..1_001_000).contains(&payload), "body and head: {flow}");
         is_pods_or_nobodys(flow, "client", &client);
         is_pods_or_nobodys(flow, "server", &web);
+        // The runtime told of this one before it spoke.
+        assert_eq!(flow[format!("{side}_pod")], pod.name.as_str(), "{flow}");
+        assert_eq!(flow[format!("{side}_tagged_by")], "interface", "{flow}");
     }
     assert_eq!(flows.iter().filter(|flow| flow["primary"] == true).count(), 1, "{flows:?}");
     for part in ["client_packets", "server_packets", "client_bytes", "server_bytes"] {

@@ -82,9 +82,9 @@ impl Nodes {
 impl Known {
     fn address(&mut self, ips: &[IpAddr], from: i64, when: When, teller: &mut Teller) {
         let first = self.ips.is_empty();
-        if self.ips.iter().any(|(ip, _)| !ips.contains(ip)) {
-            teller.parted(&self.identity.identity, when.sure, when.at);
-            self.ips.clear();
+        for (ip, since) in self.ips.extract_if(.., |(ip, _)| !ips.contains(ip)) {
+            let until = teller.until(teller.ip(ip), &self.identity, (since, when.sure.max(since)), when.at);
+            teller.learned(until);
         }
         for ip in ips {
             if self.ips.iter().any(|(own, _)| own == ip) {

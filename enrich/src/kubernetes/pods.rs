@@ -105,17 +105,16 @@ impl Pods {
     /// The addresses that it has now.
     fn address(&mut self, seen: &Seen, known: &mut Known, when: When, around: &mut Surroundings<'_>) {
         let first = known.ips.is_empty();
-        let lost: Vec<IpAddr> = known.ips.iter().map(|(ip, _)| *ip).filter(|ip| !seen.ips.contains(ip)).collect();
         // A status that is being made anew has none for a moment.
         if seen.ips.is_empty() {
             return;
         }
-        if !lost.is_empty() {
-            // A new sandbox: all that it had in the network ends, and what it still has begins again.
-            around.teller.parted(&seen.uid, when.sure, when.at);
-            for (ip, from) in std::mem::take(&mut known.ips) {
-                self.release(ip, &seen.uid, when.sure.max(from), when, around.teller);
-            }
+        // A new sandbox.
+        for (ip, from) in known.ips.extract_if(.., |(ip, _)| !seen.ips.contains(ip)) {
+            let to = when.sure.max(from);
+            let key = around.teller.ip(ip);
+            around.teller.learned(around.teller.until(key, &known.identity, (from, to), when.at));
+            self.release(ip, &seen.uid, to, when, around.teller);
         }
         for ip in &seen.ips {
             if known.ips.iter().any(|(own, _)| own == ip) {

@@ -58,6 +58,17 @@ impl Teller {
         Interval { key, identity, valid_from, valid_to: None, learned_at, source }
     }
 
+    /// It has ended.
+    pub(super) fn until(
+        &self,
+        key: Key,
+        identity: &Arc<Identity>,
+        (from, to): (i64, i64),
+        learned_at: i64,
+    ) -> Interval {
+        Interval { valid_to: Some(to), ..self.interval(key, identity, from, learned_at) }
+    }
+
     pub(super) fn learned(&mut self, interval: Interval) {
         self.events.push(IdentityEvent::Learned(interval));
     }
@@ -75,11 +86,6 @@ impl Teller {
     pub(super) fn ended(&mut self, identity: &Arc<str>, at: i64, learned_at: i64) {
         let (identity, source) = (identity.clone(), self.source.clone());
         self.events.push(IdentityEvent::Ended { identity, at, learned_at, source });
-    }
-
-    pub(super) fn parted(&mut self, identity: &Arc<str>, at: i64, learned_at: i64) {
-        let (identity, network, source) = (identity.clone(), self.cluster.clone(), self.source.clone());
-        self.events.push(IdentityEvent::Parted { identity, network, at, learned_at, source });
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::state::{Kind, Object, State};
 use super::tell::When;
 use crate::event::IdentityEvent;
-use crate::identity::{Identity, Key};
+use crate::identity::{Identity, Interval, Key};
 use crate::timeline::{Lookup, Span, Timeline};
 
 const S: i64 = 1_000_000_000;
@@ -129,8 +129,17 @@ impl Story {
         self.during(ip, second, second)
     }
 
+    /// Who is named by what was told; what the timeline makes of the uncertain time before a beginning is its own story.
     fn during(&self, ip: &str, from: f64, to: f64) -> String {
-        word(self.timeline.ip("blue", ip.parse().expect("an address"), Span { from: ns(from), to: ns(to) }))
+        let (ip, when) = (ip.parse().expect("an address"), Span { from: ns(from), to: ns(to) });
+        let key = Key::Ip { network: "blue".into(), ip };
+        let told = |own: &Interval| {
+            own.key == key && own.valid_from <= when.from && own.valid_to.is_none_or(|end| when.from < end)
+        };
+        if !self.timeline.intervals().iter().any(told) {
+            return "none".into();
+        }
+        word(self.timeline.ip("blue", ip, when))
     }
 
     /// The service at an address and port.
