@@ -1,7 +1,7 @@
 //! From hash to slot: open addressing with linear probing, eight bytes an entry.
 //!
 //! An entry holds 32 bits of the hash, which decide its place (so nothing else is looked at when the table grows or an entry
-//! goes) and spare a look at the flow when they differ. At most three quarters are in use. One cache line holds eight
+//! goes) and spare a look at the flow when they differ. At most seven eighths are in use. One cache line holds eight
 //! entries, and where to look is known from the hash: [`Index::prefetch`] asks for it in advance.
 //!
 //! Removal moves what follows back (Knuth, vol. 3, 6.4, algorithm R), so there are no tombstones.
@@ -76,7 +76,7 @@ impl Index {
 
     /// Adds an entry that is not there.
     pub(super) fn insert(&mut self, hash: u32, slot: u32) {
-        if (self.len + 1) * 4 > self.entries.len() * 3 {
+        if (self.len + 1) * 8 > self.entries.len() * 7 {
             self.grow();
         }
         self.put((u64::from(hash) << 32) | u64::from(slot.wrapping_add(1)));

@@ -62,8 +62,8 @@ impl PartialEq for Key {
     /// Without a branch for each field: nearly always all are equal.
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        let pairs = self.addresses.iter().zip(&other.addresses);
-        let addresses = pairs.fold(0, |differences, (one, another)| differences | (one ^ another));
+        let (own, its) = (self.addresses, other.addresses);
+        let addresses = (own[0] ^ its[0]) | (own[1] ^ its[1]) | (own[2] ^ its[2]) | (own[3] ^ its[3]);
         let numbers = (self.ports ^ other.ports)
             | (self.interface ^ other.interface)
             | (self.tunnels ^ other.tunnels)

@@ -419,7 +419,7 @@ impl Flow {
 mod tests {
     use super::*;
 
-    /// With 16 bytes of links in queues and at most 21 of the index (eight, at three eighths' load) this is what a
+    /// With 16 bytes of links in queues and at most 19 of the index (eight, at seven sixteenths' load) this is what a
     /// flow takes: less than 400.
     #[test]
     fn a_flow_is_small() {
