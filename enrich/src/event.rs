@@ -68,7 +68,7 @@ pub enum IdentityEvent {
     },
     /// An interface belongs to a network, in which addresses are unique.
     Network {
-        /// Interface index.
+        /// Interface index; 0: none in particular, the host reaches the network.
         index: u32,
         /// Network namespace of the interface; 0: wiretag's own.
         netns: u64,

@@ -164,6 +164,9 @@ struct Hub {
     /// The earliest time until which what was listed was heard before.
     heard: Option<i64>,
     events: Vec<IdentityEvent>,
+    cluster: Arc<str>,
+    /// This node, until the cluster has told that it is one of its own.
+    node: Option<Arc<str>>,
 }
 
 impl Hub {
@@ -185,6 +188,18 @@ impl Hub {
             due: None,
             heard: None,
             events: Vec::new(),
+            cluster: config.cluster.clone(),
+            node: Some(config.node.clone()),
+        }
+    }
+
+    /// A node of the cluster reaches the addresses of its pods, whatever tells of interfaces.
+    fn attach(&mut self, object: &Object, at: i64) {
+        if let Object::Node(node) = object
+            && self.node.take_if(|own| **own == *node.metadata.name).is_some()
+        {
+            let network = self.cluster.clone();
+            self.events.push(IdentityEvent::Network { index: 0, netns: 0, network, at });
         }
     }
 
@@ -194,6 +209,7 @@ impl Hub {
                 if is_new {
                     self.state.created(&object, when);
                 }
+                self.attach(&object, when.at);
                 self.state.apply(&object, when);
             }
             Told::Gone { object, when } => self.state.gone(&object, when),

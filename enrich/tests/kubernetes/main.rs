@@ -71,7 +71,10 @@ impl Run {
         let status = source.status();
         let (sender, events) = mpsc::channel(64);
         let task = tokio::spawn(source.run(sender));
-        Self { server, folder, events, status, told: Vec::new(), timeline: Timeline::new(), task }
+        let mut timeline = Timeline::new();
+        // Names are asked for as of now, of which no source can have told yet.
+        timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: i64::MAX });
+        Self { server, folder, events, status, told: Vec::new(), timeline, task }
     }
 
     /// Waits until what was told satisfies `enough`.
@@ -134,6 +137,9 @@ async fn everything_is_listed_in_pages_and_told_as_one_snapshot() {
     assert_eq!(snapshot.present.len(), 26);
     assert_eq!((run.who("10.0.0.25"), run.who("192.168.0.1")), ("p24".into(), "node:n1".into()));
     assert_eq!(run.described("p00").expect("a pod").zone.as_deref(), Some("east"), "nodes come first");
+    assert!(run.timeline.is_on_host("blue"), "this host is one of its nodes");
+    let heard = |event: &IdentityEvent| matches!(event, IdentityEvent::Heard { .. });
+    run.until("a watch that is in touch says so", |run| run.told.last().is_some_and(heard)).await;
     let pages: Vec<String> = run
         .server
         .requests()
