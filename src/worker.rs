@@ -311,7 +311,7 @@ impl Worker {
         }
         let before = self.engine.counters().packets;
         let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
-        self.ring.poll(Duration::from_millis(100), &mut |packet| {
+        self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packet| {
             let flow_id = engine.packet(packet, records);
             outbox.push(packet, flow_id);
         })?;

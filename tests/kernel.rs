@@ -162,7 +162,9 @@ fn docker_published_ports_lead_to_both_ends() {
     }
     let counted = appliance.flows("http_path == /?neighbour", &[]);
     assert_eq!(counted.len(), 1, "{counted:?}");
-    let requests = appliance.flows("http_path == /?neighbour", &["--transactions"]);
+    let requests = eventually(20, "the request", || {
+        Some(appliance.flows("http_path == /?neighbour", &["--transactions"])).filter(|requests| !requests.is_empty())
+    });
     assert_eq!((requests.len(), &requests[0]["client_container"]), (1, &"neighbour".into()), "{requests:?}");
     check_a_masquerade(&docker, &appliance);
     appliance.stop();

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stopper.store(true, Ordering::Relaxed);
     });
     while Instant::now() < end && !stop.load(Ordering::Relaxed) {
-        ring.poll(Duration::from_millis(100), &mut |packet| {
+        ring.poll(Duration::from_millis(100), None, &mut |packet| {
             let _ = engine.packet(packet, &mut records);
         })?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;

@@ -79,7 +79,8 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     visitor.request(&format!("http://{WEB}/?fourth"));
     let flow = node.flow("http_path == /?fourth");
     assert_eq!((&flow["server_pod"], &flow["client_pod"]), (&"fourth".into(), &"visitor".into()), "{flow}");
-    assert_eq!(node.holders(WEB), ["web", "heir", "third", "fourth…"]);
+    let told = || (node.holders(WEB) == ["web", "heir", "third", "fourth…"]).then_some(());
+    eventually(20, "who had the address, one after the other", told);
 
     // A namespace that is removed without a word, while wiretag was killed.
     drop(wiretag);

@@ -93,6 +93,11 @@ impl LinkWatcher {
         }
         Ok(changed)
     }
+
+    /// What becomes readable with a change.
+    pub(super) fn socket(&self) -> &sys::Netlink {
+        &self.socket
+    }
 }
 
 /// The interfaces to capture: with no pattern every veth, bridge and tap that is up, else those whose name matches one.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub use error::RingError;
 
+use self::links::LinkWatcher;
 use crate::packet::Packet;
 
 /// Size and behaviour of a ring.
@@ -73,10 +74,16 @@ impl Ring {
         self.interfaces.sort_unstable();
     }
 
-    /// Hands on the packets of every block that is ready; waits at most `timeout` for the first. Returns their number.
-    pub fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(&Packet<'_>)) -> Result<usize, RingError> {
+    /// Hands on the packets of every block that is ready; waits at most `timeout` for the first, and no longer than until
+    /// `links` has a change to tell: an interface may live for less. Returns their number.
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        links: Option<&LinkWatcher>,
+        each: &mut dyn FnMut(&Packet<'_>),
+    ) -> Result<usize, RingError> {
         if !self.socket.block_is_ready(self.next_block) {
-            self.socket.wait(timeout)?;
+            self.socket.wait(timeout, links.map(LinkWatcher::socket))?;
         }
         let mut packets = 0;
         for _ in 0..self.socket.block_count() {

@@ -120,9 +120,14 @@ impl RingSocket {
         self.status(block).store(TP_STATUS_KERNEL, Ordering::Release);
     }
 
-    /// Waits until a block may be ready.
-    pub(super) fn wait(&self, timeout: Duration) -> Result<(), RingError> {
-        wait_readable(self.fd.as_raw_fd(), timeout).map(drop)
+    /// Waits until a block may be ready, or `other` has something to say.
+    pub(super) fn wait(&self, timeout: Duration, other: Option<&Netlink>) -> Result<(), RingError> {
+        let own = self.fd.as_raw_fd();
+        match other {
+            Some(other) => wait_readable([own, other.fd.as_raw_fd()], timeout),
+            None => wait_readable([own], timeout),
+        }
+        .map(drop)
     }
 
     /// Packets dropped since the last call.
@@ -182,12 +187,12 @@ fn set_option<T>(fd: &OwnedFd, option: libc::c_int, value: &T, what: &'static st
     if result == 0 { Ok(()) } else { Err(RingError::last(what)) }
 }
 
-/// Whether the descriptor became readable in time. An interrupted wait counts as not readable.
-fn wait_readable(fd: RawFd, timeout: Duration) -> Result<bool, RingError> {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+/// Whether one of the descriptors became readable in time. An interrupted wait counts as not readable.
+fn wait_readable<const N: usize>(descriptors: [RawFd; N], timeout: Duration) -> Result<bool, RingError> {
+    let mut polls = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one `pollfd`, which outlives the call.
-    match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
+    // SAFETY: `N` of `pollfd`, which outlive the call.
+    match unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, timeout) } {
         0 => Ok(false),
         1.. => Ok(true),
         _ if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => Ok(false),
@@ -225,7 +230,7 @@ impl Netlink {
 
     /// Waits for a message; false when there is none in time.
     pub(super) fn wait(&self, timeout: Duration) -> Result<bool, RingError> {
-        wait_readable(self.fd.as_raw_fd(), timeout)
+        wait_readable([self.fd.as_raw_fd()], timeout)
     }
 
     /// Receives one datagram into `buffer`. An overrun (messages were lost) gives an empty one.

@@ -170,11 +170,14 @@ impl Containerd {
 
     /// A container that makes one request, and its end.
     pub fn request(&self, pod: &Pod, ip: &str, what: &str) {
-        let get =
-            format!("for i in 1 2 3 4 5; do wget -q -O /dev/null http://{ip}/?{what} && exit 0; sleep 1; done; exit 1");
+        // Whoever has the address now has another link-layer address, which is noticed after half a minute.
+        let get = format!(
+            "i=0; while [ $i -lt 40 ]; do /bin/busybox timeout 3 wget -q -O /dev/null http://{ip}/?{what} && exit 0; \
+             i=$((i+1)); sleep 1; done; exit 1"
+        );
         let id = self.container(pod, what, &["/bin/sh", "-c", &get]);
         let client = self.client.borrow();
-        eventually(60, "the request ends", || {
+        eventually(150, "the request ends", || {
             let status: ContainerState = client.ask("ContainerStatus", Id { id: id.clone() }).ok()?;
             (status.status?.state == 2).then_some(())
         });
