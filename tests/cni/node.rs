@@ -237,7 +237,10 @@ impl Node {
             let pod = interval["identity"]["pod"].as_str().unwrap_or("?");
             format!("{pod}{}", if interval["valid_to"].is_null() { "…" } else { "" })
         };
-        intervals.iter().map(name).collect()
+        let mut names: Vec<String> = intervals.iter().map(name).collect();
+        // A source may tell of one holder more than once.
+        names.dedup_by_key(|name| name.trim_end_matches('…').to_owned());
+        names
     }
 
     fn ask(&self, arguments: &[&str]) -> Vec<Value> {
