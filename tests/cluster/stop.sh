@@ -3,6 +3,8 @@
 # cgroups, logs, and the state folder.
 #   stop.sh STATE [--keep]
 # --keep leaves the state folder, with its logs.
+# Of what is to be removed some may be gone already, or never have been there after half a start: that fails nothing (`|| true`),
+# and what comes after it is removed all the same.
 set -euo pipefail
 # shellcheck source=tests/cluster/common.sh
 . "$(dirname "$0")/common.sh"

@@ -12,18 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Calls `attempt` until it gives something, at most for `seconds`.
-#[expect(clippy::disallowed_methods, reason = "the one place where tests wait; what they wait for is another process")]
-pub fn eventually<T>(seconds: u64, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
+#[path = "../../enrich/tests/wait/mod.rs"]
+mod wait;
+pub use wait::eventually;
 
 /// Whether the test may go on without `need`: outside CI it says why it is skipped, in CI its absence is a failure.
 pub fn require(need: &str, there: bool) -> bool {

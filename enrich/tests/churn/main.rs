@@ -12,6 +12,8 @@
 
 mod naming;
 mod random;
+#[path = "../rows/mod.rs"]
+mod rows;
 mod sources;
 mod wiretag;
 mod world;

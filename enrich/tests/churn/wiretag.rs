@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use wiretag_capture::record::{OrientedBy, Side};
-use wiretag_capture::{Direction, EndReason, FlowRecord, Protocol, Source};
+use wiretag_capture::record::Side;
+use wiretag_capture::{Direction, EndReason, FlowRecord};
 use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 
 use crate::naming::Naming;
+use crate::rows;
 use crate::sources::{Told, Version};
 use crate::world::{Flow, HERE, Pod, SECOND, World};
 
@@ -153,36 +154,13 @@ impl Naming for Wiretag {
 fn record(number: usize, flow: &Flow) -> FlowRecord {
     FlowRecord {
         flow_id: number as u64,
-        slice: 0,
         start: flow.start,
         end: flow.end,
         end_reason: Some(EndReason::Fin),
-        community_id: None,
-        node: "node".into(),
-        interface: "veth".into(),
         interface_index: flow.interface,
-        source: Source::Ring,
         client_direction: Some(if flow.at_client { Direction::Ingress } else { Direction::Egress }),
-        observed_at: None,
-        primary: true,
-        oriented_by: OrientedBy::Syn,
-        protocol: Protocol::TCP,
         client: Side::new(flow.client.0, Some(flow.client.1)),
         server: Side::new(flow.server.0, Some(flow.server.1)),
-        vlan: None,
-        vlan_inner: None,
-        dscp: None,
-        tunnel: None,
-        tcp_state: None,
-        syn_retries: None,
-        handshake_rtt_us: None,
-        responses: None,
-        app: None,
-        dns: None,
-        tls: None,
-        http: None,
-        icmp_error: None,
-        packets_stored: None,
-        retention: None,
+        ..rows::record(rows::Bridge, 0, 0)
     }
 }

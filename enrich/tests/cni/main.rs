@@ -2,12 +2,14 @@
 //! is put into a timeline, which is asked who had what. The product's tests add traffic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+#[path = "../wait/mod.rs"]
+mod wait;
+
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +18,8 @@ use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::cni::CniSource;
 use wiretag_enrich::cni::plugin::{self, Environment};
 use wiretag_enrich::timeline::{Lookup, Timeline};
+
+use wait::eventually;
 
 const PLUGINS: &str = "/usr/lib/cni";
 /// What many pods have, one after the other.
@@ -31,18 +35,6 @@ fn ready() -> bool {
         eprintln!("skipped: no root, or no {PLUGINS}");
     }
     there
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place where tests wait; what they wait for is another task")]
-fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "times of the test are compared with those that were told")]
@@ -232,7 +224,7 @@ impl Source {
 
     fn knows(&self, network: &str, address: &str, name: &str) {
         let is = || (self.told.lock().expect("told").who(network, address, now()) == name).then_some(());
-        eventually(&format!("{address} is {name}'s"), is);
+        eventually(30, &format!("{address} is {name}'s"), is);
     }
 }
 

@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use prost::Message;
 
+use crate::eventually;
 use crate::wire::{
     Client, ContainerConfig, ContainerSecurity, ContainerState, CreateContainer, Id, Image, LinuxContainer, LinuxPod,
     List, Namespaces, Nothing, PodConfig, PodMetadata, RunPod, Security, StatusAnswer,
@@ -18,19 +18,6 @@ const RANGE: &str = r#"[[{"subnet":"10.214.0.0/24","rangeStart":"10.214.0.8","ra
 
 /// Where Debian's `containernetworking-plugins` are.
 pub const PLUGINS: &str = "/usr/lib/cni";
-
-/// Calls `attempt` until it gives something, at most for `seconds`.
-#[expect(clippy::disallowed_methods, reason = "the one place where tests wait; what they wait for is another process")]
-pub fn eventually<T>(seconds: u64, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {seconds} s: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// Runs a program that must succeed.
 pub fn run(program: &str, arguments: &[&str]) {

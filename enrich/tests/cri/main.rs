@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "modules that test targets share")]
 
 mod containerd;
+#[path = "../wait/mod.rs"]
+mod wait;
 mod wire;
 
 use std::net::IpAddr;
@@ -11,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use containerd::{Containerd, PLUGINS, Pod, eventually, run};
+use containerd::{Containerd, PLUGINS, Pod, run};
 use tokio::sync::{mpsc, oneshot};
+use wait::eventually;
 use wiretag_capture::ring::in_namespace;
 use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::timeline::{Lookup, Timeline};

@@ -5,3 +5,5 @@
 mod sockets;
 mod stage;
 mod translations;
+#[path = "../wait/mod.rs"]
+mod wait;

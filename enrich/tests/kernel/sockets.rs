@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use wiretag_enrich::event::Connection;
 use wiretag_enrich::{IdentityEvent, Interval, Key};
 
-use crate::stage::{Group, Namespace, Source, eventually, hierarchies, ready};
+use crate::stage::{Group, Namespace, Source, hierarchies, ready};
+use crate::wait::eventually;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -68,10 +69,10 @@ fn a_port_that_goes_to_another_container_at_once_has_two_times() {
         let source = Source::start(&namespace);
         for group in &groups {
             let server = namespace.start(Some(group), "busybox httpd -f -p 8081 -h /usr/share");
-            eventually("it is told", || source.all(listening(8081)).into_iter().find(|own| of(own) == group.id));
+            eventually(20, "it is told", || source.all(listening(8081)).into_iter().find(|own| of(own) == group.id));
             drop(server);
         }
-        let ends = eventually("all ends", || Some(source.all(ended(8081))).filter(|ends| ends.len() == 3));
+        let ends = eventually(20, "all ends", || Some(source.all(ended(8081))).filter(|ends| ends.len() == 3));
         for (end, next) in ends.iter().zip(&ends[1..]) {
             assert!(end.valid_from < end.valid_to.unwrap(), "{end:?}");
             assert!(end.valid_to.unwrap() <= next.valid_from, "{end:?} {next:?}");
@@ -123,7 +124,7 @@ fn clients_that_live_for_a_moment_are_told_where_connections_are_tracked() {
             namespace.start(Some(&group), client).wait();
         }
         let ended = |event: &IdentityEvent| connected(event).filter(|own| own.to.is_some());
-        let ends = eventually("five ends", || Some(source.all(ended)).filter(|ends| ends.len() == 5));
+        let ends = eventually(20, "five ends", || Some(source.all(ended)).filter(|ends| ends.len() == 5));
         for end in &ends {
             assert_eq!((&*end.identity, end.ip), (&*group.id, Some(LOCAL)), "{end:?}");
             assert!(end.from < end.to.unwrap());

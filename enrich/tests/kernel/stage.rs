@@ -4,25 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use wiretag_capture::ring::in_namespace;
 use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::kernel::{KernelConfig, KernelNumbers, KernelSource};
 
-/// Calls `attempt` until it gives something, at most for 20 s.
-#[expect(clippy::disallowed_methods, reason = "the one place where these tests wait; what they wait for is the kernel")]
-pub(crate) fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(found) = attempt() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within 20 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use crate::wait::eventually;
 
 /// Whether all that these tests need is there.
 pub(crate) fn ready() -> bool {
@@ -171,14 +159,14 @@ impl Source {
                 }
             });
         });
-        eventually("the source works", || (numbers.rounds() > 0).then_some(()));
+        eventually(20, "the source works", || (numbers.rounds() > 0).then_some(()));
         assert_eq!(status.borrow().to_string(), "sockets on, connection tracking on");
         Self { events: all, numbers, stop }
     }
 
     /// What `pick` takes of all that was told, once there is something.
     pub(crate) fn first<T>(&self, what: &str, pick: impl Fn(&IdentityEvent) -> Option<T>) -> T {
-        eventually(what, || self.events.lock().unwrap().iter().find_map(&pick))
+        eventually(20, what, || self.events.lock().unwrap().iter().find_map(&pick))
     }
 
     pub(crate) fn all<T>(&self, pick: impl Fn(&IdentityEvent) -> Option<T>) -> Vec<T> {
@@ -188,7 +176,7 @@ impl Source {
     /// Until all that there is has been dumped twice.
     pub(crate) fn settle(&self) {
         let rounds = self.numbers.rounds();
-        eventually("two more rounds", || (self.numbers.rounds() >= rounds + 2).then_some(()));
+        eventually(20, "two more rounds", || (self.numbers.rounds() >= rounds + 2).then_some(()));
     }
 }
 
