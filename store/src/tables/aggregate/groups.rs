@@ -85,9 +85,9 @@ impl<R: Record> Plan<R> {
 
 /// A part of all groups: those whose keys hash to `number` of `of`. So all groups can be looked at with the memory of some.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    pub(super) number: u64,
-    pub(super) of: u64,
+pub(crate) struct Part {
+    pub(crate) number: u64,
+    pub(crate) of: u64,
 }
 
 /// Groups and their states.
@@ -106,7 +106,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn new<R: Record>(
+    pub(crate) fn new<R: Record>(
         plan: &Plan<R>,
         hasher: &RandomState,
         part: Option<Part>,
@@ -130,11 +130,11 @@ impl Groups {
         Self::new(plan, &self.hasher, self.part, &self.budget)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn key(&self, group: u32, key: usize) -> &KeyValue {
+    pub(crate) fn key(&self, group: u32, key: usize) -> &KeyValue {
         let number = self.tuples.get(group as usize * self.keys.len() + key);
         match (self.keys.get(key), number) {
             (Some(values), Some(number)) => values.value(*number),
@@ -142,7 +142,7 @@ impl Groups {
         }
     }
 
-    pub(super) fn state(&self, number: usize) -> Option<&States> {
+    pub(crate) fn state(&self, number: usize) -> Option<&States> {
         self.states.get(number)
     }
 
@@ -255,7 +255,7 @@ impl Groups {
     }
 
     /// Adds groups that another source made.
-    pub(super) fn merge(&mut self, mut other: Self) -> Result<(), TableError> {
+    pub(crate) fn merge(&mut self, mut other: Self) -> Result<(), TableError> {
         if self.len == 0 && self.keys.len() == other.keys.len() {
             std::mem::swap(self, &mut other);
             return Ok(());

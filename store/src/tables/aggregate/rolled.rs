@@ -44,7 +44,8 @@ impl Groups {
             let passing = passing(node, range, &batch)?;
             rows += passing.len() as u64;
             let counts = numbers(&batch, ROWS);
-            flows += passing.iter().map(|row| counts.as_ref().map_or(0, |counts| counts.value(*row as usize))).sum::<u64>();
+            flows +=
+                passing.iter().map(|row| counts.as_ref().map_or(0, |counts| counts.value(*row as usize))).sum::<u64>();
             self.add_rolled(plan, &batch, passing)?;
         }
         Ok((rows, flows))
@@ -58,11 +59,15 @@ impl Groups {
                 Keeps::Rows => numbers(batch, ROWS).map(Rolled::Rows).into_iter().collect(),
                 Keeps::Sum => {
                     let names = state.fields.iter().map(|field| field.column.name());
-                    names.filter_map(|name| Some(Rolled::Sum(numbers(batch, name)?, numbers(batch, &values_of(name))?))).collect()
+                    names
+                        .filter_map(|name| Some(Rolled::Sum(numbers(batch, name)?, numbers(batch, &values_of(name))?)))
+                        .collect()
                 }
                 Keeps::Sketch => {
                     let names = state.fields.iter().map(|field| sketch_of(field.column.name()));
-                    names.filter_map(|name| Some(Rolled::Sketch(batch.column_by_name(&name)?.as_binary_opt()?.clone()))).collect()
+                    names
+                        .filter_map(|name| Some(Rolled::Sketch(batch.column_by_name(&name)?.as_binary_opt()?.clone())))
+                        .collect()
                 }
                 // Not in roll-ups, which are not asked then.
                 Keeps::Least | Keeps::Greatest | Keeps::Distinct => Vec::new(),
@@ -70,7 +75,9 @@ impl Groups {
             .collect();
         self.each_end(plan, batch, rows, |states, rows, groups| {
             for (state, parts) in states.iter_mut().zip(&parts) {
-                parts.iter().for_each(|part| part.add_to(state, rows, groups));
+                for part in parts {
+                    part.add_to(state, rows, groups);
+                }
             }
         })
     }

@@ -211,7 +211,7 @@ impl States {
         }
     }
 
-    pub(super) fn rows(&self, group: u32) -> u64 {
+    pub(crate) fn rows(&self, group: u32) -> u64 {
         match self {
             Self::Rows(counts) => counts.get(group as usize).copied().unwrap_or_default(),
             Self::Distinct(distinct) => distinct.counts.get(group as usize).copied().unwrap_or_default(),
@@ -220,7 +220,7 @@ impl States {
     }
 
     /// Sum and number of values.
-    pub(super) fn sum(&self, group: u32) -> Option<(u128, u64)> {
+    pub(crate) fn sum(&self, group: u32) -> Option<(u128, u64)> {
         match self {
             Self::Sum(sums) => sums.get(group as usize).copied().filter(|(_, count)| *count > 0),
             Self::Rows(_) | Self::Least(_) | Self::Greatest(_) | Self::Sketch(_) | Self::Distinct(_) => None,

@@ -93,7 +93,9 @@ impl FlowStore {
         let catalog = &self.inner.catalog;
         let rolled = catalog.rolled().await?;
         let mut hours: BTreeMap<(i64, Origin), Vec<_>> = BTreeMap::new();
-        for file in catalog.files_of(TableName::Flows).await?.into_iter().filter(|file| !rolled.contains_key(&file.path)) {
+        for file in
+            catalog.files_of(TableName::Flows).await?.into_iter().filter(|file| !rolled.contains_key(&file.path))
+        {
             if let Some(hour) = files::hour_of(&file.path) {
                 hours.entry((hour, file.origin)).or_default().push(file);
             }
@@ -191,7 +193,8 @@ fn write(dir: &Path, groups: &Groups, (width, start, origin): (i64, i64, Origin)
 fn put(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
     let level = ZstdLevel::try_new(3).map_err(fail)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("wiretag".into());
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("wiretag".into());
     let file = private::create(path).map_err(TableError::io("create", path))?;
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).map_err(fail)?;
     writer.write(batch).map_err(fail)?;
@@ -205,12 +208,16 @@ fn batch(groups: &Groups) -> Result<RecordBatch, TableError> {
     let mut order: Vec<u32> = (0..groups.len() as u32).collect();
     order.sort_by(|a, b| {
         let places = (1..keys).chain([0]);
-        places.map(|key| groups.key(*a, key).cmp(groups.key(*b, key))).find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+        places
+            .map(|key| groups.key(*a, key).cmp(groups.key(*b, key)))
+            .find(|order| order.is_ne())
+            .unwrap_or(std::cmp::Ordering::Equal)
     });
     let schema = schema::<FlowRecord>();
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     let starts = order.iter().map(|group| if let KeyValue::Time(start) = groups.key(*group, 0) { *start } else { 0 });
-    columns.push(Arc::new(starts.collect::<TimestampNanosecondArray>().with_timezone(crate::tables::schema::UTC)));
+    columns
+        .push(Arc::new(TimestampNanosecondArray::from_iter_values(starts).with_timezone(crate::tables::schema::UTC)));
     for (key, field) in (1..keys).zip(schema.fields().iter().skip(1)) {
         columns.push(dimension(groups, &order, key, field.data_type()));
     }
@@ -222,7 +229,8 @@ fn batch(groups: &Groups) -> Result<RecordBatch, TableError> {
         let sums: Vec<Option<(u128, u64)>> = sums.collect();
         let whole = |sum: u128| u64::try_from(sum).unwrap_or(u64::MAX);
         columns.push(Arc::new(sums.iter().map(|sum| sum.map(|(sum, _)| whole(sum))).collect::<UInt64Array>()));
-        columns.push(Arc::new(sums.iter().map(|sum| Some(sum.map_or(0, |(_, values)| values))).collect::<UInt64Array>()));
+        columns
+            .push(Arc::new(sums.iter().map(|sum| Some(sum.map_or(0, |(_, values)| values))).collect::<UInt64Array>()));
     }
     for number in 1 + SUMS.len()..=SUMS.len() + SKETCHES.len() {
         let mut builder = BinaryBuilder::new();
@@ -239,7 +247,11 @@ fn dimension(groups: &Groups, order: &[u32], key: usize, kind: &DataType) -> Arr
     if *kind == DataType::UInt64 {
         let mut builder = UInt64Builder::with_capacity(order.len());
         for group in order {
-            builder.append_option(if let KeyValue::Number(number) = groups.key(*group, key) { Some(*number) } else { None });
+            builder.append_option(if let KeyValue::Number(number) = groups.key(*group, key) {
+                Some(*number)
+            } else {
+                None
+            });
         }
         return Arc::new(builder.finish());
     }

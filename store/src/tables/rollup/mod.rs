@@ -17,7 +17,6 @@
 //! The last hour or two are always read from rows: the files of an hour that is not past are few and change often.
 
 mod build;
-mod read;
 pub(super) mod serve;
 
 use std::sync::Arc;
@@ -27,8 +26,8 @@ use wiretag_capture::Kind;
 use wiretag_enrich::Record;
 use wiretag_enrich::tagged::all_columns;
 
-pub use self::build::RollupCounters;
 pub(super) use self::build::Failed;
+pub use self::build::RollupCounters;
 use super::schema::UTC;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
@@ -135,9 +134,8 @@ fn fields_of<R: Record>(names: &[&str]) -> Vec<Field<R>> {
 fn aggregate<R: Record>(width: i64) -> Aggregate<R> {
     let time = Key { name: "start".into(), of: KeyOf::Time { width, origin: 0 } };
     let dimension = |field: Field<R>| Key { name: field.column.name().into(), of: KeyOf::Column(field) };
-    let measure = |figure| {
-        move |field: Field<R>| Measure { name: field.column.name().into(), figure, fields: vec![field] }
-    };
+    let measure =
+        |figure| move |field: Field<R>| Measure { name: field.column.name().into(), figure, fields: vec![field] };
     let count = Measure { name: ROWS.into(), figure: Figure::Count, fields: Vec::new() };
     let sums = fields_of(&SUMS).into_iter().map(measure(Figure::Sum));
     let sketches = fields_of(&SKETCHES).into_iter().map(measure(Figure::Quantile(0.5)));
@@ -160,9 +158,8 @@ mod tests {
         for names in [&DIMENSIONS[..], &SUMS[..], &SKETCHES[..]] {
             assert_eq!(fields_of::<FlowRecord>(names).len(), names.len());
         }
-        let numbers = |field: &Field<FlowRecord>| {
-            matches!(field.column.kind(), Kind::Number | Kind::Size | Kind::Duration)
-        };
+        let numbers =
+            |field: &Field<FlowRecord>| matches!(field.column.kind(), Kind::Number | Kind::Size | Kind::Duration);
         assert!(fields_of(&SUMS).iter().chain(&fields_of(&SKETCHES)).all(numbers));
     }
 }

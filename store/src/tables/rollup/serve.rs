@@ -9,7 +9,7 @@ use crate::catalog::{FlowFile, RollupFile, TableName};
 use crate::query::ast::{Field, Node};
 use crate::query::plan::KeyOf;
 use crate::tables::aggregate::{Keeps, Plan};
-use crate::tables::{Range, Table, files};
+use crate::tables::{Range, Table};
 
 /// What an aggregation reads.
 #[derive(Debug, Default)]
