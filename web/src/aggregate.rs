@@ -126,6 +126,11 @@ pub(crate) struct Served {
     files: u64,
     /// Rows that were added up.
     rows: u64,
+    /// Files of roll-ups that were read instead of files of rows.
+    rollups: u64,
+    /// Only roll-ups are left of a part of the range: what counts there is whole minutes (60) or hours (3600) that begin in it, s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<i64>,
 }
 
 /// Groups of flows.
@@ -248,7 +253,12 @@ async fn answered<R: Table>(
                 groups,
                 range: period(range),
                 previous: previous.map(period),
-                served_by: Served { files: served_by.files, rows: served_by.rows },
+                served_by: Served {
+                    files: served_by.files,
+                    rows: served_by.rows,
+                    rollups: served_by.rollups,
+                    resolution: served_by.resolution.map(|length| length / 1_000_000_000),
+                },
                 completeness: completeness(shared, range).await?,
             };
             Ok(Json(answer).into_response())

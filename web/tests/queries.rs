@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{Loss, QueryLimits, Retention, Role, Store, StoreConfig};
+use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
 use wiretag_web::{App, Tail};
 
 /// A server over a store of its own.
@@ -29,8 +29,7 @@ struct Server {
 impl Server {
     async fn start(limits: QueryLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (flows, packets) = (Retention::default(), Retention::default());
-        let config = StoreConfig { data_dir: dir.path().into(), role: Role::Appliance, flows, packets };
+        let config = StoreConfig::new(dir.path(), Role::Appliance);
         let store = Arc::new(Store::open(config).await.unwrap().0);
         for number in 0..6_u64 {
             let mut row = flow(number);
