@@ -291,7 +291,7 @@ pub(crate) struct FieldsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// Configuration file (TOML), for what it says of Kubernetes
+    /// Configuration file (TOML), for what it says of Kubernetes and the catalog
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of this node [default: host name]

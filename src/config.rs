@@ -11,7 +11,7 @@ use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
-use wiretag_store::{Compression, QueryLimits};
+use wiretag_store::{Compression, PostgresConfig, QueryLimits};
 
 use crate::cli::RunArguments;
 
@@ -25,6 +25,7 @@ struct Written {
     docker: Option<String>,
     #[serde(rename = "static")]
     static_file: Option<PathBuf>,
+    catalog: WrittenCatalog,
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
@@ -33,6 +34,13 @@ struct Written {
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `url` and `password_file`")]
+struct WrittenCatalog {
+    url: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -147,6 +155,8 @@ pub(crate) struct CriConfig {
 pub(crate) struct RunConfig {
     pub(crate) node: String,
     pub(crate) data: PathBuf,
+    /// The catalog is in PostgreSQL; `None`: where it was before, and in SQLite at first.
+    pub(crate) catalog: Option<PostgresConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
@@ -209,6 +219,7 @@ impl RunConfig {
             kubernetes: kubernetes(written.kubernetes, &node)?,
             node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
+            catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
@@ -247,6 +258,19 @@ fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
             "none" => Ok(Compression::None),
             _ => bail!("`packets.compression` is `{word}`; hint: {HINT}"),
         },
+    }
+}
+
+/// What a file says of the catalog, for checks.
+pub(crate) fn catalog_of(file: Option<&Path>) -> anyhow::Result<Option<PostgresConfig>> {
+    catalog(file.map(read).transpose()?.unwrap_or_default().catalog)
+}
+
+fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Result<Option<PostgresConfig>> {
+    match (url, password_file) {
+        (Some(url), file) => Ok(Some(PostgresConfig::new(&url, file).context("`catalog.url`")?)),
+        (None, Some(_)) => bail!("`catalog.password_file` is for PostgreSQL; hint: name the database in `catalog.url`"),
+        (None, None) => Ok(None),
     }
 }
 

@@ -244,6 +244,7 @@ fn store_config(config: &RunConfig) -> StoreConfig {
     StoreConfig {
         data_dir: config.data.clone(),
         role: Role::Appliance,
+        catalog: config.catalog.clone(),
         flows: retention(config.flows),
         packets: retention(config.packets),
     }

@@ -93,7 +93,9 @@ mod tests {
 
     fn of(numbers: &[u64]) -> Sketch {
         let mut sketch = Sketch::default();
-        numbers.iter().for_each(|number| sketch.add(*number));
+        for number in numbers {
+            sketch.add(*number);
+        }
         sketch
     }
 

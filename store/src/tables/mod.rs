@@ -339,7 +339,10 @@ impl<R: Table> TableStore<R> {
             match inner.catalog.add_flow_file(file).await {
                 Ok(()) => moved.push(*hour),
                 Err(error) => {
-                    let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
+                    // A row twice is better than a row that is lost.
+                    if !error.is_unsettled() {
+                        let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
+                    }
                     failed = Some(error);
                 }
             }
