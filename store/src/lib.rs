@@ -120,6 +120,7 @@ pub struct Store {
     /// One process merges flow files: the appliance.
     compacts: bool,
     changes: packets::SegmentChanges,
+    sql: sql::Shared,
     /// When the last flush began that worked.
     flushed: AtomicI64,
     _locks: Option<lock::Locks>,
@@ -169,6 +170,7 @@ impl Store {
             rollups: config.rollups,
             compacts: appliance,
             changes: packets::SegmentChanges::default(),
+            sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
             _locks: Some(locks),
         };
@@ -186,18 +188,10 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        Ok(Self {
-            catalog,
-            flows,
-            transactions,
-            data_dir,
-            retention,
-            rollups: RollupAges::default(),
-            compacts: false,
-            changes,
-            flushed,
-            _locks: None,
-        })
+        let sql = sql::Shared::new()?;
+        let rollups = RollupAges::default();
+        let (compacts, _locks) = (false, None);
+        Ok(Self { catalog, flows, transactions, data_dir, retention, rollups, compacts, changes, sql, flushed, _locks })
     }
 
     /// The data directory.

@@ -251,11 +251,6 @@ impl<R: Table> TableStore<R> {
         Self { inner: Arc::new(inner) }
     }
 
-    /// What reads its files.
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.inner.engine
-    }
-
     /// Takes rows; searches see them at once. When memory is full, files are written first. Rows are dropped and counted,
     /// which is an error, only if that fails.
     pub async fn append(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
