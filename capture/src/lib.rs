@@ -17,6 +17,7 @@ pub mod file;
 pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
+mod memory;
 pub mod metrics;
 pub mod packet;
 pub mod pcapng;

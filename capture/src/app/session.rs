@@ -10,6 +10,7 @@ use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
 use super::{Context, Name, Tag};
+use crate::memory;
 use crate::record::FlowRecord;
 
 /// What reads the flow.
@@ -95,6 +96,22 @@ impl Session {
             self.http = Some(Box::new(HttpSlice::new(self.transactions)));
         }
         tag.name = Some(name);
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        let parser = match &self.parser {
+            Parser::Unknown(beginnings) => beginnings.iter().map(memory::of_vec).sum(),
+            Parser::Http1(http1) => memory::of_box::<Http1>() + http1.owned_bytes(),
+            Parser::Http2(http2) => memory::of_box::<Http2>() + http2.owned_bytes(),
+            Parser::Dns(dns, _) => dns.owned_bytes(),
+            Parser::DnsStream(dns) => memory::of_box::<DnsStream>() + dns.owned_bytes(),
+            Parser::Tls(tls) => memory::of_box::<TlsFlow>() + tls.owned_bytes(),
+            Parser::Dtls(dtls) => memory::of_box::<DtlsFlow>() + dtls.owned_bytes(),
+            Parser::Quic(quic) => memory::of_box::<QuicFlow>() + quic.owned_bytes(),
+            Parser::Done => 0,
+        };
+        parser + self.http.as_ref().map_or(0, |http| memory::of_box::<HttpSlice>() + http.owned_bytes())
     }
 
     /// Takes in the next bytes of a direction.

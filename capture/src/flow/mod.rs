@@ -9,8 +9,8 @@
 //!   several engines give the same records as one, see [`fn@shard`];
 //! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
 //!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
-//! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts
-//!   or segments are missing, bounded too); eviction takes the least valuable first and is counted;
+//! * memory is bounded, by a number of flows and in bytes ([`limit`]): less than 400 bytes a flow in steady state, more while
+//!   a handshake lasts, segments are missing or an application is read; eviction takes the least valuable first and is counted;
 //! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones;
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
@@ -30,6 +30,7 @@ mod fragments;
 mod handshake;
 mod index;
 mod key;
+mod limit;
 mod moment;
 mod open;
 mod options;
@@ -62,7 +63,7 @@ use self::moment::Moment;
 use self::open::Walk;
 use self::pairs::Pairs;
 use self::slice::{Flow, Point};
-use self::table::{Due, Table};
+use self::table::{Due, Table, Weighed};
 use crate::app::Application;
 use crate::decode::{Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
@@ -104,7 +105,7 @@ impl Engine {
             decoder: Decoder::new(config.tunnel_ports.clone()),
             table: Table::new(&config),
             pairs: Pairs::default(),
-            fragments: Fragments::new(config.fragments),
+            fragments: Fragments::new(config.fragments.within(config.flow_memory)),
             transactions: Vec::new(),
             clock: i64::MIN,
             walk: Walk::default(),
@@ -181,9 +182,10 @@ impl Engine {
     ) -> Option<u64> {
         let opens = matches!(&decoded.transport, Transport::Tcp(segment) if segment.flags & flags::SYN != 0);
         let now = Moment::of(self.clock);
-        let slot = match found {
-            Some(slot) if !opens && !self.table.may_be_due(slot, now) => slot,
-            Some(_) | None => self.settle_in((key, end, hash), found, (decoded, packet), out),
+        let known = found.filter(|slot| !opens && !self.table.may_be_due(*slot, now));
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.settle_in((key, end, hash), found, (decoded, packet), out),
         };
         let clock = self.clock;
         let flow = self.table.get_mut(slot)?;
@@ -196,6 +198,9 @@ impl Engine {
         }
         if changed {
             self.table.classify(slot, clock);
+        }
+        if self.table.weigh(slot, clock) == Weighed::More || known.is_none() {
+            self.keep_within_memory(out);
         }
         Some(flow_id)
     }
@@ -290,11 +295,6 @@ impl Engine {
         &self.counters
     }
 
-    /// Memory of the flow table, bytes: flows, what they own, index and queues. Walks all flows.
-    pub fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes()
-    }
-
     /// The flow with this key, or whose way back it is.
     fn find(&self, key: &Key) -> Option<u32> {
         self.table.find(self.table.hash(key), key).or_else(|| self.pairs.find(key))
@@ -361,6 +361,7 @@ impl Engine {
             ));
             flow.next_slice();
             self.counters.slices += 1;
+            self.table.weigh(slot, self.clock);
         }
     }
 
@@ -398,11 +399,8 @@ impl Engine {
         (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u16),
         out: &mut Vec<FlowRecord>,
     ) -> u32 {
-        if self.table.len() >= self.config.max_flows.max(1)
-            && let Some((slot, value)) = self.table.least_valuable()
-        {
-            self.end_flow(slot, EndReason::Evicted, out);
-            self.counters.evict(value.as_str());
+        if self.is_full(&key) {
+            self.evict(Table::least_valuable, out);
         }
         let id = self.flow_id(&key, packet, again);
         let mut flow = Flow::new(key, id, end, decoded, packet.time);

@@ -67,10 +67,12 @@ impl Engine {
         let whole = Whole::new(key, end, fragment);
         let step = self.fragments.add(whole, decoded, fragment, self.clock);
         self.counters.fragments_given_up += self.fragments.take_given_up();
+        self.keep_within_memory(out);
         let Some(first) = step.first else {
             let flow_id = self.count(&portless, packet, out)?;
-            let slice = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice)?;
-            self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            if let Some(slice) = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
+                self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            }
             return Some(flow_id);
         };
         let known = with_ports(&portless, first);

@@ -12,6 +12,7 @@ use super::response::ResponseTimes;
 use super::tcp::{Progress, TcpFlow};
 use crate::app::{Application, Context, Finished};
 use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
+use crate::memory;
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 use crate::transaction::Transaction;
@@ -74,6 +75,8 @@ pub(super) struct Flow {
     /// How many flows began with this key at the same time before.
     pub(super) again: u16,
     pub(super) class: Class,
+    /// What it owned when it was weighed last, bytes.
+    weighed: u32,
     /// Touched since it was queued for eviction.
     pub(super) referenced: bool,
     /// More than one packet.
@@ -117,6 +120,7 @@ impl Flow {
             slice: 0,
             again: 0,
             class,
+            weighed: 0,
             referenced: false,
             repeated: false,
             client,
@@ -407,11 +411,25 @@ impl Flow {
         });
     }
 
+    /// What the flow owned when it was weighed last, bytes.
+    #[inline]
+    pub(super) const fn weighed(&self) -> u32 {
+        self.weighed
+    }
+
+    /// Weighs the flow anew; what it owned before, bytes.
+    #[inline]
+    pub(super) fn weigh(&mut self) -> u32 {
+        let owned = u32::try_from(self.owned_bytes()).unwrap_or(u32::MAX);
+        std::mem::replace(&mut self.weighed, owned)
+    }
+
     /// Bytes of memory owned beside the structure itself.
-    pub(super) fn owned_bytes(&self) -> usize {
+    #[inline]
+    fn owned_bytes(&self) -> usize {
         self.tcp.as_ref().map_or(0, TcpFlow::owned_bytes)
             + self.application.owned_bytes()
-            + self.tunnel.as_ref().map_or(0, |tunnel| size_of_val(&**tunnel))
+            + self.tunnel.as_ref().map_or(0, |_| memory::of_box::<Tunnel>())
     }
 }
 

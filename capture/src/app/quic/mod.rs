@@ -20,7 +20,8 @@ use self::packet::{Header, Kind, MAX_CONNECTION_ID, dialect, is_google, is_greas
 use super::Probe;
 use super::cursor::Cursor;
 use super::pieces::Pieces;
-use super::tls::{Carrier, MAX_HELLO, message};
+use super::tls::{Carrier, MAX_HELLO, message, owned_by};
+use crate::memory;
 use crate::record::Tls;
 
 /// Most decryptions that are tried for a flow.
@@ -100,6 +101,12 @@ impl QuicFlow {
     /// Before the first datagram.
     pub(crate) fn new() -> Self {
         Self { fields: Tls::default(), work: Some(Box::default()) }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let work = self.work.as_ref().map_or(0, |work| memory::of_box::<Work>() + work.crypto.owned_bytes());
+        work + owned_by(&self.fields)
     }
 
     /// Takes a datagram that an end (0 or 1) sent.
