@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! * the table takes at most three quarters of the memory, so that there is some for what flows own after any flood: then a
-//!   new flow takes the slot of the least valuable one;
+//!   new flow takes the slot of the least valuable one. So it does when the others own so much that the table cannot grow;
+//!   of equal value are then first those that own something;
 //! * when flows own too much, the least valuable of those that own something is evicted until it fits: eviction always frees
 //!   memory, and those that own nothing stay;
 //! * a packet adds less than 70 kB before that, and one step of the table is always allowed.
@@ -32,14 +33,17 @@ impl Engine {
         self.table.own_bytes() + self.pairs.memory_bytes()
     }
 
-    /// Whether a flow must go before one with this key may come.
-    pub(super) fn is_full(&self, key: &Key) -> bool {
-        if self.table.len() >= self.config.max_flows.max(1) {
-            return true;
-        }
+    /// Evicts a flow if one must go before another with this key may come.
+    pub(super) fn make_room(&mut self, key: &Key, out: &mut Vec<FlowRecord>) {
         let growth = self.table.growth() + self.pairs.growth(key);
         let most = self.config.flow_memory;
-        growth > 0 && (self.own_bytes() + growth > most / 4 * 3 || self.memory_bytes() + growth > most)
+        if self.table.len() >= self.config.max_flows.max(1)
+            || (growth > 0 && self.own_bytes() + growth > most / 4 * 3)
+        {
+            self.evict(Table::least_valuable, out);
+        } else if growth > 0 && self.memory_bytes() + growth > most {
+            self.evict(Table::least_valuable_heavy, out);
+        }
     }
 
     /// Evicts flows until the memory suffices.

@@ -399,9 +399,7 @@ impl Engine {
         (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u16),
         out: &mut Vec<FlowRecord>,
     ) -> u32 {
-        if self.is_full(&key) {
-            self.evict(Table::least_valuable, out);
-        }
+        self.make_room(&key, out);
         let id = self.flow_id(&key, packet, again);
         let mut flow = Flow::new(key, id, end, decoded, packet.time);
         flow.again = again;

@@ -298,6 +298,12 @@ impl Table {
         Value::ALL.iter().find_map(|value| self.quiet_of(*value, &[false, true], now))
     }
 
+    /// The same where what flows own leaves no room for more slots: of a value, first those that own something.
+    pub(super) fn least_valuable_heavy(&mut self, now: Moment) -> Option<(u32, Value)> {
+        let mut of = |value: Value, owns: bool| self.quiet_of(value, &[owns], now);
+        Value::ALL.iter().find_map(|value| of(*value, true).or_else(|| of(*value, false)))
+    }
+
     /// The flow to evict where memory is needed: of those that own some.
     pub(super) fn least_valuable_owner(&mut self, now: Moment) -> Option<(u32, Value)> {
         Value::ALL.iter().find_map(|value| self.quiet_of(*value, &[true], now))

@@ -98,8 +98,8 @@ fn no_flood_takes_more_than_the_limit() {
         let settled = 500;
         for client in 0..settled {
             traffic.open(client);
-            (0..8).for_each(|at| traffic.tcp(client, true, (1 + at, Some(1)), false, b"\xff"));
-            (0..8).for_each(|at| traffic.tcp(client, false, (1 + at, Some(9)), false, b"\xff"));
+            (0..8).for_each(|at| traffic.tcp(client, true, (1 + 8 * at, Some(1)), false, b"220 mail"));
+            (0..8).for_each(|at| traffic.tcp(client, false, (1 + 8 * at, Some(65)), false, b"220 mail"));
         }
         let clients = (3 * limit / least) as u32;
         let attackers = std::net::IpAddr::from([10, 1, 3, 232]);
@@ -108,7 +108,7 @@ fn no_flood_takes_more_than_the_limit() {
             act(&mut traffic, 1000 + client);
             assert!(traffic.engine.memory_bytes() <= limit, "{name}: {} bytes", traffic.engine.memory_bytes());
             for record in traffic.records.drain(..) {
-                assert!(record.client.ip >= attackers, "{name}: a settled connection was evicted");
+                assert!(record.client.ip >= attackers, "{name}: a settled connection was evicted: {record:?}");
                 evicted += u64::from(record.end_reason == Some(EndReason::Evicted));
             }
             let mut transactions = Vec::new();
