@@ -11,8 +11,10 @@
 
 mod app;
 mod buffer;
+mod burst;
 pub mod columns;
 pub mod decode;
+pub mod engines;
 pub mod file;
 pub mod flow;
 #[doc(hidden)]
@@ -27,6 +29,7 @@ pub mod transaction;
 pub mod tunnel;
 
 pub use buffer::PacketBuffer;
+pub use burst::Burst;
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet};

@@ -142,6 +142,8 @@ pub enum Transport<'a> {
         kind: u8,
         /// Code.
         code: u8,
+        /// Rest of the header: in an echo, identifier and sequence number; 0 if it was not captured.
+        rest: u32,
         /// Captured payload after the 8 byte header: in errors, the packet that they are about.
         payload: &'a [u8],
         /// Payload length after the 8 byte header on the wire.

@@ -37,8 +37,7 @@ impl Engine {
     pub(super) fn make_room(&mut self, key: &Key, out: &mut Vec<FlowRecord>) {
         let growth = self.table.growth() + self.pairs.growth(key);
         let most = self.config.flow_memory;
-        if self.table.len() >= self.config.max_flows.max(1)
-            || (growth > 0 && self.own_bytes() + growth > most / 4 * 3)
+        if self.table.len() >= self.config.max_flows.max(1) || (growth > 0 && self.own_bytes() + growth > most / 4 * 3)
         {
             self.evict(Table::least_valuable, out);
         } else if growth > 0 && self.memory_bytes() + growth > most {
@@ -56,8 +55,10 @@ impl Engine {
     #[cold]
     pub(super) fn evict(&mut self, choose: Choice, out: &mut Vec<FlowRecord>) -> bool {
         let Some((slot, value)) = choose(&mut self.table, Moment::of(self.clock)) else { return false };
+        if self.table.get(slot).is_some_and(|flow| !flow.is_shadow) {
+            self.counters.evict(value.as_str());
+        }
         self.end_flow(slot, EndReason::Evicted, out);
-        self.counters.evict(value.as_str());
         true
     }
 }

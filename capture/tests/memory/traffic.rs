@@ -87,7 +87,8 @@ pub(crate) fn query(id: u16) -> Vec<u8> {
 
 /// A request of HTTP/2 with fields that the table keeps.
 pub(crate) fn preface_and_request(stream: u32) -> Vec<u8> {
-    let mut bytes = if stream == 1 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec() } else { Vec::new() };
+    let mut bytes =
+        if stream == 1 { b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec() } else { Vec::new() };
     let mut block = vec![0x82, 0x86];
     for name in [4, 1] {
         let value = format!("/{stream:04}{}", "x".repeat(95));

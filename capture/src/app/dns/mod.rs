@@ -16,8 +16,8 @@ pub(crate) use self::message::{Bar, Message, parse};
 use self::names::{rcode_name, type_name};
 pub(crate) use self::stream::{DnsStream, probe};
 use super::exchange::{End, Finished, micros};
-use crate::record::Dns;
 use crate::memory;
+use crate::record::Dns;
 use crate::transaction::Exchange;
 
 /// Most queries that wait for their answers.
