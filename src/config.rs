@@ -77,6 +77,7 @@ struct WrittenPorts {
     vxlan_gpe: Option<Vec<u16>>,
     geneve: Option<Vec<u16>>,
     gtpu: Option<Vec<u16>>,
+    mpls: Option<Vec<u16>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -309,10 +310,11 @@ fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
         vxlan_gpe: written.vxlan_gpe.unwrap_or(defaults.vxlan_gpe),
         geneve: written.geneve.unwrap_or(defaults.geneve),
         gtpu: written.gtpu.unwrap_or(defaults.gtpu),
+        mpls: written.mpls.unwrap_or(defaults.mpls),
     };
     let mut seen = Vec::new();
-    let lists =
-        [("vxlan", &ports.vxlan), ("vxlan_gpe", &ports.vxlan_gpe), ("geneve", &ports.geneve), ("gtpu", &ports.gtpu)];
+    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls } = &ports;
+    let lists = [("vxlan", vxlan), ("vxlan_gpe", vxlan_gpe), ("geneve", geneve), ("gtpu", gtpu), ("mpls", mpls)];
     for (name, list) in lists {
         if list.len() > MOST {
             bail!(

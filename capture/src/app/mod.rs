@@ -28,6 +28,7 @@ mod stream;
 mod testing;
 mod text;
 pub(crate) mod tls;
+mod upgrade;
 
 pub(crate) use self::exchange::{End, Finished};
 pub(crate) use self::probe::Probe;
@@ -269,6 +270,10 @@ impl Application {
                 let mut streams = first.map(Stream::starting_at);
                 if !early {
                     streams[end.index()] = Stream::default();
+                }
+                // What the other end said before is not waited for.
+                if self.tag.tries[end.other().index()] > 0 {
+                    streams[end.other().index()] = Stream::default();
                 }
                 self.app = Some(Box::new(App::new(streams, Session::new(self.tag.transactions))));
                 self.read(context, segment);

@@ -9,6 +9,7 @@ use super::http2::Http2;
 use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
+use super::upgrade::{Step, Upgrade};
 use super::{Context, Name, Tag};
 use crate::memory;
 use crate::record::FlowRecord;
@@ -25,6 +26,8 @@ enum Parser {
     Tls(Box<TlsFlow>),
     Dtls(Box<DtlsFlow>),
     Quic(Box<QuicFlow>),
+    /// TLS may come.
+    Upgrade(Upgrade),
     /// Nothing more is read.
     Done,
 }
@@ -91,6 +94,10 @@ impl Session {
                 self.parser = Parser::Done;
                 name
             }
+            Protocol::Upgrading(name) => {
+                self.parser = Parser::Upgrade(Upgrade::new(name));
+                name
+            }
         };
         if matches!(protocol, Protocol::Http1 | Protocol::Http2) && self.http.is_none() {
             self.http = Some(Box::new(HttpSlice::new(self.transactions)));
@@ -109,7 +116,7 @@ impl Session {
             Parser::Tls(tls) => memory::of_box::<TlsFlow>() + tls.owned_bytes(),
             Parser::Dtls(dtls) => memory::of_box::<DtlsFlow>() + dtls.owned_bytes(),
             Parser::Quic(quic) => memory::of_box::<QuicFlow>() + quic.owned_bytes(),
-            Parser::Done => 0,
+            Parser::Upgrade(_) | Parser::Done => 0,
         };
         parser + self.http.as_ref().map_or(0, |http| memory::of_box::<HttpSlice>() + http.owned_bytes())
     }
@@ -132,6 +139,15 @@ impl Session {
             }
             (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
             (Parser::Tls(tls), _) => tls.bytes(end.index(), bytes),
+            (Parser::Upgrade(upgrade), _) => match upgrade.step(end, bytes) {
+                Step::Tls(bytes) => {
+                    let mut tls = Box::new(TlsFlow::new());
+                    tls.bytes(end.index(), bytes);
+                    self.parser = Parser::Tls(tls);
+                }
+                Step::Wait => {}
+                Step::Over => self.parser = Parser::Done,
+            },
             (Parser::Http1(_) | Parser::Http2(_), None)
             | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
         }
@@ -146,6 +162,7 @@ impl Session {
             (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
             (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
             (Parser::Tls(tls), _) => tls.gap(end.index()),
+            (Parser::Upgrade(_), _) => self.parser = Parser::Done,
             (Parser::Http1(_) | Parser::Http2(_), None)
             | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
         }
@@ -154,7 +171,7 @@ impl Session {
     /// How many of the next bytes make no difference.
     pub(super) fn indifferent(&self, end: End) -> u64 {
         match &self.parser {
-            Parser::Unknown(_) | Parser::Tls(_) => 0,
+            Parser::Unknown(_) | Parser::Tls(_) | Parser::Upgrade(_) => 0,
             Parser::Http1(http1) => http1.indifferent(end),
             Parser::Http2(http2) => http2.indifferent(end),
             Parser::DnsStream(dns) => dns.indifferent(end),
@@ -174,6 +191,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => false,
         }
     }
@@ -194,6 +212,7 @@ impl Session {
             | Parser::Http2(_)
             | Parser::DnsStream(_)
             | Parser::Tls(_)
+            | Parser::Upgrade(_)
             | Parser::Done => {}
         }
     }
@@ -268,6 +287,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => Vec::new(),
         };
         self.begin(protocol, tag, context.ports, false);
@@ -316,7 +336,8 @@ impl Session {
             | Parser::DnsStream(_)
             | Parser::Tls(_)
             | Parser::Dtls(_)
-            | Parser::Quic(_) => Progress::Reading,
+            | Parser::Quic(_)
+            | Parser::Upgrade(_) => Progress::Reading,
             Parser::Done => Progress::Done,
         }
     }
@@ -338,6 +359,7 @@ impl Session {
             | Parser::Http2(_)
             | Parser::Dns(..)
             | Parser::DnsStream(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         };
         record.dns = self.dns().and_then(DnsFlow::fields).map(Box::new);
@@ -353,6 +375,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         }
     }
@@ -367,6 +390,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         }
     }
@@ -394,7 +418,15 @@ impl Session {
             (Parser::Dns(dns, _), _) => dns.close(),
             (Parser::DnsStream(dns), _) => dns.flow.close(),
             (Parser::Http1(_) | Parser::Http2(_), None)
-            | (Parser::Unknown(_) | Parser::Tls(_) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
+            | (
+                Parser::Unknown(_)
+                | Parser::Tls(_)
+                | Parser::Dtls(_)
+                | Parser::Quic(_)
+                | Parser::Upgrade(_)
+                | Parser::Done,
+                _,
+            ) => {}
         }
     }
 

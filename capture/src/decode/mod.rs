@@ -10,7 +10,7 @@
 //! * a tunnel whose inside cannot be decoded is the packet that it is;
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
-//! Limits: no 802.11, no MACsec; ESP, WireGuard and compressed headers are not opened.
+//! Limits: no 802.11; MACsec, ESP, WireGuard and compressed headers are not opened.
 #![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
 mod error;
@@ -420,6 +420,7 @@ fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPort
         Err(
             DecodeError::LinkType
             | DecodeError::NotIp
+            | DecodeError::Macsec
             | DecodeError::LinkMalformed
             | DecodeError::IpMalformed
             | DecodeError::TransportMalformed,

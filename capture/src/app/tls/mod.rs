@@ -5,7 +5,7 @@
 //! the client offered first.
 //!
 //! Invariants: at most [`MAX_HELLO`] bytes are buffered for an end, and none when its hello is known; a flow that is done
-//! holds its fields and nothing else. Limit: TLS must begin where the stream does; STARTTLS is not followed.
+//! holds its fields and nothing else. TLS need not begin where the stream does (STARTTLS).
 //! Of a hello that a gap or the snap length cut, what is named before the cut counts, and there is no fingerprint.
 
 mod hello;
