@@ -115,7 +115,29 @@ pub(crate) struct ImportArguments {
     #[arg(long, short)]
     pub(crate) quiet: bool,
     #[command(flatten)]
+    pub(crate) memory: MemoryArguments,
+    #[command(flatten)]
     pub(crate) data: DataArguments,
+}
+
+/// What flows may take.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MemoryArguments {
+    /// Memory for open flows, MiB; beyond it the least valuable flows end early, and are counted
+    #[arg(long = "flow-memory-mib", value_name = "MIB", default_value_t = crate::config::DEFAULT_FLOW_MEMORY_MIB,
+          value_parser = clap::value_parser!(u32).range(memory_range()))]
+    flow_memory_mib: u32,
+}
+
+impl MemoryArguments {
+    pub(crate) fn bytes(&self) -> usize {
+        (self.flow_memory_mib as usize) << 20
+    }
+}
+
+fn memory_range() -> std::ops::RangeInclusive<i64> {
+    let range = crate::config::FLOW_MEMORY_MIB;
+    i64::from(*range.start())..=i64::from(*range.end())
 }
 
 /// What to search in.
@@ -226,6 +248,11 @@ pub(crate) struct ReplayArguments {
     /// Do all the work, print only a summary on stderr
     #[arg(long)]
     pub(crate) null: bool,
+    /// Threads that share the flows; the output is the same for any number [default: one a core, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) workers: Option<u8>,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArguments,
 }
 
 #[derive(Debug, Args)]

@@ -67,6 +67,7 @@ struct WrittenCapture {
     ring_mib: Option<u32>,
     workers: Option<u16>,
     max_flows: Option<usize>,
+    flow_memory_mib: Option<u32>,
     transactions: Option<bool>,
     checkpoint: Option<u32>,
     tunnel_ports: WrittenPorts,
@@ -80,6 +81,7 @@ struct WrittenPorts {
     vxlan_gpe: Option<Vec<u16>>,
     geneve: Option<Vec<u16>>,
     gtpu: Option<Vec<u16>>,
+    mpls: Option<Vec<u16>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,6 +121,10 @@ struct WrittenCri {
     enabled: Option<bool>,
     endpoint: Option<String>,
 }
+
+/// What flows may take: from a table of 30,000 without anything else to 200 times the default.
+pub(crate) const FLOW_MEMORY_MIB: std::ops::RangeInclusive<u32> = 16..=102_400;
+pub(crate) const DEFAULT_FLOW_MEMORY_MIB: u32 = 512;
 
 /// How long and how much is kept.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +172,8 @@ pub(crate) struct RunConfig {
     pub(crate) ring_mib: u32,
     pub(crate) workers: u16,
     pub(crate) max_flows: usize,
+    /// Bytes.
+    pub(crate) flow_memory: usize,
     pub(crate) transactions: bool,
     /// Time between two looks at what is open, ns.
     pub(crate) checkpoint: i64,
@@ -224,6 +232,7 @@ impl RunConfig {
             ring_mib,
             workers,
             max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
+            flow_memory: flow_memory(written.capture.flow_memory_mib)?,
             transactions: written.capture.transactions.unwrap_or(true),
             checkpoint: i64::from(checkpoint) * 1_000_000_000,
             tunnel_ports: tunnel_ports(written.capture.tunnel_ports)?,
@@ -240,6 +249,16 @@ impl RunConfig {
             demo: arguments.demo,
         })
     }
+}
+
+/// Bytes that flows may take.
+fn flow_memory(mib: Option<u32>) -> anyhow::Result<usize> {
+    let mib = mib.unwrap_or(DEFAULT_FLOW_MEMORY_MIB);
+    if !FLOW_MEMORY_MIB.contains(&mib) {
+        let (least, most) = (FLOW_MEMORY_MIB.start(), FLOW_MEMORY_MIB.end());
+        bail!("`capture.flow_memory_mib` is {mib}; hint: between {least} and {most}");
+    }
+    Ok((mib as usize) << 20)
 }
 
 fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
@@ -287,10 +306,11 @@ fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
         vxlan_gpe: written.vxlan_gpe.unwrap_or(defaults.vxlan_gpe),
         geneve: written.geneve.unwrap_or(defaults.geneve),
         gtpu: written.gtpu.unwrap_or(defaults.gtpu),
+        mpls: written.mpls.unwrap_or(defaults.mpls),
     };
     let mut seen = Vec::new();
-    let lists =
-        [("vxlan", &ports.vxlan), ("vxlan_gpe", &ports.vxlan_gpe), ("geneve", &ports.geneve), ("gtpu", &ports.gtpu)];
+    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls } = &ports;
+    let lists = [("vxlan", vxlan), ("vxlan_gpe", vxlan_gpe), ("geneve", geneve), ("gtpu", gtpu), ("mpls", mpls)];
     for (name, list) in lists {
         if list.len() > MOST {
             bail!(
@@ -371,6 +391,8 @@ fn in_plain_words(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wiretag_capture::Source;
+    use wiretag_capture::flow::FlowConfig;
     use wiretag_enrich::kubernetes::Scope;
 
     use super::*;
@@ -414,11 +436,17 @@ mod tests {
         assert_eq!(limits("").expect("limits"), FragmentLimits::default());
         assert_eq!(limits("[capture.fragments]\nmib = 1").expect("limits").bytes, 1 << 20);
         assert!(limits("[capture.fragments]\nseconds = 0").is_err());
+        let memory = |text| flow_memory(check(text).expect("TOML").capture.flow_memory_mib);
+        assert_eq!(memory("").expect("a limit"), FlowConfig::new("node", Source::Ring).flow_memory);
+        assert_eq!(memory("[capture]\nflow_memory_mib = 64").expect("a limit"), 64 << 20);
+        let error = memory("[capture]\nflow_memory_mib = 1").expect_err("too little").to_string();
+        assert!(error.contains("flow_memory_mib` is 1;") && error.contains("between 16 and"), "{error}");
         let shown: Written = toml::from_str(include_str!("../deploy/wiretag.toml")).expect("the shipped file");
         let compression = shown.packets.compression.as_ref().map(compression_of).expect("shown").expect("compression");
         assert_eq!(compression, Compression::default());
         assert_eq!(tunnel_ports(shown.capture.tunnel_ports).expect("ports"), TunnelPorts::default());
         assert_eq!(fragments(&shown.capture.fragments).expect("limits"), FragmentLimits::default());
+        assert_eq!(shown.capture.flow_memory_mib, Some(DEFAULT_FLOW_MEMORY_MIB));
     }
 
     #[test]

@@ -214,6 +214,7 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_capture_fragmented_packets_total", "Packets in fragments, by outcome.", &["node", "outcome"]),
     gauge("wiretag_capture_interfaces", "Interfaces captured now.", &["node"]),
     gauge("wiretag_flow_table_flows", "Flows in the table now.", &["node"]),
+    gauge("wiretag_flow_table_bytes", "Memory of the table and of what its flows hold.", &["node"]),
     counter(
         "wiretag_flow_table_evictions_total",
         "Flows ended because the table was full, by what they were worth.",
@@ -331,6 +332,7 @@ impl StageCollector {
             ("wiretag_capture_queue_drops_total", node(), counters.queue_drops as f64),
             ("wiretag_capture_interfaces", node(), self.capture.interfaces().len() as f64),
             ("wiretag_flow_table_flows", node(), counters.flows_active as f64),
+            ("wiretag_flow_table_bytes", node(), counters.flow_memory as f64),
             ("wiretag_capture_carrier_packets_total", node(), counters.carriers as f64),
             ("wiretag_flow_slices_total", node(), counters.slices as f64),
             ("wiretag_flow_slices_lost_total", node(), self.capture.lost_slices() as f64),

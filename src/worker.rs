@@ -160,7 +160,7 @@ impl CaptureStatus {
 
     fn end(&self, source: (u64, u16)) {
         if let Some(mut source) = locked(&self.sources).remove(&source) {
-            source.counters.flows_active = 0;
+            (source.counters.flows_active, source.counters.flow_memory) = (0, 0);
             locked(&self.finished).add(&source.counters);
         }
     }
@@ -311,9 +311,8 @@ impl Worker {
         }
         let before = self.engine.counters().packets;
         let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
-        self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packet| {
-            let flow_id = engine.packet(packet, records);
-            outbox.push(packet, flow_id);
+        self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
+            engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
         })?;
         let now = crate::host::now();
         outbox.send_if_older_than(now - BATCH_AGE);
@@ -422,6 +421,7 @@ impl Worker {
 
     fn publish(&self) {
         let mut counters = self.engine.counters().clone();
+        counters.flow_memory = self.engine.memory_bytes() as u64;
         counters.kernel_drops = self.kernel_drops;
         counters.queue_drops = self.outbox.dropped;
         let (interfaces, checkpoint) = (self.selected.clone(), self.pace.interval());

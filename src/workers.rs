@@ -19,6 +19,9 @@ use crate::worker::{self, CaptureStatus, Scope, WorkerConfig};
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
 
+/// What the flows of a container's own namespace may take, beside those of the host: this part of the memory for flows.
+const NAMESPACE_SHARE: usize = 16;
+
 /// What all workers of this appliance have in common.
 pub(crate) struct WorkerTemplate {
     pub(crate) config: RunConfig,
@@ -32,6 +35,10 @@ impl WorkerTemplate {
     pub(crate) fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
+        flow.flow_memory = match &scope {
+            Scope::Host { .. } => self.config.flow_memory / usize::from(self.config.workers),
+            Scope::Namespace { .. } => self.config.flow_memory / NAMESPACE_SHARE,
+        };
         flow.transactions = self.config.transactions;
         flow.tunnel_ports = self.config.tunnel_ports.clone();
         flow.fragments = self.config.fragments;

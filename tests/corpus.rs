@@ -85,3 +85,26 @@ fn conversations_are_those_of_independent_tools() {
     }
     assert!(compared > 40, "only {compared} captures compared");
 }
+
+/// Threads share the flows; what comes out is the same byte for byte.
+#[test]
+fn any_number_of_workers_gives_the_same_output() {
+    let Some(corpus) = corpus() else { return };
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(corpus.join("pcaps")).expect("the corpus") {
+        let path = entry.expect("an entry").path();
+        for what in [&[][..], &["--transactions"], &["--null"]] {
+            let by = |workers: &str| {
+                let mut arguments = vec!["replay".as_ref(), "--workers".as_ref(), workers.as_ref()];
+                arguments.extend(what.iter().map(std::ffi::OsStr::new));
+                arguments.push(path.as_os_str());
+                let output = wiretag(&arguments);
+                (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+            };
+            let one = by("1");
+            assert!(by("3") == one, "{} {what:?}", path.display());
+            bytes += one.1.len();
+        }
+    }
+    assert!(bytes > 500_000, "only {bytes} bytes compared");
+}

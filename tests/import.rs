@@ -65,6 +65,32 @@ fn an_import_stores_every_row_and_a_file_counts_once() {
     assert_eq!(count(data), 2 * FLOWS as usize);
 }
 
+#[test]
+fn flows_that_find_no_memory_end_early_and_are_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, data) = (directory.path().join("scan.pcap"), directory.path().join("data"));
+    let (path, data) = (path.to_str().expect("a path"), data.to_str().expect("a path"));
+    scan(Path::new(path), 100_000);
+    let little = ["--flow-memory-mib", "16"];
+    let said = |arguments: &[&str]| {
+        let output = wiretag(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let import = said(&["import", "--quiet", path, "--data", data, little[0], little[1]]);
+    let replay = said(&["replay", "--workers", "1", "--null", path, little[0], little[1]]);
+    for text in [&import, &replay] {
+        let evicted = text.split("want of memory, fleeting: ").nth(1).and_then(|rest| rest.lines().next());
+        let evicted: u32 = evicted.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"));
+        // There is room for some 30,000.
+        assert!((60_000..80_000).contains(&evicted), "{text}");
+    }
+    assert_eq!(count(data), 100_000, "each has its row");
+    assert!(!said(&["replay", "--null", path]).contains("memory"));
+    let (code, error) = wiretag_fails(&["replay", path, "--flow-memory-mib", "1"]);
+    assert!(code == 2 && error.contains("16"), "{error}");
+}
+
 /// Answers of any size take bounded memory: rows go out a page at a time.
 #[test]
 fn a_large_answer_takes_little_memory() {

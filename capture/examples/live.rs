@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stopper.store(true, Ordering::Relaxed);
     });
     while Instant::now() < end && !stop.load(Ordering::Relaxed) {
-        ring.poll(Duration::from_millis(100), None, &mut |packet| {
-            let _ = engine.packet(packet, &mut records);
+        ring.poll(Duration::from_millis(100), None, &mut |packets| {
+            engine.burst(packets, &mut records, |_, _| {});
         })?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         engine.advance(i64::try_from(now.as_nanos())?, &mut records);

@@ -11,12 +11,15 @@
 
 mod app;
 mod buffer;
+mod burst;
 pub mod columns;
 pub mod decode;
+pub mod engines;
 pub mod file;
 pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
+mod memory;
 pub mod metrics;
 pub mod packet;
 pub mod pcapng;
@@ -26,6 +29,7 @@ pub mod transaction;
 pub mod tunnel;
 
 pub use buffer::PacketBuffer;
+pub use burst::Burst;
 pub use columns::{Column, Kind, Value};
 pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet};

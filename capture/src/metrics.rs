@@ -30,7 +30,7 @@ pub struct CaptureCounters {
     pub flows_started: u64,
     /// Slices emitted.
     pub slices: u64,
-    /// Flows evicted because the table was full.
+    /// Flows evicted because the table was full, or the memory.
     pub flows_evicted: u64,
     /// Transactions kept.
     pub transactions: u64,
@@ -41,6 +41,8 @@ pub struct CaptureCounters {
     pub evicted: BTreeMap<&'static str, u64>,
     /// Flows in the table now.
     pub flows_active: u64,
+    /// Bytes that the engine holds now ([`Engine::memory_bytes`](crate::flow::Engine::memory_bytes)), for its worker to fill in.
+    pub flow_memory: u64,
 }
 
 impl CaptureCounters {
@@ -77,6 +79,7 @@ impl CaptureCounters {
             *self.evicted.entry(value).or_default() += count;
         }
         self.flows_active += other.flows_active;
+        self.flow_memory += other.flow_memory;
     }
 
     /// Packets received that neither became part of a flow nor were refused: always 0.

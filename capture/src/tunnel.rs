@@ -31,6 +31,8 @@ vocabulary! {
         Teredo = "teredo",
         /// 3GPP TS 29.281.
         Gtpu = "gtpu",
+        /// RFC 7510.
+        MplsUdp = "mpls-udp",
     }
 }
 

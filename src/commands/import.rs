@@ -14,8 +14,8 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 use wiretag_capture::file::{CaptureFile, FileInterface};
-use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Source, Transaction};
+use wiretag_capture::flow::{Engine, FlowConfig, TOGETHER};
+use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, Source, Transaction};
 use wiretag_enrich::static_file;
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
@@ -33,6 +33,8 @@ use crate::identities::{apply_static, persist};
 const FILE_NAMESPACE: u64 = u64::MAX;
 /// Rows that are tagged and stored at once.
 const BATCH: usize = 8192;
+/// Bursts of packets between two looks at whether to go on.
+const BURSTS_A_LOOK: u64 = 16;
 
 pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     for file in &arguments.files {
@@ -57,7 +59,14 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
         apply_static(&mut timeline, &file);
         persist(&mut timeline, &store).await?;
     }
-    let importer = Importer { store, timeline, stop: stop_signal()?, again: arguments.again, quiet: arguments.quiet };
+    let importer = Importer {
+        store,
+        timeline,
+        stop: stop_signal()?,
+        again: arguments.again,
+        quiet: arguments.quiet,
+        flow_memory: arguments.memory.bytes(),
+    };
     let outcome = importer.files(&arguments.files).await;
     importer.store.close().await?;
     outcome
@@ -90,6 +99,7 @@ struct Importer {
     stop: Arc<AtomicBool>,
     again: bool,
     quiet: bool,
+    flow_memory: usize,
 }
 
 /// What became of a file.
@@ -198,7 +208,11 @@ impl<'a> Import<'a> {
             importer.store.packet_log(PacketLogConfig { node, origin, compression, ..PacketLogConfig::default() })?;
         importer.store.flows.set_origin(origin);
         importer.store.transactions.set_origin(origin);
-        let config = FlowConfig { transactions: true, ..FlowConfig::new(crate::host::node_name(), Source::File) };
+        let config = FlowConfig {
+            transactions: true,
+            flow_memory: importer.flow_memory,
+            ..FlowConfig::new(crate::host::node_name(), Source::File)
+        };
         let before = rows_received(&importer.store);
         let (tagging, engine) = (Tagging::new(), Engine::new(config));
         Ok(Self { importer, log, tagging, engine, name, names: Vec::new(), before })
@@ -229,12 +243,12 @@ impl<'a> Import<'a> {
     async fn read(&mut self, path: &Path) -> anyhow::Result<Outcome> {
         let mut file = CaptureFile::open(path)?;
         let progress = progress(path, self.importer.quiet);
-        let mut described = Vec::new();
+        let (mut described, mut bursts) = (Vec::new(), 0_u64);
         let outcome = loop {
             let mut describe = |number, interface: &FileInterface| described.push((number, interface.name.clone()));
-            let packet = match file.next_packet_naming(&mut describe) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => break Outcome::Whole,
+            let burst = match file.next_burst(&mut describe) {
+                Ok(burst) if burst.is_empty() => break Outcome::Whole,
+                Ok(burst) => burst,
                 Err(error) => {
                     eprintln!("warning: {error}");
                     break Outcome::Damaged;
@@ -242,12 +256,10 @@ impl<'a> Import<'a> {
             };
             let name = &self.name;
             self.names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
-            super::replay::name_interfaces(&mut self.engine, &mut described);
-            let flow_id = self.engine.packet(&packet, &mut self.tagging.records);
-            self.engine.take_transactions(&mut self.tagging.transactions);
-            let interface = self.names.get(packet.interface as usize).unwrap_or(&self.name);
-            self.log.append(interface, &packet, flow_id)?;
-            if self.engine.counters().packets.is_multiple_of(1024) {
+            name_interfaces(&mut self.engine, &mut described);
+            self.burst(&burst)?;
+            bursts += 1;
+            if bursts % BURSTS_A_LOOK == 0 {
                 progress.set_position(file.position());
                 if self.importer.stop.load(Ordering::Relaxed) {
                     break Outcome::Interrupted;
@@ -259,6 +271,22 @@ impl<'a> Import<'a> {
         };
         progress.finish_and_clear();
         Ok(outcome)
+    }
+
+    /// Counts packets in their flows, and puts them into the packet log.
+    fn burst(&mut self, burst: &[Packet<'_>]) -> anyhow::Result<()> {
+        let Self { engine, log, tagging, name, names, .. } = self;
+        let mut appended = Ok(());
+        for packets in burst.chunks(TOGETHER) {
+            engine.burst(packets, &mut tagging.records, |packet, flow_id| {
+                if appended.is_ok() {
+                    let interface = names.get(packet.interface as usize).unwrap_or(name);
+                    appended = log.append(interface, packet, flow_id);
+                }
+            });
+            engine.take_transactions(&mut tagging.transactions);
+        }
+        Ok(appended?)
     }
 
     /// Ends the open flows and writes everything.
@@ -319,6 +347,18 @@ impl<'a> Import<'a> {
         );
         for (reason, count) in refused(counters) {
             eprintln!("  not in flows, {reason}: {count}");
+        }
+        for (value, count) in &counters.evicted {
+            eprintln!("  flows ended early for want of memory, {value}: {count}");
+        }
+    }
+}
+
+/// Tells the engine the names of new interfaces. Classic pcap has none.
+fn name_interfaces(engine: &mut Engine, names: &mut Vec<(u32, Option<String>)>) {
+    for (number, name) in names.drain(..) {
+        if let Some(name) = name {
+            engine.name_interface(number, &name);
         }
     }
 }

@@ -1,31 +1,62 @@
 //! `wiretag replay`: a capture file to flow records, or to transactions, nothing stored.
 //!
 //! Timeouts run on packet time and rows are sorted by `start`, then `flow_id`, then `slice` or `exchange`: the same bytes
-//! on every run. Rows that can still be preceded by others wait: a row leaves when every flow in the table began after it, which
-//! for a file means at its end, so memory grows with the number of rows, not of packets.
+//! on every run, however many threads share the flows. Rows that can still be preceded by others wait: a row leaves when every
+//! flow in the table began after it, which for a file means at its end, so memory grows with the number of rows, not of packets.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 use anyhow::Context;
-use wiretag_capture::file::{CaptureFile, FileInterface};
-use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::{CaptureCounters, EndReason, Source};
+use wiretag_capture::engines::{Engines, Keep, Outcome};
+use wiretag_capture::file::{CaptureFile, FileError, FileInterface};
+use wiretag_capture::flow::FlowConfig;
+use wiretag_capture::{CaptureCounters, Source};
 use wiretag_store::{Table, json};
 
 use crate::cli::ReplayArguments;
 
-/// Flows that are ended at once where their rows are not kept.
-const AT_ONCE: usize = 8192;
-
-/// Packets between two looks at their transactions: these may hold more of them than wait for us.
-const FEW: usize = 4;
+/// Most threads, unless it is said how many: more wait for the one that reads the file.
+const USUAL_WORKERS: usize = 4;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
-    let mut file = open(&arguments.file)?;
-    let config = FlowConfig { transactions: arguments.transactions, ..FlowConfig::new("file", Source::File) };
-    let mut engine = Engine::new(config);
-    let (mut records, mut transactions) = (Vec::new(), Vec::new());
-    let mut slices = 0_u64;
+    let file = open(&arguments.file)?;
+    let config = FlowConfig {
+        transactions: arguments.transactions,
+        flow_memory: arguments.memory.bytes(),
+        ..FlowConfig::new("file", Source::File)
+    };
+    let keep = match (arguments.null, arguments.transactions) {
+        (true, _) => Keep::Counts,
+        (false, true) => Keep::Transactions,
+        (false, false) => Keep::Records,
+    };
+    let engines = Engines::start(&config, workers(arguments), keep).context("cannot start threads")?;
+    let (outcome, damage) = read(file, engines);
+    let Outcome { records, transactions, slices, counters } = outcome;
+    if arguments.null || !counters.refused.is_empty() || counters.flows_evicted > 0 {
+        summary(&counters, slices, arguments.transactions);
+    }
+    match keep {
+        Keep::Counts => {}
+        Keep::Transactions => print(transactions)?,
+        Keep::Records => print(records)?,
+    }
+    match damage {
+        Some(error) => Err(error).context("the capture file is damaged; what was read before is complete"),
+        None => Ok(()),
+    }
+}
+
+/// As many as were asked for, or as there are cores.
+fn workers(arguments: &ReplayArguments) -> NonZeroUsize {
+    let asked = arguments.workers.and_then(|workers| NonZeroUsize::new(workers.into()));
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    asked.unwrap_or_else(|| NonZeroUsize::new(USUAL_WORKERS).map_or(NonZeroUsize::MIN, |most| most.min(cores())))
+}
+
+/// Reads to the end, or to where the file is damaged.
+fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>) {
     let mut names = Vec::new();
     let damage = loop {
         let mut describe = |number, interface: &FileInterface| names.push((number, interface.name.clone()));
@@ -34,43 +65,15 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
             Ok(burst) => burst,
             Err(error) => break Some(error),
         };
-        name_interfaces(&mut engine, &mut names);
-        for packets in burst.chunks(if arguments.transactions { FEW } else { burst.len() }) {
-            engine.burst(packets, &mut records, |_, _| {});
-            engine.take_transactions(&mut transactions);
+        // Classic pcap names none.
+        for (number, name) in names.drain(..) {
+            if let Some(name) = name {
+                engines.name_interface(number, &name);
+            }
         }
-        if arguments.null || arguments.transactions {
-            slices += records.len() as u64;
-            records.clear();
-        }
-        if arguments.null {
-            transactions.clear();
-        }
+        engines.burst(&burst);
     };
-    while arguments.null && engine.finish_some(EndReason::EndOfInput, AT_ONCE, &mut records) {
-        slices += records.len() as u64;
-        records.clear();
-        engine.take_transactions(&mut transactions);
-        transactions.clear();
-    }
-    engine.finish(EndReason::EndOfInput, &mut records);
-    engine.take_transactions(&mut transactions);
-    slices += records.len() as u64;
-    let counters = engine.counters();
-    if arguments.null || !counters.refused.is_empty() {
-        summary(counters, slices, arguments.transactions);
-    }
-    if arguments.null {
-        // That was all.
-    } else if arguments.transactions {
-        print(transactions)?;
-    } else {
-        print(records)?;
-    }
-    match damage {
-        Some(error) => Err(error).context("the capture file is damaged; what was read before is complete"),
-        None => Ok(()),
-    }
+    (engines.finish(), damage)
 }
 
 /// What messages call stdin, and the interface of what comes from it.
@@ -82,15 +85,6 @@ pub(super) fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
         return Ok(CaptureFile::new(Box::new(std::io::stdin()), STDIN)?);
     }
     Ok(CaptureFile::open(path)?)
-}
-
-/// Tells the engine the names of new interfaces. Classic pcap has none.
-pub(super) fn name_interfaces(engine: &mut Engine, names: &mut Vec<(u32, Option<String>)>) {
-    for (number, name) in names.drain(..) {
-        if let Some(name) = name {
-            engine.name_interface(number, &name);
-        }
-    }
 }
 
 fn print<R: Table>(mut records: Vec<R>) -> anyhow::Result<()> {
@@ -115,5 +109,8 @@ fn summary(counters: &CaptureCounters, slices: u64, transactions: bool) {
     }
     for (reason, count) in &counters.refused {
         eprintln!("not in flows, {reason}: {count}");
+    }
+    for (value, count) in &counters.evicted {
+        eprintln!("flows ended early for want of memory, {value}: {count}");
     }
 }

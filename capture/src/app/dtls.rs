@@ -7,7 +7,8 @@
 use super::Probe;
 use super::cursor::Cursor;
 use super::pieces::Pieces;
-use super::tls::{Carrier, MAX_HELLO, Next, message};
+use super::tls::{Carrier, MAX_HELLO, Next, message, owned_by};
+use crate::memory;
 use crate::record::Tls;
 
 const HANDSHAKE: u8 = 22;
@@ -87,6 +88,15 @@ impl DtlsFlow {
     /// Before the first datagram.
     pub(crate) fn new() -> Self {
         Self { fields: Tls::default(), ends: Some(Box::new([Some(Incoming::default()), Some(Incoming::default())])) }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let ends = self.ends.as_ref().map_or(0, |ends| {
+            let pieces = ends.iter().flatten().map(|incoming| incoming.pieces.owned_bytes()).sum::<usize>();
+            memory::of_box::<[Option<Incoming>; 2]>() + pieces
+        });
+        ends + owned_by(&self.fields)
     }
 
     /// Takes a datagram that an end (0 or 1) sent.

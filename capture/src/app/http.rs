@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::exchange::{End, Finished, micros};
+use crate::memory;
 use crate::record::Http;
 use crate::transaction::Exchange;
 
@@ -17,6 +18,13 @@ pub(crate) struct Names {
     pub(crate) method: Option<Arc<str>>,
     pub(crate) host: Option<Arc<str>>,
     pub(crate) path: Option<Arc<str>>,
+}
+
+impl Names {
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        [&self.method, &self.host, &self.path].iter().map(|text| memory::of_text(text.as_ref())).sum()
+    }
 }
 
 /// A request and what is known of its answer.
@@ -42,6 +50,11 @@ impl Request {
         self.serial
     }
 
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        self.names.as_ref().map_or(0, |names| memory::of_box::<Names>() + names.owned_bytes())
+    }
+
     /// Whether the final answer began.
     pub(crate) fn is_answered(&self) -> bool {
         self.status.is_some_and(|status| status >= 200)
@@ -64,6 +77,14 @@ pub(crate) struct HttpSlice {
 impl HttpSlice {
     pub(crate) fn new(transactions: bool) -> Self {
         Self { transactions, ..Self::default() }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        let Http { method, host, path, .. } = &self.fields;
+        let texts = [method, host, path].iter().map(|text| memory::of_text(text.as_ref())).sum::<usize>();
+        // Those that are finished are taken before the next packet.
+        texts + memory::of_vec(&self.finished)
     }
 
     /// Whether the names of the next request will be used.

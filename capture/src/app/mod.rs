@@ -28,6 +28,7 @@ mod stream;
 mod testing;
 mod text;
 pub(crate) mod tls;
+mod upgrade;
 
 pub(crate) use self::exchange::{End, Finished};
 pub(crate) use self::probe::Probe;
@@ -35,6 +36,7 @@ use self::recognise::{Found, Protocol};
 use self::session::Session;
 use self::stream::{Reader, Stream};
 use crate::decode::Tcp;
+use crate::memory;
 use crate::record::FlowRecord;
 
 /// Protocols by name.
@@ -141,6 +143,20 @@ struct App {
     session: Session,
     /// Exchanges handed over so far.
     exchanges: u32,
+    /// Bytes of memory owned, as of the last time that something was read.
+    held: u32,
+}
+
+impl App {
+    fn new(streams: [Stream; 2], session: Session) -> Self {
+        Self { streams, session, exchanges: 0, held: 0 }
+    }
+
+    /// Counts what is owned by now.
+    fn weigh(&mut self) {
+        let streams = self.streams.iter().map(Stream::owned_bytes).sum::<usize>();
+        self.held = u32::try_from(streams + self.session.owned_bytes()).unwrap_or(u32::MAX);
+    }
 }
 
 /// A parser at work on one direction.
@@ -234,6 +250,9 @@ impl Application {
                 }
             }
         }
+        if let Some(app) = &mut self.app {
+            app.weigh();
+        }
     }
 
     /// The first segments with payload, while nothing is recognised.
@@ -252,7 +271,11 @@ impl Application {
                 if !early {
                     streams[end.index()] = Stream::default();
                 }
-                self.app = Some(Box::new(App { streams, session: Session::new(self.tag.transactions), exchanges: 0 }));
+                // What the other end said before is not waited for.
+                if self.tag.tries[end.other().index()] > 0 {
+                    streams[end.other().index()] = Stream::default();
+                }
+                self.app = Some(Box::new(App::new(streams, Session::new(self.tag.transactions))));
                 self.read(context, segment);
             }
         }
@@ -264,6 +287,7 @@ impl Application {
             if app.session.progress() == session::Progress::Done {
                 self.tag.spend();
             }
+            app.weigh();
             return;
         }
         match recognise::udp(payload, length, context.ports) {
@@ -272,7 +296,9 @@ impl Application {
                 let mut session = Session::new(self.tag.transactions);
                 session.begin(protocol, &mut self.tag, context.ports, true);
                 session.datagram(context, payload, length);
-                self.app = Some(Box::new(App { streams: <[Stream; 2]>::default(), session, exchanges: 0 }));
+                let mut app = Box::new(App::new(<[Stream; 2]>::default(), session));
+                app.weigh();
+                self.app = Some(app);
             }
             // On the ports of DNS a message may come at any time, and looking costs little.
             Found::No | Found::More if dns::is_expected(context.ports) => {}
@@ -312,9 +338,10 @@ impl Application {
         session.close();
     }
 
-    /// Bytes of memory owned beside the structure itself, but for what parsers hold.
+    /// Bytes of memory owned beside the structure itself, as of the last time that something was read.
+    #[inline]
     pub(crate) fn owned_bytes(&self) -> usize {
-        self.app.as_ref().map_or(0, |app| size_of_val(&**app))
+        self.app.as_ref().map_or(0, |app| memory::of_box::<App>() + app.held as usize)
     }
 
     /// Whether there are any for [`Self::take_finished`].

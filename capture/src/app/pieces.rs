@@ -5,6 +5,7 @@
 //! of them is used: they are equal, or the sender lies to its peer too.
 
 use super::tls::MAX_HELLO;
+use crate::memory;
 
 /// Most bytes that are kept, and the greatest end of a piece.
 const MAX_BYTES: usize = MAX_HELLO + 4;
@@ -21,6 +22,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.bytes) + memory::of_vec(&self.places)
+    }
+
     /// Keeps a piece; one that breaks a limit, and one that is there already, is dropped.
     pub(super) fn add(&mut self, offset: usize, piece: &[u8]) {
         let Some(end) = offset.checked_add(piece.len()) else { return };

@@ -19,6 +19,8 @@ pub(super) enum Protocol {
     Dtls,
     Quic,
     Named(Name),
+    /// One that is only named, and may go over to TLS.
+    Upgrading(Name),
 }
 
 /// What is known of a beginning.
@@ -53,8 +55,8 @@ pub(super) fn tcp(bytes: &[u8], ports: [u16; 2], cut: bool) -> Found {
     if is(magic(bytes, b"SSH-2.0-")) {
         return Found::Yes(Protocol::Named(Name::Ssh));
     }
-    if let Some(name) = named(bytes) {
-        return Found::Yes(Protocol::Named(name));
+    if let Some(protocol) = named(bytes) {
+        return Found::Yes(protocol);
     }
     if more && !cut && bytes.len() < MAX_BEGINNING { Found::More } else { Found::No }
 }
@@ -91,25 +93,30 @@ fn magic(bytes: &[u8], magic: &[u8]) -> Probe {
 }
 
 /// Protocols that are told by a whole first message in one piece.
-fn named(bytes: &[u8]) -> Option<Name> {
+fn named(bytes: &[u8]) -> Option<Protocol> {
     let [first, second, third, fourth, rest @ ..] = bytes else { return None };
     let big_endian = u32::from_be_bytes([*first, *second, *third, *fourth]) as usize;
     let little_endian = u32::from_le_bytes([*first, *second, *third, *fourth]) as usize;
     if is_mysql_greeting(little_endian, rest) {
-        Some(Name::MySql)
-    } else if big_endian == bytes.len() && is_postgres_startup(rest) {
-        Some(Name::Postgres)
-    } else if is_redis_command(bytes) {
-        Some(Name::Redis)
-    } else if matches!(bytes, [b'A', b'M', b'Q', b'P', 0 | 2 | 3, ..]) && bytes.len() == 8 {
-        Some(Name::Amqp)
-    } else if little_endian == bytes.len() && is_mongodb_request(rest) {
-        Some(Name::MongoDb)
-    } else if big_endian == rest.len() && is_kafka_request(rest) {
-        Some(Name::Kafka)
-    } else {
-        None
+        return Some(Protocol::Upgrading(Name::MySql));
     }
+    if big_endian == bytes.len() && is_postgres_request(rest) {
+        return Some(Protocol::Upgrading(Name::Postgres));
+    }
+    let name = if big_endian == bytes.len() && is_postgres_startup(rest) {
+        Name::Postgres
+    } else if is_redis_command(bytes) {
+        Name::Redis
+    } else if matches!(bytes, [b'A', b'M', b'Q', b'P', 0 | 2 | 3, ..]) && bytes.len() == 8 {
+        Name::Amqp
+    } else if little_endian == bytes.len() && is_mongodb_request(rest) {
+        Name::MongoDb
+    } else if big_endian == rest.len() && is_kafka_request(rest) {
+        Name::Kafka
+    } else {
+        return None;
+    };
+    Some(Protocol::Named(name))
 }
 
 /// The server's greeting: sequence 0, protocol 10, a version that begins with digits and a dot, and a thread id.
@@ -123,10 +130,14 @@ fn is_mysql_greeting(length: usize, rest: &[u8]) -> bool {
         && version.iter().take(end).all(u8::is_ascii_graphic)
 }
 
-/// The client's startup message of protocol 3, or its request for TLS.
+/// The client's request for TLS, or for GSSAPI, after which that may follow.
+fn is_postgres_request(rest: &[u8]) -> bool {
+    matches!(rest, [0x04, 0xd2, 0x16, 0x2f | 0x30])
+}
+
+/// The client's startup message of protocol 3.
 fn is_postgres_startup(rest: &[u8]) -> bool {
     match rest {
-        [0x04, 0xd2, 0x16, 0x2f] => true,
         [0, 3, 0, 0 | 2, parameters @ ..] => {
             parameters.ends_with(&[0, 0]) && parameters.split(|byte| *byte == 0).step_by(2).any(|name| name == b"user")
         }
@@ -182,6 +193,7 @@ mod tests {
     fn first_messages_are_told_apart() {
         let mysql = b"\x15\0\0\0\x0a8.0.33\0\x01\0\0\0abcdefgh\0";
         let postgres = b"\0\0\0\x14\0\x03\0\0user\0alice\0\0";
+        let upgrades = |bytes: &[u8]| bytes == mysql || bytes.len() == 8 && bytes[4] == 0x04;
         for (bytes, name) in [
             (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], Name::Ssh),
             (mysql, Name::MySql),
@@ -192,10 +204,11 @@ mod tests {
             (b"\x19\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0\0\x05\0\0\0", Name::MongoDb),
             (b"\0\0\0\x0e\0\x12\0\x03\0\0\0\x01\0\x04test", Name::Kafka),
         ] {
-            assert_eq!(tcp(bytes, PORTS, false), Found::Yes(Protocol::Named(name)), "{bytes:?}");
+            let found = if upgrades(bytes) { Protocol::Upgrading(name) } else { Protocol::Named(name) };
+            assert_eq!(tcp(bytes, PORTS, false), Found::Yes(found), "{bytes:?}");
             // The same bytes with one more are no whole message.
             if !matches!(name, Name::Ssh | Name::Redis) {
-                assert_ne!(tcp(&[bytes, b"x"].concat(), PORTS, false), Found::Yes(Protocol::Named(name)), "{bytes:?}");
+                assert_ne!(tcp(&[bytes, b"x"].concat(), PORTS, false), Found::Yes(found), "{bytes:?}");
             }
         }
         assert_eq!(tcp(b"220 mail ESMTP\r\n", PORTS, false), Found::No);

@@ -9,7 +9,9 @@ use super::http2::Http2;
 use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
+use super::upgrade::{Step, Upgrade};
 use super::{Context, Name, Tag};
+use crate::memory;
 use crate::record::FlowRecord;
 
 /// What reads the flow.
@@ -24,6 +26,8 @@ enum Parser {
     Tls(Box<TlsFlow>),
     Dtls(Box<DtlsFlow>),
     Quic(Box<QuicFlow>),
+    /// TLS may come.
+    Upgrade(Upgrade),
     /// Nothing more is read.
     Done,
 }
@@ -90,11 +94,31 @@ impl Session {
                 self.parser = Parser::Done;
                 name
             }
+            Protocol::Upgrading(name) => {
+                self.parser = Parser::Upgrade(Upgrade::new(name));
+                name
+            }
         };
         if matches!(protocol, Protocol::Http1 | Protocol::Http2) && self.http.is_none() {
             self.http = Some(Box::new(HttpSlice::new(self.transactions)));
         }
         tag.name = Some(name);
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        let parser = match &self.parser {
+            Parser::Unknown(beginnings) => beginnings.iter().map(memory::of_vec).sum(),
+            Parser::Http1(http1) => memory::of_box::<Http1>() + http1.owned_bytes(),
+            Parser::Http2(http2) => memory::of_box::<Http2>() + http2.owned_bytes(),
+            Parser::Dns(dns, _) => dns.owned_bytes(),
+            Parser::DnsStream(dns) => memory::of_box::<DnsStream>() + dns.owned_bytes(),
+            Parser::Tls(tls) => memory::of_box::<TlsFlow>() + tls.owned_bytes(),
+            Parser::Dtls(dtls) => memory::of_box::<DtlsFlow>() + dtls.owned_bytes(),
+            Parser::Quic(quic) => memory::of_box::<QuicFlow>() + quic.owned_bytes(),
+            Parser::Upgrade(_) | Parser::Done => 0,
+        };
+        parser + self.http.as_ref().map_or(0, |http| memory::of_box::<HttpSlice>() + http.owned_bytes())
     }
 
     /// Takes in the next bytes of a direction.
@@ -115,6 +139,15 @@ impl Session {
             }
             (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
             (Parser::Tls(tls), _) => tls.bytes(end.index(), bytes),
+            (Parser::Upgrade(upgrade), _) => match upgrade.step(end, bytes) {
+                Step::Tls(bytes) => {
+                    let mut tls = Box::new(TlsFlow::new());
+                    tls.bytes(end.index(), bytes);
+                    self.parser = Parser::Tls(tls);
+                }
+                Step::Wait => {}
+                Step::Over => self.parser = Parser::Done,
+            },
             (Parser::Http1(_) | Parser::Http2(_), None)
             | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
         }
@@ -129,6 +162,7 @@ impl Session {
             (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
             (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
             (Parser::Tls(tls), _) => tls.gap(end.index()),
+            (Parser::Upgrade(_), _) => self.parser = Parser::Done,
             (Parser::Http1(_) | Parser::Http2(_), None)
             | (Parser::Dns(..) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
         }
@@ -137,7 +171,7 @@ impl Session {
     /// How many of the next bytes make no difference.
     pub(super) fn indifferent(&self, end: End) -> u64 {
         match &self.parser {
-            Parser::Unknown(_) | Parser::Tls(_) => 0,
+            Parser::Unknown(_) | Parser::Tls(_) | Parser::Upgrade(_) => 0,
             Parser::Http1(http1) => http1.indifferent(end),
             Parser::Http2(http2) => http2.indifferent(end),
             Parser::DnsStream(dns) => dns.indifferent(end),
@@ -157,6 +191,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => false,
         }
     }
@@ -177,6 +212,7 @@ impl Session {
             | Parser::Http2(_)
             | Parser::DnsStream(_)
             | Parser::Tls(_)
+            | Parser::Upgrade(_)
             | Parser::Done => {}
         }
     }
@@ -251,6 +287,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => Vec::new(),
         };
         self.begin(protocol, tag, context.ports, false);
@@ -299,7 +336,8 @@ impl Session {
             | Parser::DnsStream(_)
             | Parser::Tls(_)
             | Parser::Dtls(_)
-            | Parser::Quic(_) => Progress::Reading,
+            | Parser::Quic(_)
+            | Parser::Upgrade(_) => Progress::Reading,
             Parser::Done => Progress::Done,
         }
     }
@@ -321,6 +359,7 @@ impl Session {
             | Parser::Http2(_)
             | Parser::Dns(..)
             | Parser::DnsStream(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         };
         record.dns = self.dns().and_then(DnsFlow::fields).map(Box::new);
@@ -336,6 +375,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         }
     }
@@ -350,6 +390,7 @@ impl Session {
             | Parser::Tls(_)
             | Parser::Dtls(_)
             | Parser::Quic(_)
+            | Parser::Upgrade(_)
             | Parser::Done => None,
         }
     }
@@ -377,7 +418,15 @@ impl Session {
             (Parser::Dns(dns, _), _) => dns.close(),
             (Parser::DnsStream(dns), _) => dns.flow.close(),
             (Parser::Http1(_) | Parser::Http2(_), None)
-            | (Parser::Unknown(_) | Parser::Tls(_) | Parser::Dtls(_) | Parser::Quic(_) | Parser::Done, _) => {}
+            | (
+                Parser::Unknown(_)
+                | Parser::Tls(_)
+                | Parser::Dtls(_)
+                | Parser::Quic(_)
+                | Parser::Upgrade(_)
+                | Parser::Done,
+                _,
+            ) => {}
         }
     }
 

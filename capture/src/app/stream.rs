@@ -12,6 +12,7 @@
 //! distances from the next byte. The payload of resets is a diagnostic (RFC 9293, 3.5.3), not part of the stream.
 
 use crate::decode::{Tcp, flags};
+use crate::memory;
 
 /// Most early segments that are kept for a direction.
 const MAX_SEGMENTS: usize = 8;
@@ -105,6 +106,14 @@ impl Stream {
             return true;
         }
         false
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        self.early.as_ref().map_or(0, |early| {
+            let bytes = early.iter().map(|kept| memory::of_bytes(kept.bytes.len())).sum::<usize>();
+            memory::of_box::<Vec<Early>>() + memory::of_vec(early) + bytes
+        })
     }
 
     /// Whether nothing is kept.

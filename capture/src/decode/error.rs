@@ -9,6 +9,9 @@ pub enum DecodeError {
     /// Not IP: ARP, LLDP, STP and the like.
     #[error("not an IP packet")]
     NotIp,
+    /// Encrypted on the link (MACsec, IEEE 802.1AE): nobody can say what it is.
+    #[error("encrypted on the link")]
+    Macsec,
     /// Cut before the end of the link-layer header.
     #[error("cut in the link-layer header")]
     LinkCut,
@@ -35,6 +38,7 @@ impl DecodeError {
         match self {
             Self::LinkType => "link_type",
             Self::NotIp => "not_ip",
+            Self::Macsec => "macsec",
             Self::LinkCut => "link_cut",
             Self::LinkMalformed => "link_malformed",
             Self::IpCut => "ip_cut",

@@ -1,8 +1,9 @@
 //! Layers between link and network: Ethernet (IEEE 802.3), 802.1Q and 802.1ad tags, LLC/SNAP (RFC 1042), PPP (RFC 1661,
-//! 1662), PPPoE sessions (RFC 2516), Cisco HDLC, MPLS (RFC 3032) with IP or an Ethernet pseudowire (RFC 4448) inside.
+//! 1662), PPPoE sessions (RFC 2516), Cisco HDLC, MPLS (RFC 3032) with IP or an Ethernet pseudowire (RFC 4448) inside, MAC in MAC
+//! (802.1ah), service function chains (NSH, RFC 8300), MACsec (802.1AE) that only authenticates.
 //!
 //! None of these is a tunnel: they leave no trace in a flow but VLAN ids, and the innermost Ethernet addresses. At most
-//! [`MAX_LAYERS`] are followed.
+//! [`MAX_LAYERS`] are followed. Limit: labels, paths and service ids are not part of a flow's identity.
 
 use super::link::{IPV4, IPV6, Link};
 use super::{DecodeError, u16_at};
@@ -51,6 +52,8 @@ pub(super) enum Layer {
     Hdlc,
     /// Label stack.
     Mpls,
+    /// Network service header.
+    Nsh,
     /// IP, either version.
     Ip,
 }
@@ -91,6 +94,7 @@ impl<'a> Stack<'a> {
                 Layer::Pppoe => pppoe(&mut cursor)?,
                 Layer::Hdlc => hdlc(&mut cursor)?,
                 Layer::Mpls => mpls(&mut cursor)?,
+                Layer::Nsh => nsh(&mut cursor)?,
                 Layer::Ip => return Ok(self.link(cursor)),
             };
         }
@@ -129,6 +133,13 @@ impl<'a> Stack<'a> {
             0x8864 => Ok(Layer::Pppoe),
             0x880b => Ok(Layer::Ppp),
             0x6558 => Ok(Layer::Ethernet),
+            0x894f => Ok(Layer::Nsh),
+            // The service's id, then the customer's frame.
+            0x88e7 => {
+                cursor.skip(4)?;
+                Ok(Layer::Ethernet)
+            }
+            0x88e5 => macsec(cursor),
             // A length (802.3), not a type.
             0..=1500 => Ok(Layer::Llc),
             _ => Err(DecodeError::NotIp),
@@ -177,6 +188,42 @@ fn ppp(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
         0x0281 | 0x0283 => Ok(Layer::Mpls),
         _ => Err(DecodeError::NotIp),
     }
+}
+
+/// Length in units of four bytes, kind of metadata, and what follows it all.
+fn nsh(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let (version, words, next) = (cursor.byte(0)? >> 6, cursor.byte(1)? & 0x3f, cursor.byte(3)?);
+    if version != 0 || words < 2 {
+        return Err(DecodeError::LinkMalformed);
+    }
+    cursor.skip(usize::from(words) * 4)?;
+    match next {
+        1 | 2 => Ok(Layer::Ip),
+        3 => Ok(Layer::Ethernet),
+        4 => Ok(Layer::Nsh),
+        5 => Ok(Layer::Mpls),
+        _ => Err(DecodeError::NotIp),
+    }
+}
+
+/// Flags, a short length, the packet's number, and the channel if a flag says so. What is not encrypted begins with its
+/// EtherType, and is followed by the check value, which looks like padding.
+fn macsec(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    const VERSION: u8 = 0x80;
+    const CHANNEL: u8 = 0x20;
+    const ENCRYPTED: u8 = 0x08;
+    const CHANGED: u8 = 0x04;
+    let flags = cursor.byte(0)?;
+    if flags & VERSION != 0 {
+        return Err(DecodeError::LinkMalformed);
+    }
+    if flags & (ENCRYPTED | CHANGED) != 0 {
+        return Err(DecodeError::Macsec);
+    }
+    cursor.skip(if flags & CHANNEL == 0 { 6 } else { 14 })?;
+    let kind = cursor.u16(0)?;
+    cursor.skip(2)?;
+    Ok(Layer::EtherType(kind))
 }
 
 fn pppoe(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {

@@ -10,7 +10,7 @@
 //! * a tunnel whose inside cannot be decoded is the packet that it is;
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
-//! Limits: no 802.11, no MACsec; ESP, WireGuard and compressed headers are not opened.
+//! Limits: no 802.11; MACsec, ESP, WireGuard and compressed headers are not opened.
 #![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
 mod error;
@@ -142,6 +142,8 @@ pub enum Transport<'a> {
         kind: u8,
         /// Code.
         code: u8,
+        /// Rest of the header: in an echo, identifier and sequence number; 0 if it was not captured.
+        rest: u32,
         /// Captured payload after the 8 byte header: in errors, the packet that they are about.
         payload: &'a [u8],
         /// Payload length after the 8 byte header on the wire.
@@ -418,6 +420,7 @@ fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPort
         Err(
             DecodeError::LinkType
             | DecodeError::NotIp
+            | DecodeError::Macsec
             | DecodeError::LinkMalformed
             | DecodeError::IpMalformed
             | DecodeError::TransportMalformed,

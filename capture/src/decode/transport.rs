@@ -5,7 +5,7 @@
 use super::icmp;
 use super::ip::Ip;
 use super::link::Link;
-use super::{DecodeError, Decoded, Tcp, Transport, u16_at};
+use super::{DecodeError, Decoded, Tcp, Transport, u16_at, u32_at};
 use crate::record::Protocol;
 
 /// Ports, if there are any, and what has them.
@@ -112,7 +112,8 @@ fn sctp<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
 fn message<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
     let [kind, code] = *ip.payload.first_chunk::<2>().ok_or(DecodeError::TransportCut)?;
     let payload = ip.payload.get(8..).unwrap_or_default();
-    let transport = Transport::Icmp { kind, code, payload, payload_len: ip.payload_len.saturating_sub(8) };
+    let (rest, payload_len) = (u32_at(ip.payload, 4).unwrap_or_default(), ip.payload_len.saturating_sub(8));
+    let transport = Transport::Icmp { kind, code, rest, payload, payload_len };
     Ok((icmp::ports(ip.protocol, kind, code), transport))
 }
 

@@ -1,7 +1,7 @@
 //! Tunnels: which packets carry another one, and where it begins.
 //!
 //! In UDP, by destination port: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP
-//! TS 29.281); by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
+//! TS 29.281), MPLS (RFC 7510); by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
 //! (RFC 2003, 2473, 4213) and GRE, for which see [`super::gre`]. ESP and WireGuard are told from content, not opened.
 
 use super::ip::Ip;
@@ -20,18 +20,20 @@ pub struct TunnelPorts {
     pub geneve: Vec<u16>,
     /// GTP-U: 2152.
     pub gtpu: Vec<u16>,
+    /// MPLS in UDP: 6635.
+    pub mpls: Vec<u16>,
 }
 
 impl TunnelPorts {
     #[inline]
     fn contains(&self, port: u16) -> bool {
-        [&self.vxlan, &self.geneve, &self.gtpu, &self.vxlan_gpe].iter().any(|ports| ports.contains(&port))
+        [&self.vxlan, &self.geneve, &self.gtpu, &self.vxlan_gpe, &self.mpls].iter().any(|ports| ports.contains(&port))
     }
 }
 
 impl Default for TunnelPorts {
     fn default() -> Self {
-        Self { vxlan: vec![4789, 8472], vxlan_gpe: vec![4790], geneve: vec![6081], gtpu: vec![2152] }
+        Self { vxlan: vec![4789, 8472], vxlan_gpe: vec![4790], geneve: vec![6081], gtpu: vec![2152], mpls: vec![6635] }
     }
 }
 
@@ -103,6 +105,8 @@ pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> 
         gtpu(cursor)
     } else if ports.vxlan_gpe.contains(&port) {
         vxlan_gpe(cursor)
+    } else if ports.mpls.contains(&port) {
+        mpls(cursor)
     } else {
         None
     };
@@ -132,6 +136,7 @@ fn vxlan_gpe(cursor: Cursor<'_>) -> Option<Inside<'_>> {
     let layer = match (flags & 0x04 != 0, next) {
         (true, 1 | 2) => Layer::Ip,
         (true, 3) | (false, _) => Layer::Ethernet,
+        (true, 4) => Layer::Nsh,
         (true, 5) => Layer::Mpls,
         (true, _) => return None,
     };
@@ -150,6 +155,15 @@ fn geneve(cursor: Cursor<'_>) -> Option<Inside<'_>> {
         kind => Layer::EtherType(kind),
     };
     Some(Inside { kind: TunnelKind::Geneve, id, layer, cursor: behind(cursor, 8 + options)? })
+}
+
+/// Labels that are looked through for the last.
+const MAX_LABELS: usize = 16;
+
+/// Labels, of which the last says whose packet it is. Both directions have their own.
+fn mpls(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let last = (0..MAX_LABELS).map_while(|number| u32_at(cursor.data, 4 * number)).find(|label| label & 0x100 != 0)?;
+    Some(Inside { kind: TunnelKind::MplsUdp, id: Some(last >> 12), layer: Layer::Mpls, cursor })
 }
 
 /// Extension headers of GTP-U that are followed.

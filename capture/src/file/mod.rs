@@ -3,7 +3,6 @@
 //! Memory is bounded by the greatest block that is accepted ([`MAX_BLOCK`]), whatever the file claims. A damaged file
 //! gives every whole packet before the damage, then one error with the offset.
 
-mod burst;
 mod classic;
 mod error;
 mod input;
@@ -13,10 +12,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use burst::Burst;
 pub use error::FileError;
 use input::Input;
 
+use crate::burst::Burst;
 use crate::packet::{LinkType, Packet};
 
 /// Greatest pcapng block or pcap record that is accepted, bytes.

@@ -47,6 +47,11 @@ impl<T> Blocks<T> {
         self.blocks.iter().flatten()
     }
 
+    /// Bytes by which it grows with one more item.
+    pub(super) fn growth(&self) -> usize {
+        if (self.len() as usize).is_multiple_of(BLOCK) { BLOCK * size_of::<T>() } else { 0 }
+    }
+
     /// Bytes of memory held, without what the items own.
     pub(super) fn memory_bytes(&self) -> usize {
         self.blocks.capacity() * size_of::<Vec<T>>() + self.blocks.len() * BLOCK * size_of::<T>()

@@ -30,10 +30,13 @@ pub struct FlowConfig {
     pub node: Arc<str>,
     /// Kind of source, written into each record.
     pub source: Source,
-    /// Most flows in the table, about 400 bytes each. When it is full the least valuable flow is evicted and counted:
-    /// half-open connections and single packets before closed connections, these before UDP and other exchanges, these before
-    /// connections; the longest quiet first.
+    /// Most flows in the table. When it is full the least valuable flow is evicted and counted: half-open connections and
+    /// single packets before closed connections, these before UDP and other exchanges, these before connections; the longest
+    /// quiet first.
     pub max_flows: usize,
+    /// Most bytes of memory: the table (about 400 bytes a flow, three quarters of the memory at most), what parsers of
+    /// applications keep of flows, missing segments, fragments. The least valuable flow that owns some is evicted for more.
+    pub flow_memory: usize,
     /// Longest slice.
     pub active_timeout: i64,
     /// Idle TCP flows.
@@ -51,12 +54,13 @@ pub struct FlowConfig {
 }
 
 impl FlowConfig {
-    /// Defaults: 1 M flows, 60 s slices, 300 s TCP, 30 s UDP, 10 s others, no transactions.
+    /// Defaults: 1 M flows in 512 MiB, 60 s slices, 300 s TCP, 30 s UDP, 10 s others, no transactions.
     pub fn new(node: impl Into<Arc<str>>, source: Source) -> Self {
         Self {
             node: node.into(),
             source,
             max_flows: 1_000_000,
+            flow_memory: 512 << 20,
             active_timeout: 60 * SECOND,
             tcp_idle_timeout: 300 * SECOND,
             udp_idle_timeout: 30 * SECOND,

@@ -1,4 +1,4 @@
-//! Packets that the capture delivered twice: a mirror of both directions of a port, or a capture of all interfaces of a
+//! TCP, UDP and ICMP packets that the capture delivered twice: a mirror of both directions of a port, or a capture of all interfaces of a
 //! host that routes, yields each packet more than once. They are not retransmissions.
 //!
 //! A copy has the same IPv4 identification, numbers, flags, window, options and length, and no pause since its original
@@ -8,12 +8,19 @@
 //! original directly within [`SHORT_WINDOW`], and be more than an acknowledgement without timestamps; so some copies
 //! stay unnoticed rather than a retransmission be lost.
 //!
+//! Of datagrams the content counts instead of the numbers: length, both ends of the payload, and ICMP's header. Programs do
+//! send the same datagram again at once (counters, probes), and with DF set Linux gives those of unconnected sockets no
+//! identification. So without one a copy must come from another place, that is another link-layer address or direction than
+//! its original; only of an echo, which is numbered, a copy may come from the same place, as with TCP.
+//!
 //! The last [`REMEMBERED`] segments of a flow are kept as prints of 32 bits, two copies of one packet being rarely further
-//! apart: identification (16 bits), end (1), hash (15), or without identification the hash alone.
+//! apart: identification (16 bits), end (1), hash (15), or without identification the hash alone; of datagrams without one
+//! place (8) and hash (24).
 
 use super::key::End;
 use super::options::Options;
-use crate::decode::{Tcp, flags};
+use crate::decode::{Decoded, Tcp, Transport, flags};
+use crate::packet::Direction;
 
 /// Longest pause between two packets of the flow over which copies are looked for, ns: well below any timeout.
 const WINDOW: i64 = 5_000_000;
@@ -45,26 +52,88 @@ impl Recent {
     #[inline]
     pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival) -> bool {
         let hash = hash(from, segment, options);
-        let ip_id = arrival.ip_id.filter(|id| *id != 0);
-        let print = match ip_id {
-            Some(id) => (u32::from(id) << 16) | ((from as u32) << 15) | (hash & 0x7fff),
-            None => hash.max(1),
-        };
         let pause = arrival.pause.saturating_abs();
+        if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
+            return self.is_identified_copy(print_of(id, from, hash), pause);
+        }
+        let print = hash.max(1);
+        let is_copy = self.prints[0] == print && pause <= SHORT_WINDOW && tells(segment, options);
+        self.remember(print, pause, is_copy)
+    }
+
+    /// Remembers a datagram; whether it is a copy of one that came before. Of other transports none is.
+    pub(super) fn is_copied_datagram(
+        &mut self,
+        from: End,
+        decoded: &Decoded<'_>,
+        direction: Option<Direction>,
+        arrival: Arrival,
+    ) -> bool {
+        let Some((hash, is_numbered)) = content(from, &decoded.transport) else { return false };
+        let pause = arrival.pause.saturating_abs();
+        if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
+            return self.is_identified_copy(print_of(id, from, hash), pause);
+        }
+        let print = (u32::from(place(decoded, direction)) << 24) | (hash & 0x00ff_ffff).max(1);
+        let elsewhere = |other: &u32| other & 0x00ff_ffff == print & 0x00ff_ffff && *other != print;
+        let again = self.prints[0] == print && pause <= SHORT_WINDOW && is_numbered;
+        let is_copy = (pause <= WINDOW && self.prints.iter().any(elsewhere)) || again;
+        self.remember(print, pause, is_copy)
+    }
+
+    #[inline]
+    fn is_identified_copy(&mut self, print: u32, pause: i64) -> bool {
+        let is_copy = pause <= WINDOW
+            && self.prints.contains(&print)
+            && !self.prints.iter().any(|other| is_reused(*other, print));
+        self.remember(print, pause, is_copy)
+    }
+
+    #[inline]
+    fn remember(&mut self, print: u32, pause: i64, is_copy: bool) -> bool {
         if pause > WINDOW {
             self.prints = [print, 0, 0, 0];
-            return false;
-        }
-        let is_copy = match ip_id {
-            Some(_) => self.prints.contains(&print) && !self.prints.iter().any(|other| is_reused(*other, print)),
-            None => self.prints[0] == print && pause <= SHORT_WINDOW && tells(segment, options),
-        };
-        if !is_copy {
+        } else if !is_copy {
             let [a, b, c, _] = self.prints;
             self.prints = [print, a, b, c];
         }
         is_copy
     }
+}
+
+const fn print_of(id: u16, from: End, hash: u32) -> u32 {
+    ((id as u32) << 16) | ((from as u32) << 15) | (hash & 0x7fff)
+}
+
+/// Whose link-layer address and which direction a packet came with, as a number.
+fn place(decoded: &Decoded<'_>, direction: Option<Direction>) -> u8 {
+    let mac = decoded.src_mac.unwrap_or_default().iter().fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    let direction = match direction {
+        None => 0,
+        Some(Direction::Ingress) => 1,
+        Some(Direction::Egress) => 2,
+    };
+    fold((mac << 2 | direction) ^ K[0], K[1]) as u8
+}
+
+/// Bytes at each end of a payload that are looked at.
+const LOOK: usize = 32;
+
+/// Hash of a datagram's content, and whether its sender numbers it.
+fn content(from: End, transport: &Transport<'_>) -> Option<(u32, bool)> {
+    let (payload, len, header, is_numbered) = match *transport {
+        Transport::Udp { payload, payload_len } => (payload, payload_len, 0, false),
+        Transport::Icmp { kind, code, rest, payload, payload_len } => {
+            let header = u64::from(rest) << 16 | u64::from(kind) << 8 | u64::from(code);
+            (payload, payload_len, header, matches!(kind, 0 | 8 | 128 | 129))
+        }
+        Transport::Tcp(_) | Transport::Other { .. } => return None,
+    };
+    let hash = fold(header ^ K[0], u64::from(len) ^ K[1]) ^ ((from as u64) << 63);
+    let hash = hash_bytes(hash, payload.get(..LOOK).unwrap_or(payload));
+    let rest = payload.len().saturating_sub(LOOK);
+    let hash = hash_bytes(hash, payload.get(payload.len() - rest.min(LOOK)..).unwrap_or_default());
+    Some((hash as u32 ^ (hash >> 32) as u32, is_numbered))
 }
 
 /// Whether two segments of one end have the same identification.

@@ -150,6 +150,12 @@ impl Fragments {
         std::mem::take(&mut self.given_up)
     }
 
+    /// Bytes of memory held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        // A buffer that grows may be twice as long as what is in it.
+        2 * self.bytes + self.slots.capacity() * size_of::<Option<Parts>>()
+    }
+
     /// Takes a fragment that was seen at `clock`.
     pub(super) fn add(&mut self, whole: Whole, decoded: &Decoded<'_>, fragment: &Fragment<'_>, clock: i64) -> Step {
         self.expire(clock);

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 
 use super::options::Options;
 use crate::decode::{Tcp, flags};
+use crate::memory;
 
 /// Most repetitions of a SYN or SYN-ACK that are told apart.
 const MAX_REPEATED: usize = 5;
@@ -128,7 +129,7 @@ impl Handshake {
     }
 
     pub(super) fn owned_bytes(&self) -> usize {
-        size_of::<Self>() + (self.syns.repeated.capacity() + self.syn_acks.repeated.capacity()) * size_of::<Sent>()
+        memory::of_box::<Self>() + memory::of_vec(&self.syns.repeated) + memory::of_vec(&self.syn_acks.repeated)
     }
 }
 

@@ -76,11 +76,20 @@ impl Index {
 
     /// Adds an entry that is not there.
     pub(super) fn insert(&mut self, hash: u32, slot: u32) {
-        if (self.len + 1) * 8 > self.entries.len() * 7 {
+        if self.is_full() {
             self.grow();
         }
         self.put((u64::from(hash) << 32) | u64::from(slot.wrapping_add(1)));
         self.len += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        (self.len + 1) * 8 > self.entries.len() * 7
+    }
+
+    /// Bytes by which it grows with one more entry.
+    pub(super) fn growth(&self) -> usize {
+        if self.is_full() { self.entries.len().max(1 << LEAST) * size_of::<Entry>() } else { 0 }
     }
 
     fn put(&mut self, entry: Entry) {

@@ -6,11 +6,11 @@
 //! Invariants:
 //! * time is the packets' (the greatest seen) or what [`Engine::advance`] says; calling it more often changes no record;
 //! * what becomes of a flow follows from its own packets and the time, not from other flows (but for eviction), so that
-//!   several engines give the same records as one, see [`fn@shard`];
+//!   several engines give the same records as one, see [`mod@shard`];
 //! * every packet is counted in exactly one slice or refused with a reason; the packets around a tunnelled one are counted
 //!   besides, in flows that are not primary ([`CaptureCounters::carriers`]);
-//! * memory is bounded: at most `max_flows` flows of less than 400 bytes each in steady state (more while a handshake lasts
-//!   or segments are missing, bounded too); eviction takes the least valuable first and is counted;
+//! * memory is bounded, by a number of flows and in bytes ([`limit`]): less than 400 bytes a flow in steady state, more while
+//!   a handshake lasts, segments are missing or an application is read; eviction takes the least valuable first and is counted;
 //! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones;
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
@@ -30,6 +30,7 @@ mod fragments;
 mod handshake;
 mod index;
 mod key;
+mod limit;
 mod moment;
 mod open;
 mod options;
@@ -45,16 +46,18 @@ mod slice;
 mod sys;
 mod table;
 mod tcp;
+mod track;
 mod trouble;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use burst::TOGETHER;
 pub use community_id::CommunityId;
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
 pub(crate) use key::End;
-pub use shard::shard;
+pub use shard::{MAX_ENGINES, Shards, Share, shard};
 
 use self::fragments::Fragments;
 use self::key::{Ids, Key};
@@ -62,7 +65,7 @@ use self::moment::Moment;
 use self::open::Walk;
 use self::pairs::Pairs;
 use self::slice::{Flow, Point};
-use self::table::{Due, Table};
+use self::table::{Due, Table, Weighed};
 use crate::app::Application;
 use crate::decode::{Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
@@ -82,6 +85,7 @@ type Interfaces = HashMap<u32, Arc<str>, foldhash::fast::RandomState>;
 /// Decoder and flow table of one worker.
 pub struct Engine {
     config: FlowConfig,
+    share: Share,
     counters: CaptureCounters,
     interfaces: Interfaces,
     ids: Ids,
@@ -92,19 +96,28 @@ pub struct Engine {
     transactions: Vec<Transaction>,
     clock: i64,
     walk: Walk,
+    /// Flows of which another engine tells, see [`mod@shard`].
+    shadows: usize,
 }
 
 impl Engine {
-    /// An empty table.
+    /// An empty table, for all flows.
     pub fn new(config: FlowConfig) -> Self {
+        Self::with_share(config, Share::WHOLE)
+    }
+
+    /// An empty table, for a share of the flows.
+    pub fn with_share(config: FlowConfig, share: Share) -> Self {
         Self {
+            share,
+            shadows: 0,
             counters: CaptureCounters::default(),
             interfaces: Interfaces::default(),
             ids: Ids::default(),
             decoder: Decoder::new(config.tunnel_ports.clone()),
             table: Table::new(&config),
             pairs: Pairs::default(),
-            fragments: Fragments::new(config.fragments),
+            fragments: Fragments::new(config.fragments.within(config.flow_memory)),
             transactions: Vec::new(),
             clock: i64::MIN,
             walk: Walk::default(),
@@ -132,9 +145,11 @@ impl Engine {
                 flow_id
             }
             Err(error) => {
-                self.counters.packets += 1;
-                self.counters.bytes += u64::from(packet.wire_len);
-                self.counters.refuse(*error);
+                if self.share.is_first() {
+                    self.counters.packets += 1;
+                    self.counters.bytes += u64::from(packet.wire_len);
+                    self.counters.refuse(*error);
+                }
                 self.advance(packet.time, out);
                 None
             }
@@ -143,17 +158,22 @@ impl Engine {
 
     /// Tracks one packet that is decoded already; otherwise as [`Self::packet`], but for the packets around it.
     pub fn track(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
-        self.arrived(packet, out);
         if let Some(fragment) = &decoded.fragment {
-            return self.count_fragment(decoded, fragment, packet, out);
+            return self.track_fragment(decoded, fragment, packet, out);
+        }
+        let own = self.share.has(decoded);
+        if own {
+            self.arrived(packet, out);
+        } else {
+            self.advance(packet.time, out);
         }
         if let Some(quote) = quote(decoded) {
             self.mark_quoted(&quote, decoded, packet);
         }
-        self.count(decoded, packet, out)
+        if own { self.count(decoded, packet, out) } else { None }
     }
 
-    /// A packet that is decoded came.
+    /// A packet that is decoded came, of this engine's share.
     #[inline]
     fn arrived(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) {
         self.counters.packets += 1;
@@ -181,9 +201,10 @@ impl Engine {
     ) -> Option<u64> {
         let opens = matches!(&decoded.transport, Transport::Tcp(segment) if segment.flags & flags::SYN != 0);
         let now = Moment::of(self.clock);
-        let slot = match found {
-            Some(slot) if !opens && !self.table.may_be_due(slot, now) => slot,
-            Some(_) | None => self.settle_in((key, end, hash), found, (decoded, packet), out),
+        let known = found.filter(|slot| !opens && !self.table.may_be_due(*slot, now));
+        let slot = match known {
+            Some(slot) => slot,
+            None => self.settle_in((key, end, hash), found, (decoded, packet), out),
         };
         let clock = self.clock;
         let flow = self.table.get_mut(slot)?;
@@ -196,6 +217,9 @@ impl Engine {
         }
         if changed {
             self.table.classify(slot, clock);
+        }
+        if self.table.weigh(slot, clock) == Weighed::More || known.is_none() {
+            self.keep_within_memory(out);
         }
         Some(flow_id)
     }
@@ -273,14 +297,14 @@ impl Engine {
         }
         self.table.forget_time();
         self.fragments.finish();
-        self.counters.fragments_given_up += self.fragments.take_given_up();
+        self.count_given_up();
         self.clock = i64::MIN;
         self.walk = Walk::default();
         false
     }
 
     /// Appends the transactions that finished since the last call (none unless [`FlowConfig::transactions`]). To be
-    /// called once a burst: what does not fit the queue is counted in `transactions_lost`.
+    /// called once a burst, or after [`TOGETHER`] packets: what does not fit the queue is counted in `transactions_lost`.
     pub fn take_transactions(&mut self, out: &mut Vec<Transaction>) {
         out.append(&mut self.transactions);
     }
@@ -288,11 +312,6 @@ impl Engine {
     /// Counters so far; `flows_active` is now's.
     pub fn counters(&self) -> &CaptureCounters {
         &self.counters
-    }
-
-    /// Memory of the flow table, bytes: flows, what they own, index and queues. Walks all flows.
-    pub fn memory_bytes(&self) -> usize {
-        self.table.memory_bytes()
     }
 
     /// The flow with this key, or whose way back it is.
@@ -355,12 +374,13 @@ impl Engine {
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
         if let Some(flow) = self.table.get_mut(slot) {
             let interface = name(&mut self.interfaces, flow.key.interface());
-            out.push(flow.record(
-                Some(EndReason::Active),
-                Point { node: &self.config.node, source: self.config.source, interface },
-            ));
+            let point = Point { node: &self.config.node, source: self.config.source, interface };
+            if !flow.is_shadow {
+                out.push(flow.record(Some(EndReason::Active), point));
+                self.counters.slices += 1;
+            }
             flow.next_slice();
-            self.counters.slices += 1;
+            self.table.weigh(slot, self.clock);
         }
     }
 
@@ -374,12 +394,13 @@ impl Engine {
         if self.config.transactions {
             flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
-        if !flow.is_empty() {
+        self.shadows -= usize::from(flow.is_shadow);
+        if !flow.is_empty() && !flow.is_shadow {
             out.push(flow.record(Some(reason), point));
             self.counters.slices += 1;
         }
         self.table.remove(slot);
-        self.counters.flows_active = self.table.len() as u64;
+        self.count_active();
     }
 
     fn flow_id(&mut self, key: &Key, packet: &Packet<'_>, again: u16) -> u64 {
@@ -398,21 +419,22 @@ impl Engine {
         (decoded, packet, again): (&Decoded<'_>, &Packet<'_>, u16),
         out: &mut Vec<FlowRecord>,
     ) -> u32 {
-        if self.table.len() >= self.config.max_flows.max(1)
-            && let Some((slot, value)) = self.table.least_valuable()
-        {
-            self.end_flow(slot, EndReason::Evicted, out);
-            self.counters.evict(value.as_str());
-        }
+        self.make_room(&key, out);
         let id = self.flow_id(&key, packet, again);
         let mut flow = Flow::new(key, id, end, decoded, packet.time);
         flow.again = again;
         flow.application = Application::new(self.config.transactions);
+        flow.is_shadow = !self.share.has(decoded);
+        self.shadows += usize::from(flow.is_shadow);
+        self.counters.flows_started += u64::from(!flow.is_shadow);
         let slot = self.table.insert(hash, flow);
         self.pairs.begin(&key, slot, end);
-        self.counters.flows_started += 1;
-        self.counters.flows_active = self.table.len() as u64;
+        self.count_active();
         slot
+    }
+
+    fn count_active(&mut self) {
+        self.counters.flows_active = (self.table.len() - self.shadows) as u64;
     }
 }
 

@@ -47,7 +47,7 @@ impl Engine {
             let slot = self.walk.next;
             self.walk.next += 1;
             let Some(flow) = self.table.get_mut(slot) else { continue };
-            if recent.is_some_and(|recent| now.since(flow.touched) > recent) || flow.is_empty() {
+            if recent.is_some_and(|recent| now.since(flow.touched) > recent) || flow.is_empty() || flow.is_shadow {
                 continue;
             }
             let interface = name(&mut self.interfaces, flow.key.interface());

@@ -49,6 +49,17 @@ impl Pairs {
         self.by_slot.insert(slot, key);
     }
 
+    /// Bytes of memory held.
+    pub(super) fn memory_bytes(&self) -> usize {
+        of_map(&self.begun) + of_map(&self.ways_back) + of_map(&self.by_slot)
+    }
+
+    /// Bytes by which it grows with a flow of this key.
+    pub(super) fn growth(&self, key: &Key) -> usize {
+        let grows = key.without_tunnel_id().is_some() && self.begun.len() == self.begun.capacity();
+        if grows { of_map(&self.begun) } else { 0 }
+    }
+
     /// The flow ended.
     pub(super) fn end(&mut self, key: &Key, slot: u32) {
         let Some(bare) = key.without_tunnel_id() else { return };
@@ -59,6 +70,11 @@ impl Pairs {
             self.ways_back.remove(&way_back);
         }
     }
+}
+
+/// Bytes of a hash table: an item and a byte of its hash for each bucket, of which seven eighths may be in use.
+fn of_map<K, V, S>(map: &HashMap<K, V, S>) -> usize {
+    map.capacity() / 7 * 8 * (size_of::<(K, V)>() + 1)
 }
 
 #[cfg(test)]

@@ -96,6 +96,11 @@ impl Queues {
         }
     }
 
+    /// Bytes by which it grows with a slot of this number, the next one.
+    pub(super) fn growth(&self, slot: u32) -> usize {
+        if self.links.len() <= slot { self.links.growth() } else { 0 }
+    }
+
     /// Bytes of memory held.
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.queues) + self.links.memory_bytes()

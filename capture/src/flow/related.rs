@@ -47,15 +47,23 @@ impl Engine {
     pub(super) fn count_carriers(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) {
         let mut depth = 0;
         while let Some(carrier) = self.decoder.carriers().get(depth).cloned() {
-            let _ = self.count(&carrier, packet, out);
-            self.counters.carriers += 1;
+            if self.share.has(&carrier) {
+                let _ = self.count(&carrier, packet, out);
+                self.counters.carriers += 1;
+            }
             depth += 1;
         }
     }
 
-    /// Counts a fragment; the id of its flow, that of the packet inside if the last fragment of a tunnel's packet opens it.
+    /// Packets that were given up are so in all engines.
+    pub(super) fn count_given_up(&mut self) {
+        let given_up = self.fragments.take_given_up();
+        self.counters.fragments_given_up += if self.share.is_first() { given_up } else { 0 };
+    }
+
+    /// Takes a fragment in; the id of its flow, that of the packet inside if the last fragment of a tunnel's packet opens it.
     #[cold]
-    pub(super) fn count_fragment(
+    pub(super) fn track_fragment(
         &mut self,
         decoded: &Decoded<'_>,
         fragment: &Fragment<'_>,
@@ -63,14 +71,21 @@ impl Engine {
         out: &mut Vec<FlowRecord>,
     ) -> Option<u64> {
         let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..decoded.clone() };
+        if self.share.has(&portless) {
+            self.arrived(packet, out);
+        } else {
+            self.advance(packet.time, out);
+        }
         let (key, end) = Key::new(&portless, packet.interface);
         let whole = Whole::new(key, end, fragment);
         let step = self.fragments.add(whole, decoded, fragment, self.clock);
-        self.counters.fragments_given_up += self.fragments.take_given_up();
+        self.count_given_up();
+        self.keep_within_memory(out);
         let Some(first) = step.first else {
             let flow_id = self.count(&portless, packet, out)?;
-            let slice = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice)?;
-            self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            if let Some(slice) = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
+                self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            }
             return Some(flow_id);
         };
         let known = with_ports(&portless, first);
@@ -78,12 +93,18 @@ impl Engine {
             self.adopt(&known, packet, &orphans, out);
         }
         if let Some(joined) = step.joined {
-            self.counters.fragments_joined += 1;
+            self.counters.fragments_joined += u64::from(self.share.is_first());
             if let Ok(decoded) = self.decoder.join(&known, joined.protocol, &joined.data, joined.len) {
-                return self.count(&decoded, packet, out);
+                return self.count_own(&decoded, packet, out);
             }
         }
-        self.count(&known, packet, out)
+        self.count_own(&known, packet, out)
+    }
+
+    /// Counts what is in this engine's share, or in a flow without ports, which all engines follow.
+    fn count_own(&mut self, decoded: &Decoded<'_>, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
+        let counts = decoded.src_port.is_none() || self.share.has(decoded);
+        if counts { self.count(decoded, packet, out) } else { None }
     }
 
     /// Moves fragments to the flow that the first one gives them.
@@ -102,6 +123,9 @@ impl Engine {
         flow.take(end, &orphans.share);
         if flow.is_empty() {
             self.end_flow(slot, crate::record::EndReason::Idle, out);
+        }
+        if !self.share.has(known) {
+            return;
         }
         let hash = self.table.hash(&key);
         let slot = match self.find(&key) {

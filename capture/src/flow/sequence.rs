@@ -7,6 +7,7 @@
 //! the usual length of a segment, rounded up for each hole.
 
 use super::options::Range;
+use crate::memory;
 
 /// Most holes that are remembered for a direction.
 const MAX_HOLES: usize = 32;
@@ -84,7 +85,7 @@ impl Holes {
     }
 
     pub(super) fn owned_bytes(&self) -> usize {
-        self.ranges.capacity() * size_of::<Range>()
+        memory::of_vec(&self.ranges)
     }
 
     /// Segments in the acknowledged part of a hole.

@@ -10,8 +10,10 @@ use super::orient;
 use super::related::Share;
 use super::response::ResponseTimes;
 use super::tcp::{Progress, TcpFlow};
+use super::track::Track;
 use crate::app::{Application, Context, Finished};
 use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
+use crate::memory;
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 use crate::transaction::Transaction;
@@ -74,15 +76,19 @@ pub(super) struct Flow {
     /// How many flows began with this key at the same time before.
     pub(super) again: u16,
     pub(super) class: Class,
+    /// What it owned when it was weighed last, bytes.
+    weighed: u32,
     /// Touched since it was queued for eviction.
     pub(super) referenced: bool,
     /// More than one packet.
     repeated: bool,
+    /// Another engine tells of it.
+    pub(super) is_shadow: bool,
     client: End,
     oriented_by: OrientedBy,
     tallies: [Tally; 2],
     responses: ResponseTimes,
-    tcp: Option<TcpFlow>,
+    track: Track,
     pub(super) application: Application,
     sealed: Option<Sealed>,
     /// The last ICMP error of the slice that quoted this flow.
@@ -101,11 +107,11 @@ impl Flow {
     /// A flow without packets, which `packet` from `end` begins.
     pub(super) fn new(key: Key, id: u64, end: End, decoded: &Decoded<'_>, time: i64) -> Self {
         let (client, oriented_by) = orient::by_ports(&key, end);
-        // A connection may begin with a fragment; one without ports cannot be followed.
-        let (tcp, class) = match key.protocol() {
-            Protocol::TCP if decoded.src_port.is_some() => (Some(TcpFlow::default()), Class::TcpOnce),
-            Protocol::UDP => (None, Class::UdpOnce),
-            Protocol(_) => (None, Class::OtherOnce),
+        let track = Track::begin(key.protocol(), decoded.src_port.is_some());
+        let class = match (&track, key.protocol()) {
+            (Track::Tcp(_), _) => Class::TcpOnce,
+            (_, Protocol::UDP) => Class::UdpOnce,
+            (_, Protocol(_)) => Class::OtherOnce,
         };
         Self {
             key,
@@ -117,13 +123,15 @@ impl Flow {
             slice: 0,
             again: 0,
             class,
+            weighed: 0,
             referenced: false,
             repeated: false,
+            is_shadow: false,
             client,
             oriented_by,
             tallies: <[Tally; 2]>::default(),
             responses: ResponseTimes::default(),
-            tcp,
+            track,
             application: Application::new(false),
             sealed: sealed(decoded),
             icmp_error: None,
@@ -134,7 +142,7 @@ impl Flow {
     /// Whether this segment opens another connection on the same addresses and ports.
     #[inline]
     pub(super) fn is_reopened_by(&self, end: End, segment: &Tcp<'_>) -> bool {
-        self.tcp.as_ref().is_some_and(|tcp| tcp.is_reopened_by(end, segment))
+        self.track.tcp().is_some_and(|tcp| tcp.is_reopened_by(end, segment))
     }
 
     /// Whether the slice has no packets: the flow is new or was quiet since the last cut.
@@ -145,13 +153,13 @@ impl Flow {
 
     /// Whether and how its connection is over.
     pub(super) fn closed(&self) -> Option<EndReason> {
-        self.tcp.as_ref().and_then(TcpFlow::closed)
+        self.track.tcp().and_then(TcpFlow::closed)
     }
 
     /// What kind of flow it is by now.
     #[inline]
     fn class(&self) -> Class {
-        match (&self.tcp, self.key.protocol()) {
+        match (self.track.tcp(), self.key.protocol()) {
             (Some(tcp), _) => match tcp.closed() {
                 Some(_) if tcp.is_close_acknowledged() => Class::Closed,
                 Some(_) => Class::Closing,
@@ -181,12 +189,12 @@ impl Flow {
         self.end = self.end.max(packet.time);
         let first = self.tallies.iter().all(|tally| tally.marks & SENT == 0);
         (self.repeated, self.referenced) = (self.repeated || !first, self.referenced || !first);
-        let progress = self.track_transport(end, decoded, packet.time, arrival);
+        let progress = self.track_transport(end, decoded, packet, arrival);
         self.track_response(end, packet.time, progress);
         let tally = &mut self.tallies[end.index()];
         tally.packets = tally.packets.saturating_add(1);
         tally.bytes += u64::from(decoded.ip_bytes);
-        tally.payload_bytes += u64::from(progress.fresh) + u64::from(progress.late);
+        tally.payload_bytes += u64::from(progress.fresh) + u64::from(progress.late) + u64::from(progress.again);
         if tally.marks & (SENT | OWN_MAC) != SENT | OWN_MAC {
             self.learn(end, decoded, packet);
         }
@@ -247,10 +255,11 @@ impl Flow {
     }
 
     /// Hands the packet to its transport and application; the payload bytes that are new.
-    fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, time: i64, arrival: Arrival) -> Progress {
+    fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, arrival: Arrival) -> Progress {
+        let time = packet.time;
         match &decoded.transport {
             Transport::Tcp(segment) => {
-                let progress = match &mut self.tcp {
+                let progress = match self.track.tcp_mut() {
                     Some(tcp) => {
                         let progress = tcp.track(end, time, segment, arrival);
                         if let Some((client, by)) = tcp.client() {
@@ -258,14 +267,19 @@ impl Flow {
                         }
                         progress
                     }
-                    None => Progress { fresh: segment.payload_len, late: 0 },
+                    None => Progress { fresh: segment.payload_len, ..Progress::default() },
                 };
                 if self.application.wants(end, segment.payload_len) {
-                    let first = self.tcp.as_ref().map(TcpFlow::first_bytes).unwrap_or_default();
+                    let first = self.track.tcp().map(TcpFlow::first_bytes).unwrap_or_default();
                     let context = Context { end, time, ports: self.ports() };
                     self.application.tcp(context, segment, first);
                 }
                 progress
+            }
+            Transport::Udp { .. } | Transport::Icmp { .. }
+                if self.track.is_copied_datagram(end, decoded, packet.direction, arrival) =>
+            {
+                Progress { again: decoded.transport.payload_len(), ..Progress::default() }
             }
             Transport::Udp { payload, payload_len } => {
                 // What a tunnel carries is recognised in its own flow. The fragment that completes a datagram brings all of it.
@@ -273,10 +287,10 @@ impl Flow {
                     let context = Context { end, time, ports: self.ports() };
                     self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
-                Progress { fresh: *payload_len, late: 0 }
+                Progress { fresh: *payload_len, ..Progress::default() }
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
-                Progress { fresh: *payload_len, late: 0 }
+                Progress { fresh: *payload_len, ..Progress::default() }
             }
         }
     }
@@ -303,12 +317,12 @@ impl Flow {
     /// The record of the current slice; without a reason, as it would be if it ended now. Nothing that any record says
     /// is changed by asking.
     pub(super) fn record(&mut self, reason: Option<EndReason>, point: Point<'_>) -> FlowRecord {
-        if let Some(tcp) = &mut self.tcp {
+        if let Some(tcp) = self.track.tcp_mut() {
             tcp.settle_holes();
         }
         let (vlan, vlan_inner) = self.key.vlans();
         let client = &self.tallies[self.client.index()];
-        let rtt = self.tcp.as_ref().map(|tcp| tcp.rtt).unwrap_or_default();
+        let rtt = self.track.tcp().map(|tcp| tcp.rtt).unwrap_or_default();
         let last = reason != Some(EndReason::Active);
         let mut record = FlowRecord {
             flow_id: self.id,
@@ -332,8 +346,8 @@ impl Flow {
             vlan_inner,
             dscp: (client.marks & SENT != 0).then_some(client.dscp),
             tunnel: self.tunnel.as_deref().cloned(),
-            tcp_state: self.tcp.as_ref().map(|tcp| tcp.state(self.client)),
-            syn_retries: self.tcp.as_ref().map(TcpFlow::syn_retries),
+            tcp_state: self.track.tcp().map(|tcp| tcp.state(self.client)),
+            syn_retries: self.track.tcp().map(TcpFlow::syn_retries),
             handshake_rtt_us: rtt.whole.get(),
             responses: self.responses.figures(),
             app: if self.key.is_carrier() { Some("tunnel") } else { self.sealed.map(Sealed::as_str) },
@@ -357,9 +371,7 @@ impl Flow {
         side.packets = tally.packets.into();
         side.bytes = tally.bytes;
         side.payload_bytes = tally.payload_bytes;
-        if let Some(tcp) = &self.tcp {
-            tcp.figures(end, (self.end, last), &mut side);
-        }
+        self.track.figures(end, (self.end, last), &mut side);
         side
     }
 
@@ -371,9 +383,7 @@ impl Flow {
             (tally.packets, tally.bytes, tally.payload_bytes) = (0, 0, 0);
         }
         self.responses.restart();
-        if let Some(tcp) = &mut self.tcp {
-            tcp.restart_counts(self.end);
-        }
+        self.track.restart_counts(self.end);
         self.application.next_slice(self.end);
     }
 
@@ -407,11 +417,25 @@ impl Flow {
         });
     }
 
+    /// What the flow owned when it was weighed last, bytes.
+    #[inline]
+    pub(super) const fn weighed(&self) -> u32 {
+        self.weighed
+    }
+
+    /// Weighs the flow anew; what it owned before, bytes.
+    #[inline]
+    pub(super) fn weigh(&mut self) -> u32 {
+        let owned = u32::try_from(self.owned_bytes()).unwrap_or(u32::MAX);
+        std::mem::replace(&mut self.weighed, owned)
+    }
+
     /// Bytes of memory owned beside the structure itself.
-    pub(super) fn owned_bytes(&self) -> usize {
-        self.tcp.as_ref().map_or(0, TcpFlow::owned_bytes)
+    #[inline]
+    fn owned_bytes(&self) -> usize {
+        self.track.tcp().map_or(0, TcpFlow::owned_bytes)
             + self.application.owned_bytes()
-            + self.tunnel.as_ref().map_or(0, |tunnel| size_of_val(&**tunnel))
+            + self.tunnel.as_ref().map_or(0, |_| memory::of_box::<Tunnel>())
     }
 }
 

@@ -4,7 +4,8 @@
 //! A packet of a known flow touches the flow alone: its deadlines are computed from when it was last touched, so the
 //! wheel only has to look at it sometimes. A flow that the wheel finds not due is put back at the deadline that holds
 //! by then. Eviction gives a second chance to what was touched since it was queued (the clock algorithm), so its order
-//! is nearly that of the last packet.
+//! is nearly that of the last packet. Flows that own memory (a handshake, missing segments, what an application's parser
+//! keeps) are in queues of their own, so that one of them is found when it is memory that is short.
 //!
 //! Nothing depends on the order of the hash table, whose seed is random (keys come from the wire), nor on when the
 //! wheel looks at a flow: whether it is due follows from its own times and the clock.
@@ -98,8 +99,10 @@ pub(super) struct Table {
     seed: RandomState,
     index: Index,
     flows: Blocks<Option<Flow>>,
-    /// Flows by their [`Value`], and free slots.
+    /// Flows by their [`Value`], those that own memory apart, and free slots.
     values: Queues,
+    /// What all flows own, bytes.
+    owned: usize,
     wheel: Queues,
     /// Ticks up to here were looked at.
     tick: Option<i64>,
@@ -107,7 +110,21 @@ pub(super) struct Table {
 }
 
 /// The queue of free slots.
-const FREE: usize = VALUES;
+const FREE: usize = 2 * VALUES;
+
+/// The queue of the flows of a value that own nothing, and of those that do.
+const fn queue(value: Value, owns: bool) -> usize {
+    value as usize + if owns { VALUES } else { 0 }
+}
+
+/// What weighing a flow anew brought about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weighed {
+    /// It owns what it owned, or less.
+    NoMore,
+    /// It owns more.
+    More,
+}
 
 impl Table {
     pub(super) fn new(config: &FlowConfig) -> Self {
@@ -115,7 +132,8 @@ impl Table {
             seed: RandomState::default(),
             index: Index::default(),
             flows: Blocks::new(),
-            values: Queues::new(VALUES + 1),
+            values: Queues::new(FREE + 1),
+            owned: 0,
             wheel: Queues::new(BUCKETS as usize),
             tick: None,
             timeouts: Timeouts::new(config),
@@ -187,6 +205,7 @@ impl Table {
     pub(super) fn remove(&mut self, slot: u32) {
         let Some(flow) = self.get(slot) else { return };
         let hash = self.hash(&flow.key);
+        self.owned -= flow.weighed() as usize;
         self.index.remove(hash, slot);
         if let Some(place) = self.flows.get_mut(slot) {
             *place = None;
@@ -210,10 +229,26 @@ impl Table {
     /// The flow's class has changed: so have its deadline and its value.
     pub(super) fn classify(&mut self, slot: u32, clock: i64) {
         if let Some(flow) = self.get(slot) {
-            let value = flow.class.value();
-            self.values.push(value as usize, slot);
+            let queue = queue(flow.class.value(), flow.weighed() > 0);
+            self.values.push(queue, slot);
         }
         self.schedule(slot, clock);
+    }
+
+    /// Counts what a flow owns by now.
+    #[inline]
+    pub(super) fn weigh(&mut self, slot: u32, clock: i64) -> Weighed {
+        let Some(flow) = self.get_mut(slot) else { return Weighed::NoMore };
+        let before = flow.weigh();
+        let after = flow.weighed();
+        if before == after {
+            return Weighed::NoMore;
+        }
+        self.owned = self.owned + after as usize - before as usize;
+        if (before == 0) != (after == 0) {
+            self.classify(slot, clock);
+        }
+        if after > before { Weighed::More } else { Weighed::NoMore }
     }
 
     /// Has the wheel look at the flow when it will be due.
@@ -258,27 +293,45 @@ impl Table {
         Moment::of(clock >> TICK << TICK)
     }
 
-    /// The flow to evict: of the least value, nearly the longest quiet of these.
-    pub(super) fn least_valuable(&mut self) -> Option<(u32, Value)> {
-        for value in Value::ALL {
-            for _ in 0..MOST_CHANCES {
-                let Some(slot) = self.values.first(*value as usize) else { break };
-                match self.get_mut(slot) {
-                    Some(flow) if flow.referenced => flow.referenced = false,
-                    Some(_) | None => return Some((slot, *value)),
-                }
-                self.values.push(*value as usize, slot);
+    /// The flow to evict where a slot is needed: of the least value, nearly the longest quiet of these.
+    pub(super) fn least_valuable(&mut self, now: Moment) -> Option<(u32, Value)> {
+        Value::ALL.iter().find_map(|value| self.quiet_of(*value, &[false, true], now))
+    }
+
+    /// The same where what flows own leaves no room for more slots: of a value, first those that own something.
+    pub(super) fn least_valuable_heavy(&mut self, now: Moment) -> Option<(u32, Value)> {
+        let mut of = |value: Value, owns: bool| self.quiet_of(value, &[owns], now);
+        Value::ALL.iter().find_map(|value| of(*value, true).or_else(|| of(*value, false)))
+    }
+
+    /// The flow to evict where memory is needed: of those that own some.
+    pub(super) fn least_valuable_owner(&mut self, now: Moment) -> Option<(u32, Value)> {
+        Value::ALL.iter().find_map(|value| self.quiet_of(*value, &[true], now))
+    }
+
+    /// Nearly the longest quiet flow of a value, of those that own something or not.
+    fn quiet_of(&mut self, value: Value, owns: &[bool], now: Moment) -> Option<(u32, Value)> {
+        for _ in 0..MOST_CHANCES {
+            let (slot, owns) = self.front_of(value, owns, now)?;
+            match self.get_mut(slot) {
+                Some(flow) if flow.referenced => flow.referenced = false,
+                Some(_) | None => return Some((slot, value)),
             }
-            if let Some(slot) = self.values.first(*value as usize) {
-                return Some((slot, *value));
-            }
+            self.values.push(queue(value, owns), slot);
         }
-        None
+        self.front_of(value, owns, now).map(|(slot, _)| (slot, value))
+    }
+
+    /// The longer quiet of the flows at the front of these queues.
+    fn front_of(&self, value: Value, owns: &[bool], now: Moment) -> Option<(u32, bool)> {
+        let fronts = owns.iter().filter_map(|owns| Some((self.values.first(queue(value, *owns))?, *owns)));
+        fronts.max_by_key(|(slot, _)| self.get(*slot).map(|flow| now.since(flow.touched)))
     }
 
     /// A slot that holds a flow, if there is one: of the least value first.
     pub(super) fn any(&self) -> Option<u32> {
-        let slot = Value::ALL.iter().find_map(|value| self.values.first(*value as usize))?;
+        let mut queues = Value::ALL.iter().flat_map(|value| [queue(*value, false), queue(*value, true)]);
+        let slot = queues.find_map(|queue| self.values.first(queue))?;
         self.expect_slot(self.values.after(slot));
         Some(slot)
     }
@@ -306,13 +359,22 @@ impl Table {
         self.tick = None;
     }
 
-    /// Bytes of memory held: flows, what they own, index and queues.
-    pub(super) fn memory_bytes(&self) -> usize {
-        let owned: usize = self.flows.iter().flatten().map(Flow::owned_bytes).sum();
-        self.index.memory_bytes()
-            + self.flows.memory_bytes()
-            + self.values.memory_bytes()
-            + self.wheel.memory_bytes()
-            + owned
+    /// Bytes of memory that the table itself takes: slots, index and queues. They stay when flows end.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.flows.memory_bytes() + self.values.memory_bytes() + self.wheel.memory_bytes()
+    }
+
+    /// Bytes of memory that flows own.
+    pub(super) const fn owned_bytes(&self) -> usize {
+        self.owned
+    }
+
+    /// Bytes by which [`Self::own_bytes`] grows with one more flow.
+    pub(super) fn growth(&self) -> usize {
+        if self.values.first(FREE).is_some() {
+            return 0;
+        }
+        let slot = self.flows.len();
+        self.flows.growth() + self.index.growth() + self.values.growth(slot) + self.wheel.growth(slot)
     }
 }

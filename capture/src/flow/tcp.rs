@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) fresh: u32,
     /// In holes.
     pub(super) late: u32,
+    /// Of a datagram that the capture delivered before: it counts, and tells nothing.
+    pub(super) again: u32,
 }
 
 /// A connection.
@@ -148,7 +150,7 @@ impl TcpFlow {
         let end = &mut self.ends[from.index()];
         let holes = &mut self.trouble.get_or_insert_default().ends[from.index()].holes;
         let parts = end.observe(holes, segment.seq, segment.payload_len);
-        Progress { fresh: parts.fresh, late: parts.late }
+        Progress { fresh: parts.fresh, late: parts.late, again: 0 }
     }
 
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
@@ -251,7 +253,7 @@ impl TcpFlow {
                     end.round_trips.sent(time, end.span.next, timestamp);
                 }
             }
-            return Progress { fresh, late: 0 };
+            return Progress { fresh, ..Progress::default() };
         }
         if control == 0 && segment.payload_len == 0 && end.is_behind(segment.seq) {
             return Progress::default();
@@ -312,7 +314,7 @@ impl TcpFlow {
                 sender.counts.out_of_order += 1;
             }
         }
-        Progress { fresh: data.fresh, late: data.late }
+        Progress { fresh: data.fresh, late: data.late, again: 0 }
     }
 
     /// SYNs after the first with its number, in the slice.

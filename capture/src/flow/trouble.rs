@@ -15,6 +15,7 @@
 use super::moment::{Moment, units};
 use super::options::Range;
 use super::sequence::Holes;
+use crate::memory;
 
 /// Figures of one end in the slice.
 #[derive(Debug, Clone, Copy, Default)]
@@ -176,6 +177,6 @@ impl Trouble {
     }
 
     pub(super) fn owned_bytes(&self) -> usize {
-        size_of::<Self>() + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
+        memory::of_box::<Self>() + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
     }
 }

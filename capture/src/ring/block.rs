@@ -5,6 +5,7 @@
 //! packet begins with `tpacket3_hdr` (next offset 0, seconds 4, nanoseconds 8, captured 12, wire 16, status 20, offset of the
 //! link layer 24 (u16), VLAN TCI 32, TPID 36 (u16)), followed at 48 by `sockaddr_ll` (index 4, hardware type 8 (u16), packet type 10).
 
+use crate::burst::Burst;
 use crate::packet::{Direction, LinkType, Packet};
 
 const SOCKET_ADDRESS: usize = 48;
@@ -16,17 +17,27 @@ const ARPHRD_LOOPBACK: u16 = 772;
 const ARPHRD_NONE: u16 = 0xfffe;
 const ARPHRD_RAWIP: u16 = 519;
 
-/// Calls `each` for the packets of `block`.
-pub(super) fn packets(block: &[u8], each: &mut dyn FnMut(&Packet<'_>)) {
+/// Calls `each` for the packets of `block` that are `wanted`, several at a time.
+pub(super) fn packets<'a>(block: &'a [u8], wanted: impl Fn(&Packet<'a>) -> bool, each: &mut dyn FnMut(&[Packet<'a>])) {
     let (Some(count), Some(first)) = (u32_at(block, 12), u32_at(block, 16)) else { return };
     let mut at = first as usize;
+    let mut burst = Burst::new();
     for _ in 0..count {
-        let Some((packet, next)) = block.get(at..).and_then(packet) else { return };
-        each(&packet);
+        let Some((packet, next)) = block.get(at..).and_then(packet) else { break };
+        if wanted(&packet) {
+            burst.push(packet);
+        }
+        if burst.is_full() {
+            each(&burst);
+            burst = Burst::new();
+        }
         if next == 0 {
-            return;
+            break;
         }
         at += next as usize;
+    }
+    if !burst.is_empty() {
+        each(&burst);
     }
 }
 

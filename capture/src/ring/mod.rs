@@ -74,13 +74,13 @@ impl Ring {
         self.interfaces.sort_unstable();
     }
 
-    /// Hands on the packets of every block that is ready; waits at most `timeout` for the first, and no longer than until
+    /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` for the first, and no longer than until
     /// `links` has a change to tell: an interface may live for less. Returns their number.
     pub fn poll(
         &mut self,
         timeout: Duration,
         links: Option<&LinkWatcher>,
-        each: &mut dyn FnMut(&Packet<'_>),
+        each: &mut dyn FnMut(&[Packet<'_>]),
     ) -> Result<usize, RingError> {
         if !self.socket.block_is_ready(self.next_block) {
             self.socket.wait(timeout, links.map(LinkWatcher::socket))?;
@@ -91,12 +91,11 @@ impl Ring {
                 break;
             }
             let interfaces = &self.interfaces;
-            block::packets(self.socket.block(self.next_block), &mut |packet| {
-                // What an older filter let in is still in the ring.
-                if interfaces.binary_search(&packet.interface).is_ok() {
-                    packets += 1;
-                    each(packet);
-                }
+            // What an older filter let in is still in the ring.
+            let wanted = |packet: &Packet<'_>| interfaces.binary_search(&packet.interface).is_ok();
+            block::packets(self.socket.block(self.next_block), wanted, &mut |burst| {
+                packets += burst.len();
+                each(burst);
             });
             self.socket.release_block(self.next_block);
             self.next_block = (self.next_block + 1) % self.socket.block_count();

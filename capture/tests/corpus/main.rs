@@ -14,6 +14,7 @@ mod answers;
 mod application;
 mod invariance;
 mod judge;
+mod parallel;
 mod rows;
 mod settled;
 mod tcp;

@@ -3,11 +3,14 @@
 
 mod differential;
 mod fragments;
+mod hellos;
 mod icmp;
 mod invariance;
+mod judged;
 mod lengths;
 mod links;
 mod speed;
 mod survival;
 mod tunnels;
 mod wire;
+mod wrapped;

@@ -5,6 +5,7 @@ use wiretag_capture::LinkType;
 use wiretag_capture::packet::Packet;
 
 use crate::wire::*;
+use crate::wrapped::{mac_in_mac, macsec, nsh};
 
 /// One packet of every kind, with its link type.
 fn kinds() -> Vec<(LinkType, Vec<u8>)> {
@@ -37,6 +38,10 @@ fn kinds() -> Vec<(LinkType, Vec<u8>)> {
         frame(&part4(17, (LEFT, RIGHT), 0x2000, &vxlan)),
         frame(&part4(17, (LEFT, RIGHT), 5, &vxlan)),
         frame(&ipv4(132, (ALICE, BOB), &[1; 30])),
+        ethernet(0x894f, &nsh(3, &[1; 16], &inner)),
+        mac_in_mac(&inner),
+        macsec(0x20, &joined(&[&[8, 0], &packet])),
+        frame(&ipv6(17, (LEFT, RIGHT), &udp(50_000, 6635, &joined(&[&[0, 1, 0, 64, 0, 0, 0x51, 64], &packet])))),
     ];
     let mut all: Vec<_> = ethernets.into_iter().map(|data| (LinkType::ETHERNET, data)).collect();
     all.push((LinkType::LINUX_SLL, joined(&[&[0, 0, 0, 1, 0, 6, 9, 9, 9, 9, 9, 9, 0, 0, 8, 0], &packet])));

@@ -4,6 +4,7 @@ use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{FlowRecord, LinkType};
 
 use crate::wire::*;
+use crate::wrapped::nsh;
 
 const ENDS: ([u8; 4], [u8; 4]) = (LEFT, RIGHT);
 
@@ -30,6 +31,9 @@ fn in_udp() -> Vec<Case> {
         (17, udp(50_000, 8472, &joined(&[&[8, 0, 0, 0, 0, 0, 5, 0], &inner])), "vxlan", Some(5)),
         (17, gpe(1, &packet), "vxlan-gpe", Some(5)),
         (17, gpe(3, &inner), "vxlan-gpe", Some(5)),
+        (17, gpe(4, &nsh(1, &[1; 16], &packet)), "vxlan-gpe", Some(5)),
+        (17, udp(50_000, 6635, &joined(&[&[0, 1, 0, 64, 0, 0, 0x51, 64], &packet])), "mpls-udp", Some(5)),
+        (17, udp(50_000, 6635, &joined(&[&[0, 0, 0x51, 64, 0, 0, 0, 0], &inner])), "mpls-udp", Some(5)),
         (17, geneve(0, [0x65, 0x58], &[], &inner), "geneve", Some(5)),
         (17, geneve(2, [0x65, 0x58], &[1, 2, 3, 1, 0, 0, 0, 9], &inner), "geneve", Some(5)),
         (17, geneve(0, [0x08, 0x00], &[], &packet), "geneve", Some(5)),

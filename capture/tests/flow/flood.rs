@@ -108,6 +108,23 @@ fn a_flood_of_answered_syns_loses_no_connection() {
 }
 
 #[test]
+fn a_scan_takes_no_more_memory_than_allowed() {
+    let (connections, limit) = (1000, 4 << 20);
+    let mut story = Story::with(FlowConfig { flow_memory: limit, ..config() });
+    connect(&mut story, connections);
+    for number in 0..MANY {
+        let at = SECOND + i64::from(number) * 1000;
+        story.packet(at, &between(0x2000_0000 + number, number, &segment(Client, SYN, number, 0)), Client);
+        assert!(story.engine.memory_bytes() <= limit);
+        story.records.clear();
+    }
+    let counters = story.engine.counters().clone();
+    assert!((5_000..10_000).contains(&counters.flows_active), "{} flows", counters.flows_active);
+    assert_eq!(counters.flows_active + counters.flows_evicted, counters.flows_started);
+    assert_eq!(counters.evicted.keys().copied().collect::<Vec<_>>(), ["fleeting"]);
+}
+
+#[test]
 fn the_least_valuable_goes_first() {
     let mut story = Story::with(FlowConfig { max_flows: 4, ..config() });
     connect(&mut story, 1);

@@ -1,6 +1,7 @@
 //! Stories of flows, told in decoded packets.
 #![allow(clippy::unwrap_used, reason = "a story that breaks off fails its test")]
 
+mod copies;
 mod cuts;
 mod dns;
 mod figures;

@@ -132,7 +132,12 @@ fn flow_ids_are_stable_and_take_the_interface_by_name() {
 #[test]
 fn icmp_follows_community_id() {
     let icmp = |from, kind, code, ports| {
-        decoded(from, Some(ports), Protocol::ICMP, Transport::Icmp { kind, code, payload: &[], payload_len: 8 })
+        decoded(
+            from,
+            Some(ports),
+            Protocol::ICMP,
+            Transport::Icmp { kind, code, rest: 7, payload: &[], payload_len: 8 },
+        )
     };
     let mut story = Story::new();
     // Echo and its reply are one flow; the decoder pairs their types.

@@ -11,17 +11,35 @@ pub(crate) const TARGET: Target = Target { name: "decode", seeds, run, iteration
 fn seeds(corpus: &Corpus) -> Vec<Vec<u8>> {
     let inner = udp_frame((40_000, 53), b"inner");
     let vxlan = udp_frame((40_000, 4789), &[b"\x08\0\0\0\0\0\x07\0", inner.as_slice()].concat());
+    let ip = inner.get(14..).unwrap_or_default();
+    let behind = |header: &[u8], rest: &[u8]| [&[2; 12], header, rest].concat();
+    let wrapped = [
+        behind(b"\x89\x4f\x0f\xc2\x02\x01\0\0\x05\xff", ip),
+        behind(b"\x89\x4f\x0f\xc2\x02\x04\0\0\x05\xff\x0f\xc3\x02\x03\0\0\x05\xfe\0\0\0\0", &inner),
+        behind(b"\x88\xa8\0\x64\x88\xe7\0\0\0\x05", &inner),
+        behind(b"\x88\xe5\x20\0\0\0\0\x01\x02\x02\x02\x02\x02\x02\0\x01\x08\0", ip),
+        udp_frame((40_000, 6635), &[b"\0\x01\0\x40\0\x02\x01\x40", ip].concat()),
+        udp_frame((40_000, 4790), &[b"\x0c\0\0\x04\0\0\x05\0\x0f\xc2\x02\x01\0\0\x05\xff", ip].concat()),
+    ];
+    for frame in &wrapped {
+        assert!(
+            decode(&packet(LinkType::ETHERNET, frame)).is_ok_and(|decoded| decoded.dst_port == Some(53)),
+            "{frame:02x?}"
+        );
+    }
     let made = [inner, vxlan, tcp_frame((40_000, 80), (1, 0x18), b"GET / HTTP/1.1\r\n\r\n")];
-    let made = made.iter().map(|frame| with_link_type(LinkType::ETHERNET, frame));
+    let made = made.iter().chain(&wrapped).map(|frame| with_link_type(LinkType::ETHERNET, frame));
     made.chain(corpus.captures.iter().flatten().map(|packet| with_link_type(packet.link_type, &packet.data))).collect()
+}
+
+fn packet(link_type: LinkType, data: &[u8]) -> Packet<'_> {
+    Packet { time: 0, data, wire_len: data.len() as u32, link_type, interface: 0, direction: None, vlan: None }
 }
 
 fn run(input: &[u8]) {
     let Some((link_type, data)) = input.split_first_chunk() else { return };
     let link_type = LinkType(u16::from_be_bytes(*link_type));
-    let wire_len = data.len() as u32;
-    let packet = Packet { time: 0, data, wire_len, link_type, interface: 0, direction: None, vlan: None };
-    let Ok(decoded) = decode(&packet) else { return };
+    let Ok(decoded) = decode(&packet(link_type, data)) else { return };
     if let Transport::Tcp(wiretag_capture::decode::Tcp { payload, payload_len, .. })
     | Transport::Udp { payload, payload_len } = decoded.transport
     {

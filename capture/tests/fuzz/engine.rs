@@ -29,13 +29,24 @@ fn seeds(corpus: &Corpus) -> Vec<Vec<u8>> {
     ];
     let connection: Vec<_> = connection.iter().map(|frame| packet(LinkType::ETHERNET, 10, frame)).collect();
     let made = pieces::join(connection.iter().map(|packet| (0, packet.as_slice())));
+    let asks = (40_000, 5432);
+    let hello =
+        b"\x16\x03\x01\0\x31\x01\0\0\x2d\x03\x03........-.......-.......-.......\0\0\x02\xc0\x2f\x01\0\0\x02\0\0";
+    let upgrade = [
+        tcp_frame(asks, (0, 0x02), b""),
+        tcp_frame(asks, (1, 0x18), b"\0\0\0\x08\x04\xd2\x16\x2f"),
+        tcp_frame((5432, 40_000), (1, 0x18), b"S"),
+        tcp_frame(asks, (9, 0x18), hello),
+    ];
+    let upgrade: Vec<_> = upgrade.iter().map(|frame| packet(LinkType::ETHERNET, 10, frame)).collect();
+    let upgrade = pieces::join(upgrade.iter().map(|packet| (0, packet.as_slice())));
     let captured = corpus.captures.iter().flat_map(|capture| {
         capture.chunks(PACKETS).map(|packets| {
             let packets: Vec<_> = packets.iter().map(|p| packet(p.link_type, 10, &p.data)).collect();
             pieces::join(packets.iter().map(|packet| (0, packet.as_slice())))
         })
     });
-    std::iter::once(made).chain(captured).collect()
+    [made, upgrade].into_iter().chain(captured).collect()
 }
 
 fn run(input: &[u8]) {

@@ -19,11 +19,21 @@ fn seeds(corpus: &Corpus) -> Vec<Vec<u8>> {
     for example in &examples {
         assert!(fuzzing::quic(&[(0, example)]).is_some_and(|fields| fields.sni.as_deref() == Some("example.com")));
     }
+    let google = [google(b"\x09connect!Q043\x01"), google(b"\xc3Q046\x50connect!\0\0\0\x01")];
+    for example in &google {
+        assert!(fuzzing::quic(&[(0, example)]).is_some_and(|fields| fields.sni.as_deref() == Some("a.example")));
+    }
     let captured =
         corpus.payloads(|_, payload| payload.first().is_some_and(|byte| byte & 0xc0 == 0xc0) && payload.len() > 1000);
     let captured =
         captured.windows(2).map(|pair| pieces::join(pair.iter().map(|(end, bytes)| (*end, bytes.as_slice()))));
-    examples.iter().map(|example| pieces::join([(0, example.as_slice())])).chain(captured).collect()
+    examples.iter().chain(&google).map(|example| pieces::join([(0, example.as_slice())])).chain(captured).collect()
+}
+
+/// A client's first packet of Google's versions, with this header.
+fn google(header: &[u8]) -> Vec<u8> {
+    let hello = b"CHLO\x02\0\0\0SNI\0\x09\0\0\0VER\0\x0d\0\0\0a.exampleQ043";
+    [header, &[0; 12], &[0xa0, 1, 0, hello.len() as u8], hello, &[0; 30]].concat()
 }
 
 fn run(input: &[u8]) {

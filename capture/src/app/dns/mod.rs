@@ -16,6 +16,7 @@ pub(crate) use self::message::{Bar, Message, parse};
 use self::names::{rcode_name, type_name};
 pub(crate) use self::stream::{DnsStream, probe};
 use super::exchange::{End, Finished, micros};
+use crate::memory;
 use crate::record::Dns;
 use crate::transaction::Exchange;
 
@@ -83,6 +84,15 @@ pub(crate) struct DnsFlow {
 impl DnsFlow {
     pub(crate) fn new(app: &'static str, transactions: bool) -> Self {
         Self { app, transactions, shown: None, waiting: Vec::new(), answered: None, retries: 0, finished: Vec::new() }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let shown = self.shown.as_ref().and_then(|shown| shown.query.as_ref());
+        memory::of_text(shown)
+            + memory::of_vec(&self.waiting)
+            + self.waiting.iter().map(|query| memory::of_text(query.name.as_ref())).sum::<usize>()
+            + memory::of_vec(&self.finished)
     }
 
     /// Takes in a message of so many bytes.

@@ -6,6 +6,7 @@
 use super::super::exchange::End;
 use super::{Bar, DnsFlow, Message, parse};
 use crate::app::Probe;
+use crate::memory;
 
 /// How much of a message is looked at.
 const MAX_KEPT: usize = 2048;
@@ -59,6 +60,11 @@ pub(crate) struct DnsStream {
 impl DnsStream {
     pub(crate) fn new(app: &'static str, transactions: bool, bar: Bar) -> Self {
         Self { flow: DnsFlow::new(app, transactions), bar, halves: <[Half; 2]>::default() }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        self.flow.owned_bytes() + self.halves.iter().map(|half| memory::of_vec(&half.kept)).sum::<usize>()
     }
 
     /// Takes in the next bytes of a direction.

@@ -4,6 +4,7 @@ use super::super::http::{HttpSlice, Names, Request};
 use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
 use super::line::{self, Field, MAX_LINE};
 use super::{Asked, Http1};
+use crate::memory;
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,6 +183,11 @@ impl Kept {
         self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
+    /// Bytes of memory owned beside the structure itself.
+    fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.bytes)
+    }
+
     /// Makes room for the next line.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
@@ -210,6 +216,14 @@ pub(super) struct Half {
 }
 
 impl Half {
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        let answering = self.answering.as_ref();
+        self.line.owned_bytes()
+            + self.head.names.owned_bytes()
+            + answering.map_or(0, |request| memory::of_box::<Request>() + request.owned_bytes())
+    }
+
     /// The next line, if its end is there, and the rest of the bytes; else keeps what there is of it.
     pub(super) fn next_line<'k, 'b: 'k>(
         &mut self,

@@ -18,6 +18,7 @@ pub(crate) use self::line::probe;
 use super::exchange::End;
 use super::http::{HttpSlice, Request};
 use crate::app::Probe;
+use crate::memory;
 
 /// Most requests that wait for their answers.
 const MAX_WAITING: usize = 64;
@@ -62,6 +63,13 @@ pub(crate) struct Http1 {
 impl Http1 {
     /// Name of the protocol.
     pub(crate) const NAME: &'static str = "http";
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        memory::of_queue(&self.waiting)
+            + self.waiting.iter().map(|waiting| waiting.request.owned_bytes()).sum::<usize>()
+            + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
+    }
 
     /// Takes in the next bytes of a direction. If the connection switches to another protocol, that and the rest of the
     /// bytes, which belong to it.

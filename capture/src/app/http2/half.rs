@@ -5,6 +5,7 @@ use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
 use super::MAX_BLOCK;
 use super::frame::{END_HEADERS, Frame, HEADER, Kind, PREFACE};
 use super::hpack::{Decoder, Name};
+use crate::memory;
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,6 +89,11 @@ pub(super) struct Half {
 }
 
 impl Half {
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.kept) + memory::of_vec(&self.block) + self.decoder.owned_bytes()
+    }
+
     /// Reads the preface, if there is one; the rest of the bytes.
     pub(super) fn preface<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let expected = PREFACE.get(usize::from(self.have)..).unwrap_or_default();

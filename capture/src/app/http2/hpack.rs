@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 
 use super::huffman;
+use crate::memory;
 
 /// Largest dynamic table that is kept.
 const MAX_TABLE: usize = 16 * 1024;
@@ -90,12 +91,14 @@ pub(super) struct Decoder {
     entries: VecDeque<Entry>,
     size: usize,
     max_size: usize,
+    /// Bytes of memory that the values take.
+    values: usize,
     scratch: Vec<u8>,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), size: 0, max_size: DEFAULT_TABLE, scratch: Vec::new() }
+        Self { entries: VecDeque::new(), size: 0, max_size: DEFAULT_TABLE, values: 0, scratch: Vec::new() }
     }
 }
 
@@ -133,7 +136,12 @@ impl Decoder {
     /// A block was lost, and with it what it added.
     pub(super) fn forget(&mut self) {
         self.entries.clear();
-        self.size = 0;
+        (self.size, self.values) = (0, 0);
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        memory::of_queue(&self.entries) + memory::of_vec(&self.scratch) + self.values
     }
 
     /// RFC 7541, 6.1.
@@ -217,6 +225,7 @@ impl Decoder {
         // What does not fit empties the table (RFC 7541, 4.4).
         if size <= self.max_size {
             self.size += size;
+            self.values += memory::of_bytes(entry.value.len());
             self.entries.push_front(entry);
         }
     }
@@ -226,6 +235,7 @@ impl Decoder {
             && let Some(entry) = self.entries.pop_back()
         {
             self.size -= entry.size as usize;
+            self.values -= memory::of_bytes(entry.value.len());
         }
     }
 }

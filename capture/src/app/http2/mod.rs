@@ -22,6 +22,7 @@ use self::frame::{END_STREAM, Frame, Kind};
 use self::half::{Fields, Half, State};
 use super::exchange::End;
 use super::http::{HttpSlice, Names, Request};
+use crate::memory;
 
 /// Most requests that wait for their answers.
 const MAX_STREAMS: usize = 64;
@@ -50,6 +51,13 @@ impl Http2 {
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let last = request.start;
         Self { waiting: vec![Waiting { stream: 1, request, last }], client: Some(client), ..Self::default() }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.waiting)
+            + self.waiting.iter().map(|waiting| waiting.request.owned_bytes()).sum::<usize>()
+            + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
     }
 
     /// Whether a call of gRPC was seen.

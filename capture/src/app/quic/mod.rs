@@ -4,12 +4,13 @@
 //! The keys come from the destination connection id of the client's first Initial, and from the new one after a Retry or
 //! with another version: an Initial that the keys do not open is tried with its own id. CRYPTO frames are put together
 //! in any order, over several packets and datagrams. What the server says is not needed: its choices but the version are
-//! encrypted with keys that are not public. Google's own handshake (`Q…`) is recognised and not opened.
+//! encrypted with keys that are not public. Of Google's own handshake (`Q…`) see [`google`].
 //!
 //! Invariants: at most [`MAX_TRIES`] packets of a flow are decrypted, at most [`MAX_HELLO`] bytes are kept; a flow that is
 //! done holds its fields and nothing else.
 
 mod frames;
+mod google;
 mod keys;
 mod packet;
 #[cfg(test)]
@@ -20,7 +21,8 @@ use self::packet::{Header, Kind, MAX_CONNECTION_ID, dialect, is_google, is_greas
 use super::Probe;
 use super::cursor::Cursor;
 use super::pieces::Pieces;
-use super::tls::{Carrier, MAX_HELLO, message};
+use super::tls::{Carrier, MAX_HELLO, message, owned_by};
+use crate::memory;
 use crate::record::Tls;
 
 /// Most decryptions that are tried for a flow.
@@ -102,6 +104,12 @@ impl QuicFlow {
         Self { fields: Tls::default(), work: Some(Box::default()) }
     }
 
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let work = self.work.as_ref().map_or(0, |work| memory::of_box::<Work>() + work.crypto.owned_bytes());
+        work + owned_by(&self.fields)
+    }
+
     /// Takes a datagram that an end (0 or 1) sent.
     #[inline]
     pub(crate) fn datagram(&mut self, end: usize, datagram: &[u8]) {
@@ -139,6 +147,12 @@ impl Work {
         if self.client.as_ref().is_some_and(|(client, ..)| *client != end) {
             return false;
         }
+        if self.client.is_none()
+            && probe(datagram) == Probe::Yes
+            && let Some(packet) = google::Packet::read(datagram)
+        {
+            return self.read_google(&packet, fields);
+        }
         if datagram.first().is_some_and(|first| first & 0x80 == 0) {
             // A short header: the client's handshake is over, if this is the client.
             return self.client.is_some() || probe(datagram) == Probe::Yes;
@@ -160,6 +174,17 @@ impl Work {
             }
         }
         false
+    }
+
+    /// Takes a packet of Google's; whether the hello is known, or will not come.
+    fn read_google(&mut self, packet: &google::Packet<'_>, fields: &mut Tls) -> bool {
+        fields.version = fields.version.or(packet.version());
+        if !packet.is_in_the_clear() {
+            return true;
+        }
+        self.tries += 1;
+        packet.take_handshake(&mut self.crypto);
+        google::client_hello(&self.crypto, fields)
     }
 
     /// Takes the frames of an Initial; whether the hello is known, or will not come.

@@ -5,7 +5,7 @@
 //! the client offered first.
 //!
 //! Invariants: at most [`MAX_HELLO`] bytes are buffered for an end, and none when its hello is known; a flow that is done
-//! holds its fields and nothing else. Limit: TLS must begin where the stream does; STARTTLS is not followed.
+//! holds its fields and nothing else. TLS need not begin where the stream does (STARTTLS).
 //! Of a hello that a gap or the snap length cut, what is named before the cut counts, and there is no fingerprint.
 
 mod hello;
@@ -21,6 +21,7 @@ pub(in crate::app) use self::told::message;
 use self::reader::{ALERT, CHANGE_CIPHER, HANDSHAKE, Heard, Reader};
 use super::Probe;
 use super::cursor::Cursor;
+use crate::memory;
 use crate::record::Tls;
 
 /// Longest hello that is read. Browsers with post-quantum keys send about 2,000 bytes.
@@ -96,6 +97,12 @@ fn is_ssl2_hello(bytes: &[u8]) -> Option<bool> {
     Some(ciphers.is_multiple_of(3) && matches!(challenge, 16..=32) && sum == u32::from(length))
 }
 
+/// Bytes of memory that the fields own.
+pub(in crate::app) fn owned_by(fields: &Tls) -> usize {
+    let Tls { sni, alpn, ja4, .. } = fields;
+    [sni, alpn, ja4].iter().map(|text| memory::of_text(text.as_ref())).sum()
+}
+
 /// The handshake of a stream.
 #[derive(Debug)]
 pub(crate) struct TlsFlow {
@@ -108,6 +115,14 @@ impl TlsFlow {
     /// Before the first byte.
     pub(crate) fn new() -> Self {
         Self { fields: Tls::default(), readers: Some(Box::new([Some(Reader::default()), Some(Reader::default())])) }
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(crate) fn owned_bytes(&self) -> usize {
+        let readers = self.readers.as_ref().map_or(0, |readers| {
+            memory::of_box::<[Option<Reader>; 2]>() + readers.iter().flatten().map(Reader::owned_bytes).sum::<usize>()
+        });
+        readers + owned_by(&self.fields)
     }
 
     /// Takes the next bytes of what an end (0 or 1) sent.

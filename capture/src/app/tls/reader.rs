@@ -6,6 +6,7 @@
 
 use super::MAX_HELLO;
 use crate::app::cursor::Cursor;
+use crate::memory;
 
 pub(super) const CHANGE_CIPHER: u8 = 20;
 pub(super) const ALERT: u8 = 21;
@@ -61,6 +62,11 @@ impl Reader {
             }
         }
         Next::More
+    }
+
+    /// Bytes of memory owned beside the structure itself.
+    pub(super) fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.message)
     }
 
     /// Type and body of a message of which only the begin came.

@@ -1,32 +1,32 @@
-//! Several packets at once, borrowed from the file's bytes.
+//! Several packets at once, borrowed from the bytes of a source.
 
 use std::ops::Deref;
 
 use crate::packet::{LinkType, Packet};
 
 /// Most packets of a burst.
-pub(super) const MOST: usize = 64;
+const MOST: usize = 64;
 
 const NONE: Packet<'static> =
     Packet { time: 0, data: &[], wire_len: 0, link_type: LinkType(0), interface: 0, direction: None, vlan: None };
 
-/// Packets in the order of the file; empty at its end.
+/// Packets in the order of the source; of a file, empty at its end.
 pub struct Burst<'a> {
     packets: [Packet<'a>; MOST],
     len: usize,
 }
 
 impl<'a> Burst<'a> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { packets: [NONE; MOST], len: 0 }
     }
 
-    pub(super) const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         self.len == MOST
     }
 
     #[inline]
-    pub(super) fn push(&mut self, packet: Packet<'a>) {
+    pub(crate) fn push(&mut self, packet: Packet<'a>) {
         if let Some(place) = self.packets.get_mut(self.len) {
             *place = packet;
             self.len += 1;

@@ -1,0 +1,88 @@
+//! What carries on in a flow by its transport: a connection, or datagrams.
+
+use super::duplicates::{Arrival, Recent};
+use super::key::End;
+use super::tcp::TcpFlow;
+use crate::decode::Decoded;
+use crate::packet::Direction;
+use crate::record::{Protocol, Side};
+
+/// See the module documentation.
+#[derive(Debug)]
+pub(super) enum Track {
+    /// A connection.
+    Tcp(TcpFlow),
+    /// UDP or ICMP.
+    Datagrams(Datagrams),
+    /// Nothing is known but addresses: other protocols, and what fragments without ports belong to.
+    Nothing,
+}
+
+/// The datagrams of a flow.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    recent: Recent,
+    /// By end, in the slice.
+    copies: [u32; 2],
+}
+
+impl Track {
+    /// Of a flow that begins. A connection may begin with a fragment; one without ports cannot be followed.
+    pub(super) fn begin(protocol: Protocol, has_ports: bool) -> Self {
+        match protocol {
+            Protocol::TCP if has_ports => Self::Tcp(TcpFlow::default()),
+            Protocol::UDP | Protocol::UDP_LITE | Protocol::ICMP | Protocol::ICMP6 => {
+                Self::Datagrams(Datagrams::default())
+            }
+            Protocol(_) => Self::Nothing,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn tcp(&self) -> Option<&TcpFlow> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Datagrams(_) | Self::Nothing => None,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn tcp_mut(&mut self) -> Option<&mut TcpFlow> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Datagrams(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Counts a packet that the capture delivered before; whether it is one. Connections see to that themselves.
+    pub(super) fn is_copied_datagram(
+        &mut self,
+        from: End,
+        decoded: &Decoded<'_>,
+        direction: Option<Direction>,
+        arrival: Arrival,
+    ) -> bool {
+        let Self::Datagrams(Datagrams { recent, copies }) = self else { return false };
+        let is_copy = recent.is_copied_datagram(from, decoded, direction, arrival);
+        copies[from.index()] = copies[from.index()].saturating_add(is_copy.into());
+        is_copy
+    }
+
+    /// Figures of an end in the slice, whose last packet was at `end_of_slice`.
+    pub(super) fn figures(&self, end: End, end_of_slice: (i64, bool), side: &mut Side) {
+        match self {
+            Self::Tcp(tcp) => tcp.figures(end, end_of_slice, side),
+            Self::Datagrams(datagrams) => side.capture_duplicates = Some(datagrams.copies[end.index()].into()),
+            Self::Nothing => {}
+        }
+    }
+
+    /// Begins the next slice after `end`: figures restart.
+    pub(super) fn restart_counts(&mut self, end: i64) {
+        match self {
+            Self::Tcp(tcp) => tcp.restart_counts(end),
+            Self::Datagrams(datagrams) => datagrams.copies = [0; 2],
+            Self::Nothing => {}
+        }
+    }
+}

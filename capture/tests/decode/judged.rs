@@ -1,0 +1,82 @@
+//! The frames that these tests make by hand, as an independent tool reads them.
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a tool that is not there fails the test, or is said to be missing"
+)]
+
+use std::process::Command;
+
+use crate::hellos::{beginnings, google_hellos, upgraded};
+use crate::wire::*;
+use crate::wrapped::{mac_in_mac, macsec, nsh};
+
+/// The values of fields in each frame, several of one field with commas between; `None` where there is no tshark.
+fn tshark(frames: &[Vec<u8>], fields: &[&str]) -> Option<Vec<String>> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("frames.pcap");
+    let mut file = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_le_bytes).concat();
+    for (frame, number) in frames.iter().zip(0_u32..) {
+        let len = frame.len() as u32;
+        file.extend([1_700_000_000, number * 1000, len, len].map(u32::to_le_bytes).concat());
+        file.extend(frame);
+    }
+    std::fs::write(&path, file).expect("written");
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(&path).args(["-n", "-T", "fields"]);
+    for field in fields {
+        command.args(["-e", field]);
+    }
+    match command.output() {
+        Ok(output) => {
+            let text = String::from_utf8(output.stdout).expect("text");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(text.lines().map(str::to_owned).collect())
+        }
+        Err(error) => {
+            let ci = std::env::vars_os().any(|(key, value)| key == "CI" && value == "true");
+            assert!(!ci, "no tshark: {error}");
+            println!("not judged: no tshark");
+            None
+        }
+    }
+}
+
+#[test]
+fn wrapped_packets_are_what_they_are_meant_to_be() {
+    let (packet, inner) = (hello(), frame(&hello()));
+    let in_udp = |port, payload: &[u8]| frame(&ipv4(17, (LEFT, RIGHT), &udp(50_000, port, payload)));
+    let frames = [
+        ethernet(0x894f, &nsh(1, &[1; 16], &packet)),
+        ethernet(0x894f, &nsh(3, &[], &inner)),
+        in_udp(4790, &joined(&[&[0x0c, 0, 0, 4, 0, 0, 5, 0], &nsh(1, &[1; 16], &packet)])),
+        mac_in_mac(&inner),
+        in_udp(6635, &joined(&[&[0, 1, 0, 64, 0, 2, 1, 64], &packet])),
+        macsec(0, &joined(&[&[8, 0], &packet])),
+    ];
+    let Some(lines) = tshark(&frames, &["ip.dst", "udp.dstport", "udp.length"]) else { return };
+    for (line, data) in lines.iter().zip(&frames) {
+        // The innermost comes last.
+        let seen: Vec<_> = line.split('\t').map(|values| values.rsplit(',').next().unwrap_or_default()).collect();
+        assert_eq!(seen, ["10.0.0.2", "9", "18"], "{data:02x?}");
+    }
+    assert_eq!(lines.len(), frames.len());
+    let sealed = tshark(&[macsec(0x2c, &packet)], &["frame.protocols"]).expect("it was there");
+    assert_eq!(sealed, ["eth:ethertype:macsec:data"]);
+}
+
+#[test]
+fn hellos_are_what_they_are_meant_to_be() {
+    let datagrams: Vec<_> = google_hellos()
+        .into_iter()
+        .map(|(_, datagram)| frame(&ipv4(17, (ALICE, BOB), &udp(40_000, 443, &datagram))))
+        .collect();
+    let Some(lines) = tshark(&datagrams, &["gquic.version", "gquic.tag.sni"]) else { return };
+    assert_eq!(lines, ["Q043\twww.example.org", "Q046\twww.example.org"]);
+    for beginning in beginnings() {
+        let frames = upgraded(&beginning, 1400);
+        let lines = tshark(&frames, &["tls.handshake.extensions_server_name"]).expect("it was there");
+        let names: Vec<_> = lines.iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(names, ["db.example.org"], "port {}", beginning.1);
+    }
+}

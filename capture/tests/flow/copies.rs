@@ -1,0 +1,117 @@
+//! Datagrams that the capture delivered twice.
+
+use wiretag_capture::decode::{Decoded, Transport};
+use wiretag_capture::{FlowRecord, Protocol};
+
+use crate::story::*;
+
+/// A datagram of the client's.
+fn udp(payload: &[u8], ip_id: Option<u16>, mac: u8) -> Decoded<'_> {
+    let payload_len = payload.len() as u32;
+    let datagram = decoded(Client, Some((40_000, 8125)), Protocol::UDP, Transport::Udp { payload, payload_len });
+    Decoded { ip_id, src_mac: Some([mac; 6]), ..datagram }
+}
+
+/// An echo request of the client's, or its reply.
+fn echo(from: Host, sequence: u32, ip_id: Option<u16>) -> Decoded<'static> {
+    let (kind, ports) = if from == Client { (8, (8, 0)) } else { (0, (8, 0)) };
+    let icmp = Transport::Icmp { kind, code: 0, rest: sequence, payload: &[7; 8], payload_len: 8 };
+    Decoded { ip_id, ..decoded(from, Some(ports), Protocol::ICMP, icmp) }
+}
+
+/// Packets of the client's at these microseconds.
+fn at(packets: &[(i64, Decoded<'_>)]) -> FlowRecord {
+    let mut story = Story::new();
+    for (time, packet) in packets {
+        story.packet(time * 1000, packet, Client);
+    }
+    story.only()
+}
+
+/// Copies, and volumes, which count what was delivered.
+fn counted(record: &FlowRecord) -> (Option<u64>, u64, u64) {
+    (record.client.capture_duplicates, record.client.packets, record.client.payload_bytes)
+}
+
+#[test]
+fn a_datagram_captured_twice_is_one() {
+    let one = || udp(b"requests:1|c", Some(7), 2);
+    assert_eq!(counted(&at(&[(0, one()), (400, one()), (2000, one())])), (Some(2), 3, 36));
+    // Another identification, another content, or a long time between.
+    assert_eq!(counted(&at(&[(0, one()), (400, udp(b"requests:1|c", Some(8), 2))])), (Some(0), 2, 24));
+    assert_eq!(counted(&at(&[(0, one()), (400, udp(b"requests:2|c", Some(7), 2))])), (Some(0), 2, 24));
+    assert_eq!(counted(&at(&[(0, one()), (200_000, one())])), (Some(0), 2, 24));
+    // A sender that numbers all packets alike.
+    let other = udp(b"errors:1|c", Some(7), 2);
+    assert_eq!(counted(&at(&[(0, one()), (10, other), (20, one())])).0, Some(0));
+}
+
+#[test]
+fn without_identification_a_copy_comes_from_another_place() {
+    for none in [None, Some(0)] {
+        let one = |mac| udp(b"requests:1|c", none, mac);
+        // A counter that goes up twice.
+        assert_eq!(counted(&at(&[(0, one(2)), (3, one(2))])), (Some(0), 2, 24));
+        // The same behind a router.
+        assert_eq!(counted(&at(&[(0, one(2)), (3, one(9))])), (Some(1), 2, 24));
+        assert_eq!(counted(&at(&[(0, one(2)), (200_000, one(9))])), (Some(0), 2, 24));
+    }
+    // The same at the other side of an interface.
+    let mut story = Story::new();
+    story.packet(0, &udp(b"requests:1|c", None, 2), Client);
+    story.packet(3000, &udp(b"requests:1|c", None, 2), Server);
+    assert_eq!(counted(&story.only()), (Some(1), 2, 24));
+}
+
+#[test]
+fn both_ends_of_a_payload_tell() {
+    let (mut first, mut last) = ([b'x'; 500], [b'x'; 500]);
+    (first[20], last[480]) = (b'y', b'y');
+    let plain = [b'x'; 500];
+    for other in [&first, &last] {
+        assert_eq!(counted(&at(&[(0, udp(&plain, Some(7), 2)), (9, udp(other, Some(7), 2))])).0, Some(0));
+    }
+    assert_eq!(counted(&at(&[(0, udp(&plain, Some(7), 2)), (9, udp(&plain, Some(7), 2))])).0, Some(1));
+}
+
+#[test]
+fn an_echo_captured_twice_is_one() {
+    let echoes =
+        [(0, 1), (1, 1), (1000, 2), (1001, 2), (900_000, 2)].map(|(at, number)| (at, echo(Client, number, None)));
+    // The last one is another request with the same number.
+    assert_eq!(counted(&at(&echoes)), (Some(2), 5, 40));
+    let mut story = Story::new();
+    story.packet(0, &echo(Client, 1, Some(5)), Client);
+    story.packet(10, &echo(Server, 1, Some(5)), Server);
+    story.packet(20, &echo(Server, 1, Some(5)), Server);
+    let record = story.only();
+    assert_eq!((record.client.capture_duplicates, record.server.capture_duplicates), (Some(0), Some(1)));
+}
+
+#[test]
+fn a_query_captured_twice_is_asked_once() {
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01";
+    let payload_len = query.len() as u32;
+    let transport = || Transport::Udp { payload: query, payload_len };
+    let datagram = |id| Decoded { ip_id: Some(id), ..decoded(Client, Some((40_000, 53)), Protocol::UDP, transport()) };
+    let retries = |record: FlowRecord| record.dns.expect("DNS").retries;
+    assert_eq!(retries(at(&[(0, datagram(7)), (3000, datagram(7))])), Some(0));
+    assert_eq!(retries(at(&[(0, datagram(7)), (3000, datagram(8))])), Some(1));
+}
+
+#[test]
+fn copies_are_counted_by_slice_and_in_bounded_memory() {
+    let mut story = Story::new();
+    let before = story.engine.memory_bytes();
+    for number in 0..70_000_u32 {
+        let payload = number.to_be_bytes();
+        let time = i64::from(number) * MS;
+        story.packet(time, &udp(&payload, Some((number % 65_535) as u16 + 1), 2), Client);
+        story.packet(time + 1000, &udp(&payload, Some((number % 65_535) as u16 + 1), 2), Client);
+    }
+    assert_eq!(story.engine.counters().flows_active, 1);
+    assert!(story.engine.memory_bytes() < before + 500_000);
+    let records = story.end();
+    let copies: Vec<_> = records.iter().map(|record| record.client.capture_duplicates).collect();
+    assert_eq!(copies, [Some(60_000), Some(10_000)]);
+}
