@@ -107,7 +107,10 @@ impl Server {
 }
 
 fn address(path: &str, parameters: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let encoded = |text: &str| {
+        let bytes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        bytes.concat()
+    };
     let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
     format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
 }

@@ -80,7 +80,7 @@ fn id(end: &EndTag) -> String {
     format!("/{namespace}/{kind}/{name}")
 }
 
-fn whole_hour(row: &&TaggedFlow) -> bool {
+fn whole_hour(row: &TaggedFlow) -> bool {
     row.record.primary && (DAY..DAY + 3600 * SECOND).contains(&row.record.start)
 }
 
@@ -144,7 +144,7 @@ async fn the_service_map_is_what_a_plain_list_gives() {
     let server = Server::start(QueryLimits::default()).await;
     let rows = filled(&server).await;
     let mut wanted: BTreeMap<(String, String), Vec<&TaggedFlow>> = BTreeMap::new();
-    for row in rows.iter().filter(whole_hour) {
+    for row in rows.iter().filter(|row| whole_hour(row)) {
         wanted.entry((id(&row.client), id(&row.server))).or_default().push(row);
     }
     assert_eq!(wanted.len(), 25, "every workload spoke to every other");
@@ -192,7 +192,7 @@ async fn the_service_map_takes_conditions_and_limits() {
     let name =
         |end: &EndTag| end.identity.as_ref().and_then(|identity| identity.workload.as_deref().map(str::to_owned));
     let is_db = |row: &&TaggedFlow| name(&row.server).as_deref() == Some("db");
-    let passing = rows.iter().filter(whole_hour).filter(is_db).count();
+    let passing = rows.iter().filter(|row| whole_hour(row)).filter(is_db).count();
     let (_, answer) = server.get("/api/v1/topology", &[("q", "server_workload == db"), FROM, TO]).await;
     let edges = answer["edges"].as_array().unwrap();
     assert_eq!(edges.len(), 5, "{answer}");
