@@ -136,6 +136,24 @@ pub(crate) enum Format {
     Table,
     Json,
     Csv,
+    Parquet,
+}
+
+/// How many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Rows(u32),
+    All,
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "all" => Ok(Limit::All),
+        text => match text.parse() {
+            Ok(rows @ 1..) => Ok(Limit::Rows(rows)),
+            _ => Err("a number from 1, or `all`".into()),
+        },
+    }
 }
 
 #[derive(Debug, Args)]
@@ -145,12 +163,15 @@ pub(crate) struct FlowsArguments {
     /// Search transactions (one row for each DNS and HTTP exchange) instead of flows
     #[arg(long)]
     pub(crate) transactions: bool,
-    /// Most rows, newest first
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) limit: u32,
+    /// Most rows, newest first, or `all` [default: 100; with `--output` or `--format parquet` all]
+    #[arg(long, value_name = "ROWS", value_parser = limit)]
+    pub(crate) limit: Option<Limit>,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    /// File to write, of everything that matches; `-` is stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
     /// New flows of the running appliance as they are stored, until interrupted
     #[arg(long, short, conflicts_with_all = ["from", "to", "limit", "transactions"])]
     pub(crate) follow: bool,

@@ -6,13 +6,23 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
 use super::search::{Has, Search};
-use super::{follow, transactions};
-use crate::cli::{FlowsArguments, Format};
+use super::{export, follow, transactions};
+use crate::cli::{FlowsArguments, Format, Limit};
 use crate::output::{self, Fit, Row};
+
+/// Rows of a page, unless it is said.
+const DEFAULT_ROWS: u32 = 100;
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     if arguments.follow {
         return follow::run(arguments);
+    }
+    if let Some(format) = export::wanted(arguments)? {
+        return if arguments.transactions {
+            export::run::<Transaction>(arguments, format).await
+        } else {
+            export::run::<FlowRecord>(arguments, format).await
+        };
     }
     if arguments.transactions {
         return print::<Transaction>(arguments, transactions::table).await;
@@ -25,9 +35,13 @@ where
     Store: Has<R>,
 {
     let search = Search::<R>::new(&arguments.search)?;
-    let (limit, data) = (arguments.limit, &arguments.search.data.data);
+    let limit = match arguments.limit {
+        Some(Limit::Rows(rows)) => rows,
+        Some(Limit::All) | None => DEFAULT_ROWS,
+    };
+    let data = &arguments.search.data.data;
     match arguments.format {
-        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
+        Format::Json | Format::Parquet => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
         Format::Csv => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let mut header = false;

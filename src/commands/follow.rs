@@ -21,6 +21,11 @@ const WIDTHS: [usize; HEADER.len()] = [18, 22, 22, 6, 8, 36, 16, 8, 8, 6, 4, 8];
 
 pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     let search = Search::<FlowRecord>::new(&arguments.search)?;
+    if arguments.format == Format::Parquet || arguments.output.is_some() {
+        let why =
+            "`--follow` has no end, and a file has one; hint: leave out `--follow`, or use `--format json` on stdout";
+        return Err(WrongUsage(why.into()).into());
+    }
     let Some(appliance) = Appliance::find(&arguments.search.data.data)? else {
         let data = arguments.search.data.data.display();
         return Err(WrongUsage(format!(
@@ -35,7 +40,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     match arguments.format {
         Format::Table => writeln!(out, "{}", line(&HEADER.map(str::to_owned)))?,
         Format::Csv => writeln!(out, "{}", names.join(","))?,
-        Format::Json => {}
+        Format::Json | Format::Parquet => {}
     }
     out.flush()?;
     let mut events = Events::default();
@@ -48,7 +53,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
                 eprintln!("warning: {rows} rows are not shown: they came faster than they were read");
             }
             ("flow", Format::Table) => writeln!(out, "{}", line(&cells(&row)))?,
-            ("flow", Format::Csv) => writeln!(out, "{}", output::csv_line(&names, &row))?,
+            ("flow", Format::Csv) => writeln!(out, "{}", wiretag_store::csv::line(&names, &row))?,
             ("flow", Format::Json) => writeln!(out, "{data}")?,
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod cni;
 mod doctor;
+mod export;
 mod fields;
 mod flows;
 mod follow;

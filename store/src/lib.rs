@@ -14,6 +14,7 @@
 //! while an appliance is writing.
 
 pub mod catalog;
+pub mod csv;
 pub mod error;
 pub mod export;
 pub mod journal;

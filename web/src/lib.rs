@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, pcap, identities]
+//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, export, pcap, identities]
 //!                                               ├─ /metrics  ─ local or authenticated   [metrics]
 //!                                               └─ the rest                             [ui]
 //! ```
@@ -14,7 +14,9 @@
 
 mod api;
 mod auth;
+mod download;
 mod error;
+mod export;
 mod identities;
 mod metrics;
 mod middleware;
@@ -156,6 +158,8 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(api::flows))
         .routes(routes!(api::histogram))
         .routes(routes!(tail::tail))
+        .routes(routes!(export::flows))
+        .routes(routes!(export::transactions))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))
         .routes(routes!(pcap::of_flow))

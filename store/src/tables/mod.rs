@@ -15,6 +15,7 @@
 mod compact;
 mod engine;
 mod error;
+mod export;
 mod files;
 mod filter;
 mod flows;
@@ -36,6 +37,7 @@ use wiretag_enrich::{Record, Tagged};
 
 pub use self::engine::Engine;
 pub use self::error::TableError;
+pub use self::export::{ExportFormat, ExportOptions};
 pub use self::flows::{Bucket, FlowRef};
 use self::open::OpenRows;
 pub use self::search::{Page, SearchOptions};
