@@ -1,6 +1,8 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod queries;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
-use wiretag_store::{Compression, PostgresConfig};
+use wiretag_store::{Compression, PostgresConfig, QueryLimits};
 
 use crate::cli::RunArguments;
 
@@ -27,6 +29,7 @@ struct Written {
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    queries: queries::WrittenQueries,
     kubernetes: WrittenKubernetes,
     kernel: WrittenKernel,
     cni: WrittenCni,
@@ -178,6 +181,7 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
+    pub(crate) queries: QueryLimits,
     pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
 }
@@ -233,6 +237,7 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            queries: queries::limits(&written.queries)?,
             kernel: KernelSettings {
                 sockets: written.kernel.sockets.unwrap_or(true),
                 conntrack: written.kernel.conntrack.unwrap_or(true),

@@ -56,7 +56,7 @@ pub(crate) fn json_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> anyhow:
 /// The first line of RFC 4180.
 pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
     let mut out = stdout();
-    writeln!(out, "{}", names.join(","))?;
+    writeln!(out, "{}", wiretag_store::csv::header(names.iter().copied()))?;
     Ok(out.flush()?)
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
 pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
     let mut out = stdout();
     for row in rows {
-        writeln!(out, "{}", wiretag_store::csv::line(names, row))?;
+        writeln!(out, "{}", wiretag_store::csv::line(names.iter().copied(), row))?;
     }
     Ok(out.flush()?)
 }

@@ -9,36 +9,54 @@ use wiretag_store::tables::{ExportFormat, ExportOptions};
 use wiretag_store::{Store, Table};
 
 use super::search::{Has, Search, warn_of_losses};
-use crate::cli::{FlowsArguments, Format, Limit};
+use crate::cli::{FlowsArguments, Format, Limit, RowsFormat};
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
 
-/// How it is written, if this is an export and not a page for a terminal or a pipe.
-pub(super) fn wanted(arguments: &FlowsArguments) -> anyhow::Result<Option<ExportFormat>> {
-    let everything = matches!(arguments.limit, Some(Limit::All));
-    match (arguments.format, &arguments.output) {
-        (Format::Parquet, _) => Ok(Some(ExportFormat::Parquet)),
-        (Format::Csv, Some(_)) => Ok(Some(ExportFormat::Csv)),
-        (Format::Json, Some(_)) => Ok(Some(ExportFormat::JsonLines)),
-        (Format::Csv, None) => Ok(everything.then_some(ExportFormat::Csv)),
-        (Format::Json, None) => Ok(everything.then_some(ExportFormat::JsonLines)),
-        (Format::Table, Some(_)) => Err(WrongUsage(
+/// What becomes of rows.
+pub(super) enum Way {
+    /// A page for a terminal or a pipe.
+    Print(Format),
+    /// A file, or everything.
+    Export(ExportFormat),
+}
+
+pub(super) fn way(arguments: &FlowsArguments) -> anyhow::Result<Way> {
+    let is_export = arguments.output.is_some() || arguments.limit == Some(Limit::All);
+    match arguments.format {
+        RowsFormat::Parquet => Ok(Way::Export(ExportFormat::Parquet)),
+        RowsFormat::Csv if is_export => Ok(Way::Export(ExportFormat::Csv)),
+        RowsFormat::Json if is_export => Ok(Way::Export(ExportFormat::JsonLines)),
+        RowsFormat::Csv => Ok(Way::Print(Format::Csv)),
+        RowsFormat::Json => Ok(Way::Print(Format::Json)),
+        RowsFormat::Table if is_export => Err(WrongUsage(
             "a table is for a terminal; hint: choose what is written with `--format parquet`, `csv` or `json`".into(),
         )
         .into()),
-        (Format::Table, None) if everything => Err(WrongUsage(
-            "a table of everything is for nobody; hint: `--format csv`, or a number for `--limit`".into(),
-        )
-        .into()),
-        (Format::Table, None) => Ok(None),
+        RowsFormat::Table => Ok(Way::Print(Format::Table)),
     }
 }
 
-pub(super) async fn run<R: Table>(arguments: &FlowsArguments, format: ExportFormat) -> anyhow::Result<()>
+/// How an aggregation is printed.
+pub(super) fn of_aggregation(arguments: &FlowsArguments) -> anyhow::Result<Format> {
+    let is_export = arguments.output.is_some() || arguments.limit == Some(Limit::All);
+    match arguments.format.printed() {
+        Some(format) if !is_export => Ok(format),
+        _ => Err(WrongUsage(
+            "an aggregation is short, and printed; hint: `--format csv` or `json`, without `--output` and `--limit all`".into(),
+        )
+        .into()),
+    }
+}
+
+pub(super) async fn run<R: Table>(
+    search: &Search<R>,
+    arguments: &FlowsArguments,
+    format: ExportFormat,
+) -> anyhow::Result<()>
 where
     Store: Has<R>,
 {
-    let search = Search::<R>::new(&arguments.search)?;
     let path = arguments.output.as_deref().unwrap_or(Path::new("-"));
     if format == ExportFormat::Parquet && path.as_os_str() == "-" && io::IsTerminal::is_terminal(&io::stdout()) {
         return Err(WrongUsage("Parquet is not for a terminal; hint: name a file with `--output`".into()).into());
@@ -49,7 +67,7 @@ where
     };
     let data = &arguments.search.data.data;
     let bytes = if let Some(appliance) = Appliance::find(data)? {
-        ask(&appliance, &search, (format, limit), path)?
+        ask(&appliance, search, (format, limit), path)?
     } else {
         let store = Store::open_read_only(data).await?;
         warn_of_losses(&store, search.range).await?;

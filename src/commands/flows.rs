@@ -6,23 +6,13 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
 use super::search::{Has, Search};
-use super::{export, follow, transactions};
-use crate::cli::{FlowsArguments, Format, Limit};
+use super::{WrongUsage, aggregate, explain, export, follow, transactions};
+use crate::cli::{FlowsArguments, Format};
 use crate::output::{self, Fit, Row};
-
-/// Rows of a page, unless it is said.
-const DEFAULT_ROWS: u32 = 100;
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     if arguments.follow {
         return follow::run(arguments);
-    }
-    if let Some(format) = export::wanted(arguments)? {
-        return if arguments.transactions {
-            export::run::<Transaction>(arguments, format).await
-        } else {
-            export::run::<FlowRecord>(arguments, format).await
-        };
     }
     if arguments.transactions {
         return print::<Transaction>(arguments, transactions::table).await;
@@ -34,14 +24,26 @@ async fn print<R: Table>(arguments: &FlowsArguments, table: fn(&[Row]) -> anyhow
 where
     Store: Has<R>,
 {
-    let search = Search::<R>::new(&arguments.search)?;
-    let limit = match arguments.limit {
-        Some(Limit::Rows(rows)) => rows,
-        Some(Limit::All) | None => DEFAULT_ROWS,
+    let (search, aggregate) = Search::<R>::or_aggregate(&arguments.search)?;
+    if arguments.explain {
+        return explain::run(&search, aggregate, arguments).await;
+    }
+    if let Some(aggregate) = aggregate {
+        let format = export::of_aggregation(arguments)?;
+        let way = aggregate::Way { compare: arguments.compare, format };
+        return aggregate::run(&search, aggregate, aggregate::Route::Typed, way, &arguments.search.data.data).await;
+    }
+    if arguments.compare {
+        let hint = "end the query with one, as in `| top server_workload`";
+        return Err(WrongUsage(format!("`--compare` is for aggregations; hint: {hint}")).into());
+    }
+    let format = match export::way(arguments)? {
+        export::Way::Export(format) => return export::run(&search, arguments, format).await,
+        export::Way::Print(format) => format,
     };
-    let data = &arguments.search.data.data;
-    match arguments.format {
-        Format::Json | Format::Parquet => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
+    let (limit, data) = (arguments.page(), &arguments.search.data.data);
+    match format {
+        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
         Format::Csv => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let mut header = false;

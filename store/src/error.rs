@@ -177,6 +177,12 @@ pub enum StoreError {
     /// The query engine failed.
     #[error("query: {0}")]
     Query(String),
+    /// A mistake in a query in SQL.
+    #[error("{0}")]
+    Sql(String),
+    /// A query wanted more than it may have.
+    #[error(transparent)]
+    Limit(#[from] crate::limits::LimitReached),
     /// The one who asked is gone.
     #[error("the receiver of the answer is gone")]
     Closed,

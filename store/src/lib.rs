@@ -19,12 +19,15 @@ pub mod error;
 pub mod export;
 pub mod journal;
 pub mod json;
+pub mod limits;
 mod lock;
 pub mod packets;
 pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
+pub(crate) mod sketch;
+pub mod sql;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -39,6 +42,7 @@ pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Postgres
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
+pub use limits::{LimitReached, QueryLimits};
 pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;

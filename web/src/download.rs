@@ -24,7 +24,7 @@ pub(crate) fn permit(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> 
 }
 
 /// What a browser does with it.
-pub(crate) struct Kind {
+pub(crate) struct File {
     pub(crate) content_type: &'static str,
     /// Of the file.
     pub(crate) name: String,
@@ -47,7 +47,7 @@ struct Export {
 
 impl Download {
     /// Waits for the first bytes, and answers with them and what follows.
-    pub(crate) async fn answer(self, kind: Kind) -> Result<Response, ApiError> {
+    pub(crate) async fn answer(self, file: File) -> Result<Response, ApiError> {
         let Self { chunks, task, permit } = self;
         let mut export = Export { chunks, first: None, task: Some(task), _permit: permit };
         export.first = export.chunks.recv().await;
@@ -55,8 +55,8 @@ impl Download {
             export.end().await?;
         }
         let headers = [
-            (header::CONTENT_TYPE, kind.content_type.to_owned()),
-            (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", kind.name)),
+            (header::CONTENT_TYPE, file.content_type.to_owned()),
+            (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", file.name)),
         ];
         Ok((headers, Body::from_stream(stream::unfold(export, Export::next))).into_response())
     }

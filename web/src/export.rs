@@ -7,7 +7,7 @@ use wiretag_store::tables::{ExportFormat, ExportOptions, TableStore};
 use wiretag_store::{Store, Table};
 
 use crate::Shared;
-use crate::download::{CHUNKS, Download, Kind, permit};
+use crate::download::{CHUNKS, Download, File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 
@@ -94,6 +94,6 @@ async fn export<R: Table>(
     let (sender, chunks) = mpsc::channel(CHUNKS);
     let table = table(&shared.store).clone();
     let task = tokio::spawn(async move { table.export_to(&query, options, sender).await });
-    let kind = Kind { content_type, name: format!("wiretag-{}.{ending}", R::NAME) };
-    Download { chunks, task, permit }.answer(kind).await
+    let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME) };
+    Download { chunks, task, permit }.answer(file).await
 }

@@ -7,10 +7,11 @@ use wiretag_store::tables::Range;
 use wiretag_store::{Selection, query};
 
 use crate::Shared;
-use crate::api::{no_flow, turn};
-use crate::download::{CHUNKS, Download, Kind, permit};
+use crate::api::no_flow;
+use crate::download::{CHUNKS, Download, File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
+use crate::queries::Kind;
 
 /// Flows in one download.
 const MOST_FLOWS: usize = 100_000;
@@ -41,10 +42,8 @@ pub(crate) async fn of_flow(State(shared): State<Shared>, Path(flow_id): Path<St
     let id = params::flow_id(&flow_id)?;
     let permit = permit(&shared)?;
     let query = query::parse(&format!("flow_id == {id:016x}"))?;
-    let flows = {
-        let _turn = turn(&shared).await?;
-        shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS).await?
-    };
+    let flows = shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS);
+    let flows = shared.queries.run(Kind::Search, flows).await?;
     let from = flows.iter().map(|flow| flow.start).min();
     let to = flows.iter().map(|flow| flow.end).max();
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
@@ -68,10 +67,8 @@ pub(crate) async fn of_query(
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all = parameters.all_observations.unwrap_or(false);
     let permit = permit(&shared)?;
-    let flows = {
-        let _turn = turn(&shared).await?;
-        shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1).await?
-    };
+    let flows = shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1);
+    let flows = shared.queries.run(Kind::Search, flows).await?;
     if flows.is_empty() && !everything {
         return Err(ApiError::unknown("no flow matches", "widen the query or the time range"));
     }
@@ -95,6 +92,6 @@ async fn download(
     let (sender, chunks) = mpsc::channel(CHUNKS);
     let store = shared.store.clone();
     let task = tokio::spawn(async move { store.export_pcap(packets, range.from, range.to, sender).await });
-    let kind = Kind { content_type: "application/x-pcapng", name: name.to_owned() };
-    Download { chunks, task, permit }.answer(kind).await
+    let file = File { content_type: "application/x-pcapng", name: name.to_owned() };
+    Download { chunks, task, permit }.answer(file).await
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, SortExpr, ident, lit};
+use datafusion::physical_plan::{collect, execute_stream, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 use futures_util::TryStreamExt;
 
 use super::error::TableError;
 use super::filter::{filter, time};
+use super::observed::{Observed, planned};
 use super::rows::{self, Place, Row};
 use super::schema::schema;
 use super::{Range, Table, files};
@@ -33,9 +35,16 @@ pub(super) struct Condition<R: 'static> {
     pub(super) after: Option<Place>,
     /// Only rows that start then or later.
     pub(super) not_before: Option<i64>,
+    /// Who wants to know how it is answered.
+    pub(super) observed: Option<Arc<Observed>>,
 }
 
 impl<R: Table> Condition<R> {
+    /// Rows that pass and touch the range.
+    pub(super) fn new(node: Node<R>, range: Range, all_observations: bool) -> Self {
+        Self { node, range, all_observations, after: None, not_before: None, observed: None }
+    }
+
     pub(super) fn matches(&self, row: &Tagged<R>) -> bool {
         let key = row.record.key();
         (self.all_observations || key.primary)
@@ -100,12 +109,23 @@ impl Engine {
         Ok(Self { session, data_dir })
     }
 
+    /// How it works.
+    pub(crate) fn config(&self) -> SessionConfig {
+        self.session.copied_config()
+    }
+
+    /// What it works with: memory, and footers of files that were read.
+    pub(crate) fn runtime(&self) -> Arc<RuntimeEnv> {
+        self.session.runtime_env()
+    }
+
     /// The data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
+    /// Rows of files.
+    pub(super) async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
         let paths: Vec<String> =
             files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
         let schema = schema::<R>();
@@ -124,7 +144,9 @@ impl Engine {
         if !columns.is_empty() {
             frame = frame.select_columns(columns)?;
         }
-        let batches = frame.sort(order::<R>())?.limit(0, Some(limit))?.collect().await?;
+        let frame = frame.sort(order::<R>())?.limit(0, Some(limit))?;
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        let batches = collect(plan, context).await?;
         Ok(batches.iter().flat_map(|batch| rows::rows(batch, R::NUMBER)).collect())
     }
 
@@ -153,7 +175,20 @@ impl Engine {
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
         let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
-        Ok(frame.execute_stream().await?)
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        Ok(execute_stream(plan, context)?)
+    }
+
+    /// As [`Self::stream`], in as many streams as can be worked on at the same time.
+    pub(super) async fn streams<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        columns: &[&str],
+    ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        Ok(execute_stream_partitioned(plan, context)?)
     }
 
     /// Whole files, sorted by start, as one batch.

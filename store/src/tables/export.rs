@@ -83,7 +83,7 @@ impl<R: Table> TableStore<R> {
         let (parts, taken) = channel(BATCHES);
         let ExportOptions { format, range, all_observations, limit } = options;
         let writing = tokio::task::spawn_blocking(move || write::<R, W>(taken, format, out));
-        let condition = Condition { node: query.node.clone(), range, all_observations, after: None, not_before: None };
+        let condition = Condition::new(query.node.clone(), range, all_observations);
         let sent = self.send(&condition, limit.unwrap_or(u64::MAX), &parts).await;
         if sent.is_ok() {
             // Whoever writes may have failed; then its error counts.
@@ -205,7 +205,7 @@ fn write<R: Table, W: Write + Send>(
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let (mut count, mut text) = (0, String::new());
             if format == ExportFormat::Csv {
-                text.push_str(&names.join(","));
+                text.push_str(&csv::header(names.iter().copied()));
                 text.push('\n');
             }
             loop {
@@ -213,7 +213,7 @@ fn write<R: Table, W: Write + Send>(
                 if let Part::Rows(batch) = &part {
                     for row in rows::rows(batch, R::NUMBER) {
                         match format {
-                            ExportFormat::Csv => text.push_str(&csv::line(&names, &row.columns)),
+                            ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.columns)),
                             ExportFormat::JsonLines | ExportFormat::Parquet => {
                                 let line = serde_json::to_string(&row.columns);
                                 text.push_str(&line.map_err(|source| StoreError::Row { what: "a row", source })?);

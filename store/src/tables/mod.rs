@@ -12,14 +12,18 @@
 //!
 //! Searches go from the newest hour back and stop when no older file can change the page.
 
+pub(crate) mod aggregate;
 mod compact;
 mod engine;
 mod error;
+mod explain;
 mod export;
 mod files;
 mod filter;
 mod flows;
+mod observed;
 mod open;
+pub(crate) mod provider;
 mod recover;
 mod rows;
 mod schema;
@@ -35,10 +39,13 @@ use tokio::sync::{Mutex, Notify, RwLock};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
+pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, ServedBy};
 pub use self::engine::Engine;
 pub use self::error::TableError;
+pub use self::explain::{ExplainRequest, Explanation};
 pub use self::export::{ExportFormat, ExportOptions};
-pub use self::flows::{Bucket, FlowRef};
+pub use self::flows::FlowRef;
+pub use self::observed::Work;
 use self::open::OpenRows;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, TableName};
@@ -232,6 +239,11 @@ impl<R: Table> TableStore<R> {
             origin: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// What reads its files.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
     }
 
     /// Takes rows; searches see them at once. When memory is full, files are written first. Rows are dropped and counted,
