@@ -13,13 +13,12 @@ use wiretag_capture::FlowRecord;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::{self, Query};
 use wiretag_store::tables::{ExportFormat, ExportOptions, Range, SearchOptions};
-use wiretag_store::{Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{Role, Store, StoreConfig, StoreError};
 
 const HOUR: i64 = 3_600_000_000_000;
 
 async fn store(dir: &std::path::Path) -> Store {
-    let (flows, packets) = (Retention::default(), Retention::default());
-    let config = StoreConfig { data_dir: dir.to_path_buf(), role: Role::Appliance, catalog: None, flows, packets };
+    let config = StoreConfig::new(dir, Role::Appliance);
     Store::open(config).await.unwrap().0
 }
 

@@ -28,6 +28,7 @@ mod queries;
 mod sessions;
 mod sql;
 mod tail;
+mod topology;
 mod ui;
 
 use std::net::SocketAddr;
@@ -169,6 +170,7 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(api::histogram))
         .routes(routes!(aggregate::flows))
         .routes(routes!(aggregate::top_flows))
+        .routes(routes!(topology::topology))
         .routes(routes!(tail::tail))
         .routes(routes!(export::flows))
         .routes(routes!(export::transactions))
