@@ -59,7 +59,7 @@ async fn files_of_each_release_are_read() {
         let known: Vec<Map<String, Value>> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let (bytes, rows) = (std::fs::read(&path).unwrap(), known.len() as u64);
         assert!(rows > 0, "{name} is empty");
-        let is_flows = name.contains("-flows.");
+        let is_flows = name.contains("-flows-");
         let found = if is_flows {
             let (_dir, store) = with_file::<FlowRecord>(&bytes, rows).await;
             everything(&store.flows).await
