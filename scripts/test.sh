@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 need_build_tools
-need_packages docker.io containernetworking-plugins containerd runc busybox-static iptables conntrack tshark tcpdump zstd chromium prometheus python3 postgresql openssl
+need_packages docker.io containernetworking-plugins containerd runc busybox-static iptables conntrack tshark tcpdump zstd chromium prometheus python3 python3-venv postgresql openssl
 # Kubernetes is built beside the Rust build, which often leaves a core idle. Without root the tests that need it say so.
 builder='' builder_log=$(mktemp)
 trap '[ -z "$builder" ] || kill -TERM -- "-$builder" 2>/dev/null || true; rm -f "$builder_log"' EXIT
@@ -16,6 +16,8 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   say "installing cargo-nextest"
   cargo install --locked cargo-nextest >&2
 fi
+say "other readers of the data directory"
+tests/readers/build.sh >/dev/null || [ "${CI:-}" != true ]
 say "format and lints"
 cargo fmt --all --check
 cargo clippy --release --locked --workspace --all-targets -- -D warnings

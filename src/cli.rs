@@ -166,6 +166,44 @@ pub(crate) enum Format {
     Csv,
 }
 
+/// As rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RowsFormat {
+    Table,
+    Json,
+    Csv,
+    Parquet,
+}
+
+impl RowsFormat {
+    /// If it is text.
+    pub(crate) const fn printed(self) -> Option<Format> {
+        match self {
+            Self::Table => Some(Format::Table),
+            Self::Json => Some(Format::Json),
+            Self::Csv => Some(Format::Csv),
+            Self::Parquet => None,
+        }
+    }
+}
+
+/// How many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Rows(u32),
+    All,
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "all" => Ok(Limit::All),
+        text => match text.parse() {
+            Ok(rows @ 1..) => Ok(Limit::Rows(rows)),
+            _ => Err("a number from 1, or `all`".into()),
+        },
+    }
+}
+
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct FlowsArguments {
@@ -174,9 +212,9 @@ pub(crate) struct FlowsArguments {
     /// Search transactions (one row for each DNS and HTTP exchange) instead of flows
     #[arg(long)]
     pub(crate) transactions: bool,
-    /// Most rows, newest first
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) limit: u32,
+    /// Most rows, newest first, or `all` [default: 100; with `--output` or `--format parquet` all]
+    #[arg(long, value_name = "ROWS", value_parser = limit)]
+    pub(crate) limit: Option<Limit>,
     /// Tell how the query is answered, instead of the answer: files, what is left out, the engine's plan, the time
     #[arg(long, conflicts_with_all = ["follow", "compare"])]
     pub(crate) explain: bool,
@@ -184,8 +222,11 @@ pub(crate) struct FlowsArguments {
     #[arg(long, conflicts_with = "follow")]
     pub(crate) compare: bool,
     /// Output format
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
+    #[arg(long, value_enum, default_value_t = RowsFormat::Table)]
+    pub(crate) format: RowsFormat,
+    /// File to write, of everything that matches; `-` is stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
     /// New flows of the running appliance as they are stored, until interrupted
     #[arg(long, short, conflicts_with_all = ["from", "to", "limit", "transactions"])]
     pub(crate) follow: bool,
@@ -227,6 +268,16 @@ pub(crate) struct SqlArguments {
     pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) data: DataArguments,
+}
+
+impl FlowsArguments {
+    /// Rows of a page.
+    pub(crate) const fn page(&self) -> u32 {
+        match self.limit {
+            Some(Limit::Rows(rows)) => rows,
+            Some(Limit::All) | None => 100,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

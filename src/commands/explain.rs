@@ -9,7 +9,7 @@ use wiretag_store::tables::{ExplainRequest, Explanation};
 use wiretag_store::{Store, Table, query::Statement};
 
 use super::search::{Has, Search};
-use crate::cli::{FlowsArguments, Format};
+use crate::cli::{FlowsArguments, RowsFormat};
 use crate::client::Appliance;
 use crate::output::{self, Row};
 
@@ -24,10 +24,10 @@ where
 {
     let data = &arguments.search.data.data;
     let answer = match Appliance::find(data)? {
-        Some(appliance) => asked(&appliance, search, arguments.limit)?,
+        Some(appliance) => asked(&appliance, search, arguments.page())?,
         None => read(search, aggregate, arguments).await?,
     };
-    if arguments.format == Format::Json {
+    if arguments.format == RowsFormat::Json {
         return output::json_lines([&answer]);
     }
     print(&answer)
@@ -59,7 +59,7 @@ where
         statement: Statement { filter: search.query.clone(), aggregate },
         range: search.range,
         all_observations: search.all_observations,
-        limit: arguments.limit as usize,
+        limit: arguments.page() as usize,
         after: None,
         memory: DEFAULT_MEMORY,
     };

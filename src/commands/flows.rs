@@ -6,7 +6,7 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
 use super::search::{Has, Search};
-use super::{WrongUsage, aggregate, explain, follow, transactions};
+use super::{WrongUsage, aggregate, explain, export, follow, transactions};
 use crate::cli::{FlowsArguments, Format};
 use crate::output::{self, Fit, Row};
 
@@ -29,15 +29,20 @@ where
         return explain::run(&search, aggregate, arguments).await;
     }
     if let Some(aggregate) = aggregate {
-        let way = aggregate::Way { compare: arguments.compare, format: arguments.format };
+        let format = export::of_aggregation(arguments)?;
+        let way = aggregate::Way { compare: arguments.compare, format };
         return aggregate::run(&search, aggregate, aggregate::Route::Typed, way, &arguments.search.data.data).await;
     }
     if arguments.compare {
         let hint = "end the query with one, as in `| top server_workload`";
         return Err(WrongUsage(format!("`--compare` is for aggregations; hint: {hint}")).into());
     }
-    let (limit, data) = (arguments.limit, &arguments.search.data.data);
-    match arguments.format {
+    let format = match export::way(arguments)? {
+        export::Way::Export(format) => return export::run(&search, arguments, format).await,
+        export::Way::Print(format) => format,
+    };
+    let (limit, data) = (arguments.page(), &arguments.search.data.data);
+    match format {
         Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
         Format::Csv => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();

@@ -21,6 +21,11 @@ const WIDTHS: [usize; HEADER.len()] = [18, 22, 22, 6, 8, 36, 16, 8, 8, 6, 4, 8];
 
 pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     let search = Search::<FlowRecord>::new(&arguments.search)?;
+    let Some(format) = arguments.format.printed().filter(|_| arguments.output.is_none()) else {
+        let why =
+            "`--follow` has no end, and a file has one; hint: leave out `--follow`, or use `--format json` on stdout";
+        return Err(WrongUsage(why.into()).into());
+    };
     let Some(appliance) = Appliance::find(&arguments.search.data.data)? else {
         let data = arguments.search.data.data.display();
         return Err(WrongUsage(format!(
@@ -32,7 +37,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     let body = BufReader::new(appliance.follow("/api/v1/flows/tail", &parameters)?);
     let names: Vec<&str> = all_columns::<FlowRecord>().map(AnyColumn::name).collect();
     let mut out = output::stdout();
-    match arguments.format {
+    match format {
         Format::Table => writeln!(out, "{}", line(&HEADER.map(str::to_owned)))?,
         Format::Csv => writeln!(out, "{}", names.join(","))?,
         Format::Json => {}
@@ -42,7 +47,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     for text in body.lines() {
         let Some((event, data)) = events.line(&text.context("the appliance stopped answering")?) else { continue };
         let row: Row = serde_json::from_str(&data).context("the appliance's answer is not JSON")?;
-        match (event.as_str(), arguments.format) {
+        match (event.as_str(), format) {
             ("lost", _) => {
                 let rows = row.get("rows").and_then(Value::as_u64).unwrap_or_default();
                 eprintln!("warning: {rows} rows are not shown: they came faster than they were read");

@@ -4,6 +4,7 @@ mod aggregate;
 pub(crate) mod cni;
 mod doctor;
 mod explain;
+mod export;
 mod fields;
 mod flows;
 mod follow;

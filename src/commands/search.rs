@@ -125,9 +125,7 @@ impl<R: Table> Search<R> {
         limit: u32,
         each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        for loss in store.completeness(self.range.from, self.range.to).await? {
-            loss_sentence(&loss);
-        }
+        warn_of_losses(store, self.range).await?;
         let (mut after, mut left) = (None, limit as usize);
         while left > 0 {
             let options = SearchOptions { limit: PAGE.min(left), all_observations: self.all_observations, after };
@@ -166,6 +164,14 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
 }
 
 /// Loss in the range goes to stderr: stdout holds nothing but data.
+pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Result<()> {
+    for loss in store.completeness(range.from, range.to).await? {
+        loss_sentence(&loss);
+    }
+    Ok(())
+}
+
+/// As [`warn_of_losses`], from an answer.
 pub(super) fn warn_of_loss(answer: &Value) {
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, pcap, identities]
+//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, export, pcap, identities]
 //!                                               ├─ /metrics  ─ local or authenticated   [metrics]
 //!                                               └─ the rest                             [ui]
 //! ```
@@ -15,8 +15,10 @@
 mod aggregate;
 mod api;
 mod auth;
+mod download;
 mod error;
 mod explain;
+mod export;
 mod identities;
 mod metrics;
 mod middleware;
@@ -170,6 +172,8 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(aggregate::top_flows))
         .routes(routes!(topology::topology))
         .routes(routes!(tail::tail))
+        .routes(routes!(export::flows))
+        .routes(routes!(export::transactions))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))
         .routes(routes!(aggregate::transactions))

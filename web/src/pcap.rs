@@ -1,26 +1,18 @@
-//! Packets as a pcapng download, streamed: the export waits while the client reads, and ends when the client goes.
-//!
-//! A failure before the first byte is an error like any other; one after it breaks the connection off, so that a damaged
-//! file never looks whole.
+//! Packets as a pcapng download.
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::task::JoinHandle;
 use wiretag_store::tables::Range;
-use wiretag_store::{Selection, StoreError, query};
+use wiretag_store::{Selection, query};
 
 use crate::Shared;
 use crate::api::no_flow;
+use crate::download::{CHUNKS, Download, File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
 
-/// Chunks between export and connection.
-const CHUNKS: usize = 8;
 /// Flows in one download.
 const MOST_FLOWS: usize = 100_000;
 
@@ -90,19 +82,6 @@ pub(crate) async fn of_query(
     download(shared, packets, range, &format!("wiretag-{stamp}.pcapng"), permit).await
 }
 
-fn permit(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> {
-    let permit = shared.downloads.clone().try_acquire_owned();
-    permit.map_err(|_| ApiError::busy("too many downloads at the same time"))
-}
-
-/// An export under way.
-struct Export {
-    chunks: mpsc::Receiver<Vec<u8>>,
-    first: Option<Vec<u8>>,
-    task: Option<JoinHandle<Result<u64, StoreError>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
 async fn download(
     shared: Shared,
     packets: Selection,
@@ -113,37 +92,6 @@ async fn download(
     let (sender, chunks) = mpsc::channel(CHUNKS);
     let store = shared.store.clone();
     let task = tokio::spawn(async move { store.export_pcap(packets, range.from, range.to, sender).await });
-    let mut export = Export { chunks, first: None, task: Some(task), _permit: permit };
-    export.first = export.chunks.recv().await;
-    if export.first.is_none() {
-        export.end().await?;
-    }
-    let headers = [
-        (header::CONTENT_TYPE, "application/x-pcapng".to_owned()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
-    ];
-    Ok((headers, Body::from_stream(stream::unfold(export, Export::next))).into_response())
-}
-
-impl Export {
-    async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
-        let chunk = match self.first.take() {
-            Some(chunk) => Some(chunk),
-            None => self.chunks.recv().await,
-        };
-        match chunk {
-            Some(chunk) => Some((Ok(Bytes::from(chunk)), self)),
-            None => match self.end().await {
-                Ok(()) => None,
-                Err(_) => Some((Err(std::io::Error::other("the export failed")), self)),
-            },
-        }
-    }
-
-    /// Whether the export came to a good end; asked once.
-    async fn end(&mut self) -> Result<(), ApiError> {
-        let Some(task) = self.task.take() else { return Ok(()) };
-        task.await.map_err(|error| ApiError::internal(&error))??;
-        Ok(())
-    }
+    let file = File { content_type: "application/x-pcapng", name: name.to_owned() };
+    Download { chunks, task, permit }.answer(file).await
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::logical_expr::{Expr, SortExpr, ident, lit};
 use datafusion::physical_plan::{collect, execute_stream, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 use futures_util::TryStreamExt;
@@ -129,19 +129,31 @@ impl Engine {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, TableError> {
-        let order = vec![
-            ident("start").sort(false, false),
-            ident("flow_id").sort(true, false),
-            ident(R::NUMBER).sort(true, false),
-        ];
         let mut frame = self.table::<R>(files).await?.filter(condition.expression())?;
         if !columns.is_empty() {
             frame = frame.select_columns(columns)?;
         }
-        let frame = frame.sort(order)?.limit(0, Some(limit))?;
+        let frame = frame.sort(order::<R>())?.limit(0, Some(limit))?;
         let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
         let batches = collect(plan, context).await?;
         Ok(batches.iter().flat_map(|batch| rows::rows(batch, R::NUMBER)).collect())
+    }
+
+    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first.
+    pub(super) async fn sorted<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        memory: Option<RecordBatch>,
+        (condition, limit): (&Condition<R>, Option<usize>),
+    ) -> Result<SendableRecordBatchStream, TableError> {
+        let memory = self.session.read_batch(memory.unwrap_or_else(|| RecordBatch::new_empty(schema::<R>())))?;
+        let frame = match files {
+            [] => memory,
+            files => self.table::<R>(files).await?.filter(condition.expression())?.union(memory)?,
+        };
+        let sorted = frame.sort(order::<R>())?;
+        let wanted = if limit.is_some() { sorted.limit(0, limit)? } else { sorted };
+        Ok(wanted.execute_stream().await?)
     }
 
     /// All rows that pass, in no order.
@@ -183,4 +195,9 @@ impl Engine {
                 .await?;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
+}
+
+/// The order of answers.
+fn order<R: Table>() -> Vec<SortExpr> {
+    vec![ident("start").sort(false, false), ident("flow_id").sort(true, false), ident(R::NUMBER).sort(true, false)]
 }

@@ -1,0 +1,277 @@
+//! Everything that passes, as Parquet, CSV or JSON lines: the rows of a search in the order of a search, without its limit.
+//!
+//! The answer is made stretch by stretch, newest first, each of some [`ROWS`] rows, so that memory is bounded however long it is. A row is of the
+//! stretch in which it starts, and each stretch is asked for when its turn comes: a row that goes from memory to a file meanwhile, or
+//! from one file to another, is there once, and no file has to stay for as long as the whole export takes. Rows that come for a stretch
+//! that is over are not in it.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use datafusion::arrow::array::RecordBatch;
+use futures_util::TryStreamExt;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use wiretag_enrich::Tagged;
+use wiretag_enrich::tagged::{AnyColumn, all_columns};
+
+use super::engine::Condition;
+use super::error::TableError;
+use super::rows::{self, Place};
+use super::schema::{batch, schema};
+use super::{Range, Table, TableStore, files};
+use crate::catalog::FlowFile;
+use crate::csv;
+use crate::error::StoreError;
+use crate::export::ChannelWriter;
+use crate::query::Query;
+
+/// Rows of a stretch, if they come evenly: sorted in memory.
+const ROWS: u64 = 65_536;
+/// Batches between those who read and those who write.
+const BATCHES: usize = 2;
+/// Bytes that are handed on at once, about.
+const CHUNK: usize = 64 << 10;
+/// Rows of a row group in Parquet at most, and its bytes in memory.
+const GROUP: (usize, usize) = (131_072, 64 << 20);
+
+/// How rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// One file, zstd, in the columns of the store's files.
+    Parquet,
+    /// RFC 4180 with a header.
+    Csv,
+    /// One JSON object a line.
+    JsonLines,
+}
+
+/// What to export.
+#[derive(Debug, Clone, Copy)]
+pub struct ExportOptions {
+    /// How.
+    pub format: ExportFormat,
+    /// Rows that touch it.
+    pub range: Range,
+    /// Also rows that are not primary.
+    pub all_observations: bool,
+    /// Rows at most, the newest; `None`: all.
+    pub limit: Option<u64>,
+}
+
+/// What is sent to whoever writes.
+enum Part {
+    Rows(RecordBatch),
+    /// It came to its end: without this, what has been written is not finished.
+    End,
+}
+
+impl<R: Table> TableStore<R> {
+    /// Writes the rows that pass; gives their number, and the writer back. After an error what was written is not whole, and
+    /// Parquet has no footer.
+    pub async fn export<W: Write + Send + 'static>(
+        &self,
+        query: &Query<R>,
+        options: ExportOptions,
+        out: W,
+    ) -> Result<(u64, W), StoreError> {
+        let (parts, taken) = channel(BATCHES);
+        let ExportOptions { format, range, all_observations, limit } = options;
+        let writing = tokio::task::spawn_blocking(move || write::<R, W>(taken, format, out));
+        let condition = Condition::new(query.node.clone(), range, all_observations);
+        let sent = self.send(&condition, limit.unwrap_or(u64::MAX), &parts).await;
+        if sent.is_ok() {
+            // Whoever writes may have failed; then its error counts.
+            let _ = parts.send(Part::End).await;
+        }
+        drop(parts);
+        let written = writing.await.map_err(TableError::from)?;
+        match (sent, written) {
+            // Nobody took more: why not is known there.
+            (Ok(()) | Err(StoreError::Closed), written) => written,
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// As [`Self::export`], in chunks; gives the number of rows.
+    pub async fn export_to(
+        &self,
+        query: &Query<R>,
+        options: ExportOptions,
+        chunks: Sender<Vec<u8>>,
+    ) -> Result<u64, StoreError> {
+        let out = BufWriter::with_capacity(CHUNK, ChannelWriter(chunks));
+        self.export(query, options, out).await.map(|(rows, _)| rows)
+    }
+
+    async fn send(&self, condition: &Condition<R>, limit: u64, parts: &Sender<Part>) -> Result<(), StoreError> {
+        let mut left = limit;
+        for stretch in self.stretches(condition).await? {
+            if left == 0 {
+                break;
+            }
+            let range = Range { from: condition.range.from, to: condition.range.to.min(stretch.to) };
+            let part = Condition { range, not_before: Some(stretch.from), ..condition.clone() };
+            left -= self.send_stretch(&part, left, parts).await?;
+        }
+        Ok(())
+    }
+
+    /// Where rows start, newest first; each stretch has about so many rows that they can be sorted in memory.
+    async fn stretches(&self, condition: &Condition<R>) -> Result<Vec<Range>, StoreError> {
+        let snapshot = self.snapshot(condition.range).await?;
+        let mut hours: BTreeMap<i64, u64> = BTreeMap::new();
+        let mut count = |start: i64, rows: u64| {
+            let hour = start.div_euclid(files::HOUR);
+            *hours.entry(hour).or_default() += rows;
+        };
+        snapshot.memory().filter(|row| condition.matches(row)).for_each(|row| count(row.record.key().start, 1));
+        for file in snapshot.files.iter().filter(|file| condition.touches(file)) {
+            let last = files::latest_start(file).min(condition.range.to);
+            let mut hour = file.start;
+            while hour <= last {
+                count(hour, file.rows);
+                hour = hour.saturating_add(files::HOUR);
+            }
+            count(last, 0);
+        }
+        let split = |(hour, rows): (i64, u64)| {
+            let pieces = i64::try_from(rows / ROWS).unwrap_or(1).clamp(1, 3_600);
+            let (begin, length) = (hour.saturating_mul(files::HOUR), files::HOUR / pieces);
+            let end = begin.saturating_add(files::HOUR);
+            let piece = move |number: i64| {
+                let to = if number + 1 == pieces { end } else { begin + (number + 1) * length };
+                Range { from: begin + number * length, to }
+            };
+            (0..pieces).rev().map(piece)
+        };
+        Ok(hours.into_iter().rev().flat_map(split).collect())
+    }
+
+    /// Gives the number of rows sent.
+    async fn send_stretch(
+        &self,
+        condition: &Condition<R>,
+        limit: u64,
+        parts: &Sender<Part>,
+    ) -> Result<u64, StoreError> {
+        let snapshot = self.snapshot(condition.range).await?;
+        let not_before = condition.not_before.unwrap_or(i64::MIN);
+        let in_reach = |file: &&FlowFile| condition.touches(file) && files::latest_start(file) >= not_before;
+        let candidates: Vec<&FlowFile> = snapshot.files.iter().filter(in_reach).collect();
+        let mut recent: Vec<&Tagged<R>> = snapshot.memory().filter(|row| condition.matches(row)).collect();
+        recent.sort_by_key(|row| Place::of(&row.record.key()));
+        if candidates.is_empty() && recent.is_empty() {
+            return Ok(0);
+        }
+        let readable = self.readable(&candidates).await?;
+        let memory = if recent.is_empty() { None } else { Some(batch(&recent).map_err(TableError::from)?) };
+        let few = usize::try_from(limit).ok().filter(|few| *few < ROWS as usize);
+        let mut sorted = self.inner.engine.sorted(&readable, memory, (condition, few)).await?;
+        let mut sent = 0;
+        while let Some(rows) = sorted.try_next().await.map_err(TableError::from)? {
+            let rows = rows.slice(0, rows.num_rows().min(usize::try_from(limit - sent).unwrap_or(usize::MAX)));
+            sent += rows.num_rows() as u64;
+            parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
+        }
+        Ok(sent)
+    }
+
+    /// Those that can be read; the others are counted, as in a search.
+    async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, StoreError> {
+        let readable = self.inner.engine.readable(candidates).await?;
+        let lost = candidates.len() - readable.len();
+        if lost > 0 {
+            self.inner.counts.unreadable_files.fetch_add(lost as u64, Ordering::Relaxed);
+            tracing::warn!(lost, "files cannot be read: their rows are not part of the export");
+        }
+        Ok(readable)
+    }
+}
+
+fn write<R: Table, W: Write + Send>(
+    mut parts: Receiver<Part>,
+    format: ExportFormat,
+    mut out: W,
+) -> Result<(u64, W), StoreError> {
+    match format {
+        ExportFormat::Parquet => write_parquet::<R, W>(parts, out),
+        ExportFormat::Csv | ExportFormat::JsonLines => {
+            let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
+            let (mut count, mut text) = (0, String::new());
+            if format == ExportFormat::Csv {
+                text.push_str(&csv::header(names.iter().copied()));
+                text.push('\n');
+            }
+            loop {
+                let part = parts.blocking_recv().ok_or(StoreError::Closed)?;
+                if let Part::Rows(batch) = &part {
+                    for row in rows::rows(batch, R::NUMBER) {
+                        match format {
+                            ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.columns)),
+                            ExportFormat::JsonLines | ExportFormat::Parquet => {
+                                let line = serde_json::to_string(&row.columns);
+                                text.push_str(&line.map_err(|source| StoreError::Row { what: "a row", source })?);
+                            }
+                        }
+                        text.push('\n');
+                        count += 1;
+                    }
+                }
+                out.write_all(text.as_bytes()).map_err(failed)?;
+                text.clear();
+                if matches!(part, Part::End) {
+                    out.flush().map_err(failed)?;
+                    return Ok((count, out));
+                }
+            }
+        }
+    }
+}
+
+fn write_parquet<R: Table, W: Write + Send>(mut parts: Receiver<Part>, out: W) -> Result<(u64, W), StoreError> {
+    let level = ZstdLevel::try_new(3).map_err(in_parquet)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_created_by("wiretag".into())
+        .set_max_row_group_row_count(Some(GROUP.0))
+        .build();
+    let mut writer = ArrowWriter::try_new(out, schema::<R>(), Some(properties)).map_err(in_parquet)?;
+    let mut count = 0;
+    loop {
+        match parts.blocking_recv().ok_or(StoreError::Closed)? {
+            Part::Rows(batch) => {
+                count += batch.num_rows() as u64;
+                writer.write(&batch).map_err(in_parquet)?;
+                if writer.in_progress_size() > GROUP.1 {
+                    writer.flush().map_err(in_parquet)?;
+                }
+            }
+            Part::End => {
+                let mut out = writer.into_inner().map_err(in_parquet)?;
+                out.flush().map_err(failed)?;
+                return Ok((count, out));
+            }
+        }
+    }
+}
+
+fn in_parquet(error: ParquetError) -> StoreError {
+    match error {
+        ParquetError::External(inner) if inner.downcast_ref().is_some_and(is_broken_pipe) => StoreError::Closed,
+        source => TableError::Write { path: "export".into(), source }.into(),
+    }
+}
+
+fn is_broken_pipe(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::BrokenPipe
+}
+
+fn failed(error: std::io::Error) -> StoreError {
+    if is_broken_pipe(&error) { StoreError::Closed } else { StoreError::io("write", Path::new("export"))(error) }
+}

@@ -1,0 +1,99 @@
+//! Everything that matches as Parquet, CSV or JSON lines: a download, streamed as packets are ([`crate::download`]).
+
+use axum::extract::State;
+use axum::response::Response;
+use tokio::sync::mpsc;
+use wiretag_store::tables::{ExportFormat, ExportOptions, TableStore};
+use wiretag_store::{Store, Table};
+
+use crate::Shared;
+use crate::download::{CHUNKS, Download, File, permit};
+use crate::error::{ApiError, ErrorBody};
+use crate::params::{self, Params};
+
+/// Parameters of an export.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportParameters {
+    /// `parquet`, `csv` (with a header) or `jsonl` (one object a line).
+    #[param(inline)]
+    format: FormatParameter,
+    /// Query; empty means everything.
+    q: Option<String>,
+    /// Begin, as in a search.
+    from: Option<String>,
+    /// End, exclusive.
+    to: Option<String>,
+    /// Also observations that are not primary.
+    all_observations: Option<bool>,
+    /// Rows at most, the newest. Default: all.
+    limit: Option<u64>,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FormatParameter {
+    /// One file, zstd.
+    Parquet,
+    /// RFC 4180.
+    Csv,
+    /// JSON lines.
+    Jsonl,
+}
+
+impl FormatParameter {
+    const fn parts(self) -> (ExportFormat, &'static str, &'static str) {
+        match self {
+            Self::Parquet => (ExportFormat::Parquet, "application/vnd.apache.parquet", "parquet"),
+            Self::Csv => (ExportFormat::Csv, "text/csv; charset=utf-8", "csv"),
+            Self::Jsonl => (ExportFormat::JsonLines, "application/x-ndjson", "jsonl"),
+        }
+    }
+}
+
+/// All flows that match, newest first.
+#[utoipa::path(get, path = "/api/v1/flows/export", params(ExportParameters), security(("token" = []), ("session" = [])),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>, description = "All rows; cut off if it fails on the way"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 503, body = ErrorBody, description = "Too many downloads")))]
+pub(crate) async fn flows(
+    State(shared): State<Shared>,
+    Params(parameters): Params<ExportParameters>,
+) -> Result<Response, ApiError> {
+    export(shared, |store| &store.flows, parameters).await
+}
+
+/// All transactions that match, newest first.
+#[utoipa::path(get, path = "/api/v1/transactions/export", params(ExportParameters),
+    security(("token" = []), ("session" = [])),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>, description = "All rows; cut off if it fails on the way"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 503, body = ErrorBody, description = "Too many downloads")))]
+pub(crate) async fn transactions(
+    State(shared): State<Shared>,
+    Params(parameters): Params<ExportParameters>,
+) -> Result<Response, ApiError> {
+    export(shared, |store| &store.transactions, parameters).await
+}
+
+async fn export<R: Table>(
+    shared: Shared,
+    table: fn(&Store) -> &TableStore<R>,
+    parameters: ExportParameters,
+) -> Result<Response, ApiError> {
+    let query = params::query::<R>(parameters.q.as_deref())?;
+    let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
+    let all_observations = parameters.all_observations.unwrap_or(false);
+    let (format, content_type, ending) = parameters.format.parts();
+    let options = ExportOptions { format, range, all_observations, limit: parameters.limit };
+    let permit = permit(&shared)?;
+    let (sender, chunks) = mpsc::channel(CHUNKS);
+    let table = table(&shared.store).clone();
+    let task = tokio::spawn(async move { table.export_to(&query, options, sender).await });
+    let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME) };
+    Download { chunks, task, permit }.answer(file).await
+}
