@@ -18,6 +18,7 @@ pub mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod metrics;
+pub mod netflow;
 pub mod packet;
 pub mod pcapng;
 pub mod record;
