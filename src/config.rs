@@ -1,6 +1,8 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod peers;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +13,8 @@ use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
 use wiretag_store::Compression;
 
+pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
+use self::peers::{WrittenIpfix, WrittenNetflow};
 use crate::cli::RunArguments;
 
 /// The file, as written. Unknown keys are refused.
@@ -30,6 +34,8 @@ struct Written {
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
+    netflow: WrittenNetflow,
+    ipfix: WrittenIpfix,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,6 +175,10 @@ pub(crate) struct RunConfig {
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
     pub(crate) kernel: KernelSettings,
+    /// Flows of others, if they are wanted.
+    pub(crate) netflow: Option<NetflowConfig>,
+    /// Where our flows go, if anywhere.
+    pub(crate) ipfix: Option<IpfixConfig>,
     pub(crate) demo: bool,
 }
 
@@ -226,6 +236,8 @@ impl RunConfig {
                 sockets: written.kernel.sockets.unwrap_or(true),
                 conntrack: written.kernel.conntrack.unwrap_or(true),
             },
+            netflow: peers::netflow(&written.netflow)?,
+            ipfix: peers::ipfix(written.ipfix)?,
             demo: arguments.demo,
         })
     }

@@ -111,8 +111,9 @@ const STANDARD: &[Field] = &[
     iana(2, "packetDeltaCount", Format::Number(8, |row| row.record.client.packets)),
     reverse(1, "reverseOctetDeltaCount", Format::Number(8, |row| row.record.server.bytes)),
     reverse(2, "reversePacketDeltaCount", Format::Number(8, |row| row.record.server.packets)),
-    iana(6, "tcpControlBits", Format::Number(2, |row| row.record.client.tcp_flags.unwrap_or(0).into())),
+    // nfdump 1.7 has one place for the flags of both directions, and keeps the last.
     reverse(6, "reverseTcpControlBits", Format::Number(2, |row| row.record.server.tcp_flags.unwrap_or(0).into())),
+    iana(6, "tcpControlBits", Format::Number(2, |row| row.record.client.tcp_flags.unwrap_or(0).into())),
     iana(136, "flowEndReason", Format::Number(1, |row| end_reason(row.record.end_reason))),
     // The source is the initiator, as far as `oriented_by` can tell.
     iana(239, "biflowDirection", Format::Number(1, |_| 1)),
