@@ -11,6 +11,7 @@ use wiretag_capture::CaptureCounters;
 use wiretag_store::{Loss, Store, StoreError};
 
 use crate::metrics::StageNumbers;
+use crate::peers::Peers;
 use crate::worker::CaptureStatus;
 
 /// Time between two accounts.
@@ -35,18 +36,25 @@ pub(crate) struct Account {
     store: Arc<Store>,
     capture: Arc<CaptureStatus>,
     stages: Arc<Mutex<StageNumbers>>,
+    peers: Arc<Peers>,
     written: Mutex<Loss>,
 }
 
 impl Account {
     pub(crate) fn new(
-        node: String,
-        store: Arc<Store>,
-        capture: Arc<CaptureStatus>,
-        stages: Arc<Mutex<StageNumbers>>,
+        node: &str,
+        store: &Arc<Store>,
+        capture: &Arc<CaptureStatus>,
+        (stages, peers): (&Arc<Mutex<StageNumbers>>, &Arc<Peers>),
     ) -> Self {
-        let written = Mutex::new(Loss { to: crate::host::now(), ..Loss::default() });
-        Self { node, store, capture, stages, written }
+        Self {
+            node: node.to_owned(),
+            store: store.clone(),
+            capture: capture.clone(),
+            stages: stages.clone(),
+            peers: peers.clone(),
+            written: Mutex::new(Loss { to: crate::host::now(), ..Loss::default() }),
+        }
     }
 
     /// Sums since the start.
@@ -63,7 +71,7 @@ impl Account {
             queue_drops: counters.queue_drops,
             refused: refused(&counters),
             unwritten: self.stages.lock().unwrap_or_else(PoisonError::into_inner).packets_dropped,
-            flow_rows: self.capture.lost_slices() + flows.dropped,
+            flow_rows: self.capture.lost_slices() + flows.dropped + self.peers.missing(),
             transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
             interruptions: 0,
         }

@@ -2,6 +2,7 @@
 //! defaulted ([`RunConfig`]).
 
 mod kubernetes;
+mod peers;
 mod queries;
 mod rollups;
 
@@ -15,6 +16,8 @@ use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::KubernetesConfig;
 use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
+pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
+use self::peers::{WrittenIpfix, WrittenNetflow};
 use crate::cli::RunArguments;
 
 /// The file, as written. Unknown keys are refused.
@@ -37,6 +40,8 @@ struct Written {
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
+    netflow: WrittenNetflow,
+    ipfix: WrittenIpfix,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -185,6 +190,10 @@ pub(crate) struct RunConfig {
     pub(crate) rollups: RollupAges,
     pub(crate) queries: QueryLimits,
     pub(crate) kernel: KernelSettings,
+    /// Flows of others, if they are wanted.
+    pub(crate) netflow: Option<NetflowConfig>,
+    /// Where our flows go, if anywhere.
+    pub(crate) ipfix: Option<IpfixConfig>,
     pub(crate) demo: bool,
 }
 
@@ -246,6 +255,8 @@ impl RunConfig {
                 sockets: written.kernel.sockets.unwrap_or(true),
                 conntrack: written.kernel.conntrack.unwrap_or(true),
             },
+            netflow: peers::netflow(&written.netflow)?,
+            ipfix: peers::ipfix(written.ipfix)?,
             demo: arguments.demo,
         })
     }

@@ -27,6 +27,7 @@ use wiretag_store::{Store, StoreError};
 
 use crate::checkpoint::OpenRows;
 use crate::metrics::FlowMetrics;
+use crate::peers::IpfixSender;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
 
@@ -107,6 +108,8 @@ pub(crate) struct Tagging {
     pub(crate) journal: crossbeam_channel::Sender<OpenRows>,
     /// Counts connections that found no room.
     pub(crate) kernel: Arc<KernelNumbers>,
+    /// Where rows leave for a receiver of IPFIX.
+    pub(crate) export: Option<IpfixSender>,
 }
 
 impl Tagging {
@@ -279,7 +282,7 @@ impl Tagging {
         self.written(writing).await
     }
 
-    async fn store(&self, tagged: &mut TaggedRows) {
+    async fn store(&mut self, tagged: &mut TaggedRows) {
         let TaggedRows { flows, transactions } = std::mem::take(tagged);
         for flow in &flows {
             self.metrics.observe(flow);
@@ -288,6 +291,9 @@ impl Tagging {
             self.metrics.observe_transaction(transaction);
         }
         self.tail.publish(&flows);
+        if let Some(export) = &mut self.export {
+            export.publish(&flows);
+        }
         let stored = [self.store.flows.append(flows).await, self.store.transactions.append(transactions).await];
         for error in stored.into_iter().filter_map(Result::err) {
             self.troubles.failed(Stage::Rows, &error, crate::host::now());

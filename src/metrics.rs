@@ -11,6 +11,7 @@ use wiretag_capture::EndReason;
 use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
+use crate::peers::Peers;
 use crate::sources::Sources;
 use crate::worker::CaptureStatus;
 
@@ -260,6 +261,29 @@ const FAMILIES: &[Family] = &[
     gauge("wiretag_identities", "Intervals that last now, by source.", &["source"]),
     gauge("wiretag_identity_source_up", "1 if an identity source is heard now.", &["source"]),
     counter("wiretag_cni_records_total", "Records of the CNI plugin, by what became of them.", &["outcome"]),
+    counter("wiretag_netflow_datagrams_total", "Datagrams of exporters, by version; 10 is IPFIX.", &["version"]),
+    counter("wiretag_netflow_malformed_total", "Datagrams, or parts of them, that make no sense.", &["reason"]),
+    counter("wiretag_netflow_strangers_total", "Datagrams from addresses that are not heard.", &[]),
+    counter("wiretag_netflow_kernel_drops_total", "Datagrams the kernel dropped: the socket's buffer was full.", &[]),
+    counter("wiretag_netflow_records_total", "Records of flows that exporters sent.", &[]),
+    counter("wiretag_netflow_refused_records_total", "Of these, records that make no row.", &["reason"]),
+    counter("wiretag_netflow_joined_records_total", "Of these, records joined to the other direction's.", &[]),
+    counter("wiretag_netflow_scaled_records_total", "Of these, records multiplied by a sampling rate.", &[]),
+    counter("wiretag_netflow_replaced_times_total", "Of these, records of an exporter's wrong clock.", &[]),
+    counter("wiretag_netflow_rows_total", "Rows made of records.", &[]),
+    counter("wiretag_netflow_hurried_rows_total", "Rows that could not wait for the other direction.", &[]),
+    counter("wiretag_netflow_unknown_templates_total", "Sets of records whose template is not known.", &[]),
+    counter("wiretag_netflow_lost_records_total", "Records that did not arrive, by sequence numbers.", &[]),
+    counter("wiretag_netflow_lost_datagrams_total", "Datagrams that did not arrive, by sequence numbers.", &[]),
+    counter("wiretag_netflow_late_datagrams_total", "Datagrams that were overtaken by others.", &[]),
+    counter("wiretag_netflow_restarts_total", "Exporters that began to count anew.", &[]),
+    counter("wiretag_netflow_forgotten_total", "Templates and exporters that found no room.", &[]),
+    gauge("wiretag_netflow_sessions", "Exporters and observation domains known now.", &[]),
+    gauge("wiretag_netflow_templates", "Templates known now.", &[]),
+    gauge("wiretag_netflow_waiting_rows", "Records that wait for the other direction now.", &[]),
+    counter("wiretag_ipfix_records_total", "Rows sent to the receiver of IPFIX.", &[]),
+    counter("wiretag_ipfix_datagrams_total", "Datagrams sent to the receiver of IPFIX.", &[]),
+    counter("wiretag_ipfix_lost_records_total", "Rows not sent to the receiver of IPFIX, by reason.", &["reason"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
 
@@ -301,23 +325,26 @@ pub(crate) struct StageCollector {
     pub(crate) stages: Arc<Mutex<StageNumbers>>,
     kernel: Arc<KernelNumbers>,
     sources: Sources,
+    peers: Arc<Peers>,
     descriptions: Vec<Desc>,
 }
 
 impl StageCollector {
     /// A collector to register.
     pub(crate) fn new(
-        node: String,
-        capture: Arc<CaptureStatus>,
+        node: &str,
+        capture: &Arc<CaptureStatus>,
         (stages, kernel): (Arc<Mutex<StageNumbers>>, Arc<KernelNumbers>),
-        sources: Sources,
+        (sources, peers): (&Sources, &Arc<Peers>),
     ) -> prometheus::Result<Self> {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, std::collections::HashMap::new())
         };
         let descriptions = FAMILIES.iter().map(describe).collect::<prometheus::Result<_>>()?;
-        Ok(Self { node, capture, stages, kernel, sources, descriptions })
+        let (node, capture) = (node.to_owned(), capture.clone());
+        let (sources, peers) = (sources.clone(), peers.clone());
+        Ok(Self { node, capture, stages, kernel, sources, peers, descriptions })
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -381,6 +408,7 @@ impl StageCollector {
             samples.push(("wiretag_identities", vec![source], count as f64));
         }
         samples.extend(self.sources.samples());
+        samples.extend(self.peers.samples());
         samples
     }
 

@@ -27,6 +27,7 @@ use crate::config::RunConfig;
 use crate::identities::{Published, Tagging, persist, reconcile_static};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::outbox::{PacketBatch, PacketSender};
+use crate::peers::Peers;
 use crate::sources::{Sources, Surroundings};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, Scope};
@@ -71,6 +72,8 @@ struct Stages {
     workers: WorkerThreads,
     packet_log: std::thread::JoinHandle<()>,
     tagging: JoinHandle<()>,
+    /// Told when all rows have left for their receiver.
+    exported: Option<oneshot::Receiver<()>>,
     journal: JournalThread,
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -91,15 +94,18 @@ impl Pipeline {
 
         let registry = prometheus::Registry::new();
         let tail = wiretag_web::Tail::default();
-        let capture = Arc::new(CaptureStatus::default());
-        let stages = Arc::new(Mutex::new(StageNumbers::default()));
+        let (capture, stages) = <(Arc<CaptureStatus>, Arc<Mutex<StageNumbers>>)>::default();
         let heard = last_heard(config, &store).await?;
         let kernel_source = kernel_source(config, &boot, heard);
         let (kernel, kernel_numbers) = (kernel_source.status(), kernel_source.numbers());
         let numbers = (stages.clone(), kernel_numbers.clone());
 
+        let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
+        let (stop, workers) = (Arc::new(AtomicBool::new(false)), WorkerThreads::default());
+        let (peers, (export, exported)) = Peers::start(config, (&records, &capture), (&workers, &stop))?;
+
         let troubles = Arc::new(Troubles::default());
-        let account = Arc::new(Account::new(config.node.clone(), store.clone(), capture.clone(), stages.clone()));
+        let account = Arc::new(Account::new(&config.node, &store, &capture, (&stages, &peers)));
 
         let (packets, packet_batches) = packet_queue();
         let pressed = Arc::new(Notify::new());
@@ -108,7 +114,6 @@ impl Pipeline {
 
         let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
 
-        let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
         let (namespaces, namespace_events) = mpsc::channel(NAMESPACE_QUEUE);
         let tagging = Tagging {
@@ -125,16 +130,15 @@ impl Pipeline {
             troubles: troubles.clone(),
             journal: open,
             kernel: kernel_numbers,
+            export,
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
         kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel });
-        let collector = StageCollector::new(config.node.clone(), capture.clone(), numbers, sources.clone())?;
+        let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
         registry.register(Box::new(collector))?;
 
-        let stop = Arc::new(AtomicBool::new(false));
-        let workers = WorkerThreads::default();
         let make =
             WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
         for number in 0..config.workers {
@@ -149,7 +153,7 @@ impl Pipeline {
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: health(config.node.clone(), capture.clone(), sources.clone(), troubles),
+            health: crate::health::health(config.node.clone(), capture.clone(), sources.clone(), (troubles, peers)),
             pending_loss: pending_loss(account.clone()),
             identities: Arc::new(move || published.view()),
             tail,
@@ -158,7 +162,7 @@ impl Pipeline {
             instance,
         };
         let ((server, stop_server), repairs) = (serve(listener, app), recovery.repairs);
-        let stages = Stages { workers, packet_log, tagging, journal, upkeep, tasks };
+        let stages = Stages { workers, packet_log, tagging, exported, journal, upkeep, tasks };
         Ok(Self { capture, sources, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
@@ -194,7 +198,7 @@ impl Pipeline {
 
     /// Capture ends first; then each stage when its input ends and all of it is written; the account and the store last.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Stages { workers, packet_log, tagging, journal, upkeep, tasks } = self.stages;
+        let Stages { workers, packet_log, tagging, exported, journal, upkeep, tasks } = self.stages;
         self.stop.store(true, Ordering::Relaxed);
         for task in tasks {
             task.abort();
@@ -209,6 +213,10 @@ impl Pipeline {
         })
         .await?;
         tagging.await.context("the tagger ended badly")?;
+        if let Some(exported) = exported {
+            // A receiver whose name is looked up at present is not waited for.
+            let _ = tokio::time::timeout(Duration::from_secs(2), exported).await;
+        }
         let journal = tokio::task::spawn_blocking(move || journal.join().ok().flatten()).await?;
         let _ = self.finish.send(true);
         upkeep.await.context("the upkeep of the store ended badly")?;
@@ -464,27 +472,4 @@ async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>) {
 
 fn pending_loss(account: Arc<Account>) -> wiretag_web::PendingLoss {
     Arc::new(move || account.pending())
-}
-
-fn health(node: String, capture: Arc<CaptureStatus>, sources: Sources, troubles: Arc<Troubles>) -> wiretag_web::Health {
-    Arc::new(move || {
-        let counters = capture.counters();
-        let problems = troubles.sentences();
-        serde_json::json!({
-            "status": if problems.is_empty() { "ok" } else { "degraded" },
-            "problems": problems,
-            "version": env!("CARGO_PKG_VERSION"),
-            "node": node,
-            "interfaces": capture.interfaces().iter().map(std::string::ToString::to_string).collect::<Vec<_>>(),
-            "docker": sources.docker.borrow().to_string(),
-            "kernel": sources.kernel.borrow().to_string(),
-            "sources": sources.words(),
-            "packets": counters.packets,
-            "decoded": counters.decoded,
-            "refused": counters.refused,
-            "kernel_drops": counters.kernel_drops,
-            "queue_drops": counters.queue_drops,
-            "flows_active": counters.flows_active,
-        })
-    })
 }

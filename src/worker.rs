@@ -149,6 +149,35 @@ impl CaptureStatus {
         locked(&self.sources).values().map(|source| source.checkpoint).max().unwrap_or_default()
     }
 
+    /// Rows of flows were lost on their way to the tagger.
+    pub(crate) fn lose_slices(&self, rows: usize) {
+        self.lost_slices.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Hands rows to the tagger, or gives them back if there is no room.
+    pub(crate) fn offer(&self, queue: &mpsc::Sender<RecordBatch>, batch: RecordBatch) -> Result<(), RecordBatch> {
+        if self.queued_rows.load(Ordering::Relaxed) >= MOST_QUEUED_ROWS {
+            return Err(batch);
+        }
+        // Counted first: the tagger may take it at once.
+        let rows = batch.len();
+        self.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
+        queue.try_send(batch).map_err(|error| {
+            self.received(rows);
+            error.into_inner()
+        })
+    }
+
+    /// Hands rows of flows to the tagger, and waits for room.
+    pub(crate) fn hand_on(&self, queue: &mpsc::Sender<RecordBatch>, batch: RecordBatch) {
+        let rows = batch.len();
+        self.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
+        if queue.blocking_send(batch).is_err() {
+            self.received(rows);
+            self.lose_slices(rows);
+        }
+    }
+
     /// So many rows have left the queue to the tagger.
     pub(crate) fn received(&self, rows: usize) {
         self.queued_rows.fetch_sub(rows as u64, Ordering::Relaxed);

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::record::{Dns, FlowRecord, Http, Responses, Side, Tls, Tunnel};
+use crate::record::{Dns, FlowRecord, Http, Responses, Side, Source, Tls, Tunnel};
 
 /// What a column holds; decides its type in Parquet and in queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,6 +116,14 @@ fn responses(record: &FlowRecord, get: fn(&Responses) -> u64) -> Value<'_> {
     record.responses.as_ref().map(get).value()
 }
 
+/// Exporters do not tell it.
+fn payload(record: &FlowRecord, side: &Side) -> Value<'static> {
+    match record.source {
+        Source::Ring | Source::File => Value::Number(side.payload_bytes),
+        Source::Netflow => Value::Null,
+    }
+}
+
 fn tunnel(record: &FlowRecord) -> Option<&Tunnel> {
     record.tunnel.as_ref()
 }
@@ -162,13 +170,25 @@ const RECORD: &[Column] = &[
     column!(
         "end_reason",
         Word,
-        "Why the slice ended: fin, rst, idle, active, evicted, end_of_input, shutdown, interrupted (the appliance was killed: the row is what was known a few seconds before); null while it is open and its figures grow.",
+        "Why the slice ended: fin, rst, idle, active, evicted, end_of_input, shutdown, interrupted (the appliance was killed: the row is what was known a few seconds before), exported (an exporter did not say why); null while it is open and its figures grow.",
         |r| text(r.end_reason.map(crate::EndReason::as_str))
     ),
     column!("community_id", Text, "Community ID v1, seed 0.", |r| text(r.community_id.as_deref())),
-    column!("node", Text, "Node that captured the packets.", |r| text(Some(&r.node))),
-    column!("interface", Text, "Interface on which the packets were captured.", |r| text(Some(&r.interface))),
-    column!("source", Word, "Kind of packet source: ring, file.", |r| word(r.source.as_str())),
+    column!("node", Text, "Node that captured the packets; of flows that an exporter told, its address.", |r| text(
+        Some(&r.node)
+    )),
+    column!(
+        "interface",
+        Text,
+        "Interface on which the packets were captured; of flows that an exporter told, its name or number there.",
+        |r| text(Some(&r.interface))
+    ),
+    column!(
+        "source",
+        Word,
+        "Kind of source: ring, file, netflow (records of an exporter of NetFlow or IPFIX: no packets were seen).",
+        |r| word(r.source.as_str())
+    ),
     column!("observed_at", Word, "client or server: seen on that end's own interface; path: between.", |r| {
         text(r.observed_at.map(crate::ObservedAt::as_str))
     }),
@@ -178,9 +198,12 @@ const RECORD: &[Column] = &[
         "The one observation of these packets that counts in totals; false for packets that only carry those of other rows.",
         |r| Value::Bool(r.primary)
     ),
-    column!("oriented_by", Word, "What named the client: syn, synack, port, first_packet.", |r| {
-        word(r.oriented_by.as_str())
-    }),
+    column!(
+        "oriented_by",
+        Word,
+        "What named the client: syn, synack, port, first_packet, exporter (it said who the initiator is).",
+        |r| { word(r.oriented_by.as_str()) }
+    ),
     column!("protocol", Word, "tcp, udp, icmp, icmp6, igmp, sctp, or the IP protocol number.", |r| {
         Value::Text(r.protocol.name())
     }),
@@ -214,7 +237,14 @@ const NETWORK: &[Column] = &[
 const VOLUME: &[[Column; 2]] = &[
     sides!("packets", Number, "Packets sent", |s| Value::Number(s.packets)),
     sides!("bytes", Size, "IP bytes of the innermost packets sent (IPFIX octetDeltaCount)", |s| Value::Number(s.bytes)),
-    sides!("payload_bytes", Size, "Layer 4 payload sent, TCP without repetitions", |s| Value::Number(s.payload_bytes)),
+    [
+        column!("client_payload_bytes", Size, "Layer 4 payload sent, TCP without repetitions (client).", |r| payload(
+            r, &r.client
+        )),
+        column!("server_payload_bytes", Size, "Layer 4 payload sent, TCP without repetitions (server).", |r| payload(
+            r, &r.server
+        )),
+    ],
     sides!(
         "packets_missed",
         Number,

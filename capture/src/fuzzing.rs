@@ -69,3 +69,20 @@ pub fn quic_frames(packets: &[&[u8]]) -> Tls {
 fn is_known(sent: &[Sent<'_>], probe: fn(&[u8]) -> Probe) -> bool {
     sent.first().is_some_and(|(_, bytes)| probe(bytes) == Probe::Yes)
 }
+
+/// A collector that hears datagrams of two exporters, a second apart: what is received must be accounted for.
+pub fn netflow(datagrams: &[Sent<'_>]) -> Vec<crate::netflow::Exported> {
+    const START: i64 = 1_795_896_525_000_000_000;
+    let (mut collector, mut rows) = (crate::netflow::Collector::default(), Vec::new());
+    for (second, (end, bytes)) in (0_i64..).zip(datagrams) {
+        let now = START + second * 1_000_000_000;
+        let from = std::net::SocketAddr::from(([127, 0, 0, 1], 2_000 + *end as u16));
+        collector.datagram(from, bytes, now);
+        collector.take(now, &mut rows);
+    }
+    collector.flush(&mut rows);
+    let counters = collector.counters();
+    let out = counters.rows + counters.joined + counters.refused.values().sum::<u64>();
+    assert_eq!((counters.records, rows.len() as u64, counters.waiting), (out, counters.rows, 0));
+    rows
+}

@@ -21,6 +21,7 @@ pub mod flow;
 pub mod fuzzing;
 mod memory;
 pub mod metrics;
+pub mod netflow;
 pub mod packet;
 pub mod pcapng;
 pub mod record;

@@ -56,6 +56,8 @@ vocabulary! {
         Shutdown = "shutdown",
         /// The appliance was killed or crashed; the row is what its journal had last, as of at most a few seconds before.
         Interrupted = "interrupted",
+        /// An exporter sent its record, and did not say why.
+        Exported = "exported",
     }
 }
 
@@ -66,6 +68,8 @@ vocabulary! {
         Ring = "ring",
         /// Capture file.
         File = "file",
+        /// Records of an exporter of NetFlow or IPFIX: no packets were seen.
+        Netflow = "netflow",
     }
 }
 
@@ -92,6 +96,8 @@ vocabulary! {
         Port = "port",
         /// The sender of the first packet seen.
         FirstPacket = "first_packet",
+        /// The exporter said who the initiator is (RFC 5103).
+        Exporter = "exporter",
     }
 }
 
@@ -180,7 +186,7 @@ pub struct Side {
     pub packets: u64,
     /// IP bytes of the innermost packets sent (IPFIX octetDeltaCount).
     pub bytes: u64,
-    /// Layer 4 payload bytes sent, for TCP without repetitions.
+    /// Layer 4 payload bytes sent, for TCP without repetitions; 0 where an exporter told of the flow, which says nothing of it.
     pub payload_bytes: u64,
     /// Sequence gaps that the other side acknowledged but that never arrived at the capture point, in segments.
     pub packets_missed: Option<u64>,
@@ -367,7 +373,7 @@ pub struct FlowRecord {
     pub end_reason: Option<EndReason>,
     /// Community ID v1, seed 0.
     pub community_id: Option<CommunityId>,
-    /// Node that captured.
+    /// Node that captured, or the exporter's address.
     pub node: Arc<str>,
     /// Name of the interface.
     pub interface: Arc<str>,

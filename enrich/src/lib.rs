@@ -9,6 +9,7 @@ pub mod cri;
 pub mod docker;
 pub mod event;
 pub mod identity;
+pub mod ipfix;
 pub mod kernel;
 pub mod kubernetes;
 pub mod static_file;

@@ -219,3 +219,26 @@ fn a_row_waits_for_a_name_whose_source_is_behind_but_not_for_ever() {
     assert_eq!(name(&row.client), Some(("client", TaggedBy::Interface)), "the interface is sure");
     assert_eq!((name(&row.server), row.server.tagged_by), (None, TaggedBy::Ambiguous));
 }
+
+#[test]
+fn what_an_exporter_tells_counts_only_where_nobody_captures() {
+    let exported = |port: u16| {
+        let mut record = record(Bridge, 0, 0);
+        (record.source, record.flow_id, record.client.port) = (wiretag_capture::Source::Netflow, 99, Some(port));
+        record.observed_at = Some(ObservedAt::Path);
+        record
+    };
+    let point = wiretag_capture::netflow::point([192, 0, 2, 1].into());
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let now = BEGIN + 70 * SECOND;
+    // It began before, but it is only told.
+    tagger.push(point, FlowRecord { start: BEGIN - SECOND, ..exported(CLIENT.1) }, now);
+    tagger.push(point, exported(CLIENT.1 + 1), now);
+    tagger.push(0, record(Bridge, 0, 0), now);
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!(primary(&rows), [(99, false), (99, true), (10, true)]);
+    // Names are by address; the interface has a number that says nothing here.
+    assert_eq!(name(&rows.flows[0].client), Some(("client", TaggedBy::Ip)));
+    assert_eq!(name(&rows.flows[0].server), Some(("web", TaggedBy::Ip)));
+    assert_eq!(rows.flows[0].record.observed_at, Some(ObservedAt::Path));
+}

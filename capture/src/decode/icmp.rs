@@ -9,7 +9,7 @@ use crate::record::{IcmpError, Protocol};
 
 /// Type and code, as the ports of Community ID v1: a request and its reply make one pair, one-way messages keep type and
 /// code.
-pub(super) const fn ports(protocol: Protocol, kind: u8, code: u8) -> (u16, u16) {
+pub(crate) const fn ports(protocol: Protocol, kind: u8, code: u8) -> (u16, u16) {
     let answer = match protocol {
         Protocol::ICMP => answer4(kind),
         Protocol(_) => answer6(kind),

@@ -26,6 +26,7 @@ mod tunnel;
 use std::net::IpAddr;
 
 pub use self::error::DecodeError;
+pub(crate) use self::icmp::ports as icmp_ports;
 pub use self::icmp::{Quote, quote};
 use self::ip::{Ends, Ip};
 use self::layers::Stack;

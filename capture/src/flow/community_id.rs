@@ -42,7 +42,7 @@ impl fmt::Debug for CommunityId {
 
 /// Whether a message of this ICMP type has no counterpart in the specification's table, so that its flow has one
 /// direction only.
-pub(super) const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
+pub const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
     match protocol {
         Protocol::ICMP => !matches!(kind, 0 | 8 | 9 | 10 | 13..=18),
         Protocol::ICMP6 => !matches!(kind, 128..=131 | 133..=136 | 139 | 140 | 144 | 145),
@@ -71,6 +71,28 @@ pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16;
     // Always as long as the room for it.
     let _ = STANDARD.encode_slice(hash.finalize(), digest);
     id
+}
+
+/// The id of what one end sends to another, whose ports are as in [`crate::Side::port`]; `None` where the protocol has ports
+/// and they are not known.
+pub(crate) fn between(
+    from: (IpAddr, Option<u16>),
+    to: (IpAddr, Option<u16>),
+    protocol: Protocol,
+) -> Option<CommunityId> {
+    let has_ports =
+        matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol::ICMP | Protocol::ICMP6);
+    let ports = from.1.zip(to.1).filter(|_| has_ports);
+    if has_ports && ports.is_none() {
+        return None;
+    }
+    let one_way = ports.is_some_and(|(kind, _)| is_one_way(protocol, kind as u8));
+    let ordered = one_way || (from.0, ports.map(|ports| ports.0)) <= (to.0, ports.map(|ports| ports.1));
+    let (addresses, ports) = match (ordered, ports) {
+        (true, ports) => ([from.0, to.0], ports.map(|(from, to)| [from, to])),
+        (false, ports) => ([to.0, from.0], ports.map(|(from, to)| [to, from])),
+    };
+    Some(of(addresses, protocol, ports))
 }
 
 #[cfg(test)]

@@ -54,9 +54,12 @@ use std::sync::Arc;
 
 pub use burst::TOGETHER;
 pub use community_id::CommunityId;
+pub(crate) use community_id::between;
+pub use community_id::is_one_way;
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
 pub(crate) use key::End;
+pub(crate) use orient::lower_serves;
 pub use shard::{MAX_ENGINES, Shards, Share, shard};
 
 use self::fragments::Fragments;

@@ -16,10 +16,16 @@ pub(super) fn by_ports(key: &Key, first: End) -> (End, OrientedBy) {
     let icmp = matches!(key.protocol(), Protocol::ICMP | Protocol::ICMP6);
     let ports = key.port(End::Low).zip(key.port(End::High)).filter(|_| !icmp);
     let Some((low, high)) = ports else { return (first, OrientedBy::FirstPacket) };
-    let differ = |limit| (low < limit) != (high < limit);
-    if differ(SYSTEM_PORTS) || differ(EPHEMERAL_PORTS) {
+    if lower_serves(low, high) {
         let client = if low < high { End::High } else { End::Low };
         return (client, OrientedBy::Port);
     }
     (first, OrientedBy::FirstPacket)
+}
+
+/// Whether two ports differ in kind, so that the lower one is the server's.
+pub(crate) const fn lower_serves(one: u16, other: u16) -> bool {
+    let system = (one < SYSTEM_PORTS) != (other < SYSTEM_PORTS);
+    let ephemeral = (one < EPHEMERAL_PORTS) != (other < EPHEMERAL_PORTS);
+    system || ephemeral
 }

@@ -17,6 +17,7 @@ mod dtls;
 mod engine;
 mod fuzz;
 mod mutate;
+mod netflow;
 mod pieces;
 mod quic;
 mod quic_frames;
@@ -34,8 +35,16 @@ pub(crate) struct Target {
     pub(crate) iterations: u64,
 }
 
-const TARGETS: &[&Target] =
-    &[&decode::TARGET, &dns::TARGET, &dtls::TARGET, &engine::TARGET, &quic::TARGET, &quic_frames::TARGET, &tls::TARGET];
+const TARGETS: &[&Target] = &[
+    &decode::TARGET,
+    &dns::TARGET,
+    &dtls::TARGET,
+    &engine::TARGET,
+    &netflow::TARGET,
+    &quic::TARGET,
+    &quic_frames::TARGET,
+    &tls::TARGET,
+];
 
 /// Every file in `crashes/` is survived now.
 #[test]

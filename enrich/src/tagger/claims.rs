@@ -1,6 +1,6 @@
 //! Which of several observations of the same packets is the primary one.
 //!
-//! The client's own interface, else the server's, else the first on the path. The choice is open until the first row of
+//! The client's own interface, else the server's, else the first on the path, else an exporter that only told of it. The choice is open until the first row of
 //! the flow leaves the tagger, be it a slice or a transaction, and stays from then on for as long as the flow is seen: so
 //! slices never change sides, a transaction is primary where its flow is, and nothing counts twice.
 //!
@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use wiretag_capture::{ObservedAt, Protocol};
+use wiretag_capture::{ObservedAt, Protocol, Source};
 
 use super::observation::{End, Observation};
 
@@ -65,10 +65,11 @@ pub(super) struct Claims {
 impl Claims {
     /// An observation asks to be the primary one of its flow.
     pub(super) fn claim(&mut self, key: FlowKey, seen: &Observation, now: i64) {
-        let rank = match seen.observed_at {
-            Some(ObservedAt::Client) => 0,
-            Some(ObservedAt::Server) => 1,
-            Some(ObservedAt::Path) | None => 2,
+        let rank = match (seen.source, seen.observed_at) {
+            (Source::Netflow, _) => 3,
+            (Source::Ring | Source::File, Some(ObservedAt::Client)) => 0,
+            (Source::Ring | Source::File, Some(ObservedAt::Server)) => 1,
+            (Source::Ring | Source::File, Some(ObservedAt::Path) | None) => 2,
         };
         let (since, netns, interface) = (seen.since, seen.netns, seen.interface);
         let own = Claim { rank, since, netns, interface, settled: false, seen: now, shown: None };

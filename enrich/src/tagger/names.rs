@@ -9,7 +9,8 @@
 //! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
 //!    the following two; the address that was seen names only the service;
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
-//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries;
+//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries; of what
+//!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
 //!
 //! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
@@ -65,7 +66,7 @@ impl Namer {
         connections: &Connections,
     ) -> (EndTag, EndTag) {
         let network = match seen.source {
-            Source::File => None,
+            Source::File | Source::Netflow => None,
             Source::Ring => view.network_of_interface(seen.interface, seen.netns, seen.when),
         };
         let network = network.as_deref();
@@ -116,7 +117,7 @@ fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
 fn by_interface(asked: &Asked<'_>) -> EndTag {
     let Asked { boot, view, seen, is_server, .. } = asked;
     let own_side = if *is_server { ObservedAt::Server } else { ObservedAt::Client };
-    if seen.source == Source::File || seen.observed_at != Some(own_side) {
+    if seen.source != Source::Ring || seen.observed_at != Some(own_side) {
         return EndTag::NONE;
     }
     match view.interface(seen.interface, seen.netns, boot, seen.when) {
@@ -150,10 +151,11 @@ fn by_own_ip(asked: &Asked<'_>) -> EndTag {
     if asked.place.is_elsewhere() { EndTag::NONE } else { by_ip(asked) }
 }
 
-/// By address: in the interface's network, then on the same host, then static. A file's may be of any network.
+/// By address: in the interface's network, then on the same host, then static. What a file or an exporter tells may be of any
+/// network.
 pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, network, end: (ip, _), .. } = asked;
-    if seen.source == Source::File {
+    if seen.source != Source::Ring {
         return by_address(view.ip_in_any(*ip, seen.when, |_| true));
     }
     let in_network = network.map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));

@@ -15,7 +15,7 @@ pub(super) type End = (IpAddr, Option<u16>);
 pub(super) struct Observation {
     /// Kind of source.
     pub(super) source: Source,
-    /// Network namespace of the interface; 0: wiretag's own.
+    /// Network namespace of the interface; 0: wiretag's own. Of an exporter: its number.
     pub(super) netns: u64,
     /// Interface.
     pub(super) interface: u32,
@@ -53,7 +53,7 @@ pub(super) trait Observed: Record {
 fn when(source: Source, start: i64, end: i64) -> Span {
     match source {
         Source::File => start.into(),
-        Source::Ring => Span { from: start, to: end },
+        Source::Ring | Source::Netflow => Span { from: start, to: end },
     }
 }
 

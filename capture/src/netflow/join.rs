@@ -1,0 +1,150 @@
+//! Two records, each of one direction, become one row.
+//!
+//! Most exporters tell each direction of a connection in a record of its own. Records wait for the other direction for
+//! [`WAIT`]; it is the other half of one if exporter, ends and protocol are the same, the direction the opposite, and their times not more than [`APART`] apart.
+//! Rows that are complete wait as long: so this appliance's own capture of the same
+//! packets, if there is one, tells first of what is open, and is the primary observation.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use super::told::{End, Seen, Sent};
+use crate::flow::is_one_way;
+use crate::record::{EndReason, Protocol};
+
+/// How long a record waits, ns.
+pub const WAIT: i64 = 10_000_000_000;
+/// Between the end of one direction and the start of the other at most, ns.
+const APART: i64 = 5_000_000_000;
+/// Records that wait at most.
+const MOST: usize = 100_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    exporter: IpAddr,
+    outgoing: bool,
+    protocol: Protocol,
+    low: End,
+    high: End,
+}
+
+/// A record that waits, by its number.
+struct Half {
+    number: u64,
+    seen: Seen,
+}
+
+/// See the module documentation.
+#[derive(Default)]
+pub(super) struct Joiner {
+    halves: HashMap<Key, Half>,
+    /// When the wait of a half ends, and of which; it may be gone by then.
+    order: VecDeque<(i64, Key, u64)>,
+    /// Rows that are complete, and when their wait ends.
+    whole: VecDeque<(i64, Seen)>,
+    numbers: u64,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Waits,
+    Joined,
+}
+
+impl Joiner {
+    /// Takes a record.
+    pub(super) fn push(&mut self, seen: Seen, now: i64) -> Arrival {
+        let due = now.saturating_add(WAIT);
+        let Some(key) = key(&seen) else {
+            self.whole.push_back((due, seen));
+            return Arrival::Waits;
+        };
+        match self.halves.remove(&key) {
+            Some(half) if is_other_half(&half.seen, &seen) => {
+                self.whole.push_back((due, join(half.seen, &seen)));
+                return Arrival::Joined;
+            }
+            // The same direction again, or another connection.
+            Some(half) => self.whole.push_back((due, half.seen)),
+            None => {}
+        }
+        self.numbers += 1;
+        self.order.push_back((due, key, self.numbers));
+        self.halves.insert(key, Half { number: self.numbers, seen });
+        Arrival::Waits
+    }
+
+    /// Records that wait, those of one direction and complete ones.
+    pub(super) fn len(&self) -> usize {
+        self.halves.len() + self.whole.len()
+    }
+
+    /// Whether more wait than may.
+    pub(super) fn is_full(&self) -> bool {
+        // What is gone from among the halves takes room in the order too.
+        self.len() > MOST || self.order.len() > 2 * MOST
+    }
+
+    /// The next whose wait is over, or that is one too many.
+    pub(super) fn next(&mut self, now: i64) -> Option<Seen> {
+        let is_full = self.is_full();
+        if let Some((_, seen)) = self.whole.pop_front_if(|(due, _)| *due <= now || is_full) {
+            return Some(seen);
+        }
+        while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| *due <= now || is_full) {
+            if self.halves.get(&key).is_some_and(|half| half.number == number) {
+                return self.halves.remove(&key).map(|half| half.seen);
+            }
+        }
+        None
+    }
+}
+
+/// What both directions have in common; `None` for what has no other half.
+fn key(seen: &Seen) -> Option<Key> {
+    let [first, second] = seen.ends;
+    let kind = first.1.unwrap_or_default() as u8;
+    if seen.back.is_some() || is_one_way(seen.protocol, kind) {
+        return None;
+    }
+    let (low, high) = if first <= second { (first, second) } else { (second, first) };
+    Some(Key { exporter: seen.exporter, outgoing: seen.outgoing, protocol: seen.protocol, low, high })
+}
+
+fn is_other_half(one: &Seen, other: &Seen) -> bool {
+    let [first, second] = one.ends;
+    let is_opposite = other.ends == [second, first] && first != second;
+    let meets = |one: &Seen, other: &Seen| other.start <= one.end.saturating_add(APART);
+    is_opposite && meets(one, other) && meets(other, one)
+}
+
+fn join(one: Seen, other: &Seen) -> Seen {
+    let since = |sent: Sent, start| Sent { since: Some(start), ..sent };
+    Seen {
+        there: since(one.there, one.start),
+        back: Some(since(other.there, other.start)),
+        start: one.start.min(other.start),
+        end: one.end.max(other.end),
+        // Where each was sent from, if told.
+        macs: [one.macs[0].or(other.macs[1]), other.macs[0].or(one.macs[1])],
+        end_reason: telling(one.end_reason, other.end_reason),
+        initiator: one.initiator.or(other.initiator.map(|is_first| !is_first)),
+        vlan: one.vlan.or(other.vlan),
+        vlan_inner: one.vlan_inner.or(other.vlan_inner),
+        ..one
+    }
+}
+
+/// Of two reasons, the one that says more of the connection.
+fn telling(one: Option<EndReason>, other: Option<EndReason>) -> Option<EndReason> {
+    use EndReason as R;
+    let worth = |reason| match reason {
+        Some(R::Rst) => 4,
+        Some(R::Fin) => 3,
+        Some(R::Active | R::Evicted | R::Shutdown | R::Interrupted | R::EndOfInput) => 2,
+        Some(R::Idle | R::Exported) => 1,
+        None => 0,
+    };
+    if worth(other) > worth(one) { other } else { one }
+}

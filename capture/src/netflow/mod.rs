@@ -1,0 +1,253 @@
+//! Flows of others: records that exporters send as NetFlow v5, NetFlow v9 (RFC 3954) or IPFIX (RFC 7011) become [`FlowRecord`]s.
+//!
+//! ```text
+//! datagram ─ header ─ sets ─ templates, options ─ [session]
+//!                      └──── records ─ told ─ seen ─ [join]: waits for the other direction ─ row
+//! ```
+//!
+//! * **Rows.** A record of both directions (RFC 5103, or counts of initiator and responder) is a row. A record of one direction is joined
+//!   with the one of the other direction ([`join`]), or is a row in which the other side sent nothing. Exporters cut long
+//!   connections at a timeout of theirs; each record is a flow of its own then, and `community_id` is what they share.
+//! * **Where.** `node` is the exporter's address, `interface` the name or number (`if7`) of its interface, `observed_at` is `path`.
+//!   [`point`] tells exporters apart; records made where packets come in and records made where they go out are two observations of
+//!   one flow.
+//! * **Who is the client** is what the exporter says, else a SYN, else the ports, else the first sender.
+//! * **When** is in [`mod@time`]: clocks that are wrong are not believed.
+//! * **Sampling.** Counts are multiplied where the exporter says that it samples, and only there.
+//! * **Loss** is counted from sequence numbers, and is more than what a socket lost: whatever the exporter sent. Sets whose
+//!   template is not known are at least a record each.
+//! * **Hostile input.** UDP has no sender that can be trusted: only the given exporters are heard; sessions, templates, their
+//!   fields, samplers, names and what waits are bounded; a message that makes no sense is counted by reason.
+//!
+//! The collector is pure: it reads no clock. Time is an argument, and what exporters tell.
+//!
+//! Not done: sets that come before their template are not kept for it, because exporters send templates first and again; elements of layer 2, MPLS, routing and
+//! translation are passed over; NetFlow v1, v7 and sFlow are not read.
+
+mod counters;
+mod element;
+mod join;
+mod message;
+mod row;
+mod sampling;
+mod sequence;
+mod session;
+mod socket;
+mod sys;
+mod template;
+mod time;
+mod told;
+mod wire;
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+
+use siphasher::sip::SipHasher13;
+
+pub use self::counters::NetflowCounters;
+pub use self::join::WAIT;
+pub use self::socket::Socket;
+
+use self::join::{Arrival, Joiner};
+use self::message::{Format, Header, Kind, Malformed};
+use self::sampling::{Factor, Samplers};
+use self::sequence::{Contents, Unit};
+use self::session::{Session, SessionKey, Sessions};
+use self::template::{Dialect, Subject, Template};
+use self::told::Told;
+use self::wire::Reader;
+use crate::record::FlowRecord;
+
+/// The number of an exporter among observation points; never that of a network namespace.
+pub fn point(exporter: IpAddr) -> u64 {
+    let mut hasher = SipHasher13::new();
+    match exporter {
+        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+    }
+    hasher.finish() | 1 << 63
+}
+
+/// See the module documentation.
+pub struct Collector {
+    sessions: Sessions,
+    joiner: Joiner,
+    v5: Template,
+    counters: NetflowCounters,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            sessions: Sessions::default(),
+            joiner: Joiner::default(),
+            v5: message::v5_template(),
+            counters: NetflowCounters::default(),
+        }
+    }
+}
+
+impl Collector {
+    /// Takes a datagram that arrived at `now`.
+    pub fn datagram(&mut self, from: SocketAddr, data: &[u8], now: i64) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        let mut message = Reader::new(data);
+        let header = match message::header(&mut message) {
+            Ok(header) => header,
+            Err(error) => return self.counters.malformed(error.as_str()),
+        };
+        *self.counters.datagrams.entry(header.version).or_default() += 1;
+        let wanted = match header.format {
+            Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Unit::Before,
+            Format::Sets(Dialect::V9) => Unit::Messages,
+        };
+        let key = SessionKey { from, version: header.version, domain: header.domain };
+        let Self { sessions, joiner, v5, counters } = self;
+        let session = sessions.of(key, wanted, now, counters);
+        let fields = session.templates.fields();
+        let mut intake =
+            Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
+        let (learnt, outcome) = match header.format {
+            Format::V5 { records, sampling } => {
+                intake.session.samplers = Samplers::all(Factor::one_of(sampling.into()));
+                for _ in 0..records {
+                    intake.flow(v5, &mut message);
+                }
+                (false, Ok(()))
+            }
+            Format::Sets(dialect) => intake.sets(dialect, &mut message),
+        };
+        let contents = Contents { unknown: intake.contents.unknown || outcome.is_err(), ..intake.contents };
+        session.count(header.number, contents, counters);
+        if let Err(error) = outcome {
+            counters.malformed(error.as_str());
+        }
+        if learnt {
+            sessions.limit(&key, fields, counters);
+        }
+    }
+
+    /// Counts a datagram of somebody who is not among the exporters.
+    pub const fn stranger(&mut self) {
+        self.counters.strangers += 1;
+    }
+
+    /// Gives the rows whose wait is over at `now`.
+    pub fn take(&mut self, now: i64, out: &mut Vec<Exported>) {
+        loop {
+            let is_full = self.joiner.is_full();
+            let Some(seen) = self.joiner.next(now) else { return };
+            self.counters.rows += 1;
+            self.counters.hurried += u64::from(is_full);
+            out.push(Exported { point: point(seen.exporter), record: row::row(seen) });
+        }
+    }
+
+    /// Gives all rows.
+    pub fn flush(&mut self, out: &mut Vec<Exported>) {
+        self.take(i64::MAX, out);
+    }
+
+    /// What became of what exporters sent.
+    pub fn counters(&self) -> NetflowCounters {
+        let (sessions, templates) = self.sessions.len();
+        NetflowCounters { sessions, templates, waiting: self.joiner.len() as u64, ..self.counters.clone() }
+    }
+}
+
+/// A row, and where it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The exporter: [`point`].
+    pub point: u64,
+    /// The row.
+    pub record: FlowRecord,
+}
+
+/// A message on its way in.
+struct Intake<'a> {
+    exporter: IpAddr,
+    header: Header,
+    session: &'a mut Session,
+    joiner: &'a mut Joiner,
+    counters: &'a mut NetflowCounters,
+    now: i64,
+    contents: Contents,
+}
+
+impl Intake<'_> {
+    /// Reads all sets, as far as they make sense; whether there were templates among them.
+    fn sets(&mut self, dialect: Dialect, message: &mut Reader<'_>) -> (bool, Result<(), Malformed>) {
+        let mut learnt = false;
+        loop {
+            let (kind, mut set) = match message::set(dialect, message) {
+                Ok(Some(set)) => set,
+                Ok(None) => return (learnt, Ok(())),
+                Err(error) => return (learnt, Err(error)),
+            };
+            match kind {
+                Kind::Templates | Kind::OptionsTemplates => {
+                    learnt = true;
+                    if self.templates(dialect, kind, &mut set).is_err() {
+                        // The next set may be sound.
+                        self.counters.malformed(Malformed::Template.as_str());
+                    }
+                }
+                Kind::Data(id) => self.data(id, &mut set),
+                Kind::Reserved => {}
+            }
+        }
+    }
+
+    fn templates(&mut self, dialect: Dialect, kind: Kind, set: &mut Reader<'_>) -> Result<(), ()> {
+        let of_options = kind == Kind::OptionsTemplates;
+        let read = if of_options { template::of_options } else { template::of_flows };
+        while let Some(news) = read(dialect, set)? {
+            session::learn(self.session, news, of_options, self.counters);
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, id: u16, set: &mut Reader<'_>) {
+        let Some(template) = self.session.templates.get(id).cloned() else {
+            self.counters.unknown_templates += 1;
+            self.contents.unknown = true;
+            return;
+        };
+        match template.subject {
+            Subject::Flows => while self.flow(&template, set).is_some() {},
+            Subject::Options(scope) => loop {
+                let mut told = Told::default();
+                if template.read(set, |element, contents| told.take(element, contents)).is_none() {
+                    return;
+                }
+                self.contents.options += 1;
+                let sampling = told.sampling;
+                self.session.learn(told, &sampling, scope);
+            },
+        }
+    }
+
+    /// Reads a record of a flow; `None` at the end of the set.
+    fn flow(&mut self, template: &Template, set: &mut Reader<'_>) -> Option<()> {
+        let mut told = Told::default();
+        template.read(set, |element, contents| told.take(element, contents))?;
+        self.contents.flows += 1;
+        self.counters.records += 1;
+        let factor = self.session.samplers.of(&told.sampling);
+        let clocks = time::Clocks { booted: self.session.booted, ..self.header.clocks };
+        let interface = session::interface(self.session, &mut told);
+        match told.flow((self.exporter, &self.session.node, interface), &clocks, factor, self.now) {
+            Ok((seen, doubted)) => {
+                self.counters.scaled += u64::from(factor != Factor::ALL);
+                self.counters.replaced_times += u64::from(doubted);
+                match self.joiner.push(seen, self.now) {
+                    Arrival::Joined => self.counters.joined += 1,
+                    Arrival::Waits => {}
+                }
+            }
+            Err(refusal) => self.counters.refuse(refusal.as_str()),
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,159 @@
+//! What is lost, refused, forgotten: all of it is counted, and all that is kept has an end.
+
+use crate::exporter::{BACK, Field, Heard, PLAIN, Plain, THERE, ipfix, options, set, template, v5, v9};
+
+fn plain(records: &[&Plain]) -> Vec<u8> {
+    set(256, &records.iter().flat_map(|record| record.bytes()).collect::<Vec<_>>())
+}
+
+#[test]
+fn records_before_their_template_are_counted_as_missing() {
+    let mut heard = Heard::default();
+    heard.hear(&v9(1, &[plain(&[&THERE])]));
+    assert_eq!((heard.counters().unknown_templates, heard.counters().missing()), (1, 1));
+    heard.hear(&v9(2, &[set(0, &template(256, PLAIN))])).hear(&v9(3, &[plain(&[&THERE])]));
+    assert_eq!((heard.rows().len(), heard.counters().missing()), (1, 1));
+}
+
+#[test]
+fn templates_are_of_one_exporter_domain_and_format() {
+    let mut heard = Heard::default();
+    heard.hear(&v9(1, &[set(0, &template(256, PLAIN))]));
+    heard.hear_of(([192, 0, 2, 1], 2_056).into(), &v9(1, &[plain(&[&THERE])]));
+    heard.hear(&ipfix(1, &[plain(&[&THERE])]));
+    let mut other_domain = v9(1, &[plain(&[&THERE])]);
+    other_domain[19] = 8;
+    heard.hear(&other_domain);
+    assert_eq!((heard.rows().len(), heard.counters().unknown_templates, heard.counters().sessions), (0, 3, 4));
+}
+
+#[test]
+fn a_template_is_replaced_and_withdrawn() {
+    let mut heard = Heard::default();
+    let mut fields = PLAIN.to_vec();
+    fields.insert(0, (99, 5, None));
+    let padded = [&[0; 5][..], &THERE.bytes()].concat();
+    heard.hear(&ipfix(0, &[set(2, &template(256, PLAIN)), plain(&[&THERE])]));
+    heard.hear(&ipfix(1, &[set(2, &template(256, &fields)), set(256, &padded)]));
+    assert_eq!((heard.rows().len(), heard.counters().templates), (2, 1));
+    heard.hear(&ipfix(2, &[set(2, &[1, 0, 0, 0]), set(256, &padded)]));
+    assert_eq!((heard.counters().templates, heard.counters().unknown_templates), (0, 1));
+    // All templates of flows, and none of options.
+    heard.hear(&ipfix(2, &[set(2, &template(256, PLAIN)), set(3, &options(257, 1, &[(149, 4, None)]))]));
+    heard.hear(&ipfix(2, &[set(2, &[0, 2, 0, 0])]));
+    assert_eq!(heard.counters().templates, 1);
+}
+
+#[test]
+fn what_does_not_arrive_is_counted() {
+    let mut heard = Heard::default();
+    heard.hear(&v5(0, 0, &[&THERE, &BACK])).hear(&v5(2, 0, &[&THERE])).hear(&v5(33, 0, &[&THERE]));
+    assert_eq!((heard.counters().lost_records, heard.counters().missing()), (30, 30));
+    let mut heard = Heard::default();
+    let message = |number| v9(number, &[set(0, &template(256, PLAIN)), plain(&[&THERE, &BACK])]);
+    heard.hear(&message(5)).hear(&message(6)).hear(&message(9));
+    assert_eq!((heard.counters().lost_datagrams, heard.counters().missing()), (2, 2));
+}
+
+#[test]
+fn nonsense_is_counted_by_reason() {
+    let mut heard = Heard::default();
+    let whole = v9(1, &[set(0, &template(256, PLAIN)), plain(&[&THERE])]);
+    let too_long = [&whole[..], &[1, 0, 0xff, 0xff]].concat();
+    let too_short = [&whole[..], &[1, 0, 0, 3]].concat();
+    let fields_missing = v9(1, &[set(0, &[1, 0, 0, 200, 0, 8, 0, 4])]);
+    let counted: &[(&[u8], &str)] = &[
+        (&[], "cut"),
+        (&[0, 9, 0], "cut"),
+        (&[0, 7, 0, 0], "version"),
+        (&v5(0, 0, &[&THERE])[..71], "cut"),
+        (&ipfix(0, &[])[..15], "cut"),
+        (&[0, 10, 0, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "cut"),
+        (&too_long, "set"),
+        (&too_short, "set"),
+        (&fields_missing, "template"),
+    ];
+    for (message, reason) in counted {
+        let before = heard.counters().malformed.get(reason).copied().unwrap_or_default();
+        heard.hear(message);
+        assert_eq!(heard.counters().malformed[reason], before + 1, "{reason}: {message:02x?}");
+    }
+    // What came before the nonsense was read.
+    assert_eq!(heard.rows().len(), 2);
+}
+
+#[test]
+fn records_that_make_no_row_are_counted_by_reason() {
+    let without_addresses = &PLAIN[2..];
+    let without_counts = [&PLAIN[..6], &PLAIN[8..]].concat();
+    let mut heard = Heard::default();
+    let bytes = THERE.bytes();
+    heard.hear(&v9(1, &[set(0, &template(256, without_addresses)), set(256, &bytes[8..])]));
+    heard.hear(&v9(2, &[set(0, &template(256, &without_counts)), set(256, &[&bytes[..14], &bytes[22..]].concat())]));
+    heard.hear(&v9(3, &[set(0, &template(256, PLAIN)), plain(&[&Plain { bytes: 0, packets: 0, ..THERE }])]));
+    let counters = heard.counters();
+    assert_eq!((counters.refused["no_addresses"], counters.refused["no_counts"], heard.rows().len()), (1, 2, 0));
+}
+
+#[test]
+fn templates_that_cannot_be_are_not_kept() {
+    let empty: &[Field] = &[(8, 0, None), (12, 0, None)];
+    let many: Vec<Field> = (0..513).map(|_| (99, 1, None)).collect();
+    let long: &[Field] = &[(99, u16::MAX, None)];
+    for fields in [empty, &many, long] {
+        let mut heard = Heard::default();
+        heard.hear(&v9(1, &[set(0, &template(256, fields)), set(256, &[0; 64])]));
+        assert_eq!((heard.counters().templates, heard.counters().forgotten), (0, 1), "{}", fields.len());
+    }
+    let mut heard = Heard::default();
+    heard.hear(&v9(1, &[set(0, &template(255, PLAIN))]));
+    assert_eq!(heard.counters().templates, 0);
+}
+
+#[test]
+fn templates_and_exporters_are_bounded() {
+    let mut heard = Heard::default();
+    for id in 256..1_000 {
+        heard.hear(&v9(id, &[set(0, &template(id as u16, PLAIN))]));
+    }
+    assert_eq!((heard.counters().templates, heard.counters().forgotten), (256, 1_000 - 512));
+    // The one that was not heard for longest is forgotten.
+    let mut hear = |exporter: u8, port: u16, message: &[u8]| {
+        let now = crate::NOW + i64::from(exporter) * 10_000 + i64::from(port);
+        heard.collector.datagram(([192, 0, 2, exporter], port).into(), message, now);
+    };
+    for port in 0..3_000 {
+        hear(7, port, &v9(1, &[set(0, &template(256, PLAIN))]));
+    }
+    hear(7, 2_999, &v9(2, &[plain(&[&THERE])]));
+    hear(7, 0, &v9(2, &[plain(&[&THERE])]));
+    let counters = heard.counters();
+    assert_eq!((counters.sessions, counters.records, counters.unknown_templates), (1_024, 1, 1));
+    // The fields of all templates together.
+    let large: Vec<Field> = (0..300).map(|_| (99, 1, None)).collect();
+    let sets: Vec<_> = (0..30).map(|id| set(0, &template(256 + id, &large))).collect();
+    for port in 0..200 {
+        heard.collector.datagram(([192, 0, 2, 8], port).into(), &v9(1, &sets), crate::NOW + 90_000 + i64::from(port));
+    }
+    let counters = heard.counters();
+    assert_eq!((counters.sessions, counters.templates), ((1 << 18) / 9_000, (1 << 18) / 9_000 * 30), "{counters:?}");
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut heard = Heard::default();
+    let mut rows = Vec::new();
+    for part in 0..120_u8 {
+        let records: Vec<Plain> = (0..1_000).map(|port| Plain { from: (part, port), ..THERE }).collect();
+        let now = crate::NOW;
+        heard.collector.datagram(
+            ([192, 0, 2, 1], 1).into(),
+            &v5(u32::from(part) * 1_000, 0, &records.iter().collect::<Vec<_>>()),
+            now,
+        );
+        heard.collector.take(now, &mut rows);
+    }
+    let counters = heard.counters();
+    assert_eq!((counters.waiting, counters.hurried, rows.len()), (100_000, 20_000, 20_000));
+    assert_eq!((counters.records, counters.lost_records), (120_000, 0));
+}
