@@ -15,6 +15,7 @@ mod outbox;
 mod output;
 mod pipeline;
 mod sources;
+mod static_identities;
 mod trouble;
 mod worker;
 mod workers;

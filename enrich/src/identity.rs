@@ -77,6 +77,15 @@ pub enum Key {
         /// Address.
         ip: IpAddr,
     },
+    /// A range of IP addresses within a network: names each of them that has no name of its own.
+    Range {
+        /// Network, as of [`Key::Ip`].
+        network: Arc<str>,
+        /// First address.
+        ip: IpAddr,
+        /// Length of the prefix, bits.
+        prefix: u8,
+    },
     /// A socket's own end: whose process it is, where an address is shared (host network, containers of one pod).
     Socket {
         /// Network namespace (inode; 0: wiretag's own).

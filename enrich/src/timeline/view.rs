@@ -8,6 +8,7 @@ use super::attachments::Attachments;
 use super::attributes::as_of;
 use super::history::{Claim, Ending, History, Sure};
 use super::keys::{Names, Place};
+use super::ranges::{Ranges, first_of};
 use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
 use super::subjects::Subjects;
@@ -60,6 +61,7 @@ pub struct View {
     pub(super) histories: Sharded<Place, Entry>,
     /// Networks in which an address is known.
     pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>>,
+    pub(super) ranges: Arc<Ranges>,
     pub(super) subjects: Subjects,
     pub(super) attachments: Arc<Attachments>,
 }
@@ -99,7 +101,11 @@ impl View {
             Place::Socket { protocol: own, ip: bound, port: at, .. } => {
                 *own == protocol && *at == port && takes(*bound)
             }
-            Place::Interface { .. } | Place::Mac { .. } | Place::Ip { .. } | Place::Service { .. } => false,
+            Place::Interface { .. }
+            | Place::Mac { .. }
+            | Place::Ip { .. }
+            | Place::Range { .. }
+            | Place::Service { .. } => false,
         };
         let places: Vec<Place> = self.keys_of(identity).filter(is_asked).collect();
         self.pick(&places, when.into())
@@ -158,12 +164,16 @@ impl View {
         let when = when.into();
         let mut known = None;
         for place in self.keys_of(identity) {
-            let Place::Ip { ip: own, .. } = place else { continue };
-            if known.is_some() && own != ip {
+            let own = match place {
+                Place::Ip { ip: own, .. } => own == ip,
+                Place::Range { ip: first, prefix, .. } => first == first_of(ip, prefix),
+                Place::Interface { .. } | Place::Mac { .. } | Place::Socket { .. } | Place::Service { .. } => continue,
+            };
+            if known.is_some() && !own {
                 continue;
             }
             if self.held(identity, place, when) {
-                if own == ip {
+                if own {
                     return Some(true);
                 }
                 known = Some(false);
@@ -213,7 +223,7 @@ impl View {
 
     /// Who held one of the keys when the span began, or may have, and all who did or may have later in it; nobody if nobody
     /// did when it began.
-    fn pick(&self, places: &[Place], when: Span) -> Lookup {
+    pub(super) fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
             if let Some(sure) = history.sure
@@ -335,7 +345,7 @@ impl View {
 
     /// Claims that hold at `at`, of one address or all.
     pub fn current(&self, at: i64, ip: Option<IpAddr>) -> Vec<Interval> {
-        let asked = |place: &Place| ip.is_none_or(|ip| matches!(place, Place::Ip { ip: own, .. } if *own == ip));
+        let asked = |place: &Place| ip.is_none_or(|ip| place.names(ip));
         let histories = self.histories.iter().filter(|(place, _)| asked(place));
         let lasting = |claim: &&Claim| claim.from <= at && at < claim.held_to;
         let claims = histories.flat_map(|(place, history)| history.iter().map(|claim| (*place, claim)));
