@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// The name that stands for "network not known" (capture files, static entries without a network).
 pub const ANY_NETWORK: &str = "";
 
+/// What the ids of a cluster's nodes begin with.
+pub(crate) const NODE: &str = "node:";
+
 /// A container, pod, VM or other end, with the attributes of one version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Identity {

@@ -1,6 +1,6 @@
 //! Who held a key during a span.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +13,7 @@ use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
 use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
-use crate::identity::{ANY_NETWORK, Identity, Interval};
+use crate::identity::{ANY_NETWORK, Identity, Interval, NODE};
 
 /// A history, and beside it what most lookups ask for: whose the key is of late.
 #[derive(Debug, Clone, Default)]
@@ -122,10 +122,22 @@ impl View {
         self.pick(&[Place::Mac { network, mac }], when.into())
     }
 
-    /// Which service answered there: the identity is the service's.
+    /// Which service answered there: the identity is the service's. A node answers for all that have a port on every node, whose
+    /// keys are at the unspecified address.
     pub fn service(&self, network: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
         let Some(network) = self.names.number(network) else { return Lookup::None };
-        self.pick(&[Place::Service { network, protocol, ip, port }], when.into())
+        let when = when.into();
+        let spot = |ip| Place::Service { network, protocol, ip, port };
+        match self.pick(&[spot(ip)], when) {
+            Lookup::None => {
+                let any = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let found = self.pick(&[spot(any)], when);
+                let is_node = |found: Lookup| matches!(found, Lookup::One(node, _) if node.identity.starts_with(NODE));
+                let holds = found != Lookup::None && is_node(self.pick(&[Place::Ip { network, ip }], when));
+                if holds { found } else { Lookup::None }
+            }
+            found => found,
+        }
     }
 
     /// Whose address it was, within `network` and, where that knows nothing, among the entries without a network.
@@ -189,7 +201,8 @@ impl View {
         let (mut only, Some(number)) = (Lookup::None, self.names.number(network)) else { return Lookup::None };
         for place in self.keys_of(service) {
             let Place::Service { network: own, ip, .. } = place else { continue };
-            let is_endpoint = own == number && ip != virtual_ip && ip.is_ipv4() == virtual_ip.is_ipv4();
+            let is_endpoint =
+                own == number && ip != virtual_ip && !ip.is_unspecified() && ip.is_ipv4() == virtual_ip.is_ipv4();
             if !is_endpoint || !self.held(service, place, when) {
                 continue;
             }
