@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::physical_plan::{collect, execute_stream, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
@@ -109,23 +109,12 @@ impl Engine {
         Ok(Self { session, data_dir })
     }
 
-    /// How it works.
-    pub(crate) fn config(&self) -> SessionConfig {
-        self.session.copied_config()
-    }
-
-    /// What it works with: memory, and footers of files that were read.
-    pub(crate) fn runtime(&self) -> Arc<RuntimeEnv> {
-        self.session.runtime_env()
-    }
-
     /// The data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
-    /// Rows of files.
-    pub(super) async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
+    async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
         let paths: Vec<String> =
             files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
         let schema = schema::<R>();
