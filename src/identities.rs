@@ -10,24 +10,23 @@
 //! Slices that are still open are named at once, shown to searches, and handed to the journal. They come before the rows that
 //! end them, and are shown before those are stored: then a slice is in an answer once.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use wiretag_enrich::event::Snapshot;
+use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
-use wiretag_enrich::timeline::{Dossier, Lookup, Timeline, View};
-use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
+use wiretag_enrich::timeline::{Dossier, Timeline, View};
 use wiretag_store::{Store, StoreError};
 
 use crate::checkpoint::OpenRows;
 use crate::metrics::FlowMetrics;
 use crate::peers::IpfixSender;
+use crate::static_identities::StaticInterfaces;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
 
@@ -96,9 +95,10 @@ pub(crate) struct Tagging {
     pub(crate) tagger: Tagger,
     pub(crate) metrics: FlowMetrics,
     pub(crate) tail: wiretag_web::Tail,
-    /// Identities by name of their interface in wiretag's own namespace, from the static file.
-    pub(crate) static_interfaces: HashMap<String, Arc<Identity>>,
-    pub(crate) boot: Arc<str>,
+    /// What the static file says of interfaces.
+    pub(crate) static_interfaces: StaticInterfaces,
+    /// Later versions of it.
+    pub(crate) static_files: mpsc::Receiver<StaticFile>,
     /// Namespaces to capture in, for `src/pipeline.rs`.
     pub(crate) namespaces: mpsc::Sender<IdentityEvent>,
     /// Counts the rows on their way.
@@ -128,6 +128,10 @@ impl Tagging {
             tokio::select! {
                 biased;
                 Some(event) = events.recv(), if !is_busy => self.learn(event).await,
+                Some(file) = self.static_files.recv(), if !is_busy => {
+                    let event = self.static_interfaces.change(file, crate::host::now());
+                    self.timeline.begin(event);
+                }
                 batch = records.recv() => match batch {
                     Some(batch) => open = self.take(batch, &mut tagged),
                     None => break,
@@ -180,21 +184,10 @@ impl Tagging {
         let now = crate::host::now();
         for (index, name, veth) in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
-            let Some(identity) = self.static_interfaces.get(&*name).filter(|_| batch.netns == 0) else { continue };
-            // Each worker tells of each link.
-            let known = self.timeline.interface(index, 0, &self.boot, now);
-            if matches!(known, Lookup::One(known, _) if known == *identity) {
-                continue;
+            let own = self.static_interfaces.link((index, &name), &self.timeline, now).filter(|_| batch.netns == 0);
+            if let Some(event) = own {
+                self.timeline.apply(&event);
             }
-            let interval = Interval {
-                key: Key::Interface { index, netns: 0, boot: self.boot.clone() },
-                identity: identity.clone(),
-                valid_from: now,
-                valid_to: None,
-                learned_at: now,
-                source: "static".into(),
-            };
-            self.timeline.apply(&IdentityEvent::Learned(interval));
         }
         let open = self.tagger.name_open(batch.netns, batch.open, now, &self.timeline);
         for record in batch.records {
@@ -318,20 +311,6 @@ impl Writing {
     fn is_finished(&self) -> bool {
         self.task.as_ref().is_some_and(|(task, _)| task.is_finished())
     }
-}
-
-/// Puts the intervals of a static file into the timeline.
-pub(crate) fn apply_static(timeline: &mut Timeline, file: &StaticFile) {
-    for interval in &file.intervals {
-        timeline.apply(&IdentityEvent::Learned(interval.clone()));
-    }
-}
-
-/// Puts a static file into the timeline that has what an earlier one said: what this one does not say any more ends now.
-pub(crate) fn reconcile_static(timeline: &mut Timeline, file: Option<&StaticFile>) {
-    let present = file.into_iter().flat_map(|file| &file.intervals).cloned().collect();
-    let (source, stopped, at) = ("static".into(), Vec::new(), crate::host::now());
-    timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard: Some(at), at }));
 }
 
 /// Writes what is new in a timeline.

@@ -17,6 +17,7 @@ mod output;
 mod peers;
 mod pipeline;
 mod sources;
+mod static_identities;
 mod trouble;
 mod worker;
 mod workers;

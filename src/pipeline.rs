@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use wiretag_capture::PacketBuffer;
 use wiretag_enrich::docker::DockerStatus;
 use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
-use wiretag_enrich::static_file::{self, StaticFile};
+use wiretag_enrich::static_file::{StaticFile, Watcher};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{
@@ -24,11 +24,12 @@ use wiretag_store::{
 use crate::account::Account;
 use crate::checkpoint::{JournalThread, JournalWriter};
 use crate::config::RunConfig;
-use crate::identities::{Published, Tagging, persist, reconcile_static};
+use crate::identities::{Published, Tagging, persist};
 use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::outbox::{PacketBatch, PacketSender};
 use crate::peers::Peers;
 use crate::sources::{Sources, Surroundings};
+use crate::static_identities::{self, StaticInterfaces, reconcile_static};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
@@ -89,7 +90,7 @@ impl Pipeline {
     ) -> anyhow::Result<Self> {
         let boot = crate::host::boot_id();
         let store = Arc::new(store);
-        let (timeline, static_file) = known_identities(config, &store).await?;
+        let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
         let published = Arc::new(Published::new(&timeline));
 
         let registry = prometheus::Registry::new();
@@ -116,6 +117,7 @@ impl Pipeline {
 
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
         let (namespaces, namespace_events) = mpsc::channel(NAMESPACE_QUEUE);
+        let (changes, static_files) = mpsc::channel(static_identities::QUEUE);
         let tagging = Tagging {
             store: store.clone(),
             timeline,
@@ -123,8 +125,8 @@ impl Pipeline {
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
             metrics: FlowMetrics::new(&registry)?,
             tail: tail.clone(),
-            static_interfaces: static_file.map(|file| file.interfaces.into_iter().collect()).unwrap_or_default(),
-            boot: boot.clone(),
+            static_interfaces: StaticInterfaces::new(static_file, boot.clone()),
+            static_files,
             namespaces,
             capture: capture.clone(),
             troubles: troubles.clone(),
@@ -135,7 +137,8 @@ impl Pipeline {
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
         kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
-        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel });
+        let file = watcher.map(|own| (own, changes));
+        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel, file });
         let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
         registry.register(Box::new(collector))?;
 
@@ -296,12 +299,16 @@ async fn last_heard(config: &RunConfig, store: &Store) -> anyhow::Result<Option<
 }
 
 /// The timeline as of the last run, plus the static file.
-async fn known_identities(config: &RunConfig, store: &Store) -> anyhow::Result<(Timeline, Option<StaticFile>)> {
+async fn known_identities(
+    config: &RunConfig,
+    store: &Store,
+) -> anyhow::Result<(Timeline, (Option<StaticFile>, Option<Watcher>))> {
     let mut timeline = store.catalog.timeline().await?;
-    let file = config.static_file.as_deref().map(|path| static_file::load(path, crate::host::now())).transpose()?;
+    let read = config.static_file.as_deref().map(|path| Watcher::open(path, crate::host::now())).transpose()?;
+    let (file, watcher) = read.unzip();
     reconcile_static(&mut timeline, file.as_ref());
     persist(&mut timeline, store).await?;
-    Ok((timeline, file))
+    Ok((timeline, (file, watcher)))
 }
 
 /// Batches of packets on their way in, and empty buffers on their way back.

@@ -10,10 +10,12 @@ use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
 use wiretag_enrich::kernel::KernelStatus;
 use wiretag_enrich::kubernetes::KubernetesSource;
+use wiretag_enrich::static_file::{StaticFile, Watcher};
 use wiretag_enrich::{IdentityEvent, SourceStatus};
 
 use crate::config::RunConfig;
 use crate::metrics::Sample;
+use crate::static_identities;
 
 /// What all sources are given.
 pub(crate) struct Surroundings {
@@ -23,6 +25,8 @@ pub(crate) struct Surroundings {
     pub(crate) events: mpsc::Sender<IdentityEvent>,
     /// State of the kernel source, which has a thread of its own.
     pub(crate) kernel: watch::Receiver<KernelStatus>,
+    /// The static file, if there is one, and where its changes go.
+    pub(crate) file: Option<(Watcher, mpsc::Sender<StaticFile>)>,
 }
 
 /// See the module documentation.
@@ -39,7 +43,7 @@ pub(crate) struct Sources {
 impl Sources {
     /// Starts all that are wanted.
     pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
-        let Surroundings { boot, heard, events, kernel } = around;
+        let Surroundings { boot, heard, events, kernel, file } = around;
         let mut tasks = Vec::new();
         let host: Arc<str> = config.node.as_str().into();
         let cluster: Arc<str> = config.cluster.as_str().into();
@@ -57,7 +61,14 @@ impl Sources {
         let cni = CniSource::new(config.data.clone(), cluster.clone(), host.clone(), boot.clone(), heard);
         let counters = cni.counters();
         let cri = CriSource::new(config.cri.as_ref().and_then(|cri| cri.endpoint.clone()), cluster, host, boot, heard);
+        let mut statics = off();
+        if let Some((watcher, changes)) = file {
+            let status = watch::Sender::new(SourceStatus::Connected);
+            statics = status.subscribe();
+            tasks.push(tokio::spawn(static_identities::follow(watcher, changes, status)));
+        }
         let states = vec![
+            ("static", statics),
             ("kubernetes", kubernetes),
             ("cni", if config.cni { cni.status() } else { off() }),
             ("cri", if config.cri.is_some() { cri.status() } else { off() }),

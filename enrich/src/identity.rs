@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// The name that stands for "network not known" (capture files, static entries without a network).
 pub const ANY_NETWORK: &str = "";
 
+/// What the ids of a cluster's nodes begin with.
+pub(crate) const NODE: &str = "node:";
+
 /// A container, pod, VM or other end, with the attributes of one version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
@@ -76,6 +79,15 @@ pub enum Key {
         network: Arc<str>,
         /// Address.
         ip: IpAddr,
+    },
+    /// A range of IP addresses within a network: names each of them that has no name of its own.
+    Range {
+        /// Network, as of [`Key::Ip`].
+        network: Arc<str>,
+        /// First address.
+        ip: IpAddr,
+        /// Length of the prefix, bits.
+        prefix: u8,
     },
     /// A socket's own end: whose process it is, where an address is shared (host network, containers of one pod).
     Socket {

@@ -4,25 +4,32 @@
 //! identities:
 //!   - name: billing-db          # required, unique
 //!     kind: vm                  # container (default), vm or host
-//!     ips: [10.0.0.5]
+//!     ips: [10.0.0.5, 'fd00::5']
+//!     network: blue             # where the addresses hold (as `wiretag identities` shows it); without: wherever no other name does
 //!     interfaces: [veth-db]     # names in wiretag's network namespace
 //!     workload: billing
 //!     labels: { tier: gold }
+//!   - name: office
+//!     kind: host
+//!     ips: [192.0.2.0/24]       # each address of the range that has no name of its own; the longest prefix decides
 //! ```
+//!
+//! While wiretag runs it is read again when it changes: [`Watcher`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::identity::{ANY_NETWORK, Identity, Interval, Key};
+use crate::timeline::first_of;
 
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticFile {
-    /// Intervals by address, since ever and for ever.
+    /// Intervals by address or range: for ever, and since ever or since the file changed.
     pub intervals: Vec<Interval>,
     /// Interface names, whose indexes the caller knows.
     pub interfaces: Vec<(String, Arc<Identity>)>,
@@ -73,7 +80,8 @@ struct Entry {
     #[serde(default)]
     kind: EntryKind,
     #[serde(default)]
-    ips: Vec<IpAddr>,
+    ips: Vec<String>,
+    network: Option<Arc<str>>,
     #[serde(default)]
     interfaces: Vec<String>,
     cluster: Option<Arc<str>>,
@@ -89,12 +97,11 @@ struct Entry {
 
 /// Reads the file; `now` is when its facts are learned.
 pub fn load(path: &Path, now: i64) -> Result<StaticFile, StaticError> {
-    let name = || path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| StaticError::Io { path: name(), source })?;
-    parse(&text, now).map_err(|message| StaticError::Content { path: name(), message })
+    Watcher::open(path, now).map(|(file, _)| file)
 }
 
-fn parse(text: &str, now: i64) -> Result<StaticFile, String> {
+/// What a text says, since `from`.
+fn parse(text: &str, (from, now): (i64, i64)) -> Result<StaticFile, String> {
     let written: Written = serde_norway::from_str(text).map_err(|error| error.to_string())?;
     let mut file = StaticFile { intervals: Vec::new(), interfaces: Vec::new() };
     let mut names = HashSet::new();
@@ -105,12 +112,15 @@ fn parse(text: &str, now: i64) -> Result<StaticFile, String> {
         if entry.ips.is_empty() && entry.interfaces.is_empty() {
             return Err(format!("`{}` has neither `ips` nor `interfaces`", entry.name));
         }
-        let (ips, interfaces) = (entry.ips.clone(), entry.interfaces.clone());
+        let network = entry.network.clone().unwrap_or_else(|| ANY_NETWORK.into());
+        let keys = entry.ips.iter().map(|ip| key(ip, &network).map_err(|error| format!("`{}`: {error}", entry.name)));
+        let keys = keys.collect::<Result<Vec<Key>, String>>()?;
+        let interfaces = entry.interfaces.clone();
         let identity = Arc::new(identity(entry));
-        file.intervals.extend(ips.into_iter().map(|ip| Interval {
-            key: Key::Ip { network: ANY_NETWORK.into(), ip },
+        file.intervals.extend(keys.into_iter().map(|key| Interval {
+            key,
             identity: identity.clone(),
-            valid_from: 0,
+            valid_from: from,
             valid_to: None,
             learned_at: now,
             source: "static".into(),
@@ -118,6 +128,62 @@ fn parse(text: &str, now: i64) -> Result<StaticFile, String> {
         file.interfaces.extend(interfaces.into_iter().map(|name| (name, identity.clone())));
     }
     Ok(file)
+}
+
+/// An address, or a range in CIDR notation.
+fn key(text: &str, network: &Arc<str>) -> Result<Key, String> {
+    let not = |what: &str| format!("`{text}` is {what}; hint: an address (10.0.0.5) or a range (10.0.0.0/24)");
+    let Some((ip, prefix)) = text.split_once('/') else {
+        let ip = text.parse().map_err(|_| not("no address"))?;
+        return Ok(Key::Ip { network: network.clone(), ip });
+    };
+    let ip: IpAddr = ip.parse().map_err(|_| not("no range of addresses"))?;
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= most).ok_or_else(|| not("no range of addresses"))?;
+    let first = first_of(ip, prefix);
+    if first != ip {
+        return Err(format!("`{text}` does not begin at the first address of the range; hint: `{first}/{prefix}`"));
+    }
+    let network = network.clone();
+    Ok(if prefix == most { Key::Ip { network, ip } } else { Key::Range { network, ip, prefix } })
+}
+
+/// Reads a file, and says when its content is another.
+#[derive(Debug)]
+pub struct Watcher {
+    path: PathBuf,
+    /// The content that was looked at last, and why it could not be read.
+    seen: Result<String, String>,
+}
+
+impl Watcher {
+    /// Reads the file for the first time: what it says holds since ever.
+    pub fn open(path: &Path, now: i64) -> Result<(StaticFile, Self), StaticError> {
+        let name = || path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| StaticError::Io { path: name(), source })?;
+        let file = parse(&text, (0, now)).map_err(|message| StaticError::Content { path: name(), message })?;
+        Ok((file, Self { path: path.to_owned(), seen: Ok(text) }))
+    }
+
+    /// What the file says now, if its content is not what it was at the last look; its facts hold since `now`. A mistake is told
+    /// once.
+    pub fn look(&mut self, now: i64) -> Option<Result<StaticFile, StaticError>> {
+        let path = || self.path.display().to_string();
+        let text = match std::fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(source) => {
+                let reason = Err(source.to_string());
+                let is_news = std::mem::replace(&mut self.seen, reason.clone()) != reason;
+                return is_news.then(|| Err(StaticError::Io { path: path(), source }));
+            }
+        };
+        if self.seen.as_ref() == Ok(&text) {
+            return None;
+        }
+        let file = parse(&text, (now, now)).map_err(|message| StaticError::Content { path: path(), message });
+        self.seen = Ok(text);
+        Some(file)
+    }
 }
 
 fn identity(entry: Entry) -> Identity {
@@ -150,7 +216,7 @@ mod tests {
     fn a_container_and_a_machine() {
         let file = parse(
             "identities:\n  - name: web\n    ips: [10.0.0.1, 'fd00::1']\n    labels: { app: shop }\n  - { name: db, kind: vm, interfaces: [tap0] }\n",
-            7,
+            (0, 7),
         )
         .expect("a file");
         assert_eq!(file.intervals.len(), 2);
@@ -163,12 +229,50 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let check = |text: &str, part: &str| {
-            let error = parse(text, 0).expect_err("a mistake");
+            let error = parse(text, (0, 0)).expect_err("a mistake");
             assert!(error.contains(part), "{error}");
         };
         check("identities:\n  - name: a\n    ipz: [10.0.0.1]\n", "ipz");
-        check("identities:\n  - name: a\n    ips: [10.0.0.300]\n", "line 3");
+        check("identities:\n  - name: a\n    ips: [10.0.0.300]\n", "`a`: `10.0.0.300` is no address");
+        check("identities:\n  - name: a\n    ips: [10.0.0.0/33]\n", "no range");
+        check("identities:\n  - name: a\n    ips: [10.0.0.5/24]\n", "hint: `10.0.0.0/24`");
+        check("identities:\n  - { name: a, ips: 7 }\n", "line 2");
         check("identities:\n  - name: a\n", "neither");
         check("identities:\n  - { name: a, ips: [10.0.0.1] }\n  - { name: a, ips: [10.0.0.2] }\n", "twice");
+    }
+
+    #[test]
+    fn addresses_and_ranges_in_a_network() {
+        let text =
+            "identities:\n  - { name: a, network: blue, ips: [10.0.0.1/32, 10.0.0.0/8, '2001:db8::/32', '::/0'] }\n";
+        let keys: Vec<Key> = parse(text, (0, 7)).expect("a file").intervals.into_iter().map(|own| own.key).collect();
+        let network: Arc<str> = "blue".into();
+        let range =
+            |ip: &str, prefix| Key::Range { network: network.clone(), ip: ip.parse().expect("an address"), prefix };
+        let one = Key::Ip { network: network.clone(), ip: "10.0.0.1".parse().expect("an address") };
+        assert_eq!(keys, [one, range("10.0.0.0", 8), range("2001:db8::", 32), range("::", 0)]);
+    }
+
+    #[test]
+    fn a_change_is_told_once_and_a_mistake_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("names.yaml");
+        let write =
+            |ip: &str| std::fs::write(&path, format!("identities:\n  - {{ name: a, ips: [{ip}] }}\n")).expect("a file");
+        write("10.0.0.1");
+        let (file, mut watcher) = Watcher::open(&path, 5).expect("a file");
+        assert_eq!((file.intervals[0].valid_from, file.intervals[0].learned_at), (0, 5));
+        assert!(watcher.look(6).is_none(), "nothing has changed");
+        write("10.0.0.2");
+        let file = watcher.look(7).expect("a change").expect("without mistakes");
+        assert_eq!((file.intervals[0].valid_from, file.intervals[0].learned_at), (7, 7));
+        write("nonsense");
+        assert!(watcher.look(8).expect("a change").is_err());
+        assert!(watcher.look(9).is_none(), "the mistake was told");
+        std::fs::remove_file(&path).expect("removed");
+        assert!(matches!(watcher.look(10), Some(Err(StaticError::Io { .. }))));
+        assert!(watcher.look(11).is_none(), "that it is gone was told");
+        write("10.0.0.2");
+        assert!(watcher.look(12).expect("a change").is_ok());
     }
 }

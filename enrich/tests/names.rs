@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rows::{BEGIN, CLIENT, ClientVeth, SECOND, SERVER, ServerVeth, record, tagger};
 use wiretag_capture::FlowRecord;
+use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::tagger::TaggedRows;
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, Member};
@@ -159,4 +160,99 @@ fn a_container_of_a_pod_is_named_only_if_it_is_sure_which() {
     // The server's port says nothing about the client.
     let timeline = known(&[(pod(vec![member("app", &[80]), member("proxy", &[])]), &[ip(CLIENT.0)])]);
     assert_eq!(words(&names(&timeline, record(ClientVeth, 0, 0)).0), ["pod", "", "", "ip"]);
+}
+
+/// A static name of these keys from a time on.
+fn written(name: &str, key: Key, from: i64) -> Interval {
+    let identity = Arc::new(Identity { host: Some(name.into()), ..identity(&format!("static:{name}")) });
+    Interval { key, identity, valid_from: from, valid_to: None, learned_at: from, source: "static".into() }
+}
+
+fn range(network: &str, ip: &str, prefix: u8) -> Key {
+    Key::Range { network: network.into(), ip: ip.parse().unwrap(), prefix }
+}
+
+fn told(timeline: &mut Timeline, intervals: impl IntoIterator<Item = Interval>) {
+    for interval in intervals {
+        timeline.apply(&IdentityEvent::Learned(interval));
+    }
+}
+
+#[test]
+fn the_longest_range_names_an_address_that_nothing_else_does() {
+    let mut timeline = known(&[]);
+    told(&mut timeline, [written("all", range("", "0.0.0.0", 0), 0)]);
+    assert_eq!(server(&timeline), ["static:all", "", "", "static"]);
+    told(&mut timeline, [written("six", range("", "::", 0), 0), written("wide", range("", "10.0.0.0", 8), 0)]);
+    assert_eq!(server(&timeline), ["static:wide", "", "", "static"]);
+    told(&mut timeline, [written("beside", range("", "10.0.1.0", 24), 0)]);
+    assert_eq!(server(&timeline), ["static:wide", "", "", "static"], "the address is not in that one");
+    told(&mut timeline, [written("narrow", range("", "10.0.0.0", 30), 0)]);
+    assert_eq!(server(&timeline), ["static:narrow", "", "", "static"]);
+    told(&mut timeline, [written("here", range(NET, "10.0.0.0", 16), 0)]);
+    assert_eq!(server(&timeline), ["static:here", "", "", "static"], "the network of the interface comes first");
+    told(&mut timeline, [written("elsewhere", range("other", "10.0.0.0", 31), 0)]);
+    assert_eq!(server(&timeline), ["static:here", "", "", "static"], "of another network");
+    let service_of = |timeline: &Timeline| words(&names(timeline, to_vip()).1);
+    assert_eq!(service_of(&timeline), ["static:wide", "", "", "static"], "not in the network's range");
+    for event in [(named("shop"), service(VIP, SERVER.1)), (identity("web"), ip(SERVER.0))] {
+        let (identity, key) = (Arc::new(event.0), event.1);
+        let source = "kubernetes".into();
+        told(&mut timeline, [Interval { key, identity, valid_from: 0, valid_to: None, learned_at: 0, source }]);
+    }
+    assert_eq!(server(&timeline), ["web", "", "", "ip"], "an address of its own is more exact");
+    assert_eq!(service_of(&timeline), ["service:shop", "", "shop", "service"], "a service's too");
+}
+
+#[test]
+fn ipv6_addresses_are_in_ranges_too() {
+    let mut timeline = known(&[]);
+    told(
+        &mut timeline,
+        [
+            written("four", range("", "0.0.0.0", 0), 0),
+            written("wide", range("", "2001:db8::", 32), 0),
+            written("narrow", range("", "2001:db8:0:1::", 64), 0),
+        ],
+    );
+    let mut record = record(ClientVeth, 0, 0);
+    record.server.ip = "2001:db8:0:1::7".parse().unwrap();
+    assert_eq!(words(&names(&timeline, record.clone()).1), ["static:narrow", "", "", "static"]);
+    record.server.ip = "2001:db8:0:2::7".parse().unwrap();
+    assert_eq!(words(&names(&timeline, record.clone()).1), ["static:wide", "", "", "static"]);
+    record.server.ip = "2001:db9::7".parse().unwrap();
+    assert_eq!(words(&names(&timeline, record).1), ["", "", "", "none"]);
+}
+
+#[test]
+fn a_change_of_the_file_holds_from_then_on() {
+    let (office, lab) = (range("", "10.0.0.0", 24), range("", "10.0.0.0", 28));
+    let mut timeline = known(&[]);
+    told(&mut timeline, [written("office", office.clone(), 0)]);
+    let change = |second: i64, present: Vec<Interval>| {
+        let at = BEGIN + second * SECOND;
+        IdentityEvent::Reconciled(Snapshot {
+            source: "static".into(),
+            present,
+            stopped: Vec::new(),
+            heard: Some(at),
+            at,
+        })
+    };
+    let at = |second: i64| BEGIN + second * SECOND;
+    timeline
+        .apply(&change(100, vec![written("office", office.clone(), at(100)), written("lab", lab.clone(), at(100))]));
+    timeline.apply(&change(300, vec![written("annex", office, at(300))]));
+    // A slice is of a minute.
+    let of = |since: i64| {
+        let [id, _, _, tagged_by] = words(&names(&timeline, record(ClientVeth, 0, since)).1);
+        if id.is_empty() { tagged_by } else { id }
+    };
+    assert_eq!(of(0), "static:office", "as the file said then");
+    assert_eq!(of(70), "ambiguous", "it changed meanwhile");
+    assert_eq!(of(110), "static:lab");
+    assert_eq!(of(270), "ambiguous", "and again");
+    assert_eq!(of(310), "static:annex");
+    let open = timeline.current(at(400), Some(SERVER.0));
+    assert_eq!(open.iter().map(|own| &*own.identity.identity).collect::<Vec<_>>(), ["static:annex"]);
 }

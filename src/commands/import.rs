@@ -27,7 +27,8 @@ use wiretag_store::{
 
 use super::{Interrupted, WrongUsage};
 use crate::cli::ImportArguments;
-use crate::identities::{apply_static, persist};
+use crate::identities::persist;
+use crate::static_identities::apply_static;
 
 /// Interfaces of files are no interfaces of this host.
 const FILE_NAMESPACE: u64 = u64::MAX;

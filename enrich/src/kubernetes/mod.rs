@@ -21,7 +21,7 @@
 //! snapshot, as soon as each resource has been listed or cannot be had.
 //!
 //! **Limits.** Host-network pods have no address of their own: they are described, and found by their sockets. The ports that a
-//! `NodePort` opens on every node are not told. An endpoint of several services is nobody's. Clocks of nodes are trusted to be at most a
+//! `NodePort` opens are a service's at the addresses of nodes that are known: in `node` scope its own. An endpoint of several services is nobody's. Clocks of nodes are trusted to be at most a
 //! minute behind until they have been heard.
 
 mod client;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::objects::{Meta, Node};
 use super::tell::{Teller, When};
-use crate::identity::{Identity, Interval};
+use crate::identity::{Identity, Interval, NODE};
 
 /// Where a node says its zone: the label of today, and the one before Kubernetes 1.17.
 const ZONES: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
@@ -108,7 +108,7 @@ fn ips(node: &Node) -> Vec<IpAddr> {
 
 fn identity(meta: &Meta, zone: Option<Arc<str>>, teller: &Teller) -> Identity {
     Identity {
-        identity: format!("node:{}", meta.name).into(),
+        identity: format!("{NODE}{}", meta.name).into(),
         cluster: Some(teller.cluster.clone()),
         host: Some(meta.name.clone()),
         zone,

@@ -244,9 +244,11 @@ pub(super) struct ServiceSpec {
 
 /// A port of a service, an endpoint slice or endpoints.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct Port {
     pub(super) port: Option<i64>,
+    /// Of a service: the port that it has on every node.
+    pub(super) node_port: Option<i64>,
     pub(super) protocol: Option<String>,
 }
 
@@ -254,6 +256,11 @@ impl Port {
     /// IP protocol and number; the API's default is TCP.
     pub(super) fn number(&self) -> Option<(u8, u16)> {
         Some((protocol(self.protocol.as_deref())?, port(self.port?)?))
+    }
+
+    /// The same of the port on every node, if it has one.
+    pub(super) fn on_nodes(&self) -> Option<(u8, u16)> {
+        Some((protocol(self.protocol.as_deref())?, port(self.node_port?)?))
     }
 }
 

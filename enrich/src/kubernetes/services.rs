@@ -3,10 +3,12 @@
 //! * An endpoint belongs to its service for as long as it is listed, ready or not: what it still serves is the service's.
 //! * An address and port that several services claim (a headless one beside another, two that choose the same pods) is
 //!   nobody's while they do. Which of them a client meant, its packets to the virtual address tell.
+//! * A port on every node (`NodePort`) is one key at the unspecified address of each family, which stands for any node: a
+//!   thousand nodes and a thousand such ports are a thousand keys.
 //! * Slices may come before their service and outlive it; they count while both are there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::objects::{Endpoints, Meta, Port, Service, Slice};
@@ -15,6 +17,9 @@ use crate::identity::{Identity, Interval};
 
 /// The label of a slice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Stands for the addresses of all nodes.
+const ANY_NODE: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
 /// Namespace and name.
 type Name = (Arc<str>, Arc<str>);
@@ -251,16 +256,19 @@ impl Backends {
 }
 
 fn cross<'a>(addresses: impl Iterator<Item = &'a str>, ports: &[Port]) -> impl Iterator<Item = Spot> {
-    let ips = addresses.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let ips = addresses.filter_map(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !ip.is_unspecified());
     ips.flat_map(|ip| ports.iter().filter_map(Port::number).map(move |(protocol, port)| (protocol, ip, port)))
 }
 
-/// Where a service answers itself: `None` for a headless one, which has no address of its own.
+/// Where a service answers itself: a headless one, or one that is a name elsewhere, has no address of its own (`None`).
 fn spots(service: &Service) -> BTreeSet<Spot> {
     let Service { spec, status, .. } = service;
     let own = spec.cluster_ip.iter().chain(&spec.cluster_ips).chain(&spec.external_ips);
     let balancers = status.load_balancer.ingress.iter().filter_map(|own| own.ip.as_ref());
-    cross(own.chain(balancers).map(String::as_str), &spec.ports).collect()
+    let own = cross(own.chain(balancers).map(String::as_str), &spec.ports);
+    let on_nodes = spec.ports.iter().filter_map(Port::on_nodes);
+    let on_nodes = on_nodes.flat_map(|(protocol, port)| ANY_NODE.map(|ip| (protocol, ip, port)));
+    own.chain(on_nodes).collect()
 }
 
 fn identity(meta: &Meta, teller: &Teller) -> Identity {

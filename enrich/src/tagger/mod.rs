@@ -33,7 +33,7 @@ use self::connections::Connections;
 use self::names::Namer;
 use self::observation::{Observation, Observed};
 use crate::event::IdentityEvent;
-use crate::tagged::{Tagged, TaggedFlow, TaggedTransaction};
+use crate::tagged::{EndTag, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
 
 /// How long a row waits at most for a source that is not in touch, ns. A source that is away for longer is not waited for.
@@ -254,7 +254,9 @@ impl Join {
     fn lacks_a_name<R: Observed>(&mut self, held: &Held<R>, timeline: &View) -> bool {
         let seen = held.record.observation(held.netns);
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
-        client.identity.is_none() || server.identity.is_none()
+        // An address in a range that a file names may yet turn out to be somebody's own.
+        let may_improve = |end: &EndTag| end.identity.is_none() || end.tagged_by == TaggedBy::Static;
+        may_improve(&client) || may_improve(&server)
     }
 
     /// Is it the primary observation, and who were its ends?

@@ -11,7 +11,8 @@
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
 //! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries; of what
 //!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
-//! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service.
+//! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service;
+//! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step.
 //!
 //! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
 //! container where the pod has just one, one of them listens on the port, or just one declares it. Nobody is named on a guess.
@@ -87,7 +88,7 @@ impl Namer {
     }
 
     fn name(&mut self, asked: &Asked<'_>) -> EndTag {
-        let steps = [by_interface, by_mac, by_translation, by_socket, by_own_ip, by_service];
+        let steps = [by_interface, by_mac, by_translation, by_socket, by_own_ip, by_service, by_range];
         let found = steps.into_iter().map(|step| step(asked)).find(|tag| tag.tagged_by != TaggedBy::None);
         let translated = asked.place.translated;
         let EndTag { identity, tagged_by, .. } = found.unwrap_or(EndTag::NONE);
@@ -176,6 +177,24 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
         Lookup::One(endpoint, _) => tagged(endpoint, TaggedBy::Service),
         Lookup::Ambiguous(_) | Lookup::None => tagged(service, TaggedBy::Service),
     }
+}
+
+/// The range around the end's own address. Everything else is more exact.
+fn by_range(asked: &Asked<'_>) -> EndTag {
+    let Asked { view, seen, network, .. } = asked;
+    let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
+    if seen.source == Source::File {
+        return by_address(view.range_in_any(ip, seen.when, |_| true));
+    }
+    let in_network = network.map_or(Lookup::None, |network| view.range(network, ip, seen.when));
+    let found = match in_network {
+        Lookup::None if seen.netns == 0 => view.range_in_any(ip, seen.when, |network| view.is_on_host(network)),
+        found => found,
+    };
+    by_address(match found {
+        Lookup::None => view.range(ANY_NETWORK, ip, seen.when),
+        found => found,
+    })
 }
 
 /// The one service that answers at a server's address and port.

@@ -130,6 +130,9 @@ impl Timeline {
     }
 
     pub(super) fn note_key(&mut self, place: Place, subject: u32) {
+        if !self.view.ranges.has(place) {
+            Arc::make_mut(&mut self.view.ranges).note(place);
+        }
         if let Place::Ip { network, ip } = place
             && let Some(networks) = self.view.networks_of_ip.entry(&ip, Vec::new)
             && !networks.contains(&network)

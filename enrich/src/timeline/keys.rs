@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::ranges::first_of;
 use crate::identity::Key;
 
 /// A [`Key`] of which each name is a number of [`Names`].
@@ -12,15 +13,28 @@ pub(super) enum Place {
     Interface { index: u32, netns: u64, boot: u32 },
     Mac { network: u32, mac: [u8; 6] },
     Ip { network: u32, ip: IpAddr },
+    Range { network: u32, ip: IpAddr, prefix: u8 },
     Socket { netns: u64, boot: u32, protocol: u8, ip: Option<IpAddr>, port: u16 },
     Service { network: u32, protocol: u8, ip: IpAddr, port: u16 },
 }
 
 impl Place {
+    /// Whether it is this address, or a range around it.
+    pub(super) fn names(self, ip: IpAddr) -> bool {
+        match self {
+            Self::Ip { ip: own, .. } => own == ip,
+            Self::Range { ip: first, prefix, .. } => first == first_of(ip, prefix),
+            Self::Interface { .. } | Self::Mac { .. } | Self::Socket { .. } | Self::Service { .. } => false,
+        }
+    }
+
     /// The network of a key that has one.
     pub(super) fn network(self) -> Option<u32> {
         match self {
-            Self::Mac { network, .. } | Self::Ip { network, .. } | Self::Service { network, .. } => Some(network),
+            Self::Mac { network, .. }
+            | Self::Ip { network, .. }
+            | Self::Range { network, .. }
+            | Self::Service { network, .. } => Some(network),
             Self::Interface { .. } | Self::Socket { .. } => None,
         }
     }
@@ -59,6 +73,7 @@ impl Names {
             Key::Interface { index, netns, .. } => Place::Interface { index, netns, boot: name },
             Key::Mac { mac, .. } => Place::Mac { network: name, mac },
             Key::Ip { ip, .. } => Place::Ip { network: name, ip },
+            Key::Range { ip, prefix, .. } => Place::Range { network: name, ip, prefix },
             Key::Socket { netns, protocol, ip, port, .. } => Place::Socket { netns, boot: name, protocol, ip, port },
             Key::Service { protocol, ip, port, .. } => Place::Service { network: name, protocol, ip, port },
         })
@@ -70,6 +85,7 @@ impl Names {
             Place::Interface { index, netns, boot } => Key::Interface { index, netns, boot: self.name(boot) },
             Place::Mac { network, mac } => Key::Mac { network: self.name(network), mac },
             Place::Ip { network, ip } => Key::Ip { network: self.name(network), ip },
+            Place::Range { network, ip, prefix } => Key::Range { network: self.name(network), ip, prefix },
             Place::Socket { netns, boot, protocol, ip, port } => {
                 Key::Socket { netns, boot: self.name(boot), protocol, ip, port }
             }
@@ -84,6 +100,9 @@ impl Names {
 pub(super) fn name_of(key: &Key) -> &Arc<str> {
     match key {
         Key::Interface { boot, .. } | Key::Socket { boot, .. } => boot,
-        Key::Mac { network, .. } | Key::Ip { network, .. } | Key::Service { network, .. } => network,
+        Key::Mac { network, .. }
+        | Key::Ip { network, .. }
+        | Key::Range { network, .. }
+        | Key::Service { network, .. } => network,
     }
 }

@@ -46,6 +46,7 @@ mod expire;
 mod history;
 mod keys;
 pub mod query;
+mod ranges;
 mod reconcile;
 mod sharded;
 mod sources;
@@ -62,6 +63,7 @@ use keys::Place;
 use reconcile::Reconciling;
 
 pub use dossier::Dossier;
+pub(crate) use ranges::first_of;
 pub use sources::UNCERTAIN;
 pub use view::View;
 

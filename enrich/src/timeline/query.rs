@@ -21,7 +21,7 @@ pub struct Query {
     pub at: Option<i64>,
     /// As it was known then: without what was learned later.
     pub known_at: Option<i64>,
-    /// This address, of a host, a socket or a service.
+    /// This address, of a host, a socket or a service, and ranges around it.
     pub ip: Option<IpAddr>,
     /// This link-layer address.
     pub mac: Option<[u8; 6]>,
@@ -73,6 +73,8 @@ impl Query {
             Place::Interface { index, .. } => (None, None, Some(index)),
             Place::Mac { mac, .. } => (None, Some(mac), None),
             Place::Ip { ip, .. } | Place::Service { ip, .. } => (Some(ip), None, None),
+            // Of a range it is each one.
+            Place::Range { .. } => (self.ip.filter(|asked| place.names(*asked)), None, None),
             Place::Socket { ip, .. } => (ip, None, None),
         };
         (network.is_none() || place.network() == network)

@@ -1,6 +1,6 @@
 //! Who held a key during a span.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -8,11 +8,12 @@ use super::attachments::Attachments;
 use super::attributes::as_of;
 use super::history::{Claim, Ending, History, Sure};
 use super::keys::{Names, Place};
+use super::ranges::{Ranges, first_of};
 use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
 use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
-use crate::identity::{ANY_NETWORK, Identity, Interval};
+use crate::identity::{ANY_NETWORK, Identity, Interval, NODE};
 
 /// A history, and beside it what most lookups ask for: whose the key is of late.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +61,7 @@ pub struct View {
     pub(super) histories: Sharded<Place, Entry>,
     /// Networks in which an address is known.
     pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>>,
+    pub(super) ranges: Arc<Ranges>,
     pub(super) subjects: Subjects,
     pub(super) attachments: Arc<Attachments>,
 }
@@ -99,7 +101,11 @@ impl View {
             Place::Socket { protocol: own, ip: bound, port: at, .. } => {
                 *own == protocol && *at == port && takes(*bound)
             }
-            Place::Interface { .. } | Place::Mac { .. } | Place::Ip { .. } | Place::Service { .. } => false,
+            Place::Interface { .. }
+            | Place::Mac { .. }
+            | Place::Ip { .. }
+            | Place::Range { .. }
+            | Place::Service { .. } => false,
         };
         let places: Vec<Place> = self.keys_of(identity).filter(is_asked).collect();
         self.pick(&places, when.into())
@@ -116,10 +122,22 @@ impl View {
         self.pick(&[Place::Mac { network, mac }], when.into())
     }
 
-    /// Which service answered there: the identity is the service's.
+    /// Which service answered there: the identity is the service's. A node answers for all that have a port on every node, whose
+    /// keys are at the unspecified address.
     pub fn service(&self, network: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
         let Some(network) = self.names.number(network) else { return Lookup::None };
-        self.pick(&[Place::Service { network, protocol, ip, port }], when.into())
+        let when = when.into();
+        let spot = |ip| Place::Service { network, protocol, ip, port };
+        match self.pick(&[spot(ip)], when) {
+            Lookup::None => {
+                let any = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let found = self.pick(&[spot(any)], when);
+                let is_node = |found: Lookup| matches!(found, Lookup::One(node, _) if node.identity.starts_with(NODE));
+                let holds = found != Lookup::None && is_node(self.pick(&[Place::Ip { network, ip }], when));
+                if holds { found } else { Lookup::None }
+            }
+            found => found,
+        }
     }
 
     /// Whose address it was, within `network` and, where that knows nothing, among the entries without a network.
@@ -158,12 +176,16 @@ impl View {
         let when = when.into();
         let mut known = None;
         for place in self.keys_of(identity) {
-            let Place::Ip { ip: own, .. } = place else { continue };
-            if known.is_some() && own != ip {
+            let own = match place {
+                Place::Ip { ip: own, .. } => own == ip,
+                Place::Range { ip: first, prefix, .. } => first == first_of(ip, prefix),
+                Place::Interface { .. } | Place::Mac { .. } | Place::Socket { .. } | Place::Service { .. } => continue,
+            };
+            if known.is_some() && !own {
                 continue;
             }
             if self.held(identity, place, when) {
-                if own == ip {
+                if own {
                     return Some(true);
                 }
                 known = Some(false);
@@ -179,7 +201,8 @@ impl View {
         let (mut only, Some(number)) = (Lookup::None, self.names.number(network)) else { return Lookup::None };
         for place in self.keys_of(service) {
             let Place::Service { network: own, ip, .. } = place else { continue };
-            let is_endpoint = own == number && ip != virtual_ip && ip.is_ipv4() == virtual_ip.is_ipv4();
+            let is_endpoint =
+                own == number && ip != virtual_ip && !ip.is_unspecified() && ip.is_ipv4() == virtual_ip.is_ipv4();
             if !is_endpoint || !self.held(service, place, when) {
                 continue;
             }
@@ -213,7 +236,7 @@ impl View {
 
     /// Who held one of the keys when the span began, or may have, and all who did or may have later in it; nobody if nobody
     /// did when it began.
-    fn pick(&self, places: &[Place], when: Span) -> Lookup {
+    pub(super) fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
             if let Some(sure) = history.sure
@@ -335,7 +358,7 @@ impl View {
 
     /// Claims that hold at `at`, of one address or all.
     pub fn current(&self, at: i64, ip: Option<IpAddr>) -> Vec<Interval> {
-        let asked = |place: &Place| ip.is_none_or(|ip| matches!(place, Place::Ip { ip: own, .. } if *own == ip));
+        let asked = |place: &Place| ip.is_none_or(|ip| place.names(ip));
         let histories = self.histories.iter().filter(|(place, _)| asked(place));
         let lasting = |claim: &&Claim| claim.from <= at && at < claim.held_to;
         let claims = histories.flat_map(|(place, history)| history.iter().map(|claim| (*place, claim)));

@@ -133,6 +133,12 @@ impl<'a, F: FnMut(&str) -> u64> Writer<'a, F> {
                 }
                 self.number(u64::from(*port));
             }
+            Key::Range { network, ip, prefix } => {
+                self.byte(5);
+                self.text(network);
+                self.ip(*ip);
+                self.byte(*prefix);
+            }
             Key::Service { network, protocol, ip, port } => {
                 self.byte(4);
                 self.text(network);
@@ -284,6 +290,7 @@ impl<'a, T: Texts> Reader<'a, T> {
                 port: self.port()?,
             },
             4 => Key::Service { network: self.text()?, protocol: self.byte()?, ip: self.ip()?, port: self.port()? },
+            5 => Key::Range { network: self.text()?, ip: self.ip()?, prefix: self.byte()? },
             _ => return Err(Broken),
         })
     }
@@ -373,6 +380,7 @@ mod tests {
             Key::Ip { network: "net".into(), ip: "fd00::7".parse().unwrap() },
             Key::Socket { netns: 0, boot: "boot".into(), protocol: 6, ip: None, port: 443 },
             Key::Service { network: "net".into(), protocol: 17, ip: "10.96.0.10".parse().unwrap(), port: 53 },
+            Key::Range { network: "".into(), ip: "2001:db8::".parse().unwrap(), prefix: 32 },
         ];
         let claim = |(number, key): (usize, Key)| ClaimFact {
             key,

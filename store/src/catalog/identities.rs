@@ -241,7 +241,10 @@ fn names(dossier: &Dossier) -> impl Iterator<Item = &str> {
     fn of_key(key: &Key) -> &str {
         match key {
             Key::Interface { boot, .. } | Key::Socket { boot, .. } => boot,
-            Key::Mac { network, .. } | Key::Ip { network, .. } | Key::Service { network, .. } => network,
+            Key::Mac { network, .. }
+            | Key::Ip { network, .. }
+            | Key::Range { network, .. }
+            | Key::Service { network, .. } => network,
         }
     }
     let alias = dossier.alias.iter().map(|alias| &*alias.source);

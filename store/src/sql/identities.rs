@@ -63,7 +63,7 @@ impl TableProvider for Identities {
 /// A key in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyText {
-    /// `interface`, `mac`, `ip`, `socket` or `service`.
+    /// `interface`, `mac`, `ip`, `range`, `socket` or `service`.
     pub kind: &'static str,
     /// The key itself.
     pub key: String,
@@ -80,6 +80,7 @@ pub fn key_text(key: &Key) -> KeyText {
         Key::Interface { index, netns, .. } => ("interface", format!("{index}@{netns}"), None),
         Key::Mac { network, mac } => ("mac", Value::mac_text(*mac), Some(network)),
         Key::Ip { network, ip } => ("ip", ip.to_string(), Some(network)),
+        Key::Range { network, ip, prefix } => ("range", format!("{ip}/{prefix}"), Some(network)),
         Key::Socket { protocol, ip, port, .. } => {
             let ip = ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
             ("socket", format!("{}/{ip}:{port}", Protocol(*protocol).name()), None)
@@ -90,7 +91,7 @@ pub fn key_text(key: &Key) -> KeyText {
     };
     let boot = match key {
         Key::Interface { boot, .. } | Key::Socket { boot, .. } => Some(boot.to_string()),
-        Key::Mac { .. } | Key::Ip { .. } | Key::Service { .. } => None,
+        Key::Mac { .. } | Key::Ip { .. } | Key::Range { .. } | Key::Service { .. } => None,
     };
     let network = network.filter(|network| !network.is_empty()).map(ToString::to_string);
     KeyText { kind, key: text, network, boot }
