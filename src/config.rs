@@ -1,6 +1,10 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod kubernetes;
+mod queries;
+mod rollups;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +12,8 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
-use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
-use wiretag_store::Compression;
+use wiretag_enrich::kubernetes::KubernetesConfig;
+use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
 use crate::cli::RunArguments;
 
@@ -23,23 +27,23 @@ struct Written {
     docker: Option<String>,
     #[serde(rename = "static")]
     static_file: Option<PathBuf>,
+    catalog: WrittenCatalog,
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
-    kubernetes: WrittenKubernetes,
+    rollups: rollups::WrittenRollups,
+    queries: queries::WrittenQueries,
+    kubernetes: kubernetes::WrittenKubernetes,
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with settings of the Kubernetes source")]
-struct WrittenKubernetes {
-    enabled: Option<bool>,
-    kubeconfig: Option<PathBuf>,
-    cluster: Option<String>,
-    scope: Option<String>,
-    node: Option<String>,
+#[serde(deny_unknown_fields, default, expecting = "a table with `url` and `password_file`")]
+struct WrittenCatalog {
+    url: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +154,8 @@ pub(crate) struct CriConfig {
 pub(crate) struct RunConfig {
     pub(crate) node: String,
     pub(crate) data: PathBuf,
+    /// The catalog is in PostgreSQL; `None`: where it was before, and in SQLite at first.
+    pub(crate) catalog: Option<PostgresConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
@@ -176,6 +182,8 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
+    pub(crate) rollups: RollupAges,
+    pub(crate) queries: QueryLimits,
     pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
 }
@@ -209,10 +217,11 @@ impl RunConfig {
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
         let node = node(arguments.node.clone().or(written.node));
         Ok(Self {
-            cluster: cluster(&written.kubernetes)?,
-            kubernetes: kubernetes(written.kubernetes, &node)?,
+            cluster: kubernetes::cluster(&written.kubernetes)?,
+            kubernetes: kubernetes::config(written.kubernetes, &node)?,
             node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
+            catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
@@ -231,6 +240,8 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            rollups: rollups::ages(&written.rollups)?,
+            queries: queries::limits(&written.queries)?,
             kernel: KernelSettings {
                 sockets: written.kernel.sockets.unwrap_or(true),
                 conntrack: written.kernel.conntrack.unwrap_or(true),
@@ -264,42 +275,27 @@ fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
     }
 }
 
+/// What a file says of the catalog, for checks.
+pub(crate) fn catalog_of(file: Option<&Path>) -> anyhow::Result<Option<PostgresConfig>> {
+    catalog(file.map(read).transpose()?.unwrap_or_default().catalog)
+}
+
+fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Result<Option<PostgresConfig>> {
+    match (url, password_file) {
+        (Some(url), file) => Ok(Some(PostgresConfig::new(&url, file).context("`catalog.url`")?)),
+        (None, Some(_)) => bail!("`catalog.password_file` is for PostgreSQL; hint: name the database in `catalog.url`"),
+        (None, None) => Ok(None),
+    }
+}
+
 /// What a file says of Kubernetes, for checks.
 pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
     let written = file.map(read).transpose()?.unwrap_or_default();
-    kubernetes(written.kubernetes, &node(name.or(written.node)))
+    kubernetes::config(written.kubernetes, &node(name.or(written.node)))
 }
 
 fn node(name: Option<String>) -> String {
     name.unwrap_or_else(crate::host::node_name)
-}
-
-/// Wanted if a kubeconfig is named, or wiretag runs in a pod, unless it says otherwise.
-fn kubernetes(written: WrittenKubernetes, node: &str) -> anyhow::Result<Option<KubernetesConfig>> {
-    let cluster = cluster(&written)?;
-    let WrittenKubernetes { enabled, kubeconfig, scope, node: own, .. } = written;
-    let scope = match scope.as_deref() {
-        Some("cluster") | None => Scope::Cluster,
-        Some("node") => Scope::Node,
-        Some(other) => {
-            bail!("`kubernetes.scope` is `{other}`; hint: `cluster`, or `node` for the pods of this node only")
-        }
-    };
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if enabled == Some(true) && kubeconfig.is_none() && !in_cluster {
-        bail!("`kubernetes.enabled` is true outside of a cluster; hint: name a file in `kubernetes.kubeconfig`");
-    }
-    let wanted = enabled.unwrap_or(kubeconfig.is_some() || in_cluster);
-    let node = own.as_deref().unwrap_or(node).into();
-    Ok(wanted.then(|| KubernetesConfig { kubeconfig, cluster: cluster.into(), scope, node }))
-}
-
-fn cluster(written: &WrittenKubernetes) -> anyhow::Result<String> {
-    let cluster = written.cluster.clone().unwrap_or_else(|| "kubernetes".to_owned());
-    if cluster.is_empty() || cluster.contains('/') {
-        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
-    }
-    Ok(cluster)
 }
 
 fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
@@ -397,6 +393,7 @@ fn in_plain_words(message: &str) -> String {
 mod tests {
     use wiretag_capture::Source;
     use wiretag_capture::flow::FlowConfig;
+    use wiretag_enrich::kubernetes::Scope;
 
     use super::*;
 
@@ -470,7 +467,7 @@ mod tests {
 
     #[test]
     fn kubernetes_is_used_where_it_is_named() {
-        let source = |text: &str| kubernetes(check(text).expect("TOML").kubernetes, "here");
+        let source = |text: &str| kubernetes::config(check(text).expect("TOML").kubernetes, "here");
         assert_eq!(source("").expect("nothing").map(|own| own.node), None);
         let own = source("[kubernetes]\nkubeconfig = '/k'\ncluster = 'blue'\nscope = 'node'").expect("a source");
         let own = own.expect("wanted");

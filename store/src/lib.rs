@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! data/catalog.sqlite     what counts: flow files, segments, identity intervals, losses      [catalog]
+//! data/catalog.json       instead: where in PostgreSQL that is                                 [catalog]
 //! data/flows/…            Parquet                                                              [tables]
 //! data/transactions/…     Parquet                                                              [tables]
+//! data/rollups/…          flows added up by minute and hour, Parquet                           [tables::rollup]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
 //! data/journal/…          slices that were open, until they have a row                         [journal]
 //! data/*.lock             who may write                                                        [lock]
@@ -13,16 +15,20 @@
 //! while an appliance is writing.
 
 pub mod catalog;
+pub mod csv;
 pub mod error;
 pub mod export;
 pub mod journal;
 pub mod json;
+pub mod limits;
 mod lock;
 pub mod packets;
 pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
+pub(crate) mod sketch;
+pub mod sql;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -33,14 +39,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tables::Engine;
 use tokio::sync::mpsc::Sender;
 
-pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, TableName, Totals};
+pub use catalog::{
+    Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+};
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
+pub use limits::{LimitReached, QueryLimits};
 pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
-pub use retention::{Retention, Retired};
+pub use retention::{Retention, Retired, RollupAges};
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
 
 /// A slice that began so long ago must have ended, ns: the longest slice, twice.
@@ -62,10 +71,22 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Who opens it.
     pub role: Role,
+    /// The catalog is in PostgreSQL. `None`: it is where it was before, in a new data directory in SQLite.
+    pub catalog: Option<PostgresConfig>,
     /// How many flows and transactions to keep, together.
     pub flows: Retention,
     /// How many packets to keep.
     pub packets: Retention,
+    /// How long to keep roll-ups.
+    pub rollups: RollupAges,
+}
+
+impl StoreConfig {
+    /// Everything is kept, and the catalog is a file in the data directory.
+    pub fn new(data_dir: impl Into<PathBuf>, role: Role) -> Self {
+        let (flows, packets) = (Retention::default(), Retention::default());
+        Self { data_dir: data_dir.into(), role, catalog: None, flows, packets, rollups: RollupAges::default() }
+    }
 }
 
 /// What [`Store::maintain`] did, and what is kept now.
@@ -95,9 +116,11 @@ pub struct Store {
     pub transactions: TransactionStore,
     data_dir: PathBuf,
     retention: (Retention, Retention),
+    rollups: RollupAges,
     /// One process merges flow files: the appliance.
     compacts: bool,
     changes: packets::SegmentChanges,
+    sql: sql::Shared,
     /// When the last flush began that worked.
     flushed: AtomicI64,
     _locks: Option<lock::Locks>,
@@ -121,7 +144,7 @@ impl Store {
             other => other,
         })?;
         private::close_off(&data_dir).map_err(unwritable)?;
-        let catalog = Catalog::open(&data_dir.join(catalog::FILE)).await?;
+        let catalog = Catalog::open_in(&data_dir, config.catalog.as_ref()).await?;
         let mut recovery = Recovery::default();
         let engine = Engine::open(&data_dir)?;
         let (flows, transactions) = if locks.is_exclusive() {
@@ -144,8 +167,10 @@ impl Store {
             transactions,
             data_dir,
             retention: (config.flows, config.packets),
+            rollups: config.rollups,
             compacts: appliance,
             changes: packets::SegmentChanges::default(),
+            sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
             _locks: Some(locks),
         };
@@ -155,7 +180,7 @@ impl Store {
     /// Opens the store for reading: no lock, no repair. Rows that a writer still has in memory are not seen; packets are,
     /// up to its last flush.
     pub async fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
-        let catalog = Catalog::open_read_only(&data_dir.join(catalog::FILE)).await?;
+        let catalog = Catalog::read_in(data_dir).await?;
         let data_dir = std::fs::canonicalize(data_dir).map_err(StoreError::io("open", data_dir))?;
         let engine = Engine::open(&data_dir)?;
         let flows = FlowStore::open_read_only(&engine, catalog.clone());
@@ -163,7 +188,10 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        Ok(Self { catalog, flows, transactions, data_dir, retention, compacts: false, changes, flushed, _locks: None })
+        let sql = sql::Shared::new()?;
+        let rollups = RollupAges::default();
+        let (compacts, _locks) = (false, None);
+        Ok(Self { catalog, flows, transactions, data_dir, retention, rollups, compacts, changes, sql, flushed, _locks })
     }
 
     /// The data directory.
@@ -203,10 +231,12 @@ impl Store {
         let recorded = self.record_segments().await;
         let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
+        let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
         room?;
         compacted?;
+        rollups_retired?;
         Ok(Maintenance {
             rows_flushed,
             retired: retired?,
@@ -236,6 +266,9 @@ impl Store {
         let most = self.retention.0.bytes.map_or(u64::MAX, |bytes| bytes / 16);
         let flows = self.flows.compact_within(now, most).await;
         let transactions = self.transactions.compact_within(now, most).await;
+        if matches!(flows, Ok(0)) {
+            self.flows.roll_up(now).await?;
+        }
         flows.and(transactions).map(drop)
     }
 

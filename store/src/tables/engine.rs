@@ -7,11 +7,13 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::physical_plan::{collect, execute_stream, execute_stream_partitioned};
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 use futures_util::TryStreamExt;
 
 use super::error::TableError;
 use super::filter::{filter, time};
+use super::observed::{Observed, planned};
 use super::rows::{self, Place, Row};
 use super::schema::schema;
 use super::{Range, Table, files};
@@ -33,9 +35,16 @@ pub(super) struct Condition<R: 'static> {
     pub(super) after: Option<Place>,
     /// Only rows that start then or later.
     pub(super) not_before: Option<i64>,
+    /// Who wants to know how it is answered.
+    pub(super) observed: Option<Arc<Observed>>,
 }
 
 impl<R: Table> Condition<R> {
+    /// Rows that pass and touch the range.
+    pub(super) fn new(node: Node<R>, range: Range, all_observations: bool) -> Self {
+        Self { node, range, all_observations, after: None, not_before: None, observed: None }
+    }
+
     pub(super) fn matches(&self, row: &Tagged<R>) -> bool {
         let key = row.record.key();
         (self.all_observations || key.primary)
@@ -129,7 +138,9 @@ impl Engine {
         if !columns.is_empty() {
             frame = frame.select_columns(columns)?;
         }
-        let batches = frame.sort(order)?.limit(0, Some(limit))?.collect().await?;
+        let frame = frame.sort(order)?.limit(0, Some(limit))?;
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        let batches = collect(plan, context).await?;
         Ok(batches.iter().flat_map(|batch| rows::rows(batch, R::NUMBER)).collect())
     }
 
@@ -141,7 +152,20 @@ impl Engine {
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
         let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
-        Ok(frame.execute_stream().await?)
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        Ok(execute_stream(plan, context)?)
+    }
+
+    /// As [`Self::stream`], in as many streams as can be worked on at the same time.
+    pub(super) async fn streams<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        columns: &[&str],
+    ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
+        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
+        Ok(execute_stream_partitioned(plan, context)?)
     }
 
     /// Whole files, sorted by start, as one batch.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use datafusion::error::DataFusionError;
 
 use crate::error::StoreError;
+use crate::limits::LimitReached;
 use crate::query::QueryError;
 
 /// An error of the store of a table.
@@ -28,6 +29,14 @@ pub enum TableError {
         /// Why not.
         source: parquet::errors::ParquetError,
     },
+    /// A file could not be read.
+    #[error("cannot read `{}`: {source}; hint: restore it from a backup", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: parquet::errors::ParquetError,
+    },
     /// The query engine failed.
     #[error("the search failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -43,6 +52,9 @@ pub enum TableError {
     /// A condition was refused.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// The query wanted more than it may have.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// A worker thread ended early.
     #[error("a storage task was stopped: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -70,7 +82,9 @@ impl From<TableError> for StoreError {
                 Self::Write { path, reason, full }
             }
             TableError::Task(error) => Self::Task(error.to_string()),
-            error @ (TableError::Engine(_)
+            TableError::Limit(limit) => Self::Limit(limit),
+            error @ (TableError::Read { .. }
+            | TableError::Engine(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)
             | TableError::Range(_)

@@ -51,6 +51,13 @@ pub(super) fn batch<R: Record>(rows: &[&Tagged<R>]) -> Result<RecordBatch, Arrow
     RecordBatch::try_new(schema::<R>(), columns)
 }
 
+/// Those columns of `rows` that are named, in the order of the names.
+pub(super) fn some_columns<R: Record>(rows: &[&Tagged<R>], names: &[&str]) -> Result<RecordBatch, ArrowError> {
+    let columns = names.iter().filter_map(|name| all_columns::<R>().find(|column| column.name() == *name));
+    let arrays = columns.map(|column| Ok((column.name(), array(column, rows)?, true)));
+    RecordBatch::try_from_iter_with_nullable(arrays.collect::<Result<Vec<_>, ArrowError>>()?)
+}
+
 fn array<R: Record>(column: AnyColumn<R>, rows: &[&Tagged<R>]) -> Result<ArrayRef, ArrowError> {
     let values = rows.iter().map(|row| column.get(row));
     Ok(match column.kind() {

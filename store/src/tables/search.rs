@@ -43,13 +43,7 @@ impl<R: Table> TableStore<R> {
     /// A page of rows that pass, newest start first, then by flow id and number.
     pub async fn search(&self, query: &Query<R>, range: Range, options: SearchOptions) -> Result<Page, StoreError> {
         let after = options.after.as_deref().map(Place::parse).transpose()?;
-        let condition = Condition {
-            node: query.node.clone(),
-            range,
-            all_observations: options.all_observations,
-            after,
-            not_before: None,
-        };
+        let condition = Condition { after, ..Condition::new(query.node.clone(), range, options.all_observations) };
         let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;
         let more = rows.len() > options.limit;
         rows.truncate(options.limit);
@@ -70,6 +64,9 @@ impl<R: Table> TableStore<R> {
         recent.truncate(limit);
         let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
         let mut files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
+        if let Some(observed) = &condition.observed {
+            observed.looked_at(snapshot.memory().count(), snapshot.files.len(), files.len());
+        }
         files.sort_by_key(|file| std::cmp::Reverse(files::latest_start(file)));
         let mut group = *FILES.start();
         let mut rest = files.as_slice();
@@ -79,6 +76,9 @@ impl<R: Table> TableStore<R> {
                 break;
             }
             let (now, later) = rest.split_at(group.min(rest.len()));
+            if let Some(observed) = &condition.observed {
+                observed.opened(now.len());
+            }
             page.extend(self.read_rows(now, condition, limit, columns).await?);
             page.sort_by_key(|row| row.place);
             page.truncate(limit);
