@@ -299,9 +299,9 @@ pub(crate) struct ReplayArguments {
     /// Do all the work, print only a summary on stderr
     #[arg(long)]
     pub(crate) null: bool,
-    /// Threads that share the flows; the output is the same for any number [default: one a core, at most 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub(crate) workers: Option<u8>,
+    /// Threads that share the flows: sooner done where cores are idle, for half as much work again; the output is the same
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) workers: u8,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
 }

@@ -1,6 +1,7 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod encapsulation;
 mod kubernetes;
 mod peers;
 mod queries;
@@ -75,26 +76,8 @@ struct WrittenCapture {
     flow_memory_mib: Option<u32>,
     transactions: Option<bool>,
     checkpoint: Option<u32>,
-    tunnel_ports: WrittenPorts,
-    fragments: WrittenFragments,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with lists of ports")]
-struct WrittenPorts {
-    vxlan: Option<Vec<u16>>,
-    vxlan_gpe: Option<Vec<u16>>,
-    geneve: Option<Vec<u16>>,
-    gtpu: Option<Vec<u16>>,
-    mpls: Option<Vec<u16>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with `packets`, `mib` and `seconds`")]
-struct WrittenFragments {
-    packets: Option<u32>,
-    mib: Option<u32>,
-    seconds: Option<u32>,
+    tunnel_ports: encapsulation::WrittenPorts,
+    fragments: encapsulation::WrittenFragments,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -244,8 +227,8 @@ impl RunConfig {
             flow_memory: flow_memory(written.capture.flow_memory_mib)?,
             transactions: written.capture.transactions.unwrap_or(true),
             checkpoint: i64::from(checkpoint) * 1_000_000_000,
-            tunnel_ports: tunnel_ports(written.capture.tunnel_ports)?,
-            fragments: fragments(&written.capture.fragments)?,
+            tunnel_ports: encapsulation::tunnel_ports(written.capture.tunnel_ports)?,
+            fragments: encapsulation::fragments(&written.capture.fragments)?,
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
@@ -307,55 +290,6 @@ pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow
 
 fn node(name: Option<String>) -> String {
     name.unwrap_or_else(crate::host::node_name)
-}
-
-fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
-    const MOST: usize = 16;
-    let defaults = TunnelPorts::default();
-    let ports = TunnelPorts {
-        vxlan: written.vxlan.unwrap_or(defaults.vxlan),
-        vxlan_gpe: written.vxlan_gpe.unwrap_or(defaults.vxlan_gpe),
-        geneve: written.geneve.unwrap_or(defaults.geneve),
-        gtpu: written.gtpu.unwrap_or(defaults.gtpu),
-        mpls: written.mpls.unwrap_or(defaults.mpls),
-    };
-    let mut seen = Vec::new();
-    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls } = &ports;
-    let lists = [("vxlan", vxlan), ("vxlan_gpe", vxlan_gpe), ("geneve", geneve), ("gtpu", gtpu), ("mpls", mpls)];
-    for (name, list) in lists {
-        if list.len() > MOST {
-            bail!(
-                "`capture.tunnel_ports.{name}` has {} ports; hint: at most {MOST}, each is compared with each datagram's",
-                list.len()
-            );
-        }
-        for port in list {
-            if *port == 0 || seen.contains(port) {
-                bail!("`capture.tunnel_ports.{name}` has {port}; hint: ports from 1 to 65535, each of one tunnel only");
-            }
-            seen.push(*port);
-        }
-    }
-    Ok(ports)
-}
-
-fn fragments(written: &WrittenFragments) -> anyhow::Result<FragmentLimits> {
-    let FragmentLimits { packets, bytes, timeout } = FragmentLimits::default();
-    let limits = FragmentLimits {
-        packets: written.packets.map_or(packets, |packets| packets as usize),
-        bytes: written.mib.map_or(bytes, |mib| (mib as usize) << 20),
-        timeout: written.seconds.map_or(timeout, |seconds| i64::from(seconds) * 1_000_000_000),
-    };
-    for (name, value, most) in [
-        ("packets", limits.packets as u64, 1 << 20),
-        ("mib", limits.bytes as u64 >> 20, 4096),
-        ("seconds", limits.timeout.unsigned_abs() / 1_000_000_000, 3600),
-    ] {
-        if !(1..=most).contains(&value) {
-            bail!("`capture.fragments.{name}` is {value}; hint: between 1 and {most}");
-        }
-    }
-    Ok(limits)
 }
 
 fn retention(name: &str, written: &WrittenRetention, days: u32, gib: f64) -> anyhow::Result<Retention> {

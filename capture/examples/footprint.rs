@@ -1,5 +1,5 @@
 //! Memory of a tracked flow: reads a capture with the flow engine alone and prints what is resident before the table is
-//! emptied, as one line of JSON.
+//! emptied, what the engine itself counts, and how many flows found no room, as one line of JSON.
 //!
 //! usage: footprint FILE
 
@@ -25,12 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rows += records.len();
         records.clear();
     }
-    let (active, after) = (engine.counters().flows_active, resident()?);
+    let (active, evicted) = (engine.counters().flows_active, engine.counters().flows_evicted);
+    let (counted, after) = (engine.memory_bytes(), resident()?);
     engine.finish(EndReason::EndOfInput, &mut records);
     let bytes = (after - before) as f64 / active.max(1) as f64;
     let total = rows + records.len();
     let line = format!(
-        "{{\"flows_active\": {active}, \"resident\": {after}, \"bytes_a_flow\": {bytes:.0}, \"rows\": {total}}}\n"
+        "{{\"flows_active\": {active}, \"evicted\": {evicted}, \"resident\": {after}, \"counted\": {counted}, \
+         \"bytes_a_flow\": {bytes:.0}, \"rows\": {total}}}\n"
     );
     std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes())?;
     Ok(())

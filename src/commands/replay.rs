@@ -16,9 +16,6 @@ use wiretag_store::{Table, json};
 
 use crate::cli::ReplayArguments;
 
-/// Most threads, unless it is said how many: more wait for the one that reads the file.
-const USUAL_WORKERS: usize = 4;
-
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let file = open(&arguments.file)?;
     let config = FlowConfig {
@@ -31,7 +28,8 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         (false, true) => Keep::Transactions,
         (false, false) => Keep::Records,
     };
-    let engines = Engines::start(&config, workers(arguments), keep).context("cannot start threads")?;
+    let workers = NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN);
+    let engines = Engines::start(&config, workers, keep).context("cannot start threads")?;
     let (outcome, damage) = read(file, engines);
     let Outcome { records, transactions, slices, counters } = outcome;
     if arguments.null || !counters.refused.is_empty() || counters.flows_evicted > 0 {
@@ -46,13 +44,6 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         Some(error) => Err(error).context("the capture file is damaged; what was read before is complete"),
         None => Ok(()),
     }
-}
-
-/// As many as were asked for, or as there are cores.
-fn workers(arguments: &ReplayArguments) -> NonZeroUsize {
-    let asked = arguments.workers.and_then(|workers| NonZeroUsize::new(workers.into()));
-    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    asked.unwrap_or_else(|| NonZeroUsize::new(USUAL_WORKERS).map_or(NonZeroUsize::MIN, |most| most.min(cores())))
 }
 
 /// Reads to the end, or to where the file is damaged.
