@@ -340,6 +340,7 @@ mod tests {
     use wiretag_capture::flow::FlowConfig;
     use wiretag_enrich::kubernetes::Scope;
 
+    use super::encapsulation::{fragments, tunnel_ports};
     use super::*;
 
     fn check(text: &str) -> Result<Written, String> {
