@@ -28,6 +28,9 @@ pub enum TableError {
         /// Why not.
         source: parquet::errors::ParquetError,
     },
+    /// Columns could not be encoded or decoded.
+    #[error("Parquet: {0}")]
+    Encode(#[from] parquet::errors::ParquetError),
     /// The query engine failed.
     #[error("the search failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -71,6 +74,7 @@ impl From<TableError> for StoreError {
             }
             TableError::Task(error) => Self::Task(error.to_string()),
             error @ (TableError::Engine(_)
+            | TableError::Encode(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)
             | TableError::Range(_)
