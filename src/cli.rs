@@ -27,7 +27,13 @@ pub(crate) enum Command {
     /// is refused; one whose import ended early is imported anew, and replaces what there was of it.
     Import(ImportArguments),
     /// Search flows, or transactions
+    ///
+    /// Behind a condition, `|` begins an aggregation: `wiretag flows 'port == 443 | p99(server_rtt_us) by server_workload, 1m'`.
     Flows(FlowsArguments),
+    /// Who has the most: top talkers, slowest servers, most retransmissions
+    Top(TopArguments),
+    /// Ask in SQL: tables `flows`, `transactions`, `identities`, `segments`
+    Sql(SqlArguments),
     /// Packets of matching flows as pcapng, with names
     ///
     /// With an empty query, every packet that was kept in the time range, at every observation point, also packets of no flow
@@ -139,6 +145,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct FlowsArguments {
     #[command(flatten)]
     pub(crate) search: SearchArguments,
@@ -148,12 +155,56 @@ pub(crate) struct FlowsArguments {
     /// Most rows, newest first
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) limit: u32,
+    /// Tell how the query is answered, instead of the answer: files, what is left out, the engine's plan, the time
+    #[arg(long, conflicts_with_all = ["follow", "compare"])]
+    pub(crate) explain: bool,
+    /// Of an aggregation, also the figures of the period before, of the same length
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) compare: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
     /// New flows of the running appliance as they are stored, until interrupted
     #[arg(long, short, conflicts_with_all = ["from", "to", "limit", "transactions"])]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    /// What makes a group: a column, or several with `,`, for example `client_workload` or `namespace,app`
+    pub(crate) field: String,
+    #[command(flatten)]
+    pub(crate) search: SearchArguments,
+    /// What counts, for example `count`, `client_bytes`, `p99(server_rtt_us)`, `distinct(client_ip)`; the first orders [default:
+    /// bytes and rows]
+    #[arg(long, value_name = "FIGURES")]
+    pub(crate) by: Option<String>,
+    /// Most groups
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+    /// Also the figures of the period before, of the same length
+    #[arg(long)]
+    pub(crate) compare: bool,
+    /// Of transactions (one row for each DNS and HTTP exchange) instead of flows
+    #[arg(long)]
+    pub(crate) transactions: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlArguments {
+    /// One statement, for example `select client_pod, sum(client_bytes) from flows group by 1`; `-` is stdin
+    pub(crate) query: String,
+    /// Most rows
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) limit: u32,
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
 }
 
 #[derive(Debug, Args)]
@@ -240,7 +291,7 @@ pub(crate) struct FieldsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// Configuration file (TOML), for what it says of Kubernetes
+    /// Configuration file (TOML), for what it says of Kubernetes and the catalog
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of this node [default: host name]

@@ -78,6 +78,18 @@ impl Appliance {
         serde_json::from_str(&text).context("the appliance's answer is not JSON")
     }
 
+    /// POST of JSON that answers JSON.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = request
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json");
+        let response = request.send(body.to_string()).with_context(|| format!("no answer from `{}`", self.url))?;
+        let mut text = String::new();
+        answer(response)?.read_to_string(&mut text).context("the appliance stopped answering")?;
+        serde_json::from_str(&text).context("the appliance's answer is not JSON")
+    }
+
     /// GET that answers bytes.
     pub(crate) fn get(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
         self.send(self.agent.get(format!("{}{path}", self.url)), parameters)
@@ -98,16 +110,20 @@ impl Appliance {
         for (name, value) in parameters {
             request = request.query(*name, value);
         }
-        let response = request.call().with_context(|| format!("no answer from `{}`", self.url))?;
-        let status = response.status();
-        let mut body = response.into_body().into_reader();
-        if status.is_success() {
-            return Ok(body);
-        }
-        let mut text = String::new();
-        let _ = body.read_to_string(&mut text);
-        Err(refusal(status.as_u16(), &text))
+        answer(request.call().with_context(|| format!("no answer from `{}`", self.url))?)
     }
+}
+
+/// The body of an answer, unless it is a refusal.
+fn answer(response: ureq::http::Response<ureq::Body>) -> anyhow::Result<ureq::BodyReader<'static>> {
+    let status = response.status();
+    let mut body = response.into_body().into_reader();
+    if status.is_success() {
+        return Ok(body);
+    }
+    let mut text = String::new();
+    let _ = body.read_to_string(&mut text);
+    Err(refusal(status.as_u16(), &text))
 }
 
 /// The instance that answers at `url`.

@@ -1,6 +1,8 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod queries;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
-use wiretag_store::Compression;
+use wiretag_store::{Compression, PostgresConfig, QueryLimits};
 
 use crate::cli::RunArguments;
 
@@ -23,13 +25,22 @@ struct Written {
     docker: Option<String>,
     #[serde(rename = "static")]
     static_file: Option<PathBuf>,
+    catalog: WrittenCatalog,
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    queries: queries::WrittenQueries,
     kubernetes: WrittenKubernetes,
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `url` and `password_file`")]
+struct WrittenCatalog {
+    url: Option<String>,
+    password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +155,8 @@ pub(crate) struct CriConfig {
 pub(crate) struct RunConfig {
     pub(crate) node: String,
     pub(crate) data: PathBuf,
+    /// The catalog is in PostgreSQL; `None`: where it was before, and in SQLite at first.
+    pub(crate) catalog: Option<PostgresConfig>,
     pub(crate) listen: SocketAddr,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
@@ -168,6 +181,7 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
+    pub(crate) queries: QueryLimits,
     pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
 }
@@ -205,6 +219,7 @@ impl RunConfig {
             kubernetes: kubernetes(written.kubernetes, &node)?,
             node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
+            catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
@@ -222,6 +237,7 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            queries: queries::limits(&written.queries)?,
             kernel: KernelSettings {
                 sockets: written.kernel.sockets.unwrap_or(true),
                 conntrack: written.kernel.conntrack.unwrap_or(true),
@@ -242,6 +258,19 @@ fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
             "none" => Ok(Compression::None),
             _ => bail!("`packets.compression` is `{word}`; hint: {HINT}"),
         },
+    }
+}
+
+/// What a file says of the catalog, for checks.
+pub(crate) fn catalog_of(file: Option<&Path>) -> anyhow::Result<Option<PostgresConfig>> {
+    catalog(file.map(read).transpose()?.unwrap_or_default().catalog)
+}
+
+fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Result<Option<PostgresConfig>> {
+    match (url, password_file) {
+        (Some(url), file) => Ok(Some(PostgresConfig::new(&url, file).context("`catalog.url`")?)),
+        (None, Some(_)) => bail!("`catalog.password_file` is for PostgreSQL; hint: name the database in `catalog.url`"),
+        (None, None) => Ok(None),
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn json_lines<'a>(rows: impl IntoIterator<Item = &'a Row>) -> anyhow:
 /// The first line of RFC 4180.
 pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
     let mut out = stdout();
-    writeln!(out, "{}", names.join(","))?;
+    writeln!(out, "{}", wiretag_store::csv::header(names.iter().copied()))?;
     Ok(out.flush()?)
 }
 
@@ -64,27 +64,9 @@ pub(crate) fn csv_header(names: &[&str]) -> anyhow::Result<()> {
 pub(crate) fn csv(names: &[&str], rows: &[Row]) -> anyhow::Result<()> {
     let mut out = stdout();
     for row in rows {
-        writeln!(out, "{}", csv_line(names, row))?;
+        writeln!(out, "{}", wiretag_store::csv::line(names.iter().copied(), row))?;
     }
     Ok(out.flush()?)
-}
-
-/// One row of [`csv`], without the end of the line.
-pub(crate) fn csv_line(names: &[&str], row: &Row) -> String {
-    let cells = names.iter().map(|name| csv_cell(&text_of(row.get(*name).unwrap_or(&Value::Null))));
-    cells.collect::<Vec<_>>().join(",")
-}
-
-fn csv_cell(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
 }
 
 /// How a table is made to fit a narrow terminal, by column.
@@ -222,12 +204,5 @@ mod tests {
         let (header, cut) = table(30);
         assert_eq!((header, cut[0].len(), cut[0][1].chars().count()), (vec!["one", "two"], 2, 16));
         assert_eq!(table(5).1[0][1].chars().count(), 12, "never nothing");
-    }
-
-    #[test]
-    fn csv_quotes_only_what_needs_it() {
-        assert_eq!(csv_cell("web"), "web");
-        assert_eq!(csv_cell("a,b"), "\"a,b\"");
-        assert_eq!(csv_cell("say \"hi\""), "\"say \"\"hi\"\"\"");
     }
 }

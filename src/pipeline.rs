@@ -154,10 +154,10 @@ impl Pipeline {
             identities: Arc::new(move || published.view()),
             tail,
             token,
+            limits: config.queries,
             instance,
         };
-        let (server, stop_server) = serve(listener, app);
-        let repairs = recovery.repairs;
+        let ((server, stop_server), repairs) = (serve(listener, app), recovery.repairs);
         let stages = Stages { workers, packet_log, tagging, journal, upkeep, tasks };
         Ok(Self { capture, sources, repairs, stop, stages, finish, account, server, stop_server, store })
     }
@@ -244,6 +244,7 @@ fn store_config(config: &RunConfig) -> StoreConfig {
     StoreConfig {
         data_dir: config.data.clone(),
         role: Role::Appliance,
+        catalog: config.catalog.clone(),
         flows: retention(config.flows),
         packets: retention(config.packets),
     }

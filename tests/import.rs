@@ -130,3 +130,62 @@ fn an_import_that_ended_early_is_replaced_by_the_next() {
         assert_eq!((count(data), packets(data)), (FLOWS as usize, u64::from(FLOWS)));
     }
 }
+
+/// JSON lines of a command.
+fn told(arguments: &[&str], data: &str) -> Vec<serde_json::Value> {
+    let arguments: Vec<&str> = arguments.iter().copied().chain(["--format", "json", "--data", data]).collect();
+    support::rows(&wiretag_ok(&arguments))
+}
+
+#[test]
+fn figures_of_what_was_imported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, data) = (directory.path().join("scan.pcap"), directory.path().join("data"));
+    let (path, data) = (path.to_str().expect("a path"), data.to_str().expect("a path"));
+    scan(Path::new(path), 300);
+    wiretag_ok(&["import", "--quiet", path, "--data", data]);
+    let top = told(&["top", "client_ip", "server_ip in 11.0.0.0/24"], data);
+    assert_eq!(top, [serde_json::json!({"client_ip": "10.0.0.1", "sum(bytes)": 256 * 32, "count": 256})]);
+    let top = told(&["top", "server_ip", "--by", "client_bytes", "-n", "2"], data);
+    assert_eq!(top.len(), 2);
+    let typed = told(&["flows", "protocol == udp | count, distinct(ip), max(client_bytes) by server_port, 1d"], data);
+    assert_eq!(
+        typed,
+        [serde_json::json!({
+            "server_port": 8080, "time": "2023-11-14T00:00:00.000000000Z", "count": 300, "distinct(ip)": 301,
+            "max(client_bytes)": 32
+        })]
+    );
+    let table = wiretag_ok(&["flows", "| rate(bytes) by protocol", "--from", "2023-11-14", "--data", data]);
+    assert!(table.contains("rate(bytes)") && table.contains("udp"), "{table}");
+    let compared = wiretag_ok(&[
+        "top",
+        "protocol",
+        "--compare",
+        "--from",
+        "2023-11-14T22:00:00Z",
+        "--to",
+        "2023-11-14T23:00:00Z",
+        "--data",
+        data,
+    ]);
+    assert!(compared.contains("change") && compared.contains("new"), "{compared}");
+    let sql = told(&["sql", "select server_port, count(*) as n from flows group by 1"], data);
+    assert_eq!(sql, [serde_json::json!({"server_port": 8080, "n": 300})]);
+    let explained = told(&["flows", "server_ip == 11.0.0.7", "--explain"], data);
+    assert_eq!((&explained[0]["answer_rows"], &explained[0]["files_opened"]), (&1.into(), &1.into()), "{explained:?}");
+    assert!(wiretag_ok(&["flows", "| count", "--explain", "--data", data]).contains("1 of 1 opened"));
+
+    for (arguments, what) in [
+        (vec!["top", "client_pd"], "client_pod"),
+        (vec!["top", "client_pod", "--by", "server_rtt_us"], "p95(server_rtt_us)"),
+        (vec!["flows", "port == 1 | cuont"], "^"),
+        (vec!["flows", "--compare"], "`--compare` is for aggregations"),
+        (vec!["sql", "drop table flows"], "is refused"),
+        (vec!["pcap", "port == 1 | count", "-o", "-"], "room for a condition only"),
+    ] {
+        let arguments: Vec<&str> = arguments.into_iter().chain(["--data", data]).collect();
+        let (code, error) = wiretag_fails(&arguments);
+        assert!(code == 2 && error.contains(what), "{error}");
+    }
+}

@@ -59,6 +59,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         namespaces(),
         data(&arguments.data.data),
         disk(&arguments.data.data),
+        catalog(arguments),
         clock(),
         docker(arguments.docker.as_deref()),
         kubernetes(arguments),
@@ -138,6 +139,19 @@ fn data(path: &Path) -> Check {
             "data",
             format!("`{}` is not writable: {error}; hint: choose another with `--data`", probe.display()),
         ),
+    }
+}
+
+/// Whether PostgreSQL can be used, if the catalog is there.
+fn catalog(arguments: &DoctorArguments) -> Check {
+    const NAME: &str = "catalog";
+    let checked = crate::config::catalog_of(arguments.config.as_deref()).and_then(|server| {
+        let data = &arguments.data.data;
+        Ok(super::runtime()?.block_on(wiretag_store::Catalog::check_in(data, server.as_ref()))?)
+    });
+    match checked {
+        Ok(sentence) => Check::ok(NAME, sentence),
+        Err(error) => Check::failed(NAME, format!("{error:#}")),
     }
 }
 

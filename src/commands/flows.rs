@@ -6,7 +6,7 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::{Store, Table};
 
 use super::search::{Has, Search};
-use super::{follow, transactions};
+use super::{WrongUsage, aggregate, explain, follow, transactions};
 use crate::cli::{FlowsArguments, Format};
 use crate::output::{self, Fit, Row};
 
@@ -24,7 +24,18 @@ async fn print<R: Table>(arguments: &FlowsArguments, table: fn(&[Row]) -> anyhow
 where
     Store: Has<R>,
 {
-    let search = Search::<R>::new(&arguments.search)?;
+    let (search, aggregate) = Search::<R>::or_aggregate(&arguments.search)?;
+    if arguments.explain {
+        return explain::run(&search, aggregate, arguments).await;
+    }
+    if let Some(aggregate) = aggregate {
+        let way = aggregate::Way { compare: arguments.compare, format: arguments.format };
+        return aggregate::run(&search, aggregate, aggregate::Route::Typed, way, &arguments.search.data.data).await;
+    }
+    if arguments.compare {
+        let hint = "end the query with one, as in `| top server_workload`";
+        return Err(WrongUsage(format!("`--compare` is for aggregations; hint: {hint}")).into());
+    }
     let (limit, data) = (arguments.limit, &arguments.search.data.data);
     match arguments.format {
         Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,

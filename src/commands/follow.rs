@@ -48,7 +48,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
                 eprintln!("warning: {rows} rows are not shown: they came faster than they were read");
             }
             ("flow", Format::Table) => writeln!(out, "{}", line(&cells(&row)))?,
-            ("flow", Format::Csv) => writeln!(out, "{}", output::csv_line(&names, &row))?,
+            ("flow", Format::Csv) => writeln!(out, "{}", wiretag_store::csv::line(names.iter().copied(), &row))?,
             ("flow", Format::Json) => writeln!(out, "{data}")?,
             _ => {}
         }

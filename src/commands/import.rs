@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
 /// An importer keeps everything: retention is the appliance's.
 fn importer(data: &Path) -> StoreConfig {
     let (flows, packets) = (Retention::default(), Retention::default());
-    StoreConfig { data_dir: data.to_owned(), role: Role::Importer, flows, packets }
+    StoreConfig { data_dir: data.to_owned(), role: Role::Importer, catalog: None, flows, packets }
 }
 
 /// Set by ctrl-c and SIGTERM.

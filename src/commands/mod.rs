@@ -1,7 +1,9 @@
 //! One module a command; this one chooses.
 
+mod aggregate;
 pub(crate) mod cni;
 mod doctor;
+mod explain;
 mod fields;
 mod flows;
 mod follow;
@@ -11,6 +13,8 @@ mod pcap;
 mod replay;
 mod run;
 mod search;
+mod sql;
+mod top;
 mod transactions;
 
 use crate::cli::{Arguments, Command};
@@ -45,6 +49,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(arguments) => runtime()?.block_on(run::run(&arguments)),
         Command::Import(arguments) => runtime()?.block_on(import::run(&arguments)),
         Command::Flows(arguments) => runtime()?.block_on(flows::run(&arguments)),
+        Command::Top(arguments) => runtime()?.block_on(top::run(&arguments)),
+        Command::Sql(arguments) => runtime()?.block_on(sql::run(&arguments)),
         Command::Pcap(arguments) => runtime()?.block_on(pcap::run(&arguments)),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Identities(arguments) => runtime()?.block_on(identities::run(&arguments)),

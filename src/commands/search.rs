@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
-use wiretag_store::query::{self, Query};
+use wiretag_store::query::{self, Aggregate, Query, Statement};
 use wiretag_store::tables::{Range, SearchOptions, TableStore};
 use wiretag_store::{Loss, Store, Table};
 
@@ -27,8 +27,19 @@ pub(crate) struct Search<R: 'static> {
 
 impl<R: Table> Search<R> {
     pub(crate) fn new(arguments: &SearchArguments) -> anyhow::Result<Self> {
+        let query = query::parse_at(&arguments.query, crate::host::now());
+        Self::with(arguments, query.map_err(|error| WrongUsage(error.to_string()))?)
+    }
+
+    /// As [`Self::new`], where an aggregation may follow the condition.
+    pub(crate) fn or_aggregate(arguments: &SearchArguments) -> anyhow::Result<(Self, Option<Aggregate<R>>)> {
+        let statement = query::parse_statement(&arguments.query, crate::host::now());
+        let Statement { filter, aggregate } = statement.map_err(|error| WrongUsage(error.to_string()))?;
+        Ok((Self::with(arguments, filter)?, aggregate))
+    }
+
+    fn with(arguments: &SearchArguments, query: Query<R>) -> anyhow::Result<Self> {
         let now = crate::host::now();
-        let query = query::parse_at(&arguments.query, now).map_err(|error| WrongUsage(error.to_string()))?;
         let from = arguments.from.as_deref().map_or(Ok(0), |text| parse_time(text, now))?;
         let to = arguments.to.as_deref().map_or(Ok(now), |text| parse_time(text, now))?;
         if from >= to {
@@ -155,7 +166,7 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
 }
 
 /// Loss in the range goes to stderr: stdout holds nothing but data.
-fn warn_of_loss(answer: &Value) {
+pub(super) fn warn_of_loss(answer: &Value) {
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -172,7 +183,7 @@ fn warn_of_loss(answer: &Value) {
     }
 }
 
-fn loss_sentence(loss: &Loss) {
+pub(super) fn loss_sentence(loss: &Loss) {
     if loss.is_complete() {
         return;
     }

@@ -83,13 +83,55 @@ pub enum StoreError {
         /// The table.
         table: crate::catalog::TableName,
     },
-    /// SQLite refused something.
+    /// The database refused something, or is not there.
     #[error("catalog `{}`: {source}{}", .path.display(), sql_hint(.source))]
     Catalog {
-        /// The catalog.
+        /// The file, or the server and database.
         path: PathBuf,
         /// Why.
         source: sqlx::Error,
+    },
+    /// A connection broke during a commit, and the server did not come back to say whether it counts.
+    #[error("catalog `{}`: the connection was lost during a commit, and whether it counts is not known: {source}", .path.display())]
+    Unsettled {
+        /// The server and database.
+        path: PathBuf,
+        /// What broke.
+        source: sqlx::Error,
+    },
+    /// The URL of the catalog cannot be used.
+    #[error("the URL of the catalog {reason}")]
+    CatalogUrl {
+        /// What it has to be.
+        reason: String,
+    },
+    /// The data directory has a catalog already, and it is not where it is said to be.
+    #[error("the data directory has its catalog in `{}`; hint: leave out `[catalog] url`, or choose a new data directory with `--data`", .path.display())]
+    CatalogElsewhere {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The database has no catalog of this data directory.
+    #[error("the catalog of the data directory is not in `{}`; hint: `[catalog] url` must name the server and database where it was made, or where it was restored", .path.display())]
+    CatalogGone {
+        /// The server and database.
+        path: PathBuf,
+    },
+    /// The user may not make a schema.
+    #[error("catalog `{}`: the user may not create a schema; hint: `GRANT CREATE ON DATABASE … TO …`", .path.display())]
+    CatalogRights {
+        /// The server and database.
+        path: PathBuf,
+    },
+    /// The server is of an old release.
+    #[error("catalog `{}`: PostgreSQL {version} is too old; hint: {needed} or later", .path.display())]
+    OldServer {
+        /// The server and database.
+        path: PathBuf,
+        /// Its release.
+        version: i64,
+        /// The oldest that will do.
+        needed: i64,
     },
     /// A migration failed.
     #[error("catalog `{}` could not be upgraded: {source}", .path.display())]
@@ -135,6 +177,12 @@ pub enum StoreError {
     /// The query engine failed.
     #[error("query: {0}")]
     Query(String),
+    /// A mistake in a query in SQL.
+    #[error("{0}")]
+    Sql(String),
+    /// A query wanted more than it may have.
+    #[error(transparent)]
+    Limit(#[from] crate::limits::LimitReached),
     /// The one who asked is gone.
     #[error("the receiver of the answer is gone")]
     Closed,
@@ -150,12 +198,19 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// True if it is not known whether what failed was done: files that it may refer to stay.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        matches!(self, Self::Unsettled { .. })
+    }
+
     /// True if the disk is full, so that trying again later makes sense.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Io { source, .. } | Self::Unwritable { source, .. } => is_full(source),
             Self::Write { full, .. } => *full,
-            Self::Catalog { source: sqlx::Error::Database(error), .. } => error.code().as_deref() == Some("13"),
+            Self::Catalog { source: sqlx::Error::Database(error), .. } => {
+                matches!(error.code().as_deref(), Some("13" | "53100"))
+            }
             _ => false,
         }
     }
@@ -178,14 +233,40 @@ fn io_hint(error: &io::Error) -> &'static str {
 }
 
 fn sql_hint(error: &sqlx::Error) -> &'static str {
-    let sqlx::Error::Database(database) = error else { return "" };
+    let database = match error {
+        sqlx::Error::Database(database) => database,
+        sqlx::Error::Io(_) => return "; hint: is PostgreSQL running there, and may this host connect?",
+        sqlx::Error::Tls(_) => return "; hint: `sslmode` and `sslrootcert` in the URL say what is asked of the server",
+        _ => return "",
+    };
+    let code = database.code().unwrap_or_default();
+    if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+        return postgres_hint(&code);
+    }
     // Primary result codes, sqlite.org/rescode.html; the low byte of an extended code.
-    match database.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+    match code.parse::<u32>().ok().map(|code| code & 0xff) {
         Some(5) => "; hint: another process holds the catalog; try again",
         Some(8) => "; hint: run as the owner of the data directory, or change its owner",
         Some(11 | 26) => "; hint: the file is damaged; restore it from a backup, or move it away to start empty",
         Some(13) => "; hint: the disk is full; free space, or lower the retention limits",
         Some(14) => "; hint: the directory must exist and be writable",
+        _ => "",
+    }
+}
+
+/// By SQLSTATE, postgresql.org/docs/current/errcodes-appendix.html.
+fn postgres_hint(code: &str) -> &'static str {
+    match code {
+        "28000" | "28P01" => {
+            "; hint: user and password: `password_file`, PGPASSWORD or ~/.pgpass, and the server's pg_hba.conf"
+        }
+        "3D000" => "; hint: make the database with `createdb`, or correct `[catalog] url`",
+        "42501" => "; hint: the user needs `GRANT CREATE ON DATABASE … TO …`, and to own the catalog's schema",
+        "25006" => "; hint: the server is a standby; name the primary",
+        "53100" => "; hint: the server's disk is full",
+        "53300" => "; hint: the server has no free connection; wiretag takes up to 5",
+        "55P03" => "; hint: another process holds the catalog; try again",
+        "57P01" | "57P02" | "57P03" => "; hint: the server is stopping or starting; what failed is tried again",
         _ => "",
     }
 }

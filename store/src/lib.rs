@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! data/catalog.sqlite     what counts: flow files, segments, identity intervals, losses      [catalog]
+//! data/catalog.json       instead: where in PostgreSQL that is                                 [catalog]
 //! data/flows/…            Parquet                                                              [tables]
 //! data/transactions/…     Parquet                                                              [tables]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
@@ -13,16 +14,20 @@
 //! while an appliance is writing.
 
 pub mod catalog;
+pub mod csv;
 pub mod error;
 pub mod export;
 pub mod journal;
 pub mod json;
+pub mod limits;
 mod lock;
 pub mod packets;
 pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
+pub(crate) mod sketch;
+pub mod sql;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -33,10 +38,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tables::Engine;
 use tokio::sync::mpsc::Sender;
 
-pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, Stored, TableName, Totals};
+pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, Stored, TableName, Totals};
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
+pub use limits::{LimitReached, QueryLimits};
 pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
@@ -62,6 +68,8 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// Who opens it.
     pub role: Role,
+    /// The catalog is in PostgreSQL. `None`: it is where it was before, in a new data directory in SQLite.
+    pub catalog: Option<PostgresConfig>,
     /// How many flows and transactions to keep, together.
     pub flows: Retention,
     /// How many packets to keep.
@@ -121,7 +129,7 @@ impl Store {
             other => other,
         })?;
         private::close_off(&data_dir).map_err(unwritable)?;
-        let catalog = Catalog::open(&data_dir.join(catalog::FILE)).await?;
+        let catalog = Catalog::open_in(&data_dir, config.catalog.as_ref()).await?;
         let mut recovery = Recovery::default();
         let engine = Engine::open(&data_dir)?;
         let (flows, transactions) = if locks.is_exclusive() {
@@ -155,7 +163,7 @@ impl Store {
     /// Opens the store for reading: no lock, no repair. Rows that a writer still has in memory are not seen; packets are,
     /// up to its last flush.
     pub async fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
-        let catalog = Catalog::open_read_only(&data_dir.join(catalog::FILE)).await?;
+        let catalog = Catalog::read_in(data_dir).await?;
         let data_dir = std::fs::canonicalize(data_dir).map_err(StoreError::io("open", data_dir))?;
         let engine = Engine::open(&data_dir)?;
         let flows = FlowStore::open_read_only(&engine, catalog.clone());

@@ -28,12 +28,13 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 /// Takes rights of others away from everything that belongs to the store. The data directory itself is closed too if it is
 /// the store's (it has a catalog) and no place that others share.
 pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {
-    let own = data_dir.join(crate::catalog::FILE).exists();
+    let catalogs = [crate::catalog::FILE, crate::catalog::place::PLACE];
+    let own = catalogs.iter().any(|name| data_dir.join(name).exists());
     for entry in std::fs::read_dir(data_dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = ["flows", "transactions", "packets", "journal", "set-aside", "appliance.lock", "writers.lock"];
-        if ours.contains(&&*name) || name.starts_with(crate::catalog::FILE) {
+        if ours.contains(&&*name) || catalogs.iter().any(|own| name.starts_with(own)) {
             close(&path)?;
         }
     }

@@ -23,7 +23,9 @@ const SECOND: i64 = 1_000_000_000;
 
 async fn open(dir: &Path) -> (Store, Recovery) {
     let (flows, packets) = (Retention::default(), Retention::default());
-    Store::open(StoreConfig { data_dir: dir.to_path_buf(), role: Role::Appliance, flows, packets }).await.unwrap()
+    Store::open(StoreConfig { data_dir: dir.to_path_buf(), role: Role::Appliance, catalog: None, flows, packets })
+        .await
+        .unwrap()
 }
 
 /// A version of an open slice that has so many packets by now.
@@ -178,7 +180,8 @@ async fn importers_leave_the_journal_alone() {
     show(&store, &mut journal, vec![version(1, 0, 5)], START).await;
     drop((store, journal));
     let (flows, packets) = (Retention::default(), Retention::default());
-    let config = StoreConfig { data_dir: dir.path().to_path_buf(), role: Role::Importer, flows, packets };
+    let config =
+        StoreConfig { data_dir: dir.path().to_path_buf(), role: Role::Importer, catalog: None, flows, packets };
     let (importer, recovery) = Store::open(config).await.unwrap();
     assert!(!recovery.interrupted);
     importer.close().await.unwrap();

@@ -15,6 +15,7 @@ use wiretag_store::tables::{Page, Range, SearchOptions, TableStore};
 
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
+use crate::queries::Kind;
 use crate::{Inner, Shared};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -228,8 +229,7 @@ async fn page<R: Table>(
     let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
     let after = params::cursor(parameters.after)?;
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
-    let _turn = turn(shared).await?;
-    let page = table.search(&query, range, options).await?;
+    let page = shared.queries.run(Kind::Search, table.search(&query, range, options)).await?;
     Ok((page, completeness(shared, range).await?))
 }
 
@@ -247,8 +247,8 @@ pub(crate) async fn histogram(
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
     let all = parameters.all_observations.unwrap_or(false);
-    let _turn = turn(&shared).await?;
-    let buckets = shared.store.flows.histogram(&query, range, buckets, all).await?;
+    let work = shared.store.flows.histogram(&query, range, buckets, all);
+    let buckets = shared.queries.run(Kind::Aggregate, work).await?;
     let rows = buckets.iter().map(|bucket| BucketRow {
         start: wiretag_store::json::time(bucket.start),
         flows: bucket.flows,
@@ -273,12 +273,12 @@ pub(crate) async fn flow(
     Path(flow_id): Path<String>,
 ) -> Result<Json<FlowAnswer>, ApiError> {
     let id = params::flow_id(&flow_id)?;
-    let _turn = turn(&shared).await?;
-    let slices = shared.store.flows.flow(id).await?;
+    let flows = &shared.store.flows;
+    let work = async { Ok((flows.flow(id).await?, flows.observations(id).await?)) };
+    let (slices, observations) = shared.queries.run(Kind::Search, work).await?;
     if slices.is_empty() {
         return Err(no_flow(&flow_id));
     }
-    let observations = shared.store.flows.observations(id).await?;
     Ok(Json(FlowAnswer { slices, observations }))
 }
 
@@ -324,12 +324,7 @@ pub(crate) fn no_flow(flow_id: &str) -> ApiError {
     ApiError::unknown(format!("no flow `{flow_id}`"), "it may be older than the retention")
 }
 
-/// Waits for one of the places for searches.
-pub(crate) async fn turn(shared: &Inner) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
-    shared.searches.acquire().await.map_err(|error| ApiError::internal(&error))
-}
-
-async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiError> {
+pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiError> {
     let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
     let pending = (shared.pending_loss)();
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);

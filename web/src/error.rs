@@ -5,8 +5,8 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use wiretag_store::StoreError;
 use wiretag_store::query::QueryError;
+use wiretag_store::{LimitReached, StoreError};
 
 /// Body of every error.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
@@ -76,7 +76,17 @@ impl ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::internal(&error)
+        match error {
+            StoreError::Sql(sentence) => Self::wrong_sentence(&sentence),
+            StoreError::Limit(limit) => {
+                let status = match limit {
+                    LimitReached::Memory { .. } | LimitReached::Groups { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+                    LimitReached::Time { .. } | LimitReached::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                Self { status, ..Self::wrong_sentence(&limit.to_string()) }
+            }
+            error => Self::internal(&error),
+        }
     }
 }
 

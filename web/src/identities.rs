@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
-use wiretag_capture::{Protocol, Value as ColumnValue};
-use wiretag_enrich::Key;
 use wiretag_enrich::timeline::query::{Known, Query};
 use wiretag_store::json::time;
+use wiretag_store::sql::{KeyText, key_text};
 
 use crate::Shared;
 use crate::error::{ApiError, ErrorBody};
@@ -134,24 +133,7 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
 /// What is known, as users see it.
 pub fn identity_row(known: &Known) -> Map<String, Value> {
     let interval = &known.interval;
-    let (kind, key, network) = match &interval.key {
-        Key::Interface { index, netns: 0, .. } => ("interface", index.to_string(), None),
-        Key::Interface { index, netns, .. } => ("interface", format!("{index}@{netns}"), None),
-        Key::Mac { network, mac } => ("mac", ColumnValue::mac_text(*mac), Some(network)),
-        Key::Ip { network, ip } => ("ip", ip.to_string(), Some(network)),
-        Key::Socket { protocol, ip, port, .. } => {
-            let ip = ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
-            ("socket", format!("{}/{ip}:{port}", Protocol(*protocol).name()), None)
-        }
-        Key::Service { network, protocol, ip, port } => {
-            ("service", format!("{}/{ip}:{port}", Protocol(*protocol).name()), Some(network))
-        }
-    };
-    let boot = match &interval.key {
-        Key::Interface { boot, .. } | Key::Socket { boot, .. } => Some(boot),
-        Key::Mac { .. } | Key::Ip { .. } | Key::Service { .. } => None,
-    };
-    let network = network.filter(|network| !network.is_empty());
+    let KeyText { kind, key, network, boot } = key_text(&interval.key);
     let identity = serde_json::to_value(&*interval.identity).unwrap_or_default();
     let columns = [
         ("key_kind", json!(kind)),

@@ -12,15 +12,19 @@
 //! * an error is JSON, and what went wrong inside is logged, not sent;
 //! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size.
 
+mod aggregate;
 mod api;
 mod auth;
 mod error;
+mod explain;
 mod identities;
 mod metrics;
 mod middleware;
 mod params;
 mod pcap;
+mod queries;
 mod sessions;
+mod sql;
 mod tail;
 mod ui;
 
@@ -36,7 +40,7 @@ use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder}
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wiretag_enrich::timeline::View;
-use wiretag_store::{Loss, Store};
+use wiretag_store::{Loss, QueryLimits, Store};
 
 pub use auth::random_secret;
 pub use identities::{identity_row, parse_mac};
@@ -44,10 +48,10 @@ pub use tail::Tail;
 
 /// Downloads of packets at the same time.
 const PCAP_DOWNLOADS: usize = 4;
-/// Searches at the same time; more wait for their turn until the request times out.
-const SEARCHES: usize = 8;
-/// Bytes of a request body: only the login has one.
+/// Bytes of a request body where anybody may send one: the login.
 const BODY_LIMIT: usize = 4096;
+/// Bytes of a query in a request body.
+const QUERY_LIMIT: usize = 512 << 10;
 
 /// Tells the state of the appliance.
 pub type Health = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -72,6 +76,8 @@ pub struct App {
     pub tail: Tail,
     /// The secret that opens the API.
     pub token: String,
+    /// How much queries may take.
+    pub limits: QueryLimits,
     /// Tells this run from others that may have had the address, or will.
     pub instance: String,
 }
@@ -87,7 +93,7 @@ struct Inner {
     instance: String,
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
-    searches: Semaphore,
+    queries: queries::Queries,
     downloads: Arc<Semaphore>,
 }
 
@@ -112,13 +118,15 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, pending_loss, identities, tail, token, instance } = app;
+    let App { store, registry, health, pending_loss, identities, tail, token, limits, instance } = app;
     if token.is_empty() {
         return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
     }
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(&token);
-    let (searches, downloads) = (Semaphore::new(SEARCHES), Arc::new(Semaphore::new(PCAP_DOWNLOADS)));
+    let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
+    let downloads = Arc::new(Semaphore::new(PCAP_DOWNLOADS));
+    let longest = middleware::longest(limits.time);
     let shared: Shared = Arc::new(Inner {
         store,
         registry,
@@ -129,18 +137,20 @@ fn router(app: App) -> std::io::Result<Router> {
         instance,
         auth,
         metrics,
-        searches,
+        queries,
         downloads,
     });
     let open = open_routes();
-    let closed = closed_routes().route_layer(from_fn_with_state(shared.clone(), auth::required));
+    let closed = closed_routes()
+        .layer(DefaultBodyLimit::max(QUERY_LIMIT))
+        .route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();
     Ok(api
         .route("/metrics", axum::routing::get(metrics::scrape))
         .fallback(ui::file)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn(middleware::timeout))
+        .layer(from_fn_with_state(longest, middleware::timeout))
         .layer(from_fn_with_state(shared.clone(), metrics::observe))
         .layer(from_fn(middleware::headers))
         .with_state(shared))
@@ -155,9 +165,15 @@ fn closed_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(api::flows))
         .routes(routes!(api::histogram))
+        .routes(routes!(aggregate::flows))
+        .routes(routes!(aggregate::top_flows))
         .routes(routes!(tail::tail))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))
+        .routes(routes!(aggregate::transactions))
+        .routes(routes!(aggregate::top_transactions))
+        .routes(routes!(sql::sql))
+        .routes(routes!(explain::explain))
         .routes(routes!(pcap::of_flow))
         .routes(routes!(pcap::of_query))
         .routes(routes!(identities::identities))

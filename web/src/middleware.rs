@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::ApiError;
 
-/// How long a handler may take until its answer begins.
+/// How long a handler may take until its answer begins, unless queries may take longer.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// Waiting for a place, and what is done beside the query.
+const BESIDE: Duration = Duration::from_secs(15);
 
 /// Only what comes from here runs or is shown; nobody frames it.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
@@ -28,9 +30,14 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
+/// How long a handler may take, where a query may take `query`.
+pub(crate) fn longest(query: Duration) -> Duration {
+    TIMEOUT.max(query.saturating_add(BESIDE))
+}
+
 /// Gives up on slow handlers. A body that is still being sent is not cut.
-pub(crate) async fn timeout(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+pub(crate) async fn timeout(State(longest): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::busy("the answer took too long").into_response(),
     }

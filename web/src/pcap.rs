@@ -14,9 +14,10 @@ use wiretag_store::tables::Range;
 use wiretag_store::{Selection, StoreError, query};
 
 use crate::Shared;
-use crate::api::{no_flow, turn};
+use crate::api::no_flow;
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
+use crate::queries::Kind;
 
 /// Chunks between export and connection.
 const CHUNKS: usize = 8;
@@ -49,10 +50,8 @@ pub(crate) async fn of_flow(State(shared): State<Shared>, Path(flow_id): Path<St
     let id = params::flow_id(&flow_id)?;
     let permit = permit(&shared)?;
     let query = query::parse(&format!("flow_id == {id:016x}"))?;
-    let flows = {
-        let _turn = turn(&shared).await?;
-        shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS).await?
-    };
+    let flows = shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS);
+    let flows = shared.queries.run(Kind::Search, flows).await?;
     let from = flows.iter().map(|flow| flow.start).min();
     let to = flows.iter().map(|flow| flow.end).max();
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
@@ -76,10 +75,8 @@ pub(crate) async fn of_query(
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all = parameters.all_observations.unwrap_or(false);
     let permit = permit(&shared)?;
-    let flows = {
-        let _turn = turn(&shared).await?;
-        shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1).await?
-    };
+    let flows = shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1);
+    let flows = shared.queries.run(Kind::Search, flows).await?;
     if flows.is_empty() && !everything {
         return Err(ApiError::unknown("no flow matches", "widen the query or the time range"));
     }

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wiretag_capture::FlowRecord;
-use wiretag_store::query::{Query, parse};
-use wiretag_store::tables::{FlowStore, Range, SearchOptions};
+use wiretag_store::query::{Query, parse, parse_statement};
+use wiretag_store::tables::{AggregateRequest, FlowStore, Range, SearchOptions};
 
 use crate::{cpu, open};
 
 const HOUR: i64 = 3_600_000_000_000;
+/// Memory of an aggregation, bytes.
+const MEMORY: usize = 512 << 20;
 
 /// A question and its range.
 struct Question {
@@ -53,12 +55,29 @@ fn question(name: &str, needles: &Value) -> Question {
         "flow" => ask(format!("flow_id == {}", text("flow_id")), all, 100),
         "needle" => ask(format!("tls_sni == {}", text("sni")), all, 100),
         "histogram" => ask("server_port == 443 and client_retransmits > 0".to_owned(), all, 0),
+        "top" => ask("primary | top 20 client_workload by client_bytes".to_owned(), Range { from: middle, to: middle + HOUR }, 0),
+        "quantiles" => {
+            let text = "primary | p50(server_rtt_us), p99(server_rtt_us) by server_workload, time(1m)";
+            ask(text.to_owned(), day, 0)
+        }
         other => panic!("no question has the name {other}"),
     }
 }
 
 /// Rows, or flows counted.
 async fn answer(store: &FlowStore, name: &str, question: &Question) -> u64 {
+    if question.text.contains(" | ") {
+        let statement = parse_statement::<FlowRecord>(&question.text, question.range.to).unwrap();
+        let request = AggregateRequest {
+            filter: statement.filter,
+            aggregate: statement.aggregate.unwrap(),
+            range: question.range,
+            all_observations: true,
+            compare: false,
+            memory: MEMORY,
+        };
+        return store.aggregate(&request).await.unwrap().rows.len() as u64;
+    }
     let query: Query<FlowRecord> =
         if question.text.is_empty() { Query::everything() } else { parse(&question.text).unwrap() };
     if name == "histogram" {

@@ -6,13 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use futures_util::TryStreamExt;
-use sqlx::{Row, Sqlite, Transaction};
 use wiretag_enrich::timeline::dossier::{ClaimFact, Frees};
 use wiretag_enrich::timeline::{Dossier, Timeline};
 use wiretag_enrich::{Identity, Key};
 
 use super::Catalog;
+use super::database::{Change, sql};
 use super::dossier::{Reader, Texts, Writer};
 use crate::error::StoreError;
 
@@ -78,9 +77,9 @@ impl Catalog {
         if dossiers.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.begin().await?;
-        let numbers = self.write_dossiers(&mut transaction, dossiers).await?;
-        self.commit(transaction).await?;
+        let mut change = self.begin().await?;
+        let numbers = self.write_dossiers(&mut change, dossiers).await?;
+        change.commit().await?;
         if numbers.len() < MOST_TEXTS {
             self.texts.lock().unwrap_or_else(PoisonError::into_inner).numbers = numbers;
         }
@@ -90,44 +89,32 @@ impl Catalog {
     /// Writes dossiers; gives the numbers of texts that hold if the transaction is committed.
     pub(super) async fn write_dossiers(
         &self,
-        transaction: &mut Transaction<'static, Sqlite>,
+        change: &mut Change,
         dossiers: &[Dossier],
     ) -> Result<HashMap<String, u64>, StoreError> {
-        let mut numbers = self.known_numbers(transaction).await?;
+        let mut numbers = self.known_numbers(change).await?;
         for dossier in dossiers {
             let attributes = dossier.attributes.iter();
             let bases = attributes.map(|fact| serde_json::to_string(&*fact.base)).collect::<Result<Vec<_>, _>>();
             let bases = bases.map_err(|source| StoreError::Row { what: "attributes", source })?;
             for text in bases.iter().map(String::as_str).chain(names(dossier)) {
                 if !numbers.contains_key(text) {
-                    let number = self.number_of(transaction, text).await?;
+                    let number = self.number_of(change, text).await?;
                     numbers.insert(text.to_owned(), number);
                 }
             }
             let facts = Writer::write(dossier, &bases, &mut |text: &str| numbers.get(text).copied().unwrap_or(0));
-            sqlx::query(
-                "INSERT INTO dossiers (id, until, facts) VALUES (?, ?, ?) \
-                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, facts = excluded.facts",
-            )
-            .bind(&*dossier.id)
-            .bind(dossier.until())
-            .bind(facts)
-            .execute(&mut **transaction)
-            .await
-            .map_err(self.failed())?;
+            let put = sql("INSERT INTO dossiers (id, until, facts) VALUES ($1, $2, $3) \
+                 ON CONFLICT (id) DO UPDATE SET until = excluded.until, facts = excluded.facts");
+            change.execute(put.bind(&*dossier.id).bind(dossier.until()).bind(&facts[..])).await?;
         }
         Ok(numbers)
     }
 
     /// What is remembered, if nobody has deleted texts since. A transaction that fails leaves nothing behind here.
-    async fn known_numbers(
-        &self,
-        transaction: &mut Transaction<'static, Sqlite>,
-    ) -> Result<HashMap<String, u64>, StoreError> {
-        let found: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'texts_generation'")
-            .fetch_optional(&mut **transaction)
-            .await
-            .map_err(self.failed())?;
+    async fn known_numbers(&self, change: &mut Change) -> Result<HashMap<String, u64>, StoreError> {
+        let rows = change.all(sql("SELECT value FROM meta WHERE name = 'texts_generation'")).await?;
+        let found: Option<String> = rows.first().map(|row| row.get("value")).transpose().map_err(self.failed())?;
         let generation = found.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         if known.generation != generation {
@@ -137,14 +124,10 @@ impl Catalog {
         Ok(std::mem::take(&mut known.numbers))
     }
 
-    async fn number_of(&self, transaction: &mut Transaction<'static, Sqlite>, text: &str) -> Result<u64, StoreError> {
-        let number: i64 = sqlx::query_scalar(
-            "INSERT INTO texts (text) VALUES (?) ON CONFLICT (text) DO UPDATE SET text = excluded.text RETURNING id",
-        )
-        .bind(text)
-        .fetch_one(&mut **transaction)
-        .await
-        .map_err(self.failed())?;
+    async fn number_of(&self, change: &mut Change, text: &str) -> Result<u64, StoreError> {
+        let statement = self.database.own().text_number;
+        let number = change.number(sql(statement).bind(text), "id").await?;
+        let number = number.ok_or_else(|| self.failed()(sqlx::Error::RowNotFound))?;
         Ok(number.unsigned_abs())
     }
 
@@ -152,10 +135,10 @@ impl Catalog {
     pub async fn timeline(&self) -> Result<Timeline, StoreError> {
         let mut timeline = Timeline::new();
         let mut table = Table::default();
-        let rows = sqlx::query("SELECT id, text FROM texts").fetch_all(&self.reads).await.map_err(self.failed())?;
+        let rows = self.database.all(sql("SELECT id, text FROM texts")).await?;
         for row in &rows {
-            let number: i64 = row.try_get(0).map_err(self.failed())?;
-            let text: &str = row.try_get(1).map_err(self.failed())?;
+            let number: i64 = row.get("id").map_err(self.failed())?;
+            let text: &str = row.get("text").map_err(self.failed())?;
             table.texts.insert(number.unsigned_abs(), text.into());
         }
         let (pages, mut read) = tokio::sync::mpsc::channel(1);
@@ -184,17 +167,10 @@ impl Catalog {
     async fn read_pages(&self, pages: tokio::sync::mpsc::Sender<String>) -> Result<(), StoreError> {
         let mut after = String::new();
         loop {
-            let row = sqlx::query(
-                "SELECT max(id), group_concat(hex(id) || ' ' || hex(facts), char(10)) \
-                 FROM (SELECT id, facts FROM dossiers WHERE id > ? ORDER BY id LIMIT ?)",
-            )
-            .bind(&after)
-            .bind(PAGE)
-            .fetch_one(&self.reads)
-            .await
-            .map_err(self.failed())?;
-            let last: Option<String> = row.try_get(0).map_err(self.failed())?;
-            let page: Option<String> = row.try_get(1).map_err(self.failed())?;
+            let statement = self.database.own().dossiers;
+            let Some(row) = self.database.first(sql(statement).bind(&after).bind(PAGE)).await? else { return Ok(()) };
+            let last: Option<String> = row.get("last").map_err(self.failed())?;
+            let page: Option<String> = row.get("page").map_err(self.failed())?;
             let (Some(last), Some(page)) = (last, page) else { return Ok(()) };
             after = last;
             if pages.send(page).await.is_err() {
@@ -204,17 +180,8 @@ impl Catalog {
     }
 
     /// Forgets dossiers that tell of nothing after `before`, and texts that none has any more.
-    pub(super) async fn expire_dossiers(
-        &self,
-        transaction: &mut Transaction<'static, Sqlite>,
-        before: i64,
-    ) -> Result<(), StoreError> {
-        let deleted = sqlx::query("DELETE FROM dossiers WHERE until < ?")
-            .bind(before)
-            .execute(&mut **transaction)
-            .await
-            .map_err(self.failed())?
-            .rows_affected();
+    pub(super) async fn expire_dossiers(&self, change: &mut Change, before: i64) -> Result<(), StoreError> {
+        let deleted = change.execute(sql("DELETE FROM dossiers WHERE until < $1").bind(before)).await?;
         let is_due = {
             let mut known = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
             let is_due = deleted > 0 && before.saturating_sub(known.swept) > SWEEP;
@@ -223,16 +190,20 @@ impl Catalog {
             }
             is_due
         };
-        if is_due { self.sweep_texts(transaction).await } else { Ok(()) }
+        if is_due { self.sweep_texts(change).await } else { Ok(()) }
     }
 
-    async fn sweep_texts(&self, transaction: &mut Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    async fn sweep_texts(&self, change: &mut Change) -> Result<(), StoreError> {
         let nothing = Arc::new(Identity::default());
         let mut asked = Asked { numbers: HashSet::new(), nothing: &nothing };
-        {
-            let mut rows = sqlx::query("SELECT facts FROM dossiers").fetch(&mut **transaction);
-            while let Some(row) = rows.try_next().await.map_err(self.failed())? {
-                let facts: &[u8] = row.try_get(0).map_err(self.failed())?;
+        let mut after = String::new();
+        loop {
+            let page = sql("SELECT id, facts FROM dossiers WHERE id > $1 ORDER BY id LIMIT $2");
+            let rows = change.all(page.bind(&after).bind(PAGE)).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.get("id").map_err(self.failed())?;
+            for row in &rows {
+                let facts: &[u8] = row.get("facts").map_err(self.failed())?;
                 let read = Reader::read(Arc::default(), facts, &mut asked);
                 // Nothing is deleted on the word of what cannot be read.
                 if read.is_err() {
@@ -240,22 +211,15 @@ impl Catalog {
                 }
             }
         }
-        let all: Vec<i64> =
-            sqlx::query_scalar("SELECT id FROM texts").fetch_all(&mut **transaction).await.map_err(self.failed())?;
-        for number in all.into_iter().filter(|number| !asked.numbers.contains(&number.unsigned_abs())) {
-            sqlx::query("DELETE FROM texts WHERE id = ?")
-                .bind(number)
-                .execute(&mut **transaction)
-                .await
-                .map_err(self.failed())?;
+        for row in change.all(sql("SELECT id FROM texts")).await? {
+            let number: i64 = row.get("id").map_err(self.failed())?;
+            if !asked.numbers.contains(&number.unsigned_abs()) {
+                change.execute(sql("DELETE FROM texts WHERE id = $1").bind(number)).await?;
+            }
         }
-        sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('texts_generation', '1') \
-             ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1",
-        )
-        .execute(&mut **transaction)
-        .await
-        .map_err(self.failed())?;
+        let next = sql("INSERT INTO meta (name, value) VALUES ('texts_generation', '1') \
+             ON CONFLICT (name) DO UPDATE SET value = CAST(CAST(meta.value AS BIGINT) + 1 AS TEXT)");
+        change.execute(next).await?;
         Ok(())
     }
 }

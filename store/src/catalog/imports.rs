@@ -1,10 +1,7 @@
 //! Imported files by content, so that none counts twice and one that ended early can be taken back.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
-
 use super::Catalog;
-use super::rows::number;
+use super::database::{Row, sql};
 use crate::error::StoreError;
 
 /// Where the rows or packets of a file came from.
@@ -63,18 +60,18 @@ pub struct Stored {
     pub transactions: u64,
 }
 
-fn import(row: &SqliteRow) -> Result<Import, sqlx::Error> {
-    let state: String = row.try_get("state")?;
+fn import(row: &Row) -> Result<Import, sqlx::Error> {
+    let state: String = row.get("state")?;
     let known = [ImportState::Open, ImportState::Partial, ImportState::Done];
     Ok(Import {
-        id: row.try_get("id")?,
-        name: row.try_get("name")?,
-        started_at: row.try_get("started_at")?,
+        id: row.get("id")?,
+        name: row.get("name")?,
+        started_at: row.get("started_at")?,
         state: known.into_iter().find(|known| known.as_str() == state).unwrap_or(ImportState::Partial),
         stored: Stored {
-            packets: number(row, "packets")?,
-            flows: number(row, "flows")?,
-            transactions: number(row, "transactions")?,
+            packets: row.count("packets")?,
+            flows: row.count("flows")?,
+            transactions: row.count("transactions")?,
         },
     })
 }
@@ -82,39 +79,33 @@ fn import(row: &SqliteRow) -> Result<Import, sqlx::Error> {
 impl Catalog {
     /// Notes that a file with this content is being imported; gives the number of the import.
     pub async fn begin_import(&self, sha256: &str, name: &str, bytes: u64, now: i64) -> Result<i64, StoreError> {
-        let mut transaction = self.begin().await?;
-        let done =
-            sqlx::query("INSERT INTO imports (sha256, name, bytes, started_at, state) VALUES (?, ?, ?, ?, 'open')")
-                .bind(sha256)
-                .bind(name)
-                .bind(bytes.cast_signed())
-                .bind(now)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
-        self.commit(transaction).await?;
-        Ok(done.last_insert_rowid())
+        let mut change = self.begin().await?;
+        let put = sql(
+            "INSERT INTO imports (sha256, name, bytes, started_at, state) VALUES ($1, $2, $3, $4, 'open') RETURNING id",
+        );
+        let put = put.bind(sha256).bind(name).bind(bytes.cast_signed()).bind(now);
+        let id = change.number(put, "id").await?.ok_or_else(|| self.failed()(sqlx::Error::RowNotFound))?;
+        change.commit().await?;
+        Ok(id)
     }
 
     /// Notes how an import ended.
     pub async fn end_import(&self, id: i64, state: ImportState, stored: Stored) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        sqlx::query("UPDATE imports SET state = ?, packets = ?, flows = ?, transactions = ? WHERE id = ?")
+        let mut change = self.begin().await?;
+        let put = sql("UPDATE imports SET state = $1, packets = $2, flows = $3, transactions = $4 WHERE id = $5")
             .bind(state.as_str())
             .bind(stored.packets.cast_signed())
             .bind(stored.flows.cast_signed())
             .bind(stored.transactions.cast_signed())
-            .bind(id)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
-        self.commit(transaction).await
+            .bind(id);
+        change.execute(put).await?;
+        change.commit().await
     }
 
     /// Imports of this content of which anything is still kept, and those that did not come to their end.
     pub async fn imports_of(&self, sha256: &str) -> Result<Vec<Import>, StoreError> {
         self.imports(
-            "SELECT * FROM imports WHERE sha256 = ? AND (state <> 'done' \
+            "SELECT * FROM imports WHERE sha256 = $1 AND (state <> 'done' \
              OR id IN (SELECT import FROM flow_files) OR id IN (SELECT import FROM segments)) ORDER BY id",
             sha256,
         )
@@ -123,22 +114,18 @@ impl Catalog {
 
     /// Imports that were killed: nobody is importing when this is asked.
     pub(crate) async fn killed_imports(&self) -> Result<Vec<Import>, StoreError> {
-        self.imports("SELECT * FROM imports WHERE state = ? ORDER BY id", ImportState::Open.as_str()).await
+        self.imports("SELECT * FROM imports WHERE state = $1 ORDER BY id", ImportState::Open.as_str()).await
     }
 
     async fn imports(&self, query: &'static str, argument: &str) -> Result<Vec<Import>, StoreError> {
-        let rows = sqlx::query(query).bind(argument).fetch_all(&self.reads).await.map_err(self.failed())?;
+        let rows = self.database.all(sql(query).bind(argument)).await?;
         rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Forgets an import whose files have been retired.
     pub(crate) async fn forget_import(&self, id: i64) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        sqlx::query("DELETE FROM imports WHERE id = ?")
-            .bind(id)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
-        self.commit(transaction).await
+        let mut change = self.begin().await?;
+        change.execute(sql("DELETE FROM imports WHERE id = $1").bind(id)).await?;
+        change.commit().await
     }
 }

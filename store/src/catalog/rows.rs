@@ -1,8 +1,6 @@
 //! Flow files, packet segments, losses, and the files that wait to be deleted.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
-
+use super::database::{Row, Statement, sql};
 use super::{Catalog, Origin};
 use crate::error::StoreError;
 use crate::packets::Segment;
@@ -105,65 +103,59 @@ pub struct Totals {
     pub start: Option<i64>,
 }
 
-pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
-    Ok(row.try_get::<i64, _>(column)?.cast_unsigned())
+fn origin(row: &Row) -> Result<Origin, sqlx::Error> {
+    Ok(Origin { import: row.get("import")?, stored_at: row.get("stored_at")? })
 }
 
-fn origin(row: &SqliteRow) -> Result<Origin, sqlx::Error> {
-    Ok(Origin { import: row.try_get("import")?, stored_at: row.try_get("stored_at")? })
-}
-
-fn flow_file(row: &SqliteRow) -> Result<FlowFile, sqlx::Error> {
-    let table: String = row.try_get("table")?;
+fn flow_file(row: &Row) -> Result<FlowFile, sqlx::Error> {
+    let table: String = row.get("table")?;
     Ok(FlowFile {
         table: TableName::parse(&table)
             .ok_or_else(|| sqlx::Error::Decode(format!("`{table}` is no table of this release").into()))?,
-        path: row.try_get("path")?,
-        rows: number(row, "rows")?,
-        bytes: number(row, "bytes")?,
-        start: row.try_get("start")?,
-        end: row.try_get("end")?,
+        path: row.get("path")?,
+        rows: row.count("rows")?,
+        bytes: row.count("bytes")?,
+        start: row.get("start")?,
+        end: row.get("end")?,
         origin: origin(row)?,
     })
 }
 
-fn segment(row: &SqliteRow) -> Result<Segment, sqlx::Error> {
+fn segment(row: &Row) -> Result<Segment, sqlx::Error> {
     Ok(Segment {
-        path: row.try_get("path")?,
-        node: row.try_get("node")?,
-        packets: number(row, "packets")?,
-        bytes: number(row, "bytes")?,
-        start: row.try_get("start")?,
-        end: row.try_get("end")?,
-        sealed: row.try_get::<i64, _>("sealed")? != 0,
+        path: row.get("path")?,
+        node: row.get("node")?,
+        packets: row.count("packets")?,
+        bytes: row.count("bytes")?,
+        start: row.get("start")?,
+        end: row.get("end")?,
+        sealed: row.get::<i64>("sealed")? != 0,
         origin: origin(row)?,
     })
 }
 
-fn loss(row: &SqliteRow) -> Result<Loss, sqlx::Error> {
+fn loss(row: &Row) -> Result<Loss, sqlx::Error> {
     Ok(Loss {
-        node: row.try_get("node")?,
-        from: row.try_get("from")?,
-        to: row.try_get("to")?,
-        packets: number(row, "packets")?,
-        kernel_drops: number(row, "kernel_drops")?,
-        queue_drops: number(row, "queue_drops")?,
-        refused: number(row, "refused")?,
-        unwritten: number(row, "unwritten")?,
-        flow_rows: number(row, "flow_rows")?,
-        transaction_rows: number(row, "transaction_rows")?,
-        interruptions: number(row, "interruptions")?,
+        node: row.get("node")?,
+        from: row.get("from")?,
+        to: row.get("to")?,
+        packets: row.count("packets")?,
+        kernel_drops: row.count("kernel_drops")?,
+        queue_drops: row.count("queue_drops")?,
+        refused: row.count("refused")?,
+        unwritten: row.count("unwritten")?,
+        flow_rows: row.count("flow_rows")?,
+        transaction_rows: row.count("transaction_rows")?,
+        interruptions: row.count("interruptions")?,
     })
 }
-
-type Statement<'a> = sqlx::query::Query<'a, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 /// A file's row; one of the same path is replaced.
 fn put_file(file: &FlowFile) -> Statement<'_> {
-    sqlx::query(
-        "INSERT OR REPLACE INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
+    sql("INSERT INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+         ON CONFLICT (path) DO UPDATE SET \"table\" = excluded.\"table\", rows = excluded.rows, bytes = excluded.bytes, \
+         start = excluded.start, \"end\" = excluded.\"end\", stored_at = excluded.stored_at, import = excluded.import")
     .bind(file.table.as_str())
     .bind(&file.path)
     .bind(file.rows.cast_signed())
@@ -174,104 +166,108 @@ fn put_file(file: &FlowFile) -> Statement<'_> {
     .bind(file.origin.import)
 }
 
+/// A segment's row; a sealed one stays sealed.
+fn put_segment(segment: &Segment) -> Statement<'_> {
+    sql("INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed, stored_at, import) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         ON CONFLICT (path) DO UPDATE SET packets = excluded.packets, bytes = excluded.bytes, start = excluded.start, \
+         \"end\" = excluded.\"end\", \
+         sealed = CASE WHEN segments.sealed > excluded.sealed THEN segments.sealed ELSE excluded.sealed END")
+    .bind(&segment.path)
+    .bind(&segment.node)
+    .bind(segment.packets.cast_signed())
+    .bind(segment.bytes.cast_signed())
+    .bind(segment.start)
+    .bind(segment.end)
+    .bind(i64::from(segment.sealed))
+    .bind(segment.origin.stored_at)
+    .bind(segment.origin.import)
+}
+
 impl Catalog {
     /// Registers a flow file that is complete on the disk.
     pub async fn add_flow_file(&self, file: &FlowFile) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        put_file(file).execute(&mut *transaction).await.map_err(self.failed())?;
-        self.commit(transaction).await
+        let mut change = self.begin().await?;
+        change.execute(put_file(file)).await?;
+        change.commit().await
     }
 
     /// Exchanges flow files for the one that holds the same rows, in one transaction; deleting them is up to the caller.
     pub async fn replace_flow_files(&self, old: &[String], new: &FlowFile) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut change = self.begin().await?;
         for path in old {
-            let gone = sqlx::query("DELETE FROM flow_files WHERE path = ?")
-                .bind(path)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
-            if gone.rows_affected() == 0 {
+            let gone = change.execute(sql("DELETE FROM flow_files WHERE path = $1").bind(path)).await?;
+            if gone == 0 {
                 // Retention was faster: registering the new file would bring the rows back.
                 return Err(StoreError::Gone { path: path.clone() });
             }
         }
-        put_file(new).execute(&mut *transaction).await.map_err(self.failed())?;
-        self.commit(transaction).await
+        change.execute(put_file(new)).await?;
+        change.commit().await
     }
 
     /// Files of a table with rows that touch `[from, to)`, earliest first.
     pub async fn flow_files(&self, table: TableName, from: i64, to: i64) -> Result<Vec<FlowFile>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM flow_files WHERE \"table\" = ? AND \"end\" >= ? AND start < ? ORDER BY start, path",
-        )
-        .bind(table.as_str())
-        .bind(from)
-        .bind(to)
-        .fetch_all(&self.reads)
-        .await
-        .map_err(self.failed())?;
-        rows.iter().map(flow_file).collect::<Result<_, _>>().map_err(self.failed())
+        let found =
+            sql("SELECT * FROM flow_files WHERE \"table\" = $1 AND \"end\" >= $2 AND start < $3 ORDER BY start, path");
+        self.files(found.bind(table.as_str()).bind(from).bind(to)).await
     }
 
     /// Every file of a table, earliest first.
     pub async fn files_of(&self, table: TableName) -> Result<Vec<FlowFile>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM flow_files WHERE \"table\" = ? ORDER BY start, path")
-            .bind(table.as_str())
-            .fetch_all(&self.reads)
-            .await
-            .map_err(self.failed())?;
-        rows.iter().map(flow_file).collect::<Result<_, _>>().map_err(self.failed())
+        let found = sql("SELECT * FROM flow_files WHERE \"table\" = $1 ORDER BY start, path");
+        self.files(found.bind(table.as_str())).await
     }
 
     /// Every file of every table, earliest first.
     pub async fn all_flow_files(&self) -> Result<Vec<FlowFile>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM flow_files ORDER BY start, path")
-            .fetch_all(&self.reads)
-            .await
-            .map_err(self.failed())?;
+        self.files(sql("SELECT * FROM flow_files ORDER BY start, path")).await
+    }
+
+    async fn files(&self, found: Statement<'_>) -> Result<Vec<FlowFile>, StoreError> {
+        let rows = self.database.all(found).await?;
         rows.iter().map(flow_file).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Takes flow files out of the catalog; deleting them is up to the caller.
     pub async fn remove_flow_files(&self, paths: &[String]) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        for path in paths {
-            sqlx::query("DELETE FROM flow_files WHERE path = ?")
-                .bind(path)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
+        self.delete("DELETE FROM flow_files WHERE path = $1", paths).await
+    }
+
+    /// The rows of these paths, in one transaction.
+    async fn delete(&self, statement: &'static str, paths: &[String]) -> Result<(), StoreError> {
+        if paths.is_empty() {
+            return Ok(());
         }
-        self.commit(transaction).await
+        let mut change = self.begin().await?;
+        for path in paths {
+            change.execute(sql(statement).bind(path)).await?;
+        }
+        change.commit().await
     }
 
     /// Sums over the files of a table.
     pub async fn totals_of(&self, table: TableName) -> Result<Totals, StoreError> {
-        let sums = sqlx::query(
-            "SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes, coalesce(sum(rows), 0) AS items, \
-             min(start) AS start FROM flow_files WHERE \"table\" = ?",
-        );
+        let sums = sql("SELECT count(*) AS files, CAST(coalesce(sum(bytes), 0) AS BIGINT) AS bytes, \
+             CAST(coalesce(sum(rows), 0) AS BIGINT) AS items, min(start) AS start FROM flow_files WHERE \"table\" = $1");
         self.totals(sums.bind(table.as_str())).await
     }
 
     /// Sums over the packet segments.
     pub async fn segment_totals(&self) -> Result<Totals, StoreError> {
-        self.totals(sqlx::query(
-            "SELECT count(*) AS files, coalesce(sum(bytes), 0) AS bytes, coalesce(sum(packets), 0) AS items, \
-             min(start) AS start FROM segments",
-        ))
-        .await
+        self.totals(sql("SELECT count(*) AS files, CAST(coalesce(sum(bytes), 0) AS BIGINT) AS bytes, \
+             CAST(coalesce(sum(packets), 0) AS BIGINT) AS items, min(start) AS start FROM segments"))
+            .await
     }
 
-    async fn totals(&self, query: Statement<'_>) -> Result<Totals, StoreError> {
-        let row = query.fetch_one(&self.reads).await.map_err(self.failed())?;
+    async fn totals(&self, sums: Statement<'_>) -> Result<Totals, StoreError> {
+        let Some(row) = self.database.first(sums).await? else { return Ok(Totals::default()) };
         let read = || -> Result<Totals, sqlx::Error> {
             Ok(Totals {
-                files: number(&row, "files")?,
-                bytes: number(&row, "bytes")?,
-                items: number(&row, "items")?,
-                start: row.try_get("start")?,
+                files: row.count("files")?,
+                bytes: row.count("bytes")?,
+                items: row.count("items")?,
+                start: row.get("start")?,
             })
         };
         read().map_err(self.failed())
@@ -282,39 +278,18 @@ impl Catalog {
         if segments.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.begin().await?;
+        let mut change = self.begin().await?;
         for segment in segments {
-            sqlx::query(
-                "INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed, stored_at, import) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
-                 ON CONFLICT (path) DO UPDATE SET packets = excluded.packets, bytes = excluded.bytes, \
-                 start = excluded.start, \"end\" = excluded.\"end\", sealed = max(sealed, excluded.sealed)",
-            )
-            .bind(&segment.path)
-            .bind(&segment.node)
-            .bind(segment.packets.cast_signed())
-            .bind(segment.bytes.cast_signed())
-            .bind(segment.start)
-            .bind(segment.end)
-            .bind(i64::from(segment.sealed))
-            .bind(segment.origin.stored_at)
-            .bind(segment.origin.import)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
+            change.execute(put_segment(segment)).await?;
         }
-        self.commit(transaction).await
+        change.commit().await
     }
 
     /// Segments that may have packets in `[from, to)`; an open one always may. Earliest first.
     pub async fn segments(&self, from: i64, to: i64) -> Result<Vec<Segment>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM segments WHERE sealed = 0 OR (\"end\" >= ? AND start < ?) ORDER BY start, path")
-                .bind(from)
-                .bind(to)
-                .fetch_all(&self.reads)
-                .await
-                .map_err(self.failed())?;
+        let found =
+            sql("SELECT * FROM segments WHERE sealed = 0 OR (\"end\" >= $1 AND start < $2) ORDER BY start, path");
+        let rows = self.database.all(found.bind(from).bind(to)).await?;
         rows.iter().map(segment).collect::<Result<_, _>>().map_err(self.failed())
     }
 
@@ -325,123 +300,86 @@ impl Catalog {
 
     /// Takes segments out of the catalog; deleting them is up to the caller.
     pub async fn remove_segments(&self, paths: &[String]) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        for path in paths {
-            sqlx::query("DELETE FROM segments WHERE path = ?")
-                .bind(path)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
-        }
-        self.commit(transaction).await
+        self.delete("DELETE FROM segments WHERE path = $1", paths).await
     }
 
     /// Takes flow files and segments out of the catalog and remembers, in the same transaction, to delete `files`.
     pub(crate) async fn retire(&self, rows: &[String], files: &[(String, u64)], now: i64) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
+        let mut change = self.begin().await?;
         for path in rows {
-            for statement in ["DELETE FROM flow_files WHERE path = ?", "DELETE FROM segments WHERE path = ?"] {
-                sqlx::query(statement).bind(path).execute(&mut *transaction).await.map_err(self.failed())?;
+            for statement in ["DELETE FROM flow_files WHERE path = $1", "DELETE FROM segments WHERE path = $1"] {
+                change.execute(sql(statement).bind(path)).await?;
             }
         }
         for (path, bytes) in files {
-            sqlx::query("INSERT OR IGNORE INTO removals (path, queued_at, bytes) VALUES (?, ?, ?)")
-                .bind(path)
-                .bind(now)
-                .bind(bytes.cast_signed())
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
+            let queued =
+                sql("INSERT INTO removals (path, queued_at, bytes) VALUES ($1, $2, $3) ON CONFLICT (path) DO NOTHING");
+            change.execute(queued.bind(path).bind(now).bind(bytes.cast_signed())).await?;
         }
-        self.commit(transaction).await
+        change.commit().await
     }
 
     /// Files to delete that were queued before `before`.
     pub(crate) async fn due_removals(&self, before: i64) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar("SELECT path FROM removals WHERE queued_at < ? ORDER BY queued_at, path LIMIT 10000")
-            .bind(before)
-            .fetch_all(&self.reads)
-            .await
-            .map_err(self.failed())
+        let due = sql("SELECT path FROM removals WHERE queued_at < $1 ORDER BY queued_at, path LIMIT 10000");
+        let rows = self.database.all(due.bind(before)).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Files that wait to be deleted, with their bytes, the first queued first.
     pub(crate) async fn waiting_removals(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows: Vec<(String, i64)> = sqlx::query_as("SELECT path, bytes FROM removals ORDER BY queued_at, path")
-            .fetch_all(&self.reads)
-            .await
-            .map_err(self.failed())?;
-        Ok(rows.into_iter().map(|(path, bytes)| (path, bytes.cast_unsigned())).collect())
+        let rows = self.database.all(sql("SELECT path, bytes FROM removals ORDER BY queued_at, path")).await?;
+        let removal = |row: &Row| Ok((row.get("path")?, row.count("bytes")?));
+        rows.iter().map(removal).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// These files are gone.
     pub(crate) async fn removed(&self, paths: &[String]) -> Result<(), StoreError> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let mut transaction = self.begin().await?;
-        for path in paths {
-            sqlx::query("DELETE FROM removals WHERE path = ?")
-                .bind(path)
-                .execute(&mut *transaction)
-                .await
-                .map_err(self.failed())?;
-        }
-        self.commit(transaction).await
+        self.delete("DELETE FROM removals WHERE path = $1", paths).await
     }
 
     /// Adds an account of what a node saw and lost.
     pub async fn add_loss(&self, loss: &Loss) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        sqlx::query(
+        let mut change = self.begin().await?;
+        let put = sql(
             "INSERT INTO loss (node, \"from\", \"to\", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, \
-             transaction_rows, interruptions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&loss.node)
-        .bind(loss.from)
-        .bind(loss.to)
-        .bind(loss.packets.cast_signed())
-        .bind(loss.kernel_drops.cast_signed())
-        .bind(loss.queue_drops.cast_signed())
-        .bind(loss.refused.cast_signed())
-        .bind(loss.unwritten.cast_signed())
-        .bind(loss.flow_rows.cast_signed())
-        .bind(loss.transaction_rows.cast_signed())
-        .bind(loss.interruptions.cast_signed())
-        .execute(&mut *transaction)
-        .await
-        .map_err(self.failed())?;
-        self.commit(transaction).await
+             transaction_rows, interruptions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        );
+        let put = put
+            .bind(&loss.node)
+            .bind(loss.from)
+            .bind(loss.to)
+            .bind(loss.packets.cast_signed())
+            .bind(loss.kernel_drops.cast_signed())
+            .bind(loss.queue_drops.cast_signed())
+            .bind(loss.refused.cast_signed())
+            .bind(loss.unwritten.cast_signed())
+            .bind(loss.flow_rows.cast_signed())
+            .bind(loss.transaction_rows.cast_signed())
+            .bind(loss.interruptions.cast_signed());
+        change.execute(put).await?;
+        change.commit().await
     }
 
     /// Accounts that touch `[from, to)`, summed by node: the time is what they cover. It does not end later because of an
     /// interruption, of which nobody knows when it was.
     pub async fn loss(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT node, min(\"from\") AS \"from\", \
-             coalesce(max(CASE WHEN interruptions = 0 THEN \"to\" END), min(\"from\")) AS \"to\", sum(packets) AS packets, \
-             sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops, sum(refused) AS refused, \
-             sum(unwritten) AS unwritten, sum(flow_rows) AS flow_rows, sum(transaction_rows) AS transaction_rows, \
-             sum(interruptions) AS interruptions \
-             FROM loss WHERE \"to\" > ? AND \"from\" < ? GROUP BY node ORDER BY node",
-        )
-        .bind(from)
-        .bind(to)
-        .fetch_all(&self.reads)
-        .await
-        .map_err(self.failed())?;
+        let sums = sql("SELECT node, min(\"from\") AS \"from\", \
+             coalesce(max(CASE WHEN interruptions = 0 THEN \"to\" END), min(\"from\")) AS \"to\", \
+             CAST(sum(packets) AS BIGINT) AS packets, CAST(sum(kernel_drops) AS BIGINT) AS kernel_drops, \
+             CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
+             CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
+             CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions \
+             FROM loss WHERE \"to\" > $1 AND \"from\" < $2 GROUP BY node ORDER BY node");
+        let rows = self.database.all(sums.bind(from).bind(to)).await?;
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Forgets accounts, and identities of which nothing is told any more, before `before`.
     pub(crate) async fn expire_before(&self, before: i64) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        sqlx::query("DELETE FROM loss WHERE \"to\" < ?")
-            .bind(before)
-            .execute(&mut *transaction)
-            .await
-            .map_err(self.failed())?;
-        self.expire_dossiers(&mut transaction, before).await?;
-        self.commit(transaction).await
+        let mut change = self.begin().await?;
+        change.execute(sql("DELETE FROM loss WHERE \"to\" < $1").bind(before)).await?;
+        self.expire_dossiers(&mut change, before).await?;
+        change.commit().await
     }
 }

@@ -15,6 +15,7 @@ pub(super) enum Operator {
     Greater,
     GreaterEqual,
     Matches,
+    MatchesNot,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(super) enum Token {
     OpenSet,
     CloseSet,
     Comma,
+    Pipe,
     End,
 }
 
@@ -48,6 +50,7 @@ impl Token {
             Self::OpenSet => "`{`".into(),
             Self::CloseSet => "`}`".into(),
             Self::Comma => "`,`".into(),
+            Self::Pipe => "`|`".into(),
             Self::End => "the end of the query".into(),
         }
     }
@@ -63,6 +66,7 @@ impl Operator {
             Self::Greater => ">",
             Self::GreaterEqual => ">=",
             Self::Matches => "~",
+            Self::MatchesNot => "!~",
         }
     }
 }
@@ -103,6 +107,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, Mistake> {
                 Token::Operator(Operator::Equal)
             }
             '!' if follows('=') => Token::Operator(Operator::NotEqual),
+            '!' if follows('~') => Token::Operator(Operator::MatchesNot),
             '!' => Token::Not,
             '<' if follows('=') => Token::Operator(Operator::LessEqual),
             '<' => Token::Operator(Operator::Less),
@@ -110,10 +115,8 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, Mistake> {
             '>' => Token::Operator(Operator::Greater),
             '&' if follows('&') => Token::And,
             '|' if follows('|') => Token::Or,
-            '&' | '|' => {
-                return Err(Mistake::new(column, format!("`{character}` is not an operator"))
-                    .hint(format!("write `{character}{character}`")));
-            }
+            '|' => Token::Pipe,
+            '&' => return Err(Mistake::new(column, "`&` is not an operator").hint("write `&&`")),
             '"' | '\'' => Token::Quoted(quoted(&mut rest, character, column)?),
             first => {
                 let mut word = String::from(first);

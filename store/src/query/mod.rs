@@ -15,10 +15,13 @@ mod lexer;
 mod matches;
 mod parser;
 pub(crate) mod pattern;
+pub(crate) mod plan;
+mod stages;
 mod time;
 mod values;
 
 pub use error::QueryError;
+pub use plan::{Aggregate, AnswerColumn, AnswerKind};
 pub use time::{TimeError, parse_time};
 use wiretag_enrich::Tagged;
 
@@ -51,6 +54,15 @@ impl<R: Table> Query<R> {
     }
 }
 
+/// What was typed where both a condition and an aggregation can stand.
+#[derive(Debug, Clone)]
+pub struct Statement<R: 'static> {
+    /// Which rows.
+    pub filter: Query<R>,
+    /// What to tell of them; without it, the rows themselves.
+    pub aggregate: Option<Aggregate<R>>,
+}
+
 /// Reads a query without relative times; an empty one means every row.
 pub fn parse<R: Table>(text: &str) -> Result<Query<R>, QueryError> {
     read(text, None)
@@ -61,12 +73,39 @@ pub fn parse_at<R: Table>(text: &str, now: i64) -> Result<Query<R>, QueryError> 
     read(text, Some(now))
 }
 
+/// Reads a condition that an aggregation may follow, as in `port == 443 | top 20 client_workload by client_bytes`.
+pub fn parse_statement<R: Table>(text: &str, now: i64) -> Result<Statement<R>, QueryError> {
+    let (node, aggregate) = with_parser(text, Some(now), parser::Parser::statement)?;
+    Ok(Statement { filter: Query { node, text: text.to_owned() }, aggregate })
+}
+
+/// `top`: the groups of `fields` that have the most of `by` (figures; empty: bytes and rows).
+pub fn top<R: Table>(fields: &str, by: &str, limit: usize) -> Result<Aggregate<R>, QueryError> {
+    let keys: Vec<plan::Key<R>> = with_parser(fields, None, parser::Parser::only_keys)?;
+    let measures = match by.trim() {
+        "" => stages::default_measures(),
+        _ => with_parser(by, None, parser::Parser::only_measures)?,
+    };
+    let order = vec![plan::Order { column: keys.len(), descending: true }];
+    let aggregate = Aggregate { by: keys, measures, order, limit: Some(limit) };
+    stages::check(&aggregate, 1).map_err(|mistake| mistake.with_text(fields))?;
+    Ok(aggregate)
+}
+
 fn read<R: Table>(text: &str, now: Option<i64>) -> Result<Query<R>, QueryError> {
+    let node = with_parser(text, now, parser::Parser::query)?;
+    Ok(Query { node, text: text.to_owned() })
+}
+
+fn with_parser<R: Table, T>(
+    text: &str,
+    now: Option<i64>,
+    parse: impl FnOnce(parser::Parser<R>) -> Result<T, error::Mistake>,
+) -> Result<T, QueryError> {
     if text.chars().nth(MAX_LENGTH).is_some() {
         let mistake = error::Mistake::new(MAX_LENGTH + 1, format!("the query is longer than {MAX_LENGTH} characters"));
         return Err(mistake.with_text(text));
     }
-    let tokens = lexer::tokens(text).map_err(|mistake| mistake.with_text(text))?;
-    let node = parser::Parser::new(tokens, now).query().map_err(|mistake| mistake.with_text(text))?;
-    Ok(Query { node, text: text.to_owned() })
+    let parsed = lexer::tokens(text).and_then(|tokens| parse(parser::Parser::new(tokens, now)));
+    parsed.map_err(|mistake| mistake.with_text(text))
 }

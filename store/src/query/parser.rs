@@ -5,8 +5,10 @@
 //! all    = unary { ("and" | "&&") unary }
 //! unary  = ("not" | "!") unary | "(" any ")" | test
 //! test   = name operator value | name ["not"] "in" ( "{" value { "," value } "}" | value )
-//!        | name "exists" | word
+//!        | name ["not"] "exists" | word
 //! ```
+//!
+//! What follows a `|` is in [`super::stages`].
 //!
 //! Depth and number of tests are limited, so that no query exhausts the stack here or in the engine below.
 
@@ -19,6 +21,7 @@ use super::error::Mistake;
 use super::fields;
 use super::lexer::{Operator, Positioned, Token};
 use super::pattern::Pattern;
+use super::plan::Aggregate;
 use super::values::{self, Written};
 use crate::tables::Table;
 
@@ -43,36 +46,57 @@ impl<R: Table> Parser<R> {
         Self { tokens, at: 0, depth: 0, tests: 0, now, table: PhantomData }
     }
 
-    /// The whole query.
+    /// A condition and nothing else.
     pub(super) fn query(mut self) -> Result<Node<R>, Mistake> {
-        if matches!(self.peek(), Token::End) {
-            return Ok(Node::All);
-        }
-        let node = self.any()?;
+        let node = self.filter()?;
+        self.whole(node)
+    }
+
+    /// `node`, if there is nothing behind it.
+    fn whole(&self, node: Node<R>) -> Result<Node<R>, Mistake> {
         match self.peek() {
             Token::End => Ok(node),
+            Token::Pipe => Err(Mistake::new(self.column(), "`|` begins an aggregation, and here is room for a condition only")
+                .hint("`or` is written `||`; aggregations are for `wiretag flows`, `wiretag top` and `/api/v1/flows/aggregate`")),
             Token::Close => Err(Mistake::new(self.column(), "this `)` closes nothing")),
             other => Err(Mistake::new(self.column(), format!("{} was not expected here", other.name()))
                 .hint("valid here: `and`, `or`, or the end of the query")),
         }
     }
 
-    fn peek(&self) -> &Token {
+    /// A condition, and an aggregation if one follows.
+    pub(super) fn statement(mut self) -> Result<(Node<R>, Option<Aggregate<R>>), Mistake> {
+        let node = self.filter()?;
+        if self.symbol(&Token::Pipe) {
+            return Ok((node, Some(self.stages()?)));
+        }
+        Ok((self.whole(node)?, None))
+    }
+
+    /// A condition, which may be empty.
+    fn filter(&mut self) -> Result<Node<R>, Mistake> {
+        if matches!(self.peek(), Token::End | Token::Pipe) {
+            return Ok(Node::All);
+        }
+        self.any()
+    }
+
+    pub(super) fn peek(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |positioned| &positioned.token)
     }
 
-    fn column(&self) -> usize {
+    pub(super) fn column(&self) -> usize {
         self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |positioned| positioned.column)
     }
 
-    fn next(&mut self) -> Token {
+    pub(super) fn next(&mut self) -> Token {
         let token = self.peek().clone();
         // The last token is `End` and stays.
         self.at = (self.at + 1).min(self.tokens.len().saturating_sub(1));
         token
     }
 
-    fn keyword(&mut self, keyword: &str) -> bool {
+    pub(super) fn keyword(&mut self, keyword: &str) -> bool {
         let found = matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case(keyword));
         if found {
             self.next();
@@ -80,7 +104,7 @@ impl<R: Table> Parser<R> {
         found
     }
 
-    fn symbol(&mut self, token: &Token) -> bool {
+    pub(super) fn symbol(&mut self, token: &Token) -> bool {
         let found = self.peek() == token;
         if found {
             self.next();
@@ -140,14 +164,34 @@ impl<R: Table> Parser<R> {
         }
     }
 
-    fn condition(&mut self, mut name: Written) -> Result<Node<R>, Mistake> {
-        // `labels."app.kubernetes.io/name"`
+    /// `labels."app.kubernetes.io/name"`: the quoted key belongs to the name.
+    fn quoted_key(&mut self, mut name: Written) -> Written {
         if name.text.ends_with('.')
             && let Some(Positioned { token: Token::Quoted(key), adjacent: true, .. }) = self.tokens.get(self.at)
         {
             name.text.push_str(key);
             self.next();
         }
+        name
+    }
+
+    /// A word where `expected` can stand.
+    pub(super) fn name(&mut self, expected: &str) -> Result<Written, Mistake> {
+        let column = self.column();
+        match self.next() {
+            Token::Word(text) => Ok(self.quoted_key(Written { text, column })),
+            other => Err(Mistake::new(column, format!("expected {expected}, found {}", other.name()))),
+        }
+    }
+
+    /// The columns that a written name means.
+    #[allow(clippy::unused_self, reason = "names the table")]
+    pub(super) fn fields_of(&self, name: &Written) -> Result<Vec<Field<R>>, Mistake> {
+        columns_of(name)
+    }
+
+    fn condition(&mut self, name: Written) -> Result<Node<R>, Mistake> {
+        let name = self.quoted_key(name);
         if let Token::Operator(operator) = *self.peek() {
             self.next();
             let fields = columns_of(&name)?;
@@ -158,19 +202,32 @@ impl<R: Table> Parser<R> {
         if self.keyword("in") {
             return self.contained(&name);
         }
-        let negated = matches!(self.peek(), Token::Word(word) if word.eq_ignore_ascii_case("not"))
-            && matches!(self.tokens.get(self.at + 1), Some(Positioned { token: Token::Word(word), .. })
-                if word.eq_ignore_ascii_case("in"));
-        if negated {
-            self.next();
-            self.next();
+        if self.keyword("exists") {
+            return self.exists(&name);
+        }
+        if self.negated("in") {
             return Ok(Node::Not(Box::new(self.contained(&name)?)));
         }
-        if self.keyword("exists") {
-            let fields = columns_of(&name)?;
-            return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Exists)), &name);
+        if self.negated("exists") {
+            return Ok(Node::Not(Box::new(self.exists(&name)?)));
         }
         self.bare(&name, false)
+    }
+
+    /// `not` and this keyword.
+    fn negated(&mut self, keyword: &str) -> bool {
+        let is = |token: Option<&Positioned>, keyword: &str| matches!(token, Some(Positioned { token: Token::Word(word), .. }) if word.eq_ignore_ascii_case(keyword));
+        let found = is(self.tokens.get(self.at), "not") && is(self.tokens.get(self.at + 1), keyword);
+        if found {
+            self.next();
+            self.next();
+        }
+        found
+    }
+
+    fn exists(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
+        let fields = columns_of(name)?;
+        self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Exists)), name)
     }
 
     fn value(&mut self) -> Result<Written, Mistake> {
@@ -210,9 +267,18 @@ impl<R: Table> Parser<R> {
     }
 
     fn compare(&mut self, fields: &[Field<R>], operator: Operator, value: &Written) -> Result<Node<R>, Mistake> {
-        if fields.len() > 1 && operator == Operator::NotEqual {
-            // Neither side is it.
-            return Ok(Node::Not(Box::new(self.compare(fields, Operator::Equal, value)?)));
+        let neither = match operator {
+            Operator::NotEqual => Some(Operator::Equal),
+            Operator::MatchesNot => Some(Operator::Matches),
+            Operator::Equal
+            | Operator::Less
+            | Operator::LessEqual
+            | Operator::Greater
+            | Operator::GreaterEqual
+            | Operator::Matches => None,
+        };
+        if let Some(operator) = neither.filter(|_| fields.len() > 1) {
+            return Ok(Node::Not(Box::new(self.compare(fields, operator, value)?)));
         }
         let now = self.now;
         let make = |field: &Field<R>| Ok(Node::Test(field.clone(), values::test(field, operator, value, now)?));
@@ -222,7 +288,8 @@ impl<R: Table> Parser<R> {
     fn contained(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
         let fields = columns_of(name)?;
         if !self.symbol(&Token::OpenSet) {
-            let value = self.value().map_err(|mistake| mistake.hint("valid here: `{a, b}` or a network"))?;
+            let value =
+                self.value().map_err(|mistake| mistake.hint("a set has braces, as in `{a, b}`; or a network"))?;
             let address = fields.iter().all(|field| field.column.kind() == Kind::Ip);
             if !address {
                 return Err(Mistake::new(value.column, format!("expected `{{` after `in`, found `{}`", value.text))

@@ -57,7 +57,7 @@ pub(crate) fn absolute(text: &str) -> Option<i64> {
 }
 
 /// `15m`, `90s`, `1h30m` as ns.
-fn span(text: &str) -> Option<i64> {
+pub(super) fn span(text: &str) -> Option<i64> {
     let mut total: i64 = 0;
     let mut rest = text;
     while !rest.is_empty() {

@@ -50,9 +50,10 @@ pub(super) fn test<R: Record>(
         (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::Equal) => Ok(Test::Text(text(field, value)?)),
         (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::NotEqual) => Ok(Test::NotText(text(field, value)?)),
         (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::Matches) => Ok(Test::Text(regex(value)?)),
+        (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::MatchesNot) => Ok(Test::NotText(regex(value)?)),
         (Kind::Bool | Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, _) => {
             Err(Mistake::new(value.column, format!("`{}` has no order", field.column.name()))
-                .hint("`==`, `!=`, `in`, `exists` work here, and `~` for text"))
+                .hint("`==`, `!=`, `in`, `exists` work here, and `~`, `!~` for text"))
         }
     }
 }
@@ -91,7 +92,7 @@ fn compare(operator: Operator) -> Option<Compare> {
         Operator::LessEqual => Compare::LessEqual,
         Operator::Greater => Compare::Greater,
         Operator::GreaterEqual => Compare::GreaterEqual,
-        Operator::Matches => return None,
+        Operator::Matches | Operator::MatchesNot => return None,
     })
 }
 

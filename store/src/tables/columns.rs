@@ -49,6 +49,10 @@ impl Identities {
     }
 }
 
+/// A text's key in a dictionary; none for a null.
+#[derive(Clone, Copy)]
+pub(super) struct Key(Option<i32>);
+
 /// Builds one column.
 pub(super) enum Builder<'a> {
     Bools(BooleanBuilder),
@@ -58,7 +62,7 @@ pub(super) enum Builder<'a> {
     Macs(Spelled<[u8; 6]>),
     Texts(Texts<'a>),
     /// Of an identity: read once for each.
-    Attributes(Texts<'a>, Vec<Option<Option<i32>>>),
+    Attributes(Texts<'a>, Vec<Option<Key>>),
     Unique(StringBuilder),
     /// Of an identity.
     Maps(Maps<'a>),
@@ -97,7 +101,7 @@ impl<'a> Builder<'a> {
                 values.for_each(|value| builder.push(if let Value::Time(value) = value { Some(value) } else { None }));
             }
             Self::Ips(builder) => values.for_each(|value| {
-                builder.push(if let Value::Ip(ip) = value { Some(ip) } else { None }, |ip| ip.to_string());
+                builder.push(if let Value::Ip(ip) = value { Some(ip) } else { None }, ToString::to_string);
             }),
             Self::Macs(builder) => values.for_each(|value| {
                 builder.push(if let Value::Mac(mac) = value { Some(mac) } else { None }, |mac| Value::mac_text(*mac));
@@ -106,10 +110,10 @@ impl<'a> Builder<'a> {
             Self::Attributes(texts, known) => {
                 for (row, identity) in identities.iter().enumerate() {
                     let key = remembered(known, *identity, || match value(row) {
-                        Value::Text(text) => Some(texts.key(text)),
-                        _ => None,
+                        Value::Text(text) => Key(Some(texts.key(text))),
+                        _ => Key(None),
                     });
-                    texts.keys.0.push(*key);
+                    texts.keys.0.push(key.0);
                 }
             }
             Self::Unique(builder) => values.for_each(|value| {
@@ -136,7 +140,7 @@ impl<'a> Builder<'a> {
             }
             Self::Ips(spelled) => spelled.keys.finish(spelled.texts)?,
             Self::Macs(spelled) => spelled.keys.finish(spelled.texts)?,
-            Self::Texts(texts) | Self::Attributes(texts, _) => texts.keys.finish(texts.texts)?,
+            Self::Texts(texts) | Self::Attributes(texts, _) => texts.keys.finish(texts.letters)?,
             Self::Unique(mut builder) => Arc::new(builder.finish()),
             Self::Maps(maps) => maps.finish()?,
         })
@@ -237,15 +241,15 @@ type Place = (usize, usize, i32);
 /// Texts that come again.
 pub(super) struct Texts<'a> {
     keys: Keys,
-    texts: StringBuilder,
+    letters: StringBuilder,
     known: HashMap<std::borrow::Cow<'a, str>, i32, RandomState>,
     places: Vec<Place>,
 }
 
 impl<'a> Texts<'a> {
     fn new(rows: usize) -> Self {
-        let (texts, known) = (StringBuilder::new(), HashMap::default());
-        Self { keys: Keys(Numbers::new(rows)), texts, known, places: vec![(0, 0, 0); PLACES] }
+        let (letters, known) = (StringBuilder::new(), HashMap::default());
+        Self { keys: Keys(Numbers::new(rows)), letters, known, places: vec![(0, 0, 0); PLACES] }
     }
 
     fn push(&mut self, value: Value<'a>) {
@@ -275,7 +279,7 @@ impl<'a> Texts<'a> {
             return *key;
         }
         let key = self.known.len() as i32;
-        self.texts.append_value(&text);
+        self.letters.append_value(&text);
         self.known.insert(text, key);
         key
     }

@@ -64,7 +64,10 @@ impl<R: Table> TableStore<R> {
         // Readers take the catalog's list under this lock.
         let guard = inner.recent.write().await;
         if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
-            let _ = std::fs::remove_file(inner.engine.data_dir().join(&merged.path));
+            // What does not count after all is deleted, or set aside, by the next start.
+            if !error.is_unsettled() {
+                let _ = std::fs::remove_file(inner.engine.data_dir().join(&merged.path));
+            }
             return Err(error);
         }
         drop(guard);

@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 
 use super::error::TableError;
+use super::observed::Observed;
 use super::rows::{Place, Row};
 use super::scan::{OpenFile, Scanner};
 use super::schema::schema;
@@ -15,6 +18,9 @@ use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
+
+/// Memory that SQL may use in all, bytes.
+const MEMORY: usize = 1 << 30;
 
 /// Which rows are wanted.
 #[derive(Debug, Clone)]
@@ -26,9 +32,16 @@ pub(super) struct Condition<R: 'static> {
     pub(super) after: Option<Place>,
     /// Only rows that start then or later.
     pub(super) not_before: Option<i64>,
+    /// Who wants to know how it is answered.
+    pub(super) observed: Option<Arc<Observed>>,
 }
 
 impl<R: Table> Condition<R> {
+    /// Rows that pass and touch the range.
+    pub(super) fn new(node: Node<R>, range: Range, all_observations: bool) -> Self {
+        Self { node, range, all_observations, after: None, not_before: None, observed: None }
+    }
+
     pub(super) fn matches(&self, row: &Tagged<R>) -> bool {
         let key = row.record.key();
         (self.all_observations || key.primary)
@@ -48,6 +61,8 @@ impl<R: Table> Condition<R> {
 
 /// What searches the files of a data directory; the tables share it, and its threads.
 pub struct Engine {
+    /// For SQL.
+    session: SessionContext,
     scanner: Scanner,
     data_dir: PathBuf,
 }
@@ -62,12 +77,37 @@ impl Engine {
     fn new(data_dir: &Path) -> Result<Self, TableError> {
         let data_dir = std::fs::canonicalize(data_dir).map_err(TableError::io("open", data_dir))?;
         let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-        Ok(Self { scanner: Scanner::new(&data_dir, parallel)?, data_dir })
+        let mut config = SessionConfig::new().with_target_partitions(parallel).with_collect_statistics(false);
+        let parquet = &mut config.options_mut().execution.parquet;
+        parquet.pushdown_filters = true;
+        parquet.reorder_filters = true;
+        parquet.schema_force_view_types = false;
+        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build()?;
+        let session = SessionContext::new_with_config_rt(config, Arc::new(runtime));
+        Ok(Self { session, scanner: Scanner::new(&data_dir, parallel)?, data_dir })
+    }
+
+    /// How it works.
+    pub(crate) fn config(&self) -> SessionConfig {
+        self.session.copied_config()
+    }
+
+    /// What it works with: memory, and footers of files that were read.
+    pub(crate) fn runtime(&self) -> Arc<RuntimeEnv> {
+        self.session.runtime_env()
     }
 
     /// The data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Rows of files, for SQL.
+    pub(super) async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
+        let paths: Vec<String> =
+            files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
+        let schema = schema::<R>();
+        Ok(self.session.read_parquet(paths, ParquetReadOptions::default().schema(&schema)).await?)
     }
 
     /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the
@@ -89,14 +129,24 @@ impl Engine {
         condition: &Condition<R>,
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
-        let streams = self.scanner.streams(files, condition, columns).await?;
+        let streams = self.streams(files, condition, columns).await?;
         let schema = streams.first().map_or_else(schema::<R>, |stream| stream.schema());
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::select_all(streams))))
     }
 
+    /// As [`Self::stream`], in as many streams as can be worked on at the same time.
+    pub(super) async fn streams<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        columns: &[&str],
+    ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        self.scanner.streams(files, condition, columns).await
+    }
+
     /// Opens files, in this order.
     pub(super) async fn open_files(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
-        self.scanner.open(files).await
+        self.scanner.open(files, None).await
     }
 
     /// Those of `files` that can be read; reading is checked file by file, so only after a failure.

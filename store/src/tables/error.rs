@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use datafusion::error::DataFusionError;
 
 use crate::error::StoreError;
+use crate::limits::LimitReached;
 use crate::query::QueryError;
 
 /// An error of the store of a table.
@@ -46,6 +47,9 @@ pub enum TableError {
     /// A condition was refused.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// The query wanted more than it may have.
+    #[error(transparent)]
+    Limit(#[from] LimitReached),
     /// A worker thread ended early.
     #[error("a storage task was stopped: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -73,6 +77,7 @@ impl From<TableError> for StoreError {
                 Self::Write { path, reason, full }
             }
             TableError::Task(error) => Self::Task(error.to_string()),
+            TableError::Limit(limit) => Self::Limit(limit),
             error @ (TableError::Engine(_)
             | TableError::Encode(_)
             | TableError::Columns(_)

@@ -12,15 +12,19 @@
 //!
 //! Searches go from the newest hour back and stop when no older file can change the page.
 
+pub(crate) mod aggregate;
 mod columns;
 mod compact;
 mod encode;
 mod engine;
 mod error;
+mod explain;
 mod files;
 mod flows;
 mod merge;
+mod observed;
 mod open;
+pub(crate) mod provider;
 mod recover;
 mod rows;
 mod scan;
@@ -38,9 +42,12 @@ use tokio::sync::{Mutex, Notify, RwLock};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
+pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, ServedBy};
 pub use self::engine::Engine;
 pub use self::error::TableError;
-pub use self::flows::{Bucket, FlowRef};
+pub use self::explain::{ExplainRequest, Explanation};
+pub use self::flows::FlowRef;
+pub use self::observed::Work;
 use self::open::OpenRows;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, TableName};
@@ -252,6 +259,11 @@ impl<R: Table> TableStore<R> {
         Self { inner: Arc::new(inner) }
     }
 
+    /// What reads its files.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.inner.engine
+    }
+
     /// Takes rows; searches see them at once. When memory is full, files are written first. Rows are dropped and counted,
     /// which is an error, only if that fails.
     pub async fn append(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
@@ -352,7 +364,10 @@ impl<R: Table> TableStore<R> {
             match inner.catalog.add_flow_file(file).await {
                 Ok(()) => moved.push(*hour),
                 Err(error) => {
-                    let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
+                    // A row twice is better than a row that is lost.
+                    if !error.is_unsettled() {
+                        let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
+                    }
                     failed = Some(error);
                 }
             }

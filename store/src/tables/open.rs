@@ -47,6 +47,11 @@ impl<R: Table> OpenRows<R> {
         self.rows.values().filter(touches).cloned().collect()
     }
 
+    /// When the oldest began.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.rows.values().map(|row| row.record.key().start).min()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }

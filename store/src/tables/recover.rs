@@ -64,7 +64,7 @@ impl FlowStore {
         }
         let (all_observations, after, not_before) = (true, None, None);
         let condition: Condition<FlowRecord> =
-            Condition { node: Node::All, range, all_observations, after, not_before };
+            Condition { after, not_before, ..Condition::new(Node::All, range, all_observations) };
         let stored = self.inner.catalog.flow_files(TableName::Flows, range.from, range.to).await?;
         let stored: Vec<&FlowFile> = stored.iter().collect();
         for group in stored.chunks(*FILES.end()) {

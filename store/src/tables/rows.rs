@@ -88,11 +88,6 @@ pub(super) fn number_at(array: &dyn Array, row: usize) -> Option<u64> {
     numbers.is_valid(row).then(|| numbers.value(row))
 }
 
-pub(super) fn word_at(array: &dyn Array, row: usize) -> Option<&str> {
-    let words = array.as_string_opt::<i32>()?;
-    words.is_valid(row).then(|| words.value(row))
-}
-
 fn value_at(array: &dyn Array, row: usize) -> Json {
     if array.is_null(row) {
         return Json::Null;

@@ -59,10 +59,27 @@ pub(super) fn batch<R: Record>(rows: &[&Tagged<R>]) -> Result<RecordBatch, Arrow
     RecordBatch::try_new(schema, columns)
 }
 
+/// Those columns of `rows` that are named, in the order of the names.
+pub(super) fn some_columns<R: Record>(rows: &[&Tagged<R>], names: &[&str]) -> Result<RecordBatch, ArrowError> {
+    let columns: Vec<AnyColumn<R>> =
+        names.iter().filter_map(|name| all_columns::<R>().find(|column| column.name() == *name)).collect();
+    let plain = |(array, column): (ArrayRef, &AnyColumn<R>)| {
+        let wanted = data_type(column.kind());
+        let array = if *array.data_type() == wanted { array } else { cast(&array, &wanted)? };
+        Ok((column.name(), array, true))
+    };
+    let arrays = built(columns.clone(), rows)?.into_iter().zip(&columns).map(plain);
+    RecordBatch::try_from_iter_with_nullable(arrays.collect::<Result<Vec<_>, ArrowError>>()?)
+}
+
 /// `rows` as columns, in the order of the schema; texts that come again are dictionaries.
 pub(super) fn arrays<R: Record>(rows: &[&Tagged<R>]) -> Result<Vec<ArrayRef>, ArrowError> {
+    built(all_columns().collect(), rows)
+}
+
+fn built<R: Record>(columns: Vec<AnyColumn<R>>, rows: &[&Tagged<R>]) -> Result<Vec<ArrayRef>, ArrowError> {
     let mut builders: Vec<(AnyColumn<R>, Builder<'_>)> =
-        all_columns().map(|column| (column, Builder::new(column, rows.len()))).collect();
+        columns.into_iter().map(|column| (column, Builder::new(column, rows.len()))).collect();
     let mut known = [Identities::default(), Identities::default()];
     for block in rows.chunks(BLOCK) {
         let [clients, servers] = &mut known;

@@ -41,13 +41,7 @@ impl<R: Table> TableStore<R> {
     /// A page of rows that pass, newest start first, then by flow id and number.
     pub async fn search(&self, query: &Query<R>, range: Range, options: SearchOptions) -> Result<Page, StoreError> {
         let after = options.after.as_deref().map(Place::parse).transpose()?;
-        let condition = Condition {
-            node: query.node.clone(),
-            range,
-            all_observations: options.all_observations,
-            after,
-            not_before: None,
-        };
+        let condition = Condition { after, ..Condition::new(query.node.clone(), range, options.all_observations) };
         let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;
         let more = rows.len() > options.limit;
         rows.truncate(options.limit);
@@ -74,6 +68,9 @@ impl<R: Table> TableStore<R> {
             |file: &&FlowFile| condition.touches(file) && full.is_none_or(|oldest| files::latest_start(file) >= oldest);
         let mut files: Vec<&FlowFile> = snapshot.files.iter().filter(may_count).collect();
         files.sort_by_key(|file| Reverse(files::latest_start(file)));
+        if let Some(observed) = &condition.observed {
+            observed.looked_at(snapshot.memory().count(), snapshot.files.len(), files.len());
+        }
         page.extend(self.read_rows(&files, &condition, limit, columns).await?);
         page.sort_by_key(|row| row.place);
         page.truncate(limit);

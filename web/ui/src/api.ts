@@ -25,6 +25,15 @@ export interface Page {
   next: string | null
 }
 
+/** Groups of rows and their figures. */
+export interface Groups {
+  columns: { name: string; kind: string; key: boolean }[]
+  rows: Row[]
+  /** How many there are, of which `rows` may have fewer. */
+  groups: number
+  completeness: Page['completeness']
+}
+
 export interface Bucket {
   start: string
   flows: number
@@ -88,6 +97,9 @@ export async function search(table: Table, parameters: Parameters): Promise<Page
   const { [table]: rows, ...rest } = await get<Record<Table, Row[]> & Omit<Page, 'rows'>>(`/api/v1/${table}`, parameters)
   return { ...rest, rows }
 }
+
+/** What an aggregation (a query with `|`) says of the rows of a table. */
+export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
 export const histogram = (parameters: Parameters) =>
   get<{ buckets: Bucket[] }>('/api/v1/flows/histogram', parameters).then((answer) => answer.buckets)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, condition, durationMicros, end, losses, micros, narrowed, outcome, percent, request, unnamed, what } from './format'
+import { aggregation, bytes, condition, durationMicros, end, figure, losses, micros, narrowed, outcome, percent, request, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -72,5 +72,23 @@ describe('queries', () => {
   it('narrow what is there', () => {
     expect(narrowed('', 'app', 'dns')).toBe('app == "dns"')
     expect(narrowed('ip == 1.1.1.1 or port == 2', 'app', 'dns')).toBe('(ip == 1.1.1.1 or port == 2) and app == "dns"')
+  })
+})
+
+describe('aggregations', () => {
+  it('stand behind a pipe that is none of `||` and not in quotes', () => {
+    expect(aggregation('pod == web || port == 53')).toBeNull()
+    expect(aggregation('http_path ~ "a|b" and pod == "x\\"|"')).toBeNull()
+    expect(aggregation('| count')).toEqual({ condition: '', rest: 'count' })
+    expect(aggregation("a == '|' || b == 1 | top ip | limit 3")).toEqual({ condition: "a == '|' || b == 1", rest: 'top ip | limit 3' })
+  })
+
+  it('have figures of their kind', () => {
+    expect(figure(41_234, 'size')).toBe('41 kB')
+    expect(figure(41_234.5, 'size_per_second')).toBe('41 kB/s')
+    expect(figure(1500, 'duration')).toBe('1.50 ms')
+    expect(figure(2.5, 'number_per_second')).toBe('2.50/s')
+    expect(figure('2026-03-01T14:05:00.000000000Z', 'time')).toBe('2026-03-01 14:05:00')
+    expect(figure(null, 'text')).toBe('—')
   })
 })

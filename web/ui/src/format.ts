@@ -50,7 +50,7 @@ export function bytes(count: number): string {
     count /= 1000
     unit += 1
   }
-  return unit === 0 ? `${count} B` : `${count.toFixed(count < 10 ? 1 : 0)} ${units[unit]}`
+  return unit === 0 ? `${Math.round(count)} B` : `${count.toFixed(count < 10 ? 1 : 0)} ${units[unit]}`
 }
 
 /** `14:05:12.345` of an RFC 3339 time, UTC. */
@@ -99,6 +99,32 @@ export function text(value: Cell | undefined): string {
   if (value === null || value === undefined) return ''
   if (typeof value === 'object') return Object.entries(value).map(([key, own]) => `${key}=${own}`).join(', ')
   return String(value)
+}
+
+/** The condition and the aggregation behind its `|`; `null` if there is none. `||` and what stands in quotes is no `|`. */
+export function aggregation(query: string): { condition: string; rest: string } | null {
+  let quote = ''
+  for (let at = 0; at < query.length; at += 1) {
+    const own = query.charAt(at)
+    if (own === '\\') at += 1
+    else if (quote !== '') quote = own === quote ? '' : quote
+    else if (own === '"' || own === "'") quote = own
+    else if (own === '|' && query.charAt(at + 1) === '|') at += 1
+    else if (own === '|') return { condition: query.slice(0, at).trim(), rest: query.slice(at + 1).trim() }
+  }
+  return null
+}
+
+/** A value of an aggregation: its kind is that of the column, or that with `_per_second`. */
+export function figure(value: Cell | undefined, kind: string): string {
+  if (value === null || value === undefined) return '—'
+  if (typeof value !== 'number') return kind === 'time' ? text(value).slice(0, 19).replace('T', ' ') : text(value)
+  const rate = kind.endsWith('_per_second')
+  const per = rate ? '/s' : ''
+  const unit = rate ? kind.slice(0, -'_per_second'.length) : kind
+  if (unit === 'size') return bytes(value) + per
+  if (unit === 'duration') return micros(rate ? value : Math.round(value)) + per
+  return (Number.isInteger(value) ? String(value) : value.toFixed(2)) + per
 }
 
 /** `field == value` in the query language. */

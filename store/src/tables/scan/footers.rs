@@ -21,6 +21,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::super::columns::UNIQUE;
 use super::super::encode::read_at;
 use super::super::error::TableError;
+use super::super::observed::Observed;
 
 /// Memory for footers, bytes.
 const MEMORY: usize = 96 << 20;
@@ -32,6 +33,7 @@ const GAP: u64 = 1 << 15;
 pub(in super::super) struct OpenFile {
     file: Arc<File>,
     footer: Arc<Footer>,
+    observed: Option<Arc<Observed>>,
 }
 
 /// What a footer says, and how columns are read.
@@ -60,16 +62,16 @@ struct Known {
 
 impl Footers {
     /// Opens a file.
-    pub(in super::super) fn open(&self, path: &Path) -> Result<OpenFile, TableError> {
+    pub(in super::super) fn open(&self, path: &Path, observed: Option<Arc<Observed>>) -> Result<OpenFile, TableError> {
         let file = File::open(path).map_err(TableError::io("open", path))?;
         let about = file.metadata().map_err(TableError::io("read", path))?;
         let id = (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
         if let Some((_, footer)) = self.lock().footers.get(path).filter(|(known, _)| *known == id) {
-            return Ok(OpenFile { file: Arc::new(file), footer: footer.clone() });
+            return Ok(OpenFile { file: Arc::new(file), footer: footer.clone(), observed });
         }
         let footer = Arc::new(Footer::read(&file)?);
         self.keep(path, id, &footer);
-        Ok(OpenFile { file: Arc::new(file), footer })
+        Ok(OpenFile { file: Arc::new(file), footer, observed })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -165,6 +167,9 @@ impl OpenFile {
             None
         } else {
             let chunks = Chunks::read(&self.file, meta, &leaves)?;
+            if let Some(observed) = &self.observed {
+                observed.read(chunks.parts.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+            }
             let mask = ProjectionMask::leaves(self.footer.reader.parquet_schema(), leaves);
             let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.footer.reader.clone())
                 .with_row_groups(vec![group])
@@ -201,7 +206,7 @@ impl Chunks {
         let mut ranges: Vec<(u64, u64)> = leaves
             .iter()
             .filter_map(|leaf| group.columns().get(*leaf))
-            .map(|column| column.byte_range())
+            .map(ColumnChunkMetaData::byte_range)
             .map(|(first, length)| (first, first.saturating_add(length)))
             .collect();
         ranges.sort_unstable();

@@ -12,10 +12,11 @@ use parquet::arrow::arrow_reader::RowSelection;
 use super::super::Table;
 use super::super::engine::Condition;
 use super::super::error::TableError;
+use super::super::observed::LeftOut;
 use super::super::rows::{self, Row};
 use super::footers::OpenFile;
 use super::mask::Columns;
-use super::prune::{bounds, may_pass};
+use super::prune::{bounds, left_out};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
 const SPARSE: usize = 16;
@@ -61,7 +62,11 @@ impl Target {
         let newest = on.after.map_or(i64::MAX, |after| after.start.0);
         let oldest = on.not_before.unwrap_or(i64::MIN);
         let outside = starts.0 >= on.range.to || ends.1 < on.range.from || starts.0 > newest || starts.1 < oldest;
-        if outside || !may_pass(&self.file, self.group, &on.node) {
+        let left_out = if outside { Some(LeftOut::Statistics) } else { left_out(&self.file, self.group, &on.node) };
+        if let Some(observed) = &on.observed {
+            observed.group(left_out);
+        }
+        if left_out.is_some() {
             return Ok(None);
         }
         let mut columns = Columns::new(&self.file, self.group, &wanted.fields);
@@ -80,6 +85,9 @@ impl Target {
         }
         if ends.0 < on.range.from && mask.count_set_bits() > 0 {
             mask = &mask & &timed(&columns.column("end")?, |end| end >= on.range.from);
+        }
+        if let Some(observed) = &on.observed {
+            observed.found(mask.count_set_bits());
         }
         Ok((mask.count_set_bits() > 0).then_some((mask, columns)))
     }

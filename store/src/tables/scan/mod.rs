@@ -29,6 +29,7 @@ use self::group::{Target, Wanted};
 use self::pool::Pool;
 use super::engine::Condition;
 use super::error::TableError;
+use super::observed::Observed;
 use super::rows::Row;
 use super::schema::schema;
 use super::{Table, files};
@@ -81,10 +82,17 @@ impl Scanner {
     }
 
     /// Opens files, in parallel, in this order.
-    pub(super) async fn open(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
+    pub(super) async fn open(
+        &self,
+        files: &[&FlowFile],
+        observed: Option<&Arc<Observed>>,
+    ) -> Result<Vec<OpenFile>, TableError> {
+        if let Some(observed) = observed {
+            observed.opened(files.len());
+        }
         let open = |file: &&FlowFile| {
-            let (path, footers) = (self.data_dir.join(&file.path), self.footers.clone());
-            move || footers.open(&path)
+            let (path, footers, observed) = (self.data_dir.join(&file.path), self.footers.clone(), observed.cloned());
+            move || footers.open(&path, observed)
         };
         self.pool.all(files.iter().map(open)).await
     }
@@ -98,9 +106,10 @@ impl Scanner {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, TableError> {
-        if limit == 0 {
+        if limit == 0 || files.is_empty() {
             return Ok(Vec::new());
         }
+        note(condition, files, || format!("the newest {limit} rows, by start first, then in full"));
         let wanted = Arc::new(Wanted::new(condition));
         let (targets, candidates) = self.candidates(files, &wanted, limit).await?;
         let schema = schema::<R>();
@@ -155,7 +164,7 @@ impl Scanner {
                     break;
                 }
                 let (some, later) = rest.split_at(wave.min(rest.len()));
-                for (open, file) in self.open(some).await?.iter().zip(some) {
+                for (open, file) in self.open(some, wanted.condition.observed.as_ref()).await?.iter().zip(some) {
                     pending.extend(Target::of(open, files::latest_start(file)));
                 }
                 rest = later;
@@ -216,12 +225,13 @@ impl Scanner {
         condition: &Condition<R>,
         columns: &[&str],
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        note(condition, files, || format!("all rows, columns {}", columns.join(", ")));
         let wanted = Arc::new(Wanted::new(condition));
         let whole = schema::<R>();
         let fields: Vec<Field> = columns.iter().filter_map(|name| whole.field_with_name(name).ok().cloned()).collect();
         let schema = Arc::new(Schema::new(fields));
         let mut queue = Vec::new();
-        for (open, file) in self.open(files).await?.iter().zip(files) {
+        for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
             queue.extend(Target::of(open, files::latest_start(file)));
         }
         let queue = Arc::new(Mutex::new(queue));
@@ -250,5 +260,12 @@ impl Scanner {
             Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
         };
         Ok((0..self.pool.threads()).map(stream).collect())
+    }
+}
+
+/// Tells whoever wants to know how files are gone through.
+fn note<R: Table>(condition: &Condition<R>, files: &[&FlowFile], what: impl FnOnce() -> String) {
+    if let Some(observed) = &condition.observed {
+        observed.note(|| format!("scan of {} parquet files, row group by row group: {}", files.len(), what()));
     }
 }

@@ -7,6 +7,7 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::statistics::Statistics;
 
 use super::super::Table;
+use super::super::observed::LeftOut;
 use super::footers::OpenFile;
 use crate::query::ast::{self, Compare, Node, Test, TextTest};
 
@@ -24,17 +25,25 @@ pub(super) fn bounds(chunk: &ColumnChunkMetaData) -> Option<(i64, i64)> {
     }
 }
 
-/// Whether the row group may hold a row for which `node` is true.
-pub(super) fn may_pass<R: Table>(file: &OpenFile, group: usize, node: &Node<R>) -> bool {
+/// What shows that the row group holds no row for which `node` is true.
+pub(super) fn left_out<R: Table>(file: &OpenFile, group: usize, node: &Node<R>) -> Option<LeftOut> {
+    if !may_pass(file, group, node, false) {
+        return Some(LeftOut::Statistics);
+    }
+    (!may_pass(file, group, node, true)).then_some(LeftOut::Bloom)
+}
+
+/// `blooms`: ask bloom filters too, which have to be read.
+fn may_pass<R: Table>(file: &OpenFile, group: usize, node: &Node<R>, blooms: bool) -> bool {
     match node {
         Node::All | Node::Not(_) => true,
-        Node::And(nodes) => nodes.iter().all(|node| may_pass(file, group, node)),
-        Node::Or(nodes) => nodes.iter().any(|node| may_pass(file, group, node)),
-        Node::Test(field, test) => may_hold(file, group, field, test),
+        Node::And(nodes) => nodes.iter().all(|node| may_pass(file, group, node, blooms)),
+        Node::Or(nodes) => nodes.iter().any(|node| may_pass(file, group, node, blooms)),
+        Node::Test(field, test) => may_hold(file, group, field, test, blooms),
     }
 }
 
-fn may_hold<R: Table>(file: &OpenFile, group: usize, field: &ast::Field<R>, test: &Test) -> bool {
+fn may_hold<R: Table>(file: &OpenFile, group: usize, field: &ast::Field<R>, test: &Test, blooms: bool) -> bool {
     if field.key.is_some() {
         return true;
     }
@@ -50,10 +59,10 @@ fn may_hold<R: Table>(file: &OpenFile, group: usize, field: &ast::Field<R>, test
         Test::Time(compare, wanted) => {
             bounds(chunk).is_none_or(|(least, greatest)| within(*compare, *wanted, least, greatest))
         }
-        Test::Text(TextTest::Pattern(pattern)) => {
+        Test::Text(TextTest::Pattern(pattern)) if blooms => {
             pattern.exact().is_none_or(|text| bloom(file, chunk).is_none_or(|bloom| bloom.check(text.as_str())))
         }
-        Test::Exists | Test::Bool(_) | Test::Text(TextTest::Regex(_) | TextTest::Network(_)) | Test::NotText(_) => true,
+        Test::Exists | Test::Bool(_) | Test::Text(_) | Test::NotText(_) => true,
     }
 }
 

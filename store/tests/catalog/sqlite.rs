@@ -1,92 +1,15 @@
-//! The catalog: what goes in comes out, as known last, and files of other releases are refused with a hint.
+//! What only SQLite has: a file, of other releases, on full disks and on media that cannot be written.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use wiretag_enrich::timeline::Timeline;
-use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::catalog::FILE;
-use wiretag_store::{Catalog, FlowFile, ImportState, Loss, Origin, StoreError, Stored, TableName};
+use wiretag_store::{Catalog, FlowFile, StoreError, TableName};
+
+use crate::suite::{file, interval, told};
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
     Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap()
-}
-
-fn file(path: &str, start: i64, end: i64) -> FlowFile {
-    FlowFile { table: TableName::Flows, path: path.into(), rows: 3, bytes: 10, start, end, origin: Origin::default() }
-}
-
-fn interval(id: &str, ip: &str, from: i64, to: Option<i64>) -> Interval {
-    let labels = BTreeMap::from([("app".into(), "cart".into())]);
-    let identity = Identity { identity: id.into(), pod: Some("cart-1".into()), labels, ..Identity::default() };
-    Interval {
-        key: Key::Ip { network: "net".into(), ip: ip.parse().unwrap() },
-        identity: Arc::new(identity),
-        valid_from: from,
-        valid_to: to,
-        learned_at: from + 1,
-        source: "docker".into(),
-    }
-}
-
-#[tokio::test]
-async fn flow_files_are_found_by_the_time_they_touch() {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = catalog(&dir).await;
-    for number in 0..4 {
-        catalog.add_flow_file(&file(&format!("f{number}"), number * 10, number * 10 + 5)).await.unwrap();
-    }
-    let names = |files: Vec<FlowFile>| files.into_iter().map(|file| file.path).collect::<Vec<_>>();
-    assert_eq!(names(catalog.flow_files(TableName::Flows, 15, 30).await.unwrap()), ["f1", "f2"]);
-    catalog.replace_flow_files(&["f1".into(), "f2".into()], &file("merged", 10, 25)).await.unwrap();
-    assert_eq!(names(catalog.all_flow_files().await.unwrap()), ["f0", "merged", "f3"]);
-    let error = catalog.replace_flow_files(&["f0".into(), "f1".into()], &file("again", 0, 25)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Gone { .. }), "{error}");
-    assert_eq!(names(catalog.all_flow_files().await.unwrap()), ["f0", "merged", "f3"], "all or nothing");
-    catalog.remove_flow_files(&["f0".into()]).await.unwrap();
-    assert_eq!(catalog.totals_of(TableName::Flows).await.unwrap().start, Some(10));
-}
-
-/// What a timeline says, in order.
-fn told(timeline: &Timeline) -> Vec<Interval> {
-    let mut intervals = timeline.intervals();
-    intervals.sort_by(|one, other| (&one.key, one.valid_from).cmp(&(&other.key, other.valid_from)));
-    intervals
-}
-
-#[tokio::test]
-async fn a_timeline_is_the_same_after_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = catalog(&dir).await;
-    let mut timeline = Timeline::new();
-    for own in
-        [interval("a", "10.0.0.1", 5, None), interval("b", "fd00::1", 6, None), interval("box", "10.0.0.2", 7, None)]
-    {
-        timeline.apply(&IdentityEvent::Learned(own));
-    }
-    catalog.put_dossiers(&timeline.take_changes(usize::MAX)).await.unwrap();
-    let (alias, identity, source) = ("box".into(), "b".into(), "cri".into());
-    timeline.apply(&IdentityEvent::Same { alias, identity, member: None, learned_at: 8, source });
-    let (identity, source) = ("a".into(), "docker".into());
-    timeline.apply(&IdentityEvent::Ended { identity, at: 9, learned_at: 10, source });
-    assert_eq!(timeline.take_changes(usize::MAX).len(), 2);
-    assert!(!timeline.has_changes());
-    timeline.keep_changes(&[timeline.dossier("a").unwrap(), timeline.dossier("box").unwrap()]);
-    catalog.put_dossiers(&timeline.take_changes(usize::MAX)).await.unwrap();
-    catalog.close().await;
-    let catalog = self::catalog(&dir).await;
-    let mut loaded = catalog.timeline().await.unwrap();
-    assert_eq!(told(&loaded), told(&timeline));
-    assert!(!loaded.has_changes(), "what was read is not to be written");
-    // What is told late has the same effect as before.
-    let late = IdentityEvent::Learned(Interval { source: "kubernetes".into(), ..interval("a", "10.0.0.1", 9, None) });
-    for timeline in [&mut loaded, &mut timeline] {
-        timeline.apply(&late);
-    }
-    assert_eq!(told(&loaded), told(&timeline));
 }
 
 #[tokio::test]
@@ -132,46 +55,6 @@ async fn identities_of_an_old_catalog_are_carried_over() {
 }
 
 #[tokio::test]
-async fn losses_add_up_by_node() {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = catalog(&dir).await;
-    for (node, from) in [("a", 0), ("a", 10), ("b", 10), ("a", 20)] {
-        let (packets, kernel_drops, unwritten, flow_rows) = (100, 1, 2, 3);
-        let loss = Loss { packets, kernel_drops, unwritten, flow_rows, ..Loss::default() };
-        let loss = Loss { node: node.into(), from, to: from + 10, ..loss };
-        catalog.add_loss(&loss).await.unwrap();
-    }
-    let found = catalog.loss(5, 20).await.unwrap();
-    assert_eq!(found.len(), 2);
-    assert_eq!((found[0].packets, found[0].kernel_drops, found[0].from, found[0].to), (200, 1 + 1, 0, 20));
-    assert_eq!((found[0].unwritten, found[0].flow_rows, found[0].transaction_rows), (4, 6, 0));
-    assert!(!found[0].is_complete() && Loss { refused: 1, ..Loss::default() }.is_complete());
-    let complete = Loss { node: "z".into(), from: 0, to: 10, packets: 5, ..Loss::default() };
-    catalog.add_loss(&complete).await.unwrap();
-    let killed = Loss { from: 10, to: 30, packets: 0, interruptions: 1, ..complete };
-    catalog.add_loss(&killed).await.unwrap();
-    let found = catalog.loss(0, 100).await.unwrap().pop().unwrap();
-    assert_eq!((found.node.as_str(), found.interruptions, found.is_complete()), ("z", 1, false));
-    assert_eq!((found.from, found.to), (0, 10), "nobody knows when it was killed");
-    assert!(catalog.loss(0, 10).await.unwrap().pop().unwrap().is_complete());
-}
-
-#[tokio::test]
-async fn readers_and_two_writers_share_the_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (catalog(&dir).await, catalog(&dir).await);
-    let reader = Catalog::open_read_only(&dir.path().join("catalog.sqlite")).await.unwrap();
-    let write = |catalog: Catalog, name: &'static str| async move {
-        for number in 0..40 {
-            catalog.add_flow_file(&file(&format!("{name}{number}"), number, number)).await.unwrap();
-        }
-    };
-    tokio::join!(write(one, "a"), write(two, "b"));
-    assert_eq!(reader.totals_of(TableName::Flows).await.unwrap().files, 80);
-    assert!(matches!(reader.add_flow_file(&file("x", 0, 0)).await, Err(StoreError::ReadOnly)));
-}
-
-#[tokio::test]
 async fn a_newer_schema_is_refused_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.sqlite");
@@ -194,7 +77,7 @@ async fn first_schema(path: &std::path::Path) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     let migrations = tempfile::tempdir().unwrap();
-    std::fs::write(migrations.path().join("0001_first.sql"), include_str!("../migrations/0001_first.sql")).unwrap();
+    std::fs::write(migrations.path().join("0001_first.sql"), include_str!("../../migrations/0001_first.sql")).unwrap();
     let first = sqlx::migrate::Migrator::new(migrations.path()).await.unwrap();
     first.run(&pool).await.unwrap();
     sqlx::query("INSERT INTO flow_files (path, rows, bytes, start, \"end\") VALUES ('flows/a', 3, 10, 5, 9)")
@@ -223,24 +106,6 @@ async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
     assert_eq!(catalog.all_flow_files().await.unwrap().len(), 2);
     catalog.close().await;
     assert!(Catalog::open_read_only(&path).await.is_ok());
-}
-
-/// The same content counts once, as long as anything of it is kept.
-#[tokio::test]
-async fn an_import_is_known_while_its_files_are_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let catalog = catalog(&dir).await;
-    let id = catalog.begin_import("aa", "a.pcap", 100, 7).await.unwrap();
-    assert_eq!(catalog.imports_of("aa").await.unwrap()[0].state, ImportState::Open);
-    let origin = Origin { import: Some(id), stored_at: 7 };
-    catalog.add_flow_file(&FlowFile { origin, ..file("flows/a", 5, 9) }).await.unwrap();
-    let stored = Stored { packets: 5, flows: 3, transactions: 0 };
-    catalog.end_import(id, ImportState::Done, stored).await.unwrap();
-    let known = catalog.imports_of("aa").await.unwrap();
-    assert_eq!((known[0].id, known[0].state, known[0].stored), (id, ImportState::Done, stored));
-    assert!(catalog.imports_of("bb").await.unwrap().is_empty());
-    catalog.remove_flow_files(&["flows/a".into()]).await.unwrap();
-    assert!(catalog.imports_of("aa").await.unwrap().is_empty(), "retention took it: it may come again");
 }
 
 /// A disk that was full leaves no connection that refuses everything after.

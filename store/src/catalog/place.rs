@@ -1,0 +1,122 @@
+//! Which catalog a data directory has: a file in it, or a schema of a PostgreSQL database.
+//!
+//! In the second case `catalog.json` in the directory names the schema and says how to reach the server, without the password; so
+//! that commands which look need nothing but the directory, and no other catalog is ever taken for its own. With an empty
+//! catalog every file of rows would count as left over.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::postgres::{self, PostgresCatalog, PostgresConfig};
+use super::{Catalog, Database, FILE};
+use crate::error::StoreError;
+
+/// Name in the data directory.
+pub(crate) const PLACE: &str = "catalog.json";
+
+/// Where the catalog of a data directory is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    schema: String,
+    server: PostgresConfig,
+}
+
+impl Catalog {
+    /// Opens the catalog of a data directory for writing. If there is none, it is made: in PostgreSQL if `server` is given, else in
+    /// SQLite. If there is one in PostgreSQL, `server` is how it is reached from now on.
+    pub async fn open_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<Self, StoreError> {
+        let place = match (Place::read(data_dir)?, server) {
+            (None, None) => return Self::open(&data_dir.join(FILE)).await,
+            (None, Some(server)) => Place::make(data_dir, server).await?,
+            (Some(place), None) => place,
+            (Some(known), Some(server)) => {
+                let place = Place { server: server.clone(), ..known.clone() };
+                let catalog = place.open(false).await?;
+                if place != known {
+                    place.write(data_dir, true)?;
+                }
+                return Ok(catalog);
+            }
+        };
+        place.open(false).await
+    }
+
+    /// Opens the catalog of a data directory for reading, also while others write it.
+    pub async fn read_in(data_dir: &Path) -> Result<Self, StoreError> {
+        match Place::read(data_dir)? {
+            Some(place) => place.open(true).await,
+            None => Self::open_read_only(&data_dir.join(FILE)).await,
+        }
+    }
+
+    /// Whether the catalog of a data directory could be used, without making or changing anything: a sentence about it.
+    pub async fn check_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<String, StoreError> {
+        let place = Place::read(data_dir)?;
+        let Some(server) = server.or(place.as_ref().map(|place| &place.server)) else {
+            return Ok(format!("SQLite, `{}`", data_dir.join(FILE).display()));
+        };
+        if place.is_none() && data_dir.join(FILE).exists() {
+            return Err(StoreError::CatalogElsewhere { path: data_dir.join(FILE) });
+        }
+        let sentence = postgres::check(server).await?;
+        if let Some(place) = &place {
+            Place { server: server.clone(), ..place.clone() }.open(true).await?.close().await;
+        }
+        Ok(sentence)
+    }
+}
+
+impl Place {
+    async fn make(data_dir: &Path, server: &PostgresConfig) -> Result<Self, StoreError> {
+        let file = data_dir.join(FILE);
+        if file.exists() {
+            return Err(StoreError::CatalogElsewhere { path: file });
+        }
+        let schema = postgres::create(server, data_dir).await?;
+        let place = Self { schema, server: server.clone() };
+        match place.write(data_dir, false) {
+            // Another process was faster: its catalog counts, ours stays empty.
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                Ok(Self::read(data_dir)?.unwrap_or(place))
+            }
+            written => written.map(|()| place),
+        }
+    }
+
+    async fn open(&self, read_only: bool) -> Result<Catalog, StoreError> {
+        let database = PostgresCatalog::open(&self.server, &self.schema, read_only).await?;
+        Ok(Catalog::over(Database::Postgres(database)))
+    }
+
+    fn read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = data_dir.join(PLACE);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(StoreError::io("read", &path))?,
+        };
+        let damaged = |what: String| StoreError::Damaged { path: path.clone(), offset: 0, what };
+        let place: Self = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let id = place.schema.strip_prefix("wiretag_").unwrap_or_default();
+        if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(damaged("`schema` is no name of a catalog".into()));
+        }
+        Ok(Some(place))
+    }
+
+    /// Whole or not at all.
+    fn write(&self, data_dir: &Path, replace: bool) -> Result<(), StoreError> {
+        let path = data_dir.join(PLACE);
+        let temporary = data_dir.join(format!("{PLACE}.{}.tmp", std::process::id()));
+        let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::Task(error.to_string()))?;
+        let written = crate::private::create(&temporary).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            if replace { std::fs::rename(&temporary, &path) } else { std::fs::hard_link(&temporary, &path) }
+        });
+        let _ = std::fs::remove_file(&temporary);
+        let synced = written.and_then(|()| std::fs::File::open(data_dir)?.sync_all());
+        synced.map_err(StoreError::io("write", &path))
+    }
+}

@@ -1,0 +1,192 @@
+//! SQL over what is kept, for reading only: `flows`, `transactions`, `identities`, `segments`.
+//!
+//! * Every query sees all tables as of one moment, rows in memory included.
+//! * Only questions are answered: `SELECT`, `WITH`, `EXPLAIN`, `DESCRIBE`, `SHOW TABLES`, `SHOW COLUMNS`. What would change, write or
+//!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
+//! * Memory is limited for each query, and nothing is written to disk for want of it.
+
+mod cells;
+mod identities;
+mod segments;
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::config::Dialect;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
+use futures_util::TryStreamExt;
+use serde_json::{Map, Value as Json};
+use wiretag_capture::{FlowRecord, Transaction};
+use wiretag_enrich::timeline::View;
+
+pub use self::identities::{KeyText, key_text};
+use crate::Store;
+use crate::error::StoreError;
+use crate::tables::TableError;
+use crate::tables::provider::SnapshotTable;
+
+/// Characters in a query.
+const MAX_LENGTH: usize = 65_536;
+/// Where names of tables are looked up.
+const CATALOG: &str = "wiretag";
+
+/// A question in SQL.
+#[derive(Debug, Clone)]
+pub struct SqlRequest {
+    /// One statement.
+    pub text: String,
+    /// Rows in the answer at most.
+    pub limit: usize,
+    /// Memory that it may take, bytes.
+    pub memory: usize,
+}
+
+/// Rows that answer it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SqlAnswer {
+    /// Name and type of the columns; no two names are the same.
+    pub columns: Vec<(String, String)>,
+    /// Rows, at most as many as were asked for.
+    pub rows: Vec<Map<String, Json>>,
+    /// There are more.
+    pub truncated: bool,
+}
+
+/// All tables at one moment.
+struct Tables {
+    flows: Arc<SnapshotTable<FlowRecord>>,
+    transactions: Arc<SnapshotTable<Transaction>>,
+    identities: Arc<identities::Identities>,
+    segments: Arc<dyn datafusion::catalog::TableProvider>,
+}
+
+impl Store {
+    /// Answers a question in SQL; `identities` is what is known of them.
+    pub async fn sql(&self, request: &SqlRequest, identities: Arc<View>) -> Result<SqlAnswer, StoreError> {
+        if request.text.chars().nth(MAX_LENGTH).is_some() {
+            return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} characters")));
+        }
+        let tables = Tables {
+            flows: Arc::new(self.flows.provider().await?),
+            transactions: Arc::new(self.transactions.provider().await?),
+            identities: Arc::new(identities::Identities::new(identities).map_err(TableError::from)?),
+            segments: Arc::new(segments::table(&self.catalog.all_segments().await?)?),
+        };
+        match self.sql_over(&tables, request).await {
+            Ok(answer) => Ok(answer),
+            Err(error @ (StoreError::Sql(_) | StoreError::Limit(_))) => Err(error),
+            Err(error) => {
+                // A file that cannot be read is left out of answers; it does not fail them.
+                let (flows, lost) = tables.flows.readable(&self.flows).await?;
+                let (transactions, also) = tables.transactions.readable(&self.transactions).await?;
+                if lost + also == 0 {
+                    return Err(error);
+                }
+                tracing::warn!(lost = lost + also, %error, "files cannot be read: their rows are not part of the answer");
+                let tables = Tables { flows: Arc::new(flows), transactions: Arc::new(transactions), ..tables };
+                self.sql_over(&tables, request).await
+            }
+        }
+    }
+
+    async fn sql_over(&self, tables: &Tables, request: &SqlRequest) -> Result<SqlAnswer, StoreError> {
+        let failed = |error: DataFusionError| sentence(error, request.memory);
+        let session = self.session(tables, request.memory).map_err(failed)?;
+        let state = session.state();
+        let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
+        if let Some(what) = refused(&statement) {
+            return Err(StoreError::Sql(format!(
+                "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
+            )));
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(failed)?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        options.verify_plan(&plan).map_err(failed)?;
+        let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
+        let mut stream = frame.execute_stream().await.map_err(failed)?;
+        let columns = cells::columns(&stream.schema());
+        let (mut rows, mut truncated) = (Vec::new(), false);
+        while let Some(batch) = stream.try_next().await.map_err(failed)? {
+            truncated = add(&mut rows, &batch, &columns, request.limit);
+            if truncated {
+                break;
+            }
+        }
+        Ok(SqlAnswer { columns, rows, truncated })
+    }
+
+    fn session(&self, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
+        let config = self.flows.engine().config().with_information_schema(true);
+        let config: SessionConfig = config.with_default_catalog_and_schema(CATALOG, "public");
+        // Footers that were read are shared with searches, and nothing else.
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.flows.engine().runtime())
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .build_arc()?;
+        let session = SessionContext::new_with_config_rt(config, runtime);
+        session.register_table("flows", tables.flows.clone())?;
+        session.register_table("transactions", tables.transactions.clone())?;
+        session.register_table("identities", tables.identities.clone())?;
+        session.register_table("segments", tables.segments.clone())?;
+        Ok(session)
+    }
+}
+
+/// Adds rows as far as they are wanted; true if there are more.
+fn add(rows: &mut Vec<Map<String, Json>>, batch: &RecordBatch, columns: &[(String, String)], limit: usize) -> bool {
+    let room = limit.saturating_sub(rows.len());
+    for row in 0..batch.num_rows().min(room) {
+        let cells = batch.columns().iter().map(|array| cells::value(array, row));
+        rows.push(columns.iter().map(|(name, _)| name.clone()).zip(cells).collect());
+    }
+    batch.num_rows() > room
+}
+
+/// What the statement is, if it is not a question.
+fn refused(statement: &Statement) -> Option<String> {
+    let word = |text: String| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_uppercase();
+    match statement {
+        Statement::Statement(ast) => match &**ast {
+            Ast::Query(_) | Ast::ShowTables { .. } | Ast::ShowColumns { .. } | Ast::ExplainTable { .. } => None,
+            Ast::Explain { statement, .. } => refused(&Statement::Statement(statement.clone())),
+            other => Some(word(other.to_string())),
+        },
+        Statement::Explain(explain) => refused(&explain.statement),
+        other @ (Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_)) => {
+            Some(word(other.to_string()))
+        }
+    }
+}
+
+/// What went wrong: a mistake in the query, a limit, or something inside.
+fn sentence(error: DataFusionError, memory: usize) -> StoreError {
+    let root = match error.find_root() {
+        DataFusionError::Diagnostic(_, inner) => inner.find_root(),
+        root => root,
+    };
+    match root {
+        DataFusionError::ResourcesExhausted(_) => crate::limits::LimitReached::Memory { mib: memory >> 20 }.into(),
+        DataFusionError::SQL(..)
+        | DataFusionError::Plan(_)
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::NotImplemented(_)
+        | DataFusionError::Execution(_)
+        | DataFusionError::ArrowError(..)
+        | DataFusionError::Configuration(_) => {
+            let text = root.strip_backtrace();
+            let text = text.split_once(": ").map_or(text.as_str(), |(_, text)| text);
+            StoreError::Sql(format!(
+                "{}; hint: `SHOW TABLES` and `DESCRIBE flows` tell what there is",
+                text.trim_end().trim_end_matches('.')
+            ))
+        }
+        _ => TableError::Engine(error).into(),
+    }
+}

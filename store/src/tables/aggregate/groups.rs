@@ -1,0 +1,318 @@
+//! Partial groups: the values of the keys of each, and its states. Every source of an aggregation makes some, and they are
+//! merged to one.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use wiretag_enrich::Record;
+
+use super::TableError;
+use super::states::{Keeps, States};
+use super::values::{Column, Interner, KeyValue, Seen};
+use crate::limits::Budget;
+use crate::query::ast::Field;
+use crate::query::plan::{Aggregate, Figure, Key, KeyOf};
+
+/// An aggregation as states to be kept.
+#[derive(Debug)]
+pub(crate) struct Plan<R: 'static> {
+    /// What makes a group.
+    pub(crate) by: Vec<Key<R>>,
+    /// What is kept of each; no two the same.
+    pub(crate) states: Vec<State<R>>,
+    /// Each figure of the answer, and the number of the state that it is made of.
+    pub(crate) figures: Vec<(Figure, usize)>,
+}
+
+/// What is kept of each group, of the values of which fields.
+#[derive(Debug, Clone)]
+pub(crate) struct State<R: 'static> {
+    pub(crate) keeps: Keeps,
+    pub(crate) fields: Vec<Field<R>>,
+}
+
+impl<R: Record> State<R> {
+    fn is(&self, keeps: Keeps, fields: &[Field<R>]) -> bool {
+        let same = || self.fields.iter().zip(fields).all(|(ours, theirs)| ours.is(theirs));
+        self.keeps == keeps && self.fields.len() == fields.len() && same()
+    }
+}
+
+impl<R: Record> Plan<R> {
+    pub(crate) fn new(aggregate: &Aggregate<R>) -> Self {
+        let mut states: Vec<State<R>> = Vec::new();
+        let figures = aggregate.measures.iter().map(|measure| {
+            let keeps = match measure.figure {
+                Figure::Count => Keeps::Rows,
+                Figure::Rate if measure.fields.is_empty() => Keeps::Rows,
+                Figure::Sum | Figure::Avg | Figure::Rate => Keeps::Sum,
+                Figure::Min => Keeps::Least,
+                Figure::Max => Keeps::Greatest,
+                Figure::Quantile(_) => Keeps::Sketch,
+                Figure::Distinct => Keeps::Distinct,
+            };
+            let known = states.iter().position(|state| state.is(keeps, &measure.fields));
+            let number = known.unwrap_or_else(|| {
+                states.push(State { keeps, fields: measure.fields.clone() });
+                states.len() - 1
+            });
+            (measure.figure, number)
+        });
+        let figures = figures.collect();
+        Self { by: aggregate.by.clone(), states, figures }
+    }
+
+    /// The columns that rows are read with; `start` is always one of them.
+    pub(crate) fn columns(&self) -> Vec<&'static str> {
+        let mut names = vec!["start"];
+        let keys = self.by.iter().flat_map(|key| match &key.of {
+            KeyOf::Column(field) => vec![field.column.name()],
+            KeyOf::Ends(fields) => fields.iter().map(|field| field.column.name()).collect(),
+            KeyOf::Time { .. } => Vec::new(),
+        });
+        let fields = self.states.iter().flat_map(|state| state.fields.iter().map(|field| field.column.name()));
+        for name in keys.chain(fields) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// A part of all groups: those whose keys hash to `number` of `of`. So all groups can be looked at with the memory of some.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) number: u64,
+    pub(super) of: u64,
+}
+
+/// Groups and their states.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    keys: Vec<Interner>,
+    /// Of each group a number for each key.
+    tuples: Vec<u32>,
+    places: HashTable<u32>,
+    len: usize,
+    states: Vec<States>,
+    hasher: RandomState,
+    part: Option<Part>,
+    budget: Arc<Budget>,
+    counted: usize,
+}
+
+impl Groups {
+    pub(super) fn new<R: Record>(
+        plan: &Plan<R>,
+        hasher: &RandomState,
+        part: Option<Part>,
+        budget: &Arc<Budget>,
+    ) -> Self {
+        Self {
+            keys: plan.by.iter().map(|_| Interner::new(hasher.clone())).collect(),
+            tuples: Vec::new(),
+            places: HashTable::new(),
+            len: 0,
+            states: plan.states.iter().map(|state| States::new(state.keeps, hasher)).collect(),
+            hasher: hasher.clone(),
+            part,
+            budget: budget.clone(),
+            counted: 0,
+        }
+    }
+
+    /// Others of the same kind, empty.
+    pub(super) fn empty<R: Record>(&self, plan: &Plan<R>) -> Self {
+        Self::new(plan, &self.hasher, self.part, &self.budget)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn key(&self, group: u32, key: usize) -> &KeyValue {
+        let number = self.tuples.get(group as usize * self.keys.len() + key);
+        match (self.keys.get(key), number) {
+            (Some(values), Some(number)) => values.value(*number),
+            _ => &KeyValue::Null,
+        }
+    }
+
+    pub(super) fn state(&self, number: usize) -> Option<&States> {
+        self.states.get(number)
+    }
+
+    /// A state, to add what was aggregated elsewhere.
+    #[allow(dead_code, reason = "for sources that aggregated before")]
+    pub(crate) fn state_mut(&mut self, number: usize) -> Option<&mut States> {
+        self.states.get_mut(number)
+    }
+
+    /// The group with these values of the keys, which may be new. `None`: it belongs to a part that is looked at another time.
+    pub(crate) fn group(&mut self, key: &[Seen<'_>]) -> Option<u32> {
+        if !self.wanted(key.iter().copied()) {
+            return None;
+        }
+        let tuple: Vec<u32> = key.iter().zip(&mut self.keys).map(|(value, values)| values.number(*value)).collect();
+        let group = self.of_tuple(&tuple);
+        self.states.iter_mut().for_each(|state| state.resize(self.len));
+        Some(group)
+    }
+
+    /// The group with these values of the keys, if there is one.
+    pub(super) fn find(&self, key: &[Seen<'_>]) -> Option<u32> {
+        let numbers = key.iter().zip(&self.keys).map(|(value, values)| values.known(*value));
+        let tuple: Vec<u32> = numbers.collect::<Option<_>>()?;
+        let (tuples, width) = (&self.tuples, self.keys.len());
+        self.places.find(self.hasher.hash_one(&tuple), |group| tuple_at(tuples, width, *group) == tuple).copied()
+    }
+
+    fn of_tuple(&mut self, tuple: &[u32]) -> u32 {
+        let (tuples, width, hasher) = (&self.tuples, self.keys.len(), &self.hasher);
+        let hash = hasher.hash_one(tuple);
+        if let Some(group) = self.places.find(hash, |group| tuple_at(tuples, width, *group) == tuple) {
+            return *group;
+        }
+        let group = self.len as u32;
+        self.places.insert_unique(hash, group, |group| hasher.hash_one(tuple_at(tuples, width, *group)));
+        self.tuples.extend(tuple);
+        self.len += 1;
+        group
+    }
+
+    fn wanted<'a>(&self, key: impl Iterator<Item = Seen<'a>>) -> bool {
+        let Some(Part { number, of }) = self.part else { return true };
+        // Other bits than those that the tables of values use.
+        let hash = key.fold(0_u64, |hash, value| hash.rotate_left(7) ^ self.hasher.hash_one((value, 0x70_u8)));
+        (hash >> 32) % of.max(1) == number
+    }
+
+    /// Adds rows, in the columns of [`Plan::columns`].
+    pub(super) fn add_batch<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch) -> Result<(), TableError> {
+        let keys = key_columns(plan, batch)?;
+        let mut fields = Vec::with_capacity(plan.states.len());
+        for state in &plan.states {
+            fields.push(state.fields.iter().map(|field| column(batch, field)).collect::<Result<Vec<_>, _>>()?);
+        }
+        let both_ends = keys.iter().any(|[_, server]| server.is_some());
+        let all = 0..batch.num_rows() as u32;
+        let clients: Vec<&Column> =
+            keys.iter().map(|[client, _]| client.as_ref().unwrap_or(&Column::Nothing)).collect();
+        self.add_end(&clients, all.clone().collect(), &fields);
+        if both_ends {
+            let servers: Vec<&Column> =
+                keys.iter().zip(&clients).map(|([_, server], client)| server.as_ref().unwrap_or(client)).collect();
+            // A row is in a group once, also if both its ends are.
+            let differs = |row: &u32| {
+                let row = *row as usize;
+                servers.iter().zip(&clients).any(|(server, client)| server.get(row) != client.get(row))
+            };
+            self.add_end(&servers, all.filter(differs).collect(), &fields);
+        }
+        self.account()
+    }
+
+    fn add_end(&mut self, keys: &[&Column], mut rows: Vec<u32>, fields: &[Vec<Column>]) {
+        if self.part.is_some() {
+            rows.retain(|row| self.wanted(keys.iter().map(|key| key.get(*row as usize))));
+        }
+        let numbers: Vec<Vec<u32>> =
+            keys.iter().zip(&mut self.keys).map(|(key, values)| key.numbers(&rows, values)).collect();
+        let mut groups = Vec::with_capacity(rows.len());
+        let mut tuple = vec![0; numbers.len()];
+        let mut last = None;
+        for at in 0..rows.len() {
+            let mut same = last.is_some();
+            for (slot, column) in tuple.iter_mut().zip(&numbers) {
+                let number = column.get(at).copied().unwrap_or_default();
+                same &= *slot == number;
+                *slot = number;
+            }
+            let group = match last {
+                Some(group) if same => group,
+                Some(_) | None => self.of_tuple(&tuple),
+            };
+            last = Some(group);
+            groups.push(group);
+        }
+        for (state, fields) in self.states.iter_mut().zip(fields) {
+            state.resize(self.len);
+            state.add(&fields.iter().collect::<Vec<_>>(), &rows, &groups);
+        }
+    }
+
+    /// Adds groups that another source made.
+    pub(super) fn merge(&mut self, mut other: Self) -> Result<(), TableError> {
+        if self.len == 0 && self.keys.len() == other.keys.len() {
+            std::mem::swap(self, &mut other);
+            return Ok(());
+        }
+        let numbers: Vec<Vec<u32>> = other
+            .keys
+            .iter()
+            .zip(&mut self.keys)
+            .map(|(theirs, ours)| theirs.values().iter().map(|value| ours.number(value.seen())).collect())
+            .collect();
+        let width = self.keys.len();
+        let mut groups = Vec::with_capacity(other.len);
+        let mut tuple = vec![0; width];
+        for group in 0..other.len as u32 {
+            for ((slot, theirs), numbers) in tuple.iter_mut().zip(tuple_at(&other.tuples, width, group)).zip(&numbers) {
+                *slot = numbers.get(*theirs as usize).copied().unwrap_or_default();
+            }
+            groups.push(self.of_tuple(&tuple));
+        }
+        for (ours, theirs) in self.states.iter_mut().zip(std::mem::take(&mut other.states)) {
+            ours.resize(self.len);
+            ours.merge(theirs, &groups);
+        }
+        self.account()
+    }
+
+    /// Tells the budget what these groups take by now.
+    pub(crate) fn account(&mut self) -> Result<(), TableError> {
+        let keys: usize = self.keys.iter().map(Interner::bytes).sum();
+        let states: usize = self.states.iter().map(States::bytes).sum();
+        let now = keys + states + self.tuples.capacity() * 4 + self.places.capacity() * 5;
+        let before = std::mem::replace(&mut self.counted, now);
+        Ok(self.budget.change(before, now)?)
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        // What is given back cannot be too much.
+        let _ = self.budget.change(self.counted, 0);
+    }
+}
+
+fn tuple_at(tuples: &[u32], width: usize, group: u32) -> &[u32] {
+    let first = group as usize * width;
+    tuples.get(first..first + width).unwrap_or_default()
+}
+
+/// For each key the client's values, or all, and the server's if there are two.
+fn key_columns<R: Record>(plan: &Plan<R>, batch: &RecordBatch) -> Result<Vec<[Option<Column>; 2]>, TableError> {
+    let columns = plan.by.iter().map(|key| {
+        Ok(match &key.of {
+            KeyOf::Column(field) => [Some(column(batch, field)?), None],
+            KeyOf::Ends([client, server]) => [Some(column(batch, client)?), Some(column(batch, server)?)],
+            KeyOf::Time { width, origin } => {
+                let start = batch.column_by_name("start");
+                [start.map(|start| Column::new(start, None, Some((*origin, *width)))).transpose()?, None]
+            }
+        })
+    });
+    columns.collect()
+}
+
+fn column<R: Record>(batch: &RecordBatch, field: &Field<R>) -> Result<Column, TableError> {
+    match batch.column_by_name(field.column.name()) {
+        Some(array) => Ok(Column::new(array, field.key.as_deref(), None)?),
+        None => Ok(Column::Nothing),
+    }
+}

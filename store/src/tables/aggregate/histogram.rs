@@ -1,0 +1,122 @@
+//! Totals of flows over time, in a given number of stretches: an aggregation by time and by how both ends were named.
+
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use wiretag_capture::FlowRecord;
+use wiretag_enrich::TaggedBy;
+use wiretag_enrich::tagged::all_columns;
+
+use super::groups::{Groups, Plan};
+use super::values::{KeyValue, Seen};
+use super::{AggregateRequest, TableError};
+use crate::error::StoreError;
+use crate::limits::{Budget, DEFAULT_MEMORY};
+use crate::query::Query;
+use crate::query::ast::Field;
+use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
+use crate::tables::{FlowStore, Range};
+
+/// Buckets of a histogram at most.
+const MAX_BUCKETS: usize = 10_000;
+/// Sums, in the order of the fields of [`Bucket`].
+const SUMS: [&str; 4] = ["client_bytes", "server_bytes", "client_packets", "server_packets"];
+
+/// Totals of the flows that start in one stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// First ns.
+    pub start: i64,
+    /// Rows.
+    pub flows: u64,
+    /// Sum of `client_bytes`.
+    pub client_bytes: u64,
+    /// Sum of `server_bytes`.
+    pub server_bytes: u64,
+    /// Sum of `client_packets`.
+    pub client_packets: u64,
+    /// Sum of `server_packets`.
+    pub server_packets: u64,
+    /// Ends, two a row, that several could have been: no name.
+    pub ambiguous_ends: u64,
+    /// Ends that nobody known was.
+    pub unnamed_ends: u64,
+}
+
+impl FlowStore {
+    /// Totals of the rows that pass and start in the range, in `buckets` stretches of equal length. Open slices count as
+    /// they are by now: each slice is in an answer once.
+    pub async fn histogram(
+        &self,
+        query: &Query<FlowRecord>,
+        range: Range,
+        buckets: usize,
+        all_observations: bool,
+    ) -> Result<Vec<Bucket>, StoreError> {
+        let (width, mut totals) = empty(range, buckets)?;
+        let aggregate = aggregate(range.from, width);
+        let plan = Arc::new(Plan::new(&aggregate));
+        let filter = query.clone();
+        let request =
+            AggregateRequest { filter, aggregate, range, all_observations, compare: false, memory: DEFAULT_MEMORY };
+        let groups = Groups::new(&plan, &RandomState::default(), None, &Arc::new(Budget::new(DEFAULT_MEMORY)));
+        let groups = self.period(&request, &plan, groups, range, None).await?.groups;
+        for group in 0..groups.len() as u32 {
+            let KeyValue::Time(start) = groups.key(group, 0) else { continue };
+            let number = start.saturating_sub(range.from) / width;
+            let Some(bucket) = usize::try_from(number).ok().and_then(|number| totals.get_mut(number)) else { continue };
+            let rows = groups.state(0).map_or(0, |state| state.rows(group));
+            bucket.flows += rows;
+            let sums = [
+                &mut bucket.client_bytes,
+                &mut bucket.server_bytes,
+                &mut bucket.client_packets,
+                &mut bucket.server_packets,
+            ];
+            for (number, total) in sums.into_iter().enumerate() {
+                let sum = groups.state(number + 1).and_then(|state| state.sum(group)).map_or(0, |(sum, _)| sum);
+                *total = total.saturating_add(u64::try_from(sum).unwrap_or(u64::MAX));
+            }
+            for end in [1, 2] {
+                let how = groups.key(group, end).seen();
+                bucket.ambiguous_ends += if how == Seen::Text(TaggedBy::Ambiguous.as_str()) { rows } else { 0 };
+                bucket.unnamed_ends += if how == Seen::Text(TaggedBy::None.as_str()) { rows } else { 0 };
+            }
+        }
+        Ok(totals)
+    }
+}
+
+/// The buckets, and how wide each is.
+fn empty(range: Range, buckets: usize) -> Result<(i64, Vec<Bucket>), TableError> {
+    if buckets == 0 || buckets > MAX_BUCKETS {
+        return Err(TableError::Range("a histogram has 1 to 10000 buckets"));
+    }
+    let Some(length) = range.to.checked_sub(range.from).filter(|length| *length > 0) else {
+        return Err(TableError::Range("the range of a histogram ends after it begins, within 292 years"));
+    };
+    let width = (length as u64).div_ceil(buckets as u64) as i64;
+    let start = |number: usize| range.from.saturating_add(width.saturating_mul(number as i64));
+    Ok((width, (0..buckets).map(|number| Bucket { start: start(number), ..Bucket::default() }).collect()))
+}
+
+fn aggregate(origin: i64, width: i64) -> Aggregate<FlowRecord> {
+    let field = |name: &str| {
+        let column = all_columns::<FlowRecord>().find(|column| column.name() == name);
+        column.map(|column| Field { column, key: None })
+    };
+    let key = |name: &str| Some(Key { name: name.to_owned(), of: KeyOf::Column(field(name)?) });
+    let time = Key { name: "time".into(), of: KeyOf::Time { width, origin } };
+    let count = Measure { name: "count".into(), figure: Figure::Count, fields: Vec::new() };
+    let sum = |name: &&str| Measure {
+        name: (*name).to_owned(),
+        figure: Figure::Sum,
+        fields: field(name).into_iter().collect(),
+    };
+    Aggregate {
+        by: [Some(time), key("client_tagged_by"), key("server_tagged_by")].into_iter().flatten().collect(),
+        measures: [count].into_iter().chain(SUMS.iter().map(sum)).collect(),
+        order: Vec::new(),
+        limit: None,
+    }
+}

@@ -1,0 +1,258 @@
+//! What is kept of each group while rows are read: states that can be merged in any order and grouping.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use std::hash::BuildHasher;
+
+use super::values::{Column, Interner, Seen};
+use crate::sketch::Sketch;
+
+/// What a state keeps of the values of its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Number of rows.
+    Rows,
+    /// Sum and number of values.
+    Sum,
+    /// Least value.
+    Least,
+    /// Greatest value.
+    Greatest,
+    /// How values are distributed.
+    Sketch,
+    /// Which values there were.
+    Distinct,
+}
+
+/// One state for each group.
+#[derive(Debug)]
+pub(crate) enum States {
+    Rows(Vec<u64>),
+    Sum(Vec<(u128, u64)>),
+    Least(Vec<Option<i128>>),
+    Greatest(Vec<Option<i128>>),
+    Sketch(Vec<Sketch>),
+    Distinct(Distinct),
+}
+
+/// Distinct values of all groups.
+#[derive(Debug)]
+pub(crate) struct Distinct {
+    values: Interner,
+    /// Group and number of the value.
+    seen: HashTable<(u32, u32)>,
+    counts: Vec<u64>,
+    hasher: RandomState,
+}
+
+impl Distinct {
+    fn insert(&mut self, group: u32, number: u32) {
+        let (pair, hasher) = ((group, number), &self.hasher);
+        let entry = self.seen.entry(hasher.hash_one(pair), |known| *known == pair, |known| hasher.hash_one(known));
+        if let hashbrown::hash_table::Entry::Vacant(place) = entry {
+            place.insert(pair);
+            if let Some(count) = self.counts.get_mut(group as usize) {
+                *count += 1;
+            }
+        }
+    }
+}
+
+fn whole(value: Seen<'_>) -> Option<i128> {
+    match value {
+        Seen::Number(value) => Some(value.into()),
+        Seen::Time(value) => Some(value.into()),
+        Seen::Bool(_) | Seen::Text(_) | Seen::Null => None,
+    }
+}
+
+impl States {
+    pub(super) fn new(keeps: Keeps, hasher: &RandomState) -> Self {
+        match keeps {
+            Keeps::Rows => Self::Rows(Vec::new()),
+            Keeps::Sum => Self::Sum(Vec::new()),
+            Keeps::Least => Self::Least(Vec::new()),
+            Keeps::Greatest => Self::Greatest(Vec::new()),
+            Keeps::Sketch => Self::Sketch(Vec::new()),
+            Keeps::Distinct => Self::Distinct(Distinct {
+                values: Interner::new(hasher.clone()),
+                seen: HashTable::new(),
+                counts: Vec::new(),
+                hasher: hasher.clone(),
+            }),
+        }
+    }
+
+    /// Has room for so many groups.
+    pub(super) fn resize(&mut self, groups: usize) {
+        match self {
+            Self::Rows(rows) => rows.resize(groups, 0),
+            Self::Sum(sums) => sums.resize(groups, (0, 0)),
+            Self::Least(values) | Self::Greatest(values) => values.resize(groups, None),
+            Self::Sketch(sketches) => sketches.resize_with(groups, Sketch::default),
+            Self::Distinct(distinct) => distinct.counts.resize(groups, 0),
+        }
+    }
+
+    /// Adds the values of `columns` in `rows` to the group at the same place of `groups`.
+    pub(super) fn add(&mut self, columns: &[&Column], rows: &[u32], groups: &[u32]) {
+        if let Self::Rows(counts) = self {
+            for group in groups {
+                if let Some(count) = counts.get_mut(*group as usize) {
+                    *count += 1;
+                }
+            }
+            return;
+        }
+        for column in columns {
+            if let Self::Distinct(distinct) = self {
+                let numbers = column.numbers(rows, &mut distinct.values);
+                for ((row, group), number) in rows.iter().zip(groups).zip(numbers) {
+                    if column.get(*row as usize) != Seen::Null {
+                        distinct.insert(*group, number);
+                    }
+                }
+                continue;
+            }
+            for (row, group) in rows.iter().zip(groups) {
+                if let Some(value) = whole(column.get(*row as usize)) {
+                    self.add_value(*group, value);
+                }
+            }
+        }
+    }
+
+    fn add_value(&mut self, group: u32, value: i128) {
+        let group = group as usize;
+        match self {
+            Self::Sum(sums) => {
+                if let Some((sum, count)) = sums.get_mut(group) {
+                    *sum += value.unsigned_abs();
+                    *count += 1;
+                }
+            }
+            Self::Least(values) => set(values, group, value, i128::min),
+            Self::Greatest(values) => set(values, group, value, i128::max),
+            Self::Sketch(sketches) => {
+                if let Some(sketch) = sketches.get_mut(group) {
+                    sketch.add(u64::try_from(value).unwrap_or_default());
+                }
+            }
+            Self::Rows(_) | Self::Distinct(_) => {}
+        }
+    }
+
+    /// Adds so many rows to a group: for sources that have aggregated before.
+    pub(crate) fn add_rows(&mut self, group: u32, rows: u64) {
+        if let Self::Rows(counts) = self
+            && let Some(count) = counts.get_mut(group as usize)
+        {
+            *count += rows;
+        }
+    }
+
+    /// Adds a sum of so many values to a group.
+    pub(crate) fn add_sum(&mut self, group: u32, sum: u128, values: u64) {
+        if let Self::Sum(sums) = self
+            && let Some((total, count)) = sums.get_mut(group as usize)
+        {
+            *total += sum;
+            *count += values;
+        }
+    }
+
+    /// Adds a least or greatest value to a group.
+    #[allow(dead_code, reason = "for sources that aggregated before")]
+    pub(crate) fn add_extreme(&mut self, group: u32, value: u64) {
+        match self {
+            Self::Least(_) | Self::Greatest(_) => self.add_value(group, value.into()),
+            Self::Rows(_) | Self::Sum(_) | Self::Sketch(_) | Self::Distinct(_) => {}
+        }
+    }
+
+    /// Adds a distribution to a group.
+    pub(crate) fn add_sketch(&mut self, group: u32, other: &Sketch) {
+        if let Self::Sketch(sketches) = self
+            && let Some(sketch) = sketches.get_mut(group as usize)
+        {
+            sketch.merge(other);
+        }
+    }
+
+    /// Adds states of the same kind; `groups` says which of ours each of theirs is.
+    pub(super) fn merge(&mut self, other: Self, groups: &[u32]) {
+        match other {
+            Self::Rows(counts) => counts.iter().zip(groups).for_each(|(rows, group)| self.add_rows(*group, *rows)),
+            Self::Sum(sums) => sums.iter().zip(groups).for_each(|((sum, n), group)| self.add_sum(*group, *sum, *n)),
+            Self::Least(values) | Self::Greatest(values) => {
+                for (value, group) in values.iter().zip(groups) {
+                    if let Some(value) = value {
+                        self.add_value(*group, *value);
+                    }
+                }
+            }
+            Self::Sketch(sketches) => {
+                sketches.iter().zip(groups).for_each(|(sketch, group)| self.add_sketch(*group, sketch));
+            }
+            Self::Distinct(theirs) => {
+                let Self::Distinct(ours) = self else { return };
+                let numbers: Vec<u32> =
+                    theirs.values.values().iter().map(|value| ours.values.number(value.seen())).collect();
+                for (group, number) in theirs.seen {
+                    if let (Some(group), Some(number)) = (groups.get(group as usize), numbers.get(number as usize)) {
+                        ours.insert(*group, *number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Rows(rows) => rows.capacity() * 8,
+            Self::Sum(sums) => sums.capacity() * 32,
+            Self::Least(values) | Self::Greatest(values) => values.capacity() * 32,
+            Self::Sketch(sketches) => sketches.iter().map(|sketch| size_of::<Sketch>() + sketch.memory()).sum(),
+            Self::Distinct(distinct) => {
+                distinct.values.bytes() + distinct.seen.capacity() * 9 + distinct.counts.capacity() * 8
+            }
+        }
+    }
+
+    pub(super) fn rows(&self, group: u32) -> u64 {
+        match self {
+            Self::Rows(counts) => counts.get(group as usize).copied().unwrap_or_default(),
+            Self::Distinct(distinct) => distinct.counts.get(group as usize).copied().unwrap_or_default(),
+            Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Sketch(_) => 0,
+        }
+    }
+
+    /// Sum and number of values.
+    pub(super) fn sum(&self, group: u32) -> Option<(u128, u64)> {
+        match self {
+            Self::Sum(sums) => sums.get(group as usize).copied().filter(|(_, count)| *count > 0),
+            Self::Rows(_) | Self::Least(_) | Self::Greatest(_) | Self::Sketch(_) | Self::Distinct(_) => None,
+        }
+    }
+
+    pub(super) fn extreme(&self, group: u32) -> Option<i128> {
+        match self {
+            Self::Least(values) | Self::Greatest(values) => values.get(group as usize).copied().flatten(),
+            Self::Rows(_) | Self::Sum(_) | Self::Sketch(_) | Self::Distinct(_) => None,
+        }
+    }
+
+    pub(super) fn quantile(&self, group: u32, quantile: f64) -> Option<u64> {
+        match self {
+            Self::Sketch(sketches) => sketches.get(group as usize)?.quantile(quantile),
+            Self::Rows(_) | Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => None,
+        }
+    }
+}
+
+fn set(values: &mut [Option<i128>], group: usize, value: i128, choose: fn(i128, i128) -> i128) {
+    if let Some(slot) = values.get_mut(group) {
+        *slot = Some(slot.map_or(value, |before| choose(before, value)));
+    }
+}

@@ -1,0 +1,234 @@
+//! Values of columns as numbers: each distinct value of a key is kept once.
+
+use std::hash::BuildHasher;
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, MapArray, StringArray, TimestampNanosecondArray, UInt64Array,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, TimestampNanosecondType, UInt64Type};
+use datafusion::arrow::error::ArrowError;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+/// One value of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum KeyValue {
+    Bool(bool),
+    Number(u64),
+    Time(i64),
+    Text(Box<str>),
+    /// No value; the last in every order.
+    Null,
+}
+
+/// A value on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Seen<'a> {
+    Bool(bool),
+    Number(u64),
+    Time(i64),
+    Text(&'a str),
+    Null,
+}
+
+impl KeyValue {
+    pub(crate) fn seen(&self) -> Seen<'_> {
+        match self {
+            Self::Bool(value) => Seen::Bool(*value),
+            Self::Number(value) => Seen::Number(*value),
+            Self::Time(value) => Seen::Time(*value),
+            Self::Text(text) => Seen::Text(text),
+            Self::Null => Seen::Null,
+        }
+    }
+}
+
+impl Seen<'_> {
+    fn kept(self) -> KeyValue {
+        match self {
+            Self::Bool(value) => KeyValue::Bool(value),
+            Self::Number(value) => KeyValue::Number(value),
+            Self::Time(value) => KeyValue::Time(value),
+            Self::Text(text) => KeyValue::Text(text.into()),
+            Self::Null => KeyValue::Null,
+        }
+    }
+}
+
+/// Distinct values, numbered in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Interner {
+    values: Vec<KeyValue>,
+    numbers: HashTable<u32>,
+    hasher: RandomState,
+    texts: usize,
+}
+
+impl Interner {
+    pub(super) fn new(hasher: RandomState) -> Self {
+        Self { values: Vec::new(), numbers: HashTable::new(), hasher, texts: 0 }
+    }
+
+    /// The number of a value, which may be new.
+    pub(super) fn number(&mut self, value: Seen<'_>) -> u32 {
+        let (values, hasher) = (&self.values, &self.hasher);
+        let is = |number: &u32| values.get(*number as usize).is_some_and(|known| known.seen() == value);
+        let hash = hasher.hash_one(value);
+        if let Some(number) = self.numbers.find(hash, is) {
+            return *number;
+        }
+        let number = self.values.len() as u32;
+        let rehash = |number: &u32| values.get(*number as usize).map_or(0, |known| hasher.hash_one(known.seen()));
+        self.numbers.insert_unique(hash, number, rehash);
+        self.texts += if let Seen::Text(text) = value { text.len() } else { 0 };
+        self.values.push(value.kept());
+        number
+    }
+
+    /// The number of a value that was seen before.
+    pub(super) fn known(&self, value: Seen<'_>) -> Option<u32> {
+        let is = |number: &u32| self.values.get(*number as usize).is_some_and(|known| known.seen() == value);
+        self.numbers.find(self.hasher.hash_one(value), is).copied()
+    }
+
+    pub(super) fn value(&self, number: u32) -> &KeyValue {
+        self.values.get(number as usize).unwrap_or(&KeyValue::Null)
+    }
+
+    pub(super) fn values(&self) -> &[KeyValue] {
+        &self.values
+    }
+
+    /// Memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.texts + self.values.capacity() * size_of::<KeyValue>() + self.numbers.capacity() * 5
+    }
+}
+
+/// Maps, and the key whose values are wanted.
+#[derive(Debug)]
+pub(super) struct Labels {
+    maps: MapArray,
+    names: StringArray,
+    values: StringArray,
+    key: String,
+}
+
+impl Labels {
+    fn get(&self, row: usize) -> Seen<'_> {
+        let offsets = self.maps.value_offsets();
+        let (Some(first), Some(last)) = (offsets.get(row), offsets.get(row + 1)) else { return Seen::Null };
+        let mut entries = (*first as usize)..(*last as usize);
+        match entries.find(|at| self.names.value(*at) == self.key && self.values.is_valid(*at)) {
+            Some(at) if self.maps.is_valid(row) => Seen::Text(self.values.value(at)),
+            Some(_) | None => Seen::Null,
+        }
+    }
+}
+
+/// A column of a batch, by the kind of its values.
+#[derive(Debug)]
+pub(super) enum Column {
+    Bool(BooleanArray),
+    Number(UInt64Array),
+    /// With the moment and the width that times are rounded down to.
+    Time(TimestampNanosecondArray, Option<(i64, i64)>),
+    Text(StringArray),
+    /// Places in the values, and what is null.
+    Dictionary(Vec<usize>, ArrayRef, StringArray),
+    /// The values of one label.
+    Label(Box<Labels>),
+    Nothing,
+}
+
+fn texts(array: &ArrayRef) -> Result<StringArray, ArrowError> {
+    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+impl Column {
+    /// `label` is the key within a map, `buckets` what times are rounded down to.
+    pub(super) fn new(array: &ArrayRef, label: Option<&str>, buckets: Option<(i64, i64)>) -> Result<Self, ArrowError> {
+        if let Some(dictionary) = array.as_any_dictionary_opt() {
+            let places =
+                if dictionary.values().is_empty() { vec![0; array.len()] } else { dictionary.normalized_keys() };
+            return Ok(Self::Dictionary(places, array.clone(), texts(dictionary.values())?));
+        }
+        Ok(match array.data_type() {
+            DataType::Boolean => Self::Bool(array.as_boolean().clone()),
+            DataType::Timestamp(..) => array
+                .as_primitive_opt::<TimestampNanosecondType>()
+                .map_or(Self::Nothing, |times| Self::Time(times.clone(), buckets)),
+            DataType::Map(..) => {
+                let maps = array.as_map();
+                let (names, values) = (texts(maps.keys())?, texts(maps.values())?);
+                let key = label.unwrap_or_default().to_owned();
+                Self::Label(Box::new(Labels { maps: maps.clone(), names, values, key }))
+            }
+            kind if kind.is_integer() => {
+                Self::Number(cast(array, &DataType::UInt64)?.as_primitive::<UInt64Type>().clone())
+            }
+            DataType::Null => Self::Nothing,
+            _ => Self::Text(texts(array)?),
+        })
+    }
+
+    pub(super) fn get(&self, row: usize) -> Seen<'_> {
+        match self {
+            Self::Bool(values) if values.is_valid(row) => Seen::Bool(values.value(row)),
+            Self::Number(values) if values.is_valid(row) => Seen::Number(values.value(row)),
+            Self::Time(values, buckets) if values.is_valid(row) => Seen::Time(rounded(values.value(row), *buckets)),
+            Self::Text(values) if values.is_valid(row) => Seen::Text(values.value(row)),
+            Self::Dictionary(places, array, values) if array.is_valid(row) => match places.get(row) {
+                Some(place) if values.is_valid(*place) => Seen::Text(values.value(*place)),
+                Some(_) | None => Seen::Null,
+            },
+            Self::Label(labels) => labels.get(row),
+            Self::Bool(_) | Self::Number(_) | Self::Time(..) | Self::Text(_) | Self::Dictionary(..) | Self::Nothing => {
+                Seen::Null
+            }
+        }
+    }
+
+    /// The numbers of the values of these rows.
+    pub(super) fn numbers(&self, rows: &[u32], interner: &mut Interner) -> Vec<u32> {
+        if let Self::Dictionary(places, array, values) = self {
+            // Each value of the dictionary is looked up once.
+            let mut numbers = vec![None; values.len()];
+            return rows
+                .iter()
+                .map(|row| {
+                    let row = *row as usize;
+                    let place = places.get(row).copied().filter(|_| array.is_valid(row));
+                    let Some(number) = place.and_then(|place| numbers.get_mut(place)) else {
+                        return interner.number(Seen::Null);
+                    };
+                    *number.get_or_insert_with(|| interner.number(self.get(row)))
+                })
+                .collect();
+        }
+        // Neighbours are often equal.
+        let mut last = None;
+        rows.iter()
+            .map(|row| {
+                let value = self.get(*row as usize);
+                match last {
+                    Some((before, number)) if before == value => number,
+                    Some(_) | None => {
+                        let number = interner.number(value);
+                        last = Some((value, number));
+                        number
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// The beginning of the bucket that a time is in.
+fn rounded(time: i64, buckets: Option<(i64, i64)>) -> i64 {
+    let Some((origin, width)) = buckets else { return time };
+    let (time, origin, width) = (i128::from(time), i128::from(origin), i128::from(width.max(1)));
+    let begin = (time - origin).div_euclid(width) * width + origin;
+    i64::try_from(begin).unwrap_or(if begin < 0 { i64::MIN } else { i64::MAX })
+}

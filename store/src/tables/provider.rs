@@ -1,0 +1,205 @@
+//! A table as of one moment, for SQL: rows in memory, open slices, and files, of which those are left out whose time cannot
+//! match. Rows in memory become columns as they are read, and only the columns that are asked for.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::union::UnionExec;
+use futures_util::stream;
+use wiretag_enrich::Tagged;
+
+use super::engine::Engine;
+use super::{Range, Snapshot, Table, TableStore, schema};
+use crate::catalog::FlowFile;
+use crate::error::StoreError;
+
+/// Rows of a batch from memory.
+const CHUNK: usize = 8_192;
+
+/// See the module.
+pub(crate) struct SnapshotTable<R> {
+    schema: SchemaRef,
+    snapshot: Arc<Snapshot<R>>,
+    engine: Arc<Engine>,
+}
+
+impl<R> std::fmt::Debug for SnapshotTable<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotTable").field("files", &self.snapshot.files.len()).finish_non_exhaustive()
+    }
+}
+
+impl<R: Table> TableStore<R> {
+    /// The table as it is now.
+    pub(crate) async fn provider(&self) -> Result<SnapshotTable<R>, StoreError> {
+        let snapshot = Arc::new(self.snapshot(Range::ALL).await?);
+        Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine: self.inner.engine.clone() })
+    }
+}
+
+impl<R: Table> SnapshotTable<R> {
+    /// Without the files that cannot be read, and how many these are; they are counted where the rows are kept.
+    pub(crate) async fn readable(&self, store: &TableStore<R>) -> Result<(Self, usize), StoreError> {
+        let files: Vec<&FlowFile> = self.snapshot.files.iter().collect();
+        let readable: Vec<FlowFile> = self.engine.readable(&files).await?.into_iter().cloned().collect();
+        let lost = files.len() - readable.len();
+        store.inner.counts.unreadable_files.fetch_add(lost as u64, std::sync::atomic::Ordering::Relaxed);
+        let Snapshot { chunks, open, .. } = &*self.snapshot;
+        let snapshot = Arc::new(Snapshot { chunks: chunks.clone(), open: open.clone(), files: readable });
+        Ok((Self { schema: self.schema.clone(), snapshot, engine: self.engine.clone() }, lost))
+    }
+}
+
+#[async_trait]
+impl<R: Table> TableProvider for SnapshotTable<R> {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        // Rows from memory come unfiltered.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projected = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => self.schema.clone(),
+        };
+        let memory = Memory { schema: projected.clone(), snapshot: self.snapshot.clone() };
+        let memory: Arc<dyn ExecutionPlan> =
+            Arc::new(StreamingTableExec::try_new(projected, vec![Arc::new(memory)], None, [], false, None)?);
+        let wanted = time_of(filters);
+        let touches = |file: &&FlowFile| file.start < wanted.to && file.end >= wanted.from;
+        let files: Vec<&FlowFile> = self.snapshot.files.iter().filter(touches).collect();
+        if files.is_empty() {
+            return Ok(memory);
+        }
+        let table = self.engine.table::<R>(&files).await.map_err(|error| DataFusionError::External(error.into()))?;
+        let files = table.into_view().scan(state, projection, filters, None).await?;
+        UnionExec::try_new(vec![memory, files])
+    }
+}
+
+/// Rows in memory, as columns of `schema`.
+struct Memory<R> {
+    schema: SchemaRef,
+    snapshot: Arc<Snapshot<R>>,
+}
+
+impl<R> std::fmt::Debug for Memory<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Memory")
+    }
+}
+
+impl<R: Table> PartitionStream for Memory<R> {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (schema, snapshot) = (self.schema.clone(), self.snapshot.clone());
+        // Chunks of rows, and then the open slices.
+        let whole: Vec<(usize, usize)> = snapshot
+            .chunks
+            .iter()
+            .enumerate()
+            .flat_map(|(number, chunk)| (0..chunk.len()).step_by(CHUNK).map(move |first| (number, first)))
+            .chain((0..snapshot.open.len()).step_by(CHUNK).map(|first| (usize::MAX, first)))
+            .collect();
+        let batches = whole.into_iter().map(move |(number, first)| {
+            let rows: Vec<&Tagged<R>> = match snapshot.chunks.get(number) {
+                Some(chunk) => chunk.iter().skip(first).take(CHUNK).collect(),
+                None => snapshot.open.iter().skip(first).take(CHUNK).map(|row| &**row).collect(),
+            };
+            batch(&schema, &rows)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(batches)))
+    }
+}
+
+fn batch<R: Table>(schema: &SchemaRef, rows: &[&Tagged<R>]) -> Result<RecordBatch> {
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let columns = schema::some_columns(rows, &names)?.columns().to_vec();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// The time that rows must touch, as far as the conditions tell.
+fn time_of(filters: &[Expr]) -> Range {
+    let mut range = Range::ALL;
+    for filter in filters {
+        narrow(&mut range, filter);
+    }
+    range
+}
+
+fn narrow(range: &mut Range, filter: &Expr) {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            narrow(range, left);
+            narrow(range, right);
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            if let (true, Some(time)) = (is_time(left), literal(right)) {
+                bound(range, *op, time);
+            } else if let (Some(time), true, Some(op)) = (literal(left), is_time(right), op.swap()) {
+                bound(range, op, time);
+            }
+        }
+        Expr::Between(Between { expr, negated: false, low, high }) if is_time(expr) => {
+            if let Some(low) = literal(low) {
+                bound(range, Operator::GtEq, low);
+            }
+            if let Some(high) = literal(high) {
+                bound(range, Operator::LtEq, high);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `start` is not after `end`, so each of both bounds what a file can have.
+fn bound(range: &mut Range, op: Operator, time: i64) {
+    match op {
+        Operator::Gt | Operator::GtEq => range.from = range.from.max(time),
+        Operator::Lt | Operator::LtEq => range.to = range.to.min(time.saturating_add(1)),
+        Operator::Eq => {
+            range.from = range.from.max(time);
+            range.to = range.to.min(time.saturating_add(1));
+        }
+        _ => {}
+    }
+}
+
+fn is_time(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == "start" || column.name == "end")
+}
+
+fn literal(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::TimestampNanosecond(time, _), _) => *time,
+        _ => None,
+    }
+}

@@ -1,0 +1,24 @@
+//! The catalog: what goes in comes out, as known last. One suite for both databases, and what each has of its own.
+
+mod postgres;
+mod proxy;
+#[path = "../rows/mod.rs"]
+mod rows;
+mod server;
+mod sqlite;
+mod suite;
+#[path = "../../../enrich/tests/wait/mod.rs"]
+mod wait;
+
+use suite::World;
+
+#[tokio::test]
+async fn sqlite_passes_the_suite() {
+    suite::pass(&World { server: None }).await;
+}
+
+#[tokio::test]
+async fn postgresql_passes_the_suite() {
+    let Some(server) = server::Server::start() else { return };
+    suite::pass(&World { server: Some(server.config()) }).await;
+}

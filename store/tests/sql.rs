@@ -1,0 +1,189 @@
+//! SQL from outside: what it sees, what it refuses, what it may take.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+mod rows;
+
+use std::sync::Arc;
+
+use rows::{START, flow, transaction};
+use serde_json::{Value, json};
+use wiretag_enrich::timeline::Timeline;
+use wiretag_store::limits::DEFAULT_MEMORY;
+use wiretag_store::sql::{SqlAnswer, SqlRequest};
+use wiretag_store::{LimitReached, Retention, Role, Store, StoreConfig, StoreError};
+
+const HOUR: i64 = 3_600_000_000_000;
+
+async fn store(dir: &std::path::Path) -> Store {
+    let (flows, packets) = (Retention::default(), Retention::default());
+    let config = StoreConfig { data_dir: dir.into(), role: Role::Appliance, flows, packets };
+    Store::open(config).await.unwrap().0
+}
+
+async fn ask(store: &Store, text: &str) -> Result<SqlAnswer, StoreError> {
+    let request = SqlRequest { text: text.into(), limit: 1_000, memory: DEFAULT_MEMORY };
+    store.sql(&request, Arc::new(Timeline::new().view())).await
+}
+
+/// Cells of the answer, row by row.
+async fn lines(store: &Store, text: &str) -> Vec<Vec<Value>> {
+    let answer = ask(store, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+    answer.rows.iter().map(|row| row.values().cloned().collect()).collect()
+}
+
+/// Twenty flows, an hour apart, in files, in memory, and one open.
+async fn filled() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    for number in 0..20_u64 {
+        let mut row = flow(number);
+        row.record.start = START + number as i64 * HOUR;
+        row.record.end = row.record.start + 1;
+        rows::name(&mut row.client, &format!("pod-{}", number % 4), &[("app", "shop")]);
+        match number {
+            19 => store.flows.show_open(&[Arc::new(row)]).await,
+            _ => store.flows.append(vec![row]).await.unwrap(),
+        }
+        if number == 14 {
+            store.flush().await.unwrap();
+        }
+    }
+    store.transactions.append(vec![transaction(3, 0), transaction(3, 1)]).await.unwrap();
+    (dir, store)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_seen_in_memory_and_in_files() {
+    let (_dir, store) = filled().await;
+    assert_eq!(lines(&store, "select count(*) from flows").await, [[json!(20)]]);
+    let by_pod = lines(&store, "select client_pod, count(*), sum(client_bytes) from flows group by 1 order by 1").await;
+    assert_eq!(by_pod[0], [json!("pod-0"), json!(5), json!(1_500)]);
+    assert_eq!(by_pod.len(), 4);
+    let times = "select flow_id from flows where start >= '2026-03-01T03:00:00Z' and start < '2026-03-01T06:00:00Z' order by start";
+    let ids: Vec<String> = lines(&store, times).await.iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, (3..6).map(|id| format!("{id:016x}")).collect::<Vec<_>>());
+    let label = lines(&store, "select client_labels['app'], max(\"end\") from flows group by 1").await;
+    assert_eq!(label, [[json!("shop"), json!(wiretag_store::json::time(START + 19 * HOUR + 1))]]);
+    let joined = "select count(*) from transactions t join flows f on f.flow_id = t.flow_id";
+    assert_eq!(lines(&store, joined).await, [[json!(2)]]);
+    let row = &ask(&store, "select * from flows order by start limit 1").await.unwrap().rows[0];
+    assert_eq!(row["client_labels"], json!({"app": "shop"}));
+    assert_eq!(row["start"], json!("2026-03-01T00:00:00.000000000Z"));
+    assert_eq!(lines(&store, "select count(*) from identities").await, [[json!(0)]]);
+    assert_eq!(lines(&store, "select count(*) from segments").await, [[json!(0)]]);
+    let tables = ask(&store, "show tables").await.unwrap();
+    let names: Vec<&Value> = tables.rows.iter().map(|row| &row["table_name"]).collect();
+    for name in ["flows", "transactions", "identities", "segments"] {
+        assert!(names.contains(&&json!(name)), "{names:?}");
+    }
+}
+
+/// Files of other times are not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_other_times_are_left_out() {
+    let (_dir, store) = filled().await;
+    for (condition, files) in [
+        ("start >= '2026-03-01T03:00:00Z' and start < '2026-03-01T06:00:00Z'", 3),
+        ("start between '2026-03-01T03:00:00Z' and '2026-03-01T03:30:00Z'", 1),
+        ("'2026-03-01T02:00:00Z' > start", 2),
+        ("client_pod = 'pod-1'", 15),
+        ("start > '2027-01-01'", 0),
+    ] {
+        let plan = lines(&store, &format!("explain select flow_id from flows where {condition}")).await;
+        let text = plan.iter().flatten().map(|cell| cell.as_str().unwrap_or_default()).collect::<String>();
+        assert_eq!(text.matches(".parquet").count(), files, "{condition}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_does_not_fail_the_rest() {
+    let (dir, store) = filled().await;
+    let file = dir.path().join("flows/date=2026-03-01/hour=03");
+    let file = std::fs::read_dir(file).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&file, "no longer Parquet").unwrap();
+    assert_eq!(lines(&store, "select count(client_ip) from flows").await, [[json!(19)]]);
+    assert_eq!(store.flows.counters().unreadable_files, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_but_questions_is_answered() {
+    let (dir, store) = filled().await;
+    let outside = dir.path().join("outside.csv");
+    std::fs::write(&outside, "secret\nthing\n").unwrap();
+    let (outside, parquet) = (outside.display(), dir.path().join("out.parquet"));
+    let into = parquet.display();
+    for text in [
+        "drop table flows",
+        "create table mine as select * from flows",
+        "create view mine as select * from flows",
+        &format!("create external table mine stored as csv location '{outside}'"),
+        &format!("copy flows to '{into}'"),
+        &format!("copy (select 1) to '{into}' stored as csv"),
+        "insert into flows select * from flows",
+        "delete from flows",
+        "update flows set client_pod = 'x'",
+        "set datafusion.execution.batch_size = 1",
+        "reset datafusion.execution.batch_size",
+        "begin",
+        "prepare q as select 1",
+        "explain drop table flows",
+        &format!("explain copy flows to '{into}'"),
+        &format!("explain analyze insert into flows select * from flows"),
+        "create function f() returns int return 1",
+        "truncate table flows",
+        "select 1; drop table flows",
+    ] {
+        let error = ask(&store, text).await.expect_err(text);
+        assert!(matches!(error, StoreError::Sql(_)), "{text}: {error}");
+    }
+    let error = ask(&store, "drop table flows").await.unwrap_err().to_string();
+    assert!(error.contains("`DROP TABLE` is refused") && error.contains("hint: use `SELECT`"), "{error}");
+    for text in [
+        format!("select * from '{outside}'"),
+        format!("select * from \"{outside}\""),
+        format!("select * from read_csv('{outside}')"),
+        format!("select * from read_parquet('{outside}')"),
+        format!("select * from parquet_metadata('{outside}')"),
+        "select * from glob('/etc/*')".to_owned(),
+        "select pg_read_file('/etc/passwd')".to_owned(),
+    ] {
+        let error = ask(&store, &text).await.expect_err(&text);
+        assert!(!error.to_string().contains("thing"), "{error}");
+    }
+    assert!(!parquet.exists(), "nothing was written");
+    assert_eq!(lines(&store, "select count(*) from flows").await, [[json!(20)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_are_told() {
+    let (_dir, store) = filled().await;
+    for (text, what) in [
+        ("selct 1", "selct"),
+        ("select clent_pod from flows", "clent_pod"),
+        ("select * from flow", "flow"),
+        ("select sum(client_pod) from flows", "sum"),
+        ("", ""),
+    ] {
+        let error = ask(&store, text).await.expect_err(text);
+        assert!(matches!(error, StoreError::Sql(_)), "{error}");
+        assert!(error.to_string().contains(what) && error.to_string().contains("hint: "), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_and_memory_are_limited() {
+    let (_dir, store) = filled().await;
+    let view = Arc::new(Timeline::new().view());
+    let request = |text: &str, limit, memory| SqlRequest { text: text.into(), limit, memory };
+    let some = store.sql(&request("select flow_id from flows", 7, DEFAULT_MEMORY), view.clone()).await.unwrap();
+    assert_eq!((some.rows.len(), some.truncated), (7, true));
+    let all = store.sql(&request("select flow_id from flows", 20, DEFAULT_MEMORY), view.clone()).await.unwrap();
+    assert_eq!((all.rows.len(), all.truncated), (20, false));
+    let twice = request("select a.node, b.node from flows a, flows b limit 1", 5, DEFAULT_MEMORY);
+    let twice = store.sql(&twice, view.clone());
+    let names: Vec<String> = twice.await.unwrap().columns.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["node", "node_2"]);
+    let much = "select count(*) from (select distinct a.value + b.value * 3000 from generate_series(1, 3000) a, generate_series(1, 3000) b)";
+    let error = store.sql(&request(much, 5, 4 << 20), view).await.unwrap_err();
+    assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 4 })), "{error}");
+}

@@ -1,0 +1,74 @@
+//! The appliance with its catalog in PostgreSQL.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+#[path = "../store/tests/catalog/server.rs"]
+mod server;
+mod support;
+#[path = "../enrich/tests/wait/mod.rs"]
+mod wait;
+
+use serde_json::Value;
+use server::Server;
+use support::{Appliance, eventually, flows, is_root, wiretag, wiretag_fails};
+
+/// It captures, stores and names; the server goes and comes back meanwhile; everything is found again, and no log has the
+/// password.
+#[test]
+fn an_appliance_keeps_its_catalog_in_postgresql() {
+    if !is_root() {
+        return;
+    }
+    let Some(mut server) = Server::start() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (data, config) = (directory.path().join("data"), directory.path().join("wiretag.toml"));
+    let password = directory.path().join("password");
+    std::fs::write(&password, "correct horse\n").unwrap();
+    let catalog = format!("[catalog]\nurl = '{}'\npassword_file = '{}'\n", server.url("careful"), password.display());
+    std::fs::write(&config, catalog).unwrap();
+    let (data_text, config) = (data.to_str().unwrap(), config.to_str().unwrap());
+
+    let catalog_check = || {
+        let output = wiretag(&["doctor", "--json", "--config", config, "--data", data_text]);
+        let checks = support::rows(&String::from_utf8(output.stdout).unwrap());
+        let check = checks.into_iter().find(|check| check["check"] == "catalog").unwrap();
+        (check["verdict"].as_str().unwrap().to_owned(), check["text"].as_str().unwrap().to_owned())
+    };
+    let (verdict, text) = catalog_check();
+    assert!(verdict == "ok" && text.starts_with("PostgreSQL "), "{verdict}: {text}");
+
+    let arguments = ["--config", config, "--demo", "--interface", "wtdemo*"];
+    let appliance = Appliance::start(&data, &arguments);
+    let stored = |appliance: &Appliance| appliance.metric("wiretag_store_flow_rows_total", "");
+    let named = "client_container exists and server_container exists";
+    eventually(60, "named flows", || (!appliance.flows(named, &[]).is_empty()).then_some(()));
+    eventually(60, "rows in files", || (count(&server) > 0).then_some(()));
+    assert!(data.join("catalog.json").exists() && !data.join("catalog.sqlite").exists());
+    let before = stored(&appliance);
+
+    server.crash();
+    let degraded = |health: &Value| health["status"] == "degraded";
+    eventually(60, "the appliance says what fails", || degraded(&appliance.json("/api/v1/health")).then_some(()));
+    assert!(appliance.log().contains("hint: is PostgreSQL running there"), "{}", appliance.log());
+    server.up();
+    eventually(60, "the appliance is well again", || (!degraded(&appliance.json("/api/v1/health"))).then_some(()));
+    eventually(60, "more rows in files", || (stored(&appliance) > before).then_some(()));
+    let log = appliance.log();
+    appliance.stop();
+    assert!(!log.contains("horse"), "{log}");
+
+    let found = flows(&data, named, &["--limit", "100000"]);
+    assert!(!found.is_empty(), "the directory alone says where its catalog is");
+    server.stop();
+    let (code, error) = wiretag_fails(&["flows", "--data", data_text]);
+    assert!(code == 1 && error.contains("hint: is PostgreSQL running there"), "{error}");
+    let (verdict, text) = catalog_check();
+    assert!(verdict == "failed" && text.contains("hint: is PostgreSQL running there"), "{verdict}: {text}");
+    let (code, error) = wiretag_fails(&["run", "--config", config, "--data", data_text]);
+    assert!(code == 1 && error.contains("hint: is PostgreSQL running there"), "{error}");
+}
+
+/// Flow files in the catalog.
+fn count(server: &Server) -> usize {
+    let schema = server.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'wiretag\\_%'");
+    server.sql(&format!("SELECT count(*) FROM {schema}.flow_files")).parse().unwrap()
+}

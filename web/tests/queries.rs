@@ -1,0 +1,249 @@
+//! Questions over HTTP: groups, top lists, SQL, explanations, their limits, and clients that go away.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+#[path = "../../store/tests/rows/mod.rs"]
+mod rows;
+#[path = "../../enrich/tests/wait/mod.rs"]
+mod wait;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rows::{START, flow, transaction};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use wait::eventually;
+use wiretag_enrich::timeline::Timeline;
+use wiretag_store::{Loss, QueryLimits, Retention, Role, Store, StoreConfig};
+use wiretag_web::{App, Tail};
+
+/// A server over a store of its own.
+struct Server {
+    address: SocketAddr,
+    registry: prometheus::Registry,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(limits: QueryLimits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (flows, packets) = (Retention::default(), Retention::default());
+        let config = StoreConfig { data_dir: dir.path().into(), role: Role::Appliance, flows, packets };
+        let store = Arc::new(Store::open(config).await.unwrap().0);
+        for number in 0..6_u64 {
+            let mut row = flow(number);
+            row.record.start = START + number as i64 * 60_000_000_000;
+            row.record.end = row.record.start;
+            row.record.client.bytes = 100 * (number + 1);
+            rows::name(&mut row.client, &format!("pod-{}", number % 2), &[]);
+            store.flows.append(vec![row]).await.unwrap();
+            if number == 3 {
+                store.flush().await.unwrap();
+            }
+        }
+        store.transactions.append(vec![transaction(1, 0), transaction(1, 1)]).await.unwrap();
+        let registry = prometheus::Registry::new();
+        let view = Arc::new(Timeline::new().view());
+        let app = App {
+            store,
+            registry: registry.clone(),
+            health: Arc::new(|| json!({"status": "ok"})),
+            pending_loss: Arc::new(Loss::default),
+            identities: Arc::new(move || view.clone()),
+            tail: Tail::default(),
+            token: "token".into(),
+            limits,
+            instance: "test".into(),
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(wiretag_web::serve(listener, app, std::future::pending()));
+        Self { address, registry, _dir: dir }
+    }
+
+    /// Sends a request, and gives the open connection.
+    async fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer token\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn text(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut text = String::new();
+        self.send(method, path, body).await.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> (u16, Value) {
+        let (status, body) = self.text("GET", &address(path, parameters), "").await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let (status, body) = self.text("POST", path, &body.to_string()).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The value of a counter.
+    fn counted(&self, kind: &str, outcome: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == "wiretag_queries_total").unwrap();
+        let is = |metric: &&prometheus::proto::Metric| {
+            let labels = metric.get_label();
+            [kind, outcome].iter().all(|wanted| labels.iter().any(|label| label.value() == *wanted))
+        };
+        family.get_metric().iter().find(is).unwrap().get_counter().value()
+    }
+}
+
+fn address(path: &str, parameters: &[(&str, &str)]) -> String {
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
+    format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
+}
+
+const FROM: (&str, &str) = ("from", "2026-03-01T00:00:00Z");
+const TO: (&str, &str) = ("to", "2026-03-01T00:06:00Z");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_and_top_lists() {
+    let server = Server::start(QueryLimits::default()).await;
+    let q = ("q", "client_pod exists | count, sum(client_bytes) by client_pod");
+    let (status, answer) = server.get("/api/v1/flows/aggregate", &[q, FROM, TO]).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        answer["columns"],
+        json!([
+            {"name": "client_pod", "kind": "text", "key": true},
+            {"name": "count", "kind": "number", "key": false},
+            {"name": "sum(client_bytes)", "kind": "size", "key": false},
+        ])
+    );
+    assert_eq!(
+        answer["rows"],
+        json!([
+            {"client_pod": "pod-0", "count": 3, "sum(client_bytes)": 900},
+            {"client_pod": "pod-1", "count": 3, "sum(client_bytes)": 1200},
+        ])
+    );
+    assert_eq!((&answer["groups"], &answer["completeness"]["complete"]), (&json!(2), &json!(true)));
+    assert_eq!(answer["range"]["from"], json!("2026-03-01T00:00:00.000000000Z"));
+    assert_eq!(answer["served_by"], json!({"files": 1, "rows": 6}));
+
+    let top = [("field", "client_pod"), ("by", "client_bytes"), ("limit", "1"), FROM, TO];
+    let (_, answer) = server.get("/api/v1/flows/top", &top).await;
+    assert_eq!(answer["rows"], json!([{"client_pod": "pod-1", "sum(client_bytes)": 1200}]));
+    assert_eq!(answer["groups"], json!(2));
+
+    let half = [("field", "client_pod"), ("by", "count"), ("compare", "true"), ("from", "2026-03-01T00:03:00Z"), TO];
+    let (_, answer) = server.get("/api/v1/flows/top", &half).await;
+    assert_eq!(answer["rows"][0], json!({"client_pod": "pod-1", "count": 2, "previous_count": 1}));
+    assert_eq!(answer["previous"]["from"], json!("2026-03-01T00:00:00.000000000Z"));
+
+    let (_, answer) = server.get("/api/v1/transactions/top", &[("field", "http_host"), FROM, TO]).await;
+    assert_eq!(answer["rows"], json!([{"http_host": "web.demo", "count": 2}]));
+    let csv = [("q", "| count, max(start) as \"last\" by client_pod"), FROM, TO, ("format", "csv")];
+    let (status, _) = server.text("GET", &address("/api/v1/flows/aggregate", &csv), "").await;
+    assert_eq!(status, 400, "a name is a word");
+    let csv = [("q", "| count by client_pod, 1h"), FROM, TO, ("format", "csv")];
+    let (_, text) = server.text("GET", &address("/api/v1/flows/aggregate", &csv), "").await;
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    let hour = "2026-03-01T00:00:00.000000000Z";
+    assert_eq!(lines, ["client_pod,time,count", &format!("pod-0,{hour},3"), &format!("pod-1,{hour},3"), ""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_say_where_and_what_to_do() {
+    let server = Server::start(QueryLimits::default()).await;
+    for (path, q, column, hint) in [
+        ("/api/v1/flows", "port == 443 | count", Some(13), "/api/v1/flows/aggregate"),
+        ("/api/v1/flows/aggregate", "port == 443", None, "| count by"),
+        ("/api/v1/flows/aggregate", "port == 443 | cuont", Some(15), ""),
+        ("/api/v1/flows/aggregate", "| count by clent_pod", Some(12), "client_pod"),
+    ] {
+        let (status, answer) = server.get(path, &[("q", q)]).await;
+        let error = &answer["error"];
+        assert_eq!((status, error["column"].as_u64()), (400, column), "{q}: {answer}");
+        assert!(error["hint"].as_str().unwrap_or_default().contains(hint), "{answer}");
+    }
+    let (status, answer) = server.get("/api/v1/flows/top", &[("field", "client_pd")]).await;
+    assert_eq!((status, answer["error"]["column"].as_u64()), (400, Some(1)), "{answer}");
+    let (status, answer) = server.post("/api/v1/sql", json!({"query": "drop table flows"})).await;
+    assert_eq!(status, 400);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("refused"), "{answer}");
+    let (status, _) = server.post("/api/v1/sql", json!({"text": "select 1"})).await;
+    assert_eq!(status, 400);
+    assert!(server.counted("sql", "failed") > 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_and_explanations() {
+    let server = Server::start(QueryLimits::default()).await;
+    let query = "select client_pod, count(*) as n from flows group by 1 order by 1";
+    let (status, answer) = server.post("/api/v1/sql", json!({"query": query})).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["rows"], json!([{"client_pod": "pod-0", "n": 3}, {"client_pod": "pod-1", "n": 3}]));
+    assert_eq!(answer["columns"], json!([{"name": "client_pod", "kind": "text"}, {"name": "n", "kind": "number"}]));
+    let (_, answer) = server.post("/api/v1/sql", json!({"query": "select slice from flows", "limit": 2})).await;
+    assert_eq!((answer["rows"].as_array().unwrap().len(), &answer["truncated"]), (2, &json!(true)));
+    let (_, text) = server.text("POST", "/api/v1/sql", &json!({"query": query, "format": "csv"}).to_string()).await;
+    assert_eq!(text, "client_pod,n\r\npod-0,3\r\npod-1,3\r\n");
+
+    let question = json!({"q": "client_pod == pod-0", "from": FROM.1, "to": TO.1});
+    let (status, answer) = server.post("/api/v1/explain", question).await;
+    assert_eq!(status, 200, "{answer}");
+    for (name, number) in
+        [("answer_rows", 3), ("files", 1), ("files_in_range", 1), ("files_opened", 1), ("memory_rows", 2), ("rows", 4)]
+    {
+        assert_eq!(answer[name], json!(number), "{name}: {answer}");
+    }
+    assert!(answer["plans"][0].as_str().unwrap().contains("parquet"), "{answer}");
+    let question = json!({"q": "| count by client_pod", "from": "2026-03-01T00:05:00Z", "to": TO.1});
+    let (_, answer) = server.post("/api/v1/explain", question).await;
+    assert_eq!((&answer["answer_rows"], &answer["files_opened"]), (&json!(1), &json!(0)), "{answer}");
+    let question = json!({"q": "nothing-like-it and http_status == 1", "table": "transactions", "from": FROM.1});
+    let (_, answer) = server.post("/api/v1/explain", question).await;
+    assert_eq!(answer["answer_rows"], json!(0), "{answer}");
+}
+
+/// Runs for hours if nobody stops it, and needs no memory.
+const ENDLESS: &str =
+    "select count(*) from generate_series(1, 10000000) a, generate_series(1, 10000000) b where a.value + b.value = 3";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_ends_when_its_client_goes() {
+    let server = Server::start(QueryLimits { concurrent: 1, ..QueryLimits::default() }).await;
+    let running = || {
+        let families = server.registry.gather();
+        let family = families.iter().find(|family| family.name() == "wiretag_queries_running").unwrap();
+        family.get_metric()[0].get_gauge().value()
+    };
+    let client = server.send("POST", "/api/v1/sql", &json!({"query": ENDLESS}).to_string()).await;
+    eventually(30, "the query runs", || (running() > 0.5).then_some(()));
+    drop(client);
+    eventually(30, "the query ended", || (server.counted("sql", "cancelled") > 0.5 && running() < 0.5).then_some(()));
+    let (status, answer) = server.post("/api/v1/sql", json!({"query": "select 1 as one"})).await;
+    assert_eq!((status, &answer["rows"]), (200, &json!([{"one": 1}])), "its place is free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_told() {
+    let limits = QueryLimits { time: Duration::from_millis(300), memory: 4 << 20, concurrent: 1 };
+    let server = Server::start(limits).await;
+    let (status, answer) = server.post("/api/v1/sql", json!({"query": ENDLESS})).await;
+    assert_eq!(status, 503);
+    assert!(answer["error"]["hint"].as_str().unwrap().contains("`queries.seconds`"), "{answer}");
+    let much = "select distinct value from generate_series(1, 10000000)";
+    let (status, answer) = server.post("/api/v1/sql", json!({"query": much})).await;
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer["error"]["hint"].as_str().unwrap().contains("`queries.mib`"), "{answer}");
+    assert!(server.counted("sql", "timed_out") > 0.5 && server.counted("sql", "limited") > 0.5);
+}
