@@ -86,6 +86,8 @@ def wiretag(bench, store, names, runs):
 
 
 def counted(name, table):
+    if hasattr(table, "read_all"):
+        table = table.read_all()
     if name == "histogram":
         return sum(table.column("flows").to_pylist())
     return table.num_rows
@@ -123,7 +125,7 @@ def duckdb_engine(source, database, needles, runs, native):
             _, where = text
             text = ("select server_workload, epoch_ns(start) // 60000000000 as minute, "
                     f"quantile_cont(server_rtt_us, [0.5, 0.99]) from flows where {where} group by 1, 2")
-        results[name] = measured(lambda: counted(name, connection.execute(text).fetch_arrow_table()), runs)
+        results[name] = measured(lambda: counted(name, connection.execute(text).arrow()), runs)
         connection.close()
     return setup, results
 

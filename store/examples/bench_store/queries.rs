@@ -55,7 +55,11 @@ fn question(name: &str, needles: &Value) -> Question {
         "flow" => ask(format!("flow_id == {}", text("flow_id")), all, 100),
         "needle" => ask(format!("tls_sni == {}", text("sni")), all, 100),
         "histogram" => ask("server_port == 443 and client_retransmits > 0".to_owned(), all, 0),
-        "top" => ask("primary | top 20 client_workload by client_bytes".to_owned(), Range { from: middle, to: middle + HOUR }, 0),
+        "top" => ask(
+            "primary | top 20 client_workload by client_bytes".to_owned(),
+            Range { from: middle, to: middle + HOUR },
+            0,
+        ),
         "quantiles" => {
             let text = "primary | p50(server_rtt_us), p99(server_rtt_us) by server_workload, time(1m)";
             ask(text.to_owned(), day, 0)

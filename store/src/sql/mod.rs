@@ -17,7 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
@@ -98,7 +98,7 @@ impl Store {
 
     async fn sql_over(&self, tables: &Tables, request: &SqlRequest) -> Result<SqlAnswer, StoreError> {
         let failed = |error: DataFusionError| sentence(error, request.memory);
-        let session = self.session(tables, request.memory).map_err(failed)?;
+        let session = session(&self.sql, tables, request.memory).map_err(failed)?;
         let state = session.state();
         let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
         if let Some(what) = refused(&statement) {
@@ -121,22 +121,41 @@ impl Store {
         }
         Ok(SqlAnswer { columns, rows, truncated })
     }
+}
 
-    fn session(&self, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
-        let config = self.flows.engine().config().with_information_schema(true);
-        let config: SessionConfig = config.with_default_catalog_and_schema(CATALOG, "public");
-        // Footers that were read are shared with searches, and nothing else.
-        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.flows.engine().runtime())
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-            .build_arc()?;
-        let session = SessionContext::new_with_config_rt(config, runtime);
-        session.register_table("flows", tables.flows.clone())?;
-        session.register_table("transactions", tables.transactions.clone())?;
-        session.register_table("identities", tables.identities.clone())?;
-        session.register_table("segments", tables.segments.clone())?;
-        Ok(session)
+/// What all questions share: footers of files that were read.
+pub(crate) struct Shared {
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Shared {
+    pub(crate) fn new() -> Result<Self, StoreError> {
+        Ok(Self { runtime: RuntimeEnvBuilder::new().build_arc().map_err(TableError::from)? })
     }
+}
+
+/// Tables for one question, with its own memory.
+fn session(shared: &Shared, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
+    let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(CATALOG, "public")
+        .with_target_partitions(parallel)
+        .with_collect_statistics(false);
+    let parquet = &mut config.options_mut().execution.parquet;
+    parquet.pushdown_filters = true;
+    parquet.reorder_filters = true;
+    parquet.schema_force_view_types = false;
+    let runtime = RuntimeEnvBuilder::from_runtime_env(&shared.runtime)
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    let session = SessionContext::new_with_config_rt(config, runtime);
+    session.register_table("flows", tables.flows.clone())?;
+    session.register_table("transactions", tables.transactions.clone())?;
+    session.register_table("identities", tables.identities.clone())?;
+    session.register_table("segments", tables.segments.clone())?;
+    Ok(session)
 }
 
 /// Adds rows as far as they are wanted; true if there are more.

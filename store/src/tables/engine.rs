@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 
 use super::error::TableError;
 use super::observed::Observed;
@@ -18,9 +16,6 @@ use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
-
-/// Memory that SQL may use in all, bytes.
-const MEMORY: usize = 1 << 30;
 
 /// Which rows are wanted.
 #[derive(Debug, Clone)]
@@ -61,8 +56,6 @@ impl<R: Table> Condition<R> {
 
 /// What searches the files of a data directory; the tables share it, and its threads.
 pub struct Engine {
-    /// For SQL.
-    session: SessionContext,
     scanner: Scanner,
     data_dir: PathBuf,
 }
@@ -77,37 +70,12 @@ impl Engine {
     fn new(data_dir: &Path) -> Result<Self, TableError> {
         let data_dir = std::fs::canonicalize(data_dir).map_err(TableError::io("open", data_dir))?;
         let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-        let mut config = SessionConfig::new().with_target_partitions(parallel).with_collect_statistics(false);
-        let parquet = &mut config.options_mut().execution.parquet;
-        parquet.pushdown_filters = true;
-        parquet.reorder_filters = true;
-        parquet.schema_force_view_types = false;
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build()?;
-        let session = SessionContext::new_with_config_rt(config, Arc::new(runtime));
-        Ok(Self { session, scanner: Scanner::new(&data_dir, parallel)?, data_dir })
-    }
-
-    /// How it works.
-    pub(crate) fn config(&self) -> SessionConfig {
-        self.session.copied_config()
-    }
-
-    /// What it works with: memory, and footers of files that were read.
-    pub(crate) fn runtime(&self) -> Arc<RuntimeEnv> {
-        self.session.runtime_env()
+        Ok(Self { scanner: Scanner::new(&data_dir, parallel)?, data_dir })
     }
 
     /// The data directory.
     pub(super) fn data_dir(&self) -> &Path {
         &self.data_dir
-    }
-
-    /// Rows of files, for SQL.
-    pub(super) async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
-        let paths: Vec<String> =
-            files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
-        let schema = schema::<R>();
-        Ok(self.session.read_parquet(paths, ParquetReadOptions::default().schema(&schema)).await?)
     }
 
     /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the

@@ -32,6 +32,14 @@ pub enum TableError {
     /// Columns could not be encoded or decoded.
     #[error("Parquet: {0}")]
     Encode(#[from] parquet::errors::ParquetError),
+    /// A file could not be read.
+    #[error("cannot read `{}`: {source}; hint: restore it from a backup", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: parquet::errors::ParquetError,
+    },
     /// The query engine failed.
     #[error("the search failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -78,7 +86,8 @@ impl From<TableError> for StoreError {
             }
             TableError::Task(error) => Self::Task(error.to_string()),
             TableError::Limit(limit) => Self::Limit(limit),
-            error @ (TableError::Engine(_)
+            error @ (TableError::Read { .. }
+            | TableError::Engine(_)
             | TableError::Encode(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)

@@ -8,7 +8,9 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -60,6 +62,18 @@ impl<R: Table> SnapshotTable<R> {
     }
 }
 
+impl<R: Table> SnapshotTable<R> {
+    /// These files, as the engine reads them.
+    fn listed(&self, state: &dyn Session, files: &[&FlowFile]) -> Result<ListingTable> {
+        let path = |file: &&FlowFile| ListingTableUrl::parse(self.engine.data_dir().join(&file.path).to_string_lossy());
+        let paths = files.iter().map(path).collect::<Result<Vec<_>>>()?;
+        let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
+        let options = ListingOptions::new(Arc::new(format));
+        let config = ListingTableConfig::new_with_multi_paths(paths).with_listing_options(options);
+        ListingTable::try_new(config.with_schema(self.schema.clone()))
+    }
+}
+
 #[async_trait]
 impl<R: Table> TableProvider for SnapshotTable<R> {
     fn schema(&self) -> SchemaRef {
@@ -95,8 +109,7 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
         if files.is_empty() {
             return Ok(memory);
         }
-        let table = self.engine.table::<R>(&files).await.map_err(|error| DataFusionError::External(error.into()))?;
-        let files = table.into_view().scan(state, projection, filters, None).await?;
+        let files = self.listed(state, &files)?.scan(state, projection, filters, None).await?;
         UnionExec::try_new(vec![memory, files])
     }
 }
@@ -141,7 +154,7 @@ impl<R: Table> PartitionStream for Memory<R> {
 
 fn batch<R: Table>(schema: &SchemaRef, rows: &[&Tagged<R>]) -> Result<RecordBatch> {
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let columns = schema::some_columns(rows, &names)?.columns().to_vec();
+    let columns = if names.is_empty() { Vec::new() } else { schema::some_columns(rows, &names)?.columns().to_vec() };
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
@@ -183,8 +196,10 @@ fn narrow(range: &mut Range, filter: &Expr) {
 /// `start` is not after `end`, so each of both bounds what a file can have.
 fn bound(range: &mut Range, op: Operator, time: i64) {
     match op {
-        Operator::Gt | Operator::GtEq => range.from = range.from.max(time),
-        Operator::Lt | Operator::LtEq => range.to = range.to.min(time.saturating_add(1)),
+        Operator::Gt => range.from = range.from.max(time.saturating_add(1)),
+        Operator::GtEq => range.from = range.from.max(time),
+        Operator::Lt => range.to = range.to.min(time),
+        Operator::LtEq => range.to = range.to.min(time.saturating_add(1)),
         Operator::Eq => {
             range.from = range.from.max(time);
             range.to = range.to.min(time.saturating_add(1));
