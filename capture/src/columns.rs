@@ -93,11 +93,18 @@ fn word(value: &'static str) -> Value<'static> {
     Value::Text(Cow::Borrowed(value))
 }
 
+/// The letters of every combination of flags.
+static FLAGS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
+    let letters = |flags: u8| {
+        let set = "CEUAPRSF".chars().enumerate().filter(move |(bit, _)| flags & (0x80 >> bit) != 0);
+        set.map(|(_, letter)| letter).collect()
+    };
+    (0..=u8::MAX).map(letters).collect()
+});
+
 /// Flags as letters in the order of the header, `CEUAPRSF`.
 fn flag_letters(flags: Option<u8>) -> Value<'static> {
-    let Some(flags) = flags else { return Value::Null };
-    let letters = "CEUAPRSF".chars().enumerate().filter(|(bit, _)| flags & (0x80 >> bit) != 0);
-    Value::Text(letters.map(|(_, letter)| letter).collect::<String>().into())
+    text(flags.and_then(|flags| FLAGS.get(usize::from(flags))).map(String::as_str))
 }
 
 fn dns(record: &FlowRecord) -> Option<&Dns> {

@@ -1,20 +1,29 @@
-//! Small files to larger ones.
+//! Small files to larger ones, few times for each row.
 //!
 //! Files of one hour and of about one size (by powers of eight rows) are merged when there are eight; those of a past
-//! hour whatever their size. The catalog exchanges them in one transaction. The replaced files are deleted a minute
-//! later, so that searches that began before still find them; a list on disk lets a restart finish that.
+//! hour whatever their size, to one file if that is not too large. [`super::merge`] copies what is large already, so that
+//! rows that came many at a time are never encoded again.
+//!
+//! The catalog exchanges the files in one transaction. The replaced ones are deleted a minute later, so that searches that
+//! began before still find them; a list on disk lets a restart finish that. A flush does not wait for a merge.
 
 use std::collections::BTreeMap;
 
 use super::error::TableError;
-use super::{Table, TableStore, files};
+use super::{Table, TableStore, files, merge};
 use crate::catalog::{FlowFile, Origin};
 use crate::error::StoreError;
 
 /// Files of one kind that make a merge worth it.
 const MANY: usize = 8;
-/// Rows of a merged file at most: a merge holds them in memory.
-const MAX_ROWS: u64 = 131_072;
+/// Bytes of a merged file at most.
+const MAX_BYTES: u64 = 512 << 20;
+/// A file of so many times the bytes of all others stays as it is.
+const LATE: u64 = 8;
+/// Files that are merged at a time at most.
+const MOST: usize = 256;
+/// Stands for the size of all files of a past hour.
+const PAST: u32 = 0;
 /// How long replaced files stay, ns.
 const KEEP: i64 = 60_000_000_000;
 
@@ -36,7 +45,7 @@ impl<R: Table> TableStore<R> {
     /// As [`Self::compact`]; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
     pub(crate) async fn compact_within(&self, now: i64, most: u64) -> Result<u64, StoreError> {
         let inner = &self.inner;
-        let mut superseded = inner.writing.lock().await;
+        let mut superseded = inner.merging.lock().await;
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         let rolled = inner.catalog.rolled().await?;
         // Those are part of a roll-up as they are.
@@ -48,14 +57,13 @@ impl<R: Table> TableStore<R> {
             .filter(|file| !rolled.contains_key(&file.path))
             .collect();
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
-        let origin = chosen.first().map(|file| file.origin).unwrap_or_default();
-        let readable = inner.engine.readable(&chosen).await?;
+        let readable: Vec<FlowFile> = inner.engine.readable(&chosen).await?.into_iter().cloned().collect();
         if readable.len() < 2 {
             return Ok(0);
         }
-        let batch = inner.engine.merged::<R>(&readable).await?;
-        let dir = inner.engine.data_dir().to_owned();
-        let merged = tokio::task::spawn_blocking(move || files::write(&dir, R::NAME, &batch, origin))
+        let open = inner.engine.open_files(&readable.iter().collect::<Vec<_>>()).await?;
+        let (dir, files) = (inner.engine.data_dir().to_owned(), readable.clone());
+        let merged = tokio::task::spawn_blocking(move || merge::merge_hour::<R>(&dir, &files, &open))
             .await
             .map_err(TableError::from)??;
         let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
@@ -79,12 +87,12 @@ impl<R: Table> TableStore<R> {
 
     /// Bytes of replaced files that wait to be deleted.
     pub(crate) async fn superseded_bytes(&self) -> u64 {
-        self.inner.writing.lock().await.iter().map(|file| file.bytes).sum()
+        self.inner.merging.lock().await.iter().map(|file| file.bytes).sum()
     }
 
     /// Deletes replaced files without waiting: space is short.
     pub(crate) async fn delete_superseded(&self) -> Result<(), StoreError> {
-        let mut superseded = self.inner.writing.lock().await;
+        let mut superseded = self.inner.merging.lock().await;
         Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, i64::MAX)?)
     }
 }
@@ -110,24 +118,32 @@ fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now:
 
 /// The files of the next merge, all of one origin: the oldest hour first.
 fn choose(all: &[FlowFile], now: i64, most: u64) -> Option<Vec<&FlowFile>> {
+    let most = most.min(MAX_BYTES);
     let mut groups: BTreeMap<(i64, Origin, u32), Vec<&FlowFile>> = BTreeMap::new();
-    for file in all.iter().filter(|file| file.rows < MAX_ROWS) {
+    for file in all.iter().filter(|file| file.bytes < most) {
         let Some(hour) = files::hour_of(&file.path) else { continue };
-        let past = hour.saturating_add(files::HOUR) < now.saturating_sub(files::HOUR / 12);
-        let size = if past { 0 } else { file.rows.max(1).ilog2() / 3 + 1 };
+        let size = if is_past(hour, now) { PAST } else { file.rows.max(1).ilog2() / 3 + 1 };
         groups.entry((hour, file.origin, size)).or_default().push(file);
     }
-    groups.into_values().find_map(|mut group| {
-        group.sort_by_key(|file| file.rows);
-        let (mut rows, mut bytes) = (0, 0);
-        let fits: Vec<&FlowFile> = group
-            .into_iter()
-            .take_while(|file| {
-                rows += file.rows;
-                bytes += file.bytes;
-                rows <= MAX_ROWS && bytes <= most
-            })
-            .collect();
-        (fits.len() >= MANY).then_some(fits)
+    groups.into_iter().find_map(|((_, _, size), mut group)| {
+        group.sort_by_key(|file| (file.rows, file.start));
+        let mut bytes = 0;
+        let fits = |file: &&FlowFile| {
+            bytes += file.bytes;
+            bytes <= most
+        };
+        let mut fits: Vec<&FlowFile> = group.into_iter().take_while(fits).take(MOST).collect();
+        // A large file is not copied for the sake of a few rows that came late.
+        while let [rest @ .., largest] = fits.as_slice()
+            && largest.bytes > LATE * rest.iter().map(|file| file.bytes).sum::<u64>()
+        {
+            fits.pop();
+        }
+        (fits.len() >= if size == PAST { 2 } else { MANY }).then_some(fits)
     })
+}
+
+/// Whether rows of the hour hardly come any more.
+fn is_past(hour: i64, now: i64) -> bool {
+    hour.saturating_add(files::HOUR) < now.saturating_sub(files::HOUR / 12)
 }

@@ -1,29 +1,24 @@
-//! Searches over the files of tables with the query engine.
+//! Searches over the files of tables.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{Expr, SortExpr, ident, lit};
-use datafusion::physical_plan::{collect, execute_stream, execute_stream_partitioned};
-use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::TryStreamExt;
 
 use super::error::TableError;
-use super::filter::{filter, time};
-use super::observed::{Observed, planned};
-use super::rows::{self, Place, Row};
+use super::observed::Observed;
+use super::rows::{Place, Row};
+use super::scan::{OpenFile, Scanner};
 use super::schema::schema;
 use super::{Range, Table, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
-
-/// Memory that all searches together may use, bytes.
-const MEMORY: usize = 1 << 30;
 
 /// Which rows are wanted.
 #[derive(Debug, Clone)]
@@ -55,27 +50,6 @@ impl<R: Table> Condition<R> {
             && self.node.matches(row)
     }
 
-    fn expression(&self) -> Expr {
-        let mut wanted = ident("start")
-            .lt(time(self.range.to))
-            .and(ident("end").gt_eq(time(self.range.from)))
-            .and(filter(&self.node));
-        if !self.all_observations {
-            wanted = ident("primary").eq(lit(true)).and(wanted);
-        }
-        if let Some(start) = self.not_before {
-            wanted = ident("start").gt_eq(time(start)).and(wanted);
-        }
-        let Some(after) = self.after else { return wanted };
-        let start = time(after.start.0);
-        let flow_id = lit(format!("{:016x}", after.flow_id));
-        let later_id = ident("flow_id").gt(flow_id.clone());
-        let later_number = ident("flow_id").eq(flow_id).and(ident(R::NUMBER).gt(lit(after.number)));
-        let tie = ident("start").eq(start.clone()).and(later_id.or(later_number));
-        // Said twice so that file statistics can use it.
-        wanted.and(ident("start").lt_eq(start.clone())).and(ident("start").lt(start).or(tie))
-    }
-
     /// Whether the file may hold a row that passes.
     pub(super) fn touches(&self, file: &FlowFile) -> bool {
         let before_cursor = self.after.is_none_or(|after| file.start <= after.start.0);
@@ -83,9 +57,9 @@ impl<R: Table> Condition<R> {
     }
 }
 
-/// The query engine over the files of a data directory; the tables share it, and its memory.
+/// What searches the files of a data directory; the tables share it, and its threads.
 pub struct Engine {
-    session: SessionContext,
+    scanner: Scanner,
     data_dir: PathBuf,
 }
 
@@ -99,14 +73,7 @@ impl Engine {
     fn new(data_dir: &Path) -> Result<Self, TableError> {
         let data_dir = std::fs::canonicalize(data_dir).map_err(TableError::io("open", data_dir))?;
         let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-        let mut config = SessionConfig::new().with_target_partitions(parallel).with_collect_statistics(false);
-        let parquet = &mut config.options_mut().execution.parquet;
-        parquet.pushdown_filters = true;
-        parquet.reorder_filters = true;
-        parquet.schema_force_view_types = false;
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(MEMORY, 1.0).build()?;
-        let session = SessionContext::new_with_config_rt(config, Arc::new(runtime));
-        Ok(Self { session, data_dir })
+        Ok(Self { scanner: Scanner::new(&data_dir, parallel)?, data_dir })
     }
 
     /// The data directory.
@@ -114,14 +81,8 @@ impl Engine {
         &self.data_dir
     }
 
-    async fn table<R: Table>(&self, files: &[&FlowFile]) -> Result<DataFrame, TableError> {
-        let paths: Vec<String> =
-            files.iter().map(|file| self.data_dir.join(&file.path).to_string_lossy().into_owned()).collect();
-        let schema = schema::<R>();
-        Ok(self.session.read_parquet(paths, ParquetReadOptions::default().schema(&schema)).await?)
-    }
-
-    /// The first `limit` rows in answer order; `columns` empty means all.
+    /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the
+    /// newest first.
     pub(super) async fn rows<R: Table>(
         &self,
         files: &[&FlowFile],
@@ -129,31 +90,31 @@ impl Engine {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, TableError> {
-        let mut frame = self.table::<R>(files).await?.filter(condition.expression())?;
-        if !columns.is_empty() {
-            frame = frame.select_columns(columns)?;
-        }
-        let frame = frame.sort(order::<R>())?.limit(0, Some(limit))?;
-        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
-        let batches = collect(plan, context).await?;
-        Ok(batches.iter().flat_map(|batch| rows::rows(batch, R::NUMBER)).collect())
+        self.scanner.newest(files, condition, limit, columns).await
     }
 
-    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first.
+    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first. They are sorted in memory.
     pub(super) async fn sorted<R: Table>(
         &self,
         files: &[&FlowFile],
         memory: Option<RecordBatch>,
         (condition, limit): (&Condition<R>, Option<usize>),
-    ) -> Result<SendableRecordBatchStream, TableError> {
-        let memory = self.session.read_batch(memory.unwrap_or_else(|| RecordBatch::new_empty(schema::<R>())))?;
-        let frame = match files {
-            [] => memory,
-            files => self.table::<R>(files).await?.filter(condition.expression())?.union(memory)?,
+    ) -> Result<RecordBatch, TableError> {
+        let schema = schema::<R>();
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut batches: Vec<RecordBatch> = memory.into_iter().collect();
+        if !files.is_empty() {
+            let stream = self.stream(files, condition, &names).await?;
+            batches.extend(stream.try_collect::<Vec<RecordBatch>>().await?);
+        }
+        let whole = concat_batches(&schema, &batches)?;
+        let column = |name: &str, descending: bool| {
+            let options = Some(SortOptions { descending, nulls_first: false });
+            Some(SortColumn { values: whole.column_by_name(name)?.clone(), options })
         };
-        let sorted = frame.sort(order::<R>())?;
-        let wanted = if limit.is_some() { sorted.limit(0, limit)? } else { sorted };
-        Ok(wanted.execute_stream().await?)
+        let order = [column("start", true), column("flow_id", false), column(R::NUMBER, false)];
+        let order: Vec<SortColumn> = order.into_iter().flatten().collect();
+        Ok(take_record_batch(&whole, &lexsort_to_indices(&order, limit)?)?)
     }
 
     /// All rows that pass, in no order.
@@ -163,9 +124,9 @@ impl Engine {
         condition: &Condition<R>,
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
-        let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
-        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
-        Ok(execute_stream(plan, context)?)
+        let streams = self.streams(files, condition, columns).await?;
+        let schema = streams.first().map_or_else(schema::<R>, |stream| stream.schema());
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::select_all(streams))))
     }
 
     /// As [`Self::stream`], in as many streams as can be worked on at the same time.
@@ -175,16 +136,12 @@ impl Engine {
         condition: &Condition<R>,
         columns: &[&str],
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        let frame = self.table::<R>(files).await?.filter(condition.expression())?.select_columns(columns)?;
-        let (plan, context) = planned(frame, condition.observed.as_deref()).await?;
-        Ok(execute_stream_partitioned(plan, context)?)
+        self.scanner.streams(files, condition, columns).await
     }
 
-    /// Whole files, sorted by start, as one batch.
-    pub(super) async fn merged<R: Table>(&self, files: &[&FlowFile]) -> Result<RecordBatch, TableError> {
-        let frame = self.table::<R>(files).await?.sort(vec![ident("start").sort(true, false)])?;
-        let batches: Vec<RecordBatch> = frame.execute_stream().await?.try_collect().await?;
-        Ok(datafusion::arrow::compute::concat_batches(&schema::<R>(), &batches)?)
+    /// Opens files, in this order.
+    pub(super) async fn open_files(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
+        self.scanner.open(files, None).await
     }
 
     /// Those of `files` that can be read; reading is checked file by file, so only after a failure.
@@ -195,9 +152,4 @@ impl Engine {
                 .await?;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
-}
-
-/// The order of answers.
-fn order<R: Table>() -> Vec<SortExpr> {
-    vec![ident("start").sort(false, false), ident("flow_id").sort(true, false), ident(R::NUMBER).sort(true, false)]
 }

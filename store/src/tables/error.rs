@@ -29,6 +29,9 @@ pub enum TableError {
         /// Why not.
         source: parquet::errors::ParquetError,
     },
+    /// Columns could not be encoded or decoded.
+    #[error("Parquet: {0}")]
+    Encode(#[from] parquet::errors::ParquetError),
     /// A file could not be read.
     #[error("cannot read `{}`: {source}; hint: restore it from a backup", path.display())]
     Read {
@@ -85,6 +88,7 @@ impl From<TableError> for StoreError {
             TableError::Limit(limit) => Self::Limit(limit),
             error @ (TableError::Read { .. }
             | TableError::Engine(_)
+            | TableError::Encode(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)
             | TableError::Range(_)

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use datafusion::arrow::array::RecordBatch;
-use futures_util::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -172,13 +171,10 @@ impl<R: Table> TableStore<R> {
         let readable = self.readable(&candidates).await?;
         let memory = if recent.is_empty() { None } else { Some(batch(&recent).map_err(TableError::from)?) };
         let few = usize::try_from(limit).ok().filter(|few| *few < ROWS as usize);
-        let mut sorted = self.inner.engine.sorted(&readable, memory, (condition, few)).await?;
-        let mut sent = 0;
-        while let Some(rows) = sorted.try_next().await.map_err(TableError::from)? {
-            let rows = rows.slice(0, rows.num_rows().min(usize::try_from(limit - sent).unwrap_or(usize::MAX)));
-            sent += rows.num_rows() as u64;
-            parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
-        }
+        let rows = self.inner.engine.sorted(&readable, memory, (condition, few)).await?;
+        let rows = rows.slice(0, rows.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX)));
+        let sent = rows.num_rows() as u64;
+        parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
         Ok(sent)
     }
 

@@ -8,13 +8,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, NaiveDate, Timelike};
-use datafusion::arrow::array::RecordBatch;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::datatypes::SchemaRef;
 
+use super::encode::{Encoder, GROUP};
 use super::error::TableError;
 use super::rows::time_at;
 use crate::catalog::{FlowFile, Origin, TableName};
@@ -24,20 +21,10 @@ use crate::private;
 pub(super) const HOUR: i64 = 3_600_000_000_000;
 /// Names the files whose rows have moved to a compacted file and that may go; in the directory of the table.
 const SUPERSEDED: &str = "superseded";
-/// Columns that searches for one address, flow or container look up, where the table has them.
-const BLOOM: &[&str] = &[
-    "flow_id",
-    "community_id",
-    "client_ip",
-    "server_ip",
-    "client_identity",
-    "server_identity",
-    "client_pod",
-    "server_pod",
-    "client_container",
-    "server_container",
-];
-
+/// First letter of the names of files that a flush wrote.
+pub(super) const FLUSHED: char = 'f';
+/// The same of merged files.
+pub(super) const MERGED: char = 'm';
 /// The directory of an hour, relative to the data directory.
 fn hour_dir(table: TableName, start: i64) -> String {
     let time = DateTime::from_timestamp_nanos(start);
@@ -57,74 +44,117 @@ pub(super) fn latest_start(file: &FlowFile) -> i64 {
     hour_of(&file.path).map_or(file.end, |hour| file.end.min(hour.saturating_add(HOUR - 1)))
 }
 
-fn properties(batch: &RecordBatch) -> Result<WriterProperties, parquet::errors::ParquetError> {
-    let (rows, schema) = (batch.num_rows(), batch.schema_ref());
-    let start = schema.index_of("start").unwrap_or_default();
-    let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_created_by("wiretag".into())
-        .set_max_row_group_row_count(Some(131_072))
-        .set_sorting_columns(Some(vec![SortingColumn {
-            column_idx: start as i32,
-            descending: false,
-            nulls_first: false,
-        }]));
-    for column in BLOOM.iter().filter(|column| schema.index_of(column).is_ok()) {
-        let path = ColumnPath::from(*column);
-        builder = builder
-            .set_column_bloom_filter_enabled(path.clone(), true)
-            .set_column_bloom_filter_max_ndv(path, rows.clamp(64, 131_072) as u64);
-    }
-    Ok(builder.build())
+/// A file that is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewFile<'a> {
+    pub(super) data_dir: &'a Path,
+    pub(super) table: TableName,
+    pub(super) schema: &'a SchemaRef,
+    pub(super) origin: Origin,
+    /// First letter of its name: a flush and a merge work at the same time, and must not choose one name.
+    pub(super) letter: char,
 }
 
-/// Writes rows of one hour, sorted by start, durably. The catalog does not know of the file yet.
+/// What a file has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    pub(super) rows: u64,
+    /// Least start.
+    pub(super) start: i64,
+    /// Greatest end.
+    pub(super) end: i64,
+}
+
+impl Extent {
+    /// Of rows with these columns.
+    pub(super) fn of(starts: &dyn Array, ends: &dyn Array) -> Self {
+        let start = (0..starts.len()).filter_map(|row| time_at(starts, row)).min().unwrap_or_default();
+        let end = (0..ends.len()).filter_map(|row| time_at(ends, row)).max().unwrap_or(start);
+        Self { rows: starts.len() as u64, start, end }
+    }
+}
+
+impl NewFile<'_> {
+    /// Writes rows of one hour, durably. The catalog does not know of the file yet.
+    pub(super) fn write(self, columns: &[ArrayRef]) -> Result<FlowFile, TableError> {
+        let column = |name: &str| self.schema.index_of(name).ok().and_then(|at| columns.get(at));
+        let (Some(starts), Some(ends)) = (column("start"), column("end")) else {
+            return Err(TableError::Columns(datafusion::arrow::error::ArrowError::SchemaError(
+                "rows have no time".into(),
+            )));
+        };
+        let extent = Extent::of(starts, ends);
+        self.create(extent, |encoder| {
+            let rows = starts.len();
+            // Groups of equal size: a last one of few rows would stay small.
+            let size = rows.div_ceil(rows.div_ceil(GROUP).max(1)).max(1);
+            for first in (0..rows).step_by(size) {
+                let part = |array: &ArrayRef| Ok(array.slice(first, size.min(rows - first)));
+                encoder.row_group(columns.iter().map(part))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes a file of one hour with what `fill` encodes, durably.
+    pub(super) fn create(
+        self,
+        extent: Extent,
+        fill: impl FnOnce(&mut Encoder) -> Result<(), TableError>,
+    ) -> Result<FlowFile, TableError> {
+        let Extent { rows, start, end } = extent;
+        let relative = hour_dir(self.table, start);
+        let dir = self.data_dir.join(&relative);
+        private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
+        let name = free_name(&dir, self.letter, start);
+        let path = dir.join(&name);
+        let temporary = dir.join(format!("{name}.tmp"));
+        let written = write_temporary(&temporary, self.schema, fill).and_then(|()| {
+            fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
+            sync_up(self.data_dir, &dir)
+        });
+        if let Err(error) = written {
+            // Best effort: what stays is set aside on the next start.
+            let _ = fs::remove_file(&temporary);
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        let bytes = fs::metadata(&path).map_err(TableError::io("read", &path))?.len();
+        let (table, origin) = (self.table, self.origin);
+        Ok(FlowFile { table, path: format!("{relative}/{name}"), rows, bytes, start, end, origin })
+    }
+}
+
+/// Writes rows of one hour, durably. The catalog does not know of the file yet.
 pub(super) fn write(
     data_dir: &Path,
     table: TableName,
     batch: &RecordBatch,
     origin: Origin,
 ) -> Result<FlowFile, TableError> {
-    let times = |name: &str| {
-        let column = batch.column_by_name(name);
-        (0..batch.num_rows()).filter_map(move |row| time_at(column?, row))
-    };
-    let start = times("start").min().unwrap_or_default();
-    let end = times("end").max().unwrap_or(start);
-    let relative = hour_dir(table, start);
-    let dir = data_dir.join(&relative);
-    private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
-    let name = free_name(&dir, start);
-    let path = dir.join(&name);
-    let temporary = dir.join(format!("{name}.tmp"));
-    let written = write_temporary(&temporary, batch).and_then(|()| {
-        fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
-        sync_up(data_dir, &dir)
-    });
-    if let Err(error) = written {
-        // Best effort: what stays is set aside on the next start.
-        let _ = fs::remove_file(&temporary);
-        let _ = fs::remove_file(&path);
-        return Err(error);
-    }
-    let bytes = fs::metadata(&path).map_err(TableError::io("read", &path))?.len();
-    let (path, rows) = (format!("{relative}/{name}"), batch.num_rows() as u64);
-    Ok(FlowFile { table, path, rows, bytes, start, end, origin })
+    let schema = batch.schema();
+    NewFile { data_dir, table, schema: &schema, origin, letter: FLUSHED }.write(batch.columns())
 }
 
-fn free_name(dir: &Path, start: i64) -> String {
-    let name = |number: u32| format!("{start:020}-{number:04}.parquet");
+fn free_name(dir: &Path, letter: char, start: i64) -> String {
+    let name = |number: u32| format!("{letter}{start:020}-{number:04}.parquet");
     let taken = |name: &str| dir.join(name).exists() || dir.join(format!("{name}.tmp")).exists();
     (0..u32::MAX).map(name).find(|name| !taken(name)).unwrap_or_else(|| name(u32::MAX))
 }
 
-fn write_temporary(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {
+fn write_temporary(
+    path: &Path,
+    schema: &SchemaRef,
+    fill: impl FnOnce(&mut Encoder) -> Result<(), TableError>,
+) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
     let file = private::create(path).map_err(TableError::io("create", path))?;
-    let properties = properties(batch).map_err(fail)?;
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).map_err(fail)?;
-    writer.write(batch).map_err(fail)?;
-    let file = writer.into_inner().map_err(fail)?;
+    let mut encoder = Encoder::new(file, schema).map_err(fail)?;
+    fill(&mut encoder).map_err(|error| match error {
+        TableError::Encode(source) => fail(source),
+        other => other,
+    })?;
+    let file = encoder.finish().map_err(fail)?;
     file.sync_all().map_err(TableError::io("sync", path))
 }
 

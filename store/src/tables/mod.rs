@@ -13,24 +13,28 @@
 //! Searches go from the newest hour back and stop when no older file can change the page.
 
 pub(crate) mod aggregate;
+mod columns;
 mod compact;
+mod encode;
 mod engine;
 mod error;
 mod explain;
 mod export;
 mod files;
-mod filter;
 mod flows;
+mod merge;
 mod observed;
 mod open;
 pub(crate) mod provider;
 mod recover;
 pub(crate) mod rollup;
 mod rows;
+mod scan;
 mod schema;
 mod search;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -62,6 +66,8 @@ pub trait Table: Record {
 
     /// When a row was, where it stands, and whether it counts.
     fn key(&self) -> RowKey;
+    /// Rows with one of these lie together in files: who was asked, and by whom.
+    fn ends(&self) -> Ends;
 }
 
 /// See [`Table::key`].
@@ -79,6 +85,9 @@ pub struct RowKey {
     pub primary: bool,
 }
 
+/// See [`Table::ends`].
+pub type Ends = (IpAddr, Option<u16>, IpAddr);
+
 impl Table for FlowRecord {
     const NAME: TableName = TableName::Flows;
     const NUMBER: &'static str = "slice";
@@ -86,6 +95,10 @@ impl Table for FlowRecord {
     fn key(&self) -> RowKey {
         let Self { start, end, flow_id, primary, .. } = *self;
         RowKey { start, end, flow_id, number: self.slice.into(), primary }
+    }
+
+    fn ends(&self) -> Ends {
+        (self.server.ip, self.server.port, self.client.ip)
     }
 }
 
@@ -97,6 +110,10 @@ impl Table for Transaction {
         let Self { flow_id, primary, .. } = *self;
         let (start, end) = (self.exchange.start, self.exchange.end);
         RowKey { start, end, flow_id, number: self.number.into(), primary }
+    }
+
+    fn ends(&self) -> Ends {
+        (self.server_ip, self.server_port, self.client_ip)
     }
 }
 
@@ -166,8 +183,10 @@ struct Recent<R> {
 struct Inner<R> {
     catalog: Catalog,
     recent: RwLock<Recent<R>>,
-    /// One writer of files at a time; holds the files that compaction replaced and may delete at a later time.
-    writing: Mutex<Vec<compact::Superseded>>,
+    /// One flush at a time.
+    writing: Mutex<()>,
+    /// One merge at a time; holds the files that were replaced and may be deleted at a later time.
+    merging: Mutex<Vec<compact::Superseded>>,
     engine: Arc<Engine>,
     /// One roll-up at a time.
     rolling: Mutex<rollup::Failed>,
@@ -243,6 +262,7 @@ impl<R: Table> TableStore<R> {
             catalog,
             recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new() }),
             writing: Mutex::default(),
+            merging: Mutex::default(),
             rolling: Mutex::default(),
             counts: Counts::default(),
             max_recent,
@@ -431,10 +451,8 @@ fn write_hours<R: Table>(
         hours.entry(hour(row)).or_default().push(row);
     }
     let mut written: Vec<(i64, FlowFile)> = Vec::new();
-    for (hour, mut rows) in hours {
-        rows.sort_by_key(|row| row.record.key().start);
-        let batch = schema::batch(&rows).map_err(TableError::from);
-        match batch.and_then(|batch| files::write(data_dir, R::NAME, &batch, origin)) {
+    for (hour, rows) in hours {
+        match write_hour(data_dir, rows, origin) {
             Ok(file) => written.push((hour, file)),
             Err(error) => {
                 for (_, file) in &written {
@@ -445,4 +463,13 @@ fn write_hours<R: Table>(
         }
     }
     Ok(written)
+}
+
+/// Writes the rows of one hour to one file. Rows of the same ends lie together, earliest first: their columns are much
+/// alike, and a search for one of them reads few pages.
+fn write_hour<R: Table>(data_dir: &Path, mut rows: Vec<&Tagged<R>>, origin: Origin) -> Result<FlowFile, TableError> {
+    rows.sort_by_cached_key(|row| (row.record.ends(), row.record.key().start));
+    let columns = schema::arrays(&rows)?;
+    let schema = schema::schema::<R>();
+    files::NewFile { data_dir, table: R::NAME, schema: &schema, origin, letter: files::FLUSHED }.write(&columns)
 }

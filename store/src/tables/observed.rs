@@ -1,26 +1,25 @@
 //! What a query did: for those who ask how it was answered, and for nobody else.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use datafusion::error::Result;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
-use datafusion::prelude::DataFrame;
-
-/// Plans of the engine that are kept at most: a search that goes far back has many alike.
+/// Plans that are kept at most: an aggregation may go over the files several times.
 const MOST_PLANS: usize = 8;
 
 /// Collects while a query runs.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
-    plans: Mutex<Vec<Arc<dyn ExecutionPlan>>>,
+    plans: Mutex<Vec<String>>,
+    runs: AtomicU64,
     memory: AtomicU64,
     in_range: AtomicU64,
     candidates: AtomicU64,
     opened: AtomicU64,
+    found: AtomicU64,
+    bytes: AtomicU64,
+    groups: AtomicU64,
+    pruned: AtomicU64,
+    pruned_by_bloom: AtomicU64,
 }
 
 /// What was done for a query.
@@ -63,62 +62,60 @@ impl Observed {
         self.opened.fetch_add(files as u64, Ordering::Relaxed);
     }
 
-    fn note(&self, plan: &Arc<dyn ExecutionPlan>) {
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).push(plan.clone());
-    }
-
-    /// What the plans did, and the first of them in the words of the engine.
-    pub(super) fn work(&self) -> (Work, Vec<String>) {
-        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut work = Work {
-            memory_rows: self.memory.load(Ordering::Relaxed),
-            files_in_range: self.in_range.load(Ordering::Relaxed),
-            files_candidates: self.candidates.load(Ordering::Relaxed),
-            files_opened: self.opened.load(Ordering::Relaxed),
-            plans: plans.len() as u64,
-            ..Work::default()
-        };
-        plans.iter().for_each(|plan| add(&mut work, plan));
-        let text = |plan: &Arc<dyn ExecutionPlan>| DisplayableExecutionPlan::new(&**plan).indent(false).to_string();
-        (work, plans.iter().take(MOST_PLANS).map(text).collect())
-    }
-}
-
-/// The plan for a question, noted if somebody wants to know.
-pub(super) async fn planned(
-    frame: DataFrame,
-    observed: Option<&Observed>,
-) -> Result<(Arc<dyn ExecutionPlan>, Arc<TaskContext>)> {
-    let context = Arc::new(frame.task_ctx());
-    let plan = frame.create_physical_plan().await?;
-    if let Some(observed) = observed {
-        observed.note(&plan);
-    }
-    Ok((plan, context))
-}
-
-fn add(work: &mut Work, plan: &Arc<dyn ExecutionPlan>) {
-    plan.children().into_iter().for_each(|child| add(work, child));
-    if !plan.children().is_empty() {
-        return;
-    }
-    for metric in plan.metrics().iter().flat_map(MetricsSet::iter) {
-        match metric.value() {
-            MetricValue::OutputRows(rows) => work.rows_found += rows.value() as u64,
-            MetricValue::Count { name, count } if name == "bytes_scanned" => work.bytes_read += count.value() as u64,
-            MetricValue::PruningMetrics { name, pruning_metrics } => {
-                let (pruned, matched) = (pruning_metrics.pruned() as u64, pruning_metrics.matched() as u64);
-                match &**name {
-                    "row_groups_pruned_statistics" => {
-                        work.row_groups += pruned + matched;
-                        work.row_groups_pruned += pruned;
-                    }
-                    "row_groups_pruned_bloom_filter" => work.row_groups_pruned_by_bloom += pruned,
-                    "page_index_rows_pruned" => work.rows_pruned_by_page += pruned,
-                    _ => {}
-                }
-            }
-            _ => {}
+    /// Files are gone through, as the words say.
+    pub(super) fn note(&self, plan: impl FnOnce() -> String) {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if plans.len() < MOST_PLANS {
+            plans.push(plan());
         }
     }
+
+    /// A row group is looked at; what leaves it out, if something does.
+    pub(super) fn group(&self, left_out: Option<LeftOut>) {
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        match left_out {
+            Some(LeftOut::Statistics) => self.pruned.fetch_add(1, Ordering::Relaxed),
+            Some(LeftOut::Bloom) => self.pruned_by_bloom.fetch_add(1, Ordering::Relaxed),
+            None => 0,
+        };
+    }
+
+    /// Bytes were read.
+    pub(super) fn read(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Rows passed.
+    pub(super) fn found(&self, rows: usize) {
+        self.found.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// What was done, and how.
+    pub(super) fn work(&self) -> (Work, Vec<String>) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let work = Work {
+            memory_rows: count(&self.memory),
+            files_in_range: count(&self.in_range),
+            files_candidates: count(&self.candidates),
+            files_opened: count(&self.opened),
+            plans: count(&self.runs),
+            rows_found: count(&self.found),
+            bytes_read: count(&self.bytes),
+            row_groups: count(&self.groups),
+            row_groups_pruned: count(&self.pruned),
+            row_groups_pruned_by_bloom: count(&self.pruned_by_bloom),
+            rows_pruned_by_page: 0,
+        };
+        (work, self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// What leaves a row group out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    /// Least and greatest values.
+    Statistics,
+    /// A bloom filter.
+    Bloom,
 }

@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
-use datafusion::arrow::array::{Array, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, TimestampNanosecondType, UInt64Type};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{DataType, Int32Type, TimestampNanosecondType, UInt64Type};
 use serde_json::{Map, Value as Json};
 use wiretag_enrich::Tagged;
 
@@ -61,21 +61,21 @@ impl Row {
     }
 }
 
-/// The rows of `batch`, which has at least `start`, `end`, `flow_id`, and the column of the number.
-pub(super) fn rows(batch: &RecordBatch, number: &str) -> Vec<Row> {
-    (0..batch.num_rows()).filter_map(|row| one(batch, number, row)).collect()
-}
-
-fn one(batch: &RecordBatch, number: &str, row: usize) -> Option<Row> {
-    let time = |name| time_at(batch.column_by_name(name)?, row);
-    let flow_id = batch.column_by_name("flow_id")?.as_string_opt::<i32>()?;
-    let flow_id = u64::from_str_radix(flow_id.value(row), 16).ok()?;
-    let number = number_at(batch.column_by_name(number)?, row)?;
-    let place = Place { start: Reverse(time("start")?), flow_id, number };
-    let schema = batch.schema_ref();
-    let columns = schema.fields().iter().zip(batch.columns());
-    let columns = columns.map(|(field, array)| (field.name().clone(), value_at(array, row))).collect();
-    Some(Row { place, end: time("end")?, columns })
+/// Rows from columns, of which there are at least `start`, `end`, `flow_id`, and that of the number.
+pub(super) fn of_columns(names: &[&str], columns: &[ArrayRef], number: &str) -> Vec<Row> {
+    let column = |wanted: &str| columns.get(names.iter().position(|name| *name == wanted)?);
+    let (Some(starts), Some(ends), Some(ids), Some(numbers)) =
+        (column("start"), column("end"), column("flow_id").and_then(|ids| ids.as_string_opt::<i32>()), column(number))
+    else {
+        return Vec::new();
+    };
+    let one = |row: usize| {
+        let flow_id = u64::from_str_radix(ids.value(row), 16).ok()?;
+        let place = Place { start: Reverse(time_at(starts, row)?), flow_id, number: number_at(numbers, row)? };
+        let values = names.iter().zip(columns).map(|(name, array)| ((*name).to_owned(), value_at(array, row)));
+        Some(Row { place, end: time_at(ends, row)?, columns: values.collect() })
+    };
+    (0..starts.len()).filter_map(one).collect()
 }
 
 pub(super) fn time_at(array: &dyn Array, row: usize) -> Option<i64> {
@@ -97,6 +97,12 @@ fn value_at(array: &dyn Array, row: usize) -> Json {
         DataType::UInt64 => number_at(array, row).into(),
         DataType::Timestamp(..) => time_at(array, row).map(json::time).into(),
         DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Dictionary(..) => {
+            let words = array.as_dictionary_opt::<Int32Type>();
+            let key = words.and_then(|words| words.key(row));
+            let texts = words.and_then(|words| words.values().as_string_opt::<i32>());
+            key.zip(texts).map(|(key, texts)| texts.value(key)).into()
+        }
         DataType::Map(..) => {
             let entries = array.as_map().value(row);
             let (keys, values) = (entries.column(0).as_string_opt::<i32>(), entries.column(1).as_string_opt::<i32>());

@@ -1,22 +1,20 @@
 //! Questions to the store of a table: pages of rows.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 
-use futures_util::TryStreamExt;
 use serde_json::{Map, Value as Json};
 use wiretag_enrich::Tagged;
 
 use super::engine::Condition;
 use super::error::TableError;
-use super::rows::{Place, Row, time_at};
+use super::rows::{Place, Row};
 use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::Query;
 
-/// Files read at once, at first and at most: a page is often full after the newest few.
+/// Files read at once at most, where an answer is made of all of them.
 pub(super) const FILES: std::ops::RangeInclusive<usize> = 4..=64;
 
 /// How much of an answer.
@@ -63,28 +61,19 @@ impl<R: Table> TableStore<R> {
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         recent.truncate(limit);
         let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
-        let mut files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
+        // What is in memory is often the page already; files can only bring what starts as late as its last row.
+        let full = limit.checked_sub(1).and_then(|last| page.get(last)).map(|last| last.place.start.0);
+        let condition = Condition { not_before: full.max(condition.not_before), ..condition.clone() };
+        let may_count =
+            |file: &&FlowFile| condition.touches(file) && full.is_none_or(|oldest| files::latest_start(file) >= oldest);
+        let mut files: Vec<&FlowFile> = snapshot.files.iter().filter(may_count).collect();
+        files.sort_by_key(|file| Reverse(files::latest_start(file)));
         if let Some(observed) = &condition.observed {
             observed.looked_at(snapshot.memory().count(), snapshot.files.len(), files.len());
         }
-        files.sort_by_key(|file| std::cmp::Reverse(files::latest_start(file)));
-        let mut group = *FILES.start();
-        let mut rest = files.as_slice();
-        while let Some(newest) = rest.first() {
-            let full = limit.checked_sub(1).and_then(|last| page.get(last));
-            if limit == 0 || full.is_some_and(|last| last.place.start.0 > files::latest_start(newest)) {
-                break;
-            }
-            let (now, later) = rest.split_at(group.min(rest.len()));
-            if let Some(observed) = &condition.observed {
-                observed.opened(now.len());
-            }
-            page.extend(self.read_rows(now, condition, limit, columns).await?);
-            page.sort_by_key(|row| row.place);
-            page.truncate(limit);
-            rest = later;
-            group = (group * 2).min(*FILES.end());
-        }
+        page.extend(self.read_rows(&files, &condition, limit, columns).await?);
+        page.sort_by_key(|row| row.place);
+        page.truncate(limit);
         Ok(page)
     }
 
@@ -95,46 +84,14 @@ impl<R: Table> TableStore<R> {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, TableError> {
-        match self.first_rows(files, condition, limit, columns).await {
-            Ok(rows) => Ok(rows),
-            Err(error) => match self.without_unreadable(files, error).await?.as_slice() {
-                [] => Ok(Vec::new()),
-                rest => self.first_rows(rest, condition, limit, columns).await,
-            },
-        }
-    }
-
-    /// Whole rows are dear. Where there are many more than are wanted, a look at `start` alone finds out first how far back
-    /// the page goes.
-    async fn first_rows(
-        &self,
-        files: &[&FlowFile],
-        condition: &Condition<R>,
-        limit: usize,
-        columns: &[&str],
-    ) -> Result<Vec<Row>, TableError> {
         let engine = &self.inner.engine;
-        let there: u64 = files.iter().map(|file| file.rows).sum();
-        if there / 4 <= limit as u64 {
-            return engine.rows(files, condition, limit, columns).await;
-        }
-        let mut newest = BinaryHeap::new();
-        let mut stream = engine.stream(files, condition, &["start"]).await?;
-        while let Some(batch) = stream.try_next().await? {
-            let Some(starts) = batch.columns().first() else { continue };
-            for start in (0..batch.num_rows()).filter_map(|row| time_at(starts, row)) {
-                if newest.len() < limit {
-                    newest.push(Reverse(start));
-                } else if let Some(mut oldest) = newest.peek_mut()
-                    && oldest.0 < start
-                {
-                    *oldest = Reverse(start);
-                }
+        match engine.rows(files, condition, limit, columns).await {
+            Ok(rows) => Ok(rows),
+            Err(error) => {
+                let rest = self.without_unreadable(files, error).await?;
+                engine.rows(&rest, condition, limit, columns).await
             }
         }
-        let Some(Reverse(oldest)) = newest.peek().copied() else { return Ok(Vec::new()) };
-        let condition = Condition { not_before: Some(oldest), ..condition.clone() };
-        engine.rows(files, &condition, limit, columns).await
     }
 
     /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause.

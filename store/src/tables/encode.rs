@@ -1,0 +1,250 @@
+//! How columns are encoded, and the writing of row groups: a column at a time, so that a row group needs the memory of its
+//! encoded bytes and of one column.
+//!
+//! * Bloom filters are made of the distinct values, once the column is encoded.
+//! * Pages are small: a search that wants few rows of a group decodes the pages around them.
+//! * A row group that was encoded before is taken over as it is: bytes are copied, nothing is decoded.
+
+use std::fs::File;
+use std::io::{BufWriter, Cursor};
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{DataType, Int32Type, SchemaRef};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+
+use super::columns::UNIQUE;
+use super::error::TableError;
+
+/// Rows of a row group at most.
+pub(super) const GROUP: usize = 131_072;
+/// Rows of a page at most.
+const PAGE: usize = 4_096;
+/// Of zstd.
+const LEVEL: i32 = 1;
+/// False answers of a bloom filter.
+const FALSE: f64 = 0.03;
+/// Columns that searches for one address, flow, container or name look up, where the table has them.
+pub(super) const BLOOM: &[&str] = &[
+    "flow_id",
+    "community_id",
+    "client_ip",
+    "server_ip",
+    "client_identity",
+    "server_identity",
+    "client_pod",
+    "server_pod",
+    "client_container",
+    "server_container",
+    "client_workload",
+    "server_workload",
+    "dns_query",
+    "tls_sni",
+    "tls_ja4",
+    "http_host",
+    "http_path",
+];
+
+/// Numbers that hardly ever come again: not worth a dictionary. Plain, zstd takes the empty bytes away as well as any encoding
+/// that every reader knows.
+const MEASURED: &[&str] = &[
+    "client_port",
+    "client_bytes",
+    "server_bytes",
+    "client_payload_bytes",
+    "server_payload_bytes",
+    "handshake_rtt_us",
+    "client_rtt_us",
+    "server_rtt_us",
+    "client_rtt_avg_us",
+    "server_rtt_avg_us",
+    "client_rtt_max_us",
+    "server_rtt_max_us",
+    "response_time_first_us",
+    "response_time_avg_us",
+    "response_time_max_us",
+    "dns_latency_us",
+    "http_latency_us",
+    "latency_us",
+    "request_bytes",
+    "response_bytes",
+];
+
+fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
+    let mut builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by("wiretag".into())
+        .set_max_row_group_row_count(Some(GROUP))
+        .set_data_page_row_count_limit(PAGE)
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    for field in schema.fields() {
+        let path = ColumnPath::from(field.name().as_str());
+        match field.data_type() {
+            DataType::Timestamp(..) => {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
+                    .set_column_statistics_enabled(path, EnabledStatistics::Page);
+            }
+            DataType::UInt64 if MEASURED.contains(&field.name().as_str()) => {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::PLAIN);
+            }
+            DataType::Utf8 if UNIQUE.contains(&field.name().as_str()) => {
+                builder = builder
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            DataType::Utf8 => {
+                builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            _ => {}
+        }
+    }
+    Ok(builder.build())
+}
+
+/// Writes a file, row group by row group.
+pub(super) struct Encoder {
+    writer: SerializedFileWriter<BufWriter<File>>,
+    columns: ArrowRowGroupWriterFactory,
+    schema: SchemaRef,
+    groups: usize,
+}
+
+impl Encoder {
+    pub(super) fn new(file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
+        let writer =
+            ArrowWriter::try_new(BufWriter::with_capacity(1 << 18, file), schema.clone(), Some(properties(schema)?))?;
+        let (writer, columns) = writer.into_serialized_writer()?;
+        Ok(Self { writer, columns, schema: schema.clone(), groups: 0 })
+    }
+
+    /// Writes a row group from its columns, in the order of the schema.
+    pub(super) fn row_group(
+        &mut self,
+        arrays: impl Iterator<Item = Result<ArrayRef, TableError>>,
+    ) -> Result<(), TableError> {
+        let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
+        let mut group = self.writer.next_row_group()?;
+        for (field, array) in self.schema.fields().iter().zip(arrays) {
+            let array = array?;
+            let bloom = BLOOM.contains(&field.name().as_str()).then(|| bloom(&array)).flatten();
+            let mut bloom = Some(bloom);
+            for leaf in compute_leaves(field, &array)? {
+                let mut writer =
+                    writers.next().ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
+                writer.write(&leaf)?;
+                let mut chunk = writer.close()?;
+                if let Some(Some(bloom)) = bloom.take() {
+                    chunk.close_mut().bloom_filter = Some(bloom);
+                }
+                chunk.append_to_row_group(&mut group)?;
+            }
+        }
+        group.close()?;
+        self.groups += 1;
+        Ok(())
+    }
+
+    /// Takes over a row group of another file with the same columns as it is.
+    pub(super) fn splice(
+        &mut self,
+        source: &File,
+        metadata: &ParquetMetaData,
+        number: usize,
+    ) -> Result<(), ParquetError> {
+        let from = metadata.row_group(number);
+        let mut group = self.writer.next_row_group()?;
+        for (at, column) in from.columns().iter().enumerate() {
+            let (first, length) = column.byte_range();
+            let bytes = read_at(source, first, length)?;
+            let shift = Shifted { bytes, first };
+            let column_index = metadata.column_index().and_then(|all| all.get(number)?.get(at)).cloned();
+            let offset_index = metadata.offset_index().and_then(|all| all.get(number)?.get(at)).cloned();
+            let close = ColumnCloseResult {
+                bytes_written: length,
+                rows_written: from.num_rows() as u64,
+                metadata: column.clone(),
+                bloom_filter: Sbbf::read_from_column_chunk(column, source)?,
+                column_index,
+                offset_index,
+            };
+            group.append_column(&shift, close)?;
+        }
+        group.close()?;
+        self.groups += 1;
+        Ok(())
+    }
+
+    /// Ends the file; it is not synced yet.
+    pub(super) fn finish(self) -> Result<File, ParquetError> {
+        let buffered = self.writer.into_inner()?;
+        buffered.into_inner().map_err(|error| ParquetError::External(Box::new(error.into_error())))
+    }
+}
+
+/// A filter of the distinct texts of a column.
+fn bloom(array: &ArrayRef) -> Option<Sbbf> {
+    let texts = match array.as_dictionary_opt::<Int32Type>() {
+        Some(dictionary) => dictionary.values(),
+        None => array,
+    };
+    let texts = texts.as_string_opt::<i32>()?;
+    let count = texts.len() - texts.null_count();
+    if count == 0 {
+        return None;
+    }
+    let mut filter = Sbbf::new_with_ndv_fpp(count as u64, FALSE).ok()?;
+    texts.iter().flatten().for_each(|text| filter.insert(text));
+    Some(filter)
+}
+
+/// Bytes of a file.
+pub(super) fn read_at(file: &File, first: u64, length: u64) -> Result<Bytes, ParquetError> {
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, first)?;
+    Ok(bytes.into())
+}
+
+/// The bytes of one column chunk, addressed as in their file.
+struct Shifted {
+    bytes: Bytes,
+    first: u64,
+}
+
+impl Length for Shifted {
+    fn len(&self) -> u64 {
+        self.first + self.bytes.len() as u64
+    }
+}
+
+impl ChunkReader for Shifted {
+    type T = Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(Cursor::new(self.get_bytes(start, self.len().saturating_sub(start) as usize)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let first = start.checked_sub(self.first).map(|first| first as usize);
+        let range = first.and_then(|first| Some(first..first.checked_add(length)?));
+        match range.filter(|range| range.end <= self.bytes.len()) {
+            Some(range) => Ok(self.bytes.slice(range)),
+            None => Err(ParquetError::EOF("a column ends early".into())),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One row group: its rows that pass a condition.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::compute::{cast, filter};
+use datafusion::arrow::datatypes::{Field, SchemaRef, TimestampNanosecondType};
+use parquet::arrow::arrow_reader::RowSelection;
+
+use super::super::Table;
+use super::super::engine::Condition;
+use super::super::error::TableError;
+use super::super::observed::LeftOut;
+use super::super::rows::{self, Row};
+use super::footers::OpenFile;
+use super::mask::Columns;
+use super::prune::{bounds, left_out};
+
+/// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
+const SPARSE: usize = 16;
+
+/// A row group to look at.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) file: OpenFile,
+    pub(super) group: usize,
+    /// No row starts later.
+    pub(super) latest: i64,
+}
+
+/// What a search looks for.
+pub(super) struct Wanted<R: 'static> {
+    pub(super) condition: Condition<R>,
+    pub(super) fields: HashMap<String, Field>,
+}
+
+impl<R: Table> Wanted<R> {
+    pub(super) fn new(condition: &Condition<R>) -> Self {
+        let schema = super::super::schema::schema::<R>();
+        let field = |field: &Arc<Field>| (field.name().clone(), (**field).clone());
+        Self { condition: condition.clone(), fields: schema.fields().iter().map(field).collect() }
+    }
+}
+
+impl Target {
+    /// The row groups of a file, with the latest start that the catalog knows of.
+    pub(super) fn of(file: &OpenFile, latest: i64) -> impl Iterator<Item = Self> {
+        (0..file.groups().len()).map(move |group| {
+            let own = file.chunk(group, "start").and_then(bounds).map_or(latest, |(_, greatest)| greatest.min(latest));
+            Self { file: file.clone(), group, latest: own }
+        })
+    }
+
+    /// The rows that pass; of those that start with the cursor, whatever their place behind it.
+    fn mask<'a, R: Table>(&'a self, wanted: &'a Wanted<R>) -> Result<Option<(BooleanBuffer, Columns<'a>)>, TableError> {
+        let on = &wanted.condition;
+        let times = |name: &str| self.file.chunk(self.group, name).and_then(bounds);
+        let (starts, ends) =
+            (times("start").unwrap_or((i64::MIN, i64::MAX)), times("end").unwrap_or((i64::MIN, i64::MAX)));
+        let newest = on.after.map_or(i64::MAX, |after| after.start.0);
+        let oldest = on.not_before.unwrap_or(i64::MIN);
+        let outside = starts.0 >= on.range.to || ends.1 < on.range.from || starts.0 > newest || starts.1 < oldest;
+        let left_out = if outside { Some(LeftOut::Statistics) } else { left_out(&self.file, self.group, &on.node) };
+        if let Some(observed) = &on.observed {
+            observed.group(left_out);
+        }
+        if left_out.is_some() {
+            return Ok(None);
+        }
+        let mut columns = Columns::new(&self.file, self.group, &wanted.fields);
+        let mut mask = columns.passing(&on.node)?;
+        if !on.all_observations && mask.count_set_bits() > 0 {
+            let primary = columns.column("primary")?;
+            mask = match primary.as_boolean_opt() {
+                Some(flags) => &mask & &present(flags),
+                None => BooleanBuffer::new_unset(columns.rows()),
+            };
+        }
+        let all_start = starts.1 < on.range.to && starts.1 <= newest && starts.0 >= oldest;
+        if !all_start && mask.count_set_bits() > 0 {
+            let to = on.range.to;
+            mask = &mask & &timed(&columns.column("start")?, |start| start < to && start <= newest && start >= oldest);
+        }
+        if ends.0 < on.range.from && mask.count_set_bits() > 0 {
+            mask = &mask & &timed(&columns.column("end")?, |end| end >= on.range.from);
+        }
+        if let Some(observed) = &on.observed {
+            observed.found(mask.count_set_bits());
+        }
+        Ok((mask.count_set_bits() > 0).then_some((mask, columns)))
+    }
+
+    /// The newest rows that pass, `limit` and those that start with the last of them: start, and number in the group.
+    pub(super) fn newest<R: Table>(&self, wanted: &Wanted<R>, limit: usize) -> Result<Vec<(i64, u32)>, TableError> {
+        let Some((mask, mut columns)) = self.mask(wanted)? else { return Ok(Vec::new()) };
+        let starts = columns.column("start")?;
+        let Some(starts) = starts.as_primitive_opt::<TimestampNanosecondType>() else { return Ok(Vec::new()) };
+        let mut found: Vec<(i64, u32)> =
+            mask.set_indices().filter(|row| starts.is_valid(*row)).map(|row| (starts.value(row), row as u32)).collect();
+        let tie = wanted.condition.after.map(|after| after.start.0);
+        let counted = found.iter().filter(|(start, _)| Some(*start) != tie).count();
+        if counted > limit && limit > 0 {
+            let mut own: Vec<i64> = found.iter().map(|found| found.0).filter(|start| Some(*start) != tie).collect();
+            let (_, oldest, _) = own.select_nth_unstable_by(limit - 1, |left, right| right.cmp(left));
+            let oldest = *oldest;
+            found.retain(|(start, _)| *start >= oldest);
+        }
+        Ok(found)
+    }
+
+    /// These rows of the group, in its order.
+    pub(super) fn rows(&self, rows: &[u32], fields: &[&Field], number: &str) -> Result<Vec<Row>, TableError> {
+        let total = self.file.groups().get(self.group).map_or(0, |group| group.num_rows() as usize);
+        let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
+        let selection = RowSelection::from_consecutive_ranges(ranges, total);
+        let columns = self.file.columns(self.group, fields, Some(&selection))?;
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        Ok(rows::of_columns(&names, &columns, number))
+    }
+
+    /// The rows that pass, in the columns of `schema`.
+    pub(super) fn batch<R: Table>(
+        &self,
+        wanted: &Wanted<R>,
+        schema: &SchemaRef,
+    ) -> Result<Option<RecordBatch>, TableError> {
+        let Some((mask, columns)) = self.mask(wanted)? else { return Ok(None) };
+        let (passing, rows) = (mask.count_set_bits(), columns.rows());
+        let chosen = BooleanArray::new(mask, None);
+        let selection = (passing * SPARSE < rows).then(|| RowSelection::from_filters(std::slice::from_ref(&chosen)));
+        let unread: Vec<&Field> = schema
+            .fields()
+            .iter()
+            .map(|field| &**field)
+            .filter(|field| columns.known(field.name()).is_none())
+            .collect();
+        let mut read = self.file.columns(self.group, &unread, selection.as_ref())?.into_iter();
+        let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
+            let array = match columns.known(field.name()) {
+                Some(array) => filter(array, &chosen)?,
+                None => match (read.next(), &selection) {
+                    (Some(array), Some(_)) => array,
+                    (Some(array), None) => filter(&array, &chosen)?,
+                    (None, _) => return Err(TableError::Range("a column was not read")),
+                },
+            };
+            Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
+        };
+        let arrays = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(RecordBatch::try_new(schema.clone(), arrays)?))
+    }
+}
+
+/// Rows where the flag is there and set.
+fn present(flags: &BooleanArray) -> BooleanBuffer {
+    match flags.nulls() {
+        Some(nulls) => flags.values() & nulls.inner(),
+        None => flags.values().clone(),
+    }
+}
+
+fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool) -> BooleanBuffer {
+    let Some(times) = array.as_primitive_opt::<TimestampNanosecondType>() else {
+        return BooleanBuffer::new_unset(array.len());
+    };
+    BooleanBuffer::collect_bool(times.len(), |row| times.is_valid(row) && passes(times.value(row)))
+}

@@ -1,0 +1,176 @@
+//! Which rows of a row group pass a condition, column by column: a column is read when the first test needs it, and a
+//! test of a text is made once for each distinct text.
+
+use std::collections::HashMap;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UInt64Type};
+
+use super::super::Table;
+use super::super::error::TableError;
+use super::footers::OpenFile;
+use crate::query::ast::{self, Node, Test, TextTest};
+
+/// A row group of which columns are read as they are needed.
+pub(super) struct Columns<'a> {
+    file: &'a OpenFile,
+    group: usize,
+    fields: &'a HashMap<String, Field>,
+    read: HashMap<String, ArrayRef>,
+    rows: usize,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn new(file: &'a OpenFile, group: usize, fields: &'a HashMap<String, Field>) -> Self {
+        let rows = file.groups().get(group).map_or(0, |group| group.num_rows() as usize);
+        Self { file, group, fields, read: HashMap::new(), rows }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A column that was read already.
+    pub(super) fn known(&self, name: &str) -> Option<&ArrayRef> {
+        self.read.get(name)
+    }
+
+    pub(super) fn column(&mut self, name: &str) -> Result<ArrayRef, TableError> {
+        if let Some(known) = self.read.get(name) {
+            return Ok(known.clone());
+        }
+        let Some(field) = self.fields.get(name) else {
+            return Err(TableError::Range("a condition names a column that the table does not have"));
+        };
+        let array = self.file.column(self.group, field, None)?;
+        self.read.insert(name.to_owned(), array.clone());
+        Ok(array)
+    }
+
+    /// The rows for which `node` is true.
+    pub(super) fn passing<R: Table>(&mut self, node: &Node<R>) -> Result<BooleanBuffer, TableError> {
+        Ok(match node {
+            Node::All => BooleanBuffer::new_set(self.rows),
+            Node::Not(inner) => !&self.passing(inner)?,
+            Node::And(nodes) => {
+                let mut all = BooleanBuffer::new_set(self.rows);
+                for node in nodes {
+                    if all.count_set_bits() == 0 {
+                        break;
+                    }
+                    all = &all & &self.passing(node)?;
+                }
+                all
+            }
+            Node::Or(nodes) => {
+                let mut any = BooleanBuffer::new_unset(self.rows);
+                for node in nodes {
+                    any = &any | &self.passing(node)?;
+                }
+                any
+            }
+            Node::Test(field, test) => self.tested(field, test)?,
+        })
+    }
+
+    fn tested<R: Table>(&mut self, field: &ast::Field<R>, test: &Test) -> Result<BooleanBuffer, TableError> {
+        let array = self.column(field.column.name())?;
+        if let Some(key) = &field.key {
+            return Ok(label(&array, key, test));
+        }
+        Ok(match test {
+            Test::Exists => match array.logical_nulls() {
+                Some(nulls) => nulls.inner().clone(),
+                None => BooleanBuffer::new_set(self.rows),
+            },
+            Test::Bool(wanted) => match array.as_boolean_opt() {
+                Some(array) => rows(array, |row| array.value(row) == *wanted),
+                None => BooleanBuffer::new_unset(self.rows),
+            },
+            Test::Number(compare, wanted) => match array.as_primitive_opt::<UInt64Type>() {
+                Some(array) => rows(array, |row| compare.holds(&array.value(row), wanted)),
+                None => BooleanBuffer::new_unset(self.rows),
+            },
+            Test::Time(compare, wanted) => match array.as_primitive_opt::<TimestampNanosecondType>() {
+                Some(array) => rows(array, |row| compare.holds(&array.value(row), wanted)),
+                None => BooleanBuffer::new_unset(self.rows),
+            },
+            Test::Text(test) => texts(&array, &Tester::new(test), true),
+            Test::NotText(test) => texts(&array, &Tester::new(test), false),
+        })
+    }
+}
+
+/// Rows that are not null and pass.
+fn rows(array: &dyn Array, passes: impl Fn(usize) -> bool) -> BooleanBuffer {
+    match array.nulls() {
+        None => BooleanBuffer::collect_bool(array.len(), passes),
+        Some(nulls) => BooleanBuffer::collect_bool(array.len(), |row| nulls.is_valid(row) && passes(row)),
+    }
+}
+
+/// A test of a text, ready for many.
+enum Tester<'a> {
+    Exact(String),
+    Other(&'a TextTest),
+}
+
+impl<'a> Tester<'a> {
+    fn new(test: &'a TextTest) -> Self {
+        let exact = match test {
+            TextTest::Pattern(pattern) => pattern.exact(),
+            TextTest::Regex(_) | TextTest::Network(_) => None,
+        };
+        exact.map_or(Self::Other(test), Self::Exact)
+    }
+
+    fn passes(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted == text,
+            Self::Other(test) => test.matches(text),
+        }
+    }
+}
+
+/// Rows with a text of which the test says `wanted`.
+fn texts(array: &ArrayRef, test: &Tester<'_>, wanted: bool) -> BooleanBuffer {
+    if let Some(dictionary) = array.as_dictionary_opt::<Int32Type>()
+        && let Some(values) = dictionary.values().as_string_opt::<i32>()
+    {
+        let good: Vec<bool> = values.iter().map(|text| text.is_some_and(|text| test.passes(text) == wanted)).collect();
+        if !good.contains(&true) {
+            return BooleanBuffer::new_unset(array.len());
+        }
+        let keys = dictionary.keys();
+        let values = keys.values();
+        return rows(keys, |row| values.get(row).and_then(|key| good.get(*key as usize)).copied().unwrap_or_default());
+    }
+    match array.as_string_opt::<i32>() {
+        Some(values) => rows(values, |row| test.passes(values.value(row)) == wanted),
+        None => BooleanBuffer::new_unset(array.len()),
+    }
+}
+
+/// Rows whose map has the key with a value that passes.
+fn label(array: &ArrayRef, key: &str, test: &Test) -> BooleanBuffer {
+    let Some(maps) = array.as_map_opt() else { return BooleanBuffer::new_unset(array.len()) };
+    let strings = |array: &ArrayRef| array.as_string_opt::<i32>().cloned();
+    let (Some(keys), Some(values)): (Option<StringArray>, Option<StringArray>) =
+        (strings(maps.keys()), strings(maps.values()))
+    else {
+        return BooleanBuffer::new_unset(array.len());
+    };
+    let passes = |value: &str| match test {
+        Test::Exists => true,
+        Test::Text(test) => test.matches(value),
+        Test::NotText(test) => !test.matches(value),
+        Test::Bool(_) | Test::Number(..) | Test::Time(..) => false,
+    };
+    rows(maps, |row| {
+        let offsets = maps.value_offsets();
+        let (Some(first), Some(last)) = (offsets.get(row), offsets.get(row + 1)) else { return false };
+        ((*first as usize)..(*last as usize))
+            .any(|at| keys.value(at) == key && values.is_valid(at) && passes(values.value(at)))
+    })
+}

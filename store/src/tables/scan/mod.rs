@@ -1,0 +1,271 @@
+//! Searches over files without a plan: row group by row group, on threads of their own with lower priority than capture.
+//!
+//! * A row group is left out by its least and greatest values and its bloom filters.
+//! * Of the others the columns of the condition are read, each when it is needed; then the rows that are wanted, and only
+//!   they, in all columns. A page of the newest rows needs one more thing, their start: which rows make the page is known
+//!   before any of them is read.
+//! * Row groups are taken from the newest back, a few at first and then more at a time, until no other can change the page.
+
+mod footers;
+mod group;
+mod mask;
+mod pool;
+mod prune;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures_util::stream;
+
+pub(super) use self::footers::{Footers, OpenFile};
+use self::group::{Target, Wanted};
+use self::pool::Pool;
+use super::engine::Condition;
+use super::error::TableError;
+use super::observed::Observed;
+use super::rows::Row;
+use super::schema::schema;
+use super::{Table, files};
+use crate::catalog::FlowFile;
+
+/// Row groups looked at together, for each thread, at most.
+const WAVE: usize = 8;
+/// Batches that wait for whoever reads a stream.
+const AHEAD: usize = 2;
+
+/// Reads files.
+pub(super) struct Scanner {
+    pool: Pool,
+    footers: Arc<Footers>,
+    data_dir: PathBuf,
+}
+
+/// Candidates for a page, over all row groups that were looked at.
+#[derive(Default)]
+struct Candidates {
+    rows: Vec<(i64, usize, u32)>,
+    newest: BinaryHeap<Reverse<i64>>,
+}
+
+impl Candidates {
+    /// The start that a row must reach to be of the page.
+    fn oldest(&self, limit: usize) -> Option<i64> {
+        if self.newest.len() < limit { None } else { self.newest.peek().map(|oldest| oldest.0) }
+    }
+
+    fn add(&mut self, target: usize, found: Vec<(i64, u32)>, limit: usize, tie: Option<i64>) {
+        for (start, row) in found {
+            self.rows.push((start, target, row));
+            if Some(start) != tie {
+                self.newest.push(Reverse(start));
+                if self.newest.len() > limit {
+                    self.newest.pop();
+                }
+            }
+        }
+        if let Some(oldest) = self.oldest(limit) {
+            self.rows.retain(|(start, ..)| *start >= oldest);
+        }
+    }
+}
+
+impl Scanner {
+    pub(super) fn new(data_dir: &Path, parallel: usize) -> Result<Self, TableError> {
+        Ok(Self { pool: Pool::new(parallel)?, footers: Arc::default(), data_dir: data_dir.to_owned() })
+    }
+
+    /// Opens files, in parallel, in this order.
+    pub(super) async fn open(
+        &self,
+        files: &[&FlowFile],
+        observed: Option<&Arc<Observed>>,
+    ) -> Result<Vec<OpenFile>, TableError> {
+        if let Some(observed) = observed {
+            observed.opened(files.len());
+        }
+        let open = |file: &&FlowFile| {
+            let (path, footers, observed) = (self.data_dir.join(&file.path), self.footers.clone(), observed.cloned());
+            move || footers.open(&path, observed)
+        };
+        self.pool.all(files.iter().map(open)).await
+    }
+
+    /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the
+    /// newest first.
+    pub(super) async fn newest<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        limit: usize,
+        columns: &[&str],
+    ) -> Result<Vec<Row>, TableError> {
+        if limit == 0 || files.is_empty() {
+            return Ok(Vec::new());
+        }
+        note(condition, files, || format!("the newest {limit} rows, by start first, then in full"));
+        let wanted = Arc::new(Wanted::new(condition));
+        let (targets, candidates) = self.candidates(files, &wanted, limit).await?;
+        let schema = schema::<R>();
+        let key = ["start", "end", "flow_id", R::NUMBER];
+        let names: Vec<&str> = if columns.is_empty() {
+            schema.fields().iter().map(|field| field.name().as_str()).collect()
+        } else {
+            columns.to_vec()
+        };
+        let behind = |row: &Row| condition.after.is_none_or(|after| row.place > after);
+        // Many that start together: their places decide first, then the page alone is read.
+        let chosen = if candidates.len() > limit.saturating_mul(2) {
+            let mut places = self.read(&wanted, &targets, &candidates, &key, R::NUMBER).await?;
+            places.retain(|(_, row)| behind(row));
+            places.sort_by_key(|(_, row)| row.place);
+            places.truncate(limit);
+            places.into_iter().map(|(at, _)| at).collect()
+        } else {
+            candidates
+        };
+        let read = self.read(&wanted, &targets, &chosen, &names, R::NUMBER).await?;
+        let mut rows: Vec<Row> = read.into_iter().map(|(_, row)| row).filter(behind).collect();
+        rows.sort_by_key(|row| row.place);
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    /// The rows that may be of the page, as target and number in its group.
+    async fn candidates<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        wanted: &Arc<Wanted<R>>,
+        limit: usize,
+    ) -> Result<(Vec<Target>, Vec<(usize, u32)>), TableError> {
+        let tie = wanted.condition.after.map(|after| after.start.0);
+        let (mut rest, mut looked_at) = (files, Vec::<Target>::new());
+        let mut pending: Vec<Target> = Vec::new();
+        let mut found = Candidates::default();
+        let mut wave = self.pool.threads();
+        loop {
+            let oldest = found.oldest(limit).unwrap_or(i64::MIN);
+            let next = rest.first().map(|file| files::latest_start(file));
+            pending.sort_by_key(|target| target.latest);
+            let mut now = Vec::new();
+            while now.len() < wave
+                && let Some(target) = pending.pop_if(|target| target.latest >= next.unwrap_or(i64::MIN).max(oldest))
+            {
+                now.push(target);
+            }
+            if now.is_empty() {
+                if next.is_none_or(|next| next < oldest) {
+                    break;
+                }
+                let (some, later) = rest.split_at(wave.min(rest.len()));
+                for (open, file) in self.open(some, wanted.condition.observed.as_ref()).await?.iter().zip(some) {
+                    pending.extend(Target::of(open, files::latest_start(file)));
+                }
+                rest = later;
+                continue;
+            }
+            let look = |target: &Target| {
+                let (target, wanted) = (target.clone(), wanted.clone());
+                move || target.newest(&wanted, limit)
+            };
+            let results = self.pool.all(now.iter().map(look)).await?;
+            for (target, rows) in now.into_iter().zip(results) {
+                if !rows.is_empty() {
+                    found.add(looked_at.len(), rows, limit, tie);
+                    looked_at.push(target);
+                }
+            }
+            wave = (wave * 2).min(self.pool.threads() * WAVE);
+        }
+        Ok((looked_at, found.rows.into_iter().map(|(_, target, row)| (target, row)).collect()))
+    }
+
+    /// Rows in these columns, with where they are.
+    async fn read<R: Table>(
+        &self,
+        wanted: &Arc<Wanted<R>>,
+        targets: &[Target],
+        rows: &[(usize, u32)],
+        columns: &[&str],
+        number: &'static str,
+    ) -> Result<Vec<((usize, u32), Row)>, TableError> {
+        let mut rows = rows.to_vec();
+        rows.sort_unstable();
+        let names: Arc<Vec<String>> = Arc::new(columns.iter().map(|name| (*name).to_owned()).collect());
+        let groups: Vec<(usize, Vec<u32>)> = rows
+            .chunk_by(|left, right| left.0 == right.0)
+            .filter_map(|chunk| Some((chunk.first()?.0, chunk.iter().map(|(_, row)| *row).collect())))
+            .collect();
+        let read = |(at, rows): &(usize, Vec<u32>)| {
+            let (target, rows) = (targets.get(*at).cloned(), rows.clone());
+            let (names, wanted) = (names.clone(), wanted.clone());
+            move || {
+                let fields: Vec<&Field> = names.iter().filter_map(|name| wanted.fields.get(name)).collect();
+                target.map_or(Ok(Vec::new()), |target| target.rows(&rows, &fields, number))
+            }
+        };
+        let results = self.pool.all(groups.iter().map(read)).await?;
+        let placed = groups
+            .iter()
+            .zip(results)
+            .flat_map(|((at, numbers), rows)| numbers.iter().map(|row| (*at, *row)).zip(rows));
+        Ok(placed.collect())
+    }
+
+    /// All rows that pass, in no order, in as many streams as there are threads.
+    pub(super) async fn streams<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        columns: &[&str],
+    ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        note(condition, files, || format!("all rows, columns {}", columns.join(", ")));
+        let wanted = Arc::new(Wanted::new(condition));
+        let whole = schema::<R>();
+        let fields: Vec<Field> = columns.iter().filter_map(|name| whole.field_with_name(name).ok().cloned()).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let mut queue = Vec::new();
+        for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
+            queue.extend(Target::of(open, files::latest_start(file)));
+        }
+        let queue = Arc::new(Mutex::new(queue));
+        let stream = |_| {
+            let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch, DataFusionError>>(AHEAD);
+            let (queue, wanted, columns) = (queue.clone(), wanted.clone(), schema.clone());
+            self.pool.spawn(move || {
+                loop {
+                    // The lock is not held while the group is read.
+                    let target = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some(target) = target else { return };
+                    let batch = target.batch(&wanted, &columns);
+                    let failed = batch.is_err();
+                    let Some(batch) = batch.map_err(|error| DataFusionError::External(error.into())).transpose() else {
+                        if sender.is_closed() {
+                            return;
+                        }
+                        continue;
+                    };
+                    if sender.blocking_send(batch).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            let receiving = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+            Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
+        };
+        Ok((0..self.pool.threads()).map(stream).collect())
+    }
+}
+
+/// Tells whoever wants to know how files are gone through.
+fn note<R: Table>(condition: &Condition<R>, files: &[&FlowFile], what: impl FnOnce() -> String) {
+    if let Some(observed) = &condition.observed {
+        observed.note(|| format!("scan of {} parquet files, row group by row group: {}", files.len(), what()));
+    }
+}

@@ -1,0 +1,84 @@
+//! Which row groups cannot hold a row that passes: by least and greatest values, and by bloom filters.
+//!
+//! The answer errs to one side: what is not understood may pass.
+
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::statistics::Statistics;
+
+use super::super::Table;
+use super::super::observed::LeftOut;
+use super::footers::OpenFile;
+use crate::query::ast::{self, Compare, Node, Test, TextTest};
+
+/// Least and greatest value of a numeric column, as stored: times, and counts up to 2⁶³.
+pub(super) fn bounds(chunk: &ColumnChunkMetaData) -> Option<(i64, i64)> {
+    match chunk.statistics()? {
+        Statistics::Int64(values) => Some((*values.min_opt()?, *values.max_opt()?)),
+        Statistics::Boolean(_)
+        | Statistics::Int32(_)
+        | Statistics::Int96(_)
+        | Statistics::Float(_)
+        | Statistics::Double(_)
+        | Statistics::ByteArray(_)
+        | Statistics::FixedLenByteArray(_) => None,
+    }
+}
+
+/// What shows that the row group holds no row for which `node` is true.
+pub(super) fn left_out<R: Table>(file: &OpenFile, group: usize, node: &Node<R>) -> Option<LeftOut> {
+    if !may_pass(file, group, node, false) {
+        return Some(LeftOut::Statistics);
+    }
+    (!may_pass(file, group, node, true)).then_some(LeftOut::Bloom)
+}
+
+/// `blooms`: ask bloom filters too, which have to be read.
+fn may_pass<R: Table>(file: &OpenFile, group: usize, node: &Node<R>, blooms: bool) -> bool {
+    match node {
+        Node::All | Node::Not(_) => true,
+        Node::And(nodes) => nodes.iter().all(|node| may_pass(file, group, node, blooms)),
+        Node::Or(nodes) => nodes.iter().any(|node| may_pass(file, group, node, blooms)),
+        Node::Test(field, test) => may_hold(file, group, field, test, blooms),
+    }
+}
+
+fn may_hold<R: Table>(file: &OpenFile, group: usize, field: &ast::Field<R>, test: &Test, blooms: bool) -> bool {
+    if field.key.is_some() {
+        return true;
+    }
+    // A column that the file does not have is null: no test passes.
+    let Some(chunk) = file.chunk(group, field.column.name()) else { return false };
+    match test {
+        Test::Number(compare, wanted) => match (bounds(chunk), i64::try_from(*wanted)) {
+            (Some((least, greatest)), Ok(wanted)) if least >= 0 && greatest >= 0 => {
+                within(*compare, wanted, least, greatest)
+            }
+            (Some(_) | None, _) => true,
+        },
+        Test::Time(compare, wanted) => {
+            bounds(chunk).is_none_or(|(least, greatest)| within(*compare, *wanted, least, greatest))
+        }
+        Test::Text(TextTest::Pattern(pattern)) if blooms => {
+            pattern.exact().is_none_or(|text| bloom(file, chunk).is_none_or(|bloom| bloom.check(text.as_str())))
+        }
+        Test::Exists | Test::Bool(_) | Test::Text(_) | Test::NotText(_) => true,
+    }
+}
+
+fn within(compare: Compare, wanted: i64, least: i64, greatest: i64) -> bool {
+    match compare {
+        Compare::Equal => least <= wanted && wanted <= greatest,
+        Compare::NotEqual => least != wanted || greatest != wanted,
+        Compare::Less => least < wanted,
+        Compare::LessEqual => least <= wanted,
+        Compare::Greater => greatest > wanted,
+        Compare::GreaterEqual => greatest >= wanted,
+    }
+}
+
+/// The bloom filter of a column chunk; a broken one is none.
+fn bloom(file: &OpenFile, chunk: &ColumnChunkMetaData) -> Option<Sbbf> {
+    chunk.bloom_filter_offset()?;
+    Sbbf::read_from_column_chunk(chunk, file.file()).ok().flatten()
+}

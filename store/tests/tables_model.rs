@@ -1,0 +1,265 @@
+//! Any history of a store answers as a plain vector of rows does: appends, flushes, merges, restarts, files that were written
+//! and never registered, and questions in between, page by page.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+mod rows;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rows::{START, flow};
+use wiretag_capture::FlowRecord;
+use wiretag_capture::record::Tls;
+use wiretag_enrich::TaggedFlow;
+use wiretag_store::catalog::Catalog;
+use wiretag_store::query::{Query, parse};
+use wiretag_store::tables::{Engine, FlowStore, Range, SearchOptions, TableStore};
+
+const HOUR: i64 = 3_600_000_000_000;
+const ALL: Range = Range { from: 0, to: i64::MAX };
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<Sample>),
+    Flush,
+    /// So many hours after the first row.
+    Compact(i64),
+    Restart,
+    /// A merge was written, and the process killed before the catalog knew.
+    Crash,
+    Ask {
+        text: &'static str,
+        limit: usize,
+        all: bool,
+        hours: (i64, i64),
+    },
+}
+
+/// What makes one row differ from another.
+#[derive(Debug, Clone)]
+struct Sample {
+    client: u8,
+    server: u8,
+    port: u16,
+    pod: Option<u8>,
+    name: Option<u8>,
+    again: Option<u64>,
+    /// Minutes after the first row, and how long it lasts.
+    at: i64,
+    lasts: i64,
+    primary: bool,
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let ends = (0_u8..4, 0_u8..4, prop::sample::select(vec![53_u16, 80, 443]));
+    let names = (prop::option::of(0_u8..3), prop::option::of(0_u8..3), prop::option::of(0_u64..3));
+    // Few minutes, so that many rows begin together.
+    (ends, names, 0_i64..12, 0_i64..90, any::<bool>()).prop_map(
+        |((client, server, port), (pod, name, again), at, lasts, primary)| Sample {
+            client,
+            server,
+            port,
+            pod,
+            name,
+            again,
+            at: at * 15,
+            lasts,
+            primary,
+        },
+    )
+}
+
+fn row(sample: &Sample, flow_id: u64) -> TaggedFlow {
+    const MINUTE: i64 = HOUR / 60;
+    let mut row = flow(flow_id);
+    let record = &mut row.record;
+    record.start = START + sample.at * MINUTE;
+    record.end = record.start + sample.lasts * MINUTE;
+    record.client.ip = [10, 0, 0, sample.client].into();
+    record.server.ip = [10, 0, 1, sample.server].into();
+    record.server.port = Some(sample.port);
+    record.client.retransmits = sample.again;
+    record.primary = sample.primary;
+    record.tls = sample.name.map(|name| {
+        let sni: Option<Arc<str>> = Some(format!("name-{name}.example.org").into());
+        Box::new(Tls { sni, version: Some("1.3"), alpn: None, ja4: None })
+    });
+    if let Some(pod) = sample.pod {
+        rows::name(&mut row.client, &format!("web-{pod}"), &[("app", if pod == 0 { "a" } else { "b" })]);
+    }
+    row
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let text = prop::sample::select(vec![
+        "*",
+        "ip == 10.0.0.1",
+        "client_ip == 10.0.0.9",
+        "server_ip == 10.0.1.2 and port == 443",
+        "server_port == 80 or server_port == 53",
+        "not server_port == 80",
+        "pod == web-1",
+        "pod == web-7",
+        "client_pod != web-1",
+        "not client_pod == web-1",
+        "pod == web-*",
+        "labels.app == a",
+        "tls_sni == name-2.example.org",
+        "tls_sni == nobody.example.org",
+        "tls_sni exists",
+        "not tls_sni exists",
+        "client_retransmits > 1",
+        "not client_retransmits > 1",
+        "flow_id == 0000000000000007",
+        "ip in 10.0.1.0/31 and client_retransmits exists",
+        "(pod == web-0 or tls_sni == name-0.example.org) and not port == 53",
+    ]);
+    let ask = (text, 1_usize..9, any::<bool>(), (-1_i64..4, 0_i64..5))
+        .prop_map(|(text, limit, all, (from, length))| Step::Ask { text, limit, all, hours: (from, from + length) });
+    prop_oneof![
+        4 => prop::collection::vec(sample(), 1..12).prop_map(Step::Append),
+        4 => Just(Step::Flush),
+        3 => (0_i64..8).prop_map(Step::Compact),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
+        4 => ask,
+    ]
+}
+
+async fn open(dir: &Path) -> FlowStore {
+    let engine = Engine::open(dir).unwrap();
+    let catalog = Catalog::open(&dir.join("catalog.sqlite")).await.unwrap();
+    TableStore::<FlowRecord>::open(&engine, catalog).await.unwrap().0
+}
+
+/// All pages, as flow ids.
+async fn asked(store: &FlowStore, query: &Query<FlowRecord>, range: Range, limit: usize, all: bool) -> Vec<String> {
+    let (mut after, mut found) = (None, Vec::new());
+    loop {
+        let options = SearchOptions { limit, all_observations: all, after };
+        let page = store.search(query, range, options).await.unwrap();
+        found.extend(page.rows.iter().map(|row| row["flow_id"].as_str().unwrap().to_owned()));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+fn expected(rows: &[TaggedFlow], query: &Query<FlowRecord>, range: Range, all: bool) -> Vec<String> {
+    let passes = |row: &&TaggedFlow| {
+        let record = &row.record;
+        (all || record.primary) && record.start < range.to && record.end >= range.from && query.matches(row)
+    };
+    let mut rows: Vec<&TaggedFlow> = rows.iter().filter(passes).collect();
+    rows.sort_by_key(|row| (std::cmp::Reverse(row.record.start), row.record.flow_id));
+    rows.iter().map(|row| row.record.flow_id_hex()).collect()
+}
+
+/// The files of the table.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let (mut open, mut found) = (vec![dir.join("flows")], Vec::new());
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+async fn live(steps: Vec<Step>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).await;
+    let mut rows: Vec<TaggedFlow> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Append(samples) => {
+                let first = rows.len() as u64;
+                rows.extend((first..).zip(&samples).map(|(number, sample)| row(sample, number)));
+                store.append(rows[first as usize..].to_vec()).await.unwrap();
+            }
+            Step::Flush => {
+                store.flush().await.unwrap();
+            }
+            Step::Compact(hours) => while store.compact(START + hours * HOUR).await.unwrap() > 0 {},
+            Step::Restart => {
+                store.flush().await.unwrap();
+                drop(store);
+                store = open(dir.path()).await;
+            }
+            Step::Crash => {
+                store.flush().await.unwrap();
+                drop(store);
+                for path in files(dir.path()).into_iter().take(1) {
+                    fs::copy(&path, path.with_file_name("m99999999999999999999-0000.parquet")).unwrap();
+                }
+                store = open(dir.path()).await;
+            }
+            Step::Ask { text, limit, all, hours } => {
+                let query = if text == "*" { Query::everything() } else { parse(text).unwrap() };
+                for range in [ALL, Range { from: START + hours.0 * HOUR, to: START + hours.1 * HOUR }] {
+                    let wanted = expected(&rows, &query, range, all);
+                    assert_eq!(asked(&store, &query, range, limit, all).await, wanted, "{text} {range:?}");
+                }
+            }
+        }
+    }
+    assert_eq!(asked(&store, &Query::everything(), ALL, 100, true).await.len(), rows.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn any_history_answers_as_a_vector_of_rows(steps in prop::collection::vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(live(steps));
+    }
+}
+
+/// Rows that came many at a time are copied by a merge, whole row groups with their bloom filters; few are joined to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_row_groups_are_taken_over_by_a_merge() {
+    const MANY: u64 = 70_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let made = |numbers: std::ops::Range<u64>| -> Vec<TaggedFlow> {
+        let one = |number: u64| {
+            let mut row = flow(number);
+            row.record.start += (number % 1_000) as i64 * 1_000_000_000;
+            row.record.end = row.record.start;
+            row.record.client.ip = std::net::Ipv4Addr::from(0x0a00_0000 + number as u32).into();
+            row
+        };
+        numbers.map(one).collect()
+    };
+    for numbers in [0..MANY, MANY..2 * MANY, 2 * MANY..2 * MANY + 3] {
+        store.append(made(numbers)).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    let later = START + 3 * HOUR;
+    assert_eq!(store.compact(later).await.unwrap(), 3, "the files of a past hour become one");
+    store.compact(later + HOUR).await.unwrap();
+    assert_eq!(files(dir.path()).len(), 1, "the others are deleted");
+    for number in [0, 1, MANY - 1, MANY, 2 * MANY - 1, 2 * MANY + 2] {
+        for text in [
+            format!("flow_id == {number:016x}"),
+            format!("ip == {}", std::net::Ipv4Addr::from(0x0a00_0000 + number as u32)),
+        ] {
+            let found = asked(&store, &parse(&text).unwrap(), ALL, 10, true).await;
+            assert_eq!(found, [format!("{number:016x}")], "{text}");
+        }
+    }
+    let newest = SearchOptions { limit: 50, all_observations: true, after: None };
+    let page = store.search(&Query::everything(), ALL, newest).await.unwrap();
+    let ids: Vec<&str> = page.rows.iter().map(|row| row["flow_id"].as_str().unwrap()).collect();
+    let wanted: Vec<String> = (0..50).map(|number| format!("{:016x}", number * 1_000 + 999)).collect();
+    assert_eq!(ids, wanted);
+}
