@@ -51,6 +51,7 @@ async fn every_example_runs() {
     let config = StoreConfig {
         data_dir: dir.path().into(),
         role: Role::Appliance,
+        catalog: None,
         flows: Retention::default(),
         packets: Retention::default(),
     };

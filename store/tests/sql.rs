@@ -16,7 +16,7 @@ const HOUR: i64 = 3_600_000_000_000;
 
 async fn store(dir: &std::path::Path) -> Store {
     let (flows, packets) = (Retention::default(), Retention::default());
-    let config = StoreConfig { data_dir: dir.into(), role: Role::Appliance, flows, packets };
+    let config = StoreConfig { data_dir: dir.into(), role: Role::Appliance, catalog: None, flows, packets };
     Store::open(config).await.unwrap().0
 }
 
