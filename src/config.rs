@@ -1,7 +1,9 @@
 //! Configuration in two steps: what was written ([`Written`], a TOML file and arguments), then what was checked and
 //! defaulted ([`RunConfig`]).
 
+mod kubernetes;
 mod queries;
+mod rollups;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,8 +12,8 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
-use wiretag_enrich::kubernetes::{KubernetesConfig, Scope};
-use wiretag_store::{Compression, PostgresConfig, QueryLimits};
+use wiretag_enrich::kubernetes::KubernetesConfig;
+use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
 use crate::cli::RunArguments;
 
@@ -29,8 +31,9 @@ struct Written {
     capture: WrittenCapture,
     flows: WrittenRetention,
     packets: WrittenPackets,
+    rollups: rollups::WrittenRollups,
     queries: queries::WrittenQueries,
-    kubernetes: WrittenKubernetes,
+    kubernetes: kubernetes::WrittenKubernetes,
     kernel: WrittenKernel,
     cni: WrittenCni,
     cri: WrittenCri,
@@ -41,16 +44,6 @@ struct Written {
 struct WrittenCatalog {
     url: Option<String>,
     password_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with settings of the Kubernetes source")]
-struct WrittenKubernetes {
-    enabled: Option<bool>,
-    kubeconfig: Option<PathBuf>,
-    cluster: Option<String>,
-    scope: Option<String>,
-    node: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -181,6 +174,7 @@ pub(crate) struct RunConfig {
     pub(crate) flows: Retention,
     pub(crate) packets: Retention,
     pub(crate) compression: Compression,
+    pub(crate) rollups: RollupAges,
     pub(crate) queries: QueryLimits,
     pub(crate) kernel: KernelSettings,
     pub(crate) demo: bool,
@@ -215,8 +209,8 @@ impl RunConfig {
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
         let node = node(arguments.node.clone().or(written.node));
         Ok(Self {
-            cluster: cluster(&written.kubernetes)?,
-            kubernetes: kubernetes(written.kubernetes, &node)?,
+            cluster: kubernetes::cluster(&written.kubernetes)?,
+            kubernetes: kubernetes::config(written.kubernetes, &node)?,
             node,
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
             catalog: catalog(written.catalog)?,
@@ -237,6 +231,7 @@ impl RunConfig {
             flows: retention("flows", &written.flows, 90, 20.0)?,
             packets: retention("packets", &WrittenRetention { days, gib }, 7, 20.0)?,
             compression,
+            rollups: rollups::ages(&written.rollups)?,
             queries: queries::limits(&written.queries)?,
             kernel: KernelSettings {
                 sockets: written.kernel.sockets.unwrap_or(true),
@@ -277,39 +272,11 @@ fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Res
 /// What a file says of Kubernetes, for checks.
 pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
     let written = file.map(read).transpose()?.unwrap_or_default();
-    kubernetes(written.kubernetes, &node(name.or(written.node)))
+    kubernetes::config(written.kubernetes, &node(name.or(written.node)))
 }
 
 fn node(name: Option<String>) -> String {
     name.unwrap_or_else(crate::host::node_name)
-}
-
-/// Wanted if a kubeconfig is named, or wiretag runs in a pod, unless it says otherwise.
-fn kubernetes(written: WrittenKubernetes, node: &str) -> anyhow::Result<Option<KubernetesConfig>> {
-    let cluster = cluster(&written)?;
-    let WrittenKubernetes { enabled, kubeconfig, scope, node: own, .. } = written;
-    let scope = match scope.as_deref() {
-        Some("cluster") | None => Scope::Cluster,
-        Some("node") => Scope::Node,
-        Some(other) => {
-            bail!("`kubernetes.scope` is `{other}`; hint: `cluster`, or `node` for the pods of this node only")
-        }
-    };
-    let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if enabled == Some(true) && kubeconfig.is_none() && !in_cluster {
-        bail!("`kubernetes.enabled` is true outside of a cluster; hint: name a file in `kubernetes.kubeconfig`");
-    }
-    let wanted = enabled.unwrap_or(kubeconfig.is_some() || in_cluster);
-    let node = own.as_deref().unwrap_or(node).into();
-    Ok(wanted.then(|| KubernetesConfig { kubeconfig, cluster: cluster.into(), scope, node }))
-}
-
-fn cluster(written: &WrittenKubernetes) -> anyhow::Result<String> {
-    let cluster = written.cluster.clone().unwrap_or_else(|| "kubernetes".to_owned());
-    if cluster.is_empty() || cluster.contains('/') {
-        bail!("`kubernetes.cluster` is `{cluster}`; hint: a name without `/`");
-    }
-    Ok(cluster)
 }
 
 fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts> {
@@ -404,6 +371,8 @@ fn in_plain_words(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wiretag_enrich::kubernetes::Scope;
+
     use super::*;
 
     fn check(text: &str) -> Result<Written, String> {
@@ -470,7 +439,7 @@ mod tests {
 
     #[test]
     fn kubernetes_is_used_where_it_is_named() {
-        let source = |text: &str| kubernetes(check(text).expect("TOML").kubernetes, "here");
+        let source = |text: &str| kubernetes::config(check(text).expect("TOML").kubernetes, "here");
         assert_eq!(source("").expect("nothing").map(|own| own.node), None);
         let own = source("[kubernetes]\nkubeconfig = '/k'\ncluster = 'blue'\nscope = 'node'").expect("a source");
         let own = own.expect("wanted");

@@ -247,6 +247,7 @@ fn store_config(config: &RunConfig) -> StoreConfig {
         catalog: config.catalog.clone(),
         flows: retention(config.flows),
         packets: retention(config.packets),
+        rollups: config.rollups,
     }
 }
 

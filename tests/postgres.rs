@@ -4,11 +4,11 @@
 #[path = "../store/tests/catalog/server.rs"]
 mod server;
 mod support;
-#[path = "../enrich/tests/wait/mod.rs"]
-mod wait;
 
 use serde_json::Value;
 use server::Server;
+// The server's module waits by it too.
+use support as wait;
 use support::{Appliance, eventually, flows, is_root, wiretag, wiretag_fails};
 
 /// It captures, stores and names; the server goes and comes back meanwhile; everything is found again, and no log has the

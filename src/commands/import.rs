@@ -21,8 +21,8 @@ use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::packets::import_node;
 use wiretag_store::{
-    Compression, Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Retention, Role, Store,
-    StoreConfig, Stored, private,
+    Compression, Import as KnownImport, ImportState, Origin, PacketLog, PacketLogConfig, Role, Store, StoreConfig,
+    Stored, private,
 };
 
 use super::{Interrupted, WrongUsage};
@@ -65,8 +65,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
 
 /// An importer keeps everything: retention is the appliance's.
 fn importer(data: &Path) -> StoreConfig {
-    let (flows, packets) = (Retention::default(), Retention::default());
-    StoreConfig { data_dir: data.to_owned(), role: Role::Importer, catalog: None, flows, packets }
+    StoreConfig::new(data, Role::Importer)
 }
 
 /// Set by ctrl-c and SIGTERM.

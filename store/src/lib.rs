@@ -5,6 +5,7 @@
 //! data/catalog.json       instead: where in PostgreSQL that is                                 [catalog]
 //! data/flows/…            Parquet                                                              [tables]
 //! data/transactions/…     Parquet                                                              [tables]
+//! data/rollups/…          flows added up by minute and hour, Parquet                           [tables::rollup]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
 //! data/journal/…          slices that were open, until they have a row                         [journal]
 //! data/*.lock             who may write                                                        [lock]
@@ -28,6 +29,7 @@ mod recovery;
 pub mod retention;
 pub(crate) mod sketch;
 pub mod sql;
+mod sys;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -38,7 +40,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tables::Engine;
 use tokio::sync::mpsc::Sender;
 
-pub use catalog::{Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, Stored, TableName, Totals};
+pub use catalog::{
+    Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+};
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
@@ -46,7 +50,7 @@ pub use limits::{LimitReached, QueryLimits};
 pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
-pub use retention::{Retention, Retired};
+pub use retention::{Retention, Retired, RollupAges};
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
 
 /// A slice that began so long ago must have ended, ns: the longest slice, twice.
@@ -74,6 +78,16 @@ pub struct StoreConfig {
     pub flows: Retention,
     /// How many packets to keep.
     pub packets: Retention,
+    /// How long to keep roll-ups.
+    pub rollups: RollupAges,
+}
+
+impl StoreConfig {
+    /// Everything is kept, and the catalog is a file in the data directory.
+    pub fn new(data_dir: impl Into<PathBuf>, role: Role) -> Self {
+        let (flows, packets) = (Retention::default(), Retention::default());
+        Self { data_dir: data_dir.into(), role, catalog: None, flows, packets, rollups: RollupAges::default() }
+    }
 }
 
 /// What [`Store::maintain`] did, and what is kept now.
@@ -103,6 +117,7 @@ pub struct Store {
     pub transactions: TransactionStore,
     data_dir: PathBuf,
     retention: (Retention, Retention),
+    rollups: RollupAges,
     /// One process merges flow files: the appliance.
     compacts: bool,
     changes: packets::SegmentChanges,
@@ -153,6 +168,7 @@ impl Store {
             transactions,
             data_dir,
             retention: (config.flows, config.packets),
+            rollups: config.rollups,
             compacts: appliance,
             changes: packets::SegmentChanges::default(),
             sql: sql::Shared::new()?,
@@ -174,8 +190,20 @@ impl Store {
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
         let sql = sql::Shared::new()?;
-        let (compacts, _locks) = (false, None);
-        Ok(Self { catalog, flows, transactions, data_dir, retention, compacts, changes, sql, flushed, _locks })
+        let rollups = RollupAges::default();
+        Ok(Self {
+            catalog,
+            flows,
+            transactions,
+            data_dir,
+            retention,
+            rollups,
+            compacts: false,
+            changes,
+            sql: sql::Shared::new()?,
+            flushed,
+            _locks: None,
+        })
     }
 
     /// The data directory.
@@ -215,10 +243,12 @@ impl Store {
         let recorded = self.record_segments().await;
         let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
+        let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
         room?;
         compacted?;
+        rollups_retired?;
         Ok(Maintenance {
             rows_flushed,
             retired: retired?,
@@ -248,6 +278,9 @@ impl Store {
         let most = self.retention.0.bytes.map_or(u64::MAX, |bytes| bytes / 16);
         let flows = self.flows.compact_within(now, most).await;
         let transactions = self.transactions.compact_within(now, most).await;
+        if matches!(flows, Ok(0)) {
+            self.flows.roll_up(now).await?;
+        }
         flows.and(transactions).map(drop)
     }
 

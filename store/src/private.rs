@@ -33,7 +33,8 @@ pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(data_dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let ours = ["flows", "transactions", "packets", "journal", "set-aside", "appliance.lock", "writers.lock"];
+        let ours =
+            ["flows", "transactions", "packets", "rollups", "journal", "set-aside", "appliance.lock", "writers.lock"];
         if ours.contains(&&*name) || catalogs.iter().any(|own| name.starts_with(own)) {
             close(&path)?;
         }

@@ -8,8 +8,8 @@
 //! Flow files are looked after by the flow store itself. When that is open, the appliance makes rows of what a run that was
 //! interrupted left in its journal ([`crate::journal`]); importers leave it alone.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::catalog::{Catalog, Import, ImportState, Origin};
 use crate::error::StoreError;
@@ -71,6 +71,7 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         }
     }
     catalog.remove_segments(&gone).await?;
+    delete_unknown_rollups(data_dir, catalog).await?;
     for import in killed {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \
@@ -80,6 +81,28 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         catalog.end_import(import.id, ImportState::Partial, import.stored).await?;
     }
     Ok(recovery)
+}
+
+/// Roll-ups that the catalog does not name were not finished, and are made again.
+async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<(), StoreError> {
+    let known: HashSet<PathBuf> = catalog.rollups().await?.into_iter().map(|file| data_dir.join(file.path)).collect();
+    let mut folders = vec![data_dir.join(crate::tables::rollup::FOLDER)];
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(StoreError::io("list", &folder)(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(StoreError::io("list", &folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !known.contains(&path) {
+                std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes rows of the slices that were open when the last run of the appliance was interrupted. If that cannot be done now, the

@@ -14,9 +14,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, Origin, TableName};
+use crate::catalog::{Catalog, Origin, RollupFile, TableName};
 use crate::error::StoreError;
 use crate::packets::{self, SUFFIX, index_path};
+use crate::tables::rollup::{DAY, HOUR};
 
 /// How long a file outlives its row.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -28,6 +29,15 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// Bytes of all files together.
     pub bytes: Option<u64>,
+}
+
+/// How long roll-ups are kept, since their time or their import; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RollupAges {
+    /// Flows by minute; whole days that have a roll-up by hour.
+    pub minutes: Option<Duration>,
+    /// Flows by hour.
+    pub hours: Option<Duration>,
 }
 
 /// What ageing did.
@@ -102,6 +112,28 @@ pub(crate) async fn apply(
     Ok(retired)
 }
 
+/// Roll-ups that are too old go, with those of minutes that they were made of.
+pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64) -> Result<(), StoreError> {
+    if ages == RollupAges::default() {
+        return Ok(());
+    }
+    let all = catalog.rollups().await?;
+    let days = all.iter().filter(|file| file.width == HOUR);
+    let old = |file: &&RollupFile, age: Option<Duration>| {
+        let since = file.start.saturating_add(DAY).max(file.origin.stored_at);
+        age.is_some_and(|age| since < now.saturating_sub(nanos(age)))
+    };
+    let (gone, kept): (Vec<_>, Vec<_>) = days.partition(|day| old(day, ages.hours));
+    let of = |days: &[&RollupFile], file: &RollupFile| days.iter().any(|day| file.day.as_ref() == Some(&day.path));
+    let minutes = all.iter().filter(|file| of(&gone, file));
+    let files: Vec<(String, u64)> =
+        gone.iter().copied().chain(minutes).map(|file| (file.path.clone(), file.bytes)).collect();
+    retire(catalog, &files, now).await?;
+    let days: Vec<&RollupFile> = kept.into_iter().filter(|day| old(day, ages.minutes)).collect();
+    let minutes: Vec<RollupFile> = all.iter().filter(|file| !file.gone && of(&days, file)).cloned().collect();
+    if minutes.is_empty() { Ok(()) } else { catalog.retire_minutes(&minutes, now).await }
+}
+
 /// Takes these files out of the catalog; with a segment goes its index.
 async fn retire(catalog: &Catalog, gone: &[(String, u64)], now: i64) -> Result<(), StoreError> {
     if gone.is_empty() {
@@ -128,6 +160,9 @@ pub(crate) async fn retire_import(
     let files = catalog.all_flow_files().await?.into_iter().filter(|file| own(file.origin));
     let mut gone: Vec<(String, u64)> = files.map(|file| (file.path, file.bytes)).collect();
     let segments = catalog.all_segments().await?.into_iter().filter(|segment| own(segment.origin));
+    gone.extend(
+        catalog.rollups().await?.into_iter().filter(|file| own(file.origin)).map(|file| (file.path, file.bytes)),
+    );
     gone.extend(segments.map(|segment| (segment.path, segment.bytes)));
     // Those of a killed import that the catalog was not told of.
     for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))? {

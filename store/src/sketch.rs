@@ -9,6 +9,10 @@
 const EXACT: u64 = 128;
 /// Buckets of a power of two, as a power of two.
 const BITS: u32 = 6;
+/// All buckets.
+const BUCKETS: usize = 3_776;
+/// First byte of an encoded sketch.
+const VERSION: u8 = 1;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +41,31 @@ fn middle(bucket: u16) -> u64 {
     let shift = octave as u32 + EXACT.ilog2() - BITS;
     let first = ((1 << BITS) + within) << shift;
     first + ((1_u64 << shift) >> 1)
+}
+
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let part = u64::from(byte & 0x7f);
+        if (part << shift) >> shift != part {
+            return None;
+        }
+        number |= part << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 impl Sketch {
@@ -77,6 +106,47 @@ impl Sketch {
             before >= rank
         });
         bucket.map(|(bucket, _)| middle(*bucket))
+    }
+
+    /// In bytes: the version, the number of buckets, and of each the distance from the one before and the count; numbers as in
+    /// LEB128.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        put(&mut bytes, self.buckets.len() as u64);
+        let mut before = 0;
+        for (bucket, count) in &self.buckets {
+            put(&mut bytes, u64::from(bucket - before));
+            put(&mut bytes, *count);
+            before = *bucket;
+        }
+        bytes
+    }
+
+    /// Of bytes that [`Self::encode`] made; `None` for all others.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, mut rest) = bytes.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let length = usize::try_from(take(&mut rest)?).ok().filter(|length| *length <= BUCKETS)?;
+        let mut sketch = Self { buckets: Vec::with_capacity(length), count: 0 };
+        let mut before = 0_u64;
+        for number in 0..length {
+            let (distance, count) = (take(&mut rest)?, take(&mut rest)?);
+            let bucket = before.checked_add(distance).filter(|bucket| *bucket < BUCKETS as u64)?;
+            if (distance == 0 && number > 0) || count == 0 {
+                return None;
+            }
+            sketch.count = sketch.count.checked_add(count)?;
+            sketch.buckets.push((bucket as u16, count));
+            before = bucket;
+        }
+        rest.is_empty().then_some(sketch)
+    }
+
+    /// Whether no number was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
     }
 
     /// Bytes on the heap.
@@ -129,6 +199,20 @@ mod tests {
             let all = of(&[left, right].concat());
             prop_assert_eq!(&there, &all);
             prop_assert_eq!(&back, &all);
+        }
+
+        #[test]
+        fn bytes_are_read_as_they_were_written(numbers in numbers(), at in any::<prop::sample::Index>(), wrong in any::<u8>()) {
+            let sketch = of(&numbers);
+            let mut bytes = sketch.encode();
+            prop_assert_eq!(Sketch::decode(&bytes), Some(sketch));
+            prop_assert_eq!(Sketch::decode(&bytes[..at.index(bytes.len())]), None);
+            let at = at.index(bytes.len());
+            bytes[at] = wrong;
+            // Whatever it is read as, it is a sketch.
+            if let Some(read) = Sketch::decode(&bytes) {
+                prop_assert_eq!(Sketch::decode(&read.encode()), Some(read));
+            }
         }
 
         #[test]

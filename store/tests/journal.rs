@@ -15,17 +15,14 @@ use wiretag_capture::EndReason;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::Query;
 use wiretag_store::tables::{Range, SearchOptions};
-use wiretag_store::{Journal, Recovery, Retention, Role, Store, StoreConfig};
+use wiretag_store::{Journal, Recovery, Role, Store, StoreConfig};
 
 use rows::START;
 
 const SECOND: i64 = 1_000_000_000;
 
 async fn open(dir: &Path) -> (Store, Recovery) {
-    let (flows, packets) = (Retention::default(), Retention::default());
-    Store::open(StoreConfig { data_dir: dir.to_path_buf(), role: Role::Appliance, catalog: None, flows, packets })
-        .await
-        .unwrap()
+    Store::open(StoreConfig::new(dir, Role::Appliance)).await.unwrap()
 }
 
 /// A version of an open slice that has so many packets by now.
@@ -179,9 +176,7 @@ async fn importers_leave_the_journal_alone() {
     let mut journal = store.journal(START).unwrap();
     show(&store, &mut journal, vec![version(1, 0, 5)], START).await;
     drop((store, journal));
-    let (flows, packets) = (Retention::default(), Retention::default());
-    let config =
-        StoreConfig { data_dir: dir.path().to_path_buf(), role: Role::Importer, catalog: None, flows, packets };
+    let config = StoreConfig::new(dir.path(), Role::Importer);
     let (importer, recovery) = Store::open(config).await.unwrap();
     assert!(!recovery.interrupted);
     importer.close().await.unwrap();

@@ -182,9 +182,8 @@ async fn spread(store: &TableStore<FlowRecord>, rows: &[TaggedFlow]) {
     for (number, chunk) in whole.chunks((whole.len() / 12).max(1)).enumerate() {
         store.append(chunk.to_vec()).await.unwrap();
         match number {
-            0..8 => drop(store.flush().await.unwrap()),
+            0..8 | 9 => drop(store.flush().await.unwrap()),
             8 => while store.compact(START + 48 * 60 * MINUTE).await.unwrap() > 0 {},
-            9 => drop(store.flush().await.unwrap()),
             _ => {}
         }
     }

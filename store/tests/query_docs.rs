@@ -12,7 +12,7 @@ use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query::{self, Statement};
 use wiretag_store::sql::SqlRequest;
 use wiretag_store::tables::{AggregateRequest, Range, SearchOptions, TableStore};
-use wiretag_store::{Retention, Role, Store, StoreConfig, Table};
+use wiretag_store::{Role, Store, StoreConfig, Table};
 
 const PAGE: &str = include_str!("../../docs/query-language.md");
 
@@ -48,13 +48,7 @@ async fn run<R: Table>(store: &TableStore<R>, text: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        data_dir: dir.path().into(),
-        role: Role::Appliance,
-        catalog: None,
-        flows: Retention::default(),
-        packets: Retention::default(),
-    };
+    let config = StoreConfig::new(dir.path(), Role::Appliance);
     let (store, _) = Store::open(config).await.unwrap();
     for number in 0..3 {
         store.flows.append(vec![flow(number)]).await.unwrap();

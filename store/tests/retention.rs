@@ -17,7 +17,7 @@ const START: i64 = 1_700_000_000_000_000_000;
 const SECOND: i64 = 1_000_000_000;
 
 fn config(dir: &Path, role: Role, packets: Retention) -> StoreConfig {
-    StoreConfig { data_dir: dir.to_path_buf(), role, catalog: None, flows: Retention::default(), packets }
+    StoreConfig { packets, ..StoreConfig::new(dir, role) }
 }
 
 fn packet(time: i64) -> Packet<'static> {

@@ -10,14 +10,12 @@ use serde_json::{Value, json};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::sql::{SqlAnswer, SqlRequest};
-use wiretag_store::{LimitReached, Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{LimitReached, Role, Store, StoreConfig, StoreError};
 
 const HOUR: i64 = 3_600_000_000_000;
 
 async fn store(dir: &std::path::Path) -> Store {
-    let (flows, packets) = (Retention::default(), Retention::default());
-    let config = StoreConfig { data_dir: dir.into(), role: Role::Appliance, catalog: None, flows, packets };
-    Store::open(config).await.unwrap().0
+    Store::open(StoreConfig::new(dir, Role::Appliance)).await.unwrap().0
 }
 
 async fn ask(store: &Store, text: &str) -> Result<SqlAnswer, StoreError> {
@@ -128,7 +126,7 @@ async fn nothing_but_questions_is_answered() {
         "prepare q as select 1",
         "explain drop table flows",
         &format!("explain copy flows to '{into}'"),
-        &format!("explain analyze insert into flows select * from flows"),
+        "explain analyze insert into flows select * from flows",
         "create function f() returns int return 1",
         "truncate table flows",
         "select 1; drop table flows",

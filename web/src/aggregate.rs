@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::json::time;
 use wiretag_store::query::{self, AnswerColumn, Statement};
-use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Range, TableStore};
+use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Range, ServedBy, TableStore};
 use wiretag_store::{Table, csv};
 
 use crate::api::{Completeness, completeness};
@@ -126,6 +126,24 @@ pub(crate) struct Served {
     files: u64,
     /// Rows that were added up.
     rows: u64,
+    /// Files of roll-ups that were read instead of files of rows.
+    rollups: u64,
+    /// Only roll-ups are left of a part of the range: what counts there is whole minutes (60) or hours (3600) that begin in it, s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<i64>,
+}
+
+impl From<Range> for Period {
+    fn from(Range { from, to }: Range) -> Self {
+        Self { from: time(from), to: time(to) }
+    }
+}
+
+impl From<ServedBy> for Served {
+    fn from(served_by: ServedBy) -> Self {
+        let ServedBy { files, rows, rollups, resolution, .. } = served_by;
+        Self { files, rows, rollups, resolution: resolution.map(|length| length / 1_000_000_000) }
+    }
 }
 
 /// Groups of flows.
@@ -236,7 +254,6 @@ async fn answered<R: Table>(
     match format {
         AnswerFormat::Json => {
             let AggregateAnswer { columns, rows, groups, previous, served_by } = answer;
-            let period = |Range { from, to }| Period { from: time(from), to: time(to) };
             let columns = columns.into_iter().map(|AnswerColumn { name, kind, is_key }| GroupColumn {
                 name,
                 kind: kind.name(),
@@ -246,9 +263,9 @@ async fn answered<R: Table>(
                 columns: columns.collect(),
                 rows,
                 groups,
-                range: period(range),
-                previous: previous.map(period),
-                served_by: Served { files: served_by.files, rows: served_by.rows },
+                range: range.into(),
+                previous: previous.map(Period::from),
+                served_by: served_by.into(),
                 completeness: completeness(shared, range).await?,
             };
             Ok(Json(answer).into_response())

@@ -26,6 +26,7 @@ mod queries;
 mod sessions;
 mod sql;
 mod tail;
+mod topology;
 mod ui;
 
 use std::net::SocketAddr;
@@ -167,6 +168,7 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(api::histogram))
         .routes(routes!(aggregate::flows))
         .routes(routes!(aggregate::top_flows))
+        .routes(routes!(topology::topology))
         .routes(routes!(tail::tail))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))

@@ -3,6 +3,8 @@
 
 #[path = "../../store/tests/rows/mod.rs"]
 mod rows;
+#[path = "queries/topology.rs"]
+mod topology;
 #[path = "../../enrich/tests/wait/mod.rs"]
 mod wait;
 
@@ -16,21 +18,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{Loss, QueryLimits, Retention, Role, Store, StoreConfig};
+use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
 use wiretag_web::{App, Tail};
 
 /// A server over a store of its own.
 struct Server {
     address: SocketAddr,
     registry: prometheus::Registry,
+    store: Arc<Store>,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
     async fn start(limits: QueryLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (flows, packets) = (Retention::default(), Retention::default());
-        let config = StoreConfig { data_dir: dir.path().into(), role: Role::Appliance, catalog: None, flows, packets };
+        let config = StoreConfig::new(dir.path(), Role::Appliance);
         let store = Arc::new(Store::open(config).await.unwrap().0);
         for number in 0..6_u64 {
             let mut row = flow(number);
@@ -47,7 +49,7 @@ impl Server {
         let registry = prometheus::Registry::new();
         let view = Arc::new(Timeline::new().view());
         let app = App {
-            store,
+            store: store.clone(),
             registry: registry.clone(),
             health: Arc::new(|| json!({"status": "ok"})),
             pending_loss: Arc::new(Loss::default),
@@ -60,7 +62,7 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(wiretag_web::serve(listener, app, std::future::pending()));
-        Self { address, registry, _dir: dir }
+        Self { address, registry, store, _dir: dir }
     }
 
     /// Sends a request, and gives the open connection.
@@ -105,7 +107,10 @@ impl Server {
 }
 
 fn address(path: &str, parameters: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+    let encoded = |text: &str| {
+        let bytes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        bytes.concat()
+    };
     let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
     format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
 }

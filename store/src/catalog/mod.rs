@@ -17,6 +17,7 @@ mod identities;
 mod imports;
 pub(crate) mod place;
 mod postgres;
+mod rollups;
 mod rows;
 mod sqlite;
 
@@ -27,6 +28,7 @@ use sqlx::migrate::Migrator;
 
 pub use imports::{Import, ImportState, Origin, Stored};
 pub use postgres::PostgresConfig;
+pub use rollups::RollupFile;
 pub use rows::{FlowFile, Loss, TableName, Totals};
 
 use crate::error::StoreError;

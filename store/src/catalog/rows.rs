@@ -307,7 +307,11 @@ impl Catalog {
     pub(crate) async fn retire(&self, rows: &[String], files: &[(String, u64)], now: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         for path in rows {
-            for statement in ["DELETE FROM flow_files WHERE path = $1", "DELETE FROM segments WHERE path = $1"] {
+            for statement in [
+                "DELETE FROM flow_files WHERE path = $1",
+                "DELETE FROM segments WHERE path = $1",
+                "DELETE FROM rollups WHERE path = $1",
+            ] {
                 change.execute(sql(statement).bind(path)).await?;
             }
         }

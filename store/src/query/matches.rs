@@ -41,7 +41,8 @@ fn value_passes(test: &Test, value: &Value<'_>) -> bool {
     }
 }
 
-fn text_passes(test: &Test, text: &str) -> bool {
+/// Whether a text passes.
+pub(crate) fn text_passes(test: &Test, text: &str) -> bool {
     match test {
         Test::Exists => true,
         Test::Text(test) => test.matches(text),

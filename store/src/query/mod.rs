@@ -12,7 +12,7 @@ pub(crate) mod ast;
 mod error;
 mod fields;
 mod lexer;
-mod matches;
+pub(crate) mod matches;
 mod parser;
 pub(crate) mod pattern;
 pub(crate) mod plan;

@@ -38,7 +38,15 @@ impl<R: Table> TableStore<R> {
         let inner = &self.inner;
         let mut superseded = inner.writing.lock().await;
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
-        let all = inner.catalog.files_of(R::NAME).await?;
+        let rolled = inner.catalog.rolled().await?;
+        // Those are part of a roll-up as they are.
+        let all: Vec<FlowFile> = inner
+            .catalog
+            .files_of(R::NAME)
+            .await?
+            .into_iter()
+            .filter(|file| !rolled.contains_key(&file.path))
+            .collect();
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
         let origin = chosen.first().map(|file| file.origin).unwrap_or_default();
         let readable = inner.engine.readable(&chosen).await?;

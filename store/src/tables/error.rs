@@ -29,6 +29,14 @@ pub enum TableError {
         /// Why not.
         source: parquet::errors::ParquetError,
     },
+    /// A file could not be read.
+    #[error("cannot read `{}`: {source}; hint: restore it from a backup", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: parquet::errors::ParquetError,
+    },
     /// The query engine failed.
     #[error("the search failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -75,7 +83,8 @@ impl From<TableError> for StoreError {
             }
             TableError::Task(error) => Self::Task(error.to_string()),
             TableError::Limit(limit) => Self::Limit(limit),
-            error @ (TableError::Engine(_)
+            error @ (TableError::Read { .. }
+            | TableError::Engine(_)
             | TableError::Columns(_)
             | TableError::Cursor(_)
             | TableError::Range(_)

@@ -129,7 +129,7 @@ fn write_temporary(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {
 }
 
 /// Syncs `dir` and the directories above it up to the data directory: they may be new.
-fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
+pub(super) fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
     for dir in dir.ancestors().take_while(|ancestor| ancestor.starts_with(data_dir)) {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(TableError::io("sync", dir))?;
     }

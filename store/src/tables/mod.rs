@@ -24,11 +24,12 @@ mod observed;
 mod open;
 pub(crate) mod provider;
 mod recover;
+pub(crate) mod rollup;
 mod rows;
 mod schema;
 mod search;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -45,8 +46,9 @@ pub use self::explain::{ExplainRequest, Explanation};
 pub use self::flows::FlowRef;
 pub use self::observed::Work;
 use self::open::OpenRows;
+pub use self::rollup::RollupCounters;
 pub use self::search::{Page, SearchOptions};
-use crate::catalog::{Catalog, FlowFile, Origin, TableName};
+use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;
 
 /// What a store must know of the rows that it keeps.
@@ -165,6 +167,8 @@ struct Inner<R> {
     /// One writer of files at a time; holds the files that compaction replaced and may delete at a later time.
     writing: Mutex<Vec<compact::Superseded>>,
     engine: Arc<Engine>,
+    /// One roll-up at a time.
+    rolling: Mutex<rollup::Failed>,
     counts: Counts,
     max_recent: usize,
     /// Told when memory is half full.
@@ -186,6 +190,13 @@ struct Snapshot<R> {
     chunks: Vec<Arc<Vec<Tagged<R>>>>,
     open: Vec<Arc<Tagged<R>>>,
     files: Vec<FlowFile>,
+}
+
+/// What was added up, and of which files.
+#[derive(Default)]
+struct Rolled {
+    rollups: Vec<RollupFile>,
+    of: HashMap<String, String>,
 }
 
 impl<R> Snapshot<R> {
@@ -230,6 +241,7 @@ impl<R: Table> TableStore<R> {
             catalog,
             recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new() }),
             writing: Mutex::default(),
+            rolling: Mutex::default(),
             counts: Counts::default(),
             max_recent,
             pressed: Notify::new(),
@@ -367,13 +379,33 @@ impl<R: Table> TableStore<R> {
     }
 
     async fn snapshot(&self, range: Range) -> Result<Snapshot<R>, StoreError> {
+        Ok(self.snapshot_with(range, false).await?.0)
+    }
+
+    /// As [`Self::snapshot`], with the roll-ups if they are wanted.
+    async fn snapshot_with(&self, range: Range, rolled: bool) -> Result<(Snapshot<R>, Rolled), StoreError> {
         let recent = self.inner.recent.read().await;
+        let rolled = if rolled { self.rolled().await? } else { Rolled::default() };
         let files = if range == Range::ALL {
             self.inner.catalog.files_of(R::NAME).await?
         } else {
             self.inner.catalog.flow_files(R::NAME, range.from, range.to).await?
         };
-        Ok(Snapshot { chunks: recent.chunks.clone(), open: recent.open.within(range), files })
+        Ok((Snapshot { chunks: recent.chunks.clone(), open: recent.open.within(range), files }, rolled))
+    }
+
+    /// Roll-ups and what they are of, as of one moment. Within the process that makes them the lock of the memory sees to that;
+    /// in another one, both are read again until nothing came between.
+    async fn rolled(&self) -> Result<Rolled, StoreError> {
+        let mut rollups = self.inner.catalog.rollups().await?;
+        loop {
+            let of = self.inner.catalog.rolled().await?;
+            let again = self.inner.catalog.rollups().await?;
+            if again == rollups {
+                return Ok(Rolled { rollups, of });
+            }
+            rollups = again;
+        }
     }
 }
 

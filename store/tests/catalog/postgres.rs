@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wiretag_store::{Catalog, PostgresConfig, Retention, Role, Store, StoreConfig, StoreError, TableName};
+use wiretag_store::{Catalog, PostgresConfig, Role, Store, StoreConfig, StoreError, TableName};
 
 use crate::proxy::{Cut, Proxy};
 use crate::rows;
@@ -118,8 +118,7 @@ async fn a_commit_whose_answer_is_lost_is_settled() {
 async fn a_store_keeps_its_rows_while_the_server_is_away() {
     let Some(mut server) = Server::start() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let (data_dir, flows, packets) = (dir.path().to_path_buf(), Retention::default(), Retention::default());
-    let config = StoreConfig { data_dir, role: Role::Appliance, catalog: Some(server.config()), flows, packets };
+    let config = StoreConfig { catalog: Some(server.config()), ..StoreConfig::new(dir.path(), Role::Appliance) };
     let (store, _) = Store::open(config).await.unwrap();
     store.flows.append(vec![rows::flow(1)]).await.unwrap();
     store.flush().await.unwrap();

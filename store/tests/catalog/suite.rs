@@ -34,8 +34,7 @@ impl World {
     }
 
     async fn store(&self, dir: &Path, flows: Retention) -> Store {
-        let (data_dir, packets) = (dir.to_path_buf(), Retention::default());
-        let config = StoreConfig { data_dir, role: Role::Appliance, catalog: self.server.clone(), flows, packets };
+        let config = StoreConfig { catalog: self.server.clone(), flows, ..StoreConfig::new(dir, Role::Appliance) };
         let (store, recovery) = Store::open(config).await.unwrap();
         assert_eq!(recovery.repairs, Vec::<String>::new());
         store

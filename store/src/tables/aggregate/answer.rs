@@ -75,6 +75,9 @@ impl Part {
         if let Some(before) = &before {
             served_by.files += before.served_by.files;
             served_by.rows += before.served_by.rows;
+            served_by.rollups += before.served_by.rollups;
+            served_by.rolled_rows += before.served_by.rolled_rows;
+            served_by.resolution = served_by.resolution.max(before.served_by.resolution);
         }
         Self {
             lines: lines.collect(),

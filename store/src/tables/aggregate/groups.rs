@@ -85,9 +85,9 @@ impl<R: Record> Plan<R> {
 
 /// A part of all groups: those whose keys hash to `number` of `of`. So all groups can be looked at with the memory of some.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    pub(super) number: u64,
-    pub(super) of: u64,
+pub(crate) struct Part {
+    pub(crate) number: u64,
+    pub(crate) of: u64,
 }
 
 /// Groups and their states.
@@ -106,7 +106,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn new<R: Record>(
+    pub(crate) fn new<R: Record>(
         plan: &Plan<R>,
         hasher: &RandomState,
         part: Option<Part>,
@@ -130,11 +130,11 @@ impl Groups {
         Self::new(plan, &self.hasher, self.part, &self.budget)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn key(&self, group: u32, key: usize) -> &KeyValue {
+    pub(crate) fn key(&self, group: u32, key: usize) -> &KeyValue {
         let number = self.tuples.get(group as usize * self.keys.len() + key);
         match (self.keys.get(key), number) {
             (Some(values), Some(number)) => values.value(*number),
@@ -142,14 +142,8 @@ impl Groups {
         }
     }
 
-    pub(super) fn state(&self, number: usize) -> Option<&States> {
+    pub(crate) fn state(&self, number: usize) -> Option<&States> {
         self.states.get(number)
-    }
-
-    /// A state, to add what was aggregated elsewhere.
-    #[allow(dead_code, reason = "for sources that aggregated before")]
-    pub(crate) fn state_mut(&mut self, number: usize) -> Option<&mut States> {
-        self.states.get_mut(number)
     }
 
     /// The group with these values of the keys, which may be new. `None`: it belongs to a part that is looked at another time.
@@ -193,35 +187,53 @@ impl Groups {
 
     /// Adds rows, in the columns of [`Plan::columns`].
     pub(super) fn add_batch<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch) -> Result<(), TableError> {
-        let keys = key_columns(plan, batch)?;
         let mut fields = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
             fields.push(state.fields.iter().map(|field| column(batch, field)).collect::<Result<Vec<_>, _>>()?);
         }
+        let rows = (0..batch.num_rows() as u32).collect();
+        self.each_end(plan, batch, rows, |states, rows, groups| {
+            for (state, fields) in states.iter_mut().zip(&fields) {
+                state.add(&fields.iter().collect::<Vec<_>>(), rows, groups);
+            }
+        })
+    }
+
+    /// Finds the groups of rows, for each end that makes one, and has them added to the states.
+    pub(super) fn each_end<R: Record>(
+        &mut self,
+        plan: &Plan<R>,
+        batch: &RecordBatch,
+        rows: Vec<u32>,
+        mut add: impl FnMut(&mut [States], &[u32], &[u32]),
+    ) -> Result<(), TableError> {
+        let keys = key_columns(plan, batch)?;
         let both_ends = keys.iter().any(|[_, server]| server.is_some());
-        let all = 0..batch.num_rows() as u32;
         let clients: Vec<&Column> =
             keys.iter().map(|[client, _]| client.as_ref().unwrap_or(&Column::Nothing)).collect();
-        self.add_end(&clients, all.clone().collect(), &fields);
-        if both_ends {
-            let servers: Vec<&Column> =
-                keys.iter().zip(&clients).map(|([_, server], client)| server.as_ref().unwrap_or(client)).collect();
-            // A row is in a group once, also if both its ends are.
-            let differs = |row: &u32| {
-                let row = *row as usize;
-                servers.iter().zip(&clients).any(|(server, client)| server.get(row) != client.get(row))
-            };
-            self.add_end(&servers, all.filter(differs).collect(), &fields);
+        let servers: Vec<&Column> =
+            keys.iter().zip(&clients).map(|([_, server], client)| server.as_ref().unwrap_or(client)).collect();
+        // A row is in a group once, also if both its ends are.
+        let differs = |row: &u32| {
+            let row = *row as usize;
+            servers.iter().zip(&clients).any(|(server, client)| server.get(row) != client.get(row))
+        };
+        let of_servers: Vec<u32> = if both_ends { rows.iter().copied().filter(differs).collect() } else { Vec::new() };
+        for (keys, mut rows) in [(&clients, rows), (&servers, of_servers)] {
+            let groups = self.groups_of(keys, &mut rows);
+            self.states.iter_mut().for_each(|state| state.resize(self.len));
+            add(&mut self.states, &rows, &groups);
         }
         self.account()
     }
 
-    fn add_end(&mut self, keys: &[&Column], mut rows: Vec<u32>, fields: &[Vec<Column>]) {
+    /// The groups of these rows; leaves out the rows of other parts.
+    fn groups_of(&mut self, keys: &[&Column], rows: &mut Vec<u32>) -> Vec<u32> {
         if self.part.is_some() {
             rows.retain(|row| self.wanted(keys.iter().map(|key| key.get(*row as usize))));
         }
         let numbers: Vec<Vec<u32>> =
-            keys.iter().zip(&mut self.keys).map(|(key, values)| key.numbers(&rows, values)).collect();
+            keys.iter().zip(&mut self.keys).map(|(key, values)| key.numbers(rows, values)).collect();
         let mut groups = Vec::with_capacity(rows.len());
         let mut tuple = vec![0; numbers.len()];
         let mut last = None;
@@ -239,14 +251,11 @@ impl Groups {
             last = Some(group);
             groups.push(group);
         }
-        for (state, fields) in self.states.iter_mut().zip(fields) {
-            state.resize(self.len);
-            state.add(&fields.iter().collect::<Vec<_>>(), &rows, &groups);
-        }
+        groups
     }
 
     /// Adds groups that another source made.
-    pub(super) fn merge(&mut self, mut other: Self) -> Result<(), TableError> {
+    pub(crate) fn merge(&mut self, mut other: Self) -> Result<(), TableError> {
         if self.len == 0 && self.keys.len() == other.keys.len() {
             std::mem::swap(self, &mut other);
             return Ok(());

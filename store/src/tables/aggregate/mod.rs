@@ -18,10 +18,12 @@
 mod answer;
 mod groups;
 mod histogram;
+mod rolled;
 mod states;
 mod values;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 use futures_util::TryStreamExt;
@@ -32,11 +34,13 @@ use wiretag_enrich::Tagged;
 use self::groups::Part;
 pub(crate) use self::groups::{Groups, Plan};
 pub use self::histogram::Bucket;
+pub(crate) use self::states::Keeps;
+pub(crate) use self::values::KeyValue;
 use super::engine::Condition;
 use super::error::TableError;
 use super::observed::Observed;
-use super::{Range, Snapshot, Table, TableStore, schema};
-use crate::catalog::FlowFile;
+use super::{Range, Snapshot, Table, TableStore, rollup, schema};
+use crate::catalog::{FlowFile, RollupFile};
 use crate::error::StoreError;
 use crate::limits::{Budget, LimitReached, MOST_GROUPS};
 use crate::query::Query;
@@ -88,6 +92,12 @@ pub struct ServedBy {
     pub files: u64,
     /// Rows that passed the filter and were added up, of files and memory.
     pub rows: u64,
+    /// Files of roll-ups that were read.
+    pub rollups: u64,
+    /// Rows of these that passed.
+    pub rolled_rows: u64,
+    /// Only roll-ups are left of a part of the range: what counts there is whole minutes or hours that begin in it, ns.
+    pub resolution: Option<i64>,
 }
 
 /// The groups of one period.
@@ -184,9 +194,21 @@ impl<R: Table> TableStore<R> {
             observed: observed.cloned(),
             ..Condition::new(request.filter.node.clone(), range, request.all_observations)
         };
-        let snapshot = self.snapshot(range).await?;
+        let width = rollup::serve::width(plan, &condition.node, condition.all_observations);
+        let (mut snapshot, rolled) = self.snapshot_with(range, width.is_some()).await?;
         let mut served_by = ServedBy::default();
         served_by.rows += self.add_memory(&mut groups, plan, &condition, &snapshot).await?;
+        if let Some(width) = width {
+            let files = std::mem::take(&mut snapshot.files);
+            let share = rollup::serve::share(width, range, files, &rolled.rollups, &rolled.of);
+            served_by.resolution = share.coarse;
+            snapshot.files = share.files;
+            for file in &share.rollups {
+                let rows = self.add_rollup(&mut groups, plan, &condition, file).await?;
+                served_by.rollups += 1;
+                served_by.rolled_rows += rows;
+            }
+        }
         let files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         served_by.files = files.len() as u64;
         if let Some(observed) = observed {
@@ -233,6 +255,32 @@ impl<R: Table> TableStore<R> {
         Ok(rows)
     }
 
+    /// Adds what a roll-up has of the range; the number of its rows that passed.
+    async fn add_rollup(
+        &self,
+        groups: &mut Groups,
+        plan: &Arc<Plan<R>>,
+        condition: &Condition<R>,
+        file: &RollupFile,
+    ) -> Result<u64, TableError> {
+        let (mut own, plan) = (groups.empty(plan), plan.clone());
+        let (node, range) = (condition.node.clone(), condition.range);
+        let path = self.inner.engine.data_dir().join(&file.path);
+        let work = move || own.add_rolled_file(&plan, &node, range, &path).map(|(rows, _)| (own, rows));
+        match tokio::task::spawn_blocking(work).await? {
+            Ok((own, rows)) => {
+                groups.merge(own)?;
+                Ok(rows)
+            }
+            Err(limit @ TableError::Limit(_)) => Err(limit),
+            Err(error) => {
+                self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "a roll-up cannot be read: what it adds up is not part of the answer");
+                Ok(0)
+            }
+        }
+    }
+
     async fn add_files(
         &self,
         groups: &mut Groups,
@@ -256,7 +304,7 @@ impl<R: Table> TableStore<R> {
     }
 
     /// The groups of the rows of files, as many sets as the engine works on at the same time.
-    async fn read_groups(
+    pub(in crate::tables) async fn read_groups(
         &self,
         like: &Groups,
         plan: &Arc<Plan<R>>,

@@ -161,15 +161,6 @@ impl States {
         }
     }
 
-    /// Adds a least or greatest value to a group.
-    #[allow(dead_code, reason = "for sources that aggregated before")]
-    pub(crate) fn add_extreme(&mut self, group: u32, value: u64) {
-        match self {
-            Self::Least(_) | Self::Greatest(_) => self.add_value(group, value.into()),
-            Self::Rows(_) | Self::Sum(_) | Self::Sketch(_) | Self::Distinct(_) => {}
-        }
-    }
-
     /// Adds a distribution to a group.
     pub(crate) fn add_sketch(&mut self, group: u32, other: &Sketch) {
         if let Self::Sketch(sketches) = self
@@ -220,7 +211,7 @@ impl States {
         }
     }
 
-    pub(super) fn rows(&self, group: u32) -> u64 {
+    pub(crate) fn rows(&self, group: u32) -> u64 {
         match self {
             Self::Rows(counts) => counts.get(group as usize).copied().unwrap_or_default(),
             Self::Distinct(distinct) => distinct.counts.get(group as usize).copied().unwrap_or_default(),
@@ -229,7 +220,7 @@ impl States {
     }
 
     /// Sum and number of values.
-    pub(super) fn sum(&self, group: u32) -> Option<(u128, u64)> {
+    pub(crate) fn sum(&self, group: u32) -> Option<(u128, u64)> {
         match self {
             Self::Sum(sums) => sums.get(group as usize).copied().filter(|(_, count)| *count > 0),
             Self::Rows(_) | Self::Least(_) | Self::Greatest(_) | Self::Sketch(_) | Self::Distinct(_) => None,
@@ -240,6 +231,14 @@ impl States {
         match self {
             Self::Least(values) | Self::Greatest(values) => values.get(group as usize).copied().flatten(),
             Self::Rows(_) | Self::Sum(_) | Self::Sketch(_) | Self::Distinct(_) => None,
+        }
+    }
+
+    /// The distribution of the values.
+    pub(crate) fn sketch(&self, group: u32) -> Option<&Sketch> {
+        match self {
+            Self::Sketch(sketches) => sketches.get(group as usize),
+            Self::Rows(_) | Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => None,
         }
     }
 

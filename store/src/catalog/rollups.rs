@@ -1,0 +1,109 @@
+//! Files of roll-ups, and which flow files they add up.
+//!
+//! A roll-up never changes. It adds up all rows of the flow files that [`Catalog::rolled`] names, and is registered in the
+//! transaction that says so; it stays when retention takes these.
+
+use std::collections::HashMap;
+
+use super::database::{Row, Statement, sql};
+use super::{Catalog, Origin};
+use crate::error::StoreError;
+
+/// A file of flows that are added up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollupFile {
+    /// Path relative to the data directory.
+    pub path: String,
+    /// Length of what one row adds up, ns: a minute or an hour.
+    pub width: i64,
+    /// Begin of the hour, or of the day, ns since the epoch.
+    pub start: i64,
+    /// Rows.
+    pub rows: u64,
+    /// Size.
+    pub bytes: u64,
+    /// Where the flows came from.
+    pub origin: Origin,
+    /// Of minutes: the roll-up of hours that they are part of.
+    pub day: Option<String>,
+    /// Of minutes: the file was deleted, the roll-up of hours is left.
+    pub gone: bool,
+}
+
+fn rollup(row: &Row) -> Result<RollupFile, sqlx::Error> {
+    Ok(RollupFile {
+        path: row.get("path")?,
+        width: row.get("width")?,
+        start: row.get("start")?,
+        rows: row.count("rows")?,
+        bytes: row.count("bytes")?,
+        origin: Origin { import: row.get("import")?, stored_at: row.get("stored_at")? },
+        day: row.get("day")?,
+        gone: row.get::<i64>("gone")? != 0,
+    })
+}
+
+fn put(file: &RollupFile) -> Statement<'_> {
+    sql("INSERT INTO rollups (path, width, start, rows, bytes, stored_at, import) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(&file.path)
+        .bind(file.width)
+        .bind(file.start)
+        .bind(file.rows.cast_signed())
+        .bind(file.bytes.cast_signed())
+        .bind(file.origin.stored_at)
+        .bind(file.origin.import)
+}
+
+impl Catalog {
+    /// Registers a roll-up of minutes, of all rows of these flow files.
+    pub async fn add_rollup(&self, new: &RollupFile, files: &[String]) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        for path in files {
+            let rolled = sql("INSERT INTO rolled (path, rollup) SELECT path, $1 FROM flow_files WHERE path = $2");
+            if change.execute(rolled.bind(&new.path).bind(path)).await? == 0 {
+                // Retention was faster: the roll-up would bring the rows back.
+                return Err(StoreError::Gone { path: path.clone() });
+            }
+        }
+        change.execute(put(new)).await?;
+        change.commit().await
+    }
+
+    /// Registers a roll-up of hours, of these roll-ups of minutes.
+    pub async fn add_rollup_of_hours(&self, new: &RollupFile, minutes: &[String]) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        for path in minutes {
+            let part = sql("UPDATE rollups SET day = $1 WHERE path = $2 AND day IS NULL AND gone = 0");
+            if change.execute(part.bind(&new.path).bind(path)).await? == 0 {
+                return Err(StoreError::Gone { path: path.clone() });
+            }
+        }
+        change.execute(put(new)).await?;
+        change.commit().await
+    }
+
+    /// Every roll-up, earliest first.
+    pub async fn rollups(&self) -> Result<Vec<RollupFile>, StoreError> {
+        let rows = self.database.all(sql("SELECT * FROM rollups ORDER BY start, path")).await?;
+        rows.iter().map(rollup).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// The flow files that are part of a roll-up of minutes, and its path.
+    pub async fn rolled(&self) -> Result<HashMap<String, String>, StoreError> {
+        let rows = self.database.all(sql("SELECT path, rollup FROM rolled")).await?;
+        let pair = |row: &Row| Ok((row.get("path")?, row.get("rollup")?));
+        rows.iter().map(pair).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Remembers to delete the files of roll-ups of minutes whose hours are kept.
+    pub(crate) async fn retire_minutes(&self, files: &[RollupFile], now: i64) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        for file in files {
+            change.execute(sql("UPDATE rollups SET gone = 1, bytes = 0 WHERE path = $1").bind(&file.path)).await?;
+            let queued =
+                sql("INSERT INTO removals (path, queued_at, bytes) VALUES ($1, $2, $3) ON CONFLICT (path) DO NOTHING");
+            change.execute(queued.bind(&file.path).bind(now).bind(file.bytes.cast_signed())).await?;
+        }
+        change.commit().await
+    }
+}

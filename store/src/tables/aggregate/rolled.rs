@@ -1,0 +1,183 @@
+//! Rows that were added up before: files of roll-ups, as partial groups.
+
+use std::fs::File;
+use std::path::Path;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt64Array};
+use datafusion::arrow::datatypes::UInt64Type;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wiretag_enrich::Record;
+
+use super::TableError;
+use super::groups::{Groups, Plan};
+use super::states::{Keeps, States};
+use super::values::{Column, Seen};
+use crate::query::ast::{Node, Test};
+use crate::query::matches::text_passes;
+use crate::sketch::Sketch;
+use crate::tables::Range;
+use crate::tables::rollup::{ROWS, sketch_of, values_of};
+
+/// Rows that are looked at together.
+const BATCH: usize = 8_192;
+
+impl Groups {
+    /// Adds what a file of a roll-up has of the rows that pass, where its minutes or hours begin in the range. Their number, and how many
+    /// flows they stand for.
+    pub(crate) fn add_rolled_file<R: Record>(
+        &mut self,
+        plan: &Plan<R>,
+        node: &Node<R>,
+        range: Range,
+        path: &Path,
+    ) -> Result<(u64, u64), TableError> {
+        let unreadable = |source| TableError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(TableError::io("open", path))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
+        let wanted = names(plan, node);
+        let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().map(String::as_str));
+        let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(unreadable)?;
+        let (mut rows, mut flows) = (0, 0);
+        for batch in reader {
+            let batch = batch?;
+            let passing = passing(node, range, &batch)?;
+            rows += passing.len() as u64;
+            let counts = numbers(&batch, ROWS);
+            flows +=
+                passing.iter().map(|row| counts.as_ref().map_or(0, |counts| counts.value(*row as usize))).sum::<u64>();
+            self.add_rolled(plan, &batch, passing)?;
+        }
+        Ok((rows, flows))
+    }
+
+    fn add_rolled<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch, rows: Vec<u32>) -> Result<(), TableError> {
+        let parts: Vec<Vec<Rolled>> = plan
+            .states
+            .iter()
+            .map(|state| match state.keeps {
+                Keeps::Rows => numbers(batch, ROWS).map(Rolled::Rows).into_iter().collect(),
+                Keeps::Sum => {
+                    let names = state.fields.iter().map(|field| field.column.name());
+                    names
+                        .filter_map(|name| Some(Rolled::Sum(numbers(batch, name)?, numbers(batch, &values_of(name))?)))
+                        .collect()
+                }
+                Keeps::Sketch => {
+                    let names = state.fields.iter().map(|field| sketch_of(field.column.name()));
+                    names
+                        .filter_map(|name| Some(Rolled::Sketch(batch.column_by_name(&name)?.as_binary_opt()?.clone())))
+                        .collect()
+                }
+                // Not in roll-ups, which are not asked then.
+                Keeps::Least | Keeps::Greatest | Keeps::Distinct => Vec::new(),
+            })
+            .collect();
+        self.each_end(plan, batch, rows, |states, rows, groups| {
+            for (state, parts) in states.iter_mut().zip(&parts) {
+                for part in parts {
+                    part.add_to(state, rows, groups);
+                }
+            }
+        })
+    }
+}
+
+/// What a roll-up has for a state.
+enum Rolled {
+    Rows(UInt64Array),
+    Sum(UInt64Array, UInt64Array),
+    Sketch(BinaryArray),
+}
+
+impl Rolled {
+    fn add_to(&self, state: &mut States, rows: &[u32], groups: &[u32]) {
+        for (row, group) in rows.iter().zip(groups) {
+            let row = *row as usize;
+            match self {
+                Self::Rows(counts) => state.add_rows(*group, counts.value(row)),
+                Self::Sum(sums, values) if sums.is_valid(row) => {
+                    state.add_sum(*group, sums.value(row).into(), values.value(row));
+                }
+                Self::Sketch(sketches) if sketches.is_valid(row) => {
+                    if let Some(sketch) = Sketch::decode(sketches.value(row)) {
+                        state.add_sketch(*group, &sketch);
+                    }
+                }
+                Self::Sum(..) | Self::Sketch(_) => {}
+            }
+        }
+    }
+}
+
+fn numbers(batch: &RecordBatch, name: &str) -> Option<UInt64Array> {
+    batch.column_by_name(name)?.as_primitive_opt::<UInt64Type>().cloned()
+}
+
+/// Columns that are read.
+fn names<R: Record>(plan: &Plan<R>, node: &Node<R>) -> Vec<String> {
+    let mut names: Vec<String> = plan.columns().into_iter().map(str::to_owned).chain([ROWS.to_owned()]).collect();
+    for state in &plan.states {
+        for field in &state.fields {
+            match state.keeps {
+                Keeps::Sum => names.push(values_of(field.column.name())),
+                Keeps::Sketch => names.push(sketch_of(field.column.name())),
+                Keeps::Rows | Keeps::Least | Keeps::Greatest | Keeps::Distinct => {}
+            }
+        }
+    }
+    node.each_field(&mut |field| names.push(field.column.name().to_owned()));
+    names
+}
+
+/// The rows that pass and begin in the range.
+fn passing<R: Record>(node: &Node<R>, range: Range, batch: &RecordBatch) -> Result<Vec<u32>, TableError> {
+    let start = batch.column_by_name("start").map(|start| Column::new(start, None, None)).transpose()?;
+    let mut columns: Vec<(&str, Column)> = Vec::new();
+    let mut failed = None;
+    node.each_field(&mut |field| {
+        let name = field.column.name();
+        let Some(array): Option<&ArrayRef> = batch.column_by_name(name) else { return };
+        if columns.iter().any(|(known, _)| *known == name) {
+            return;
+        }
+        match Column::new(array, None, None) {
+            Ok(column) => columns.push((name, column)),
+            Err(error) => failed = Some(error),
+        }
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let begins = |row: usize| match start.as_ref().map(|start| start.get(row)) {
+        Some(Seen::Time(start)) => start >= range.from && start < range.to,
+        Some(_) | None => false,
+    };
+    let rows = 0..batch.num_rows() as u32;
+    Ok(rows.filter(|row| begins(*row as usize) && passes(node, &columns, *row as usize)).collect())
+}
+
+fn passes<R: Record>(node: &Node<R>, columns: &[(&str, Column)], row: usize) -> bool {
+    match node {
+        Node::All => true,
+        Node::And(nodes) => nodes.iter().all(|node| passes(node, columns, row)),
+        Node::Or(nodes) => nodes.iter().any(|node| passes(node, columns, row)),
+        Node::Not(node) => !passes(node, columns, row),
+        Node::Test(field, test) => {
+            let column = columns.iter().find(|(name, _)| *name == field.column.name());
+            column.is_some_and(|(_, column)| seen_passes(test, column.get(row)))
+        }
+    }
+}
+
+fn seen_passes(test: &Test, value: Seen<'_>) -> bool {
+    match (test, value) {
+        (_, Seen::Null) => false,
+        (Test::Exists, _) => true,
+        (Test::Bool(wanted), Seen::Bool(value)) => *wanted == value,
+        (Test::Number(compare, wanted), Seen::Number(value)) => compare.holds(&value, wanted),
+        (Test::Time(compare, wanted), Seen::Time(value)) => compare.holds(&value, wanted),
+        (_, Seen::Text(text)) => text_passes(test, text),
+        (_, Seen::Bool(_) | Seen::Number(_) | Seen::Time(_)) => false,
+    }
+}
