@@ -207,6 +207,7 @@ fn figures_of_what_was_imported() {
         (vec!["top", "client_pod", "--by", "server_rtt_us"], "p95(server_rtt_us)"),
         (vec!["flows", "port == 1 | cuont"], "^"),
         (vec!["flows", "--compare"], "`--compare` is for aggregations"),
+        (vec!["top", "client_pod", "--compare"], "`--from -1h`"),
         (vec!["sql", "drop table flows"], "is refused"),
         (vec!["pcap", "port == 1 | count", "-o", "-"], "room for a condition only"),
     ] {

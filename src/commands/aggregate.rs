@@ -8,6 +8,7 @@ use wiretag_store::query::Aggregate;
 use wiretag_store::tables::AggregateRequest;
 use wiretag_store::{Store, Table};
 
+use super::WrongUsage;
 use super::search::{Has, Search, loss_sentence, warn_of_loss};
 use crate::cli::Format;
 use crate::client::Appliance;
@@ -53,6 +54,11 @@ pub(super) async fn run<R: Table>(
 where
     Store: Has<R>,
 {
+    if way.compare && search.range.from == 0 {
+        return Err(
+            WrongUsage("`--compare` needs to know where the period begins; hint: add `--from -1h`".into()).into()
+        );
+    }
     let answer = match Appliance::find(data)? {
         Some(appliance) => asked(&appliance, search, route, way.compare)?,
         None => read(search, aggregate, way.compare, data).await?,

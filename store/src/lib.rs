@@ -29,6 +29,7 @@ mod recovery;
 pub mod retention;
 pub(crate) mod sketch;
 pub mod sql;
+mod sys;
 pub mod tables;
 
 use std::collections::BTreeSet;
@@ -188,19 +189,16 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        let sql = sql::Shared::new()?;
-        let rollups = RollupAges::default();
-        let compacts = false;
         Ok(Self {
             catalog,
             flows,
             transactions,
             data_dir,
             retention,
-            rollups,
-            compacts,
+            rollups: RollupAges::default(),
+            compacts: false,
             changes,
-            sql,
+            sql: sql::Shared::new()?,
             flushed,
             _locks: None,
         })

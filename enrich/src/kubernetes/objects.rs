@@ -246,21 +246,23 @@ pub(super) struct ServiceSpec {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Port {
-    pub(super) port: Option<i64>,
+    #[serde(rename = "port")]
+    pub(super) number: Option<i64>,
     /// Of a service: the port that it has on every node.
-    pub(super) node_port: Option<i64>,
+    #[serde(rename = "nodePort")]
+    pub(super) on_nodes: Option<i64>,
     pub(super) protocol: Option<String>,
 }
 
 impl Port {
     /// IP protocol and number; the API's default is TCP.
     pub(super) fn number(&self) -> Option<(u8, u16)> {
-        Some((protocol(self.protocol.as_deref())?, port(self.port?)?))
+        Some((protocol(self.protocol.as_deref())?, port(self.number?)?))
     }
 
     /// The same of the port on every node, if it has one.
     pub(super) fn on_nodes(&self) -> Option<(u8, u16)> {
-        Some((protocol(self.protocol.as_deref())?, port(self.node_port?)?))
+        Some((protocol(self.protocol.as_deref())?, port(self.on_nodes?)?))
     }
 }
 

@@ -3,11 +3,13 @@
 //! * Every query sees all tables as of one moment, rows in memory included.
 //! * Only questions are answered: `SELECT`, `WITH`, `EXPLAIN`, `DESCRIBE`, `SHOW TABLES`, `SHOW COLUMNS`. What would change, write or
 //!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
+//! * Questions have threads of their own, with lower priority than capture.
 //! * Memory is limited for each query, and nothing is written to disk for want of it.
 
 mod cells;
 mod identities;
 mod segments;
+mod threads;
 
 use std::sync::Arc;
 
@@ -27,13 +29,17 @@ use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::timeline::View;
 
 pub use self::identities::{KeyText, key_text};
+use self::threads::Threads;
 use crate::Store;
 use crate::error::StoreError;
+use crate::limits::LimitReached;
 use crate::tables::TableError;
 use crate::tables::provider::SnapshotTable;
 
 /// Characters in a query.
 const MAX_LENGTH: usize = 65_536;
+/// Memory of a cell of the answer, about.
+const CELL: usize = 64;
 /// Where names of tables are looked up.
 const CATALOG: &str = "wiretag";
 
@@ -60,6 +66,7 @@ pub struct SqlAnswer {
 }
 
 /// All tables at one moment.
+#[derive(Clone)]
 struct Tables {
     flows: Arc<SnapshotTable<FlowRecord>>,
     transactions: Arc<SnapshotTable<Transaction>>,
@@ -79,7 +86,7 @@ impl Store {
             identities: Arc::new(identities::Identities::new(identities).map_err(TableError::from)?),
             segments: Arc::new(segments::table(&self.catalog.all_segments().await?)?),
         };
-        match self.sql_over(&tables, request).await {
+        match self.sql.ask(tables.clone(), request.clone()).await {
             Ok(answer) => Ok(answer),
             Err(error @ (StoreError::Sql(_) | StoreError::Limit(_))) => Err(error),
             Err(error) => {
@@ -91,51 +98,61 @@ impl Store {
                 }
                 tracing::warn!(lost = lost + also, %error, "files cannot be read: their rows are not part of the answer");
                 let tables = Tables { flows: Arc::new(flows), transactions: Arc::new(transactions), ..tables };
-                self.sql_over(&tables, request).await
+                self.sql.ask(tables, request.clone()).await
             }
         }
-    }
-
-    async fn sql_over(&self, tables: &Tables, request: &SqlRequest) -> Result<SqlAnswer, StoreError> {
-        let failed = |error: DataFusionError| sentence(error, request.memory);
-        let session = session(&self.sql, tables, request.memory).map_err(failed)?;
-        let state = session.state();
-        let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
-        if let Some(what) = refused(&statement) {
-            return Err(StoreError::Sql(format!(
-                "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
-            )));
-        }
-        let plan = state.statement_to_plan(statement).await.map_err(failed)?;
-        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        options.verify_plan(&plan).map_err(failed)?;
-        let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
-        let mut stream = frame.execute_stream().await.map_err(failed)?;
-        let columns = cells::columns(&stream.schema());
-        let (mut rows, mut truncated) = (Vec::new(), false);
-        while let Some(batch) = stream.try_next().await.map_err(failed)? {
-            truncated = add(&mut rows, &batch, &columns, request.limit);
-            if truncated {
-                break;
-            }
-        }
-        Ok(SqlAnswer { columns, rows, truncated })
     }
 }
 
-/// What all questions share: footers of files that were read.
+/// What all questions share: threads, and footers of files that were read.
 pub(crate) struct Shared {
     runtime: Arc<RuntimeEnv>,
+    threads: Threads,
 }
 
 impl Shared {
     pub(crate) fn new() -> Result<Self, StoreError> {
-        Ok(Self { runtime: RuntimeEnvBuilder::new().build_arc().map_err(TableError::from)? })
+        let runtime = RuntimeEnvBuilder::new().build_arc().map_err(TableError::from)?;
+        Ok(Self { runtime, threads: Threads::new()? })
+    }
+
+    async fn ask(&self, tables: Tables, request: SqlRequest) -> Result<SqlAnswer, StoreError> {
+        self.threads.run(answer(self.runtime.clone(), tables, request)).await
     }
 }
 
+async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -> Result<SqlAnswer, StoreError> {
+    let failed = |error: DataFusionError| sentence(error, request.memory);
+    let session = session(&runtime, &tables, request.memory).map_err(failed)?;
+    let state = session.state();
+    let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
+    if let Some(what) = refused(&statement) {
+        return Err(StoreError::Sql(format!(
+            "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
+        )));
+    }
+    let plan = state.statement_to_plan(statement).await.map_err(failed)?;
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    options.verify_plan(&plan).map_err(failed)?;
+    let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
+    let mut stream = frame.execute_stream().await.map_err(failed)?;
+    let columns = cells::columns(&stream.schema());
+    let (mut rows, mut truncated, mut bytes) = (Vec::new(), false, 0);
+    while let Some(batch) = stream.try_next().await.map_err(failed)? {
+        bytes += batch.num_rows() * columns.len() * CELL;
+        if bytes > request.memory && rows.len() < request.limit {
+            return Err(LimitReached::Memory { mib: request.memory >> 20 }.into());
+        }
+        truncated = add(&mut rows, &batch, &columns, request.limit);
+        if truncated {
+            break;
+        }
+    }
+    Ok(SqlAnswer { columns, rows, truncated })
+}
+
 /// Tables for one question, with its own memory.
-fn session(shared: &Shared, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
+fn session(runtime: &RuntimeEnv, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
     let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     let mut config = SessionConfig::new()
         .with_information_schema(true)
@@ -146,7 +163,7 @@ fn session(shared: &Shared, tables: &Tables, memory: usize) -> Result<SessionCon
     parquet.pushdown_filters = true;
     parquet.reorder_filters = true;
     parquet.schema_force_view_types = false;
-    let runtime = RuntimeEnvBuilder::from_runtime_env(&shared.runtime)
+    let runtime = RuntimeEnvBuilder::from_runtime_env(runtime)
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
@@ -191,7 +208,7 @@ fn sentence(error: DataFusionError, memory: usize) -> StoreError {
         root => root,
     };
     match root {
-        DataFusionError::ResourcesExhausted(_) => crate::limits::LimitReached::Memory { mib: memory >> 20 }.into(),
+        DataFusionError::ResourcesExhausted(_) => LimitReached::Memory { mib: memory >> 20 }.into(),
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)

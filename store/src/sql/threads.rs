@@ -1,0 +1,49 @@
+//! Threads on which questions in SQL are worked on: a question can keep a thread busy for long between two looks at whether
+//! anybody still waits, and must not keep the server or the capture waiting meanwhile.
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+
+use crate::error::StoreError;
+
+/// See the module.
+pub(super) struct Threads {
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    pub(super) fn new() -> Result<Self, StoreError> {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("sql")
+            .on_thread_start(crate::sys::lower_priority)
+            .enable_time()
+            .build()
+            .map_err(StoreError::io("start the threads of", std::path::Path::new("sql")))?;
+        Ok(Self { runtime: Some(runtime) })
+    }
+
+    /// The result of `work`, which ends when nobody waits for it any more.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(runtime) = &self.runtime else { return Err(StoreError::Closed) };
+        let mut task = JoinSet::new();
+        task.spawn_on(work, runtime.handle());
+        match task.join_next().await {
+            Some(joined) => joined.map_err(|error| StoreError::Task(error.to_string()))?,
+            None => Err(StoreError::Closed),
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A runtime must not be waited for inside another.
+            runtime.shutdown_background();
+        }
+    }
+}
