@@ -188,10 +188,19 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        let sql = sql::Shared::new()?;
-        let rollups = RollupAges::default();
-        let (compacts, _locks) = (false, None);
-        Ok(Self { catalog, flows, transactions, data_dir, retention, rollups, compacts, changes, sql, flushed, _locks })
+        Ok(Self {
+            catalog,
+            flows,
+            transactions,
+            data_dir,
+            retention,
+            rollups: RollupAges::default(),
+            compacts: false,
+            changes,
+            sql: sql::Shared::new()?,
+            flushed,
+            _locks: None,
+        })
     }
 
     /// The data directory.
