@@ -105,7 +105,8 @@ fn softflowd_tells_what_replay_says() {
         assert_eq!(told.len(), expected.len() / 2, "both directions are one row: {options:?}");
         for row in &told {
             assert_eq!((&row["node"], &row["observed_at"]), (&"127.0.0.1".into(), &"path".into()));
-            assert_eq!((&row["server_port"], row["client_payload_bytes"].is_null()), (&443.into(), true), "{row}");
+            let port = row["server_port"].as_u64().expect("a port");
+            assert!((4430..=4433).contains(&port) && row["client_payload_bytes"].is_null(), "{row}");
         }
     }
 }
