@@ -167,6 +167,11 @@ impl Appliance {
         own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Value of a metric that counts, over all series.
+    pub fn count(&self, name: &str) -> u64 {
+        self.metric(name, "") as u64
+    }
+
     /// Rows of `wiretag flows QUERY --format json`.
     pub fn flows(&self, query: &str, more: &[&str]) -> Vec<Value> {
         flows(&self.data, query, more)

@@ -207,7 +207,7 @@ fn write<R: Table, W: Write + Send>(
             loop {
                 let part = parts.blocking_recv().ok_or(StoreError::Closed)?;
                 if let Part::Rows(batch) = &part {
-                    for row in rows::rows(batch, R::NUMBER) {
+                    for row in rows::of_columns(&names, batch.columns(), R::NUMBER) {
                         match format {
                             ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.columns)),
                             ExportFormat::JsonLines | ExportFormat::Parquet => {
