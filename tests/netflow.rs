@@ -171,9 +171,7 @@ fn nfdump_prints_what_is_exported() {
     export(&capture, own, &["-v", "9"]);
     let expected = volumes(&replayed(&capture));
     let flows = expected.len() / 2;
-    eventually(60, "all rows are exported", || {
-        (appliance.count("wiretag_ipfix_records_total") == flows as u64).then_some(())
-    });
+    eventually(60, "all rows are exported", || (appliance.count("wiretag_ipfix_records_total") == flows).then_some(()));
     assert_eq!(appliance.count("wiretag_ipfix_lost_records_total"), 0);
     appliance.stop();
     run("kill", &["-TERM", &nfcapd.0.id().to_string()]);

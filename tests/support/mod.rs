@@ -168,8 +168,8 @@ impl Appliance {
     }
 
     /// Value of a metric that counts, over all series.
-    pub fn count(&self, name: &str) -> u64 {
-        self.metric(name, "") as u64
+    pub fn count(&self, name: &str) -> usize {
+        self.metric(name, "") as usize
     }
 
     /// Rows of `wiretag flows QUERY --format json`.
