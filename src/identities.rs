@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::kernel::KernelNumbers;
-use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{TaggedRows, Tagger};
 use wiretag_enrich::timeline::{Dossier, Timeline, View};
 use wiretag_store::{Store, StoreError};
@@ -95,10 +94,8 @@ pub(crate) struct Tagging {
     pub(crate) tagger: Tagger,
     pub(crate) metrics: FlowMetrics,
     pub(crate) tail: wiretag_web::Tail,
-    /// What the static file says of interfaces.
+    /// What the static file says of interfaces, and later versions of it.
     pub(crate) static_interfaces: StaticInterfaces,
-    /// Later versions of it.
-    pub(crate) static_files: mpsc::Receiver<StaticFile>,
     /// Namespaces to capture in, for `src/pipeline.rs`.
     pub(crate) namespaces: mpsc::Sender<IdentityEvent>,
     /// Counts the rows on their way.
@@ -128,7 +125,7 @@ impl Tagging {
             tokio::select! {
                 biased;
                 Some(event) = events.recv(), if !is_busy => self.learn(event).await,
-                Some(file) = self.static_files.recv(), if !is_busy => {
+                Some(file) = self.static_interfaces.changes.recv(), if !is_busy => {
                     let event = self.static_interfaces.change(file, crate::host::now());
                     self.timeline.begin(event);
                 }

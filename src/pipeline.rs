@@ -29,7 +29,7 @@ use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
 use crate::outbox::{PacketBatch, PacketSender};
 use crate::peers::Peers;
 use crate::sources::{Sources, Surroundings};
-use crate::static_identities::{self, StaticInterfaces, reconcile_static};
+use crate::static_identities::{StaticInterfaces, reconcile_static};
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
@@ -117,7 +117,7 @@ impl Pipeline {
 
         let (events, identity_events) = mpsc::channel(EVENT_QUEUE);
         let (namespaces, namespace_events) = mpsc::channel(NAMESPACE_QUEUE);
-        let (changes, static_files) = mpsc::channel(static_identities::QUEUE);
+        let (static_interfaces, changes) = StaticInterfaces::new(static_file, boot.clone());
         let tagging = Tagging {
             store: store.clone(),
             timeline,
@@ -125,8 +125,7 @@ impl Pipeline {
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
             metrics: FlowMetrics::new(&registry)?,
             tail: tail.clone(),
-            static_interfaces: StaticInterfaces::new(static_file, boot.clone()),
-            static_files,
+            static_interfaces,
             namespaces,
             capture: capture.clone(),
             troubles: troubles.clone(),

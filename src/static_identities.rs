@@ -17,7 +17,7 @@ use wiretag_enrich::{Identity, IdentityEvent, Interval, Key, SourceStatus};
 /// How often the file is read.
 const PERIOD: Duration = Duration::from_secs(2);
 /// Changes on their way to the tagger.
-pub(crate) const QUEUE: usize = 4;
+const QUEUE: usize = 4;
 
 /// The name of the source.
 fn source() -> Arc<str> {
@@ -80,11 +80,16 @@ fn snapshot(present: Vec<Interval>, at: i64) -> IdentityEvent {
 pub(crate) struct StaticInterfaces {
     by_name: HashMap<String, Arc<Identity>>,
     boot: Arc<str>,
+    /// Later versions of the file.
+    pub(crate) changes: mpsc::Receiver<StaticFile>,
 }
 
 impl StaticInterfaces {
-    pub(crate) fn new(file: Option<StaticFile>, boot: Arc<str>) -> Self {
-        Self { by_name: file.map(|file| file.interfaces.into_iter().collect()).unwrap_or_default(), boot }
+    /// As the file is now; and where to tell of changes.
+    pub(crate) fn new(file: Option<StaticFile>, boot: Arc<str>) -> (Self, mpsc::Sender<StaticFile>) {
+        let (sender, changes) = mpsc::channel(QUEUE);
+        let by_name = file.map(|file| file.interfaces.into_iter().collect()).unwrap_or_default();
+        (Self { by_name, boot, changes }, sender)
     }
 
     /// An interface is there; what that tells if it was not known.
