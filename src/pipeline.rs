@@ -93,8 +93,7 @@ impl Pipeline {
         let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
         let published = Arc::new(Published::new(&timeline));
 
-        let registry = prometheus::Registry::new();
-        let tail = wiretag_web::Tail::default();
+        let (registry, tail) = (prometheus::Registry::new(), wiretag_web::Tail::default());
         let (capture, stages) = <(Arc<CaptureStatus>, Arc<Mutex<StageNumbers>>)>::default();
         let heard = last_heard(config, &store).await?;
         let kernel_source = kernel_source(config, &boot, heard);
