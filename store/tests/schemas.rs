@@ -83,7 +83,9 @@ async fn rewritten(parquet: &[u8], change: impl FnOnce(DataFrame) -> DataFrame) 
     let batches = change(frame).collect().await.unwrap();
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batches[0].schema(), None).unwrap();
-    batches.iter().for_each(|batch| writer.write(batch).unwrap());
+    for batch in &batches {
+        writer.write(batch).unwrap();
+    }
     writer.close().unwrap();
     bytes
 }

@@ -199,7 +199,7 @@ impl Generator {
             let ja4 = self.words.ja4[random.skewed(40, 2.0)].clone();
             let (sni, alpn) = (Some(name), Some(self.words.h2.clone()));
             record.tls = Some(Box::new(Tls { sni, version: Some("1.3"), alpn, ja4: Some(ja4) }));
-        } else if tcp && workload % 10 == 0 {
+        } else if tcp && workload.is_multiple_of(10) {
             record.app = Some("http");
             let requests = random.geometric(0.4);
             let failed = random.chance(0.02);
