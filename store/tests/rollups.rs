@@ -14,7 +14,7 @@ use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
 use wiretag_store::catalog::Catalog;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query;
-use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Engine, FlowStore, Range};
+use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Engine, FlowStore, Range, SearchOptions};
 use wiretag_store::{Retention, Role, RollupAges, Store, StoreConfig};
 
 const MINUTE: i64 = 60_000_000_000;
@@ -224,7 +224,10 @@ async fn roll_ups_outlive_the_rows() {
     assert_eq!(whole.rows[0]["count"], 288);
 
     let store = maintain(store, START + 8 * DAY).await;
-    assert_eq!(store.flows.search(&query::parse("").unwrap(), all, Default::default()).await.unwrap().rows.len(), 0);
+    assert_eq!(
+        store.flows.search(&query::parse("").unwrap(), all, SearchOptions::default()).await.unwrap().rows.len(),
+        0
+    );
     let left = ask(&store.flows, SUMMARY, all, false).await;
     assert_eq!((&left.rows, left.served_by.resolution), (&whole.rows, None));
     // Begins within a minute, of which only the whole is known: it is left out.
