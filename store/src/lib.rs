@@ -190,8 +190,19 @@ impl Store {
         let flushed = AtomicI64::new(i64::MIN);
         let sql = sql::Shared::new()?;
         let rollups = RollupAges::default();
-        let (compacts, _locks) = (false, None);
-        Ok(Self { catalog, flows, transactions, data_dir, retention, rollups, compacts, changes, sql, flushed, _locks })
+        Ok(Self {
+            catalog,
+            flows,
+            transactions,
+            data_dir,
+            retention,
+            rollups,
+            compacts: false,
+            changes,
+            sql,
+            flushed,
+            _locks: None,
+        })
     }
 
     /// The data directory.
