@@ -80,7 +80,7 @@ fn id(end: &EndTag) -> String {
     format!("/{namespace}/{kind}/{name}")
 }
 
-fn whole_hour(row: &&TaggedFlow) -> bool {
+fn whole_hour(row: &TaggedFlow) -> bool {
     row.record.primary && (DAY..DAY + 3600 * SECOND).contains(&row.record.start)
 }
 
@@ -144,7 +144,7 @@ async fn the_service_map_is_what_a_plain_list_gives() {
     let server = Server::start(QueryLimits::default()).await;
     let rows = filled(&server).await;
     let mut wanted: BTreeMap<(String, String), Vec<&TaggedFlow>> = BTreeMap::new();
-    for row in rows.iter().filter(whole_hour) {
+    for row in rows.iter().filter(|row| whole_hour(row)) {
         wanted.entry((id(&row.client), id(&row.server))).or_default().push(row);
     }
     assert_eq!(wanted.len(), 25, "every workload spoke to every other");
@@ -186,13 +186,38 @@ async fn the_service_map_is_what_a_plain_list_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn roll_ups_give_the_same_service_map() {
+    let server = Server::start(QueryLimits::default()).await;
+    filled(&server).await;
+    server.store.flush().await.unwrap();
+    let hour = [("q", "server_workload == web or client_namespace not exists"), FROM, TO];
+    let odd = [("from", "2026-03-02T00:10:00.5Z"), TO];
+    let (_, rows) = server.get("/api/v1/topology", &hour).await;
+    let (_, odd_rows) = server.get("/api/v1/topology", &odd).await;
+    assert_eq!(rows["served_by"]["rollups"], json!(0), "{rows}");
+    while server.store.flows.roll_up(DAY + 3 * 86_400 * SECOND).await.unwrap() > 0 {}
+    let (_, rolled) = server.get("/api/v1/topology", &hour).await;
+    let served_by = &rolled["served_by"];
+    assert_eq!((&served_by["files"], &served_by["rows"], &served_by["rollups"]), (&json!(0), &json!(0), &json!(1)));
+    assert!(!rolled["edges"].as_array().unwrap().is_empty());
+    for name in ["nodes", "edges", "edges_total"] {
+        assert_eq!(rolled[name], rows[name], "{name}");
+    }
+    // A pod is not in roll-ups, nor is a part of a minute.
+    let (_, pods) = server.get("/api/v1/topology", &[("q", "pod not exists"), FROM, TO]).await;
+    assert_eq!(pods["served_by"]["rollups"], json!(0), "{pods}");
+    let (_, odd) = server.get("/api/v1/topology", &odd).await;
+    assert_eq!((&odd["edges"], &odd["served_by"]["resolution"]), (&odd_rows["edges"], &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_service_map_takes_conditions_and_limits() {
     let server = Server::start(QueryLimits::default()).await;
     let rows = filled(&server).await;
     let name =
         |end: &EndTag| end.identity.as_ref().and_then(|identity| identity.workload.as_deref().map(str::to_owned));
     let is_db = |row: &&TaggedFlow| name(&row.server).as_deref() == Some("db");
-    let passing = rows.iter().filter(whole_hour).filter(is_db).count();
+    let passing = rows.iter().filter(|row| whole_hour(row)).filter(is_db).count();
     let (_, answer) = server.get("/api/v1/topology", &[("q", "server_workload == db"), FROM, TO]).await;
     let edges = answer["edges"].as_array().unwrap();
     assert_eq!(edges.len(), 5, "{answer}");
