@@ -9,6 +9,8 @@ CREATE TABLE rollups (
     bytes     INTEGER NOT NULL,
     stored_at INTEGER NOT NULL DEFAULT 0,
     import    INTEGER,
+    -- How many files it adds up: of flows, or of minutes.
+    files     INTEGER NOT NULL DEFAULT 0,
     -- Of minutes: the roll-up of hours that they are part of.
     day       TEXT,
     -- Of minutes: the file was deleted, the roll-up of hours is left.

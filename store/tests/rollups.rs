@@ -247,6 +247,62 @@ async fn roll_ups_outlive_the_rows() {
     assert_eq!(parquet_files(&dir.path().join("rollups")), 0);
 }
 
+/// Retention takes files of rows one by one: what is left of a day is not taken for all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_that_is_partly_gone_is_still_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let age = |hours: u64| Some(Duration::from_hours(hours));
+    let config = StoreConfig {
+        flows: Retention { age: age(96), bytes: None },
+        rollups: RollupAges { minutes: age(48), hours: age(480) },
+        ..StoreConfig::new(dir.path(), Role::Appliance)
+    };
+    let store = Store::open(config).await.unwrap().0;
+    store.flows.append(regular()).await.unwrap();
+    for _ in 0..60 {
+        store.maintain(START + 3 * DAY).await.unwrap();
+    }
+    let range = Range { from: START + 90 * MINUTE, to: START + DAY };
+    let before = ask(&store.flows, SUMMARY, range, false).await;
+    assert_eq!((before.rows[0]["count"].as_u64(), before.served_by.resolution), (Some(135), None));
+    store.maintain(START + 4 * DAY + 12 * HOUR).await.unwrap();
+    let everything = query::parse("").unwrap();
+    let options = wiretag_store::tables::SearchOptions { limit: 1000, ..Default::default() };
+    let rows = store.flows.search(&everything, range, options).await.unwrap().rows.len();
+    assert_eq!(rows, 72, "those of half the day are left");
+    let after = ask(&store.flows, SUMMARY, range, false).await;
+    assert_eq!((after.rows[0]["count"].as_u64(), after.served_by.resolution), (Some(132), Some(HOUR)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_taken_from_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.append(regular()).await.unwrap();
+    store.flush().await.unwrap();
+    while store.roll_up(LATER).await.unwrap() > 0 {}
+    let day = Range { from: START, to: START + DAY };
+    let whole = ask(&store, SUMMARY, day, false).await;
+    assert_eq!((whole.served_by.files, whole.served_by.rollups), (0, 1));
+    damage(&dir.path().join("rollups/1h"));
+    let by_minute = ask(&store, SUMMARY, day, false).await;
+    assert_eq!((&by_minute.rows, by_minute.served_by.rollups, by_minute.served_by.files), (&whole.rows, 24, 0));
+    damage(&dir.path().join("rollups/1m/date=2026-03-01/hour=07"));
+    let one_hour = ask(&store, SUMMARY, day, false).await;
+    assert_eq!((&one_hour.rows, one_hour.served_by.rollups, one_hour.served_by.files), (&whole.rows, 23, 1));
+    damage(&dir.path().join("rollups/1m"));
+    let by_rows = ask(&store, SUMMARY, day, false).await;
+    assert_eq!((&by_rows.rows, by_rows.served_by.rollups, by_rows.served_by.files), (&whole.rows, 0, 24));
+}
+
+/// Writes over every file.
+fn damage(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { damage(&path) } else { std::fs::write(path, b"PAR1").unwrap() }
+    }
+}
+
 /// A roll-up that was written and not named by the catalog when the process was killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_finished_is_deleted_and_made_again() {

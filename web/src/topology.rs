@@ -1,6 +1,6 @@
 //! The service map: which workloads spoke to which, how much, how fast, and with what trouble.
 //!
-//! It is an aggregation by the owners of both ends, with figures that add up or merge: it can be made of whatever aggregates flows.
+//! It is an aggregation by the owners of both ends, of what roll-ups keep: these serve it wherever the condition lets them.
 
 use std::collections::BTreeMap;
 

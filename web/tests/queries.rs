@@ -107,10 +107,7 @@ impl Server {
 }
 
 fn address(path: &str, parameters: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| {
-        let bytes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        bytes.concat()
-    };
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat();
     let parameters = parameters.iter().map(|(name, value)| format!("{name}={}", encoded(value)));
     format!("{path}?{}", parameters.collect::<Vec<_>>().join("&"))
 }
@@ -141,7 +138,7 @@ async fn groups_and_top_lists() {
     );
     assert_eq!((&answer["groups"], &answer["completeness"]["complete"]), (&json!(2), &json!(true)));
     assert_eq!(answer["range"]["from"], json!("2026-03-01T00:00:00.000000000Z"));
-    assert_eq!(answer["served_by"], json!({"files": 1, "rows": 6}));
+    assert_eq!(answer["served_by"], json!({"files": 1, "rows": 6, "rollups": 0}));
 
     let top = [("field", "client_pod"), ("by", "client_bytes"), ("limit", "1"), FROM, TO];
     let (_, answer) = server.get("/api/v1/flows/top", &top).await;

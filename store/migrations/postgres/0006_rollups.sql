@@ -7,6 +7,7 @@ CREATE TABLE rollups (
     bytes     BIGINT NOT NULL,
     stored_at BIGINT NOT NULL DEFAULT 0,
     import    BIGINT,
+    files     BIGINT NOT NULL DEFAULT 0,
     day       TEXT COLLATE "C",
     gone      BIGINT NOT NULL DEFAULT 0
 );

@@ -24,6 +24,8 @@ pub struct RollupFile {
     pub bytes: u64,
     /// Where the flows came from.
     pub origin: Origin,
+    /// How many files it adds up: of flows, or of minutes.
+    pub files: u64,
     /// Of minutes: the roll-up of hours that they are part of.
     pub day: Option<String>,
     /// Of minutes: the file was deleted, the roll-up of hours is left.
@@ -38,13 +40,16 @@ fn rollup(row: &Row) -> Result<RollupFile, sqlx::Error> {
         rows: row.count("rows")?,
         bytes: row.count("bytes")?,
         origin: Origin { import: row.get("import")?, stored_at: row.get("stored_at")? },
+        files: row.count("files")?,
         day: row.get("day")?,
         gone: row.get::<i64>("gone")? != 0,
     })
 }
 
 fn put(file: &RollupFile) -> Statement<'_> {
-    sql("INSERT INTO rollups (path, width, start, rows, bytes, stored_at, import) VALUES ($1, $2, $3, $4, $5, $6, $7)")
+    let put = "INSERT INTO rollups (path, width, start, rows, bytes, stored_at, import, files) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    sql(put)
         .bind(&file.path)
         .bind(file.width)
         .bind(file.start)
@@ -52,6 +57,7 @@ fn put(file: &RollupFile) -> Statement<'_> {
         .bind(file.bytes.cast_signed())
         .bind(file.origin.stored_at)
         .bind(file.origin.import)
+        .bind(file.files.cast_signed())
 }
 
 impl Catalog {

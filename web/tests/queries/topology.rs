@@ -186,6 +186,32 @@ async fn the_service_map_is_what_a_plain_list_gives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn roll_ups_give_the_same_service_map() {
+    let server = Server::start(QueryLimits::default()).await;
+    filled(&server).await;
+    server.store.flush().await.unwrap();
+    let hour = [("q", "server_workload == web or client_namespace not exists"), FROM, TO];
+    let odd = [("from", "2026-03-02T00:10:00.5Z"), TO];
+    let (_, rows) = server.get("/api/v1/topology", &hour).await;
+    let (_, odd_rows) = server.get("/api/v1/topology", &odd).await;
+    assert_eq!(rows["served_by"]["rollups"], json!(0), "{rows}");
+    while server.store.flows.roll_up(DAY + 3 * 86_400 * SECOND).await.unwrap() > 0 {}
+    let (_, rolled) = server.get("/api/v1/topology", &hour).await;
+    let served_by = &rolled["served_by"];
+    // A file of the hour before may end in this one: it is read, and no row of it counts.
+    assert_eq!((&served_by["rows"], &served_by["rollups"]), (&json!(0), &json!(1)), "{served_by}");
+    assert!(!rolled["edges"].as_array().unwrap().is_empty());
+    for name in ["nodes", "edges", "edges_total"] {
+        assert_eq!(rolled[name], rows[name], "{name}");
+    }
+    // A pod is not in roll-ups, nor is a part of a minute.
+    let (_, pods) = server.get("/api/v1/topology", &[("q", "pod not exists"), FROM, TO]).await;
+    assert_eq!(pods["served_by"]["rollups"], json!(0), "{pods}");
+    let (_, odd) = server.get("/api/v1/topology", &odd).await;
+    assert_eq!((&odd["edges"], &odd["served_by"]["resolution"]), (&odd_rows["edges"], &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_service_map_takes_conditions_and_limits() {
     let server = Server::start(QueryLimits::default()).await;
     let rows = filled(&server).await;

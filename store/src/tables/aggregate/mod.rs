@@ -23,7 +23,6 @@ mod states;
 mod values;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 use futures_util::TryStreamExt;
@@ -40,7 +39,7 @@ use super::engine::Condition;
 use super::error::TableError;
 use super::observed::Observed;
 use super::{Range, Snapshot, Table, TableStore, rollup, schema};
-use crate::catalog::{FlowFile, RollupFile};
+use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::limits::{Budget, LimitReached, MOST_GROUPS};
 use crate::query::Query;
@@ -200,14 +199,9 @@ impl<R: Table> TableStore<R> {
         served_by.rows += self.add_memory(&mut groups, plan, &condition, &snapshot).await?;
         if let Some(width) = width {
             let files = std::mem::take(&mut snapshot.files);
-            let share = rollup::serve::share(width, range, files, &rolled.rollups, &rolled.of);
-            served_by.resolution = share.coarse;
-            snapshot.files = share.files;
-            for file in &share.rollups {
-                let rows = self.add_rollup(&mut groups, plan, &condition, file).await?;
-                served_by.rollups += 1;
-                served_by.rolled_rows += rows;
-            }
+            let read = self.add_rolled(&mut groups, plan, &condition, (width, files, rolled)).await?;
+            (served_by.rollups, served_by.rolled_rows) = (read.rollups, read.rows);
+            (served_by.resolution, snapshot.files) = (read.coarse, read.files);
         }
         let files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         served_by.files = files.len() as u64;
@@ -252,32 +246,6 @@ impl<R: Table> TableStore<R> {
         }
         groups.add_batch(plan, &schema::some_columns(&waiting, &columns)?)?;
         Ok(rows)
-    }
-
-    /// Adds what a roll-up has of the range; the number of its rows that passed.
-    async fn add_rollup(
-        &self,
-        groups: &mut Groups,
-        plan: &Arc<Plan<R>>,
-        condition: &Condition<R>,
-        file: &RollupFile,
-    ) -> Result<u64, TableError> {
-        let (mut own, plan) = (groups.empty(plan), plan.clone());
-        let (node, range) = (condition.node.clone(), condition.range);
-        let path = self.inner.engine.data_dir().join(&file.path);
-        let work = move || own.add_rolled_file(&plan, &node, range, &path).map(|(rows, _)| (own, rows));
-        match tokio::task::spawn_blocking(work).await? {
-            Ok((own, rows)) => {
-                groups.merge(own)?;
-                Ok(rows)
-            }
-            Err(limit @ TableError::Limit(_)) => Err(limit),
-            Err(error) => {
-                self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%error, "a roll-up cannot be read: what it adds up is not part of the answer");
-                Ok(0)
-            }
-        }
     }
 
     async fn add_files(

@@ -1,26 +1,114 @@
 //! Rows that were added up before: files of roll-ups, as partial groups.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::UInt64Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tokio::task::JoinSet;
 use wiretag_enrich::Record;
 
 use super::TableError;
 use super::groups::{Groups, Plan};
 use super::states::{Keeps, States};
 use super::values::{Column, Seen};
+use crate::catalog::{FlowFile, RollupFile};
 use crate::query::ast::{Node, Test};
 use crate::query::matches::text_passes;
 use crate::sketch::Sketch;
-use crate::tables::Range;
-use crate::tables::rollup::{ROWS, sketch_of, values_of};
+use crate::tables::engine::Condition;
+use crate::tables::rollup::{MINUTE, ROWS, serve, sketch_of, values_of};
+use crate::tables::{Range, Rolled as Known, Table, TableStore};
 
 /// Rows that are looked at together.
 const BATCH: usize = 8_192;
+/// Files that are read at the same time.
+const AT_ONCE: usize = 4;
+
+/// What was read of roll-ups.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Files.
+    pub(super) rollups: u64,
+    /// Rows that passed.
+    pub(super) rows: u64,
+    /// See [`serve::Share::coarse`].
+    pub(super) coarse: Option<i64>,
+    /// Files of rows that are left to be read.
+    pub(super) files: Vec<FlowFile>,
+}
+
+impl<R: Table> TableStore<R> {
+    /// Adds what roll-ups of this width or a lesser one have of the range. One that cannot be read is counted, and what it adds up is
+    /// taken from where else it is.
+    pub(super) async fn add_rolled(
+        &self,
+        groups: &mut Groups,
+        plan: &Arc<Plan<R>>,
+        condition: &Condition<R>,
+        (width, files, known): (i64, Vec<FlowFile>, Known),
+    ) -> Result<Read, TableError> {
+        let Known { mut rollups, of } = known;
+        loop {
+            let share = serve::share(width, condition.range, files.clone(), &rollups, &of);
+            match self.read_rollups(groups, plan, condition, &share.rollups).await? {
+                Ok((part, rows)) => {
+                    groups.merge(part)?;
+                    let (rollups, coarse) = (share.rollups.len() as u64, share.coarse);
+                    return Ok(Read { rollups, rows, coarse, files: share.files });
+                }
+                Err(unreadable) => {
+                    rollups.retain(|file| file.width == MINUTE || !unreadable.contains(&file.path));
+                    rollups.iter_mut().for_each(|file| file.gone |= unreadable.contains(&file.path));
+                }
+            }
+        }
+    }
+
+    /// The groups of all these files and how many of their rows passed, or the paths of those that cannot be read.
+    async fn read_rollups(
+        &self,
+        like: &Groups,
+        plan: &Arc<Plan<R>>,
+        condition: &Condition<R>,
+        files: &[RollupFile],
+    ) -> Result<Result<(Groups, u64), HashSet<String>>, TableError> {
+        let (mut whole, mut rows) = (like.empty(plan), 0);
+        let (mut waiting, mut unreadable) = (files.iter(), HashSet::new());
+        // What is not waited for is not begun, when whoever asked goes away.
+        let mut running = JoinSet::new();
+        loop {
+            for file in waiting.by_ref().take(AT_ONCE - running.len()) {
+                let (mut own, plan, path) = (like.empty(plan), plan.clone(), file.path.clone());
+                let (node, range) = (condition.node.clone(), condition.range);
+                let full = self.inner.engine.data_dir().join(&path);
+                running.spawn_blocking(move || {
+                    let read = own.add_rolled_file(&plan, &node, range, &full);
+                    (path, read.map(|(rows, _)| (own, rows)))
+                });
+            }
+            let Some(read) = running.join_next().await else { break };
+            match read? {
+                (_, Ok((own, some))) => {
+                    whole.merge(own)?;
+                    rows += some;
+                }
+                (_, Err(limit @ TableError::Limit(_))) => return Err(limit),
+                (path, Err(error)) => {
+                    self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a roll-up cannot be read: what it adds up is looked for elsewhere");
+                    unreadable.insert(path);
+                }
+            }
+        }
+        Ok(if unreadable.is_empty() { Ok((whole, rows)) } else { Err(unreadable) })
+    }
+}
 
 impl Groups {
     /// Adds what a file of a roll-up has of the rows that pass, where its minutes or hours begin in the range. Their number, and how many

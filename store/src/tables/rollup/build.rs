@@ -147,6 +147,7 @@ impl FlowStore {
         };
         let work = move || write(&dir, &groups, (width, start, origin));
         let file = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
+        let file = RollupFile { files: parts.len() as u64, ..file };
         // Who reads takes the catalog's lists under this lock.
         let guard = self.inner.recent.write().await;
         let registered = match width {
@@ -187,7 +188,7 @@ fn write(dir: &Path, groups: &Groups, (width, start, origin): (i64, i64, Origin)
     }
     let bytes = fs::metadata(&path).map_err(TableError::io("read", &path))?.len();
     let (path, rows) = (format!("{folder}/{name}"), batch.num_rows() as u64);
-    Ok(RollupFile { path, width, start, rows, bytes, origin, day: None, gone: false })
+    Ok(RollupFile { path, width, start, rows, bytes, origin, files: 0, day: None, gone: false })
 }
 
 fn put(path: &Path, batch: &RecordBatch) -> Result<(), TableError> {

@@ -63,14 +63,19 @@ pub(in crate::tables) fn share(
         let inside = |end: i64| end <= start || end >= start.saturating_add(length) || end % MINUTE == 0;
         inside(range.from) && inside(range.to)
     };
-    let with_rows: HashSet<&str> = rolled.values().map(String::as_str).collect();
+    let mut rows_left: HashMap<&str, u64> = HashMap::new();
+    for rollup in rolled.values() {
+        *rows_left.entry(rollup.as_str()).or_default() += 1;
+    }
+    // Retention takes one file of rows after the other: those of which some went would be a part of the answer.
+    let has_rows = |file: &RollupFile| rows_left.get(file.path.as_str()) == Some(&file.files);
     let mut share = Share::default();
     let (mut used, mut by_day) = (HashSet::new(), HashSet::new());
     for day in rollups.iter().filter(|file| file.width == HOUR && touches(file.start, DAY)) {
         let exact = width == HOUR && whole(day.start, DAY);
         let mut minutes = rollups.iter().filter(|file| file.day.as_ref() == Some(&day.path));
-        // Nothing finer is left.
-        let last = minutes.all(|file| file.gone && !with_rows.contains(file.path.as_str()));
+        // Nothing finer has all of it.
+        let last = minutes.any(|file| file.gone && !has_rows(file));
         if exact || last {
             if !exact {
                 share.coarse = Some(HOUR);
@@ -85,7 +90,7 @@ pub(in crate::tables) fn share(
             continue;
         }
         let fits = even(minutes.start, HOUR);
-        if minutes.gone || !fits && with_rows.contains(minutes.path.as_str()) {
+        if minutes.gone || !fits && has_rows(minutes) {
             continue;
         }
         if !fits {
