@@ -64,7 +64,9 @@ impl<R: Table> TableStore<R> {
                 }
                 Err(unreadable) => {
                     rollups.retain(|file| file.width == MINUTE || !unreadable.contains(&file.path));
-                    rollups.iter_mut().for_each(|file| file.gone |= unreadable.contains(&file.path));
+                    for file in &mut rollups {
+                        file.gone |= unreadable.contains(&file.path);
+                    }
                 }
             }
         }
