@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::told::{End, Seen, Sent};
+use super::told::{End, Seen};
 use crate::flow::is_one_way;
 use crate::record::{EndReason, Protocol};
 
@@ -105,7 +105,9 @@ impl Joiner {
 fn key(seen: &Seen) -> Option<Key> {
     let [first, second] = seen.ends;
     let kind = first.1.unwrap_or_default() as u8;
-    if seen.back.is_some() || is_one_way(seen.protocol, kind) {
+    // Some exporters have room for both directions, and tell them in two records all the same.
+    let has_both = seen.back.is_some_and(|back| back.packets > 0 && seen.there.packets > 0);
+    if has_both || is_one_way(seen.protocol, kind) {
         return None;
     }
     let (low, high) = if first <= second { (first, second) } else { (second, first) };
@@ -116,16 +118,17 @@ fn is_other_half(one: &Seen, other: &Seen) -> bool {
     let [first, second] = one.ends;
     let is_opposite = other.ends == [second, first] && first != second;
     let meets = |one: &Seen, other: &Seen| other.start <= one.end.saturating_add(APART);
-    is_opposite && meets(one, other) && meets(other, one)
+    // A record of nothing but the other direction is no half.
+    let sent = one.there.packets > 0 && other.there.packets > 0;
+    is_opposite && sent && meets(one, other) && meets(other, one)
 }
 
 fn join(one: Seen, other: &Seen) -> Seen {
-    let since = |sent: Sent, start| Sent { since: Some(start), ..sent };
     Seen {
-        there: since(one.there, one.start),
-        back: Some(since(other.there, other.start)),
+        back: Some(other.there),
         start: one.start.min(other.start),
         end: one.end.max(other.end),
+        replaced: one.replaced || other.replaced,
         // Where each was sent from, if told.
         macs: [one.macs[0].or(other.macs[1]), other.macs[0].or(one.macs[1])],
         end_reason: telling(one.end_reason, other.end_reason),

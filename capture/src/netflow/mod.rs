@@ -238,9 +238,9 @@ impl Intake<'_> {
         let clocks = time::Clocks { booted: self.session.booted, ..self.header.clocks };
         let interface = session::interface(self.session, &mut told);
         match told.flow((self.exporter, &self.session.node, interface), &clocks, factor, self.now) {
-            Ok((seen, doubted)) => {
+            Ok(seen) => {
                 self.counters.scaled += u64::from(factor != Factor::ALL);
-                self.counters.replaced_times += u64::from(doubted);
+                self.counters.replaced_times += u64::from(seen.replaced);
                 match self.joiner.push(seen, self.now) {
                     Arrival::Joined => self.counters.joined += 1,
                     Arrival::Waits => {}

@@ -81,10 +81,11 @@ fn side((ip, port): End, sent: &Sent, mac: Option<[u8; 6]>) -> Side {
     side
 }
 
-/// Who the exporter says; a SYN; the ports; the first sender.
+/// Who the exporter says; a SYN that was never followed by an acknowledgement; the ports; the first sender.
 ///
 /// Flags of all packets are in one field, so that one with SYN and ACK may be of either side: only a direction that never
-/// acknowledged is the opener's for sure, or, where both directions have a SYN, the one that began first.
+/// acknowledged is the opener's for sure. Which of two directions with a SYN began first comes after the ports: some exporters' times
+/// jitter from message to message by more than a handshake takes.
 fn orient(seen: &Seen) -> (Client, OrientedBy) {
     if let Some(is_first) = seen.initiator {
         return (if is_first { Client::First } else { Client::Second }, OrientedBy::Exporter);
@@ -100,21 +101,24 @@ fn orient(seen: &Seen) -> (Client, OrientedBy) {
         if has_syn(&back) && never_acknowledged(&back) {
             return (Client::Second, OrientedBy::Syn);
         }
-        if let Some(sender) = sender.filter(|_| has_syn(&seen.there) && has_syn(&back)) {
-            return (sender, OrientedBy::Syn);
-        }
     }
     let [(_, first), (_, second)] = seen.ends;
     let is_icmp = matches!(seen.protocol, Protocol::ICMP | Protocol::ICMP6);
-    match first.zip(second).filter(|(first, second)| !is_icmp && lower_serves(*first, *second)) {
-        Some((first, second)) => (if first < second { Client::Second } else { Client::First }, OrientedBy::Port),
-        None => (sender.unwrap_or(Client::First), OrientedBy::FirstPacket),
+    let ports = first.zip(second).filter(|(first, second)| !is_icmp && lower_serves(*first, *second));
+    if let Some((first, second)) = ports {
+        return (if first < second { Client::Second } else { Client::First }, OrientedBy::Port);
     }
+    let both_open = has_syn(&seen.there) && seen.back.as_ref().is_some_and(has_syn);
+    let by = if both_open && sender.is_some() { OrientedBy::Syn } else { OrientedBy::FirstPacket };
+    (sender.unwrap_or(Client::First), by)
 }
 
 /// Who sent the first packet, where both directions tell when they began, and not at the same time.
 fn first_sender(seen: &Seen) -> Option<Client> {
-    let (there, back) = seen.there.since.zip(seen.back?.since)?;
+    let ((clock, there), (other, back)) = seen.there.since.zip(seen.back?.since)?;
+    if clock != other {
+        return None;
+    }
     match there.cmp(&back) {
         std::cmp::Ordering::Less => Some(Client::First),
         std::cmp::Ordering::Greater => Some(Client::Second),
@@ -149,14 +153,15 @@ fn flow_id(seen: &Seen) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netflow::element::Clock;
 
-    fn check(there: (u8, i64), back: Option<(u8, i64)>, ports: (u16, u16)) -> (u16, OrientedBy) {
-        let sent = |(flags, since): (u8, i64)| Sent {
+    fn check(there: (u8, u64), back: Option<(u8, u64)>, ports: (u16, u16)) -> (u16, OrientedBy) {
+        let sent = |(flags, since): (u8, u64)| Sent {
             packets: 1,
             bytes: 40,
             flags: Some(flags).filter(|flags| *flags != 0),
             dscp: None,
-            since: Some(since),
+            since: Some((Clock::Uptime, since)),
         };
         let end = |last, port| (IpAddr::from([10, 0, 0, last]), Some(port));
         let record = row(Seen {
@@ -171,6 +176,7 @@ mod tests {
             back: back.map(sent),
             start: 0,
             end: 5,
+            replaced: false,
             end_reason: None,
             initiator: None,
             vlan: None,

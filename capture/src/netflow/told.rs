@@ -39,8 +39,9 @@ pub(super) struct Sent {
     /// All flags of its packets; `None` if the exporter does not say.
     pub(super) flags: Option<u8>,
     pub(super) dscp: Option<u8>,
-    /// First packet, where it is known of this direction.
-    pub(super) since: Option<i64>,
+    /// First packet, as the exporter tells it: what it means is not known, only what came before what. Times that are made of it have the jitter
+    /// of messages, up to a second in NetFlow v9.
+    pub(super) since: Option<(Clock, u64)>,
 }
 
 /// A flow as an exporter saw it, not yet with client and server.
@@ -59,6 +60,8 @@ pub(super) struct Seen {
     pub(super) back: Option<Sent>,
     pub(super) start: i64,
     pub(super) end: i64,
+    /// The times are of the record's arrival, for the exporter's clock is wrong.
+    pub(super) replaced: bool,
     pub(super) end_reason: Option<EndReason>,
     /// Whether the first end is the initiator, where the exporter says who is.
     pub(super) initiator: Option<bool>,
@@ -181,20 +184,21 @@ impl Told {
         self.interface.take()
     }
 
-    /// The flow, and whether the exporter's clock was not believed.
+    /// The flow.
     pub(super) fn flow(
         &self,
         (exporter, node, interface): (IpAddr, &Arc<str>, Arc<str>),
         clocks: &Clocks,
         factor: Factor,
         now: i64,
-    ) -> Result<(Seen, bool), Refusal> {
+    ) -> Result<Seen, Refusal> {
         let [Some(from), Some(to)] = self.addresses else { return Err(Refusal::NoAddresses) };
         if from.is_ipv4() != to.is_ipv4() {
             return Err(Refusal::NoAddresses);
         }
         let (start, end, doubted) = self.times(clocks, now);
-        let there = self.sent(Way::Forward, factor).ok_or(Refusal::NoCounts)?;
+        let mut there = self.sent(Way::Forward, factor).ok_or(Refusal::NoCounts)?;
+        there.since = self.start.filter(|(clock, _)| *clock != Clock::Before);
         let back = self.sent(Way::Reverse, factor);
         if there.packets == 0 && back.is_none_or(|back| back.packets == 0) {
             return Err(Refusal::NoCounts);
@@ -202,7 +206,7 @@ impl Told {
         let protocol = Protocol(self.protocol);
         let ports = self.ports(protocol);
         let counts_of_initiator = self.bytes[0].initiator.or(self.packets[0].initiator).is_some();
-        let seen = Seen {
+        Ok(Seen {
             exporter,
             node: node.clone(),
             interface,
@@ -214,6 +218,7 @@ impl Told {
             back,
             start,
             end,
+            replaced: doubted,
             end_reason: self.end_reason(protocol),
             // RFC 5103, 6.3: 0 arbitrary, 1 initiator, 2 reverse initiator, 3 perimeter.
             initiator: match self.initiator {
@@ -223,8 +228,7 @@ impl Told {
             },
             vlan: self.vlan,
             vlan_inner: self.vlan_inner,
-        };
-        Ok((seen, doubted))
+        })
     }
 
     /// `None` if there are no counts. Packets without bytes, or bytes without packets, are counts.

@@ -40,7 +40,7 @@ fn both_directions_are_one_row_in_each_format() {
         let [row] = rows.as_slice() else { panic!("{rows:?}") };
         assert_eq!(figures(row), WHOLE);
         assert_eq!((row.start, row.end), (NOW - 3 * SECOND, NOW - 1_990_000_000));
-        assert_eq!((row.oriented_by, row.end_reason), (OrientedBy::Syn, Some(EndReason::Fin)));
+        assert_eq!((row.oriented_by, row.end_reason), (OrientedBy::Port, Some(EndReason::Fin)));
         assert_eq!((row.source, row.observed_at, row.primary), (Source::Netflow, Some(ObservedAt::Path), true));
         assert_eq!((&*row.node, row.slice), ("192.0.2.1", 0));
         assert_eq!(row.community_id.as_deref(), Some("1:UWHKJ/x6OQ1YiVv4rIl0t3yhjg8="));
@@ -179,4 +179,29 @@ fn a_clock_that_is_wrong_does_not_misplace_flows() {
     let rows = heard.hear(&message).rows();
     assert_eq!((rows[0].start, rows[0].end), (NOW - SECOND, NOW));
     assert_eq!(heard.counters().replaced_times, 1);
+}
+
+/// Messages have jitter, and clocks may be wrong: what came first is what the exporter itself puts first.
+#[test]
+fn who_began_does_not_depend_on_when_messages_come() {
+    let back = Plain { from: (2, 50_000), ..BACK };
+    let there = Plain { to: (2, 50_000), ..THERE };
+    let at_once = Plain { times: back.times, ..Plain { to: (2, 50_000), ..THERE } };
+    for seconds in [0, (NOW / SECOND) as u32] {
+        for (first, by) in [(&there, OrientedBy::Syn), (&at_once, OrientedBy::FirstPacket)] {
+            let mut heard = Heard::default();
+            for (later, record) in [(1, &back), (0, first)] {
+                let mut message = v5(0, 0, &[record]);
+                // The clock of the messages moves, and that of the records does not.
+                message[8..12].copy_from_slice(&(seconds + later).to_be_bytes());
+                heard.hear(&message);
+            }
+            let rows = heard.rows();
+            let [row] = rows.as_slice() else { panic!("{rows:?}") };
+            assert_eq!(row.oriented_by, by);
+            if by == OrientedBy::Syn {
+                assert_eq!(figures(row), (40_000, 50_000, WHOLE.2));
+            }
+        }
+    }
 }
