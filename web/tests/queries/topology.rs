@@ -198,7 +198,8 @@ async fn roll_ups_give_the_same_service_map() {
     while server.store.flows.roll_up(DAY + 3 * 86_400 * SECOND).await.unwrap() > 0 {}
     let (_, rolled) = server.get("/api/v1/topology", &hour).await;
     let served_by = &rolled["served_by"];
-    assert_eq!((&served_by["files"], &served_by["rows"], &served_by["rollups"]), (&json!(0), &json!(0), &json!(1)));
+    // A file of the hour before may end in this one: it is read, and no row of it counts.
+    assert_eq!((&served_by["rows"], &served_by["rollups"]), (&json!(0), &json!(1)), "{served_by}");
     assert!(!rolled["edges"].as_array().unwrap().is_empty());
     for name in ["nodes", "edges", "edges_total"] {
         assert_eq!(rolled[name], rows[name], "{name}");
