@@ -189,7 +189,6 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        let sql = sql::Shared::new()?;
         let rollups = RollupAges::default();
         Ok(Self {
             catalog,
