@@ -189,14 +189,13 @@ impl Store {
         let retention = (Retention::default(), Retention::default());
         let changes = packets::SegmentChanges::default();
         let flushed = AtomicI64::new(i64::MIN);
-        let rollups = RollupAges::default();
         Ok(Self {
             catalog,
             flows,
             transactions,
             data_dir,
             retention,
-            rollups,
+            rollups: RollupAges::default(),
             compacts: false,
             changes,
             sql: sql::Shared::new()?,
