@@ -15,7 +15,7 @@ use crate::commands::WrongUsage;
 use crate::output::Row;
 
 /// Rows that are in memory at once.
-const PAGE: usize = 10_000;
+const PAGE: usize = 5_000;
 
 /// A search over a table, checked.
 pub(crate) struct Search<R: 'static> {

@@ -6,7 +6,7 @@ mod rows;
 
 use std::path::Path;
 
-use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext, ident, lit};
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext, ident, lit};
 use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query;
@@ -78,7 +78,9 @@ async fn rewritten(parquet: &[u8], change: impl FnOnce(DataFrame) -> DataFrame) 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("now.parquet");
     std::fs::write(&path, parquet).unwrap();
-    let session = SessionContext::new();
+    // Texts stay of the type that every release writes.
+    let config = SessionConfig::new().set_bool("datafusion.execution.parquet.schema_force_view_types", false);
+    let session = SessionContext::new_with_config(config);
     let frame = session.read_parquet(path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
     let batches = change(frame).collect().await.unwrap();
     let mut bytes = Vec::new();

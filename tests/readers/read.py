@@ -18,9 +18,9 @@ FIGURES = {
 
 def with_duckdb(glob):
     source = f"read_parquet('{glob}', union_by_name = true, hive_partitioning = true)"
-    columns = f"(SELECT *, epoch_us(start) AS epoch_of_start FROM {source})"
-    figures = duckdb.sql(f"SELECT {', '.join(FIGURES.values())} FROM {columns}").fetchone()
-    app = duckdb.sql(f"SELECT count(*) FROM {source} WHERE client_labels['app'] = 'cart'").fetchone()[0]
+    columns = f"(SELECT *, epoch_us(start::TIMESTAMPTZ) AS epoch_of_start FROM {source})"
+    figures = duckdb.sql(f"SELECT {', '.join(FIGURES.values())} FROM {columns}").fetchall()[0]
+    app = duckdb.sql(f"SELECT count(*) FROM {source} WHERE client_labels['app'] = 'cart'").fetchall()[0][0]
     return dict(zip(FIGURES, map(int, figures)), labelled=app)
 
 

@@ -102,9 +102,11 @@ impl Footer {
         let plain = ArrowReaderMetadata::load(file, options.clone())?;
         // Texts are read as they are stored, each once, if they come again.
         let field = |field: &Arc<Field>| match field.data_type() {
-            DataType::Utf8 if !UNIQUE.contains(&field.name().as_str()) => {
-                let words = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
-                Arc::new(Field::new(field.name(), words, field.is_nullable()))
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+                let unique = UNIQUE.contains(&field.name().as_str());
+                let words = || DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+                let kind = if unique { DataType::Utf8 } else { words() };
+                Arc::new(Field::new(field.name(), kind, field.is_nullable()))
             }
             _ => field.clone(),
         };

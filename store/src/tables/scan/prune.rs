@@ -2,11 +2,17 @@
 //!
 //! The answer errs to one side: what is not understood may pass.
 
+use std::fs::File;
+
+use bytes::Bytes;
 use parquet::bloom_filter::Sbbf;
+use parquet::errors::ParquetError;
 use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 
 use super::super::Table;
+use super::super::encode::read_at;
 use super::super::observed::LeftOut;
 use super::footers::OpenFile;
 use crate::query::ast::{self, Compare, Node, Test, TextTest};
@@ -80,5 +86,29 @@ fn within(compare: Compare, wanted: i64, least: i64, greatest: i64) -> bool {
 /// The bloom filter of a column chunk; a broken one is none.
 fn bloom(file: &OpenFile, chunk: &ColumnChunkMetaData) -> Option<Sbbf> {
     chunk.bloom_filter_offset()?;
-    Sbbf::read_from_column_chunk(chunk, file.file()).ok().flatten()
+    Sbbf::read_from_column_chunk(chunk, &Positioned(file.file())).ok().flatten()
+}
+
+/// A file that several threads read: each read says where. A cloned handle would share its position with the others.
+struct Positioned<'a>(&'a File);
+
+impl Length for Positioned<'_> {
+    fn len(&self) -> u64 {
+        self.0.metadata().map_or(0, |about| about.len())
+    }
+}
+
+impl ChunkReader for Positioned<'_> {
+    type T = std::io::Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(std::io::Cursor::new(read_at(self.0, start, self.len().saturating_sub(start))?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.saturating_add(length as u64) > self.len() {
+            return Err(ParquetError::EOF("a bloom filter ends behind its file".into()));
+        }
+        read_at(self.0, start, length as u64)
+    }
 }
