@@ -91,7 +91,7 @@ impl<R: Table> TableStore<R> {
                 let full = self.inner.engine.data_dir().join(&path);
                 running.spawn_blocking(move || {
                     let read = own.add_rolled_file(&plan, &node, range, &full);
-                    (path, read.map(|(rows, _)| (own, rows)))
+                    (path, read.map(|rows| (own, rows)))
                 });
             }
             let Some(read) = running.join_next().await else { break };
@@ -113,32 +113,28 @@ impl<R: Table> TableStore<R> {
 }
 
 impl Groups {
-    /// Adds what a file of a roll-up has of the rows that pass, where its minutes or hours begin in the range. Their number, and how many
-    /// flows they stand for.
+    /// Adds what a file of a roll-up has of the rows that pass, where its minutes or hours begin in the range; their number.
     pub(crate) fn add_rolled_file<R: Record>(
         &mut self,
         plan: &Plan<R>,
         node: &Node<R>,
         range: Range,
         path: &Path,
-    ) -> Result<(u64, u64), TableError> {
+    ) -> Result<u64, TableError> {
         let unreadable = |source| TableError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(TableError::io("open", path))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
         let wanted = names(plan, node);
         let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().map(String::as_str));
         let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(unreadable)?;
-        let (mut rows, mut flows) = (0, 0);
+        let mut rows = 0;
         for batch in reader {
             let batch = batch?;
             let passing = passing(node, range, &batch)?;
             rows += passing.len() as u64;
-            let counts = numbers(&batch, ROWS);
-            flows +=
-                passing.iter().map(|row| counts.as_ref().map_or(0, |counts| counts.value(*row as usize))).sum::<u64>();
             self.add_rolled(plan, &batch, passing)?;
         }
-        Ok((rows, flows))
+        Ok(rows)
     }
 
     fn add_rolled<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch, rows: Vec<u32>) -> Result<(), TableError> {
