@@ -143,19 +143,17 @@ struct App {
     session: Session,
     /// Exchanges handed over so far.
     exchanges: u32,
-    /// Bytes of memory owned, as of the last time that something was read.
-    held: u32,
 }
 
 impl App {
     fn new(streams: [Stream; 2], session: Session) -> Self {
-        Self { streams, session, exchanges: 0, held: 0 }
+        Self { streams, session, exchanges: 0 }
     }
 
-    /// Counts what is owned by now.
-    fn weigh(&mut self) {
+    /// Bytes of memory owned.
+    fn weight(&self) -> u32 {
         let streams = self.streams.iter().map(Stream::owned_bytes).sum::<usize>();
-        self.held = u32::try_from(streams + self.session.owned_bytes()).unwrap_or(u32::MAX);
+        u32::try_from(streams + self.session.owned_bytes()).unwrap_or(u32::MAX)
     }
 }
 
@@ -191,12 +189,14 @@ impl Reader for Reading<'_> {
 pub(crate) struct Application {
     app: Option<Box<App>>,
     tag: Tag,
+    /// Bytes of memory that the box owns, as of the last time that something was read: here, where nobody has to look into it.
+    held: u32,
 }
 
 impl Application {
     /// Nothing is known; `transactions` says whether exchanges are kept for [`Self::take_finished`].
     pub(crate) const fn new(transactions: bool) -> Self {
-        Self { app: None, tag: Tag { name: None, tries: [0; 2], transactions } }
+        Self { app: None, tag: Tag { name: None, tries: [0; 2], transactions }, held: 0 }
     }
 
     /// Whether anything may come of a TCP segment with so much payload: what most segments are asked.
@@ -250,9 +250,7 @@ impl Application {
                 }
             }
         }
-        if let Some(app) = &mut self.app {
-            app.weigh();
-        }
+        self.weigh();
     }
 
     /// The first segments with payload, while nothing is recognised.
@@ -287,7 +285,7 @@ impl Application {
             if app.session.progress() == session::Progress::Done {
                 self.tag.spend();
             }
-            app.weigh();
+            self.weigh();
             return;
         }
         match recognise::udp(payload, length, context.ports) {
@@ -296,14 +294,18 @@ impl Application {
                 let mut session = Session::new(self.tag.transactions);
                 session.begin(protocol, &mut self.tag, context.ports, true);
                 session.datagram(context, payload, length);
-                let mut app = Box::new(App::new(<[Stream; 2]>::default(), session));
-                app.weigh();
-                self.app = Some(app);
+                self.app = Some(Box::new(App::new(<[Stream; 2]>::default(), session)));
+                self.weigh();
             }
             // On the ports of DNS a message may come at any time, and looking costs little.
             Found::No | Found::More if dns::is_expected(context.ports) => {}
             Found::No | Found::More => self.tag.try_failed(context.end),
         }
+    }
+
+    /// Counts what is owned by now.
+    fn weigh(&mut self) {
+        self.held = self.app.as_ref().map_or(0, |app| app.weight());
     }
 
     /// Fills in what the slice has.
@@ -341,7 +343,7 @@ impl Application {
     /// Bytes of memory owned beside the structure itself, as of the last time that something was read.
     #[inline]
     pub(crate) fn owned_bytes(&self) -> usize {
-        self.app.as_ref().map_or(0, |app| memory::of_box::<App>() + app.held as usize)
+        self.app.as_ref().map_or(0, |_| memory::of_box::<App>() + self.held as usize)
     }
 
     /// Whether there are any for [`Self::take_finished`].

@@ -10,7 +10,7 @@ use super::layers::{Cursor, Stack};
 use super::link::{IPV4, IPV6, Link};
 use super::transport;
 use super::tunnel::{self, TunnelPorts};
-use super::{Transport, u16_at};
+use super::{Decoded, Transport, u16_at};
 use crate::packet::{LinkType, Packet};
 use crate::record::{Protocol, TunnelKind};
 
@@ -22,14 +22,60 @@ pub(super) struct Plain<'a> {
     pub(super) transport: Transport<'a>,
 }
 
-/// A packet that is not in a tunnel.
+/// Who takes what was decoded. There is a copy of it for each kind of packet: where addresses of both versions meet, nothing
+/// stays in registers. Not a closure, for these are not always inlined.
+pub(crate) trait Take<'a> {
+    /// What comes of it.
+    type Taken;
+
+    /// Takes a packet.
+    fn take(self, decoded: Decoded<'a>) -> Self::Taken;
+}
+
+/// A packet that is not in a tunnel, for `taker`.
 #[inline(always)]
-pub(super) fn plain<'a>(packet: &Packet<'a>, ports: &TunnelPorts) -> Option<Plain<'a>> {
+pub(super) fn plain<'a, T: Take<'a>>(packet: &Packet<'a>, ports: &TunnelPorts, taker: T) -> Option<T::Taken> {
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    let plain = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan)?;
-    (!tunnel::may_open(plain.ip.protocol, plain.ip.payload, ports)).then_some(plain)
+    frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Untunnelled { ports, taker })
+}
+
+/// What a frame is read for.
+trait Then<'a> {
+    type Result;
+
+    fn then(self, plain: Plain<'a>) -> Option<Self::Result>;
+}
+
+/// To be handed on, unless it carries another packet.
+struct Untunnelled<'p, T> {
+    ports: &'p TunnelPorts,
+    taker: T,
+}
+
+impl<'a, T: Take<'a>> Then<'a> for Untunnelled<'_, T> {
+    type Result = T::Taken;
+
+    #[inline(always)]
+    fn then(self, Plain { link, ip, ports, transport }: Plain<'a>) -> Option<T::Taken> {
+        if tunnel::may_open(ip.protocol, ip.payload, self.ports) {
+            return None;
+        }
+        Some(self.taker.take(transport::put_together(&link, &ip, Some(ports), transport)))
+    }
+}
+
+/// To be looked at.
+struct Whole;
+
+impl<'a> Then<'a> for Whole {
+    type Result = Plain<'a>;
+
+    #[inline(always)]
+    fn then(self, plain: Plain<'a>) -> Option<Plain<'a>> {
+        Some(plain)
+    }
 }
 
 /// A packet in a tunnel like VXLAN: a frame in UDP; with what carries it.
@@ -41,31 +87,40 @@ pub(super) fn in_tunnel<'a>(
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    let outer = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan)?;
+    let outer = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Whole)?;
     let Transport::Udp { payload, payload_len } = outer.transport else { return None };
     let inside = tunnel::in_udp(outer.ports.1, Cursor { data: payload, on_wire: payload_len }, ports)?;
     if !inside.has_frame() {
         return None;
     }
-    let inner = frame(inside.cursor, None)?;
+    let inner = frame(inside.cursor, None, Whole)?;
     let ends = !tunnel::may_open(inner.ip.protocol, inner.ip.payload, ports);
     ends.then_some((outer, inside.kind, inside.id, inner))
 }
 
 #[inline(always)]
-fn frame(cursor: Cursor<'_>, vlan: Option<(u16, u16)>) -> Option<Plain<'_>> {
+fn frame<'a, T: Then<'a>>(cursor: Cursor<'a>, vlan: Option<(u16, u16)>, what: T) -> Option<T::Result> {
     let (link, kind) = ethernet(cursor, vlan)?;
-    let ip = match (kind, link.payload.first()? >> 4) {
-        (IPV4 | IPV6, 4) => ip::plain_v4(link.payload)?,
-        (IPV4 | IPV6, 6) => ip::plain_v6(link.payload)?,
-        (_, _) => return None,
-    };
-    let (ports, transport) = match ip.protocol {
-        Protocol::TCP => transport::segment(ip.payload, ip.payload_len).ok()?,
-        Protocol::UDP => transport::datagram(ip.payload, ip.payload_len)?,
-        Protocol(_) => return None,
-    };
-    Some(Plain { link, ip, ports, transport })
+    match (kind, link.payload.first()? >> 4) {
+        (IPV4 | IPV6, 4) => with_ports(link, ip::plain_v4(link.payload)?, what),
+        (IPV4 | IPV6, 6) => with_ports(link, ip::plain_v6(link.payload)?, what),
+        (_, _) => None,
+    }
+}
+
+#[inline(always)]
+fn with_ports<'a, T: Then<'a>>(link: Link<'a>, ip: Ip<'a>, what: T) -> Option<T::Result> {
+    match ip.protocol {
+        Protocol::TCP => {
+            let (ports, transport) = transport::segment(ip.payload, ip.payload_len).ok()?;
+            what.then(Plain { link, ip, ports, transport })
+        }
+        Protocol::UDP => {
+            let (ports, transport) = transport::datagram(ip.payload, ip.payload_len)?;
+            what.then(Plain { link, ip, ports, transport })
+        }
+        Protocol(_) => None,
+    }
 }
 
 #[inline(always)]
@@ -95,7 +150,7 @@ mod tests {
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
-    use super::super::Decoder;
+    use super::super::{AsItIs, Decoder};
     use super::*;
 
     fn built(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -157,7 +212,7 @@ mod tests {
             let packet =
                 Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan: None };
             let ports = TunnelPorts::default();
-            let (plain, tunnel) = (plain(&packet, &ports).is_some(), in_tunnel(&packet, &ports).is_some());
+            let (plain, tunnel) = (plain(&packet, &ports, AsItIs).is_some(), in_tunnel(&packet, &ports).is_some());
             // The port of VXLAN alone needs a closer look.
             assert_eq!((plain, tunnel), (kind < 8 && kind != 3, kind >= 8), "{kind}");
         }

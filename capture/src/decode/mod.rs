@@ -26,6 +26,7 @@ mod tunnel;
 use std::net::IpAddr;
 
 pub use self::error::DecodeError;
+pub(crate) use self::fast::Take;
 pub(crate) use self::icmp::ports as icmp_ports;
 pub use self::icmp::{Quote, quote};
 use self::ip::{Ends, Ip};
@@ -239,22 +240,17 @@ impl Decoder {
     #[inline]
     pub fn decode<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         self.carriers.clear();
-        match fast::plain(packet, &self.ports) {
-            Some(plain) => Ok(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport)),
+        match fast::plain(packet, &self.ports, AsItIs) {
+            Some(decoded) => Ok(decoded),
             None => self.decode_unusual(packet),
         }
     }
 
     /// Decodes a packet that is not in a tunnel, as [`Self::decode`], if it is of the kind that nearly all packets are: TCP or
-    /// UDP and no fragment. Into `place`, for moving it would cost more than decoding.
+    /// UDP and no fragment. For `taker`, which keeps it: moving it would cost more than decoding.
     #[inline(always)]
-    pub(crate) fn decode_plain<'a>(&self, packet: &Packet<'a>, place: &mut Option<Decoded<'a>>) {
-        match fast::plain(packet, &self.ports) {
-            Some(plain) => {
-                *place = Some(transport::put_together(&plain.link, &plain.ip, Some(plain.ports), plain.transport));
-            }
-            None => *place = None,
-        }
+    pub(crate) fn decode_plain<'a, T: Take<'a>>(&self, packet: &Packet<'a>, taker: T) -> Option<T::Taken> {
+        fast::plain(packet, &self.ports, taker)
     }
 
     #[inline(never)]
@@ -346,6 +342,18 @@ impl Decoder {
             (link, ip, parsed) = (inner_link, inner_ip, inner_parsed);
         }
         around.put_around(transport::put_together(&link, &ip, parsed.0, parsed.1))
+    }
+}
+
+/// Nothing is done with it.
+struct AsItIs;
+
+impl<'a> Take<'a> for AsItIs {
+    type Taken = Decoded<'a>;
+
+    #[inline(always)]
+    fn take(self, decoded: Decoded<'a>) -> Decoded<'a> {
+        decoded
     }
 }
 

@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::record::Protocol;
 
 const VERSION: &[u8; 2] = b"1:";
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Most bytes that are hashed: seed, IPv6 addresses, protocol and padding, ports.
+const LONGEST: usize = 2 + 32 + 2 + 4;
 /// Version, and 20 bytes in base 64.
 const LENGTH: usize = 30;
 
@@ -53,24 +54,41 @@ pub const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
 /// The id of ends that are in the specification's order already: lower address, then lower port, first; as sent for
 /// one-way ICMP.
 pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16; 2]>) -> CommunityId {
-    let mut hash = Sha1::new();
-    hash.update(0_u16.to_be_bytes());
+    // All at once: each update of the hash costs as much as a few bytes.
+    let (mut bytes, mut length) = ([0; LONGEST], 2);
+    let mut add = |part: &[u8]| {
+        if let Some(place) = bytes.get_mut(length..length + part.len()) {
+            place.copy_from_slice(part);
+            length += part.len();
+        }
+    };
     for address in addresses {
         match address {
-            IpAddr::V4(ip) => hash.update(ip.octets()),
-            IpAddr::V6(ip) => hash.update(ip.octets()),
+            IpAddr::V4(ip) => add(&ip.octets()),
+            IpAddr::V6(ip) => add(&ip.octets()),
         }
     }
-    hash.update([protocol.0, 0]);
+    add(&[protocol.0, 0]);
     for port in ports.into_iter().flatten() {
-        hash.update(port.to_be_bytes());
+        add(&port.to_be_bytes());
     }
     let mut id = CommunityId([0; LENGTH]);
-    let (version, digest) = id.0.split_at_mut(VERSION.len());
+    let (version, text) = id.0.split_at_mut(VERSION.len());
     version.copy_from_slice(VERSION);
-    // Always as long as the room for it.
-    let _ = STANDARD.encode_slice(hash.finalize(), digest);
+    text.copy_from_slice(&base64(&Sha1::digest(bytes.get(..length).unwrap_or_default()).into()));
     id
+}
+
+/// A digest in standard base 64 (RFC 4648, 4): 20 bytes are a byte less than seven groups, whose last digit is padding.
+fn base64(digest: &[u8; 20]) -> [u8; 28] {
+    let (mut bytes, mut text) = ([0; 21], [0; 28]);
+    bytes[..20].copy_from_slice(digest);
+    for ([a, b, c], digits) in bytes.as_chunks::<3>().0.iter().zip(text.as_chunks_mut::<4>().0) {
+        let bits = u32::from_be_bytes([0, *a, *b, *c]);
+        *digits = [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize]);
+    }
+    text[27] = b'=';
+    text
 }
 
 /// The id of what one end sends to another, whose ports are as in [`crate::Side::port`]; `None` where the protocol has ports

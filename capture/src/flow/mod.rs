@@ -67,7 +67,7 @@ use self::key::{Ids, Key};
 use self::moment::Moment;
 use self::open::Walk;
 use self::pairs::Pairs;
-use self::slice::{Flow, Point};
+use self::slice::{Counted, Flow, Point};
 use self::table::{Due, Table, Weighed};
 use crate::app::Application;
 use crate::decode::{Decoded, Decoder, Transport, flags, quote};
@@ -211,17 +211,20 @@ impl Engine {
         };
         let clock = self.clock;
         let flow = self.table.get_mut(slot)?;
-        let changed = flow.count(end, decoded, packet, clock);
-        let flow_id = flow.id;
-        if self.config.transactions && flow.application.has_finished() {
+        let before = flow.class;
+        let Counted { begins, read } = flow.count(end, decoded, packet, clock);
+        let (flow_id, class) = (flow.id, flow.class);
+        let weight = flow.weigh();
+        if read && self.config.transactions && flow.application.has_finished() {
             let interface = name(&mut self.interfaces, flow.key.interface());
             let point = Point { node: &self.config.node, source: self.config.source, interface };
             flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
-        if changed {
-            self.table.classify(slot, clock);
+        if begins || class != before {
+            self.table.classify(slot, (!begins).then_some(before), clock);
         }
-        if self.table.weigh(slot, clock) == Weighed::More || known.is_none() {
+        let more = weight.is_some_and(|weight| self.table.reweigh(slot, weight) == Weighed::More);
+        if more || known.is_none() {
             self.keep_within_memory(out);
         }
         Some(flow_id)
@@ -379,11 +382,13 @@ impl Engine {
             let interface = name(&mut self.interfaces, flow.key.interface());
             let point = Point { node: &self.config.node, source: self.config.source, interface };
             if !flow.is_shadow {
-                out.push(flow.record(Some(EndReason::Active), point));
+                flow.record(Some(EndReason::Active), point, out);
                 self.counters.slices += 1;
             }
             flow.next_slice();
-            self.table.weigh(slot, self.clock);
+            if let Some(weight) = flow.weigh() {
+                self.table.reweigh(slot, weight);
+            }
         }
     }
 
@@ -399,7 +404,7 @@ impl Engine {
         }
         self.shadows -= usize::from(flow.is_shadow);
         if !flow.is_empty() && !flow.is_shadow {
-            out.push(flow.record(Some(reason), point));
+            flow.record(Some(reason), point, out);
             self.counters.slices += 1;
         }
         self.table.remove(slot);
@@ -460,7 +465,11 @@ fn queue(queue: &mut Vec<Transaction>, counters: &mut CaptureCounters) -> impl F
 
 /// Records that one call appended, in an order that says nothing of the table's.
 fn sort(out: &mut [FlowRecord], from: usize) {
-    if let Some(appended) = out.get_mut(from..) {
-        appended.sort_by_key(|record| (record.start, record.flow_id, record.slice));
+    let key = |record: &FlowRecord| (record.start, record.flow_id, record.slice);
+    if let Some(appended) = out.get_mut(from..)
+        && !appended.is_sorted_by_key(key)
+    {
+        // Records are large: each is moved once.
+        appended.sort_by_cached_key(key);
     }
 }

@@ -52,7 +52,7 @@ impl Engine {
             }
             let interface = name(&mut self.interfaces, flow.key.interface());
             let point = Point { node: &self.config.node, source: self.config.source, interface };
-            out.push(flow.record(None, point));
+            flow.record(None, point, out);
             left -= 1;
         }
         self.walk.next < slots

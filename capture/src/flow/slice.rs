@@ -12,7 +12,7 @@ use super::response::ResponseTimes;
 use super::tcp::{Progress, TcpFlow};
 use super::track::Track;
 use crate::app::{Application, Context, Finished};
-use crate::decode::{Decoded, Sealed, Tcp, Transport, sealed};
+use crate::decode::{Decoded, Sealed, Tcp, Transport, flags, sealed};
 use crate::memory;
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
@@ -96,6 +96,22 @@ pub(super) struct Flow {
     tunnel: Option<Box<Tunnel>>,
 }
 
+/// What came of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    /// It is the first of its slice.
+    pub(super) begins: bool,
+    /// The application was asked.
+    pub(super) read: bool,
+}
+
+/// What a flow owned, and owns, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight {
+    pub(super) before: u32,
+    pub(super) after: u32,
+}
+
 /// What every record of an engine has in common.
 pub(super) struct Point<'a> {
     pub(super) node: &'a Arc<str>,
@@ -175,9 +191,9 @@ impl Flow {
         }
     }
 
-    /// Counts a packet; whether the flow's deadlines or its class are others now than what they were taken for.
+    /// Counts a packet.
     #[inline]
-    pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> bool {
+    pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> Counted {
         let begins = self.is_empty();
         let arrival = Arrival { ip_id: decoded.ip_id, pause: packet.time.saturating_sub(self.end) };
         self.touched = Moment::of(clock);
@@ -189,7 +205,7 @@ impl Flow {
         self.end = self.end.max(packet.time);
         let first = self.tallies.iter().all(|tally| tally.marks & SENT == 0);
         (self.repeated, self.referenced) = (self.repeated || !first, self.referenced || !first);
-        let progress = self.track_transport(end, decoded, packet, arrival);
+        let (progress, read) = self.track_transport(end, decoded, packet, arrival);
         self.track_response(end, packet.time, progress);
         let tally = &mut self.tallies[end.index()];
         tally.packets = tally.packets.saturating_add(1);
@@ -198,10 +214,17 @@ impl Flow {
         if tally.marks & (SENT | OWN_MAC) != SENT | OWN_MAC {
             self.learn(end, decoded, packet);
         }
-        let class = self.class();
-        let changed = begins || class != self.class;
-        self.class = class;
-        changed
+        if !self.stays(decoded) {
+            self.class = self.class();
+        }
+        Counted { begins, read }
+    }
+
+    /// Whether its class cannot have changed with a packet: a connection's changes with SYN, FIN and RST alone.
+    #[inline]
+    fn stays(&self, decoded: &Decoded<'_>) -> bool {
+        let turns = flags::SYN | flags::FIN | flags::RST;
+        self.class == Class::Tcp && matches!(&decoded.transport, Transport::Tcp(segment) if segment.flags & turns == 0)
     }
 
     /// Which slice is the current one.
@@ -254,45 +277,62 @@ impl Flow {
         self.tallies[end.other().index()].learn_mac(decoded.dst_mac, HEARD_MAC);
     }
 
-    /// Hands the packet to its transport and application; the payload bytes that are new.
-    fn track_transport(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, arrival: Arrival) -> Progress {
+    /// Hands the packet to its transport and application; the payload bytes that are new, and whether the application
+    /// was asked.
+    #[inline]
+    fn track_transport(
+        &mut self,
+        end: End,
+        decoded: &Decoded<'_>,
+        packet: &Packet<'_>,
+        arrival: Arrival,
+    ) -> (Progress, bool) {
         let time = packet.time;
         match &decoded.transport {
             Transport::Tcp(segment) => {
                 let progress = match self.track.tcp_mut() {
                     Some(tcp) => {
                         let progress = tcp.track(end, time, segment, arrival);
-                        if let Some((client, by)) = tcp.client() {
+                        if segment.flags & flags::SYN != 0
+                            && let Some((client, by)) = tcp.client()
+                        {
                             (self.client, self.oriented_by) = (client, by);
                         }
                         progress
                     }
                     None => Progress { fresh: segment.payload_len, ..Progress::default() },
                 };
-                if self.application.wants(end, segment.payload_len) {
-                    let first = self.track.tcp().map(TcpFlow::first_bytes).unwrap_or_default();
-                    let context = Context { end, time, ports: self.ports() };
-                    self.application.tcp(context, segment, first);
+                let read = self.application.wants(end, segment.payload_len);
+                if read {
+                    self.read_segment(end, time, segment);
                 }
-                progress
+                (progress, read)
             }
             Transport::Udp { .. } | Transport::Icmp { .. }
                 if self.track.is_copied_datagram(end, decoded, packet.direction, arrival) =>
             {
-                Progress { again: decoded.transport.payload_len(), ..Progress::default() }
+                (Progress { again: decoded.transport.payload_len(), ..Progress::default() }, false)
             }
             Transport::Udp { payload, payload_len } => {
                 // What a tunnel carries is recognised in its own flow. The fragment that completes a datagram brings all of it.
-                if !self.key.is_carrier() {
+                let read = !self.key.is_carrier();
+                if read {
                     let context = Context { end, time, ports: self.ports() };
                     self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
-                Progress { fresh: *payload_len, ..Progress::default() }
+                (Progress { fresh: *payload_len, ..Progress::default() }, read)
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
-                Progress { fresh: *payload_len, ..Progress::default() }
+                (Progress { fresh: *payload_len, ..Progress::default() }, false)
             }
         }
+    }
+
+    #[inline(never)]
+    fn read_segment(&mut self, end: End, time: i64, segment: &Tcp<'_>) {
+        let first = self.track.tcp().map(TcpFlow::first_bytes).unwrap_or_default();
+        let context = Context { end, time, ports: self.ports() };
+        self.application.tcp(context, segment, first);
     }
 
     #[inline]
@@ -314,17 +354,17 @@ impl Flow {
         [End::Low, End::High].map(|end| self.key.port(end).unwrap_or_default())
     }
 
-    /// The record of the current slice; without a reason, as it would be if it ended now. Nothing that any record says
-    /// is changed by asking.
-    pub(super) fn record(&mut self, reason: Option<EndReason>, point: Point<'_>) -> FlowRecord {
+    /// Appends the record of the current slice; without a reason, as it would be if it ended now. Nothing that any record
+    /// says is changed by asking. Records are large, so most of it is filled in where it is.
+    pub(super) fn record(&mut self, reason: Option<EndReason>, point: Point<'_>, out: &mut Vec<FlowRecord>) {
         if let Some(tcp) = self.track.tcp_mut() {
             tcp.settle_holes();
         }
         let (vlan, vlan_inner) = self.key.vlans();
         let client = &self.tallies[self.client.index()];
         let rtt = self.track.tcp().map(|tcp| tcp.rtt).unwrap_or_default();
-        let last = reason != Some(EndReason::Active);
-        let mut record = FlowRecord {
+        let side = |end: End| Side::new(self.key.ip(end), self.key.port(end));
+        out.push(FlowRecord {
             flow_id: self.id,
             slice: self.slice,
             start: self.start,
@@ -340,8 +380,8 @@ impl Flow {
             primary: !self.key.is_carrier(),
             oriented_by: self.oriented_by,
             protocol: self.key.protocol(),
-            client: self.side(self.client, last),
-            server: self.side(self.client.other(), last),
+            client: side(self.client),
+            server: side(self.client.other()),
             vlan,
             vlan_inner,
             dscp: (client.marks & SENT != 0).then_some(client.dscp),
@@ -357,22 +397,23 @@ impl Flow {
             icmp_error: self.icmp_error.map(IcmpError::as_str),
             packets_stored: None,
             retention: None,
-        };
-        self.application.fill(&mut record);
+        });
+        let Some(record) = out.last_mut() else { return };
+        let last = reason != Some(EndReason::Active);
+        self.fill_side(self.client, last, &mut record.client);
+        self.fill_side(self.client.other(), last, &mut record.server);
         record.client.rtt_us = rtt.client.get();
         record.server.rtt_us = rtt.server.get();
-        record
+        self.application.fill(record);
     }
 
-    fn side(&self, end: End, last: bool) -> Side {
+    fn fill_side(&self, end: End, last: bool, side: &mut Side) {
         let tally = &self.tallies[end.index()];
-        let mut side = Side::new(self.key.ip(end), self.key.port(end));
         side.mac = tally.mac();
         side.packets = tally.packets.into();
         side.bytes = tally.bytes;
         side.payload_bytes = tally.payload_bytes;
-        self.track.figures(end, (self.end, last), &mut side);
-        side
+        self.track.figures(end, (self.end, last), side);
     }
 
     /// Begins the next slice, without packets.
@@ -423,11 +464,12 @@ impl Flow {
         self.weighed
     }
 
-    /// Weighs the flow anew; what it owned before, bytes.
+    /// Weighs the flow anew, if what it owns has changed. To be told to the table.
     #[inline]
-    pub(super) fn weigh(&mut self) -> u32 {
-        let owned = u32::try_from(self.owned_bytes()).unwrap_or(u32::MAX);
-        std::mem::replace(&mut self.weighed, owned)
+    pub(super) fn weigh(&mut self) -> Option<Weight> {
+        let after = u32::try_from(self.owned_bytes()).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.weighed, after);
+        (before != after).then_some(Weight { before, after })
     }
 
     /// Bytes of memory owned beside the structure itself.

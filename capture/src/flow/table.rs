@@ -19,7 +19,7 @@ use super::index::Index;
 use super::key::Key;
 use super::moment::{self, Moment};
 use super::queue::Queues;
-use super::slice::Flow;
+use super::slice::{Flow, Weight};
 use super::sys;
 
 /// Nanoseconds in a tick of the wheel (17 ms), as a shift.
@@ -85,6 +85,12 @@ impl Timeouts {
         }
     }
 
+    /// Whether a flow that changes from one class to another may be due sooner than it would have been.
+    fn may_be_sooner(&self, before: Class, after: Class) -> bool {
+        let idle = |class: Class| self.idle.get(class as usize);
+        idle(after) < idle(before) || before == Class::Closed
+    }
+
     /// Units until something is due.
     fn remaining(&self, flow: &Flow, now: Moment) -> u32 {
         let (idle, active) = self.of(flow);
@@ -120,7 +126,7 @@ const fn queue(value: Value, owns: bool) -> usize {
 /// What weighing a flow anew brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weighed {
-    /// It owns what it owned, or less.
+    /// It owns less.
     NoMore,
     /// It owns more.
     More,
@@ -226,27 +232,26 @@ impl Table {
         self.timeouts.due(self.get(slot)?, clock)
     }
 
-    /// The flow's class has changed: so have its deadline and its value.
-    pub(super) fn classify(&mut self, slot: u32, clock: i64) {
-        if let Some(flow) = self.get(slot) {
-            let queue = queue(flow.class.value(), flow.weighed() > 0);
-            self.values.push(queue, slot);
+    /// The flow's class was `before`, or a slice begins: so its deadline and its value are others. A deadline that became
+    /// later needs nothing: the wheel finds it when it looks for the earlier one.
+    pub(super) fn classify(&mut self, slot: u32, before: Option<Class>, clock: i64) {
+        let Some(flow) = self.get(slot) else { return };
+        let (class, owns) = (flow.class, flow.weighed() > 0);
+        if before.is_none_or(|before| before.value() != class.value()) {
+            self.values.push(queue(class.value(), owns), slot);
         }
-        self.schedule(slot, clock);
+        if before.is_none_or(|before| self.timeouts.may_be_sooner(before, class)) {
+            self.schedule(slot, clock);
+        }
     }
 
     /// Counts what a flow owns by now.
-    #[inline]
-    pub(super) fn weigh(&mut self, slot: u32, clock: i64) -> Weighed {
-        let Some(flow) = self.get_mut(slot) else { return Weighed::NoMore };
-        let before = flow.weigh();
-        let after = flow.weighed();
-        if before == after {
-            return Weighed::NoMore;
-        }
+    pub(super) fn reweigh(&mut self, slot: u32, Weight { before, after }: Weight) -> Weighed {
         self.owned = self.owned + after as usize - before as usize;
-        if (before == 0) != (after == 0) {
-            self.classify(slot, clock);
+        if (before == 0) != (after == 0)
+            && let Some(flow) = self.get(slot)
+        {
+            self.values.push(queue(flow.class.value(), after > 0), slot);
         }
         if after > before { Weighed::More } else { Weighed::NoMore }
     }

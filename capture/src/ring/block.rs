@@ -29,7 +29,7 @@ pub(super) fn packets<'a>(block: &'a [u8], wanted: impl Fn(&Packet<'a>) -> bool,
         }
         if burst.is_full() {
             each(&burst);
-            burst = Burst::new();
+            burst.clear();
         }
         if next == 0 {
             break;
