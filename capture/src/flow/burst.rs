@@ -44,10 +44,10 @@ impl<'a> Take<'a> for Keeper<'_, 'a> {
     #[expect(clippy::inline_always, reason = "measured: what is decoded is written once, to its place")]
     fn take(self, decoded: Decoded<'a>) {
         let Self { table, interface, place } = self;
-        (place.key, place.end) = Key::new(&decoded, interface);
+        let decoded = place.decoded.insert(decoded);
+        (place.key, place.end) = Key::new(decoded, interface);
         place.hash = table.hash(&place.key);
         table.expect(place.hash);
-        place.decoded = Some(decoded);
     }
 }
 
