@@ -44,7 +44,7 @@ pub(super) struct Timeouts {
     active: u32,
     /// A closed connection ends in a moment, with the reason why; only one that goes on and on is cut.
     active_closed: u32,
-    /// No timeout is shorter.
+    /// No other timeout is shorter.
     least: u32,
 }
 
@@ -53,7 +53,7 @@ impl Timeouts {
         let idle = Class::ALL.map(|class| moment::units(class.idle_timeout(config)));
         let active = moment::units(config.active_timeout);
         let active_closed = moment::units(config.active_timeout.saturating_add(super::config::CLOSED_LINGER));
-        let least = idle.into_iter().fold(active, u32::min);
+        let least = idle.into_iter().fold(u32::MAX, u32::min);
         Self { idle, active, active_closed, least }
     }
 
@@ -67,7 +67,7 @@ impl Timeouts {
     /// Whether nothing is due for certain: what nearly all packets of a flow find.
     #[inline]
     fn is_fresh(&self, flow: &Flow, now: Moment) -> bool {
-        now.since(flow.touched) < self.least && now.since(flow.slice_began) < self.least
+        now.since(flow.touched) < self.least && now.since(flow.slice_began) < self.active
     }
 
     /// What is due at `now`; what was due first if both are. A flow that is idle for too long at the very moment when
