@@ -1,7 +1,7 @@
 //! Questions over HTTP: groups, top lists, SQL, explanations, their limits, and clients that go away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-#[path = "../../store/tests/rows/mod.rs"]
+#[path = "../../store/tests/store/rows.rs"]
 mod rows;
 #[path = "queries/topology.rs"]
 mod topology;

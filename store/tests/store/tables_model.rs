@@ -2,14 +2,12 @@
 //! and never registered, and questions in between, page by page.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rows::{self, START, flow};
 use proptest::prelude::*;
-use rows::{START, flow};
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Tls;
 use wiretag_enrich::TaggedFlow;

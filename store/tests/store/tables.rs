@@ -2,12 +2,10 @@
 //! memory. Each story holds for both tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::fs;
 
+use crate::rows::{self, flow, transaction};
 use proptest::prelude::*;
-use rows::{flow, transaction};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{EndTag, Tagged, TaggedFlow, TaggedTransaction};
 use wiretag_store::Table;

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::path::Path;
 
+use crate::rows;
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext, ident, lit};
 use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};

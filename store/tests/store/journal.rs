@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +15,7 @@ use wiretag_store::query::Query;
 use wiretag_store::tables::{Range, SearchOptions};
 use wiretag_store::{Journal, Recovery, Role, Store, StoreConfig};
 
-use rows::START;
+use crate::rows::{self, START};
 
 const SECOND: i64 = 1_000_000_000;
 

@@ -1,13 +1,11 @@
 //! What conditions mean, by a second and plain evaluator over rows as JSON; and pages of what they find, while rows arrive.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::rows::{self, START, flow};
 use proptest::prelude::*;
-use rows::{START, flow};
 use serde_json::{Map, Value};
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Protocol;

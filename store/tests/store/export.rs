@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::rows;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use serde_json::{Map, Value};
 use wiretag_capture::FlowRecord;
