@@ -170,7 +170,7 @@ fn id(row: &Row) -> u64 {
 async fn found(store: &TableStore<FlowRecord>, text: &str) -> BTreeSet<u64> {
     let query = parse(text).unwrap_or_else(|error| panic!("{error}"));
     let options = SearchOptions { limit: 1_000, all_observations: true, after: None };
-    store.search(&query, ALL, options).await.unwrap().rows.iter().map(id).collect()
+    store.search(&query, ALL, options).await.unwrap().rows.iter().map(|row| id(&row.to_map())).collect()
 }
 
 /// Rows in memory, open, in files and in merged files.
@@ -236,7 +236,7 @@ proptest! {
                 let options = SearchOptions { limit, all_observations: false, after: cursor };
                 let page = store.search(&Query::everything(), ALL, options).await.unwrap();
                 assert!(page.rows.len() == limit || page.next.is_none());
-                seen.extend(page.rows.iter().map(|row| (std::cmp::Reverse(row["start"].as_str().unwrap().to_owned()), id(row))));
+                seen.extend(page.rows.iter().map(|row| (std::cmp::Reverse(row.get("start").as_str().unwrap().to_owned()), id(&row.to_map()))));
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
