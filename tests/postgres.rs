@@ -1,7 +1,7 @@
 //! The appliance with its catalog in PostgreSQL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-#[path = "../store/tests/catalog/server.rs"]
+#[path = "../store/tests/store/catalog/server.rs"]
 mod server;
 mod support;
 

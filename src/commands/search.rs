@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Aggregate, Query, Statement};
-use wiretag_store::tables::{Range, SearchOptions, TableStore};
+use wiretag_store::tables::{self, Range, SearchOptions, TableStore};
 use wiretag_store::{Loss, Store, Table};
 
 use crate::cli::SearchArguments;
@@ -16,6 +16,8 @@ use crate::output::Row;
 
 /// Rows that are in memory at once.
 const PAGE: usize = 5_000;
+/// Rows that are turned into what is printed at once.
+const PORTION: usize = 256;
 
 /// A search over a table, checked.
 pub(crate) struct Search<R: 'static> {
@@ -131,7 +133,9 @@ impl<R: Table> Search<R> {
             let options = SearchOptions { limit: PAGE.min(left), all_observations: self.all_observations, after };
             let page = table.search(&self.query, self.range, options).await?;
             left = left.saturating_sub(page.rows.len());
-            each(page.rows)?;
+            for rows in page.rows.chunks(PORTION) {
+                each(rows.iter().map(tables::Row::to_map).collect())?;
+            }
             after = page.next;
             if after.is_none() {
                 break;

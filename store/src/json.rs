@@ -1,6 +1,7 @@
 //! Rows as JSON: columns in the order of the vocabulary, nulls included, times in RFC 3339 with nanoseconds, UTC.
 
 use chrono::{DateTime, SecondsFormat};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value as Json};
 use wiretag_capture::Value;
 use wiretag_enrich::tagged::all_columns;
@@ -28,6 +29,30 @@ pub fn value(value: Value<'_>) -> Json {
         Value::Text(text) => text.into_owned().into(),
         Value::Map(pairs) => {
             Json::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
+        }
+    }
+}
+
+/// A value that is written without a [`Json`] of its own, and as it would be.
+pub(crate) struct Shown<'a>(pub(crate) Value<'a>);
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Number(value) => serializer.serialize_u64(*value),
+            Value::Time(value) => serializer.serialize_str(&time(*value)),
+            Value::Ip(ip) => serializer.collect_str(ip),
+            Value::Mac(mac) => serializer.serialize_str(&Value::mac_text(*mac)),
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Map(pairs) => {
+                let mut map = serializer.serialize_map(Some(pairs.len()))?;
+                for (key, value) in pairs {
+                    map.serialize_entry(key, value)?;
+                }
+                map.end()
+            }
         }
     }
 }

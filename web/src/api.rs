@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::Record;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::Table;
-use wiretag_store::tables::{Page, Range, SearchOptions, TableStore};
+use wiretag_store::tables::{Page, Range, Row, SearchOptions, TableStore};
 
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
@@ -64,7 +64,7 @@ pub(crate) struct HistogramParameters {
 pub(crate) struct FlowsAnswer {
     /// Rows; the columns are those of `/api/v1/fields`.
     #[schema(value_type = Vec<Object>)]
-    flows: Vec<Map<String, Value>>,
+    flows: Vec<Row>,
     /// What was lost in this time range.
     completeness: Completeness,
     /// Cursor of the next page, null at the end.
@@ -76,7 +76,7 @@ pub(crate) struct FlowsAnswer {
 pub(crate) struct TransactionsAnswer {
     /// Rows; the columns are those of `/api/v1/fields?table=transactions`.
     #[schema(value_type = Vec<Object>)]
-    transactions: Vec<Map<String, Value>>,
+    transactions: Vec<Row>,
     /// What was lost in this time range.
     completeness: Completeness,
     /// Cursor of the next page, null at the end.
@@ -148,10 +148,10 @@ pub(crate) struct BucketRow {
 pub(crate) struct FlowAnswer {
     /// Its slices, first to last.
     #[schema(value_type = Vec<Object>)]
-    slices: Vec<Map<String, Value>>,
+    slices: Vec<Row>,
     /// The same packets at other observation points.
     #[schema(value_type = Vec<Object>)]
-    observations: Vec<Map<String, Value>>,
+    observations: Vec<Row>,
 }
 
 /// Which vocabulary.

@@ -164,7 +164,8 @@ impl Attachments {
     }
 
     /// Everything that holds, at the beginning or after a time without news: `alive` says which attachments are still
-    /// there. The others are forgotten; when they ended nobody knows.
+    /// there. The others are told once more, as whoever was told before may have been killed before it was written down,
+    /// and then forgotten; when they ended nobody knows.
     pub(super) fn reconcile(
         &mut self,
         alive: impl Fn(&Record) -> bool,
@@ -176,6 +177,8 @@ impl Attachments {
         let mut events = Vec::new();
         for id in gone {
             if let Some(attachment) = self.known.remove(&id) {
+                events.extend(Self::alias(&attachment, at));
+                events.extend(self.intervals(&attachment, None, at).into_iter().map(IdentityEvent::Learned));
                 events.extend(self.namespace_gone(&attachment, at));
             }
             self.changes.push(Change::Gone(id));
@@ -237,11 +240,7 @@ impl Attachments {
                 events.push(IdentityEvent::Network { index, netns, network, at });
             }
         }
-        let alias = format!("cni:{}", record.container);
-        if *identity.identity != *alias {
-            let (alias, identity, source) = (alias.into(), identity.identity.clone(), "cni".into());
-            events.push(IdentityEvent::Same { alias, identity, member: None, learned_at, source });
-        }
+        events.extend(Self::alias(attachment, learned_at));
         if let (None, Some(_), Some(inode), Some(netns)) = (&record.outside, record.inside, record.inode, &record.netns)
         {
             let others =
@@ -256,9 +255,18 @@ impl Attachments {
         events
     }
 
+    /// The sandbox is the pod.
+    fn alias(Attachment { record, identity, .. }: &Attachment, learned_at: i64) -> Option<IdentityEvent> {
+        let alias = format!("cni:{}", record.container);
+        (*identity.identity != *alias).then(|| {
+            let (alias, identity, source) = (alias.into(), identity.identity.clone(), "cni".into());
+            IdentityEvent::Same { alias, identity, member: None, learned_at, source }
+        })
+    }
+
     fn intervals(&self, attachment: &Attachment, valid_to: Option<i64>, learned_at: i64) -> Vec<Interval> {
         let Attachment { record, identity, network } = attachment;
-        let boot = || self.place.boot.clone();
+        let boot = || record.boot.as_str().into();
         let interface = self.interface(record).map(|(index, netns)| Key::Interface { index, netns, boot: boot() });
         let mac = record.mac.map(|mac| Key::Mac { network: network.clone(), mac });
         let ips = record.ips.iter().map(|ip| Key::Ip { network: network.clone(), ip: *ip });

@@ -209,9 +209,9 @@ fn write<R: Table, W: Write + Send>(
                 if let Part::Rows(batch) = &part {
                     for row in rows::of_columns(&names, batch.columns(), R::NUMBER) {
                         match format {
-                            ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.columns)),
+                            ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.to_map())),
                             ExportFormat::JsonLines | ExportFormat::Parquet => {
-                                let line = serde_json::to_string(&row.columns);
+                                let line = serde_json::to_string(&row);
                                 text.push_str(&line.map_err(|source| StoreError::Row { what: "a row", source })?);
                             }
                         }

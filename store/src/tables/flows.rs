@@ -1,6 +1,5 @@
 //! What is asked of flows only: the slices and other observations of one flow, and references to packets.
 
-use serde_json::{Map, Value as Json};
 use wiretag_capture::FlowRecord;
 
 use super::engine::Condition;
@@ -55,13 +54,17 @@ impl FlowStore {
     }
 
     /// All slices of a flow, first to last.
-    pub async fn flow(&self, flow_id: u64) -> Result<Vec<Map<String, Json>>, StoreError> {
-        Ok(self.slices(flow_id).await?.into_iter().map(|row| row.columns).collect())
+    pub async fn flow(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
+        let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
+        let condition = Condition::new(query.node, Range::ALL, true);
+        let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
+        rows.sort_by_key(|row| row.place.number);
+        Ok(rows)
     }
 
     /// Rows of other flows with the same Community ID whose time overlaps: the same packets at other points.
-    pub async fn observations(&self, flow_id: u64) -> Result<Vec<Map<String, Json>>, StoreError> {
-        let slices = self.slices(flow_id).await?;
+    pub async fn observations(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
+        let slices = self.flow(flow_id).await?;
         let community_id = slices.iter().find_map(|row| row.text("community_id"));
         let from = slices.iter().map(|row| row.place.start.0).min();
         let to = slices.iter().map(|row| row.end).max();
@@ -70,15 +73,6 @@ impl FlowStore {
         let query = query::parse(&text).map_err(TableError::from)?;
         let range = Range { from, to: to.saturating_add(1) };
         let condition = Condition::new(query.node, range, true);
-        let rows = self.rows(&condition, MAX_SLICES, &[]).await?;
-        Ok(rows.into_iter().map(|row| row.columns).collect())
-    }
-
-    async fn slices(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
-        let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
-        let condition = Condition::new(query.node, Range::ALL, true);
-        let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
-        rows.sort_by_key(|row| row.place.number);
-        Ok(rows)
+        self.rows(&condition, MAX_SLICES, &[]).await
     }
 }

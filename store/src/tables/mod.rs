@@ -53,6 +53,7 @@ pub use self::flows::FlowRef;
 pub use self::observed::Work;
 use self::open::OpenRows;
 pub use self::rollup::RollupCounters;
+pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;

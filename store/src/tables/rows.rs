@@ -1,15 +1,19 @@
-//! Rows of an answer: where they stand in the order, and their columns as JSON.
+//! Rows of an answer: where they stand in the order, and their columns.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{DataType, Int32Type, TimestampNanosecondType, UInt64Type};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value as Json};
+use wiretag_capture::Value;
 use wiretag_enrich::Tagged;
 
 use super::error::TableError;
 use super::{RowKey, Table};
-use crate::json;
+use crate::json::{self, Shown};
 
 /// Place of a row in every answer: newest start first, then flow id and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,22 +46,79 @@ impl Place {
     }
 }
 
-/// One row of an answer.
+/// One row of an answer. Its values stay in the columns that they were read in, which all rows of a page share, until
+/// somebody wants them.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub struct Row {
     pub(super) place: Place,
     pub(super) end: i64,
-    pub(super) columns: Map<String, Json>,
+    cells: Cells,
+}
+
+#[derive(Debug, Clone)]
+enum Cells {
+    /// Of a file: columns, and the number of the row in them.
+    Columns(Arc<Columns>, usize),
+    /// Of a row in memory.
+    Values(Arc<Map<String, Json>>),
+}
+
+#[derive(Debug)]
+struct Columns {
+    names: Vec<String>,
+    arrays: Vec<ArrayRef>,
 }
 
 impl Row {
     pub(super) fn of<R: Table>(row: &Tagged<R>) -> Self {
         let key = row.record.key();
-        Self { place: Place::of(&key), end: key.end, columns: json::row(row) }
+        Self { place: Place::of(&key), end: key.end, cells: Cells::Values(Arc::new(json::row(row))) }
+    }
+
+    /// The value in a column, null if it has none.
+    pub fn get(&self, column: &str) -> Json {
+        match &self.cells {
+            Cells::Columns(columns, row) => {
+                let at = columns.names.iter().position(|name| name == column);
+                let array = at.and_then(|at| columns.arrays.get(at));
+                array.map_or(Json::Null, |array| json::value(value_at(array, *row)))
+            }
+            Cells::Values(values) => values.get(column).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// All columns, in the order of the vocabulary.
+    pub fn to_map(&self) -> Map<String, Json> {
+        match &self.cells {
+            Cells::Columns(columns, row) => {
+                let cells = columns.names.iter().zip(&columns.arrays);
+                cells.map(|(name, array)| (name.clone(), json::value(value_at(array, *row)))).collect()
+            }
+            Cells::Values(values) => Map::clone(values),
+        }
     }
 
     pub(super) fn text(&self, column: &str) -> Option<String> {
-        self.columns.get(column).and_then(Json::as_str).map(str::to_owned)
+        match self.get(column) {
+            Json::String(text) => Some(text),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_) => None,
+        }
+    }
+}
+
+/// An object, as [`Row::to_map`] would be.
+impl Serialize for Row {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.cells {
+            Cells::Columns(columns, row) => {
+                let mut map = serializer.serialize_map(Some(columns.names.len()))?;
+                for (name, array) in columns.names.iter().zip(&columns.arrays) {
+                    map.serialize_entry(name, &Shown(value_at(array, *row)))?;
+                }
+                map.end()
+            }
+            Cells::Values(values) => values.serialize(serializer),
+        }
     }
 }
 
@@ -69,11 +130,12 @@ pub(super) fn of_columns(names: &[&str], columns: &[ArrayRef], number: &str) -> 
     else {
         return Vec::new();
     };
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    let shared = Arc::new(Columns { names, arrays: columns.to_vec() });
     let one = |row: usize| {
         let flow_id = u64::from_str_radix(ids.value(row), 16).ok()?;
         let place = Place { start: Reverse(time_at(starts, row)?), flow_id, number: number_at(numbers, row)? };
-        let values = names.iter().zip(columns).map(|(name, array)| ((*name).to_owned(), value_at(array, row)));
-        Some(Row { place, end: time_at(ends, row)?, columns: values.collect() })
+        Some(Row { place, end: time_at(ends, row)?, cells: Cells::Columns(shared.clone(), row) })
     };
     (0..starts.len()).filter_map(one).collect()
 }
@@ -88,32 +150,31 @@ pub(super) fn number_at(array: &dyn Array, row: usize) -> Option<u64> {
     numbers.is_valid(row).then(|| numbers.value(row))
 }
 
-fn value_at(array: &dyn Array, row: usize) -> Json {
+fn value_at(array: &dyn Array, row: usize) -> Value<'_> {
     if array.is_null(row) {
-        return Json::Null;
+        return Value::Null;
     }
+    let text = |text| Value::Text(Cow::Borrowed(text));
     match array.data_type() {
-        DataType::Boolean => array.as_boolean().value(row).into(),
-        DataType::UInt64 => number_at(array, row).into(),
-        DataType::Timestamp(..) => time_at(array, row).map(json::time).into(),
-        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
+        DataType::UInt64 => number_at(array, row).map_or(Value::Null, Value::Number),
+        DataType::Timestamp(..) => time_at(array, row).map_or(Value::Null, Value::Time),
+        DataType::Utf8 => text(array.as_string::<i32>().value(row)),
         DataType::Dictionary(..) => {
             let words = array.as_dictionary_opt::<Int32Type>();
             let key = words.and_then(|words| words.key(row));
             let texts = words.and_then(|words| words.values().as_string_opt::<i32>());
-            key.zip(texts).map(|(key, texts)| texts.value(key)).into()
+            key.zip(texts).map_or(Value::Null, |(key, texts)| text(texts.value(key)))
         }
         DataType::Map(..) => {
-            let entries = array.as_map().value(row);
-            let (keys, values) = (entries.column(0).as_string_opt::<i32>(), entries.column(1).as_string_opt::<i32>());
-            let (Some(keys), Some(values)) = (keys, values) else { return Json::Null };
-            Json::Object(
-                keys.iter()
-                    .zip(values)
-                    .filter_map(|(key, value)| Some((key?.to_owned(), value.map_or(Json::Null, Json::from))))
-                    .collect(),
-            )
+            let map = array.as_map();
+            let (keys, values) = (map.keys().as_string_opt::<i32>(), map.values().as_string_opt::<i32>());
+            let (Some(keys), Some(values)) = (keys, values) else { return Value::Null };
+            let offsets = map.value_offsets();
+            let from = offsets.get(row).map_or(0, |from| *from as usize);
+            let pairs = from..from + map.value_length(row) as usize;
+            Value::Map(pairs.map(|pair| (keys.value(pair), values.value(pair))).collect())
         }
-        _ => Json::Null,
+        _ => Value::Null,
     }
 }

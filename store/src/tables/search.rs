@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 
-use serde_json::{Map, Value as Json};
 use wiretag_enrich::Tagged;
 
 use super::engine::Condition;
@@ -29,10 +28,10 @@ pub struct SearchOptions {
 }
 
 /// A page of an answer, newest first.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Page {
     /// Rows, columns in the order of the vocabulary.
-    pub rows: Vec<Map<String, Json>>,
+    pub rows: Vec<Row>,
     /// Cursor of the next page, if there is more. Rows that arrive meanwhile do not shift it.
     pub next: Option<String>,
 }
@@ -46,7 +45,7 @@ impl<R: Table> TableStore<R> {
         let more = rows.len() > options.limit;
         rows.truncate(options.limit);
         let next = rows.last().filter(|_| more).map(|row| row.place.cursor());
-        Ok(Page { rows: rows.into_iter().map(|row| row.columns).collect(), next })
+        Ok(Page { rows, next })
     }
 
     /// The first `limit` rows; `columns` (empty: all) is what rows from files are read with.

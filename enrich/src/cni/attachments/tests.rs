@@ -180,6 +180,22 @@ fn after_a_restart_what_is_gone_has_ended_and_what_is_there_goes_on() {
 }
 
 #[test]
+fn what_was_attached_and_is_gone_is_known_though_nothing_else_was_written_down() {
+    let mut node = Node::new();
+    let mut earlier = Node::new();
+    earlier.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
+    for record in earlier.attachments.records().cloned() {
+        node.attachments.restore(record);
+    }
+    let events = node.attachments.reconcile(|_| false, Some(5), 100);
+    node.tell(events);
+    let told: Vec<_> = node.timeline.view().query(&crate::timeline::query::Query::default());
+    let spans: Vec<_> = told.iter().map(|known| (known.interval.valid_from, known.interval.valid_to)).collect();
+    assert_eq!(spans, [(10, Some(10)); 2], "its interface and its address, nobody knows for how long: {told:?}");
+    assert_eq!(node.who("kubernetes", "10.1.0.7", 200), "-");
+}
+
+#[test]
 fn what_passes_no_interface_of_the_host_is_captured_inside() {
     let mut node = Node::new();
     node.hear(Record { outside: None, ..add("cart", "net1", "10.2.0.7", 5, 10) });

@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::rows;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use serde_json::{Map, Value};
 use wiretag_capture::FlowRecord;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::{self, Query};
-use wiretag_store::tables::{ExportFormat, ExportOptions, Range, SearchOptions};
+use wiretag_store::tables::{ExportFormat, ExportOptions, Range, Row, SearchOptions};
 use wiretag_store::{Role, Store, StoreConfig, StoreError};
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -45,7 +44,7 @@ async fn searched(store: &Store, query: &Query<FlowRecord>, options: ExportOptio
     loop {
         let page = SearchOptions { limit: 700, all_observations, after };
         let page = store.flows.search(query, range, page).await.unwrap();
-        rows.extend(page.rows);
+        rows.extend(page.rows.iter().map(Row::to_map));
         after = page.next;
         if after.is_none() {
             return rows;

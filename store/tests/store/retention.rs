@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::path::Path;
 use std::time::Duration;
 
+use crate::rows;
 use wiretag_capture::{LinkType, Packet};
 use wiretag_store::packets::list;
 use wiretag_store::{

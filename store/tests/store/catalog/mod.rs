@@ -2,14 +2,11 @@
 
 mod postgres;
 mod proxy;
-#[path = "../rows/mod.rs"]
-mod rows;
 mod server;
 mod sqlite;
 mod suite;
-#[path = "../../../enrich/tests/wait/mod.rs"]
-mod wait;
 
+use crate::wait;
 use suite::World;
 
 #[tokio::test]

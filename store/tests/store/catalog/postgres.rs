@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wiretag_store::{Catalog, PostgresConfig, Role, Store, StoreConfig, StoreError, TableName};
 
-use crate::proxy::{Cut, Proxy};
+use super::proxy::{Cut, Proxy};
+use super::server::Server;
+use super::suite::file;
 use crate::rows;
-use crate::server::Server;
-use crate::suite::file;
 
 async fn open(dir: &Path, server: &PostgresConfig) -> Catalog {
     Catalog::open_in(dir, Some(server)).await.unwrap()

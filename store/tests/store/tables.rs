@@ -2,12 +2,10 @@
 //! memory. Each story holds for both tables.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::fs;
 
+use crate::rows::{self, flow, transaction};
 use proptest::prelude::*;
-use rows::{flow, transaction};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{EndTag, Tagged, TaggedFlow, TaggedTransaction};
 use wiretag_store::Table;
@@ -56,7 +54,7 @@ async fn store<R: Table>(dir: &std::path::Path) -> (TableStore<R>, Vec<String>) 
 async fn ids<R: Table>(store: &TableStore<R>, query: &Query<R>) -> Vec<String> {
     let options = SearchOptions { limit: 1_000, all_observations: true, after: None };
     let page = store.search(query, ALL, options).await.unwrap();
-    page.rows.iter().map(|row| row["flow_id"].as_str().unwrap().to_owned()).collect()
+    page.rows.iter().map(|row| row.get("flow_id").as_str().unwrap().to_owned()).collect()
 }
 
 /// All pages of a search, as flow id and number.
@@ -66,8 +64,8 @@ async fn paged<R: Table>(store: &TableStore<R>, limit: usize) -> Vec<(u64, u64)>
         let options = SearchOptions { limit, all_observations: false, after };
         let page = store.search(&Query::everything(), ALL, options).await.unwrap();
         found.extend(page.rows.iter().map(|row| {
-            let id = u64::from_str_radix(row["flow_id"].as_str().unwrap(), 16).unwrap();
-            (id, row[R::NUMBER].as_u64().unwrap())
+            let id = u64::from_str_radix(row.get("flow_id").as_str().unwrap(), 16).unwrap();
+            (id, row.get(R::NUMBER).as_u64().unwrap())
         }));
         after = page.next;
         if after.is_none() {

@@ -2,14 +2,12 @@
 //! and never registered, and questions in between, page by page.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rows::{self, START, flow};
 use proptest::prelude::*;
-use rows::{START, flow};
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Tls;
 use wiretag_enrich::TaggedFlow;
@@ -141,7 +139,7 @@ async fn asked(store: &FlowStore, query: &Query<FlowRecord>, range: Range, limit
     loop {
         let options = SearchOptions { limit, all_observations: all, after };
         let page = store.search(query, range, options).await.unwrap();
-        found.extend(page.rows.iter().map(|row| row["flow_id"].as_str().unwrap().to_owned()));
+        found.extend(page.rows.iter().map(|row| row.get("flow_id").as_str().unwrap().to_owned()));
         after = page.next;
         if after.is_none() {
             return found;
@@ -259,7 +257,7 @@ async fn large_row_groups_are_taken_over_by_a_merge() {
     }
     let newest = SearchOptions { limit: 50, all_observations: true, after: None };
     let page = store.search(&Query::everything(), ALL, newest).await.unwrap();
-    let ids: Vec<&str> = page.rows.iter().map(|row| row["flow_id"].as_str().unwrap()).collect();
+    let ids: Vec<String> = page.rows.iter().map(|row| row.get("flow_id").as_str().unwrap().to_owned()).collect();
     let wanted: Vec<String> = (0..50).map(|number| format!("{:016x}", number * 1_000 + 999)).collect();
     assert_eq!(ids, wanted);
 }

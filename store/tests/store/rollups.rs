@@ -1,14 +1,12 @@
 //! Roll-ups from outside: whatever is rolled up, merged, late, or gone, answers are those of the rows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::rows::{START, flow};
 use proptest::prelude::*;
-use rows::{START, flow};
 use wiretag_capture::FlowRecord;
 use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
 use wiretag_store::catalog::Catalog;

@@ -1,11 +1,9 @@
 //! SQL from outside: what it sees, what it refuses, what it may take.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::sync::Arc;
 
-use rows::{START, flow, transaction};
+use crate::rows::{self, START, flow, transaction};
 use serde_json::{Value, json};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::limits::DEFAULT_MEMORY;

@@ -1,8 +1,6 @@
 //! The query language from outside: what parses, what it means, where mistakes are.
 
-mod rows;
-
-use rows::{flow, transaction};
+use crate::rows::{self, flow, transaction};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, QueryError, parse_time};
 

@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::path::Path;
 
+use crate::rows;
 use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext, ident, lit};
 use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query;
-use wiretag_store::tables::{ExportFormat, ExportOptions, Range, SearchOptions, TableStore};
+use wiretag_store::tables::{ExportFormat, ExportOptions, Range, Row, SearchOptions, TableStore};
 use wiretag_store::{FlowFile, Origin, Role, Store, StoreConfig, Table};
 
 /// A store that has this file, as if it had been written by it long ago.
@@ -30,7 +29,7 @@ async fn with_file<R: Table>(bytes: &[u8], rows: u64) -> (tempfile::TempDir, Sto
 
 async fn everything<R: Table>(table: &TableStore<R>) -> Vec<Map<String, Value>> {
     let options = SearchOptions { limit: 1_000, all_observations: true, after: None };
-    table.search(&query::parse("").unwrap(), Range::ALL, options).await.unwrap().rows
+    table.search(&query::parse("").unwrap(), Range::ALL, options).await.unwrap().rows.iter().map(Row::to_map).collect()
 }
 
 /// The rows of a file, against what is known to be in it.

@@ -2,13 +2,11 @@
 //! files, in merged files, or everywhere at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::rows::{self, START, flow, transaction};
 use proptest::prelude::*;
-use rows::{START, flow, transaction};
 use serde_json::{Map, Value, json};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::TaggedFlow;

@@ -1,11 +1,9 @@
 //! Every example of `docs/query-language.md` is run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::sync::Arc;
 
-use rows::{START, flow, transaction};
+use crate::rows::{START, flow, transaction};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::limits::DEFAULT_MEMORY;
@@ -14,7 +12,7 @@ use wiretag_store::sql::SqlRequest;
 use wiretag_store::tables::{AggregateRequest, Range, SearchOptions, TableStore};
 use wiretag_store::{Role, Store, StoreConfig, Table};
 
-const PAGE: &str = include_str!("../../docs/query-language.md");
+const PAGE: &str = include_str!("../../../docs/query-language.md");
 
 /// The lines of all blocks of a kind.
 fn examples(kind: &str) -> Vec<&'static str> {

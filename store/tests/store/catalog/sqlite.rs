@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use wiretag_store::catalog::FILE;
 use wiretag_store::{Catalog, FlowFile, StoreError, TableName};
 
-use crate::suite::{file, interval, told};
+use super::suite::{file, interval, told};
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
     Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap()
@@ -77,7 +77,8 @@ async fn first_schema(path: &std::path::Path) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     let migrations = tempfile::tempdir().unwrap();
-    std::fs::write(migrations.path().join("0001_first.sql"), include_str!("../../migrations/0001_first.sql")).unwrap();
+    std::fs::write(migrations.path().join("0001_first.sql"), include_str!("../../../migrations/0001_first.sql"))
+        .unwrap();
     let first = sqlx::migrate::Migrator::new(migrations.path()).await.unwrap();
     first.run(&pool).await.unwrap();
     sqlx::query("INSERT INTO flow_files (path, rows, bytes, start, \"end\") VALUES ('flows/a', 3, 10, 5, 9)")

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rows;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +12,10 @@ use serde_json::{Map, Value};
 use wiretag_capture::EndReason;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::Query;
-use wiretag_store::tables::{Range, SearchOptions};
+use wiretag_store::tables::{Range, Row, SearchOptions};
 use wiretag_store::{Journal, Recovery, Role, Store, StoreConfig};
 
-use rows::START;
+use crate::rows::{self, START};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -45,7 +43,7 @@ fn ended(flow_id: u64, slice: u32, packets: u64) -> TaggedFlow {
 
 async fn all(store: &Store) -> Vec<Map<String, Value>> {
     let options = SearchOptions { limit: 10_000, all_observations: true, after: None };
-    store.flows.search(&Query::everything(), Range::ALL, options).await.unwrap().rows
+    store.flows.search(&Query::everything(), Range::ALL, options).await.unwrap().rows.iter().map(Row::to_map).collect()
 }
 
 /// Packets and end reason of each slice; none is there twice.
@@ -120,10 +118,10 @@ async fn what_is_shown_is_bounded() {
     assert_eq!((counters.open, counters.hidden), (65_536, 70_000 - 65_536));
     store.flows.show_open(&[Arc::new(version(5, 0, 7)), Arc::new(version(69_999, 0, 7))]).await;
     assert_eq!(store.flows.counters().hidden, 70_001 - 65_536);
-    assert_eq!(store.flows.flow(5).await.unwrap()[0]["client_packets"], 7);
+    assert_eq!(store.flows.flow(5).await.unwrap()[0].get("client_packets"), 7);
     assert!(store.flows.flow(69_999).await.unwrap().is_empty());
     store.flows.append(vec![ended(69_999, 0, 8)]).await.unwrap();
-    assert_eq!(store.flows.flow(69_999).await.unwrap()[0]["client_packets"], 8);
+    assert_eq!(store.flows.flow(69_999).await.unwrap()[0].get("client_packets"), 8);
 }
 
 /// After a kill, what was open has rows: the last version of each slice, with its names, unless it ended in time.

@@ -1,13 +1,11 @@
 //! What conditions mean, by a second and plain evaluator over rows as JSON; and pages of what they find, while rows arrive.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-mod rows;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::rows::{self, START, flow};
 use proptest::prelude::*;
-use rows::{START, flow};
 use serde_json::{Map, Value};
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Protocol;
@@ -172,7 +170,7 @@ fn id(row: &Row) -> u64 {
 async fn found(store: &TableStore<FlowRecord>, text: &str) -> BTreeSet<u64> {
     let query = parse(text).unwrap_or_else(|error| panic!("{error}"));
     let options = SearchOptions { limit: 1_000, all_observations: true, after: None };
-    store.search(&query, ALL, options).await.unwrap().rows.iter().map(id).collect()
+    store.search(&query, ALL, options).await.unwrap().rows.iter().map(|row| id(&row.to_map())).collect()
 }
 
 /// Rows in memory, open, in files and in merged files.
@@ -238,7 +236,7 @@ proptest! {
                 let options = SearchOptions { limit, all_observations: false, after: cursor };
                 let page = store.search(&Query::everything(), ALL, options).await.unwrap();
                 assert!(page.rows.len() == limit || page.next.is_none());
-                seen.extend(page.rows.iter().map(|row| (std::cmp::Reverse(row["start"].as_str().unwrap().to_owned()), id(row))));
+                seen.extend(page.rows.iter().map(|row| (std::cmp::Reverse(row.get("start").as_str().unwrap().to_owned()), id(&row.to_map()))));
                 cursor = page.next;
                 if cursor.is_none() {
                     break;

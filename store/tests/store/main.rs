@@ -1,0 +1,20 @@
+//! Tests of the store, in one program: queries, tables and catalog are generic, and each program would compile its own.
+
+mod aggregate;
+mod catalog;
+mod export;
+mod journal;
+mod language;
+mod packets;
+mod packets_model;
+mod query;
+mod query_docs;
+mod retention;
+mod rollups;
+mod rows;
+mod schemas;
+mod sql;
+mod tables;
+mod tables_model;
+#[path = "../../../enrich/tests/wait/mod.rs"]
+mod wait;
