@@ -220,10 +220,11 @@ impl Engine {
             let point = Point { node: &self.config.node, source: self.config.source, interface };
             flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
         }
-        if begins || class != before {
-            self.table.classify(slot, (!begins).then_some(before), clock);
+        let mut more = false;
+        if begins || class != before || weight.is_some() {
+            let before = (!begins).then_some(before);
+            more = self.table.update(slot, before, weight, clock) == Weighed::More;
         }
-        let more = weight.is_some_and(|weight| self.table.reweigh(slot, weight) == Weighed::More);
         if more || known.is_none() {
             self.keep_within_memory(out);
         }
@@ -386,9 +387,8 @@ impl Engine {
                 self.counters.slices += 1;
             }
             flow.next_slice();
-            if let Some(weight) = flow.weigh() {
-                self.table.reweigh(slot, weight);
-            }
+            let (class, weight) = (flow.class, flow.weigh());
+            self.table.update(slot, Some(class), weight, self.clock);
         }
     }
 

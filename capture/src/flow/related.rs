@@ -135,7 +135,7 @@ impl Engine {
         let clock = self.clock;
         let Some(flow) = self.table.get_mut(slot) else { return };
         flow.add(to_end, &orphans.share, clock);
-        self.table.classify(slot, None, clock);
+        self.table.update(slot, None, None, clock);
     }
 
     /// Marks the flow that an ICMP error quotes, if there is one.

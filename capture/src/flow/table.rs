@@ -88,7 +88,7 @@ impl Timeouts {
     /// Whether a flow that changes from one class to another may be due sooner than it would have been.
     fn may_be_sooner(&self, before: Class, after: Class) -> bool {
         let idle = |class: Class| self.idle.get(class as usize);
-        idle(after) < idle(before) || before == Class::Closed
+        idle(after) < idle(before) || (before == Class::Closed && after != before)
     }
 
     /// Units until something is due.
@@ -126,7 +126,7 @@ const fn queue(value: Value, owns: bool) -> usize {
 /// What weighing a flow anew brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weighed {
-    /// It owns less.
+    /// It owns what it owned, or less.
     NoMore,
     /// It owns more.
     More,
@@ -232,27 +232,21 @@ impl Table {
         self.timeouts.due(self.get(slot)?, clock)
     }
 
-    /// The flow's class was `before`, or a slice begins: so its deadline and its value are others. A deadline that became
-    /// later needs nothing: the wheel finds it when it looks for the earlier one.
-    pub(super) fn classify(&mut self, slot: u32, before: Option<Class>, clock: i64) {
-        let Some(flow) = self.get(slot) else { return };
+    /// A packet changed a flow: its class was `before`, or a slice begins, and perhaps what it owns. So its value and its
+    /// deadline are others. A deadline that became later needs nothing: the wheel finds that when it looks for the earlier
+    /// one.
+    pub(super) fn update(&mut self, slot: u32, before: Option<Class>, weight: Option<Weight>, clock: i64) -> Weighed {
+        let Some(flow) = self.get(slot) else { return Weighed::NoMore };
         let (class, owns) = (flow.class, flow.weighed() > 0);
-        if before.is_none_or(|before| before.value() != class.value()) {
+        let owns_otherwise = weight.is_some_and(|weight| (weight.before == 0) != (weight.after == 0));
+        if owns_otherwise || before.is_none_or(|before| before.value() != class.value()) {
             self.values.push(queue(class.value(), owns), slot);
         }
         if before.is_none_or(|before| self.timeouts.may_be_sooner(before, class)) {
             self.schedule(slot, clock);
         }
-    }
-
-    /// Counts what a flow owns by now.
-    pub(super) fn reweigh(&mut self, slot: u32, Weight { before, after }: Weight) -> Weighed {
+        let Some(Weight { before, after }) = weight else { return Weighed::NoMore };
         self.owned = self.owned + after as usize - before as usize;
-        if (before == 0) != (after == 0)
-            && let Some(flow) = self.get(slot)
-        {
-            self.values.push(queue(flow.class.value(), after > 0), slot);
-        }
         if after > before { Weighed::More } else { Weighed::NoMore }
     }
 

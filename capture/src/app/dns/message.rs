@@ -166,42 +166,21 @@ impl Message<'_> {
 
 /// Walks the first question, writing its name if asked.
 fn walk_question(bytes: &[u8], mut text: Option<&mut String>) -> Option<Question> {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |byte: u8| hash = (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3);
     let at = walk_name(bytes, HEADER, |label| {
-        hash = add_label(hash, label);
+        add(b'.');
+        for byte in label {
+            add(*byte);
+        }
         if let Some(text) = &mut text {
             write_label(text, label);
         }
     })?;
     let [k1, k0, c1, c0] = *bytes.get(at..)?.first_chunk()?;
-    let kind = u16::from_be_bytes([k1, k0]);
-    Some(Question { hash: add(hash, kind.into()), kind, class: u16::from_be_bytes([c1, c0]), after: at + 4 })
-}
-
-fn add(hash: u64, word: u64) -> u64 {
-    (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
-}
-
-/// Eight bytes at a time, in lower case.
-fn add_label(hash: u64, label: &[u8]) -> u64 {
-    let (words, rest) = label.as_chunks::<8>();
-    let mut last = [0; 8];
-    if let Some(place) = last.get_mut(..rest.len()) {
-        place.copy_from_slice(rest);
-    }
-    let hash = words.iter().fold(add(hash, label.len() as u64), |hash, word| add(hash, lower(*word)));
-    add(hash, lower(last))
-}
-
-/// ASCII letters in lower case, all eight bytes at once.
-const fn lower(bytes: [u8; 8]) -> u64 {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    let word = u64::from_le_bytes(bytes);
-    let low = word & (0x7f * EACH);
-    // The top bit of each byte: from `A` on, and after `Z`.
-    let (from_a, after_z) = (low + (0x80 - 0x41) * EACH, low + (0x7f - 0x5a) * EACH);
-    let upper = from_a & !after_z & !word & (0x80 * EACH);
-    word | (upper >> 2)
+    add(k1);
+    add(k0);
+    Some(Question { hash, kind: u16::from_be_bytes([k1, k0]), class: u16::from_be_bytes([c1, c0]), after: at + 4 })
 }
 
 /// Walks a name; where it ends.
@@ -278,14 +257,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    proptest! {
-        #[test]
-        fn case_makes_no_difference(bytes: [u8; 8]) {
-            prop_assert_eq!(lower(bytes), u64::from_le_bytes(bytes.map(|byte| byte.to_ascii_lowercase())));
-            prop_assert_eq!(add_label(1, &bytes), add_label(1, &bytes.to_ascii_lowercase()));
-        }
-    }
 
     fn query(question: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
