@@ -449,6 +449,10 @@ impl Upkeep {
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
         stages.rows_stored = counters.written;
         stages.rows_dropped = counters.dropped;
+        stages.rollups = counters.rollups;
+        stages.failed_rollups = counters.failed_rollups;
+        stages.flow_files_unreadable = counters.unreadable_files;
+        stages.transaction_files_unreadable = transactions.unreadable_files;
         stages.open_slices = counters.open;
         stages.hidden_slices = counters.hidden;
         stages.transactions_stored = transactions.written;

@@ -80,7 +80,8 @@ where
         ("row_groups", work.row_groups),
         ("row_groups_pruned", work.row_groups_pruned),
         ("row_groups_pruned_by_bloom", work.row_groups_pruned_by_bloom),
-        ("rows_pruned_by_page", work.rows_pruned_by_page),
+        ("rollups", work.rollups),
+        ("rolled_rows", work.rolled_rows),
     ];
     let mut answer: Map<String, Value> = Map::new();
     answer.insert("steps".into(), steps.into());
@@ -112,12 +113,19 @@ fn print(answer: &Row) -> anyhow::Result<()> {
     )?;
     writeln!(
         out,
-        "row groups  {}; {} left out by statistics, {} by bloom filters, {} rows by page indexes",
+        "row groups  {}; {} left out by statistics, {} by bloom filters",
         number("row_groups"),
         number("row_groups_pruned"),
-        number("row_groups_pruned_by_bloom"),
-        number("rows_pruned_by_page")
+        number("row_groups_pruned_by_bloom")
     )?;
+    if number("rollups") > 0 {
+        writeln!(
+            out,
+            "roll-ups    {} read in place of rows, {} of their rows added up",
+            number("rollups"),
+            number("rolled_rows")
+        )?;
+    }
     writeln!(
         out,
         "read        {} bytes, {} rows found of {} that the table has in files",

@@ -69,8 +69,10 @@ pub(crate) struct ExplainAnswer {
     row_groups_pruned: u64,
     /// Of these, left out by bloom filters.
     row_groups_pruned_by_bloom: u64,
-    /// Rows left out by the statistics of pages.
-    rows_pruned_by_page: u64,
+    /// Roll-ups that were read in place of rows.
+    rollups: u64,
+    /// Their rows that were added up.
+    rolled_rows: u64,
     /// The engine's plans, the first few, innermost last.
     plans: Vec<String>,
 }
@@ -122,7 +124,8 @@ async fn of<R: Table>(
         row_groups,
         row_groups_pruned,
         row_groups_pruned_by_bloom,
-        rows_pruned_by_page,
+        rollups,
+        rolled_rows,
     } = work;
     Ok(Json(ExplainAnswer {
         steps,
@@ -139,7 +142,8 @@ async fn of<R: Table>(
         row_groups,
         row_groups_pruned,
         row_groups_pruned_by_bloom,
-        rows_pruned_by_page,
+        rollups,
+        rolled_rows,
         plans,
     }))
 }

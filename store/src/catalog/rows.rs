@@ -219,6 +219,13 @@ impl Catalog {
         self.files(found.bind(table.as_str())).await
     }
 
+    /// The files of a table that are no part of a roll-up, earliest first.
+    pub(crate) async fn unrolled(&self, table: TableName) -> Result<Vec<FlowFile>, StoreError> {
+        let found = sql("SELECT * FROM flow_files WHERE \"table\" = $1 \
+             AND NOT EXISTS (SELECT 1 FROM rolled WHERE rolled.path = flow_files.path) ORDER BY start, path");
+        self.files(found.bind(table.as_str())).await
+    }
+
     /// Every file of every table, earliest first.
     pub async fn all_flow_files(&self) -> Result<Vec<FlowFile>, StoreError> {
         self.files(sql("SELECT * FROM flow_files ORDER BY start, path")).await

@@ -47,15 +47,8 @@ impl<R: Table> TableStore<R> {
         let inner = &self.inner;
         let mut superseded = inner.merging.lock().await;
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
-        let rolled = inner.catalog.rolled().await?;
-        // Those are part of a roll-up as they are.
-        let all: Vec<FlowFile> = inner
-            .catalog
-            .files_of(R::NAME)
-            .await?
-            .into_iter()
-            .filter(|file| !rolled.contains_key(&file.path))
-            .collect();
+        // The others are part of a roll-up as they are.
+        let all: Vec<FlowFile> = inner.catalog.unrolled(R::NAME).await?;
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
         let readable: Vec<FlowFile> = inner.engine.readable(&chosen).await?.into_iter().cloned().collect();
         if readable.len() < 2 {

@@ -93,6 +93,7 @@ fn aggregate_steps<R: Table>(aggregate: &Aggregate<R>) -> Vec<String> {
     let names: Vec<String> = aggregate.columns().into_iter().map(|column| format!("`{}`", column.name)).collect();
     let mut steps = vec![
         "rows that start in the range count, in memory and in files; files of other times are left out".to_owned(),
+        "hours and days that were rolled up, and whose roll-ups have what is asked for, are read there and not row by row".to_owned(),
         "only the columns of the condition, the keys and the figures are read".to_owned(),
         format!("groups and figures: {}", names.join(", ")),
     ];

@@ -15,6 +15,7 @@
 pub(crate) mod aggregate;
 mod columns;
 mod compact;
+mod counters;
 mod encode;
 mod engine;
 mod error;
@@ -36,7 +37,7 @@ mod search;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
@@ -45,6 +46,8 @@ use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
 pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, ServedBy};
+use self::counters::Counts;
+pub use self::counters::TableCounters;
 pub use self::engine::Engine;
 pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
@@ -52,7 +55,6 @@ pub use self::export::{ExportFormat, ExportOptions};
 pub use self::flows::FlowRef;
 pub use self::observed::Work;
 use self::open::OpenRows;
-pub use self::rollup::RollupCounters;
 pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
@@ -138,39 +140,6 @@ pub struct Range {
 impl Range {
     /// All times.
     pub const ALL: Self = Self { from: i64::MIN, to: i64::MAX };
-}
-
-/// Counts since the store was opened, and the rows in memory now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TableCounters {
-    /// Rows handed to the store.
-    pub received: u64,
-    /// Rows written to files.
-    pub written: u64,
-    /// Rows dropped because memory was full and files could not be written.
-    pub dropped: u64,
-    /// Rows in memory.
-    pub recent: u64,
-    /// Flushes that failed.
-    pub failed_flushes: u64,
-    /// Times that a search left a file out because it could not be read.
-    pub unreadable_files: u64,
-    /// Open slices that are shown now.
-    pub open: u64,
-    /// Versions of open slices that were not shown: there were too many.
-    pub hidden: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    received: AtomicU64,
-    written: AtomicU64,
-    dropped: AtomicU64,
-    recent: AtomicU64,
-    failed_flushes: AtomicU64,
-    unreadable_files: AtomicU64,
-    open: AtomicU64,
-    hidden: AtomicU64,
 }
 
 /// Rows that no file has yet.
@@ -327,17 +296,7 @@ impl<R: Table> TableStore<R> {
 
     /// What happened to the rows: received = written + dropped + recent.
     pub fn counters(&self) -> TableCounters {
-        let counts = &self.inner.counts;
-        TableCounters {
-            received: counts.received.load(Ordering::Relaxed),
-            written: counts.written.load(Ordering::Relaxed),
-            dropped: counts.dropped.load(Ordering::Relaxed),
-            recent: counts.recent.load(Ordering::Relaxed),
-            failed_flushes: counts.failed_flushes.load(Ordering::Relaxed),
-            unreadable_files: counts.unreadable_files.load(Ordering::Relaxed),
-            open: counts.open.load(Ordering::Relaxed),
-            hidden: counts.hidden.load(Ordering::Relaxed),
-        }
+        self.inner.counts.now()
     }
 
     /// Moves the rows in memory to files, one for each hour; on failure they stay. Returns the rows moved.

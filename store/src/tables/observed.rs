@@ -20,6 +20,8 @@ pub(super) struct Observed {
     groups: AtomicU64,
     pruned: AtomicU64,
     pruned_by_bloom: AtomicU64,
+    rollups: AtomicU64,
+    rolled_rows: AtomicU64,
 }
 
 /// What was done for a query.
@@ -45,8 +47,10 @@ pub struct Work {
     pub row_groups_pruned: u64,
     /// By bloom filters.
     pub row_groups_pruned_by_bloom: u64,
-    /// Rows left out by the statistics of pages.
-    pub rows_pruned_by_page: u64,
+    /// Roll-ups that were read in place of rows.
+    pub rollups: u64,
+    /// Their rows that were added up.
+    pub rolled_rows: u64,
 }
 
 impl Observed {
@@ -81,6 +85,12 @@ impl Observed {
         };
     }
 
+    /// Roll-ups were read, and so many of their rows added up.
+    pub(super) fn rolled(&self, files: u64, rows: u64) {
+        self.rollups.fetch_add(files, Ordering::Relaxed);
+        self.rolled_rows.fetch_add(rows, Ordering::Relaxed);
+    }
+
     /// Bytes were read.
     pub(super) fn read(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -105,7 +115,8 @@ impl Observed {
             row_groups: count(&self.groups),
             row_groups_pruned: count(&self.pruned),
             row_groups_pruned_by_bloom: count(&self.pruned_by_bloom),
-            rows_pruned_by_page: 0,
+            rollups: count(&self.rollups),
+            rolled_rows: count(&self.rolled_rows),
         };
         (work, self.plans.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }

@@ -12,7 +12,9 @@ use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
 use wiretag_store::catalog::Catalog;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query;
-use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Engine, FlowStore, Range, SearchOptions};
+use wiretag_store::tables::{
+    AggregateAnswer, AggregateRequest, Engine, ExplainRequest, FlowStore, Range, SearchOptions,
+};
 use wiretag_store::{Retention, Role, RollupAges, Store, StoreConfig};
 
 const MINUTE: i64 = 60_000_000_000;
@@ -324,6 +326,37 @@ async fn what_was_not_finished_is_deleted_and_made_again() {
     let all = Range { from: START, to: START + 3 * DAY };
     let answer = ask(&store.flows, SUMMARY, all, false).await;
     assert_eq!((answer.rows[0]["count"].as_u64(), answer.served_by.files), (Some(300), 0));
+}
+
+/// Whoever wants to know how a question is answered is told of roll-ups, and so is whoever watches the store.
+#[tokio::test]
+async fn what_roll_ups_did_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(dir.path(), Role::Appliance)).await.unwrap().0;
+    store.flows.append(regular()).await.unwrap();
+    store.flush().await.unwrap();
+    let question = ExplainRequest {
+        statement: query::parse_statement(SUMMARY, START).unwrap(),
+        range: Range { from: START, to: START + 3 * DAY },
+        all_observations: false,
+        limit: 10,
+        after: None,
+        memory: DEFAULT_MEMORY,
+    };
+    let rows = store.flows.explain(&question).await.unwrap();
+    assert_eq!((rows.work.rollups, rows.work.rolled_rows), (0, 0));
+    assert!(rows.work.files_opened > 0);
+    let mut made = 0;
+    while store.flows.roll_up(LATER).await.unwrap() > 0 {
+        made += 1;
+    }
+    let counters = store.flows.counters();
+    assert_eq!((counters.rollups, counters.failed_rollups), (made, 0));
+    assert!(counters.rollup_rows > 0);
+    let rolled = store.flows.explain(&question).await.unwrap();
+    assert_eq!(rolled.answer_rows, rows.answer_rows);
+    assert!(rolled.work.rollups > 0 && rolled.work.rolled_rows > 0, "{rolled:?}");
+    assert_eq!(rolled.work.files_opened, 0, "{rolled:?}");
 }
 
 fn parquet_files(dir: &Path) -> usize {

@@ -207,6 +207,7 @@ impl<R: Table> TableStore<R> {
         served_by.files = files.len() as u64;
         if let Some(observed) = observed {
             observed.looked_at(snapshot.memory().count(), snapshot.files.len(), files.len());
+            observed.rolled(served_by.rollups, served_by.rolled_rows);
         }
         for chunk in files.chunks(FILES) {
             served_by.rows += self.add_files(&mut groups, plan, &condition, chunk).await?;

@@ -10,6 +10,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatc
 use datafusion::arrow::datatypes::UInt64Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use tokio::task::JoinSet;
 use wiretag_enrich::Record;
 
@@ -132,12 +133,20 @@ impl Groups {
             let batch = batch?;
             let passing = passing(node, range, &batch)?;
             rows += passing.len() as u64;
-            self.add_rolled(plan, &batch, passing)?;
+            if !self.add_rolled(plan, &batch, passing)? {
+                return Err(unreadable(ParquetError::General("a sketch does not decode".to_owned())));
+            }
         }
         Ok(rows)
     }
 
-    fn add_rolled<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch, rows: Vec<u32>) -> Result<(), TableError> {
+    fn add_rolled<R: Record>(
+        &mut self,
+        plan: &Plan<R>,
+        batch: &RecordBatch,
+        rows: Vec<u32>,
+    ) -> Result<bool, TableError> {
+        let mut whole = true;
         let parts: Vec<Vec<Rolled>> = plan
             .states
             .iter()
@@ -162,10 +171,11 @@ impl Groups {
         self.each_end(plan, batch, rows, |states, rows, groups| {
             for (state, parts) in states.iter_mut().zip(&parts) {
                 for part in parts {
-                    part.add_to(state, rows, groups);
+                    whole &= part.add_to(state, rows, groups);
                 }
             }
-        })
+        })?;
+        Ok(whole)
     }
 }
 
@@ -177,7 +187,9 @@ enum Rolled {
 }
 
 impl Rolled {
-    fn add_to(&self, state: &mut States, rows: &[u32], groups: &[u32]) {
+    /// False if something could not be read.
+    fn add_to(&self, state: &mut States, rows: &[u32], groups: &[u32]) -> bool {
+        let mut whole = true;
         for (row, group) in rows.iter().zip(groups) {
             let row = *row as usize;
             match self {
@@ -185,14 +197,14 @@ impl Rolled {
                 Self::Sum(sums, values) if sums.is_valid(row) => {
                     state.add_sum(*group, sums.value(row).into(), values.value(row));
                 }
-                Self::Sketch(sketches) if sketches.is_valid(row) => {
-                    if let Some(sketch) = Sketch::decode(sketches.value(row)) {
-                        state.add_sketch(*group, &sketch);
-                    }
-                }
+                Self::Sketch(sketches) if sketches.is_valid(row) => match Sketch::decode(sketches.value(row)) {
+                    Some(sketch) => state.add_sketch(*group, &sketch),
+                    None => whole = false,
+                },
                 Self::Sum(..) | Self::Sketch(_) => {}
             }
         }
+        whole
     }
 }
 

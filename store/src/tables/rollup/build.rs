@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use chrono::DateTime;
 use datafusion::arrow::array::{
@@ -34,23 +35,9 @@ const SETTLED: i64 = HOUR / 6;
 /// Files of an hour that has ever so many are not waited for to be merged.
 const MOST_FILES: usize = 64;
 
-/// What roll-ups were made since the store was opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RollupCounters {
-    /// Files written.
-    pub written: u64,
-    /// Rows in these.
-    pub rows: u64,
-    /// Hours and days of which none could be made.
-    pub failed: u64,
-}
-
-/// Hours and days that are not tried again, and what was made.
+/// Hours and days that are not tried again.
 #[derive(Debug, Default)]
-pub(in crate::tables) struct Failed {
-    places: BTreeSet<(i64, i64, Origin)>,
-    pub(in crate::tables) counters: RollupCounters,
-}
+pub(in crate::tables) struct Failed(BTreeSet<(i64, i64, Origin)>);
 
 /// What the next roll-up is of.
 enum Next {
@@ -67,41 +54,34 @@ impl FlowStore {
             Next::Minutes { hour, origin, .. } => (MINUTE, *hour, *origin),
             Next::Hours { day, origin, .. } => (HOUR, *day, *origin),
         };
+        let counts = &self.inner.counts;
         match self.make(next, (width, start, origin)).await {
             Ok(rows) => {
-                rolling.counters.written += 1;
-                rolling.counters.rows += rows;
+                counts.rollups.fetch_add(1, Ordering::Relaxed);
+                counts.rollup_rows.fetch_add(rows, Ordering::Relaxed);
                 Ok(rows)
             }
             // Retention took a file meanwhile: the next time chooses anew.
             Err(StoreError::Gone { .. }) => Ok(0),
             Err(error) => {
-                rolling.counters.failed += 1;
-                rolling.places.insert((width, start, origin));
+                counts.failed_rollups.fetch_add(1, Ordering::Relaxed);
+                rolling.0.insert((width, start, origin));
                 tracing::warn!(%error, start, "flows of this time are not rolled up: questions read their rows");
                 Err(error)
             }
         }
     }
 
-    /// What [`Self::roll_up`] did.
-    pub async fn rollup_counters(&self) -> RollupCounters {
-        self.inner.rolling.lock().await.counters
-    }
-
     async fn next_rollup(&self, rolling: &Failed, now: i64) -> Result<Option<Next>, StoreError> {
         let catalog = &self.inner.catalog;
-        let rolled = catalog.rolled().await?;
         let mut hours: BTreeMap<(i64, Origin), Vec<_>> = BTreeMap::new();
-        for file in
-            catalog.files_of(TableName::Flows).await?.into_iter().filter(|file| !rolled.contains_key(&file.path))
-        {
+        for file in catalog.unrolled(TableName::Flows).await? {
             if let Some(hour) = files::hour_of(&file.path) {
                 hours.entry((hour, file.origin)).or_default().push(file);
             }
         }
         let past = |start: i64, length: i64| start.saturating_add(length + SETTLED) < now;
-        let tried = |width: i64, start: i64, origin: Origin| rolling.places.contains(&(width, start, origin));
+        let tried = |width: i64, start: i64, origin: Origin| rolling.0.contains(&(width, start, origin));
         for ((hour, origin), mut files) in hours {
             if past(hour, HOUR) && !tried(MINUTE, hour, origin) {
                 files.truncate(MOST_FILES);

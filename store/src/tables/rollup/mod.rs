@@ -27,7 +27,6 @@ use wiretag_enrich::Record;
 use wiretag_enrich::tagged::all_columns;
 
 pub(super) use self::build::Failed;
-pub use self::build::RollupCounters;
 use super::schema::UTC;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
