@@ -81,13 +81,11 @@ def wiretag(bench, store, names, runs):
         if run.returncode == 0:
             results[name] = json.loads(run.stdout)
         else:
-            say(f"wiretag does not answer {name}: {run.stderr.strip()[-200:]}")
+            say(f"wiretag does not answer {name}: {next((line for line in run.stderr.splitlines() if 'called' in line), run.stderr.strip()[-200:])}")
     return results
 
 
 def counted(name, table):
-    if hasattr(table, "read_all"):
-        table = table.read_all()
     if name == "histogram":
         return sum(table.column("flows").to_pylist())
     return table.num_rows
@@ -123,9 +121,9 @@ def duckdb_engine(source, database, needles, runs, native):
             text = f"select epoch_ns(start) // {HOUR} as bucket, count(*) as flows from flows where {where} group by 1"
         if name == "quantiles":
             _, where = text
-            text = ("select server_workload, epoch_ns(start) // 60000000000 as minute, "
+            text = ("select server_workload, epoch_ns(start) // 120000000000 as time, "
                     f"quantile_cont(server_rtt_us, [0.5, 0.99]) from flows where {where} group by 1, 2")
-        results[name] = measured(lambda: counted(name, connection.execute(text).arrow()), runs)
+        results[name] = measured(lambda: counted(name, connection.sql(text).to_arrow_table()), runs)
         connection.close()
     return setup, results
 
@@ -143,7 +141,9 @@ def chdb_engine(source, directory, needles, runs):
         f"select * from file('{source}', Parquet)"
     )
     session.query("optimize table flows final")
-    setup = {"ingest_cpu_s": cpu() - before, "bytes": size(directory)}
+    # Parts that were merged stay on the disk for a while.
+    parts = "select sum(bytes_on_disk) from system.parts where active and table = 'flows'"
+    setup = {"ingest_cpu_s": cpu() - before, "bytes": int(session.query(parts, "TSV").bytes())}
     results = {}
     for name, text in questions(needles, time_of).items():
         if name == "histogram":
@@ -151,7 +151,7 @@ def chdb_engine(source, directory, needles, runs):
             text = f"select toStartOfHour(start) as bucket, count() as flows from flows where {where} group by bucket"
         if name == "quantiles":
             _, where = text
-            text = ("select server_workload, toStartOfMinute(start) as minute, "
+            text = ("select server_workload, toStartOfInterval(start, interval 2 minute) as time, "
                     f"quantiles(0.5, 0.99)(server_rtt_us) from flows where {where} group by 1, 2")
         forget(directory)
         results[name] = measured(lambda: counted(name, arrow(session.query(text, "Arrow"))), runs)

@@ -61,7 +61,7 @@ fn question(name: &str, needles: &Value) -> Question {
             0,
         ),
         "quantiles" => {
-            let text = "primary | p50(server_rtt_us), p99(server_rtt_us) by server_workload, time(1m)";
+            let text = "primary | p50(server_rtt_us), p99(server_rtt_us) by server_workload, time(2m)";
             ask(text.to_owned(), day, 0)
         }
         other => panic!("no question has the name {other}"),
