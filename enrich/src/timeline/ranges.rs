@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::keys::Place;
 use super::view::View;
 use super::{Lookup, Span};
-use crate::identity::ANY_NETWORK;
+use crate::identity::{ANY_NETWORK, Identity};
 
 /// Lengths of prefixes that are known, by network and family of addresses (IPv6?), longest first.
 #[derive(Debug, Clone, Default)]
@@ -98,10 +99,30 @@ impl View {
                 }
                 // A longer prefix has another name for the end of the span.
                 Lookup::One(identity, _) if begins_later => return Lookup::Ambiguous(vec![identity]),
+                Lookup::One(identity, source) => return self.unless_inherited((identity, source), (network, ip, when)),
                 found => return found,
             }
         }
         Lookup::None
+    }
+
+    /// The name of a range for a span, unless it ends before and a wider range has another name for the rest.
+    fn unless_inherited(
+        &self,
+        (identity, source): (Arc<Identity>, Arc<str>),
+        (network, ip, when): (u32, IpAddr, Span),
+    ) -> Lookup {
+        let at_the_end = |place| match self.pick(&[place], when.to.into()) {
+            Lookup::None => None,
+            found => Some(found),
+        };
+        match self.ranges.around(network, ip).find_map(at_the_end) {
+            Some(Lookup::One(heir, _)) if heir.identity != identity.identity => {
+                Lookup::Ambiguous(vec![identity, heir])
+            }
+            Some(Lookup::Ambiguous(several)) => Lookup::Ambiguous(several),
+            Some(Lookup::One(..) | Lookup::None) | None => Lookup::One(identity, source),
+        }
     }
 }
 
