@@ -100,7 +100,7 @@ impl View {
                 // A longer prefix has another name for the end of the span.
                 Lookup::One(identity, _) if begins_later => return Lookup::Ambiguous(vec![identity]),
                 Lookup::One(identity, source) => return self.unless_inherited((identity, source), (network, ip, when)),
-                found => return found,
+                several @ Lookup::Ambiguous(_) => return several,
             }
         }
         Lookup::None

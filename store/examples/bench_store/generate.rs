@@ -1,5 +1,6 @@
 //! Flow rows as a cluster makes them, from a seed: a few services have most of the traffic, client ports are random, round trip
-//! times log-normal, most application columns null, and a part of the flows is seen at both ends.
+//! times log-normal, most application columns null, and a part of the flows is seen at both ends. A workload asks a few others,
+//! any of their pods.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +19,8 @@ pub(crate) const BEGIN: i64 = 1_772_323_200 * SECOND;
 const WORKLOADS: usize = 120;
 const PODS: usize = 2_000;
 const NODES: usize = 25;
+/// Workloads that one asks.
+const ASKED: usize = 6;
 /// Servers outside.
 const OUTSIDE: usize = 20_000;
 /// Names that somebody asks for.
@@ -80,6 +83,8 @@ struct Pod {
 pub(crate) struct Generator {
     random: Random,
     pods: Vec<Pod>,
+    /// Pods behind what each workload asks.
+    asked: Vec<Vec<Arc<[usize]>>>,
     names: Vec<Arc<str>>,
     paths: Vec<Arc<str>>,
     words: Words,
@@ -106,7 +111,8 @@ impl Generator {
     /// `rows` rows over `span` nanoseconds.
     pub(crate) fn new(seed: u64, rows: u64, span: i64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let pods = (0..PODS).map(|number| pod(&mut random, number)).collect();
+        let pods: Vec<Pod> = (0..PODS).map(|number| pod(&mut random, number)).collect();
+        let asked = asked(&mut random, &pods);
         let names = (0..NAMES)
             .map(|number| format!("{}.shop-{number:04}.example.org", ["api", "www", "cdn", "auth"][number % 4]).into());
         let paths =
@@ -123,7 +129,8 @@ impl Generator {
             post: "POST".into(),
             class: "headers".into(),
         };
-        Self { random, pods, names: names.collect(), paths: paths.collect(), words, rows, made: 0, span, other: None }
+        let (names, paths) = (names.collect(), paths.collect());
+        Self { random, pods, asked, names, paths, words, rows, made: 0, span, other: None }
     }
 
     fn row(&mut self) -> TaggedFlow {
@@ -132,7 +139,8 @@ impl Generator {
         }
         let random = &mut self.random;
         let client = random.skewed(PODS, 1.6);
-        let server = random.skewed(PODS, 2.5);
+        let behind = &self.asked[self.pods[client].workload][random.skewed(ASKED, 1.6)];
+        let server = behind[random.below(behind.len())];
         let tcp = random.chance(0.8);
         let dns = !tcp && random.chance(0.8);
         let outside = random.chance(0.1);
@@ -230,6 +238,15 @@ impl Iterator for Generator {
         self.made += 1;
         Some(row)
     }
+}
+
+/// Everybody asks some workloads more often than others.
+fn asked(random: &mut Random, pods: &[Pod]) -> Vec<Vec<Arc<[usize]>>> {
+    let of = |workload: usize| (0..pods.len()).filter(move |pod| pods[*pod].workload == workload);
+    let behind: Vec<Arc<[usize]>> = (0..WORKLOADS).map(|workload| of(workload).collect()).collect();
+    let behind: Vec<Arc<[usize]>> = behind.into_iter().filter(|pods| !pods.is_empty()).collect();
+    let mut some = || (0..ASKED).map(|_| behind[random.skewed(behind.len(), 2.5)].clone()).collect();
+    (0..WORKLOADS).map(|_| some()).collect()
 }
 
 fn pod(random: &mut Random, number: usize) -> Pod {
