@@ -1,6 +1,7 @@
 """The questions of scripts/bench-store.sh, put to every engine on the same rows. Prints Markdown."""
 
 import argparse
+import contextlib
 import glob
 import json
 import os
@@ -18,18 +19,25 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
+def files(path):
+    return [path] if os.path.isfile(path) else glob.glob(path + "/**/*", recursive=True)
+
+
 def forget(path):
     """Lets the kernel drop what it has of the files below: the next read comes from the disk."""
-    for name in [path] if os.path.isfile(path) else glob.glob(path + "/**/*", recursive=True):
-        if os.path.isfile(name):
-            with open(name, "rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for name in files(path):
+        # Engines merge meanwhile, and files go.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError), open(name, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def size(path):
-    names = [path] if os.path.isfile(path) else glob.glob(path + "/**/*", recursive=True)
-    return sum(os.path.getsize(name) for name in names if os.path.isfile(name))
+    total = 0
+    for name in files(path):
+        with contextlib.suppress(FileNotFoundError):
+            total += 0 if os.path.isdir(name) else os.path.getsize(name)
+    return total
 
 
 def cpu():
