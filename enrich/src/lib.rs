@@ -12,6 +12,7 @@ pub mod identity;
 pub mod ipfix;
 pub mod kernel;
 pub mod kubernetes;
+pub mod otlp;
 pub mod static_file;
 pub mod status;
 pub mod tagged;
