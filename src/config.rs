@@ -3,6 +3,7 @@
 
 mod encapsulation;
 mod kubernetes;
+mod otlp;
 mod peers;
 mod queries;
 mod rollups;
@@ -17,6 +18,7 @@ use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::KubernetesConfig;
 use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
+pub(crate) use self::otlp::{OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
 use crate::cli::RunArguments;
@@ -43,6 +45,7 @@ struct Written {
     cri: WrittenCri,
     netflow: WrittenNetflow,
     ipfix: WrittenIpfix,
+    otlp: otlp::WrittenOtlp,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,6 +180,8 @@ pub(crate) struct RunConfig {
     pub(crate) netflow: Option<NetflowConfig>,
     /// Where our flows go, if anywhere.
     pub(crate) ipfix: Option<IpfixConfig>,
+    /// The same as logs.
+    pub(crate) otlp: Option<OtlpConfig>,
     pub(crate) demo: bool,
 }
 
@@ -240,6 +245,7 @@ impl RunConfig {
             },
             netflow: peers::netflow(&written.netflow)?,
             ipfix: peers::ipfix(written.ipfix)?,
+            otlp: otlp::otlp(written.otlp)?,
             demo: arguments.demo,
         })
     }

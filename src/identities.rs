@@ -24,7 +24,7 @@ use wiretag_store::{Store, StoreError};
 
 use crate::checkpoint::OpenRows;
 use crate::metrics::FlowMetrics;
-use crate::peers::IpfixSender;
+use crate::peers::Exporters;
 use crate::static_identities::StaticInterfaces;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::{CaptureStatus, RecordBatch};
@@ -105,8 +105,8 @@ pub(crate) struct Tagging {
     pub(crate) journal: crossbeam_channel::Sender<OpenRows>,
     /// Counts connections that found no room.
     pub(crate) kernel: Arc<KernelNumbers>,
-    /// Where rows leave for a receiver of IPFIX.
-    pub(crate) export: Option<IpfixSender>,
+    /// Where rows leave for receivers.
+    pub(crate) export: Exporters,
 }
 
 impl Tagging {
@@ -281,9 +281,7 @@ impl Tagging {
             self.metrics.observe_transaction(transaction);
         }
         self.tail.publish(&flows);
-        if let Some(export) = &mut self.export {
-            export.publish(&flows);
-        }
+        self.export.publish(&flows);
         let stored = [self.store.flows.append(flows).await, self.store.transactions.append(transactions).await];
         for error in stored.into_iter().filter_map(Result::err) {
             self.troubles.failed(Stage::Rows, &error, crate::host::now());

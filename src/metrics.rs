@@ -295,6 +295,11 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_ipfix_records_total", "Rows sent to the receiver of IPFIX.", &[]),
     counter("wiretag_ipfix_datagrams_total", "Datagrams sent to the receiver of IPFIX.", &[]),
     counter("wiretag_ipfix_lost_records_total", "Rows not sent to the receiver of IPFIX, by reason.", &["reason"]),
+    counter("wiretag_otlp_records_total", "Rows that the receiver of OTLP has taken.", &[]),
+    counter("wiretag_otlp_requests_total", "Requests sent to the receiver of OTLP.", &[]),
+    counter("wiretag_otlp_retries_total", "Of these, requests sent again.", &[]),
+    gauge("wiretag_otlp_waiting_bytes", "Rows that wait for the receiver of OTLP now, bytes.", &[]),
+    counter("wiretag_otlp_lost_records_total", "Rows that the receiver of OTLP does not have, by reason.", &["reason"]),
     gauge("wiretag_build_info", "Version of the binary.", &["version"]),
 ];
 

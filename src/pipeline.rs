@@ -50,6 +50,9 @@ const EVENT_QUEUE: usize = 4096;
 /// Container namespaces between tagger and the task that captures in them.
 const NAMESPACE_QUEUE: usize = 256;
 
+/// What waits for a receiver of flows has so long at the end.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Identities that ended less than an hour ago are never forgotten: their flows may still be on their way.
 const HOUR: i64 = 3_600_000_000_000;
 
@@ -73,8 +76,8 @@ struct Stages {
     workers: WorkerThreads,
     packet_log: std::thread::JoinHandle<()>,
     tagging: JoinHandle<()>,
-    /// Told when all rows have left for their receiver.
-    exported: Option<oneshot::Receiver<()>>,
+    /// Told when all rows have left for their receivers.
+    exported: Vec<oneshot::Receiver<()>>,
     journal: JournalThread,
     upkeep: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -214,9 +217,14 @@ impl Pipeline {
         })
         .await?;
         tagging.await.context("the tagger ended badly")?;
-        if let Some(exported) = exported {
-            // A receiver whose name is looked up at present is not waited for.
-            let _ = tokio::time::timeout(Duration::from_secs(2), exported).await;
+        let all = async {
+            for exported in exported {
+                let _ = exported.await;
+            }
+        };
+        // A receiver whose name is looked up at present is not waited for.
+        if tokio::time::timeout(EXPORT_PATIENCE, all).await.is_err() {
+            tracing::warn!("the last flows may not have reached their receiver: it did not take them in time");
         }
         let journal = tokio::task::spawn_blocking(move || journal.join().ok().flatten()).await?;
         let _ = self.finish.send(true);
