@@ -117,9 +117,7 @@ impl View {
             found => Some(found),
         };
         match self.ranges.around(network, ip).find_map(at_the_end) {
-            Some(Lookup::One(heir, _)) if heir.identity != identity.identity => {
-                Lookup::Ambiguous(vec![identity, heir])
-            }
+            Some(Lookup::One(heir, _)) if heir.identity != identity.identity => Lookup::Ambiguous(vec![identity, heir]),
             Some(Lookup::Ambiguous(several)) => Lookup::Ambiguous(several),
             Some(Lookup::One(..) | Lookup::None) | None => Lookup::One(identity, source),
         }
