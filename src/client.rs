@@ -59,6 +59,8 @@ impl Appliance {
             .timeout_connect(Some(Duration::from_secs(2)))
             .timeout_global(Some(Duration::from_mins(10)))
             .http_status_as_error(false)
+            // The appliance is on this machine: its token is nothing for a proxy of the environment.
+            .proxy(None)
             .build();
         let agent = ureq::Agent::new_with_config(config);
         if instance(&agent, &run.url).is_none_or(|instance| instance != run.instance) {
