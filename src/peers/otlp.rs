@@ -122,6 +122,7 @@ pub(super) fn start(
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
         .max_redirects(0)
+        .proxy(None)
         .http_status_as_error(false)
         .user_agent(concat!("wiretag/", env!("CARGO_PKG_VERSION")))
         .build();
