@@ -81,8 +81,8 @@ impl Receiver {
     }
 }
 
-fn lost(appliance: &Appliance, reason: &str) -> f64 {
-    appliance.metric("wiretag_otlp_lost_records_total", &format!("reason=\"{reason}\""))
+fn lost(appliance: &Appliance, reason: &str) -> usize {
+    appliance.metric("wiretag_otlp_lost_records_total", &format!("reason=\"{reason}\"")) as usize
 }
 
 /// Each primary row is a record, and each of its columns that has a value an attribute.
@@ -163,12 +163,12 @@ fn what_is_refused_is_counted() {
     let _process = receiver.listen("400");
     let data = tempfile::tempdir().unwrap();
     let appliance = receiver.appliance(&data.path().join("data"));
-    eventually(60, "requests are refused", || (lost(&appliance, "refused") > 0.0).then_some(()));
+    eventually(60, "requests are refused", || (lost(&appliance, "refused") > 0).then_some(()));
     assert!(receiver.records().is_empty());
     receiver.mode("reject");
-    eventually(60, "records are rejected", || (lost(&appliance, "rejected") > 0.0).then_some(()));
+    eventually(60, "records are rejected", || (lost(&appliance, "rejected") > 0).then_some(()));
     assert!(appliance.log().contains("only one a day"), "{}", appliance.log());
-    assert_eq!(lost(&appliance, "unreachable") + lost(&appliance, "queue"), 0.0);
+    assert_eq!(lost(&appliance, "unreachable") + lost(&appliance, "queue"), 0);
     appliance.stop();
     assert!(!receiver.records().is_empty());
 }
