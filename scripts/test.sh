@@ -17,9 +17,9 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   cargo install --locked cargo-nextest >&2
 fi
 say "other readers of the data directory"
-tests/readers/build.sh >/dev/null || [ "${CI:-}" != true ]
+tests/python.sh tests/readers >/dev/null || [ "${CI:-}" != true ]
 say "a receiver of OpenTelemetry logs"
-tests/receiver/build.sh >/dev/null || [ "${CI:-}" != true ]
+tests/python.sh tests/receiver >/dev/null || [ "${CI:-}" != true ]
 say "format and lints"
 cargo fmt --all --check
 cargo clippy --release --locked --workspace --all-targets -- -D warnings

@@ -112,7 +112,7 @@ fn an_export_over_http_is_the_same() {
 /// Others count and sum what wiretag does, in the flow directory and in an export, and see each row once after a merge.
 #[test]
 fn others_read_the_flow_directory() {
-    let built = Command::new("tests/readers/build.sh").output().unwrap();
+    let built = Command::new("tests/python.sh").arg("tests/readers").output().unwrap();
     let problem = String::from_utf8_lossy(&built.stderr).into_owned();
     if !require(&format!("DuckDB and chDB from PyPI: {problem}"), built.status.success()) {
         return;

@@ -25,7 +25,7 @@ struct Receiver {
 impl Receiver {
     /// One that does not listen yet.
     fn new() -> Option<Self> {
-        let built = Command::new("tests/receiver/build.sh").output().unwrap();
+        let built = Command::new("tests/python.sh").arg("tests/receiver").output().unwrap();
         let problem = String::from_utf8_lossy(&built.stderr).into_owned();
         if !is_root() || !require(&format!("OpenTelemetry's messages from PyPI: {problem}"), built.status.success()) {
             return None;

@@ -428,6 +428,44 @@ pub struct FlowRecord {
 }
 
 impl FlowRecord {
+    /// The record of a flow of which nothing is known but its ends: primary, not ended, no time, no place, everything else not seen.
+    pub fn new(protocol: Protocol, client: Side, server: Side) -> Self {
+        Self {
+            flow_id: 0,
+            slice: 0,
+            start: 0,
+            end: 0,
+            end_reason: None,
+            community_id: None,
+            node: Arc::from(""),
+            interface: Arc::from(""),
+            interface_index: 0,
+            source: Source::File,
+            client_direction: None,
+            observed_at: None,
+            primary: true,
+            oriented_by: OrientedBy::FirstPacket,
+            protocol,
+            client,
+            server,
+            vlan: None,
+            vlan_inner: None,
+            dscp: None,
+            tunnel: None,
+            tcp_state: None,
+            syn_retries: None,
+            handshake_rtt_us: None,
+            responses: None,
+            app: None,
+            dns: None,
+            tls: None,
+            http: None,
+            icmp_error: None,
+            packets_stored: None,
+            retention: None,
+        }
+    }
+
     /// The flow id as users see it: 16 hex digits.
     pub fn flow_id_hex(&self) -> String {
         // Every row has one: without the machinery of `format!`.

@@ -36,7 +36,6 @@ pub(super) fn row(seen: Seen) -> FlowRecord {
     };
     FlowRecord {
         flow_id,
-        slice: 0,
         start: seen.start,
         end: seen.end,
         end_reason: Some(seen.end_reason.unwrap_or(EndReason::Exported)),
@@ -47,28 +46,12 @@ pub(super) fn row(seen: Seen) -> FlowRecord {
         // flow are one observation, whatever interfaces they passed.
         interface_index: u32::from(seen.outgoing),
         source: Source::Netflow,
-        client_direction: None,
         observed_at: Some(ObservedAt::Path),
-        primary: true,
         oriented_by,
-        protocol: seen.protocol,
-        client,
-        server,
         vlan: seen.vlan,
         vlan_inner: seen.vlan_inner,
         dscp,
-        tunnel: None,
-        tcp_state: None,
-        syn_retries: None,
-        handshake_rtt_us: None,
-        responses: None,
-        app: None,
-        dns: None,
-        tls: None,
-        http: None,
-        icmp_error: None,
-        packets_stored: None,
-        retention: None,
+        ..FlowRecord::new(seen.protocol, client, server)
     }
 }
 

@@ -298,7 +298,6 @@ fn plain(random: &mut Random, own: &Pod, start: i64, end: i64, protocol: Protoco
     client.mac = Some(own.mac);
     let record = FlowRecord {
         flow_id: random.next(),
-        slice: 0,
         start,
         end,
         end_reason: Some(if protocol == Protocol::TCP { EndReason::Fin } else { EndReason::Idle }),
@@ -309,26 +308,9 @@ fn plain(random: &mut Random, own: &Pod, start: i64, end: i64, protocol: Protoco
         source: Source::Ring,
         client_direction: Some(Direction::Ingress),
         observed_at: Some(ObservedAt::Client),
-        primary: true,
         oriented_by: if protocol == Protocol::TCP { OrientedBy::Syn } else { OrientedBy::Port },
-        protocol,
-        client,
-        server: Side::new(own.ip, None),
-        vlan: None,
-        vlan_inner: None,
         dscp: Some(0),
-        tunnel: None,
-        tcp_state: None,
-        syn_retries: None,
-        handshake_rtt_us: None,
-        responses: None,
-        app: None,
-        dns: None,
-        tls: None,
-        http: None,
-        icmp_error: None,
-        packets_stored: None,
-        retention: None,
+        ..FlowRecord::new(protocol, client, Side::new(own.ip, None))
     };
     TaggedFlow { record, client: EndTag::NONE, server: EndTag::NONE }
 }

@@ -17,7 +17,6 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
     (client.packets, client.bytes) = (3, 300);
     let record = FlowRecord {
         flow_id,
-        slice: 0,
         start: START,
         end: START + 1_000_000_000,
         end_reason: Some(EndReason::Fin),
@@ -25,29 +24,8 @@ pub(crate) fn flow(flow_id: u64) -> TaggedFlow {
         node: "node".into(),
         interface: "veth1".into(),
         interface_index: 1,
-        source: Source::File,
-        client_direction: None,
-        observed_at: None,
-        primary: true,
         oriented_by: OrientedBy::Syn,
-        protocol: Protocol::TCP,
-        client,
-        server: Side::new([10, 0, 0, 2].into(), Some(80)),
-        vlan: None,
-        vlan_inner: None,
-        dscp: None,
-        tunnel: None,
-        tcp_state: None,
-        syn_retries: None,
-        handshake_rtt_us: None,
-        responses: None,
-        app: None,
-        dns: None,
-        tls: None,
-        http: None,
-        icmp_error: None,
-        packets_stored: None,
-        retention: None,
+        ..FlowRecord::new(Protocol::TCP, client, Side::new([10, 0, 0, 2].into(), Some(80)))
     };
     TaggedFlow { record, client: EndTag::NONE, server: EndTag::NONE }
 }

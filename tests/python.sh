@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes a Python environment with OpenTelemetry's own messages for the tests, once: the versions and hashes of requirements.txt. Prints its interpreter.
+# usage: tests/python.sh DIRECTORY
+# Makes a Python environment for the tests, once: the versions and hashes of DIRECTORY/requirements.txt. Prints its interpreter.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-place=${XDG_CACHE_HOME:-$HOME/.cache}/wiretag-receiver-$(sha256sum "$here/requirements.txt" | cut -c1-16)
+here=$(cd "$1" && pwd)
+place=${XDG_CACHE_HOME:-$HOME/.cache}/wiretag-$(basename "$here")-$(sha256sum "$here/requirements.txt" | cut -c1-16)
 (
   flock 9
   if [ ! -e "$place/whole" ]; then
