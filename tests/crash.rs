@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use support::{Appliance, eventually, flows, is_root, run, wiretag_ok};
+use support::{Appliance, eventually, flows, is_root, rows, run, wiretag_ok};
 use wiretag_capture::ring::in_namespace;
 
 const IDENTITIES: &str = "identities:\n  - name: web-box\n    ips: [198.18.91.1]\n  \
@@ -138,7 +138,12 @@ fn a_connection_that_runs_is_seen_and_survives_a_kill() {
     let short = eventually(30, "its row", || {
         appliance.flows(&format!("server_port == {port} and end_reason == fin"), &[]).into_iter().next()
     });
-    eventually(30, "it is in a file", || (appliance.metric("wiretag_store_flow_rows_total", "") >= 1.0).then_some(()));
+    let one = format!("flow_id == {}", short["flow_id"].as_str().expect("an id"));
+    let data = directory.path().to_str().expect("a path");
+    eventually(30, "it is in a file", || {
+        let told = rows(&wiretag_ok(&["flows", &one, "--explain", "--format", "json", "--data", data]));
+        (told[0]["rows_found"] == 1).then_some(())
+    });
     appliance.kill();
 
     let appliance = Appliance::start(directory.path(), &["--interface", "none-such*"]);
