@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 . scripts/setup.sh
 need_build_tools
 build_release
-exec target/release/wiretag run "$@"
+exec "${CARGO_TARGET_DIR:-target}/release/wiretag" run "$@"
