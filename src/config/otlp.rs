@@ -14,6 +14,9 @@ pub(super) struct WrittenOtlp {
     interval: Option<u32>,
 }
 
+/// Headers that wiretag writes itself.
+const OWN: [&str; 4] = ["content-length", "content-type", "host", "transfer-encoding"];
+
 /// How rows are exported as log records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OtlpConfig {
@@ -81,11 +84,16 @@ pub(crate) fn headers(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let parts = line.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
         let sound = parts.filter(|(name, value)| {
             let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            !name.is_empty() && name.bytes().all(is_token) && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            // These belong to the request.
+            let is_own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
+            !is_own
+                && !name.is_empty()
+                && name.bytes().all(is_token)
+                && value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         });
         let Some((name, value)) = sound else {
             bail!(
-                "line {number} of `{shown}` is no header; hint: `name: value` in ASCII, as in `authorization: Bearer …`"
+                "line {number} of `{shown}` is no header that can be added; hint: `name: value` in ASCII, as in `authorization: Bearer …`"
             );
         };
         headers.push((name.to_owned(), value.to_owned()));
@@ -136,7 +144,9 @@ mod tests {
         let own = [("authorization", "Bearer a:b"), ("X-Scope", "one")];
         let own: Vec<_> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(headers(file.path()).expect("headers"), own);
-        for wrong in ["secret", "na me: secret", ": secret", "name: secret\u{7}"] {
+        for wrong in
+            ["secret", "na me: secret", ": secret", "name: secret\u{7}", "Host: secret", "content-type: secret"]
+        {
             std::fs::write(file.path(), wrong).expect("written");
             let error = format!("{:#}", headers(file.path()).expect_err(wrong));
             assert!(error.contains("line 1") && error.contains("hint: ") && !error.contains("secret"), "{error}");

@@ -84,7 +84,6 @@ pub(crate) struct OtlpSender {
     batch: u32,
     queue: Sender<Records>,
     status: Arc<OtlpStatus>,
-    pieces: Vec<Records>,
     /// Its end tells the thread to hurry.
     _running: Sender<()>,
 }
@@ -93,8 +92,7 @@ impl OtlpSender {
     /// Hands on the primary ones of these rows; never waits.
     pub(crate) fn publish(&mut self, rows: &[TaggedFlow]) {
         let primary = rows.iter().filter(|row| row.record.primary);
-        otlp::encode(primary, self.batch, crate::host::now(), &mut self.pieces);
-        for piece in std::mem::take(&mut self.pieces) {
+        for piece in otlp::encode(primary, self.batch, crate::host::now()) {
             self.offer(piece);
         }
     }
@@ -126,8 +124,7 @@ pub(super) fn start(
         .http_status_as_error(false)
         .user_agent(concat!("wiretag/", env!("CARGO_PKG_VERSION")))
         .build();
-    let sender =
-        OtlpSender { batch: config.batch, queue, status: status.clone(), pieces: Vec::new(), _running: running };
+    let sender = OtlpSender { batch: config.batch, queue, status: status.clone(), _running: running };
     let thread = Thread {
         url: format!("{}/v1/logs", config.endpoint),
         agent: ureq::Agent::new_with_config(agent),
@@ -224,7 +221,7 @@ impl Thread {
         let (request, records) = (self.encoder.request(&batch.bytes), u64::from(batch.records));
         let (begun, mut pause) = (crate::host::now(), FIRST_PAUSE);
         loop {
-            let wait = match self.send(&request) {
+            let until_next = match self.send(&request) {
                 Outcome::Taken(partial) => return self.taken(records, &partial),
                 Outcome::Refused(why) => {
                     self.status.lost_refused.fetch_add(records, Ordering::Relaxed);
@@ -232,7 +229,7 @@ impl Thread {
                 }
                 Outcome::Later(why, asked) => {
                     self.failed(&why);
-                    asked.unwrap_or(pause).min(LONGEST_PAUSE)
+                    wait(asked, pause)
                 }
             };
             // At the end each batch that is left has one attempt.
@@ -242,7 +239,7 @@ impl Thread {
                 return;
             }
             // Ends early when the appliance stops.
-            let _ = self.stopping.recv_timeout(wait);
+            let _ = self.stopping.recv_timeout(until_next);
             self.status.retries.fetch_add(1, Ordering::Relaxed);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -309,16 +306,30 @@ impl Thread {
     }
 }
 
+/// Time until the next attempt: what the receiver asked for within limits, so that one that says "at once" is not asked without end.
+fn wait(asked: Option<Duration>, own: Duration) -> Duration {
+    asked.unwrap_or(own).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_decides_within_limits_when_it_is_asked_again() {
+        let seconds = Duration::from_secs;
+        assert_eq!(wait(None, seconds(4)), seconds(4));
+        for (asked, expected) in [(0, FIRST_PAUSE), (7, seconds(7)), (86_400, LONGEST_PAUSE)] {
+            assert_eq!(wait(Some(seconds(asked)), seconds(4)), expected, "{asked}");
+        }
+    }
 
     #[test]
     fn what_finds_the_queue_full_is_counted() {
         let (queue, pieces) = crossbeam_channel::bounded(QUEUE);
         let (running, _stopping) = crossbeam_channel::bounded(0);
         let status = Arc::new(OtlpStatus::default());
-        let sender = OtlpSender { batch: 1, queue, status: status.clone(), pieces: Vec::new(), _running: running };
+        let sender = OtlpSender { batch: 1, queue, status: status.clone(), _running: running };
         let most = MOST_WAITING >> 20;
         for _ in 0..most + 3 {
             sender.offer(Records { bytes: vec![0; 1 << 20], records: 7 });
