@@ -61,3 +61,28 @@ impl Serialize for Shown<'_> {
 pub fn time(nanos: i64) -> String {
     DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::{Shown, Value, value};
+
+    #[test]
+    fn what_is_written_at_once_is_what_json_would_be() {
+        for (written, made) in [
+            || Value::Null,
+            || Value::Bool(true),
+            || Value::Number(u64::MAX),
+            || Value::Time(-1),
+            || Value::Ip([192, 0, 2, 1].into()),
+            || Value::Mac([2, 0, 0, 0, 0, 255]),
+            || Value::Text(Cow::Borrowed("\"ß\n")),
+            || Value::Map(vec![("a", "1"), ("b\"", "2")]),
+        ]
+        .map(|one: fn() -> Value<'static>| (Shown(one()), value(one())))
+        {
+            assert_eq!(serde_json::to_string(&written).ok(), Some(made.to_string()));
+        }
+    }
+}

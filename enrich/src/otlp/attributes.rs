@@ -66,7 +66,7 @@ fn any(value: Value<'_>) -> Option<Any> {
     Some(match value {
         Value::Null => return None,
         Value::Bool(value) => Any::BoolValue(value),
-        // The protocol has no unsigned numbers: flow ids, which use all bits, are text as in JSON.
+        // The protocol has no unsigned numbers. (Flow ids, which use all bits, are a column of text.)
         Value::Number(number) => {
             i64::try_from(number).map_or_else(|_| Any::StringValue(number.to_string()), Any::IntValue)
         }

@@ -9,7 +9,7 @@
 //! * A flow has two ends, and the conventions have names for one resource: they bear the side in front, `client.k8s.pod.name`.
 //! * Rows are encoded once, and batches of them are joined by appending: fields of a message may be written one after the other.
 //!
-//! The encoder is pure: the time of export is an argument, and who sends the requests decides what to do when nobody takes them.
+//! The encoder is pure: the time is an argument, and who sends the requests decides what to do when nobody takes them.
 
 mod attributes;
 mod generated;
@@ -47,8 +47,9 @@ pub struct Partial {
     pub message: String,
 }
 
-/// Adds the records of rows, in their order, in pieces of at most `most`.
-pub fn encode<'a>(rows: impl IntoIterator<Item = &'a TaggedFlow>, most: u32, now: i64, out: &mut Vec<Records>) {
+/// The records of rows, in their order, in pieces of at most `most`.
+pub fn encode<'a>(rows: impl IntoIterator<Item = &'a TaggedFlow>, most: u32, now: i64) -> Vec<Records> {
+    let mut out = Vec::new();
     let mut piece = Records::default();
     for row in rows {
         let record = LogRecord {
@@ -67,6 +68,7 @@ pub fn encode<'a>(rows: impl IntoIterator<Item = &'a TaggedFlow>, most: u32, now
     if piece.records > 0 {
         out.push(piece);
     }
+    out
 }
 
 /// Makes requests of one resource.

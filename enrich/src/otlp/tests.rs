@@ -47,8 +47,7 @@ fn string(text: &str) -> Any {
 #[test]
 fn pieces_that_are_joined_are_a_request() {
     let rows: Vec<TaggedFlow> = (0..25).map(row).collect();
-    let mut pieces = Vec::new();
-    encode(&rows, 10, 3_000, &mut pieces);
+    let pieces = encode(&rows, 10, 3_000);
     assert_eq!(pieces.iter().map(|piece| piece.records).collect::<Vec<_>>(), [10, 10, 5]);
     let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.bytes).collect();
     let encoder = Encoder::new(&[("service.name", Some("wiretag")), ("k8s.cluster.name", None)], "1");
