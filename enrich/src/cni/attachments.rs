@@ -9,6 +9,7 @@
 //!   in it, else its keys one by one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::record::{Call, Record};
@@ -90,28 +91,28 @@ impl Attachments {
             return Some(());
         }
         let id = (record.container.clone(), record.ifname.clone());
-        let is_same = |old: &Record| {
-            let facts = |of: &Record| (of.inode, of.mac, of.ips.clone(), of.inside, of.outside.clone());
-            facts(old) == facts(&record)
-        };
-        if let Some(old) = self.known.get(&id) {
-            let (same, older) = (is_same(&old.record), record.at < old.record.at);
-            if same != older {
-                // The same again, or how it was before it was told otherwise.
+        if let Some(end) = self.ended.get(&id).copied().filter(|end| record.at <= *end) {
+            let intervals = self.intervals(&self.attachment(record), Some(end), learned_at);
+            events.extend(intervals.into_iter().map(IdentityEvent::Learned));
+            return Some(());
+        }
+        let mut record = record;
+        if let Some(old) = self.known.get(&id).map(|own| &own.record) {
+            if agree(old, &record) {
+                record = together(old, record);
+                if record == *old {
+                    return Some(());
+                }
+            } else if record.at < old.at {
+                // How it was before it was told otherwise.
                 return Some(());
-            }
-            if !same && let Some(old) = self.known.remove(&id) {
+            } else if let Some(old) = self.known.remove(&id) {
                 self.end(&old, record.at, learned_at, events);
             }
         } else if self.known.len() >= MOST_KNOWN {
             return None;
         }
         let attachment = self.attachment(record);
-        if let Some(end) = self.ended.get(&id).copied().filter(|end| attachment.record.at <= *end) {
-            let intervals = self.intervals(&attachment, Some(end), learned_at);
-            events.extend(intervals.into_iter().map(IdentityEvent::Learned));
-            return Some(());
-        }
         events.extend(self.circumstances(&attachment, learned_at));
         events.extend(self.intervals(&attachment, None, learned_at).into_iter().map(IdentityEvent::Learned));
         self.changes.push(Change::Kept(Box::new(attachment.record.clone())));
@@ -121,18 +122,24 @@ impl Attachments {
 
     fn detached(&mut self, record: &Record, learned_at: i64, events: &mut Vec<IdentityEvent>) {
         let id = (record.container.clone(), record.ifname.clone());
-        match self.known.get(&id) {
+        if self.known.get(&id).is_some_and(|known| record.at < known.record.at) {
             // A late word of an earlier life.
-            Some(known) if record.at < known.record.at => return,
-            Some(_) | None => {}
-        }
-        if let Some(attachment) = self.known.remove(&id) {
+            self.ended_at(id, |first| first.unwrap_or(record.at));
+        } else if let Some(attachment) = self.known.remove(&id) {
             self.end(&attachment, record.at, learned_at, events);
             self.changes.push(Change::Gone(id.clone()));
-            self.ended.insert(id.clone(), record.at);
-            self.ended_first.push_back(id);
-        } else if !self.ended.contains_key(&id) {
-            self.ended.insert(id.clone(), record.at);
+            self.ended_at(id, |_| record.at);
+        } else {
+            // Runtimes repeat it: the first one is the end.
+            self.ended_at(id, |first| first.unwrap_or(record.at));
+        }
+    }
+
+    /// Remembers an end, given what was remembered of the attachment before.
+    fn ended_at(&mut self, id: Id, at: impl FnOnce(Option<i64>) -> i64) {
+        let before = self.ended.get(&id).copied();
+        self.ended.insert(id.clone(), at(before));
+        if before.is_none() {
             self.ended_first.push_back(id);
         }
         while self.ended_first.len() > MOST_ENDED {
@@ -305,6 +312,35 @@ impl Attachments {
         let inode = record.inode.filter(|_| record.outside.is_none() && record.inside.is_some())?;
         let is_inside = |other: &Attachment| other.record.inode == Some(inode) && other.record.outside.is_none();
         (!self.known.values().any(is_inside)).then_some(IdentityEvent::NamespaceGone { inode, at })
+    }
+}
+
+/// Whether two records can be of the same attachment: what one of them does not tell is unknown, not different. One
+/// whose writer could not look inside tells neither interface nor, for sure, link-layer address.
+fn agree(one: &Record, other: &Record) -> bool {
+    fn fits<T: PartialEq>(one: Option<T>, other: Option<T>) -> bool {
+        one.zip(other).is_none_or(|(one, other)| one == other)
+    }
+    let ips = |of: &Record| (!of.ips.is_empty()).then(|| of.ips.iter().copied().collect::<HashSet<IpAddr>>());
+    let seen = |of: &Record| of.inside.map(|inside| (inside, of.outside.as_ref().map(|outside| outside.index), of.mac));
+    fits(one.inode, other.inode) && fits(ips(one), ips(other)) && fits(seen(one), seen(other))
+}
+
+/// Two records of the same attachment as one: since the earlier of them, with all that either tells.
+fn together(old: &Record, new: Record) -> Record {
+    let is_newer = new.at >= old.at;
+    let seen = if new.inside.is_some() && (is_newer || old.inside.is_none()) { &new } else { old };
+    Record {
+        at: old.at.min(new.at),
+        own_netns: seen.own_netns,
+        netns: old.netns.clone().or_else(|| new.netns.clone()),
+        inode: old.inode.or(new.inode),
+        mac: seen.mac.or(old.mac).or(new.mac),
+        inside: seen.inside,
+        outside: seen.outside.clone(),
+        // The order says nothing.
+        ips: if old.ips.is_empty() { new.ips.clone() } else { old.ips.clone() },
+        ..old.clone()
     }
 }
 

@@ -69,7 +69,7 @@ pub(super) struct Record {
     pub(super) mac: Option<[u8; 6]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) ips: Vec<IpAddr>,
-    /// Index of the interface in the container.
+    /// Index of the interface in the container, if both its ends could be looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) inside: Option<u32>,
     /// The other end of its veth, in the plugin's own namespace.

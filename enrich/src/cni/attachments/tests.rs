@@ -228,3 +228,75 @@ fn names_of_a_sandbox_and_of_another_boot() {
     node.hear(Record { boot: "before".into(), ..add("old", "eth0", "10.1.0.9", 7, 10) });
     assert_eq!(node.who("kubernetes", "10.1.0.9", 11), "-");
 }
+
+/// Namespace, interfaces and addresses are read anew by each call, and a call may fail to read them.
+#[test]
+fn a_check_that_sees_less_ends_nothing() {
+    let mut node = Node::new();
+    let mut dual = add("cart", "eth0", "10.1.0.7", 5, 10);
+    dual.ips.push("fd00::7".parse().expect("an address"));
+    dual.mac = Some([2, 0, 0, 0, 0, 7]);
+    node.hear(dual.clone());
+    let _ = node.attachments.take_changes();
+    let check = Record { call: Call::Check, at: 20, ..dual.clone() };
+    // It cannot look inside: the link-layer address is the previous result's.
+    let blind = Record { inode: None, inside: None, outside: None, mac: Some([2, 0, 0, 0, 0, 9]), ..check.clone() };
+    let nothing = Record { mac: None, ips: vec![], netns: None, pod: None, ..blind.clone() };
+    let reordered = Record { ips: dual.ips.iter().rev().copied().collect(), ..check };
+    for record in [blind, nothing, reordered] {
+        node.events.clear();
+        node.hear(record.clone());
+        assert!(node.events.is_empty(), "{record:?}: {:?}", node.events);
+    }
+    assert!(node.attachments.take_changes().is_empty());
+    let boot: Arc<str> = "boot".into();
+    assert!(matches!(node.timeline.interface(5, 0, &boot, 30), Lookup::One(..)));
+    assert_eq!([node.who("kubernetes", "10.1.0.7", 30), node.who("kubernetes", "fd00::7", 30)], ["cart", "cart"]);
+}
+
+#[test]
+fn what_a_later_record_adds_is_told_since_the_attachment() {
+    let mut node = Node::new();
+    let full = add("cart", "eth0", "10.1.0.7", 5, 20);
+    node.hear(Record { inode: None, inside: None, outside: None, ips: vec![], ..add("cart", "eth0", "::", 5, 10) });
+    assert_eq!(node.who("kubernetes", "10.1.0.7", 15), "-");
+    node.hear(Record { call: Call::Check, ..full });
+    assert_eq!([node.who("kubernetes", "10.1.0.7", 9), node.who("kubernetes", "10.1.0.7", 15)], ["-", "cart"]);
+    let boot: Arc<str> = "boot".into();
+    assert!(matches!(node.timeline.interface(5, 0, &boot, 15), Lookup::One(..)));
+    assert!(!node.events.iter().any(|event| matches!(event, IdentityEvent::Ended { .. })));
+    let kept: Vec<_> = node.attachments.records().map(|own| (own.at, own.call, own.inside)).collect();
+    assert_eq!(kept, [(10, Call::Add, Some(2))]);
+}
+
+#[test]
+fn another_address_or_interface_is_another_attachment() {
+    for other in [
+        Record { ips: vec!["10.1.0.9".parse().expect("an address")], ..add("cart", "eth0", "::", 5, 20) },
+        Record { inode: Some(1), ..add("cart", "eth0", "10.1.0.7", 5, 20) },
+        add("cart", "eth0", "10.1.0.7", 6, 20),
+        Record { outside: None, ..add("cart", "eth0", "10.1.0.7", 5, 20) },
+    ] {
+        let mut node = Node::new();
+        node.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
+        node.hear(other.clone());
+        let ended = node.events.iter().any(|event| matches!(event, IdentityEvent::Ended { at: 20, .. }));
+        assert!(ended, "{other:?}");
+    }
+}
+
+/// A runtime that attaches and detaches one sandbox again and again.
+#[test]
+fn ends_are_remembered_once_each() {
+    let mut node = Node::new();
+    for round in 0..10 {
+        node.hear(add("cart", "eth0", "10.1.0.7", 5, round * 10 + 1));
+        node.hear(del("cart", "eth0", round * 10 + 5));
+        node.hear(del("cart", "eth0", round * 10 + 6));
+    }
+    assert_eq!((node.attachments.ended.len(), node.attachments.ended_first.len()), (1, 1));
+    // Late records of its last life but one: they end there, and change nothing of a new one.
+    node.hear(add("cart", "eth0", "10.1.0.7", 5, 200));
+    node.hear(add("cart", "eth0", "10.1.0.7", 5, 92));
+    assert_eq!([94, 150, 201].map(|at| node.who("kubernetes", "10.1.0.7", at)), ["cart", "-", "cart"]);
+}

@@ -67,9 +67,11 @@ fn look_inside(record: &mut Record, netns: &Path) {
     record.inode = namespace_inode(netns).ok();
     let links = in_namespace(netns, links::list).ok().and_then(Result::ok).unwrap_or_default();
     let Some(inside) = links.iter().find(|link| link.name == record.ifname) else { return };
-    record.inside = Some(inside.index);
     record.mac = inside.mac.or(record.mac);
-    record.outside = links::list().ok().and_then(|links| outside(&links, inside));
+    // An interface without an end on the host is captured inside: that is said only if it is known.
+    let Ok(links) = links::list() else { return };
+    record.inside = Some(inside.index);
+    record.outside = outside(&links, inside);
 }
 
 /// The host's end of a veth: each end names the other.
