@@ -24,7 +24,7 @@ mod generated;
 mod inside;
 mod pods;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,35 +228,38 @@ impl Inbox {
     }
 }
 
-/// One look. At the first of a connection nothing counts as known.
+/// One look. At the first of a connection all sandboxes are looked into again.
 async fn look(runtime: &Runtime, pods: &Pods, first: bool, exits: &HashMap<String, i64>) -> Result<Look, Status> {
     let at = now();
     let (sandboxes, containers) = (runtime.sandboxes().await?.items, runtime.containers().await?.containers);
     let mut look = Look { at, exits: exits.clone(), ..Look::default() };
     let ready = sandboxes.iter().filter(|sandbox| sandbox.state() == PodSandboxState::SandboxReady);
     look.ready = ready.map(|sandbox| Arc::from(sandbox.id.as_str())).collect();
-    for id in look.ready.iter().filter(|id| first || !pods.is_complete(id)) {
+    for id in look.ready.iter().filter(|id| first || !pods.is_settled(id, at)) {
         // One that goes away meanwhile is not ready at the next look.
         let Some(mut sandbox) = runtime.sandbox(id).await.ok().and_then(Sandbox::new) else { continue };
         sandbox.inside = inside::look(sandbox.netns.clone()).await;
         look.sandboxes.push(sandbox);
     }
-    let listed: HashSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+    look.listed = containers.iter().map(|container| container.id.as_str().into()).collect();
     for container in &containers {
         let is_running = container.state() == ContainerState::ContainerRunning;
         if is_running {
             look.running.insert(container.id.as_str().into());
         }
-        let known = !first && pods.runs(&container.pod_sandbox_id, &container.id);
         let sandbox: Arc<str> = container.pod_sandbox_id.as_str().into();
-        if is_running == known || !look.ready.contains(&sandbox) {
+        let has_ended = container.state() == ContainerState::ContainerExited;
+        // One that has ended and was never seen came and went between two looks.
+        let is_news =
+            is_running != pods.runs(&sandbox, &container.id) || (has_ended && !pods.is_over(&sandbox, &container.id));
+        if !is_news || !look.ready.contains(&sandbox) {
             continue;
         }
         let status = runtime.container(&container.id).await.ok().and_then(|answer| answer.status);
         look.containers.extend(status.and_then(Container::new).map(|own| (sandbox, own)));
     }
     // Removed before it was seen to have ended.
-    for (sandbox, id) in pods.running().filter(|(_, id)| !first && !listed.contains(&***id)) {
+    for (sandbox, id) in pods.running().filter(|(_, id)| !look.listed.contains(*id)) {
         let gone = Container { id: id.clone(), name: "".into(), image: None, from: 0, to: None };
         look.containers.push((sandbox.clone(), gone));
     }

@@ -105,10 +105,10 @@ fn containers_come_and_go_and_restart_in_their_pod() {
         running: ids(&["c0"]),
         ..Look::default()
     });
-    assert_eq!(node.described(), [(vec!["init".to_owned()], 12)]);
+    assert_eq!(node.described(), [(vec![], 10), (vec!["init".to_owned()], 12)]);
     let next = [own(container("c0", "init", 12, Some(15))), own(container("c1", "app", 16, None))].concat();
     node.look(Look { at: 17, ready: ready(), containers: next, running: ids(&["c1"]), ..Look::default() });
-    assert_eq!(node.described(), [(vec!["app".to_owned()], 16)]);
+    assert_eq!(node.described(), [(vec![], 15), (vec!["app".to_owned()], 16)]);
     let again = [own(container("c1", "app", 16, Some(18))), own(container("c2", "app", 19, None))].concat();
     node.look(Look { at: 20, ready: ready(), containers: again, running: ids(&["c2"]), ..Look::default() });
     let told = node.events.iter().any(|event| {
@@ -142,7 +142,7 @@ fn pods_of_the_host_network_have_no_address() {
     let pod = Sandbox { host_network: true, ips: vec![], inside: None, ..sandbox("s1", "proxy", "10.1.0.7", 5, 10) };
     node.look(Look { at: 11, ready: ids(&["s1"]), sandboxes: vec![pod], ..Look::default() });
     assert!(node.events.iter().all(|event| !matches!(event, IdentityEvent::Learned(_))));
-    assert!(node.pods.is_complete("s1"));
+    assert!(node.pods.is_settled("s1", 12));
     assert_eq!(node.described().len(), 1);
 }
 
@@ -162,4 +162,104 @@ fn a_new_connection_tells_everything_once_and_what_is_gone() {
     }
     let who = |ip, at| node.who(ip, at);
     assert_eq!([who("10.1.0.7", 49), who("10.1.0.7", 51), who("10.1.0.8", 99)], ["cart", "-", "web"]);
+}
+
+#[test]
+fn a_container_that_came_and_went_between_two_looks_is_told_with_its_time() {
+    let mut node = Node::new();
+    let own = |container: Container| vec![(Arc::from("s1"), container)];
+    node.look(Look {
+        at: 13,
+        ready: ids(&["s1"]),
+        sandboxes: vec![sandbox("s1", "cart", "10.1.0.7", 5, 10)],
+        containers: own(container("c1", "app", 12, None)),
+        listed: ids(&["c1"]),
+        running: ids(&["c1"]),
+        ..Look::default()
+    });
+    let look = |containers| Look {
+        at: 30,
+        ready: ids(&["s1"]),
+        containers,
+        listed: ids(&["c1", "c2", "c3"]),
+        running: ids(&["c1"]),
+        ..Look::default()
+    };
+    // One ran, one failed to start.
+    let brief = [own(container("c2", "job", 20, Some(22))), own(container("c3", "bad", 0, Some(24)))].concat();
+    node.look(look(brief));
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(node.described(), [(names(&["app", "job"]), 20), (names(&["app"]), 22)]);
+    let told = node.events.iter().any(|event| {
+        matches!(event, IdentityEvent::Same { alias, member: Some(member), .. }
+            if &**alias == "c2" && &*member.container == "job")
+    });
+    assert!(told && node.pods.is_over("s1", "c2") && node.pods.is_over("s1", "c3") && !node.pods.is_over("s1", "c1"));
+    let said = |at| match node.timeline.ip("kubernetes", "10.1.0.7".parse::<IpAddr>().expect("an address"), at) {
+        Lookup::One(identity, _) => identity.containers.iter().map(|own| own.container.to_string()).collect(),
+        Lookup::Ambiguous(_) | Lookup::None => vec!["nobody".to_owned()],
+    };
+    assert_eq!([said(15), said(21), said(25)], [names(&["app"]), names(&["app", "job"]), names(&["app"])]);
+    // The kubelet has it removed: forgotten in time.
+    let later = Look { at: 40 + REMEMBERED, listed: ids(&["c1"]), ..look(vec![]) };
+    node.look(later);
+    assert!(!node.pods.is_over("s1", "c2") && node.pods.runs("s1", "c1"));
+}
+
+/// A namespace that is mounted where wiretag does not see it.
+#[test]
+fn a_sandbox_that_is_never_complete_is_asked_ever_less_and_changes_nothing_of_the_past() {
+    let mut node = Node::new();
+    let blind = Sandbox { inside: None, ..sandbox("s1", "cart", "10.1.0.7", 5, 10) };
+    let own = |container: Container| vec![(Arc::from("s1"), container)];
+    let look = |at, containers, running: &[&str]| Look {
+        at,
+        ready: ids(&["s1"]),
+        sandboxes: vec![blind.clone()],
+        containers,
+        listed: ids(running),
+        running: ids(running),
+        ..Look::default()
+    };
+    node.look(look(13, own(container("c1", "old", 12, None)), &["c1"]));
+    let next = [own(container("c1", "old", 12, Some(20))), own(container("c2", "new", 21, None))].concat();
+    node.look(look(22, next, &["c2"]));
+    node.look(look(30, vec![], &["c2"]));
+    assert!(node.events.is_empty(), "{:?}", node.events);
+    let containers =
+        |node: &Node, at| match node.timeline.ip("kubernetes", "10.1.0.7".parse::<IpAddr>().expect("an address"), at) {
+            Lookup::One(identity, _) => {
+                identity.containers.iter().map(|own| own.container.to_string()).collect::<String>()
+            }
+            Lookup::Ambiguous(_) | Lookup::None => "nobody".to_owned(),
+        };
+    assert_eq!([containers(&node, 15), containers(&node, 25)], ["old", "new"]);
+
+    let mut asked = Vec::new();
+    let mut at = 1_000_000_000;
+    for _ in 0..3000 {
+        at += 1_000_000_000;
+        if !node.pods.is_settled("s1", at) {
+            asked.push(at);
+            node.look(look(at, vec![], &["c2"]));
+        }
+    }
+    assert!((20..100).contains(&asked.len()), "{} times in fifty minutes", asked.len());
+
+    // It can be looked into at last.
+    let whole = Look { sandboxes: vec![sandbox("s1", "cart", "10.1.0.7", 5, 10)], ..look(at, vec![], &["c2"]) };
+    node.look(whole);
+    let boot: Arc<str> = "boot".into();
+    assert!(matches!(node.timeline.interface(5, 0, &boot, at), Lookup::One(..)));
+    assert_eq!([containers(&node, 15), containers(&node, 25)], ["old", "new"]);
+    assert!(node.pods.is_settled("s1", i64::MAX));
+    node.look(Look { at: at + 1, ..look(at, vec![], &["c2"]) });
+    assert!(node.events.is_empty(), "it cannot be read for a moment: {:?}", node.events);
+
+    // Another connection tells what holds, and nothing else of what was.
+    let events = node.pods.begin(look(at + 2, vec![], &["c2"]), Some(at), at + 2);
+    for event in &events {
+        node.timeline.apply(event);
+    }
+    assert_eq!([containers(&node, 15), containers(&node, 25)], ["old", "new"]);
 }
