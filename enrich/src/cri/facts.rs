@@ -48,6 +48,10 @@ pub(super) struct Interface {
     pub(super) mac: Option<[u8; 6]>,
     /// The host's end of its veth, and the bridge that this is a port of.
     pub(super) outside: Option<(u32, Option<u32>)>,
+    /// Addresses that it has.
+    pub(super) ips: Vec<IpAddr>,
+    /// Name of the host's device that it is attached to (a bridge, or the one below a macvlan), if it is one.
+    pub(super) on: Option<String>,
 }
 
 /// A container; a sandbox's own process is none.

@@ -6,6 +6,7 @@ use wiretag_capture::ring::links::{self, Link, LinkKind};
 use wiretag_capture::ring::{in_namespace, namespace_inode};
 
 use super::facts::{Inside, Interface};
+use crate::kernel::addresses;
 
 /// Takes the first path that leads to a namespace; `None` if it is gone or is wiretag's own.
 pub(super) async fn look(netns: Vec<PathBuf>) -> Option<Inside> {
@@ -17,14 +18,21 @@ fn look_now(netns: &Path) -> Option<Inside> {
     if inode == namespace_inode(Path::new("/proc/self/ns/net")).ok()? {
         return None;
     }
-    let inside = in_namespace(netns, links::list).ok()?.ok()?;
+    let (inside, addresses) = in_namespace(netns, || (links::list(), addresses::own())).ok()?;
+    let (inside, addresses) = (inside.ok()?, addresses.unwrap_or_default());
     let outside = links::list().ok()?;
     let own = inside.iter().filter(|link| link.kind != LinkKind::Loopback && carries(link));
-    let interfaces = own.map(|link| Interface {
-        name: link.name.clone(),
-        index: link.index,
-        mac: link.mac,
-        outside: host_end(link, &outside),
+    let interfaces = own.map(|link| {
+        let end = host_end(link, &outside);
+        let ips = addresses.iter().filter(|(index, _)| *index == link.index).map(|(_, ip)| *ip);
+        Interface {
+            name: link.name.clone(),
+            index: link.index,
+            mac: link.mac,
+            outside: end.map(|end| (end.index, bridge(end, &outside).map(|bridge| bridge.index))),
+            ips: ips.collect(),
+            on: attached_to(link, end, &outside).map(|device| device.name.clone()),
+        }
     });
     Some(Inside { path: netns.to_owned(), inode, interfaces: interfaces.collect() })
 }
@@ -38,11 +46,26 @@ fn carries(link: &Link) -> bool {
         )
 }
 
-/// The host's end of a veth (each end names the other), and the bridge that it is a port of.
-fn host_end(inside: &Link, outside: &[Link]) -> Option<(u32, Option<u32>)> {
+/// The host's end of a veth: each end names the other.
+fn host_end<'a>(inside: &Link, outside: &'a [Link]) -> Option<&'a Link> {
     let is_veth = |link: &Link| link.kind == LinkKind::Veth;
     let pair = |link: &&Link| is_veth(link) && inside.peer == Some(link.index) && link.peer == Some(inside.index);
-    let link = outside.iter().filter(|_| is_veth(inside)).find(pair)?;
-    let bridges = outside.iter().filter(|other| other.kind == LinkKind::Bridge);
-    Some((link.index, bridges.map(|bridge| bridge.index).find(|index| link.master == Some(*index))))
+    outside.iter().filter(|_| is_veth(inside)).find(pair)
+}
+
+/// The bridge that the host's end of a veth is a port of.
+fn bridge<'a>(end: &Link, outside: &'a [Link]) -> Option<&'a Link> {
+    outside.iter().filter(|link| link.kind == LinkKind::Bridge).find(|link| end.master == Some(link.index))
+}
+
+/// The host's device that an interface shares with its neighbours. Which namespace a macvlan's lower device is in is told by
+/// a number of the namespace's own: it is the host's if there is such a device at all.
+fn attached_to<'a>(inside: &Link, end: Option<&Link>, outside: &'a [Link]) -> Option<&'a Link> {
+    match end {
+        Some(end) => outside.iter().find(|link| end.master == Some(link.index)),
+        None if inside.kind == LinkKind::Macvlan && inside.peer_namespace.is_some() => {
+            outside.iter().find(|link| inside.peer == Some(link.index))
+        }
+        None => None,
+    }
 }

@@ -15,8 +15,9 @@
 //! sandbox's own process is none.
 //!
 //! **Limits.** Pods on the host's network have no address of their own: they are described, and named by their sockets.
-//! The runtime does not tell the networks of further interfaces: those are known by interface only; the CNI plugin tells
-//! more.
+//! The runtime tells neither networks nor addresses of further interfaces: the addresses are read inside when the pod is
+//! looked into, but for those that may wander, and count as unique on the host's device that the interface is attached
+//! to (`CLUSTER/on:DEVICE`). What is assigned later is not seen. The CNI plugin tells more.
 
 mod client;
 mod facts;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::facts::{Container, Sandbox};
+use super::facts::{Container, Interface, Sandbox};
 use crate::event::{IdentityEvent, Snapshot};
 use crate::identity::{Identity, Interval, Key, Member};
 
@@ -212,8 +212,13 @@ impl Pods {
             for own in &inside.interfaces {
                 let (index, netns) = own.outside.map_or((own.index, inside.inode), |(index, _)| (index, 0));
                 keys.push(Key::Interface { index, netns, boot: self.place.boot.clone() });
-                let mac = own.mac.filter(|_| own.name == "eth0");
-                keys.extend(mac.map(|mac| Key::Mac { network: network(), mac }));
+                let network = if own.name == "eth0" { network() } else { self.further_network(own) };
+                // Of an ipvlan it is that of the device below, which others share.
+                let is_own = own.name == "eth0" || own.outside.is_some() || own.on.is_some();
+                let mac = own.mac.filter(|_| is_own).map(|mac| Key::Mac { network: network.clone(), mac });
+                keys.extend(mac);
+                let ips = own.ips.iter().filter(|ip| !pod.sandbox.ips.contains(ip));
+                keys.extend(ips.map(|ip| Key::Ip { network: network.clone(), ip: *ip }));
             }
         }
         let identity = Arc::new(self.identity(pod));
@@ -222,6 +227,16 @@ impl Pods {
             Interval { key, identity, valid_from: pod.sandbox.from, valid_to, learned_at, source }
         };
         keys.into_iter().map(interval).collect()
+    }
+
+    /// Which network a further interface is in nobody tells: addresses count as unique where it is attached.
+    fn further_network(&self, own: &Interface) -> Arc<str> {
+        let on = match (&own.on, own.outside) {
+            (Some(device), _) => device.as_str(),
+            (None, Some(_)) => "routed",
+            (None, None) => "inside",
+        };
+        format!("{}/on:{on}", self.place.cluster).into()
     }
 
     /// The pod, without its containers.

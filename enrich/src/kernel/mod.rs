@@ -24,7 +24,7 @@
 //! network namespaces is not read; a connection that a process got from another container's process counts as that of the
 //! one that is found first.
 
-mod addresses;
+pub(crate) mod addresses;
 mod conntrack;
 mod container_id;
 mod nat;

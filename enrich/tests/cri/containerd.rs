@@ -20,9 +20,11 @@ const RANGE: &str = r#"[[{"subnet":"10.214.0.0/24","rangeStart":"10.214.0.8","ra
 pub const PLUGINS: &str = "/usr/lib/cni";
 
 /// Runs a program that must succeed.
-pub fn run(program: &str, arguments: &[&str]) {
+/// What it printed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub struct Containerd {
@@ -168,6 +170,15 @@ impl Containerd {
             let status: ContainerState = client.ask("ContainerStatus", Id { id: id.clone() }).ok()?;
             (status.status?.state == 2).then_some(())
         });
+    }
+
+    /// Process of a pod's sandbox.
+    pub fn pid(&self, pod: &Pod) -> u32 {
+        let socket = self.directory.join("sock");
+        let socket = socket.to_str().expect("a path");
+        let tasks = run("ctr", &["-a", socket, "-n", "k8s.io", "tasks", "ls"]);
+        let line = tasks.lines().find_map(|line| line.strip_prefix(&pod.sandbox)).expect("its task");
+        line.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a process")
     }
 
     /// Ends and removes a container.

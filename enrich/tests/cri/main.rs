@@ -247,6 +247,38 @@ fn cri_source_follows_pods_containers_and_restarts() {
     assert_eq!(at(until + 500_000_000), "-", "nobody heard how long it lasted");
 }
 
+/// A second interface, as a delegating plugin makes it: of its address the runtime says nothing.
+#[test]
+fn cri_source_reads_the_addresses_of_further_interfaces() {
+    if !ready() {
+        return;
+    }
+    let node = Node::new();
+    let containerd = Containerd::start(node.directory.path(), &node.netns());
+    let web = containerd.pod("web", false);
+    let pid = containerd.pid(&web).to_string();
+    let on_node = |arguments: &[&str]| run("ip", &[&["-n", &node.name], arguments].concat());
+    on_node(&["link", "add", "storage0", "type", "bridge"]);
+    on_node(&["link", "set", "storage0", "up"]);
+    on_node(&["link", "add", "outer1", "type", "veth", "peer", "name", "net1", "netns", &pid]);
+    on_node(&["link", "set", "outer1", "master", "storage0", "up"]);
+    let namespace = format!("--net=/proc/{pid}/ns/net");
+    let inside = |arguments: &[&str]| run("nsenter", &[&[namespace.as_str(), "ip"], arguments].concat());
+    inside(&["address", "add", "10.216.9.7/24", "dev", "net1"]);
+    inside(&["address", "add", "10.216.9.100/32", "dev", "net1"]);
+    inside(&["link", "set", "net1", "up"]);
+
+    let heard = Arc::<Mutex<Heard>>::default();
+    let _source = Source::start(&node, &containerd, &heard, None);
+    let address = |ip: &str| ip.parse::<IpAddr>().expect("an address");
+    let who = |ip: &str| pod(&heard.lock().expect("heard").timeline.ip("kubernetes/on:storage0", address(ip), now()));
+    eventually(30, "net1's address is the pod's", || (who("10.216.9.7") == "web").then_some(()));
+    assert_eq!(who("10.216.9.100"), "-", "one that may wander");
+    let view = heard.lock().expect("heard").timeline.view();
+    let has = |ip: &str| view.has_ip("uid-of-web", address(ip), now());
+    assert_eq!([has("10.216.9.7"), has(&web.ip), has("10.216.9.8")], [Some(true), Some(true), Some(false)]);
+}
+
 /// Before, nobody's, after: never the other's.
 fn check_history(heard: &Arc<Mutex<Heard>>, ip: &str, begun: i64, heir: &str) {
     let timeline = &heard.lock().expect("heard").timeline;

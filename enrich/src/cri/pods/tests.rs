@@ -17,7 +17,8 @@ fn place() -> Place {
 }
 
 fn sandbox(id: &str, pod: &str, ip: &str, index: u32, from: i64) -> Sandbox {
-    let eth0 = Interface { name: "eth0".into(), index: 2, mac: None, outside: Some((index, Some(3))) };
+    let eth0 =
+        Interface { name: "eth0".into(), index: 2, mac: None, outside: Some((index, Some(3))), ips: vec![], on: None };
     Sandbox {
         id: id.into(),
         uid: format!("u-{pod}"),
@@ -149,7 +150,7 @@ fn pods_of_the_host_network_have_no_address() {
 #[test]
 fn a_new_connection_tells_everything_once_and_what_is_gone() {
     let mut node = Node::new();
-    let macvlan = Interface { name: "eth0".into(), index: 2, mac: None, outside: None };
+    let macvlan = Interface { name: "eth0".into(), index: 2, mac: None, outside: None, ips: vec![], on: None };
     let inside = Inside { path: "/run/netns/y".into(), inode: 77, interfaces: vec![macvlan] };
     let captured = Sandbox { inside: Some(inside), ..sandbox("s1", "cart", "10.1.0.7", 5, 10) };
     let web = sandbox("s2", "web", "10.1.0.8", 6, 10);
@@ -262,4 +263,36 @@ fn a_sandbox_that_is_never_complete_is_asked_ever_less_and_changes_nothing_of_th
         node.timeline.apply(event);
     }
     assert_eq!([containers(&node, 15), containers(&node, 25)], ["old", "new"]);
+}
+
+/// As Multus attaches it: the runtime tells the addresses of `eth0` only, those of the others are read inside.
+#[test]
+fn a_further_interface_has_its_own_address_where_it_is_attached() {
+    let mut node = Node::new();
+    let further = |index, ip: &str| {
+        let ips = vec![ip.parse().expect("an address")];
+        let (name, on) = ("net1".to_owned(), Some("storage0".to_owned()));
+        Interface { name, index: 3, mac: Some([2, 0, 0, 0, 0, 3]), outside: Some((index, Some(4))), ips, on }
+    };
+    let mut cart = sandbox("s1", "cart", "10.1.0.7", 5, 10);
+    let mut web = sandbox("s2", "web", "10.1.0.8", 6, 10);
+    for (pod, own) in [(&mut cart, further(7, "10.1.0.8")), (&mut web, further(8, "10.1.0.7"))] {
+        pod.inside.as_mut().expect("looked into").interfaces.push(own);
+    }
+    node.look(Look { at: 11, ready: ids(&["s1", "s2"]), sandboxes: vec![cart, web], ..Look::default() });
+    let has = |pod: &str, ip: &str| node.timeline.view().has_ip(pod, ip.parse().expect("an address"), 12);
+    assert_eq!(
+        [has("u-cart", "10.1.0.8"), has("u-web", "10.1.0.7"), has("u-web", "10.1.0.9")],
+        [Some(true), Some(true), Some(false)]
+    );
+    assert_eq!(
+        [node.who("10.1.0.7", 12), node.who("10.1.0.8", 12)],
+        ["cart", "web"],
+        "the cluster's are the cluster's"
+    );
+    let on = node.timeline.ip("kubernetes/on:storage0", "10.1.0.7".parse().expect("an address"), 12);
+    assert!(matches!(on, Lookup::One(identity, _) if identity.pod.as_deref() == Some("web")));
+    node.look(Look { at: 20, ready: ids(&["s2"]), ..Look::default() });
+    let has = |at| node.timeline.view().has_ip("u-cart", "10.1.0.8".parse().expect("an address"), at);
+    assert_eq!([has(10), has(15)], [Some(true), None]);
 }
