@@ -99,7 +99,7 @@ impl Attachments {
         let mut record = record;
         if let Some(old) = self.known.get(&id).map(|own| &own.record) {
             if agree(old, &record) {
-                record = together(old, record);
+                record = together(old, &record);
                 if record == *old {
                     return Some(());
                 }
@@ -327,9 +327,9 @@ fn agree(one: &Record, other: &Record) -> bool {
 }
 
 /// Two records of the same attachment as one: since the earlier of them, with all that either tells.
-fn together(old: &Record, new: Record) -> Record {
+fn together(old: &Record, new: &Record) -> Record {
     let is_newer = new.at >= old.at;
-    let seen = if new.inside.is_some() && (is_newer || old.inside.is_none()) { &new } else { old };
+    let seen = if new.inside.is_some() && (is_newer || old.inside.is_none()) { new } else { old };
     Record {
         at: old.at.min(new.at),
         own_netns: seen.own_netns,

@@ -4,6 +4,8 @@
 //! interface is not found yet is looked for again when the container has started.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, Opening};
 use super::inspect::{self, Addresses};
+use super::labels::{self, Joined, Network};
 use super::{interfaces, now};
 use crate::event::IdentityEvent;
 use crate::identity::{Identity, Interval, Key};
@@ -40,6 +43,22 @@ pub(super) enum Told {
     Died { at: i64, attributes: HashMap<String, String> },
     /// It was removed.
     Destroyed { at: i64, attributes: HashMap<String, String> },
+    /// What happened to it between two times could not be taken.
+    Lost { since: i64, at: i64 },
+}
+
+impl Told {
+    /// When it happened.
+    pub(super) fn at(&self) -> i64 {
+        let (Self::Connected { at, .. }
+        | Self::Disconnected { at, .. }
+        | Self::Started { at, .. }
+        | Self::Renamed { at }
+        | Self::Died { at, .. }
+        | Self::Destroyed { at, .. }
+        | Self::Lost { at, .. }) = self;
+        *at
+    }
 }
 
 /// How often a container was told to have joined and left each network, counted before its task takes the event. An
@@ -48,6 +67,7 @@ pub(super) enum Told {
 #[derive(Default)]
 pub(super) struct Changes {
     counts: Mutex<HashMap<Arc<str>, Counts>>,
+    taken: AtomicI64,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -57,6 +77,11 @@ struct Counts {
 }
 
 impl Changes {
+    /// The time of the event that the container's task took last, which it may still be busy with; 0: it took none.
+    pub(super) fn taken(&self) -> i64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     fn of(&self, network: &str) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(network).copied().unwrap_or_default()
     }
@@ -75,7 +100,11 @@ impl Changes {
                 *parting = counts.partings;
             }
             Told::Disconnected { network, .. } => counts.entry(network.clone()).or_default().partings += 1,
-            Told::Started { .. } | Told::Renamed { .. } | Told::Died { .. } | Told::Destroyed { .. } => {}
+            Told::Started { .. }
+            | Told::Renamed { .. }
+            | Told::Died { .. }
+            | Told::Destroyed { .. }
+            | Told::Lost { .. } => {}
         }
     }
 }
@@ -83,18 +112,32 @@ impl Changes {
 struct Endpoint {
     network: Arc<str>,
     addresses: Addresses,
+    /// Further ones that were found inside.
+    found: Vec<IpAddr>,
     from: i64,
+    /// Who the container was when it got the endpoint, once that is known.
+    told: Option<Arc<Identity>>,
     /// Index and namespace.
     interface: Option<(u32, u64)>,
     /// An interface inside the container, to be captured there: index and name.
     inside: Option<(u32, String)>,
 }
 
+impl Endpoint {
+    fn new(network: Arc<str>, addresses: Addresses, from: i64) -> Self {
+        Self { network, addresses, found: Vec::new(), from, told: None, interface: None, inside: None }
+    }
+}
+
 /// See the module documentation.
 pub(super) struct Container {
     context: Arc<Context>,
     id: Arc<str>,
+    /// Without what its networks say of it.
     identity: Option<Arc<Identity>>,
+    sandbox: Option<Arc<str>>,
+    /// Names of networks in which it has no endpoint of its own: `host`, `none`.
+    shared: Vec<String>,
     runs: bool,
     endpoints: Vec<Endpoint>,
     /// Endpoints that were told but whose addresses are not known yet: network and beginning.
@@ -108,6 +151,8 @@ impl Container {
             context,
             id,
             identity: None,
+            sandbox: None,
+            shared: Vec::new(),
             runs: false,
             endpoints: Vec::new(),
             pending: Vec::new(),
@@ -122,6 +167,7 @@ impl Container {
     /// Takes events until the container is removed or the connection ends.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Told>) {
         while let Some(told) = inbox.recv().await {
+            self.changes.taken.store(told.at(), Ordering::Relaxed);
             match told {
                 Told::Connected { network, at, parting } => self.connected(network, at, parting).await,
                 Told::Disconnected { network, at } => {
@@ -129,10 +175,17 @@ impl Container {
                     let (identity, learned_at) = (self.id.clone(), now());
                     let source = "docker".into();
                     self.context.send(IdentityEvent::Parted { identity, network, at, learned_at, source }).await;
+                    if !self.endpoints.is_empty() {
+                        self.describe(at).await;
+                    }
                 }
                 Told::Started { at, attributes } => self.started(at, &attributes, &inbox).await,
                 Told::Renamed { at } => self.renamed(at).await,
                 Told::Died { at, attributes } | Told::Destroyed { at, attributes } => self.died(at, &attributes).await,
+                Told::Lost { since, at } => {
+                    self.died(since, &HashMap::new()).await;
+                    self.started(at, &HashMap::new(), &inbox).await;
+                }
             }
         }
     }
@@ -159,7 +212,7 @@ impl Container {
             self.pending.push((network, at));
             return;
         };
-        self.endpoints.push(Endpoint { network, addresses, from: at, interface: None, inside: None });
+        self.endpoints.push(Endpoint::new(network, addresses, at));
         self.tell().await;
         if let Some(container) = inspected.filter(inspect::is_running) {
             self.find_interfaces(&container).await;
@@ -198,12 +251,10 @@ impl Container {
 
     async fn renamed(&mut self, at: i64) {
         let Some(container) = self.context.inspect(&self.id).await else { return };
-        let identity = Arc::new(inspect::identity(&self.id, &container, &self.context.host));
-        self.identity = Some(identity);
-        for interval in self.intervals() {
-            let interval = Interval { valid_from: at.max(interval.valid_from), ..interval };
-            self.context.send(IdentityEvent::Learned(interval)).await;
-        }
+        // What was told of the time before keeps the old name.
+        self.tell().await;
+        self.identity = Some(Arc::new(inspect::identity(&self.id, &container, &self.context.host)));
+        self.describe(at).await;
     }
 
     async fn died(&mut self, at: i64, attributes: &HashMap<String, String>) {
@@ -214,6 +265,7 @@ impl Container {
         self.context.send(IdentityEvent::Ended { identity, at, learned_at, source: "docker".into() }).await;
         self.endpoints.clear();
         self.pending.clear();
+        self.sandbox = None;
     }
 
     fn forget(&mut self, network: &str) {
@@ -222,6 +274,12 @@ impl Container {
     }
 
     fn identify(&mut self, container: &ContainerInspectResponse) {
+        let sandbox = inspect::sandbox(container);
+        if sandbox.is_some() && sandbox != self.sandbox {
+            self.sandbox = sandbox;
+            // Its endpoints are all of this run.
+            self.endpoints.iter_mut().for_each(|own| own.told = None);
+        }
         if self.identity.is_none() {
             self.identity = Some(Arc::new(inspect::identity(&self.id, container, &self.context.host)));
         }
@@ -244,6 +302,7 @@ impl Container {
         self.identify(container);
         self.runs = true;
         if !inspect::has_own_namespace(container) {
+            self.shared = inspect::networks(container).cloned().collect();
             return false;
         }
         for (network, addresses) in settings(container) {
@@ -251,39 +310,69 @@ impl Container {
             if told.is_none() && self.changes.of(&network).connects > 0 {
                 continue;
             }
-            if self.endpoints.iter().any(|own| own.network == network && own.addresses == addresses) {
+            if self.endpoints.iter().any(|own| own.network == network && own.addresses.are(&addresses)) {
                 continue;
             }
             self.forget(&network);
             let from = told.unwrap_or(from);
-            self.endpoints.push(Endpoint { network, addresses, from, interface: None, inside: None });
+            self.endpoints.push(Endpoint::new(network, addresses, from));
         }
         true
     }
 
     /// Tells who it is: without a namespace of its own it has no keys, and is known by its sockets.
     pub(super) async fn describe(&self, from: i64) {
-        let Some(identity) = self.identity.clone() else { return };
+        let Some(identity) = self.identity_at(from) else { return };
         let (learned_at, source) = (now(), "docker".into());
         self.context.send(IdentityEvent::Described { identity, from, learned_at, source }).await;
     }
 
+    /// Who it is, with the networks that it had joined at a time.
+    fn identity_at(&self, at: i64) -> Option<Arc<Identity>> {
+        let mut identity = Identity::clone(self.identity.as_ref()?);
+        let endpoints = self.endpoints.iter().filter(|own| own.from <= at);
+        let joined = endpoints.filter_map(|own| {
+            let (network, endpoint) = (self.context.known(&own.network)?, own.addresses.endpoint.clone());
+            Some(Joined { network, endpoint })
+        });
+        let shared = self.shared.iter().map(|name| {
+            let network = Arc::new(Network::new(Some(name.clone()), None, None));
+            Joined { network, endpoint: None }
+        });
+        let joined: Vec<Joined> = joined.chain(shared).collect();
+        labels::add(&mut identity.labels, self.sandbox.as_deref(), &joined);
+        Some(Arc::new(identity))
+    }
+
     /// Intervals of all keys.
-    pub(super) fn intervals(&self) -> Vec<Interval> {
-        let Some(identity) = &self.identity else { return Vec::new() };
+    pub(super) fn intervals(&mut self) -> Vec<Interval> {
+        for index in 0..self.endpoints.len() {
+            let who = self.endpoints.get(index).filter(|own| own.told.is_none()).map(|own| own.from);
+            let told = who.and_then(|from| self.identity_at(from));
+            if let Some(own) = self.endpoints.get_mut(index).filter(|_| told.is_some()) {
+                own.told = told;
+            }
+        }
         let keys = |endpoint: &Endpoint| {
-            let network = endpoint.network.clone();
-            let ips = endpoint.addresses.ips.iter().map(|ip| Key::Ip { network: network.clone(), ip: *ip });
+            let network = || endpoint.network.clone();
+            let ips = endpoint.addresses.ips.iter().chain(&endpoint.found);
+            let ips = ips.map(|ip| Key::Ip { network: network(), ip: *ip });
+            let mac = endpoint.addresses.mac.map(|mac| Key::Mac { network: network(), mac });
             let boot = self.context.boot.clone();
             let interface = endpoint.interface.map(|(index, netns)| Key::Interface { index, netns, boot });
-            ips.chain(interface).map(|key| (key, endpoint.from)).collect::<Vec<_>>()
+            ips.chain(mac).chain(interface).collect::<Vec<_>>()
         };
         let learned_at = now();
-        let interval = |(key, valid_from)| {
-            let (identity, source) = (identity.clone(), "docker".into());
-            Interval { key, identity, valid_from, valid_to: None, learned_at, source }
+        let intervals = |endpoint: &Endpoint| {
+            let (identity, valid_from) = (endpoint.told.clone(), endpoint.from);
+            let interval = |key, identity| {
+                let source = "docker".into();
+                Interval { key, identity, valid_from, valid_to: None, learned_at, source }
+            };
+            let own = keys(endpoint).into_iter();
+            own.filter_map(|key| Some(interval(key, identity.clone()?))).collect::<Vec<_>>()
         };
-        self.endpoints.iter().flat_map(keys).map(interval).collect()
+        self.endpoints.iter().flat_map(intervals).collect()
     }
 
     /// Says which interfaces belong to which networks.
@@ -296,7 +385,7 @@ impl Container {
         }
     }
 
-    async fn tell(&self) {
+    async fn tell(&mut self) {
         self.tell_networks().await;
         for interval in self.intervals() {
             self.context.send(IdentityEvent::Learned(interval)).await;
@@ -328,6 +417,8 @@ impl Container {
                 endpoint.interface = Some((link.index, found.inode));
                 endpoint.inside = Some((link.index, link.name.clone()));
             }
+            let found = found.addresses(link).filter(|ip| !endpoint.addresses.ips.contains(ip));
+            endpoint.found = found.collect();
             news = true;
         }
         let interfaces: Vec<_> = self.endpoints.iter().filter_map(|endpoint| endpoint.inside.clone()).collect();

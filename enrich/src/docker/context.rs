@@ -10,6 +10,7 @@ use bollard::models::{ContainerInspectResponse, NetworkInspect};
 use tokio::sync::mpsc;
 
 use super::interfaces;
+use super::labels::Network;
 use super::now;
 use crate::event::IdentityEvent;
 use crate::identity::Identity;
@@ -23,8 +24,8 @@ pub(super) struct Context {
     pub(super) boot: Arc<str>,
     pub(super) events: mpsc::Sender<IdentityEvent>,
     pub(super) namespaces: Arc<Namespaces>,
-    /// Drivers of networks by id; a network never changes its driver.
-    pub(super) drivers: Mutex<HashMap<Arc<str>, String>>,
+    /// Networks by id.
+    pub(super) networks: Mutex<HashMap<Arc<str>, Arc<Network>>>,
 }
 
 impl Context {
@@ -41,24 +42,33 @@ impl Context {
     /// A network with the endpoints of its containers; what is new of it is told.
     pub(super) async fn network(&self, id: &Arc<str>) -> Option<NetworkInspect> {
         let network = tokio::time::timeout(PATIENCE, self.docker.inspect_network(id, None)).await.ok()?.ok()?;
-        let is_new = self.remember(id, network.driver.as_deref().unwrap_or_default());
-        if is_new {
+        let own = Network::new(network.name.clone(), network.driver.clone(), network.labels.clone());
+        if self.remember(id, own) {
             self.announce(id, network.options.as_ref()).await;
         }
         Some(network)
     }
 
-    /// Remembers a driver; whether the network was not known.
-    pub(super) fn remember(&self, network: &Arc<str>, driver: &str) -> bool {
-        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        drivers.insert(network.clone(), driver.to_owned()).is_none()
+    /// Remembers a network; whether it was not known.
+    pub(super) fn remember(&self, id: &Arc<str>, network: Network) -> bool {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.insert(id.clone(), Arc::new(network)).is_none()
+    }
+
+    /// A network was removed.
+    pub(super) fn forget(&self, id: &str) {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// What is remembered of a network.
+    pub(super) fn known(&self, id: &str) -> Option<Arc<Network>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// Whether the network's containers have veths whose other ends are in the host's namespace.
     pub(super) async fn is_bridged(&self, network: &Arc<str>) -> bool {
-        let known = self.drivers.lock().unwrap_or_else(PoisonError::into_inner).get(network).cloned();
-        match known {
-            Some(driver) => driver == "bridge",
+        match self.known(network) {
+            Some(known) => known.driver == "bridge",
             None => self.network(network).await.is_some_and(|network| network.driver.as_deref() == Some("bridge")),
         }
     }

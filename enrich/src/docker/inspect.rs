@@ -13,16 +13,24 @@ use crate::identity::Identity;
 const NOT_LABELS: &[&str] = &["name", "image", "exitCode", "execDuration", "signal", "oldName", "container"];
 
 /// Addresses of a container in one network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Addresses {
     pub(super) ips: Vec<IpAddr>,
     pub(super) mac: Option<[u8; 6]>,
+    /// Id of its endpoint there.
+    pub(super) endpoint: Option<Arc<str>>,
 }
 
 impl Addresses {
-    fn of(ips: [Option<&str>; 2], mac: Option<&str>) -> Self {
+    fn of(ips: [Option<&str>; 2], mac: Option<&str>, endpoint: Option<&str>) -> Self {
         let ips = ips.into_iter().filter_map(address).filter(|ip| !ip.is_unspecified()).collect();
-        Self { ips, mac: mac.and_then(parse_mac) }
+        let endpoint = endpoint.filter(|id| !id.is_empty()).map(Into::into);
+        Self { ips, mac: mac.and_then(parse_mac), endpoint }
+    }
+
+    /// Whether they are the same addresses.
+    pub(super) fn are(&self, other: &Self) -> bool {
+        self.ips == other.ips && self.mac == other.mac
     }
 
     /// As the network says it.
@@ -30,6 +38,7 @@ impl Addresses {
         Self::of(
             [&endpoint.ipv4_address, &endpoint.ipv6_address].map(Option::as_deref),
             endpoint.mac_address.as_deref(),
+            endpoint.endpoint_id.as_deref(),
         )
     }
 
@@ -37,7 +46,7 @@ impl Addresses {
     pub(super) fn of_settings(endpoint: &EndpointSettings) -> Option<(Arc<str>, Self)> {
         let network = endpoint.network_id.as_deref().filter(|id| !id.is_empty())?;
         let ips = [&endpoint.ip_address, &endpoint.global_ipv6_address].map(Option::as_deref);
-        let own = Self::of(ips, endpoint.mac_address.as_deref());
+        let own = Self::of(ips, endpoint.mac_address.as_deref(), endpoint.endpoint_id.as_deref());
         (!own.ips.is_empty() || own.mac.is_some()).then(|| (network.into(), own))
     }
 }
@@ -79,6 +88,18 @@ pub(super) fn pid(container: &ContainerInspectResponse) -> Option<i64> {
 pub(super) fn has_own_namespace(container: &ContainerInspectResponse) -> bool {
     let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_deref()).unwrap_or_default();
     !(mode == "host" || mode == "none" || mode.starts_with("container:"))
+}
+
+/// Names of its networks.
+pub(super) fn networks(container: &ContainerInspectResponse) -> impl Iterator<Item = &String> {
+    let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+    networks.into_iter().flatten().map(|(name, _)| name)
+}
+
+/// Id of its network sandbox.
+pub(super) fn sandbox(container: &ContainerInspectResponse) -> Option<Arc<str>> {
+    let id = container.network_settings.as_ref()?.sandbox_id.as_deref()?;
+    (!id.is_empty()).then(|| id.into())
 }
 
 /// Who the container is.
@@ -157,6 +178,6 @@ mod tests {
         assert_eq!(found.mac, Some([0x02, 0x42, 0xc6, 0x12, 0xc8, 0x03]));
         let stopped =
             EndpointSettings { network_id: Some("n".into()), ip_address: Some(String::new()), ..Default::default() };
-        assert_eq!(Addresses::of_settings(&stopped), None);
+        assert!(Addresses::of_settings(&stopped).is_none());
     }
 }

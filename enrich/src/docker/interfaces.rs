@@ -1,10 +1,13 @@
 //! Which interface belongs to a container's endpoint: by link-layer address inside the container (an end of a veth that is
 //! still on the host has not got the endpoint's address yet), and by that its peer on the host.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wiretag_capture::ring::links::{self, Link, LinkKind};
 use wiretag_capture::ring::{in_namespace, namespace_inode};
+
+use crate::kernel::addresses;
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
@@ -27,12 +30,19 @@ pub(super) struct Inside {
     pub(super) path: PathBuf,
     links: Vec<Link>,
     outside: Vec<Link>,
+    addresses: Vec<(u32, IpAddr)>,
 }
 
 impl Inside {
     /// The interface with a link-layer address.
     pub(super) fn link(&self, mac: [u8; 6]) -> Option<&Link> {
         self.links.iter().find(|link| link.mac == Some(mac))
+    }
+
+    /// Addresses that an interface has.
+    pub(super) fn addresses(&self, link: &Link) -> impl Iterator<Item = IpAddr> {
+        let own = self.addresses.iter().filter(|(index, _)| *index == link.index);
+        own.map(|(_, ip)| *ip)
     }
 
     /// The host's end of a veth.
@@ -48,8 +58,9 @@ pub(super) async fn look_inside(pid: i64) -> Option<Inside> {
         let inode = namespace_inode(&path).ok()?;
         let own = namespace_inode(std::path::Path::new("/proc/self/ns/net")).ok()?;
         let outside = links::list().ok()?;
-        let links = in_namespace(&path, links::list).ok()?.ok()?;
-        (own != inode).then_some(Inside { inode, path, links, outside })
+        let (links, addresses) = in_namespace(&path, || (links::list(), addresses::own())).ok()?;
+        let (links, addresses) = (links.ok()?, addresses.unwrap_or_default());
+        (own != inode).then_some(Inside { inode, path, links, outside, addresses })
     };
     blocking(look).await.flatten()
 }

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::container::Container;
 use super::context::Context;
+use super::labels::Network;
 use super::{inspect, now};
 use crate::event::{IdentityEvent, Snapshot, Stopped};
 
@@ -29,7 +30,7 @@ pub(super) async fn list(
     for network in context.docker.list_networks(None).await? {
         let (Some(id), Some(driver)) = (network.id, network.driver) else { continue };
         let id = id.into();
-        context.remember(&id, &driver);
+        context.remember(&id, Network::new(network.name, Some(driver), network.labels));
         context.announce(&id, network.options.as_ref()).await;
     }
     let options = ListContainersOptionsBuilder::default().all(true).build();
@@ -42,7 +43,7 @@ pub(super) async fn list(
     let (mut present, mut stopped) = (Vec::new(), Vec::new());
     for seen in seen {
         match seen {
-            Seen::Running(container, id, run) => {
+            Seen::Running(mut container, id, run) => {
                 container.tell_networks().await;
                 present.extend(container.intervals());
                 runs.insert(id.clone(), run);

@@ -12,7 +12,9 @@
 //! inspection, or, if it is gone by then, from the attributes of its events.
 //!
 //! **Order.** Each container has a task of its own that takes its events one after the other; tasks do not wait for
-//! each other, and nothing that they wait for stops the reading of the stream: Docker drops what a slow reader leaves.
+//! each other, and nothing that they wait for stops the reading of the stream: Docker drops what a slow reader leaves. If
+//! one waits for so long that its events fill their queue, its container counts as ended when it was heard last, and is
+//! begun anew with what is then there.
 //! That events of different containers overtake each other is no harm to the timeline.
 //!
 //! **Limits.** Host-network containers share the host's addresses and get no keys here: they are described, and known by their
@@ -25,6 +27,7 @@ mod container;
 mod context;
 mod inspect;
 mod interfaces;
+mod labels;
 mod listing;
 
 use std::collections::HashMap;
@@ -36,8 +39,9 @@ use bollard::Docker;
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event::IdentityEvent;
 use container::{Changes, Container, Told};
@@ -113,10 +117,7 @@ impl DockerSource {
             return;
         }
         while !events.is_closed() {
-            let reason = match self.follow(&events).await {
-                Ok(()) => "the event stream ended".to_owned(),
-                Err(error) => error.to_string(),
-            };
+            let reason = self.follow(&events).await.unwrap_or_else(|error| error.to_string());
             tracing::debug!("docker: {reason}");
             self.status.send_replace(DockerStatus::Absent { reason });
             tokio::select! {
@@ -126,7 +127,8 @@ impl DockerSource {
         }
     }
 
-    async fn follow(&mut self, events: &mpsc::Sender<IdentityEvent>) -> Result<(), bollard::errors::Error> {
+    /// One connection; why it ended.
+    async fn follow(&mut self, events: &mpsc::Sender<IdentityEvent>) -> Result<String, bollard::errors::Error> {
         let docker = Docker::connect_with_unix(&self.endpoint, 30, bollard::API_DEFAULT_VERSION)?;
         let docker = docker.negotiate_version().await?;
         let since = now();
@@ -138,15 +140,15 @@ impl DockerSource {
             boot: self.boot.clone(),
             events: events.clone(),
             namespaces: self.namespaces.clone(),
-            drivers: std::sync::Mutex::default(),
+            networks: std::sync::Mutex::default(),
         });
         let known = listing::list(&context, self.heard).await?;
         self.status.send_replace(DockerStatus::Connected);
         let mut containers = Containers { context, known, told: HashMap::new(), tasks: JoinSet::new() };
-        let mut end = Ok(());
+        let mut end = Ok("the event stream ended".to_owned());
         while let Some(message) = stream.next().await {
             match message {
-                Ok(message) => containers.tell(message).await,
+                Ok(message) => containers.tell(message),
                 Err(error) => {
                     end = Err(error);
                     break;
@@ -165,52 +167,79 @@ struct Containers {
     context: Arc<Context>,
     /// Containers of the listing of which there was no event yet.
     known: HashMap<String, Container>,
-    told: HashMap<String, (mpsc::Sender<Told>, Arc<Changes>)>,
+    told: HashMap<String, Task>,
     tasks: JoinSet<()>,
 }
 
+struct Task {
+    queue: mpsc::Sender<Told>,
+    changes: Arc<Changes>,
+    handle: AbortHandle,
+}
+
 impl Containers {
-    async fn tell(&mut self, message: EventMessage) {
+    fn tell(&mut self, message: EventMessage) {
         use EventMessageTypeEnum as Kind;
         let at = message.time_nano.unwrap_or_else(now);
         let Some(actor) = message.actor else { return };
         let attributes = actor.attributes.unwrap_or_default();
         let id = actor.id.unwrap_or_default();
         match (message.typ, message.action.as_deref()) {
-            (Some(Kind::CONTAINER), Some("start")) => self.hand(id, Told::Started { at, attributes }).await,
-            (Some(Kind::CONTAINER), Some("rename")) => self.hand(id, Told::Renamed { at }).await,
-            (Some(Kind::CONTAINER), Some("die")) => self.hand(id, Told::Died { at, attributes }).await,
+            (Some(Kind::CONTAINER), Some("start")) => self.hand(&id, Told::Started { at, attributes }),
+            (Some(Kind::CONTAINER), Some("rename")) => self.hand(&id, Told::Renamed { at }),
+            (Some(Kind::CONTAINER), Some("die")) => self.hand(&id, Told::Died { at, attributes }),
             (Some(Kind::CONTAINER), Some("destroy")) => {
-                self.hand(id.clone(), Told::Destroyed { at, attributes }).await;
+                self.hand(&id, Told::Destroyed { at, attributes });
                 // The task ends when it has taken what is in its queue.
                 self.told.remove(&id);
             }
             (Some(Kind::NETWORK), Some("connect")) => {
-                let Some(container) = attributes.get("container").cloned() else { return };
-                self.hand(container, Told::Connected { network: id.into(), at, parting: 0 }).await;
+                let Some(container) = attributes.get("container") else { return };
+                self.hand(container, Told::Connected { network: id.into(), at, parting: 0 });
             }
             (Some(Kind::NETWORK), Some("disconnect")) => {
-                let Some(container) = attributes.get("container").cloned() else { return };
-                self.hand(container, Told::Disconnected { network: id.into(), at }).await;
+                let Some(container) = attributes.get("container") else { return };
+                self.hand(container, Told::Disconnected { network: id.into(), at });
             }
+            (Some(Kind::NETWORK), Some("destroy")) => self.context.forget(&id),
             _ => {}
         }
     }
 
-    async fn hand(&mut self, id: String, mut told: Told) {
+    /// Never waits: Docker drops what a slow reader leaves.
+    fn hand(&mut self, id: &str, told: Told) {
         while self.tasks.try_join_next().is_some() {}
-        if !self.told.contains_key(&id) {
-            let known = self.known.remove(&id);
-            let container = known.unwrap_or_else(|| Container::new(self.context.clone(), id.as_str().into()));
-            let changes = container.changes();
-            let (queue, inbox) = mpsc::channel(CONTAINER_QUEUE);
-            self.tasks.spawn(container.run(inbox));
-            self.told.insert(id.clone(), (queue, changes));
+        if !self.told.contains_key(id) {
+            let known = self.known.remove(id);
+            let container = known.unwrap_or_else(|| Container::new(self.context.clone(), id.into()));
+            self.start(id, container);
         }
-        let Some((queue, changes)) = self.told.get(&id) else { return };
-        changes.count(&mut told);
-        // Its receiver lives as long as its sender.
-        let _ = queue.send(told).await;
+        let Some(task) = self.told.get(id) else { return };
+        let at = told.at();
+        let Err(TrySendError::Full(told)) = task.send(told) else { return };
+        tracing::warn!("docker: it does not answer about container {id}, which has too many events: begun anew");
+        let since = Some(task.changes.taken()).filter(|taken| *taken > 0).unwrap_or(at);
+        task.handle.abort();
+        self.start(id, Container::new(self.context.clone(), id.into()));
+        let Some(task) = self.told.get(id) else { return };
+        for told in [Told::Lost { since, at }, told] {
+            // Its queue is new.
+            let _ = task.send(told);
+        }
+    }
+
+    fn start(&mut self, id: &str, container: Container) {
+        let changes = container.changes();
+        let (queue, inbox) = mpsc::channel(CONTAINER_QUEUE);
+        let handle = self.tasks.spawn(container.run(inbox));
+        self.told.insert(id.to_owned(), Task { queue, changes, handle });
+    }
+}
+
+impl Task {
+    fn send(&self, mut told: Told) -> Result<(), TrySendError<Told>> {
+        self.changes.count(&mut told);
+        self.queue.try_send(told)
     }
 }
 
