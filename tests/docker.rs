@@ -120,7 +120,7 @@ fn docker_disconnect_and_connect_move_an_address_from_one_container_to_another()
         return;
     }
     let docker = Docker::start();
-    docker.docker(&["network", "create", "--subnet", "198.19.16.0/24", "own"]);
+    docker.docker(&["network", "create", "--subnet", "198.19.16.0/24", "--label", "tier=front", "own"]);
     docker.web("green", "own", &["--ip", "198.19.16.9"]);
     docker.web("blue", "bridge", &[]);
     let directory = tempfile::tempdir().expect("a directory");
@@ -134,7 +134,12 @@ fn docker_disconnect_and_connect_move_an_address_from_one_container_to_another()
     docker.request("after", "own", "198.19.16.9");
     let flow = found(&appliance, "client_container == after and server_port == 80");
     assert_eq!(flow["server_container"], "blue", "{flow}");
-    assert_eq!(flow["server_tagged_by"], "ip", "{flow}");
+    assert_eq!(flow["server_tagged_by"], "mac", "{flow}");
+    assert_eq!(flow["server_labels"]["docker.network"], "bridge,own", "{flow}");
+    assert_eq!(flow["server_labels"]["docker.network.label.tier"], "front", "{flow}");
+    assert_eq!(flow["client_labels"]["docker.network"], "own", "{flow}");
+    let known = ["docker.endpoint", "docker.sandbox"].map(|label| flow["server_labels"][label].as_str().map(str::len));
+    assert_eq!(known, [Some(25), Some(12)], "two endpoints, one sandbox: {flow}");
     let server_side = "client_container == after and server_port == 80 and observed_at == server and end_reason exists";
     let seen = eventually(30, server_side, || appliance.flows(server_side, &["--all-observations"]).into_iter().next());
     assert_eq!(seen["server_tagged_by"], "interface", "{seen}");

@@ -91,6 +91,44 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     assert_eq!(node.holders("10.211.0.20"), ["visitor…"], "what is there goes on");
 }
 
+/// The calls of specification 1.1.0 that Debian's plugins do not know, made to the program itself.
+#[test]
+fn cni_status_version_check_and_garbage_collection_are_answered() {
+    if !ready() {
+        return;
+    }
+    let node = Node::new();
+    let network = Network { name: "podnet", version: "1.1.0", plugins: vec![plugin(&node)] };
+    let own = network.plugins[0].clone();
+    let call = |command: &str, config: &Value, previous: Option<&str>, pod: &Pod| {
+        let output = node.call(command, &network, config, previous, (pod, "eth0", ""));
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let (kept, lost) = (node.pod("kept"), node.pod("lost"));
+    // Nobody listens yet: pods can start.
+    assert_eq!(call("STATUS", &own, None, &kept), "");
+    let answer: Value = serde_json::from_str(&call("VERSION", &own, None, &kept)).expect("JSON");
+    assert_eq!(answer["cniVersion"], "1.1.0");
+    let versions = answer["supportedVersions"].as_array().expect("a list");
+    assert!(versions.contains(&"0.3.1".into()) && versions.contains(&"1.1.0".into()), "{answer}");
+
+    let _wiretag = node.wiretag();
+    let result = |ip: &str| format!(r#"{{"cniVersion":"1.1.0","ips":[{{"address":"{ip}/24"}}]}}"#);
+    for (pod, ip) in [(&kept, WEB), (&lost, "10.211.0.10")] {
+        assert_eq!(call("ADD", &own, Some(&result(ip)), pod), result(ip), "handed on as it was");
+        assert_eq!(call("CHECK", &own, Some(&result(ip)), pod), "");
+    }
+    let holds = |ip: &str, pod: &str| eventually(20, pod, || (node.holders(ip) == [pod]).then_some(()));
+    holds(WEB, "kept…");
+    holds("10.211.0.10", "lost…");
+    let mut config = own;
+    config["cni.dev/valid-attachments"] = json!([{ "containerID": kept.sandbox, "ifname": "eth0" }]);
+    assert_eq!(call("GC", &config, None, &kept), "");
+    holds("10.211.0.10", "lost");
+    holds(WEB, "kept…");
+}
+
 #[test]
 fn cni_pods_that_live_for_a_moment_with_one_address_have_their_own_names() {
     if !ready() {

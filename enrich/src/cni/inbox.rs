@@ -2,6 +2,8 @@
 //!
 //! When the inbox is closed it stops listening first, and puts what the kernel still holds for it into the spool: the
 //! next run finds it there. Only a process that is killed loses what it had received and not told.
+//!
+//! Without a socket the plugin writes into the spool: nothing is lost, and listening is tried again.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -15,36 +17,53 @@ use super::spool::Spool;
 /// See the module documentation.
 pub(super) struct Inbox {
     socket: Option<UnixDatagram>,
+    /// Why there is no socket.
+    limit: Option<String>,
     path: PathBuf,
     pub(super) spool: Spool,
     buffer: Vec<u8>,
 }
 
 impl Inbox {
-    /// Listens; without a socket the spool is all there is, and why is told.
-    pub(super) fn open(data: &std::path::Path) -> (Self, Option<io::Error>) {
-        let path = socket_path(data);
-        let (socket, error) = match listen(&path) {
-            Ok(socket) => (Some(socket), None),
-            Err(error) => (None, Some(error)),
-        };
-        let spool = Spool::new(spool_path(data));
-        (Self { socket, path, spool, buffer: vec![0; MOST_BYTES + 1] }, error)
+    /// Listens; without a socket the spool is all there is.
+    pub(super) fn open(data: &std::path::Path) -> Self {
+        let (path, spool) = (socket_path(data), Spool::new(spool_path(data)));
+        let mut inbox = Self { socket: None, limit: None, path, spool, buffer: vec![0; MOST_BYTES + 1] };
+        inbox.listen();
+        inbox
     }
 
-    pub(super) fn path(&self) -> &std::path::Path {
-        &self.path
+    /// Listens, if it does not.
+    pub(super) fn listen(&mut self) {
+        if self.socket.is_some() {
+            return;
+        }
+        match listen(&self.path) {
+            Ok(socket) => (self.socket, self.limit) = (Some(socket), None),
+            Err(error) => self.limit_to_spool("listen on", &error),
+        }
     }
 
-    /// The next record from the socket; `None` if it is not one.
+    /// Why records are taken from the spool only, if they are.
+    pub(super) fn limit(&self) -> Option<&str> {
+        self.limit.as_deref()
+    }
+
+    fn limit_to_spool(&mut self, what: &str, error: &io::Error) {
+        let path = self.path.display();
+        self.limit = Some(format!("records are taken from the spool only: cannot {what} `{path}`: {error}"));
+        self.socket = None;
+    }
+
+    /// The next record from the socket; `None` if it is not one. Without a socket it waits.
     pub(super) async fn receive(&mut self) -> Option<Record> {
         let Some(socket) = &self.socket else { return std::future::pending().await };
         match socket.recv(&mut self.buffer).await {
             Ok(length) => Record::parse(self.buffer.get(..length).unwrap_or_default()),
             Err(error) => {
                 tracing::warn!("cni: cannot receive records: {error}");
-                self.socket = None;
-                None
+                self.limit_to_spool("receive from", &error);
+                std::future::pending().await
             }
         }
     }
@@ -91,5 +110,31 @@ impl Drop for Inbox {
                 let _ = self.spool.put(bytes, record.at, std::process::id());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn listening_is_tried_again() {
+        let data = tempfile::tempdir().expect("a directory");
+        let mut inbox = Inbox::open(data.path());
+        let limit = inbox.limit().expect("it cannot listen").to_owned();
+        assert!(limit.contains("cannot listen on") && limit.contains("cni.sock"), "{limit}");
+        std::fs::create_dir(data.path().join("run")).expect("a directory");
+        inbox.listen();
+        assert_eq!(inbox.limit(), None);
+
+        inbox.limit_to_spool("receive from", &io::ErrorKind::ConnectionReset.into());
+        assert!(inbox.limit().is_some_and(|limit| limit.contains("cannot receive from")), "{:?}", inbox.limit());
+        inbox.listen();
+        assert_eq!(inbox.limit(), None);
+        let record =
+            br#"{"version":1,"call":"DEL","at":7,"boot":"b","own_netns":1,"network":"n","container":"c","ifname":"e"}"#;
+        let sender = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+        sender.send_to(record, socket_path(data.path())).expect("somebody listens");
+        assert_eq!(inbox.receive().await.map(|record| record.at), Some(7));
     }
 }

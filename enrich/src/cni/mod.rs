@@ -103,13 +103,10 @@ impl CniSource {
                 () = events.closed() => return,
             }
         };
-        let (inbox, error) = Inbox::open(&self.data);
-        let limit = error.map(|error| {
-            format!("records are taken from the spool only: cannot listen on `{}`: {error}", inbox.path().display())
-        });
+        let inbox = Inbox::open(&self.data);
         let attachments = Attachments::new(self.place.clone());
         let Self { heard, status, counters, .. } = self;
-        let mut listener = Listener { events, inbox, journal, attachments, status, counters, limit, heard };
+        let mut listener = Listener { events, inbox, journal, attachments, status, counters, heard };
         listener.start().await;
         listener.listen().await;
     }
@@ -122,7 +119,6 @@ struct Listener {
     attachments: Attachments,
     status: watch::Sender<SourceStatus>,
     counters: Arc<CniCounters>,
-    limit: Option<String>,
     /// Until when every attachment is known to have been there.
     heard: Option<i64>,
 }
@@ -147,6 +143,7 @@ impl Listener {
             tokio::select! {
                 record = self.inbox.receive() => self.take(record).await,
                 _ = tick.tick() => {
+                    self.inbox.listen();
                     self.take_spooled().await;
                     rounds += 1;
                     if rounds % LOOK == 0 {
@@ -218,8 +215,8 @@ impl Listener {
 
     fn say(&self) {
         let quiet = self.attachments.is_empty() && self.counters.taken.load(Ordering::Relaxed) == 0;
-        let status = match &self.limit {
-            Some(reason) => SourceStatus::Absent { reason: reason.clone() },
+        let status = match self.inbox.limit() {
+            Some(reason) => SourceStatus::Absent { reason: reason.to_owned() },
             None if quiet => {
                 let reason = "no plugin has called yet; hint: `wiretag cni --help` says how to install it";
                 SourceStatus::Waiting { reason: reason.into() }

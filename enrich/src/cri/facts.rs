@@ -120,7 +120,54 @@ impl Container {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use super::super::generated::runtime::{PodIp, PodSandboxMetadata, PodSandboxNetworkStatus, PodSandboxStatus};
     use super::*;
+
+    /// A sandbox with two addresses, and what the runtime adds when it is asked for more.
+    fn sandbox(info: &[(&str, &str)]) -> Sandbox {
+        let metadata = PodSandboxMetadata {
+            name: "cart".into(),
+            uid: "u-cart".into(),
+            namespace: "shop".into(),
+            ..PodSandboxMetadata::default()
+        };
+        let additional_ips = vec![PodIp { ip: "fd00::7".into() }];
+        let status = PodSandboxStatus {
+            id: "s1".into(),
+            metadata: Some(metadata),
+            created_at: 10,
+            network: Some(PodSandboxNetworkStatus { ip: "10.1.0.7".into(), additional_ips }),
+            ..PodSandboxStatus::default()
+        };
+        let info = info.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<HashMap<_, _>>();
+        Sandbox::new(PodSandboxStatusResponse { status: Some(status), info, ..PodSandboxStatusResponse::default() })
+            .expect("a pod")
+    }
+
+    /// What runtimes add is theirs to choose: without it the pod has its name and its addresses.
+    #[test]
+    fn answers_of_other_runtimes_are_taken_for_what_they_say() {
+        let crio = r#"{"image":"registry.k8s.io/pause:3.10","pid":812,"runtimeSpec":{"ociVersion":"1.2.0","linux":{"namespaces":
+            [{"type":"network","path":"/var/run/netns/5f0c"},{"type":"ipc","path":"/var/run/ipcns/5f0c"}]}}}"#;
+        let flat = r#"{"sandboxID":"s1","pid":"812","runtimeSpec":[]}"#;
+        let process = r#"{"pid":812,"sandboxMetadata":{"NetNSPath":"/run/netns/other"}}"#;
+        for (info, expected) in [
+            (vec![("info", crio)], vec!["/var/run/netns/5f0c", "/proc/812/ns/net"]),
+            (vec![("info", process)], vec!["/proc/812/ns/net"]),
+            (vec![("info", flat)], vec![]),
+            (vec![("info", "")], vec![]),
+            (vec![("details", crio)], vec![]),
+            (vec![], vec![]),
+        ] {
+            let found = sandbox(&info);
+            let expected: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
+            assert_eq!(found.netns, expected, "{info:?}");
+            assert_eq!(found.ips.len(), 2, "{info:?}");
+            assert_eq!((found.pod.as_str(), found.from, found.host_network), ("cart", 10, false), "{info:?}");
+        }
+    }
 
     fn check(info: &str, expected: &[&str]) {
         let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
