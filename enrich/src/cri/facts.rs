@@ -127,12 +127,7 @@ mod tests {
 
     /// A sandbox with two addresses, and what the runtime adds when it is asked for more.
     fn sandbox(info: &[(&str, &str)]) -> Sandbox {
-        let metadata = PodSandboxMetadata {
-            name: "cart".into(),
-            uid: "u-cart".into(),
-            namespace: "shop".into(),
-            ..PodSandboxMetadata::default()
-        };
+        let metadata = PodSandboxMetadata { name: "cart".into(), uid: "u-cart".into(), namespace: "shop".into() };
         let additional_ips = vec![PodIp { ip: "fd00::7".into() }];
         let status = PodSandboxStatus {
             id: "s1".into(),
@@ -142,8 +137,7 @@ mod tests {
             ..PodSandboxStatus::default()
         };
         let info = info.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<HashMap<_, _>>();
-        Sandbox::new(PodSandboxStatusResponse { status: Some(status), info, ..PodSandboxStatusResponse::default() })
-            .expect("a pod")
+        Sandbox::new(PodSandboxStatusResponse { status: Some(status), info }).expect("a pod")
     }
 
     /// What runtimes add is theirs to choose: without it the pod has its name and its addresses.
