@@ -26,6 +26,11 @@ pub(super) fn unified_path(cgroups: &str) -> Option<&str> {
     cgroups.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// Whether a kubelet made the container of a process, by its `/proc/PID/cgroup`.
+pub(super) fn is_in_pod(cgroups: &str) -> bool {
+    cgroups.split(['/', '\n']).any(|segment| segment.starts_with("kubepods"))
+}
+
 /// The container that a path names.
 pub(super) fn of_path(path: &str) -> Option<&str> {
     path.split('/').find_map(of_segment)

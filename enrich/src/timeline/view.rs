@@ -15,6 +15,9 @@ use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
 use crate::identity::{ANY_NETWORK, Identity, Interval, NODE};
 
+/// Containers that are told of one network namespace at most (see `kernel::guests`).
+pub const PLACES: u16 = 16;
+
 /// A history, and beside it what most lookups ask for: whose the key is of late.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
@@ -109,6 +112,30 @@ impl View {
         };
         let places: Vec<Place> = self.keys_of(identity).filter(is_asked).collect();
         self.pick(&places, when.into())
+    }
+
+    /// The network namespace that an identity shared with others outside of a pod.
+    pub fn shared_namespace(&self, identity: &str, when: impl Into<Span>) -> Option<u64> {
+        let when = when.into();
+        self.keys_of(identity).find_map(|place| match place {
+            Place::Socket { netns: netns @ 1.., protocol: 0, ip: None, .. } => {
+                self.held(identity, place, when).then_some(netns)
+            }
+            Place::Socket { .. }
+            | Place::Interface { .. }
+            | Place::Mac { .. }
+            | Place::Ip { .. }
+            | Place::Range { .. }
+            | Place::Service { .. } => None,
+        })
+    }
+
+    /// Who was in a network namespace that several shared: `Ambiguous` unless it was one.
+    pub fn resident(&self, at: (u64, &str), when: impl Into<Span>) -> Lookup {
+        let (netns, boot) = at;
+        let Some(boot) = self.names.number(boot) else { return Lookup::None };
+        let places = (0..PLACES).map(|port| Place::Socket { netns, boot, protocol: 0, ip: None, port });
+        self.pick(&places.collect::<Vec<_>>(), when.into())
     }
 
     /// What was known of an identity, or of the one that it is another name of; `None` if nobody ever told of it.
