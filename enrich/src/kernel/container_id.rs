@@ -104,4 +104,15 @@ mod tests {
             let _ = (of_process(&text), of_path(&text));
         }
     }
+
+    #[test]
+    fn a_kubelet_s_groups_are_told_from_others() {
+        for path in ["/kubepods/burstable/podUID/ID", "/kubepods.slice/kubepods-pod3f0c.slice/cri-containerd-ID.scope"]
+        {
+            assert!(is_in_pod(&format!("12:cpu:/other\n0::{path}")), "{path}");
+        }
+        for path in ["/docker/ID", "/system.slice/docker-ID.scope", "/mykubepods/ID"] {
+            assert!(!is_in_pod(&format!("0::{path}\n")), "{path}");
+        }
+    }
 }

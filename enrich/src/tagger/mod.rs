@@ -31,7 +31,7 @@ pub use self::claims::OpenSlice;
 use self::claims::{Claims, FlowKey};
 use self::connections::Connections;
 use self::names::Namer;
-use self::observation::{Observation, Observed};
+use self::observation::{End, Observation, Observed};
 use crate::event::IdentityEvent;
 use crate::tagged::{EndTag, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
@@ -277,8 +277,8 @@ impl Join {
         let Held { netns, mut record, key: known, due, .. } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
-            let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
-            // That it is translated was told after it came.
+            let key = self.key(&seen, timeline);
+            // That it is translated, or that addresses overlap, was told after it came.
             if key != known {
                 self.claims.claim(key, &seen, due);
             }
@@ -288,11 +288,24 @@ impl Join {
         Tagged { record, client, server }
     }
 
+    /// The flow that it is an observation of.
+    fn key(&self, seen: &Observation, timeline: &View) -> FlowKey {
+        let key = FlowKey::of(seen.protocol, self.connections.ends(seen));
+        let overlaps = |end: End| timeline.overlapping(end.0, seen.when);
+        let is_unclear = seen.source == Source::Ring && (overlaps(seen.client) || overlaps(seen.server));
+        let network = || timeline.network_number(seen.interface, seen.netns, seen.when);
+        key.within(is_unclear.then(network).flatten())
+    }
+
     /// As [`Self::leave`], and nothing is decided.
     fn show(&mut self, held: Held<FlowRecord>, timeline: &View) -> TaggedFlow {
-        let Held { netns, mut record, key, .. } = held;
+        let Held { netns, mut record, key: known, due, .. } = held;
         let seen = record.observation(netns);
         if record.primary {
+            let key = self.key(&seen, timeline);
+            if key != known {
+                self.claims.claim(key, &seen, due);
+            }
             record.primary = self.claims.show(key, &seen, (record.flow_id, record.slice));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);

@@ -10,7 +10,8 @@
 //! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
 //!    the following two; the address that was seen names only the service;
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
-//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries; of what
+//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries (within
+//!    a tunnel only pods, nodes and static entries: others' networks may be numbered as the host's bridges are); of what
 //!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service;
 //! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step.
@@ -29,7 +30,7 @@ use wiretag_capture::{ObservedAt, Source};
 use super::connections::{Connections, Place, among_residents, by_socket, by_translation, container_of_connection};
 use super::observation::{End, Observation};
 use super::variants::Variants;
-use crate::identity::{ANY_NETWORK, Identity};
+use crate::identity::{ANY_NETWORK, Identity, NODE};
 use crate::tagged::{EndTag, TaggedBy};
 use crate::timeline::{Lookup, View};
 
@@ -174,10 +175,22 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
         Lookup::None if seen.netns == 0 => view.ip_in_any(*ip, seen.when, |network| view.is_on_host(network)),
         found => found,
     };
+    let found = if seen.tunnelled && !is_carried(&found) { Lookup::None } else { found };
     by_address(match found {
         Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
     })
+}
+
+/// Whether a tunnel can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while a bridge
+/// of this host has nothing to do with what somebody else numbers alike within theirs.
+fn is_carried(found: &Lookup) -> bool {
+    let is_cluster_s = |own: &Identity| own.pod.is_some() || own.identity.starts_with(NODE);
+    match found {
+        Lookup::One(own, source) => is_cluster_s(own) || &**source == "static",
+        Lookup::Ambiguous(several) => several.iter().any(|own| is_cluster_s(own)),
+        Lookup::None => false,
+    }
 }
 
 /// The service of an address that no container has: its only endpoint, or the service.

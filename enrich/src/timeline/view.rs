@@ -188,6 +188,18 @@ impl View {
         self.pick(&places, when.into())
     }
 
+    /// Whether several had the address at once, each in a network of its own: then the network of an interface, as a number, says more.
+    pub fn overlapping(&self, ip: IpAddr, when: impl Into<Span>) -> bool {
+        let is_several = self.networks_of_ip.get(&ip).is_some_and(|networks| networks.len() > 1);
+        let among = |network: &str| network != ANY_NETWORK;
+        is_several && matches!(self.ip_in_any(ip, when, among), Lookup::Ambiguous(several) if several.len() > 1)
+    }
+
+    /// Network of an interface as a number, which it keeps.
+    pub fn network_number(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<u32> {
+        self.names.number(&self.network_of_interface(index, netns, when)?)
+    }
+
     /// Whether the network has an interface in wiretag's own namespace, and so is one routing domain with the host.
     pub fn is_on_host(&self, network: &str) -> bool {
         self.attachments.is_on_host(network)
