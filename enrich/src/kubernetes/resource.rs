@@ -1,6 +1,9 @@
 //! What is listed and watched, and where the API server has it.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::client::{Failure, parse};
@@ -133,6 +136,28 @@ pub(super) struct Line<'a> {
 #[serde(default)]
 pub(super) struct Versioned {
     pub(super) metadata: ListMeta,
+}
+
+/// Which object it is, of one that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Empty if even that cannot be read.
+    pub(super) uid: Arc<str>,
+    /// With its namespace, if it has one.
+    pub(super) name: String,
+}
+
+impl Named {
+    /// Reads of an object no more than that.
+    pub(super) fn of(text: &str) -> Self {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let part = |name: &str| value["metadata"][name].as_str();
+        let name = match (part("namespace"), part("name")) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            (_, name) => name.unwrap_or("without a name").to_owned(),
+        };
+        Self { uid: part("uid").unwrap_or_default().into(), name }
+    }
 }
 
 /// The object of an error.

@@ -56,6 +56,16 @@ impl Object {
     pub(super) fn uid(&self) -> &Arc<str> {
         &self.meta().uid
     }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Pod(_) => Kind::Pods,
+            Self::Node(_) => Kind::Nodes,
+            Self::Service(_) => Kind::Services,
+            Self::Slice(_) | Self::Endpoints(_) => Kind::Endpoints,
+            Self::Owner(kind, _) => Kind::Owners(*kind),
+        }
+    }
 }
 
 /// See the module documentation.
@@ -148,14 +158,16 @@ impl State {
             pods.gone(&uid, Some(&last), when, &mut around);
             return;
         }
-        let kind = match object {
-            Object::Pod(_) => Kind::Pods,
-            Object::Node(_) => Kind::Nodes,
-            Object::Service(_) => Kind::Services,
-            Object::Slice(_) | Object::Endpoints(_) => Kind::Endpoints,
-            Object::Owner(kind, _) => Kind::Owners(*kind),
-        };
-        self.remove(kind, &uid, when);
+        self.remove(object.kind(), &uid, when);
+        self.tombs.add(&uid);
+    }
+
+    /// An object was deleted; its last version says nothing.
+    pub(super) fn gone_unread(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
+        if !uid.is_empty() {
+            self.remove(kind, uid, when);
+            self.tombs.add(uid);
+        }
     }
 
     fn remove(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
@@ -163,7 +175,6 @@ impl State {
             Kind::Pods => {
                 let (pods, mut around) = self.pods();
                 pods.gone(uid, None, when, &mut around);
-                return;
             }
             Kind::Nodes => {
                 if let Some(name) = self.nodes.gone(uid, when, &mut self.teller) {
@@ -174,7 +185,6 @@ impl State {
             Kind::Endpoints => self.services.gone_slice(uid, when, &mut self.teller),
             Kind::Owners(_) => self.owners.gone(uid),
         }
-        self.tombs.add(uid);
     }
 
     /// All objects of a kind have been applied, and there are none but `listed`: what else was known has gone, unheard.
@@ -189,6 +199,10 @@ impl State {
         let gone: Vec<Arc<str>> = known.into_iter().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
             self.remove(kind, &uid, when);
+            // Endpoints are there in several forms: those that are not in a list of one may come again in another.
+            if kind != Kind::Endpoints {
+                self.tombs.add(&uid);
+            }
         }
     }
 

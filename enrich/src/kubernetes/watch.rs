@@ -5,7 +5,10 @@
 //! * What comes after a gap, an interruption or a standstill of this host happened at some time in it: such events say until
 //!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read.
 //! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
-//! * Pages are handed on one by one, and of an object only what is needed is read.
+//! * Where the server lacks the usual form of a resource, an older one is watched, and whenever that watch ends the better ones are
+//!   asked for again: a server that is only starting, or was upgraded, does not stay with less.
+//! * Pages are handed on one by one, and of an object only what is needed is read. One that cannot be understood is there all the
+//!   same: what was known of it stays.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::client::{Connector, Failure, PATIENCE, parse, read};
 use super::now;
-use super::resource::{Line, Page, Problem, Resource, Versioned};
+use super::resource::{Line, Named, Page, Problem, Resource, Versioned};
 use super::state::Object;
 use super::tell::When;
 
@@ -39,6 +42,8 @@ const CAUGHT_UP: Duration = Duration::from_millis(300);
 const MOST_LINE: u64 = 32 << 20;
 /// Pauses after failures grow from the first to the last, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// The question whether the server has a better form by now may take so long.
+const PROBE: Duration = Duration::from_secs(10);
 /// What the server does not have or does not allow is asked for again after so long.
 const LONG_PAUSE: Duration = Duration::from_mins(1);
 
@@ -49,6 +54,10 @@ pub(super) enum Told {
     Applied { object: Object, when: When, is_new: bool },
     /// An object was deleted.
     Gone { object: Object, when: When },
+    /// An object is there, or has changed, and cannot be understood.
+    Unread { resource: Resource, named: Named, failure: Failure },
+    /// An object was deleted, and its last version cannot be understood.
+    GoneUnread { resource: Resource, named: Named, when: When },
     /// All objects were told: these are all. The watch was heard before until `heard`.
     Listed { resource: Resource, uids: HashSet<Arc<str>>, when: When, heard: Option<i64> },
     /// It does not work, and is tried again.
@@ -91,12 +100,17 @@ impl Watch {
                 continue;
             };
             let failure = match self.follow(resource, &mut version, &mut failures).await {
-                Ok(()) => continue,
+                Ok(()) => {
+                    if let Some(better) = self.better(form).await {
+                        (form, version) = (better, None);
+                    }
+                    continue;
+                }
                 Err(failure) => failure,
             };
             tracing::debug!("kubernetes: {}: {failure}", resource.name());
             match failure {
-                Failure::Gone => version = None,
+                Failure::Gone => (form, version) = (self.better(form).await.unwrap_or(form), None),
                 Failure::NotFound if form + 1 < self.forms.len() => {
                     (form, version) = (form + 1, None);
                     continue;
@@ -120,6 +134,18 @@ impl Watch {
     async fn tell(&self, told: Told) {
         // Nobody listens any more: the watch ends by itself.
         let _ = self.told.send(told).await;
+    }
+
+    /// A form before this one that the server has by now.
+    async fn better(&self, form: usize) -> Option<usize> {
+        let first = ListParams::default().limit(1);
+        for (number, resource) in self.forms.iter().enumerate().take(form) {
+            let (_, client) = self.connector.client().await.ok()?;
+            if let Ok(Ok(_)) = tokio::time::timeout(PROBE, get(&client, *resource, &first)).await {
+                return Some(number);
+            }
+        }
+        None
     }
 
     /// Lists if that is needed, then watches until the watch ends.
@@ -189,8 +215,11 @@ impl Watch {
                         uids.insert(object.uid().clone());
                         self.tell(Told::Applied { object, when, is_new: false }).await;
                     }
+                    // It is there, whatever it is like.
                     Err(failure) => {
-                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name());
+                        let named = Named::of(item.get());
+                        uids.insert(named.uid.clone());
+                        self.tell(Told::Unread { resource, named, failure }).await;
                     }
                 }
             }
@@ -272,7 +301,10 @@ impl Watch {
             _ if kind == "BOOKMARK" => {}
             Ok(object) if kind == "DELETED" => self.tell(Told::Gone { object, when }).await,
             Ok(object) => self.tell(Told::Applied { object, when, is_new: kind == "ADDED" }).await,
-            Err(failure) => tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name()),
+            Err(_) if kind == "DELETED" => {
+                self.tell(Told::GoneUnread { resource, named: Named::of(text.get()), when }).await;
+            }
+            Err(failure) => self.tell(Told::Unread { resource, named: Named::of(text.get()), failure }).await,
         }
         *version = Some(versioned.metadata.resource_version);
         Ok(())
