@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::clock::Clocks;
+use super::namespaces::Namespaces;
 use super::owners::Owners;
 use super::pod::Seen;
 use super::tell::{Teller, Tombs, When};
@@ -33,6 +34,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) clocks: &'a mut Clocks,
     pub(super) owners: &'a mut Owners,
     pub(super) zones: &'a HashMap<Arc<str>, Arc<str>>,
+    pub(super) namespaces: &'a Namespaces,
     pub(super) tombs: &'a mut Tombs,
     pub(super) teller: &'a mut Teller,
 }
@@ -158,12 +160,18 @@ impl Pods {
         }
     }
 
-    /// Describes the pods of which something that other objects tell has changed.
-    pub(super) fn renew(&mut self, of: impl Fn(&Identity, &str) -> Option<Identity>, at: i64, teller: &mut Teller) {
+    /// Describes the pods of which something that other objects tell has changed; it holds from a time on, but not before they
+    /// were there.
+    pub(super) fn renew(
+        &mut self,
+        of: impl Fn(&Identity, &str) -> Option<Identity>,
+        (from, learned_at): (i64, i64),
+        teller: &mut Teller,
+    ) {
         for known in self.known.values_mut().filter(|known| known.ended.is_none()) {
             if let Some(identity) = of(&known.identity, &known.node) {
                 known.identity = Arc::new(identity);
-                teller.described(&known.identity, at, at);
+                teller.described(&known.identity, from.max(known.created), learned_at);
             }
         }
     }
@@ -229,10 +237,11 @@ impl Known {
     }
 }
 
-/// What the pod says of itself, with its zone and its workload.
+/// What the pod says of itself, with its zone, its workload and the labels of its namespace.
 fn named(seen: &Seen, around: &mut Surroundings<'_>) -> Identity {
     let mut identity = seen.identity.clone();
     identity.zone = around.zones.get(&seen.node).cloned();
+    around.namespaces.label(identity.namespace.as_deref(), &mut identity.labels);
     if let Some(owner) = &seen.owner {
         let (kind, name) = around.owners.workload(owner, identity.namespace.as_ref(), &seen.uid);
         (identity.workload, identity.workload_kind) = (Some(name), Some(kind));

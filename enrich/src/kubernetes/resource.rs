@@ -23,6 +23,7 @@ pub(super) enum Resource {
     Endpoints,
     ReplicaSets,
     Jobs,
+    Namespaces,
 }
 
 impl Resource {
@@ -34,6 +35,7 @@ impl Resource {
             Self::Slices | Self::SlicesBeta | Self::Endpoints => Kind::Endpoints,
             Self::ReplicaSets => Kind::Owners(OwnerKind::ReplicaSet),
             Self::Jobs => Kind::Owners(OwnerKind::Job),
+            Self::Namespaces => Kind::Namespaces,
         }
     }
 
@@ -48,13 +50,14 @@ impl Resource {
             Self::Endpoints => "/api/v1/endpoints",
             Self::ReplicaSets => "/apis/apps/v1/replicasets",
             Self::Jobs => "/apis/batch/v1/jobs",
+            Self::Namespaces => "/api/v1/namespaces",
         }
     }
 
     /// API group, as permissions name it.
     pub(super) const fn group(self) -> &'static str {
         match self {
-            Self::Pods | Self::Nodes | Self::Services | Self::Endpoints => "",
+            Self::Pods | Self::Nodes | Self::Services | Self::Endpoints | Self::Namespaces => "",
             Self::Slices | Self::SlicesBeta => "discovery.k8s.io",
             Self::ReplicaSets => "apps",
             Self::Jobs => "batch",
@@ -71,13 +74,14 @@ impl Resource {
             Self::Endpoints => "endpoints",
             Self::ReplicaSets => "replicasets",
             Self::Jobs => "jobs",
+            Self::Namespaces => "namespaces",
         }
     }
 
     /// Whether only metadata are asked for.
     pub(super) const fn is_bare(self) -> bool {
         match self {
-            Self::ReplicaSets | Self::Jobs => true,
+            Self::ReplicaSets | Self::Jobs | Self::Namespaces => true,
             Self::Pods | Self::Nodes | Self::Services | Self::Slices | Self::SlicesBeta | Self::Endpoints => false,
         }
     }
@@ -93,6 +97,7 @@ impl Resource {
             Self::Endpoints => Object::Endpoints(parse(bytes)?),
             Self::ReplicaSets => Object::Owner(OwnerKind::ReplicaSet, parse(bytes)?),
             Self::Jobs => Object::Owner(OwnerKind::Job, parse(bytes)?),
+            Self::Namespaces => Object::Namespace(parse(bytes)?),
         })
     }
 }

@@ -43,12 +43,18 @@ pub enum Scope {
 impl Scope {
     /// Resources, each in its forms; pods come last.
     pub(super) const fn resources(self) -> &'static [&'static [Resource]] {
-        use Resource::{Endpoints, Jobs, Nodes, Pods, ReplicaSets, Services, Slices, SlicesBeta};
+        use Resource::{Endpoints, Jobs, Namespaces, Nodes, Pods, ReplicaSets, Services, Slices, SlicesBeta};
         match self {
-            Self::Node => &[&[Nodes], &[Pods]],
-            Self::Cluster => {
-                &[&[Nodes], &[ReplicaSets], &[Jobs], &[Services], &[Slices, SlicesBeta, Endpoints], &[Pods]]
-            }
+            Self::Node => &[&[Nodes], &[Namespaces], &[Pods]],
+            Self::Cluster => &[
+                &[Nodes],
+                &[Namespaces],
+                &[ReplicaSets],
+                &[Jobs],
+                &[Services],
+                &[Slices, SlicesBeta, Endpoints],
+                &[Pods],
+            ],
         }
     }
 }
@@ -101,10 +107,10 @@ impl KubernetesSource {
         let mut watches = JoinSet::new();
         for forms in config.scope.resources() {
             let is_pods = forms.contains(&Resource::Pods);
-            let fields = match (config.scope, is_pods) {
-                (Scope::Cluster, _) => None,
-                (Scope::Node, true) => Some(format!("spec.nodeName={}", config.node)),
-                (Scope::Node, false) => Some(format!("metadata.name={}", config.node)),
+            let fields = match config.scope {
+                Scope::Node if is_pods => Some(format!("spec.nodeName={}", config.node)),
+                Scope::Node if forms.contains(&Resource::Nodes) => Some(format!("metadata.name={}", config.node)),
+                Scope::Node | Scope::Cluster => None,
             };
             // Pods come last, so that the first word about each has its owner and its zone.
             let begin = if is_pods { begin.clone() } else { at_once.1.clone() };
@@ -385,5 +391,6 @@ const fn name(kind: Kind) -> &'static str {
         Kind::Endpoints => "endpoints",
         Kind::Owners(OwnerKind::ReplicaSet) => "replicasets",
         Kind::Owners(OwnerKind::Job) => "jobs",
+        Kind::Namespaces => "namespaces",
     }
 }

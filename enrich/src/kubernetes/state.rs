@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::clock::Clocks;
 use super::intern::Interner;
+use super::namespaces::{Namespaces, News};
 use super::nodes::Nodes;
 use super::objects::{Bare, Endpoints, Meta, Node, Pod, Service, Slice};
 use super::owners::{OwnerKind, Owners, Wanted};
@@ -29,6 +30,7 @@ pub(super) enum Object {
     Slice(Slice),
     Endpoints(Endpoints),
     Owner(OwnerKind, Bare),
+    Namespace(Bare),
 }
 
 /// What lists of objects are complete lists of.
@@ -39,6 +41,7 @@ pub(super) enum Kind {
     Services,
     Endpoints,
     Owners(OwnerKind),
+    Namespaces,
 }
 
 impl Object {
@@ -49,7 +52,7 @@ impl Object {
             Self::Service(service) => &service.metadata,
             Self::Slice(slice) => &slice.metadata,
             Self::Endpoints(endpoints) => &endpoints.metadata,
-            Self::Owner(_, owner) => &owner.metadata,
+            Self::Owner(_, own) | Self::Namespace(own) => &own.metadata,
         }
     }
 
@@ -64,6 +67,7 @@ impl Object {
             Self::Service(_) => Kind::Services,
             Self::Slice(_) | Self::Endpoints(_) => Kind::Endpoints,
             Self::Owner(kind, _) => Kind::Owners(*kind),
+            Self::Namespace(_) => Kind::Namespaces,
         }
     }
 }
@@ -73,6 +77,7 @@ impl Object {
 pub(super) struct State {
     pods: Pods,
     nodes: Nodes,
+    namespaces: Namespaces,
     services: Services,
     owners: Owners,
     clocks: Clocks,
@@ -87,6 +92,7 @@ impl State {
         Self {
             pods: Pods::default(),
             nodes: Nodes::default(),
+            namespaces: Namespaces::default(),
             services: Services::default(),
             owners: Owners::default(),
             clocks: Clocks::new(node),
@@ -139,6 +145,7 @@ impl State {
                 self.services.apply_slice(Backends::of_endpoints(endpoints), when, &mut self.teller);
             }
             Object::Owner(kind, owner) => self.own(*kind, &owner.metadata, when.at),
+            Object::Namespace(own) => self.relabel(&own.metadata, when),
         }
     }
 
@@ -184,6 +191,7 @@ impl State {
             Kind::Services => self.services.gone(uid, when, &mut self.teller),
             Kind::Endpoints => self.services.gone_slice(uid, when, &mut self.teller),
             Kind::Owners(_) => self.owners.gone(uid),
+            Kind::Namespaces => self.namespaces.gone(uid),
         }
     }
 
@@ -195,6 +203,7 @@ impl State {
             Kind::Services => self.services.uids().collect(),
             Kind::Endpoints => self.services.slice_uids().collect(),
             Kind::Owners(own) => self.owners.uids(own).collect(),
+            Kind::Namespaces => self.namespaces.uids().collect(),
         };
         let gone: Vec<Arc<str>> = known.into_iter().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
@@ -216,8 +225,8 @@ impl State {
     }
 
     fn pods(&mut self) -> (&mut Pods, Surroundings<'_>) {
-        let Self { pods, nodes, owners, clocks, tombs, teller, .. } = self;
-        (pods, Surroundings { clocks, owners, zones: &nodes.zones, tombs, teller })
+        let Self { pods, nodes, namespaces, owners, clocks, tombs, teller, .. } = self;
+        (pods, Surroundings { clocks, owners, zones: &nodes.zones, namespaces, tombs, teller })
     }
 
     fn rezone(&mut self, node: &str, at: i64) {
@@ -226,7 +235,23 @@ impl State {
             (own == node && identity.zone.as_ref() != zone)
                 .then(|| crate::Identity { zone: zone.cloned(), ..identity.clone() })
         };
-        self.pods.renew(of, at, &mut self.teller);
+        self.pods.renew(of, (at, at), &mut self.teller);
+    }
+
+    /// A namespace is there, or has other labels. One that was made just now had them before its pods were there.
+    fn relabel(&mut self, meta: &Meta, when: When) {
+        let from = match self.namespaces.apply(meta) {
+            News::None => return,
+            News::First if when.is_live() => i64::MIN,
+            News::First | News::Changed => when.at,
+        };
+        let of = |identity: &crate::Identity, _: &str| {
+            let namespace = identity.namespace.as_deref().filter(|own| **own == *meta.name)?;
+            let mut labels = identity.labels.clone();
+            self.namespaces.label(Some(namespace), &mut labels);
+            (labels != identity.labels).then(|| crate::Identity { labels, ..identity.clone() })
+        };
+        self.pods.renew(of, (from, when.at), &mut self.teller);
     }
 
     fn own(&mut self, kind: OwnerKind, meta: &Meta, at: i64) {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wiretag_enrich::{IdentityEvent, Key};
 
-use super::server::{ENDPOINTS, JOBS, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, SLICES_BETA, Server};
+use super::server::{ENDPOINTS, JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, SLICES_BETA, Server};
 use super::{ALL, Run};
 use wiretag_enrich::kubernetes::Scope;
 
@@ -23,7 +23,7 @@ fn slice_with(ip: &str) -> Value {
 
 /// The server with a service, whose endpoints are in one form.
 async fn server(path: &str, endpoints: &str) -> Server {
-    let server = Server::start(&[NODES, REPLICA_SETS, JOBS, SERVICES, path, PODS]).await;
+    let server = Server::start(&[NODES, NAMESPACES, REPLICA_SETS, JOBS, SERVICES, path, PODS]).await;
     server.put(SERVICES, object(include_str!("service.json")));
     server.put(path, object(endpoints));
     server

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod forms;
+mod namespaces;
 mod server;
 mod unread;
 
@@ -9,13 +10,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use server::{JOBS, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, Server};
+use server::{JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, Server};
 use tokio::sync::{mpsc, watch};
 use wiretag_enrich::kubernetes::{KubernetesConfig, KubernetesSource, Scope, check};
 use wiretag_enrich::timeline::{Lookup, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Key, SourceStatus};
 
-const ALL: &[&str] = &[NODES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS];
+const ALL: &[&str] = &[NODES, NAMESPACES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS];
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn now() -> i64 {
@@ -262,7 +263,7 @@ async fn a_real_pod_object_is_understood() {
 
 #[tokio::test]
 async fn on_a_node_only_its_pods_are_watched_and_owners_are_asked_for() {
-    let server = Server::start(&[NODES, PODS, REPLICA_SETS]).await;
+    let server = Server::start(&[NODES, NAMESPACES, PODS, REPLICA_SETS]).await;
     let mut own = pod("a", "10.0.0.1");
     own["metadata"]["ownerReferences"] =
         json!([{ "kind": "ReplicaSet", "name": "web-1", "uid": "rs", "controller": true }]);

@@ -54,6 +54,7 @@ impl Drop for Server {
 
 pub(crate) const PODS: &str = "/api/v1/pods";
 pub(crate) const NODES: &str = "/api/v1/nodes";
+pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
 pub(crate) const SERVICES: &str = "/api/v1/services";
 pub(crate) const ENDPOINTS: &str = "/api/v1/endpoints";
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
