@@ -41,10 +41,12 @@ mod state;
 #[cfg(test)]
 mod stories;
 mod tell;
+mod translator;
 mod watch;
 
 pub use permissions::{Permissions, check};
 pub use source::{KubernetesConfig, KubernetesSource, Scope};
+pub use translator::{Translator, Unreadable};
 
 #[expect(clippy::disallowed_methods, reason = "a source stands at the edge: it says when it learned something")]
 fn now() -> i64 {

@@ -225,25 +225,16 @@ impl Hub {
     }
 
     fn take(&mut self, told: Told) {
+        self.state.hear(&told);
         match told {
-            Told::Applied { object, when, is_new } => {
-                if is_new {
-                    self.state.created(&object, when);
-                }
+            Told::Applied { object, when, .. } => {
                 self.attach(&object, when.at);
                 self.understood(object.kind(), object.uid());
-                self.state.apply(&object, when);
             }
-            Told::Gone { object, when } => {
-                self.understood(object.kind(), object.uid());
-                self.state.gone(&object, when);
-            }
+            Told::Gone { object, .. } => self.understood(object.kind(), object.uid()),
             Told::Unread { resource, named, failure } => self.unread(resource, named, &failure),
-            Told::GoneUnread { resource, named, when } => {
-                self.understood(resource.kind(), &named.uid);
-                self.state.gone_unread(resource.kind(), &named.uid, when);
-            }
-            Told::Listed { resource, uids, when, heard } => self.listed(resource, &uids, when, heard),
+            Told::GoneUnread { resource, named, .. } => self.understood(resource.kind(), &named.uid),
+            Told::Listed { resource, uids, heard, .. } => self.listed(resource, &uids, heard),
             // Addresses are those of pods.
             Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.has_all() => {
                 self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
@@ -290,8 +281,7 @@ impl Hub {
         }
     }
 
-    fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, when: When, heard: Option<i64>) {
-        self.state.listed(resource.kind(), uids, when);
+    fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, heard: Option<i64>) {
         let standing = self.standing.entry(name(resource.kind())).or_default();
         standing.settled = true;
         standing.unread.retain(|uid, _| uids.contains(uid));

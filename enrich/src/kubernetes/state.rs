@@ -16,6 +16,7 @@ use super::pod::Seen;
 use super::pods::{Pods, Surroundings};
 use super::services::{Backends, Services};
 use super::tell::{SOURCE, Teller, Tombs, When};
+use super::watch::Told;
 use crate::event::{IdentityEvent, Snapshot};
 
 /// The name by which the clock of the API server is known; no node has it.
@@ -117,6 +118,22 @@ impl State {
         self.owners.unanswered(uid);
     }
 
+    /// What a watch tells of objects.
+    pub(super) fn hear(&mut self, told: &Told) {
+        match told {
+            Told::Applied { object, when, is_new } => {
+                if *is_new {
+                    self.created(object, *when);
+                }
+                self.apply(object, *when);
+            }
+            Told::Gone { object, when } => self.gone(object, *when),
+            Told::GoneUnread { resource, named, when } => self.gone_unread(resource.kind(), &named.uid, *when),
+            Told::Listed { resource, uids, when, .. } => self.listed(resource.kind(), uids, *when),
+            Told::Unread { .. } | Told::Failed { .. } | Told::Works { .. } | Told::Heard { .. } => {}
+        }
+    }
+
     /// An object is there, in this version.
     pub(super) fn apply(&mut self, object: &Object, when: When) {
         let meta = object.meta();
@@ -150,7 +167,7 @@ impl State {
     }
 
     /// An object was created just now: so the API server's clock is heard.
-    pub(super) fn created(&mut self, object: &Object, when: When) {
+    fn created(&mut self, object: &Object, when: When) {
         if let Some(created) = object.meta().created().filter(|_| when.is_live()) {
             self.clocks.heard(&API.into(), created, when.at);
         }
@@ -170,7 +187,7 @@ impl State {
     }
 
     /// An object was deleted; its last version says nothing.
-    pub(super) fn gone_unread(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
+    fn gone_unread(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
         if !uid.is_empty() {
             self.remove(kind, uid, when);
             self.tombs.add(uid);

@@ -208,20 +208,11 @@ impl Watch {
             };
             let page: Page<'_> = parse(&body)?;
             let at = now();
-            let when = When { sure: heard.unwrap_or(asked).min(at - 1), at };
+            let when = when_listed(heard, asked, at);
             for item in page.items.unwrap_or_default() {
-                match resource.object(item.get()) {
-                    Ok(object) => {
-                        uids.insert(object.uid().clone());
-                        self.tell(Told::Applied { object, when, is_new: false }).await;
-                    }
-                    // It is there, whatever it is like.
-                    Err(failure) => {
-                        let named = Named::of(item.get());
-                        uids.insert(named.uid.clone());
-                        self.tell(Told::Unread { resource, named, failure }).await;
-                    }
-                }
+                let (told, uid) = told_by_item(item.get(), resource, when);
+                uids.insert(uid);
+                self.tell(told).await;
             }
             more = page.metadata.more.filter(|more| !more.is_empty());
             if more.is_some() {
@@ -291,24 +282,51 @@ impl Watch {
         version: &mut Option<String>,
         when: When,
     ) -> Result<(), Failure> {
-        let Line { kind, object: text } = parse(line)?;
-        if kind == "ERROR" {
-            let problem: Problem = parse(text.get().as_bytes())?;
-            return Err(Failure::of_status(problem.code, &problem.message));
+        let (told, now) = told_by_line(line, resource, when)?;
+        if let Some(told) = told {
+            self.tell(told).await;
         }
-        let versioned: Versioned = parse(text.get().as_bytes())?;
-        match resource.object(text.get()) {
-            _ if kind == "BOOKMARK" => {}
-            Ok(object) if kind == "DELETED" => self.tell(Told::Gone { object, when }).await,
-            Ok(object) => self.tell(Told::Applied { object, when, is_new: kind == "ADDED" }).await,
-            Err(_) if kind == "DELETED" => {
-                self.tell(Told::GoneUnread { resource, named: Named::of(text.get()), when }).await;
-            }
-            Err(failure) => self.tell(Told::Unread { resource, named: Named::of(text.get()), failure }).await,
-        }
-        *version = Some(versioned.metadata.resource_version);
+        *version = Some(now);
         Ok(())
     }
+}
+
+/// What a line of a watch tells, and the version that it brings.
+pub(super) fn told_by_line(line: &[u8], resource: Resource, when: When) -> Result<(Option<Told>, String), Failure> {
+    let Line { kind, object: text } = parse(line)?;
+    if kind == "ERROR" {
+        let problem: Problem = parse(text.get().as_bytes())?;
+        return Err(Failure::of_status(problem.code, &problem.message));
+    }
+    let versioned: Versioned = parse(text.get().as_bytes())?;
+    let told = match resource.object(text.get()) {
+        _ if kind == "BOOKMARK" => None,
+        Ok(object) if kind == "DELETED" => Some(Told::Gone { object, when }),
+        Ok(object) => Some(Told::Applied { object, when, is_new: kind == "ADDED" }),
+        Err(_) if kind == "DELETED" => Some(Told::GoneUnread { resource, named: Named::of(text.get()), when }),
+        Err(failure) => Some(Told::Unread { resource, named: Named::of(text.get()), failure }),
+    };
+    Ok((told, versioned.metadata.resource_version))
+}
+
+/// What an object in a list tells, and its UID: it is there, whatever it is like.
+pub(super) fn told_by_item(item: &str, resource: Resource, when: When) -> (Told, Arc<str>) {
+    match resource.object(item) {
+        Ok(object) => {
+            let uid = object.uid().clone();
+            (Told::Applied { object, when, is_new: false }, uid)
+        }
+        Err(failure) => {
+            let named = Named::of(item);
+            let uid = named.uid.clone();
+            (Told::Unread { resource, named, failure }, uid)
+        }
+    }
+}
+
+/// How sure a list is that was asked for, and came, then.
+pub(super) fn when_listed(heard: Option<i64>, asked: i64, at: i64) -> When {
+    When { sure: heard.unwrap_or(asked).min(at - 1), at }
 }
 
 async fn get(client: &Client, resource: Resource, params: &ListParams) -> Result<Vec<u8>, Failure> {
