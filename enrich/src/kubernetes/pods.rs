@@ -1,7 +1,7 @@
 //! The pods that there are, and what each change of one means for the timeline.
 //!
 //! * A pod has its addresses from the moment that it is known to until it is over (phase Succeeded or Failed, which is how an
-//!   evicted pod ends too) or deleted. One that is being deleted still sends.
+//!   evicted pod ends too) or deleted. One that is being deleted still sends until its containers have finished.
 //! * What is known of a pod is the version with the highest number, whatever comes late or twice.
 //! * If the address of a pod that ends is that of another one that lives, it is that one's again.
 
@@ -16,6 +16,7 @@ use super::pod::Seen;
 use super::tell::{Teller, Tombs, When};
 use crate::event::Stopped;
 use crate::identity::{Identity, Interval};
+use crate::timeline::UNCERTAIN;
 
 #[derive(Debug)]
 struct Known {
@@ -122,8 +123,9 @@ impl Pods {
             if known.ips.iter().any(|(own, _)| own == ip) {
                 continue;
             }
-            let from = if first { seen.begin(around.clocks, when) } else { when.at };
-            known.ips.push((*ip, from));
+            let begun = if first { seen.begin(around.clocks, when) } else { when.at };
+            known.ips.push((*ip, begun));
+            let from = to_tell(begun, when);
             let holders = self.holders.entry(*ip).or_default();
             if !holders.contains(&seen.uid) {
                 holders.push(seen.uid.clone());
@@ -155,7 +157,7 @@ impl Pods {
         let key = teller.ip(ip);
         for (_, from) in other.ips.iter_mut().filter(|(own, _)| *own == ip) {
             *from = to.max(*from + 1);
-            let interval = teller.interval(key.clone(), &other.identity, *from, when.at);
+            let interval = teller.interval(key.clone(), &other.identity, to_tell(*from, when), when.at);
             teller.learned(interval);
         }
     }
@@ -199,6 +201,12 @@ impl Pods {
             present.extend(intervals);
         }
     }
+}
+
+/// The beginning to tell: what had the address before may have lasted for all of a gap, so that after one there is no leeway before
+/// the beginning.
+fn to_tell(begun: i64, when: When) -> i64 {
+    if when.is_live() { begun } else { begun.saturating_add(UNCERTAIN) }
 }
 
 impl Known {
