@@ -9,7 +9,7 @@ mod support;
 use std::cell::Cell;
 
 use cluster::{Cluster, Plan, Pod};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Appliance, eventually};
 
 /// A node and wiretag on it.
@@ -81,8 +81,11 @@ impl Scene {
             is_pods_or_nobodys(flow, "client", client);
             is_pods_or_nobodys(flow, "server", server);
         }
-        for pod in [client, server] {
-            at_interface_of(&flows, pod);
+        // Where its own interface is, a pod that runs is known for certain.
+        for (pod, side) in [(client, "client"), (server, "server")] {
+            let flow = at_interface_of(&flows, pod);
+            assert_eq!(flow[format!("{side}_pod")], pod.name.as_str(), "{flow}");
+            assert_eq!(flow[format!("{side}_identity")], pod.uid.as_str(), "{flow}");
         }
         flows
     }
@@ -109,6 +112,7 @@ fn traffic_of_pods_is_captured_at_their_own_interfaces_and_accounted_for() {
         return;
     }
     let scene = Scene::start();
+    scene.cluster.patch("/api/v1/namespaces/default", &json!({"metadata": {"labels": {"team": "blue"}}}));
     let web = scene.cluster.run_pod(&Plan::web("web"));
     let client = scene.cluster.run_pod(&Plan::idle("client"));
     web.exec("web", &["dd", "if=/dev/zero", "of=/www/blob", "bs=1000", "count=1000"]);
@@ -129,6 +133,7 @@ fn traffic_of_pods_is_captured_at_their_own_interfaces_and_accounted_for() {
         // The runtime told of this one before it spoke.
         assert_eq!(flow[format!("{side}_pod")], pod.name.as_str(), "{flow}");
         assert_eq!(flow[format!("{side}_tagged_by")], "interface", "{flow}");
+        assert_eq!(flow[format!("{side}_labels")]["namespace:team"], "blue", "{flow}");
     }
     assert_eq!(flows.iter().filter(|flow| flow["primary"] == true).count(), 1, "{flows:?}");
     for part in ["client_packets", "server_packets", "client_bytes", "server_bytes"] {

@@ -157,6 +157,22 @@ fn where_only_kubernetes_tells_an_edge_is_nobodys_if_another_may_have_been_there
 }
 
 #[test]
+fn near_an_end_that_only_kubernetes_tells_it_must_have_been_heard_for_longer() {
+    let heard = |at: i64| IdentityEvent::Heard { source: "kubernetes".into(), at: at * MS };
+    let end = 60 * SECOND;
+    let mut timeline = Timeline::new();
+    for event in [has("kubernetes", "a", pod_ip(), 0), ended("kubernetes", "a", end), heard(end)] {
+        timeline.apply(&event);
+    }
+    assert_eq!(who(&timeline, end - OFF - 1, end - OFF - 1), "a");
+    assert_eq!(who(&timeline, end - 500, end - 400), "ambiguous", "it may have ended, and the next one begun");
+    timeline.apply(&heard(end - 400 + OFF));
+    assert_eq!(who(&timeline, end - 500, end - 400), "a", "nobody was told of");
+    timeline.apply(&has("kubernetes", "b", pod_ip(), end + OFF / 2));
+    assert_eq!(who(&timeline, end - 500, end - 400), "ambiguous");
+}
+
+#[test]
 fn what_kubernetes_left_open_is_believed_only_until_it_was_last_heard() {
     let heard = |at: i64| IdentityEvent::Heard { source: "kubernetes".into(), at: at * MS };
     let mut timeline = Timeline::new();

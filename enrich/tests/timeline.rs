@@ -92,6 +92,65 @@ fn late_packets_do_not_give_a_connection_to_the_heir_of_its_address() {
     assert_eq!(who(&timeline, 150, 250), "none", "of one of whom nobody told");
 }
 
+/// A range of the file around the address, in a network or (`""`) anywhere.
+fn range(network: &str, prefix: u8) -> Key {
+    let first = if prefix < 16 { "172.0.0.0" } else { "172.17.0.0" };
+    Key::Range { network: network.into(), ip: first.parse().unwrap(), prefix }
+}
+
+#[test]
+fn a_range_that_begins_or_ends_during_a_flow_is_ambiguous_across_networks_too() {
+    // In the order in which they count for an interface of `bridge`.
+    let levels = [range("bridge", 24), range("bridge", 8), range("", 24), range("", 8), range("beside", 8)];
+    let of = |timeline: &Timeline, from, to| {
+        word(timeline.range(Some("bridge"), ADDRESS, span(from, to), |network| network == "beside"))
+    };
+    for (number, high) in levels.iter().enumerate() {
+        for low in &levels[number + 1..] {
+            let story = format!("{high:?} before {low:?}");
+            let changed = timeline(&[has("low", low.clone(), 0), has("high", high.clone(), 100), ended("high", 200)]);
+            for (from, to, name) in [
+                (50, 90, "low"),
+                (50, 150, "ambiguous"),
+                (50, 250, "ambiguous"),
+                (120, 180, "high"),
+                (150, 250, "ambiguous"),
+                (220, 250, "low"),
+            ] {
+                assert_eq!(of(&changed, from, to), name, "{story}: {from} to {to}");
+            }
+            let beneath = timeline(&[has("high", high.clone(), 0), has("low", low.clone(), 100), ended("low", 200)]);
+            assert_eq!([(50, 150), (150, 250)].map(|(from, to)| of(&beneath, from, to)), ["high", "high"], "{story}");
+            let alone = timeline(&[has("same", low.clone(), 0), has("same", high.clone(), 0)]);
+            assert_eq!(of(&alone, 50, 150), "same", "{story}");
+        }
+    }
+}
+
+#[test]
+fn without_a_network_ranges_of_the_host_come_before_those_of_anywhere() {
+    let of = |timeline: &Timeline, from, to| {
+        word(timeline.range(None, ADDRESS, span(from, to), |network| network == "bridge" || network == "other"))
+    };
+    let there = [has("any", range("", 24), 0), has("net", range("bridge", 8), 100), ended("net", 200)];
+    let one = timeline(&there);
+    let spans = [(0, 50), (50, 150), (120, 180), (150, 250), (220, 250)];
+    assert_eq!(spans.map(|(from, to)| of(&one, from, to)), ["any", "ambiguous", "net", "ambiguous", "any"]);
+    let two = timeline(&[&there[..], &[has("more", range("other", 24), 140)]].concat());
+    assert_eq!(
+        [(110, 130), (110, 150), (150, 160)].map(|(from, to)| of(&two, from, to)),
+        ["net", "ambiguous", "ambiguous"]
+    );
+}
+
+#[test]
+fn a_file_has_ranges_of_any_network_and_what_changes_in_one_is_ambiguous() {
+    let changed = timeline(&[has("any", range("", 8), 0), has("net", range("bridge", 24), 100), ended("any", 200)]);
+    let of = |from, to| word(changed.range_in_any(ADDRESS, span(from, to)));
+    let spans = [(0, 50), (50, 150), (120, 180), (150, 250), (220, 250)];
+    assert_eq!(spans.map(|(from, to)| of(from, to)), ["any", "ambiguous", "ambiguous", "ambiguous", "net"]);
+}
+
 #[test]
 fn a_name_does_not_depend_on_who_is_told_first() {
     let events = [has("a", address(), 0), ended("a", 100), has("b", address(), 200), ended("b", 300)];

@@ -3,13 +3,13 @@
 //! ```text
 //! [watch] list, watch (one task a resource) ─ Told ─ [state] objects to events ─ IdentityEvent
 //!    │ [resource] which, where                          ├─ [pods] ─ [pod], [owners]
-//!    └ [client] connection, credentials, errors         ├─ [nodes]
+//!    └ [client] connection, credentials, errors         ├─ [nodes], [namespaces]
 //!                                                       ├─ [services]
 //!                                                       └─ [clock] times of other machines
 //! ```
 //!
 //! **Scope.** `node`: the pods of this node and its own node object; the owners of pods are asked for one by one. `cluster`: all pods,
-//! nodes, services and endpoints, and the metadata of all ReplicaSets and Jobs.
+//! nodes, services and endpoints, and the metadata of all ReplicaSets and Jobs. In both: the metadata of all namespaces.
 //!
 //! **When an address is whose.** From the moment that the API server said so, or from the start of the pod's first container as its
 //! node tells it, if that is surely not too early ([`clock`]); so the first second or two of a pod, until the kubelet has told
@@ -27,6 +27,7 @@
 mod client;
 mod clock;
 mod intern;
+mod namespaces;
 mod nodes;
 mod objects;
 mod owners;
@@ -40,10 +41,12 @@ mod state;
 #[cfg(test)]
 mod stories;
 mod tell;
+mod translator;
 mod watch;
 
 pub use permissions::{Permissions, check};
 pub use source::{KubernetesConfig, KubernetesSource, Scope};
+pub use translator::{Translator, Unreadable};
 
 #[expect(clippy::disallowed_methods, reason = "a source stands at the edge: it says when it learned something")]
 fn now() -> i64 {

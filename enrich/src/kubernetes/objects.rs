@@ -23,6 +23,7 @@ pub(super) struct Meta {
     pub(super) uid: Arc<str>,
     resource_version: String,
     creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
     #[serde(deserialize_with = "nullable")]
     pub(super) labels: BTreeMap<Arc<str>, Arc<str>>,
     #[serde(deserialize_with = "nullable")]
@@ -40,6 +41,11 @@ impl Meta {
     /// When it was created, by the API server's clock, ns.
     pub(super) fn created(&self) -> Option<i64> {
         self.creation_timestamp.map(|time| time.0)
+    }
+
+    /// Whether it is being deleted, in order.
+    pub(super) fn is_ending(&self) -> bool {
+        self.deletion_timestamp.is_some()
     }
 
     /// What manages it.

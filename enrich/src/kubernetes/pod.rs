@@ -66,7 +66,8 @@ impl Seen {
             ips: status.ips(),
             aliases: aliases(pod, interner),
             created: meta.created(),
-            is_over: status.is_over(),
+            // One that is being deleted starts nothing again.
+            is_over: status.is_over() || (meta.is_ending() && finished.is_some()),
             running_since: starts.min().map(|time| time.0),
             only_run: first.map(|time| time.0).zip(finished),
             finished,

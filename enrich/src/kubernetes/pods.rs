@@ -1,7 +1,7 @@
 //! The pods that there are, and what each change of one means for the timeline.
 //!
 //! * A pod has its addresses from the moment that it is known to until it is over (phase Succeeded or Failed, which is how an
-//!   evicted pod ends too) or deleted. One that is being deleted still sends.
+//!   evicted pod ends too) or deleted. One that is being deleted still sends until its containers have finished.
 //! * What is known of a pod is the version with the highest number, whatever comes late or twice.
 //! * If the address of a pod that ends is that of another one that lives, it is that one's again.
 
@@ -10,11 +10,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::clock::Clocks;
+use super::namespaces::Namespaces;
 use super::owners::Owners;
 use super::pod::Seen;
 use super::tell::{Teller, Tombs, When};
 use crate::event::Stopped;
 use crate::identity::{Identity, Interval};
+use crate::timeline::UNCERTAIN;
 
 #[derive(Debug)]
 struct Known {
@@ -33,6 +35,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) clocks: &'a mut Clocks,
     pub(super) owners: &'a mut Owners,
     pub(super) zones: &'a HashMap<Arc<str>, Arc<str>>,
+    pub(super) namespaces: &'a Namespaces,
     pub(super) tombs: &'a mut Tombs,
     pub(super) teller: &'a mut Teller,
 }
@@ -120,8 +123,9 @@ impl Pods {
             if known.ips.iter().any(|(own, _)| own == ip) {
                 continue;
             }
-            let from = if first { seen.begin(around.clocks, when) } else { when.at };
-            known.ips.push((*ip, from));
+            let begun = if first { seen.begin(around.clocks, when) } else { when.at };
+            known.ips.push((*ip, begun));
+            let from = to_tell(begun, when);
             let holders = self.holders.entry(*ip).or_default();
             if !holders.contains(&seen.uid) {
                 holders.push(seen.uid.clone());
@@ -153,17 +157,23 @@ impl Pods {
         let key = teller.ip(ip);
         for (_, from) in other.ips.iter_mut().filter(|(own, _)| *own == ip) {
             *from = to.max(*from + 1);
-            let interval = teller.interval(key.clone(), &other.identity, *from, when.at);
+            let interval = teller.interval(key.clone(), &other.identity, to_tell(*from, when), when.at);
             teller.learned(interval);
         }
     }
 
-    /// Describes the pods of which something that other objects tell has changed.
-    pub(super) fn renew(&mut self, of: impl Fn(&Identity, &str) -> Option<Identity>, at: i64, teller: &mut Teller) {
+    /// Describes the pods of which something that other objects tell has changed; it holds from a time on, but not before they
+    /// were there.
+    pub(super) fn renew(
+        &mut self,
+        of: impl Fn(&Identity, &str) -> Option<Identity>,
+        (from, learned_at): (i64, i64),
+        teller: &mut Teller,
+    ) {
         for known in self.known.values_mut().filter(|known| known.ended.is_none()) {
             if let Some(identity) = of(&known.identity, &known.node) {
                 known.identity = Arc::new(identity);
-                teller.described(&known.identity, at, at);
+                teller.described(&known.identity, from.max(known.created), learned_at);
             }
         }
     }
@@ -191,6 +201,12 @@ impl Pods {
             present.extend(intervals);
         }
     }
+}
+
+/// The beginning to tell: what had the address before may have lasted for all of a gap, so that after one there is no leeway before
+/// the beginning.
+fn to_tell(begun: i64, when: When) -> i64 {
+    if when.is_live() { begun } else { begun.saturating_add(UNCERTAIN) }
 }
 
 impl Known {
@@ -229,10 +245,11 @@ impl Known {
     }
 }
 
-/// What the pod says of itself, with its zone and its workload.
+/// What the pod says of itself, with its zone, its workload and the labels of its namespace.
 fn named(seen: &Seen, around: &mut Surroundings<'_>) -> Identity {
     let mut identity = seen.identity.clone();
     identity.zone = around.zones.get(&seen.node).cloned();
+    around.namespaces.label(identity.namespace.as_deref(), &mut identity.labels);
     if let Some(owner) = &seen.owner {
         let (kind, name) = around.owners.workload(owner, identity.namespace.as_ref(), &seen.uid);
         (identity.workload, identity.workload_kind) = (Some(name), Some(kind));

@@ -1,6 +1,9 @@
 //! What is listed and watched, and where the API server has it.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::client::{Failure, parse};
@@ -20,6 +23,7 @@ pub(super) enum Resource {
     Endpoints,
     ReplicaSets,
     Jobs,
+    Namespaces,
 }
 
 impl Resource {
@@ -31,6 +35,7 @@ impl Resource {
             Self::Slices | Self::SlicesBeta | Self::Endpoints => Kind::Endpoints,
             Self::ReplicaSets => Kind::Owners(OwnerKind::ReplicaSet),
             Self::Jobs => Kind::Owners(OwnerKind::Job),
+            Self::Namespaces => Kind::Namespaces,
         }
     }
 
@@ -45,13 +50,14 @@ impl Resource {
             Self::Endpoints => "/api/v1/endpoints",
             Self::ReplicaSets => "/apis/apps/v1/replicasets",
             Self::Jobs => "/apis/batch/v1/jobs",
+            Self::Namespaces => "/api/v1/namespaces",
         }
     }
 
     /// API group, as permissions name it.
     pub(super) const fn group(self) -> &'static str {
         match self {
-            Self::Pods | Self::Nodes | Self::Services | Self::Endpoints => "",
+            Self::Pods | Self::Nodes | Self::Services | Self::Endpoints | Self::Namespaces => "",
             Self::Slices | Self::SlicesBeta => "discovery.k8s.io",
             Self::ReplicaSets => "apps",
             Self::Jobs => "batch",
@@ -68,13 +74,14 @@ impl Resource {
             Self::Endpoints => "endpoints",
             Self::ReplicaSets => "replicasets",
             Self::Jobs => "jobs",
+            Self::Namespaces => "namespaces",
         }
     }
 
     /// Whether only metadata are asked for.
     pub(super) const fn is_bare(self) -> bool {
         match self {
-            Self::ReplicaSets | Self::Jobs => true,
+            Self::ReplicaSets | Self::Jobs | Self::Namespaces => true,
             Self::Pods | Self::Nodes | Self::Services | Self::Slices | Self::SlicesBeta | Self::Endpoints => false,
         }
     }
@@ -90,6 +97,7 @@ impl Resource {
             Self::Endpoints => Object::Endpoints(parse(bytes)?),
             Self::ReplicaSets => Object::Owner(OwnerKind::ReplicaSet, parse(bytes)?),
             Self::Jobs => Object::Owner(OwnerKind::Job, parse(bytes)?),
+            Self::Namespaces => Object::Namespace(parse(bytes)?),
         })
     }
 }
@@ -133,6 +141,28 @@ pub(super) struct Line<'a> {
 #[serde(default)]
 pub(super) struct Versioned {
     pub(super) metadata: ListMeta,
+}
+
+/// Which object it is, of one that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Empty if even that cannot be read.
+    pub(super) uid: Arc<str>,
+    /// With its namespace, if it has one.
+    pub(super) name: String,
+}
+
+impl Named {
+    /// Reads of an object no more than that.
+    pub(super) fn of(text: &str) -> Self {
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let part = |name: &str| value["metadata"][name].as_str();
+        let name = match (part("namespace"), part("name")) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+            (_, name) => name.unwrap_or("without a name").to_owned(),
+        };
+        Self { uid: part("uid").unwrap_or_default().into(), name }
+    }
 }
 
 /// The object of an error.

@@ -13,7 +13,7 @@ use super::client::{Connector, Failure};
 use super::now;
 use super::objects::Bare;
 use super::owners::{OwnerKind, Wanted};
-use super::resource::{Resource, path_of_owner};
+use super::resource::{Named, Resource, path_of_owner};
 use super::state::{Kind, Object, State};
 use super::tell::{SOURCE, When};
 use super::watch::{Told, Watch, page};
@@ -26,6 +26,8 @@ const QUEUE: usize = 1024;
 const AT_A_TIME: usize = 8;
 /// A server that comes back makes several new lists: they are confirmed together, after so long.
 const TOGETHER: Duration = Duration::from_secs(1);
+/// Objects of a resource that are not understood and are counted, at most.
+const MOST_UNREAD: usize = 1000;
 /// A resource that failed so often is not waited for.
 const GIVEN_UP: u32 = 3;
 
@@ -41,12 +43,18 @@ pub enum Scope {
 impl Scope {
     /// Resources, each in its forms; pods come last.
     pub(super) const fn resources(self) -> &'static [&'static [Resource]] {
-        use Resource::{Endpoints, Jobs, Nodes, Pods, ReplicaSets, Services, Slices, SlicesBeta};
+        use Resource::{Endpoints, Jobs, Namespaces, Nodes, Pods, ReplicaSets, Services, Slices, SlicesBeta};
         match self {
-            Self::Node => &[&[Nodes], &[Pods]],
-            Self::Cluster => {
-                &[&[Nodes], &[ReplicaSets], &[Jobs], &[Services], &[Slices, SlicesBeta, Endpoints], &[Pods]]
-            }
+            Self::Node => &[&[Nodes], &[Namespaces], &[Pods]],
+            Self::Cluster => &[
+                &[Nodes],
+                &[Namespaces],
+                &[ReplicaSets],
+                &[Jobs],
+                &[Services],
+                &[Slices, SlicesBeta, Endpoints],
+                &[Pods],
+            ],
         }
     }
 }
@@ -99,10 +107,10 @@ impl KubernetesSource {
         let mut watches = JoinSet::new();
         for forms in config.scope.resources() {
             let is_pods = forms.contains(&Resource::Pods);
-            let fields = match (config.scope, is_pods) {
-                (Scope::Cluster, _) => None,
-                (Scope::Node, true) => Some(format!("spec.nodeName={}", config.node)),
-                (Scope::Node, false) => Some(format!("metadata.name={}", config.node)),
+            let fields = match config.scope {
+                Scope::Node if is_pods => Some(format!("spec.nodeName={}", config.node)),
+                Scope::Node if forms.contains(&Resource::Nodes) => Some(format!("metadata.name={}", config.node)),
+                Scope::Node | Scope::Cluster => None,
             };
             // Pods come last, so that the first word about each has its owner and its zone.
             let begin = if is_pods { begin.clone() } else { at_once.1.clone() };
@@ -148,6 +156,19 @@ struct Standing {
     given_up: bool,
     failures: u32,
     why: Option<String>,
+    /// Names of objects that are there but not understood, by UID; of very many not all.
+    unread: BTreeMap<Arc<str>, String>,
+}
+
+impl Standing {
+    /// What is missing of it, and why.
+    fn missing(&self, name: &str) -> Option<String> {
+        if let Some(why) = &self.why {
+            return Some(format!("{name} ({why})"));
+        }
+        let first = self.unread.values().next()?;
+        Some(format!("{} of the {name} (not understood: {first})", self.unread.len()))
+    }
 }
 
 struct Hub {
@@ -204,16 +225,16 @@ impl Hub {
     }
 
     fn take(&mut self, told: Told) {
+        self.state.hear(&told);
         match told {
-            Told::Applied { object, when, is_new } => {
-                if is_new {
-                    self.state.created(&object, when);
-                }
+            Told::Applied { object, when, .. } => {
                 self.attach(&object, when.at);
-                self.state.apply(&object, when);
+                self.understood(object.kind(), object.uid());
             }
-            Told::Gone { object, when } => self.state.gone(&object, when),
-            Told::Listed { resource, uids, when, heard } => self.listed(resource, &uids, when, heard),
+            Told::Gone { object, .. } => self.understood(object.kind(), object.uid()),
+            Told::Unread { resource, named, failure } => self.unread(resource, named, &failure),
+            Told::GoneUnread { resource, named, .. } => self.understood(resource.kind(), &named.uid),
+            Told::Listed { resource, uids, heard, .. } => self.listed(resource, &uids, heard),
             // Addresses are those of pods.
             Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.has_all() => {
                 self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
@@ -221,7 +242,8 @@ impl Hub {
             Told::Heard { .. } => {}
             Told::Works { resource } => {
                 let standing = self.standing.entry(name(resource.kind())).or_default();
-                *standing = Standing { works: true, settled: standing.settled, ..Standing::default() };
+                let (settled, unread) = (standing.settled, std::mem::take(&mut standing.unread));
+                *standing = Standing { works: true, settled, unread, ..Standing::default() };
                 self.show();
             }
             Told::Failed { resource, failure } => {
@@ -238,9 +260,32 @@ impl Hub {
         }
     }
 
-    fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, when: When, heard: Option<i64>) {
-        self.state.listed(resource.kind(), uids, when);
-        self.standing.entry(name(resource.kind())).or_default().settled = true;
+    /// An object that is not understood: what was known of it stays as it was.
+    fn unread(&mut self, resource: Resource, named: Named, failure: &Failure) {
+        let unread = &mut self.standing.entry(name(resource.kind())).or_default().unread;
+        if unread.len() < MOST_UNREAD && !unread.contains_key(&named.uid) {
+            let kind = resource.name();
+            tracing::warn!(
+                "kubernetes: of the {kind}, {} is not understood: {failure}; what was known stays",
+                named.name
+            );
+            unread.insert(named.uid, named.name);
+            self.show();
+        }
+    }
+
+    /// It can be read again, or is gone.
+    fn understood(&mut self, kind: Kind, uid: &Arc<str>) {
+        if self.standing.get_mut(name(kind)).is_some_and(|own| own.unread.remove(uid).is_some()) {
+            self.show();
+        }
+    }
+
+    fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, heard: Option<i64>) {
+        let standing = self.standing.entry(name(resource.kind())).or_default();
+        standing.settled = true;
+        standing.unread.retain(|uid, _| uids.contains(uid));
+        self.show();
         self.let_pods_begin();
         let before = if self.due.is_some() { self.heard } else { heard };
         self.heard = before.zip(heard).map(|(before, heard)| before.min(heard));
@@ -273,14 +318,14 @@ impl Hub {
     }
 
     fn show(&self) {
-        let failed = self.standing.iter().filter_map(|(name, own)| Some((name, own.why.as_ref()?)));
-        let missing: Vec<String> = failed.map(|(name, why)| format!("{name} ({why})")).collect();
+        let missing: Vec<String> = self.standing.iter().filter_map(|(name, own)| own.missing(name)).collect();
         let works = self.standing.values().filter(|own| own.works).count();
         let status = match (works, self.standing.values().find_map(|own| own.why.as_ref())) {
             (0, None) => SourceStatus::Starting,
             (0, Some(reason)) => SourceStatus::Absent { reason: reason.clone() },
             (_, Some(_)) => SourceStatus::Partial { missing: missing.join(", ") },
             (works, None) if works < self.standing.len() => SourceStatus::Starting,
+            (_, None) if !missing.is_empty() => SourceStatus::Partial { missing: missing.join(", ") },
             (_, None) => SourceStatus::Connected,
         };
         self.status.send_if_modified(|old| {
@@ -336,5 +381,6 @@ const fn name(kind: Kind) -> &'static str {
         Kind::Endpoints => "endpoints",
         Kind::Owners(OwnerKind::ReplicaSet) => "replicasets",
         Kind::Owners(OwnerKind::Job) => "jobs",
+        Kind::Namespaces => "namespaces",
     }
 }

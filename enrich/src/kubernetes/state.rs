@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::clock::Clocks;
 use super::intern::Interner;
+use super::namespaces::{Namespaces, News};
 use super::nodes::Nodes;
 use super::objects::{Bare, Endpoints, Meta, Node, Pod, Service, Slice};
 use super::owners::{OwnerKind, Owners, Wanted};
@@ -15,6 +16,7 @@ use super::pod::Seen;
 use super::pods::{Pods, Surroundings};
 use super::services::{Backends, Services};
 use super::tell::{SOURCE, Teller, Tombs, When};
+use super::watch::Told;
 use crate::event::{IdentityEvent, Snapshot};
 
 /// The name by which the clock of the API server is known; no node has it.
@@ -29,6 +31,7 @@ pub(super) enum Object {
     Slice(Slice),
     Endpoints(Endpoints),
     Owner(OwnerKind, Bare),
+    Namespace(Bare),
 }
 
 /// What lists of objects are complete lists of.
@@ -39,6 +42,7 @@ pub(super) enum Kind {
     Services,
     Endpoints,
     Owners(OwnerKind),
+    Namespaces,
 }
 
 impl Object {
@@ -49,12 +53,23 @@ impl Object {
             Self::Service(service) => &service.metadata,
             Self::Slice(slice) => &slice.metadata,
             Self::Endpoints(endpoints) => &endpoints.metadata,
-            Self::Owner(_, owner) => &owner.metadata,
+            Self::Owner(_, own) | Self::Namespace(own) => &own.metadata,
         }
     }
 
     pub(super) fn uid(&self) -> &Arc<str> {
         &self.meta().uid
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Pod(_) => Kind::Pods,
+            Self::Node(_) => Kind::Nodes,
+            Self::Service(_) => Kind::Services,
+            Self::Slice(_) | Self::Endpoints(_) => Kind::Endpoints,
+            Self::Owner(kind, _) => Kind::Owners(*kind),
+            Self::Namespace(_) => Kind::Namespaces,
+        }
     }
 }
 
@@ -63,6 +78,7 @@ impl Object {
 pub(super) struct State {
     pods: Pods,
     nodes: Nodes,
+    namespaces: Namespaces,
     services: Services,
     owners: Owners,
     clocks: Clocks,
@@ -77,6 +93,7 @@ impl State {
         Self {
             pods: Pods::default(),
             nodes: Nodes::default(),
+            namespaces: Namespaces::default(),
             services: Services::default(),
             owners: Owners::default(),
             clocks: Clocks::new(node),
@@ -99,6 +116,22 @@ impl State {
     /// It was asked for in vain.
     pub(super) fn unanswered(&mut self, uid: &str) {
         self.owners.unanswered(uid);
+    }
+
+    /// What a watch tells of objects.
+    pub(super) fn hear(&mut self, told: &Told) {
+        match told {
+            Told::Applied { object, when, is_new } => {
+                if *is_new {
+                    self.created(object, *when);
+                }
+                self.apply(object, *when);
+            }
+            Told::Gone { object, when } => self.gone(object, *when),
+            Told::GoneUnread { resource, named, when } => self.gone_unread(resource.kind(), &named.uid, *when),
+            Told::Listed { resource, uids, when, .. } => self.listed(resource.kind(), uids, *when),
+            Told::Unread { .. } | Told::Failed { .. } | Told::Works { .. } | Told::Heard { .. } => {}
+        }
     }
 
     /// An object is there, in this version.
@@ -129,11 +162,12 @@ impl State {
                 self.services.apply_slice(Backends::of_endpoints(endpoints), when, &mut self.teller);
             }
             Object::Owner(kind, owner) => self.own(*kind, &owner.metadata, when.at),
+            Object::Namespace(own) => self.relabel(&own.metadata, when),
         }
     }
 
     /// An object was created just now: so the API server's clock is heard.
-    pub(super) fn created(&mut self, object: &Object, when: When) {
+    fn created(&mut self, object: &Object, when: When) {
         if let Some(created) = object.meta().created().filter(|_| when.is_live()) {
             self.clocks.heard(&API.into(), created, when.at);
         }
@@ -148,14 +182,16 @@ impl State {
             pods.gone(&uid, Some(&last), when, &mut around);
             return;
         }
-        let kind = match object {
-            Object::Pod(_) => Kind::Pods,
-            Object::Node(_) => Kind::Nodes,
-            Object::Service(_) => Kind::Services,
-            Object::Slice(_) | Object::Endpoints(_) => Kind::Endpoints,
-            Object::Owner(kind, _) => Kind::Owners(*kind),
-        };
-        self.remove(kind, &uid, when);
+        self.remove(object.kind(), &uid, when);
+        self.tombs.add(&uid);
+    }
+
+    /// An object was deleted; its last version says nothing.
+    fn gone_unread(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
+        if !uid.is_empty() {
+            self.remove(kind, uid, when);
+            self.tombs.add(uid);
+        }
     }
 
     fn remove(&mut self, kind: Kind, uid: &Arc<str>, when: When) {
@@ -163,7 +199,6 @@ impl State {
             Kind::Pods => {
                 let (pods, mut around) = self.pods();
                 pods.gone(uid, None, when, &mut around);
-                return;
             }
             Kind::Nodes => {
                 if let Some(name) = self.nodes.gone(uid, when, &mut self.teller) {
@@ -173,8 +208,8 @@ impl State {
             Kind::Services => self.services.gone(uid, when, &mut self.teller),
             Kind::Endpoints => self.services.gone_slice(uid, when, &mut self.teller),
             Kind::Owners(_) => self.owners.gone(uid),
+            Kind::Namespaces => self.namespaces.gone(uid),
         }
-        self.tombs.add(uid);
     }
 
     /// All objects of a kind have been applied, and there are none but `listed`: what else was known has gone, unheard.
@@ -185,10 +220,15 @@ impl State {
             Kind::Services => self.services.uids().collect(),
             Kind::Endpoints => self.services.slice_uids().collect(),
             Kind::Owners(own) => self.owners.uids(own).collect(),
+            Kind::Namespaces => self.namespaces.uids().collect(),
         };
         let gone: Vec<Arc<str>> = known.into_iter().filter(|uid| !listed.contains(*uid)).cloned().collect();
         for uid in gone {
             self.remove(kind, &uid, when);
+            // Endpoints are there in several forms: those that are not in a list of one may come again in another.
+            if kind != Kind::Endpoints {
+                self.tombs.add(&uid);
+            }
         }
     }
 
@@ -202,8 +242,8 @@ impl State {
     }
 
     fn pods(&mut self) -> (&mut Pods, Surroundings<'_>) {
-        let Self { pods, nodes, owners, clocks, tombs, teller, .. } = self;
-        (pods, Surroundings { clocks, owners, zones: &nodes.zones, tombs, teller })
+        let Self { pods, nodes, namespaces, owners, clocks, tombs, teller, .. } = self;
+        (pods, Surroundings { clocks, owners, zones: &nodes.zones, namespaces, tombs, teller })
     }
 
     fn rezone(&mut self, node: &str, at: i64) {
@@ -212,7 +252,23 @@ impl State {
             (own == node && identity.zone.as_ref() != zone)
                 .then(|| crate::Identity { zone: zone.cloned(), ..identity.clone() })
         };
-        self.pods.renew(of, at, &mut self.teller);
+        self.pods.renew(of, (at, at), &mut self.teller);
+    }
+
+    /// A namespace is there, or has other labels. One that was made just now had them before its pods were there.
+    fn relabel(&mut self, meta: &Meta, when: When) {
+        let from = match self.namespaces.apply(meta) {
+            News::None => return,
+            News::First if when.is_live() => i64::MIN,
+            News::First | News::Changed => when.at,
+        };
+        let of = |identity: &crate::Identity, _: &str| {
+            let namespace = identity.namespace.as_deref().filter(|own| **own == *meta.name)?;
+            let mut labels = identity.labels.clone();
+            self.namespaces.label(Some(namespace), &mut labels);
+            (labels != identity.labels).then(|| crate::Identity { labels, ..identity.clone() })
+        };
+        self.pods.renew(of, (from, when.at), &mut self.teller);
     }
 
     fn own(&mut self, kind: OwnerKind, meta: &Meta, at: i64) {

@@ -5,7 +5,10 @@
 //! * What comes after a gap, an interruption or a standstill of this host happened at some time in it: such events say until
 //!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read.
 //! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
-//! * Pages are handed on one by one, and of an object only what is needed is read.
+//! * Where the server lacks the usual form of a resource, an older one is watched, and whenever that watch ends the better ones are
+//!   asked for again: a server that is only starting, or was upgraded, does not stay with less.
+//! * Pages are handed on one by one, and of an object only what is needed is read. One that cannot be understood is there all the
+//!   same: what was known of it stays.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::client::{Connector, Failure, PATIENCE, parse, read};
 use super::now;
-use super::resource::{Line, Page, Problem, Resource, Versioned};
+use super::resource::{Line, Named, Page, Problem, Resource, Versioned};
 use super::state::Object;
 use super::tell::When;
 
@@ -39,6 +42,8 @@ const CAUGHT_UP: Duration = Duration::from_millis(300);
 const MOST_LINE: u64 = 32 << 20;
 /// Pauses after failures grow from the first to the last, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// The question whether the server has a better form by now may take so long.
+const PROBE: Duration = Duration::from_secs(10);
 /// What the server does not have or does not allow is asked for again after so long.
 const LONG_PAUSE: Duration = Duration::from_mins(1);
 
@@ -49,6 +54,10 @@ pub(super) enum Told {
     Applied { object: Object, when: When, is_new: bool },
     /// An object was deleted.
     Gone { object: Object, when: When },
+    /// An object is there, or has changed, and cannot be understood.
+    Unread { resource: Resource, named: Named, failure: Failure },
+    /// An object was deleted, and its last version cannot be understood.
+    GoneUnread { resource: Resource, named: Named, when: When },
     /// All objects were told: these are all. The watch was heard before until `heard`.
     Listed { resource: Resource, uids: HashSet<Arc<str>>, when: When, heard: Option<i64> },
     /// It does not work, and is tried again.
@@ -91,12 +100,17 @@ impl Watch {
                 continue;
             };
             let failure = match self.follow(resource, &mut version, &mut failures).await {
-                Ok(()) => continue,
+                Ok(()) => {
+                    if let Some(better) = self.better(form).await {
+                        (form, version) = (better, None);
+                    }
+                    continue;
+                }
                 Err(failure) => failure,
             };
             tracing::debug!("kubernetes: {}: {failure}", resource.name());
             match failure {
-                Failure::Gone => version = None,
+                Failure::Gone => (form, version) = (self.better(form).await.unwrap_or(form), None),
                 Failure::NotFound if form + 1 < self.forms.len() => {
                     (form, version) = (form + 1, None);
                     continue;
@@ -120,6 +134,18 @@ impl Watch {
     async fn tell(&self, told: Told) {
         // Nobody listens any more: the watch ends by itself.
         let _ = self.told.send(told).await;
+    }
+
+    /// A form before this one that the server has by now.
+    async fn better(&self, form: usize) -> Option<usize> {
+        let first = ListParams::default().limit(1);
+        for (number, resource) in self.forms.iter().enumerate().take(form) {
+            let (_, client) = self.connector.client().await.ok()?;
+            if let Ok(Ok(_)) = tokio::time::timeout(PROBE, get(&client, *resource, &first)).await {
+                return Some(number);
+            }
+        }
+        None
     }
 
     /// Lists if that is needed, then watches until the watch ends.
@@ -182,17 +208,11 @@ impl Watch {
             };
             let page: Page<'_> = parse(&body)?;
             let at = now();
-            let when = When { sure: heard.unwrap_or(asked).min(at - 1), at };
+            let when = when_listed(heard, asked, at);
             for item in page.items.unwrap_or_default() {
-                match resource.object(item.get()) {
-                    Ok(object) => {
-                        uids.insert(object.uid().clone());
-                        self.tell(Told::Applied { object, when, is_new: false }).await;
-                    }
-                    Err(failure) => {
-                        tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name());
-                    }
-                }
+                let (told, uid) = told_by_item(item.get(), resource, when);
+                uids.insert(uid);
+                self.tell(told).await;
             }
             more = page.metadata.more.filter(|more| !more.is_empty());
             if more.is_some() {
@@ -262,21 +282,51 @@ impl Watch {
         version: &mut Option<String>,
         when: When,
     ) -> Result<(), Failure> {
-        let Line { kind, object: text } = parse(line)?;
-        if kind == "ERROR" {
-            let problem: Problem = parse(text.get().as_bytes())?;
-            return Err(Failure::of_status(problem.code, &problem.message));
+        let (told, now) = told_by_line(line, resource, when)?;
+        if let Some(told) = told {
+            self.tell(told).await;
         }
-        let versioned: Versioned = parse(text.get().as_bytes())?;
-        match resource.object(text.get()) {
-            _ if kind == "BOOKMARK" => {}
-            Ok(object) if kind == "DELETED" => self.tell(Told::Gone { object, when }).await,
-            Ok(object) => self.tell(Told::Applied { object, when, is_new: kind == "ADDED" }).await,
-            Err(failure) => tracing::warn!("kubernetes: one of the {} was not understood: {failure}", resource.name()),
-        }
-        *version = Some(versioned.metadata.resource_version);
+        *version = Some(now);
         Ok(())
     }
+}
+
+/// What a line of a watch tells, and the version that it brings.
+pub(super) fn told_by_line(line: &[u8], resource: Resource, when: When) -> Result<(Option<Told>, String), Failure> {
+    let Line { kind, object: text } = parse(line)?;
+    if kind == "ERROR" {
+        let problem: Problem = parse(text.get().as_bytes())?;
+        return Err(Failure::of_status(problem.code, &problem.message));
+    }
+    let versioned: Versioned = parse(text.get().as_bytes())?;
+    let told = match resource.object(text.get()) {
+        _ if kind == "BOOKMARK" => None,
+        Ok(object) if kind == "DELETED" => Some(Told::Gone { object, when }),
+        Ok(object) => Some(Told::Applied { object, when, is_new: kind == "ADDED" }),
+        Err(_) if kind == "DELETED" => Some(Told::GoneUnread { resource, named: Named::of(text.get()), when }),
+        Err(failure) => Some(Told::Unread { resource, named: Named::of(text.get()), failure }),
+    };
+    Ok((told, versioned.metadata.resource_version))
+}
+
+/// What an object in a list tells, and its UID: it is there, whatever it is like.
+pub(super) fn told_by_item(item: &str, resource: Resource, when: When) -> (Told, Arc<str>) {
+    match resource.object(item) {
+        Ok(object) => {
+            let uid = object.uid().clone();
+            (Told::Applied { object, when, is_new: false }, uid)
+        }
+        Err(failure) => {
+            let named = Named::of(item);
+            let uid = named.uid.clone();
+            (Told::Unread { resource, named, failure }, uid)
+        }
+    }
+}
+
+/// How sure a list is that was asked for, and came, then.
+pub(super) fn when_listed(heard: Option<i64>, asked: i64, at: i64) -> When {
+    When { sure: heard.unwrap_or(asked).min(at - 1), at }
 }
 
 async fn get(client: &Client, resource: Resource, params: &ListParams) -> Result<Vec<u8>, Failure> {

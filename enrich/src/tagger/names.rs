@@ -206,17 +206,11 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 fn by_range(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, network, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
-    if seen.source == Source::File {
-        return by_address(view.range_in_any(ip, seen.when, |_| true));
-    }
-    let in_network = network.map_or(Lookup::None, |network| view.range(network, ip, seen.when));
-    let found = match in_network {
-        Lookup::None if seen.netns == 0 => view.range_in_any(ip, seen.when, |network| view.is_on_host(network)),
-        found => found,
-    };
-    by_address(match found {
-        Lookup::None => view.range(ANY_NETWORK, ip, seen.when),
-        found => found,
+    by_address(match seen.source {
+        Source::File => view.range_in_any(ip, seen.when),
+        Source::Ring | Source::Netflow => {
+            view.range(*network, ip, seen.when, |network| seen.netns == 0 && view.is_on_host(network))
+        }
     })
 }
 

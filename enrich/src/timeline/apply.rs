@@ -109,6 +109,13 @@ impl Timeline {
         let context = Context { place, subjects, sources };
         let Some(history) = histories.entry(&place, Entry::default) else { return };
         let history = history.history_mut();
+        // Of what was learned after a gap the beginning was taken later than its source tells.
+        if claim.to != i64::MAX
+            && let Some(open) = history.open_of(subject, source, context)
+            && (claim.from..=claim.from.saturating_add(context.sources.slack(source))).contains(&open.from)
+        {
+            claim.from = open.from;
+        }
         let mut since = claim.from;
         if let Some(same) = history.find_mut(subject, source, claim.from) {
             // What has ended does not begin again at the same time.

@@ -102,6 +102,11 @@ impl Claim {
             && self.held_to.saturating_add(slack(self.late)) > from
     }
 
+    /// Until when it was there for certain: an end that is told late may have been earlier.
+    pub(super) fn sure_to(&self) -> i64 {
+        self.held_to.saturating_sub(slack(self.late))
+    }
+
     fn ended(&self, before: i64) -> bool {
         self.held_to.saturating_add(UNCERTAIN) < before
     }
@@ -184,8 +189,8 @@ impl History {
         // What is after the last one that holds is covered or empty.
         let others = before.filter(|claim| claim.is_held()).map(Claim::end).max();
         let from = others.map_or(last.held_from, |end| end.max(last.held_from));
-        let Claim { subject, source, held_to: to, .. } = *last;
-        Some(Sure { from, to, subject, source })
+        let Claim { subject, source, .. } = *last;
+        Some(Sure { from, to: last.sure_to(), subject, source })
     }
 
     /// Claims that may share an instant with `[from, to]`, latest beginning first.

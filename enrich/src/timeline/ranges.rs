@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::keys::Place;
 use super::view::View;
 use super::{Lookup, Span};
-use crate::identity::{ANY_NETWORK, Identity};
+use crate::identity::ANY_NETWORK;
 
 /// Lengths of prefixes that are known, by network and family of addresses (IPv6?), longest first.
 #[derive(Debug, Clone, Default)]
@@ -57,70 +56,85 @@ pub(crate) fn first_of(ip: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
+/// Networks that count the same when a range is looked for.
+type Level<'a> = &'a dyn Fn(u32) -> bool;
+
 impl View {
-    /// Whose range the address was in, within `network` and, where that knows nothing, among the ranges without a network.
-    pub fn range(&self, network: &str, ip: IpAddr, when: impl Into<Span>) -> Lookup {
-        let when = when.into();
-        let within =
-            |network: &str| self.names.number(network).map_or(Lookup::None, |network| self.longest(network, ip, when));
-        match within(network) {
-            Lookup::None if network != ANY_NETWORK => within(ANY_NETWORK),
-            found => found,
+    /// Whose range the address was in: of `network`, then of none, then of those that `beside` accepts; where `network` is not known,
+    /// of those that `beside` accepts, then of none.
+    pub fn range(
+        &self,
+        network: Option<&str>,
+        ip: IpAddr,
+        when: impl Into<Span>,
+        beside: impl Fn(&str) -> bool,
+    ) -> Lookup {
+        let own = network.map(|network| self.names.number(network));
+        let is_own = |network| own.flatten() == Some(network);
+        let any = self.names.number(ANY_NETWORK);
+        let is_any = |network| any == Some(network);
+        let is_beside = |network| beside(&self.names.name(network));
+        match own {
+            Some(_) => self.range_of(&[&is_own, &is_any, &is_beside], ip, when.into()),
+            None => self.range_of(&[&is_beside, &is_any], ip, when.into()),
         }
     }
 
-    /// Whose range the address was in, in whichever network `among` accepts: one identity, or `Ambiguous`.
-    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup {
-        let when = when.into();
-        let mut only = Lookup::None;
-        for network in self.ranges.networks(ip).filter(|network| among(&self.names.name(*network))) {
-            only = match (only, self.longest(network, ip, when)) {
-                (known, Lookup::None) => known,
-                (Lookup::None, found) => found,
-                (Lookup::One(known, source), Lookup::One(found, _)) if known.identity == found.identity => {
-                    Lookup::One(known, source)
-                }
-                (Lookup::One(known, _), Lookup::One(found, _)) => return Lookup::Ambiguous(vec![known, found]),
-                (Lookup::Ambiguous(several), _) | (_, Lookup::Ambiguous(several)) => {
-                    return Lookup::Ambiguous(several);
-                }
-            };
-        }
-        only
+    /// Whose range the address was in, in whichever network: one identity, or `Ambiguous`.
+    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>) -> Lookup {
+        self.range_of(&[&|_| true], ip, when.into())
     }
 
-    fn longest(&self, network: u32, ip: IpAddr, when: Span) -> Lookup {
+    /// The name of a range for a span, unless it ends before and a range that counts less has another name for the rest.
+    fn range_of(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup {
+        let (identity, source) = match self.first(levels, ip, when) {
+            Lookup::One(identity, source) => (identity, source),
+            found @ (Lookup::Ambiguous(_) | Lookup::None) => return found,
+        };
+        match self.first(levels, ip, when.to.into()) {
+            Lookup::One(heir, _) if heir.identity != identity.identity => Lookup::Ambiguous(vec![identity, heir]),
+            several @ Lookup::Ambiguous(_) => several,
+            Lookup::One(..) | Lookup::None => Lookup::One(identity, source),
+        }
+    }
+
+    /// The first level with a name when the span begins, and in it the longest prefix of each network.
+    fn first(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup {
         let mut begins_later = false;
-        for place in self.ranges.around(network, ip) {
-            match self.pick(&[place], when) {
-                Lookup::None => {
-                    let history = self.histories.get(&place);
-                    begins_later |= history.is_some_and(|own| own.touching(when.from, when.to).next().is_some());
-                }
-                // A longer prefix has another name for the end of the span.
+        for level in levels {
+            let mut only = Lookup::None;
+            for network in self.ranges.networks(ip).filter(|network| level(*network)) {
+                only = match (only, self.longest(network, ip, when, &mut begins_later)) {
+                    (known, Lookup::None) => known,
+                    (Lookup::None, found) => found,
+                    (Lookup::One(known, source), Lookup::One(found, _)) if known.identity == found.identity => {
+                        Lookup::One(known, source)
+                    }
+                    (Lookup::One(known, _), Lookup::One(found, _)) => Lookup::Ambiguous(vec![known, found]),
+                    (several @ Lookup::Ambiguous(_), _) | (_, several @ Lookup::Ambiguous(_)) => several,
+                };
+            }
+            match only {
+                Lookup::None => {}
+                // What counts more has another name for the end of the span.
                 Lookup::One(identity, _) if begins_later => return Lookup::Ambiguous(vec![identity]),
-                Lookup::One(identity, source) => return self.unless_inherited((identity, source), (network, ip, when)),
-                several @ Lookup::Ambiguous(_) => return several,
+                found @ (Lookup::One(..) | Lookup::Ambiguous(_)) => return found,
             }
         }
         Lookup::None
     }
 
-    /// The name of a range for a span, unless it ends before and a wider range has another name for the rest.
-    fn unless_inherited(
-        &self,
-        (identity, source): (Arc<Identity>, Arc<str>),
-        (network, ip, when): (u32, IpAddr, Span),
-    ) -> Lookup {
-        let at_the_end = |place| match self.pick(&[place], when.to.into()) {
-            Lookup::None => None,
-            found => Some(found),
-        };
-        match self.ranges.around(network, ip).find_map(at_the_end) {
-            Some(Lookup::One(heir, _)) if heir.identity != identity.identity => Lookup::Ambiguous(vec![identity, heir]),
-            Some(Lookup::Ambiguous(several)) => Lookup::Ambiguous(several),
-            Some(Lookup::One(..) | Lookup::None) | None => Lookup::One(identity, source),
+    fn longest(&self, network: u32, ip: IpAddr, when: Span, begins_later: &mut bool) -> Lookup {
+        for place in self.ranges.around(network, ip) {
+            match self.pick(&[place], when) {
+                Lookup::None => {
+                    let history = self.histories.get(&place);
+                    *begins_later |= history.is_some_and(|own| own.touching(when.from, when.to).next().is_some());
+                }
+                found @ (Lookup::One(..) | Lookup::Ambiguous(_)) => return found,
+            }
         }
+        Lookup::None
     }
 }
 

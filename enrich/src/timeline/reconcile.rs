@@ -134,8 +134,9 @@ impl Timeline {
         let from = interval.valid_from;
         let place = self.place_of(&interval.key);
         let known = self.view.histories.get(&place).and_then(|history| history.last_end(own.source, own.at));
+        // No leeway before it: what was before may have lasted longer than until its source was last heard.
         let is_loose = self.view.sources.is_loose(own.source);
-        let late = if is_loose { from.saturating_add(UNCERTAIN).min(from.max(own.at)) } else { from };
+        let late = if is_loose { from.saturating_add(UNCERTAIN) } else { from };
         known.map_or(late, |known| known.max(late))
     }
 }

@@ -352,9 +352,11 @@ impl View {
         Lookup::Ambiguous(several)
     }
 
-    /// Whether a claim lasts only because its source was not heard since.
+    /// Whether a claim lasts only because its source was not heard since, or ended with the span or before, give or take what the
+    /// source may be off, and it may yet tell of the next one.
     fn is_unheard(&self, claim: &Claim, when: Span) -> bool {
-        claim.ending == Ending::Open && self.is_behind(claim.source, when)
+        let is_doubtful = claim.ending == Ending::Open || (claim.late && when.to >= claim.sure_to());
+        is_doubtful && self.is_behind(claim.source, when)
     }
 
     /// Whether a source was not heard since.

@@ -1,5 +1,5 @@
 //! Churn: pods that live for seconds, addresses that have a new owner after 100 ms, sources that lose, delay and repeat what
-//! they tell. The truth is known, so that each name is right, wrong or missing; wiretag's are compared with those of the two
+//! they tell, outages, restarts. The truth is known, so that each name is right, wrong or missing; wiretag's are compared with those of the two
 //! usual ways. `cargo test -p wiretag-enrich --test churn -- --nocapture` prints the table of `docs/identity.md`.
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 #![allow(clippy::print_stdout, reason = "the table is for people")]
 
 mod naming;
+mod objects;
 mod random;
 #[path = "../rows/mod.rs"]
 mod rows;
@@ -22,7 +23,7 @@ use naming::{CurrentState, Naming, OneCandidate};
 use random::Random;
 use sources::{Faults, Heard};
 use wiretag::Wiretag;
-use world::{MS, Plan, SECOND, World};
+use world::{BEGIN, MS, Plan, SECOND, World};
 
 /// What became of the ends of flows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,17 +114,21 @@ fn names_are_right_or_absent() {
         watch_delay: 300 * MS,
         outage_every: 600,
         skew: 2 * SECOND,
+        downs: [(600, 7), (1100, 25)].map(|(at, down)| (BEGIN + at * SECOND, BEGIN + (at + down) * SECOND)).into(),
     };
-    let world = World::new(&plan);
+    let mut world = World::new(&plan);
+    // Nobody sees flows while wiretag is down.
+    world.flows.retain(|flow| faults.runs(flow.start, flow.end));
+    let downs = sources::downs(&faults);
     let hook = sources::hook(&world, &faults);
     let runtime = sources::runtime(&world, &faults);
     let watch = sources::watch(&world, &faults);
     println!("{} pods, {} flows", world.pods.len(), world.flows.len());
     println!("| sources | way | wrong names | precision | recall |\n| --- | --- | --- | --- | --- |");
     for (sources, least_recall, heard) in [
-        ("CNI hook, runtime, API server", 0.99, merged(vec![hook, runtime.clone(), watch.clone()])),
-        ("runtime, API server", 0.99, merged(vec![runtime, watch.clone()])),
-        ("API server", 0.97, watch),
+        ("CNI hook, runtime, API server", 0.99, merged(vec![downs.clone(), hook, runtime.clone(), watch.clone()])),
+        ("runtime, API server", 0.99, merged(vec![downs.clone(), runtime, watch.clone()])),
+        ("API server", 0.97, merged(vec![downs, watch])),
     ] {
         let scores = scores(&world, &heard);
         for (way, score) in scores {

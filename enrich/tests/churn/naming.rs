@@ -29,14 +29,21 @@ impl Naming for CurrentState {
             Told::Hook { pod, added: holds, .. } | Told::Runtime { pod, started: holds, .. } => {
                 self.set(world, *pod, *holds);
             }
-            Told::Alive => {}
-            Told::Watch(version) => self.set(world, version.pod, version.finished.is_none() && !version.deleted),
-            Told::List(versions) => {
-                self.owners.clear();
-                for version in versions.iter().filter(|version| version.finished.is_none()) {
+            Told::RuntimeList(pods) => pods.iter().for_each(|pod| self.set(world, *pod, true)),
+            Told::Alive | Told::Up => {}
+            Told::Watch { version, .. } if version.is_over() => self.set(world, version.pod, false),
+            Told::Watch { version, .. } => {
+                if version.started().is_some() {
                     self.set(world, version.pod, true);
                 }
             }
+            Told::List(versions) => {
+                self.owners.clear();
+                for version in versions.iter().filter(|version| version.started().is_some()) {
+                    self.set(world, version.pod, true);
+                }
+            }
+            Told::Down => self.owners.clear(),
         }
     }
 
@@ -84,16 +91,24 @@ impl Naming for OneCandidate {
             Told::Hook { pod, added: false, at } | Told::Runtime { pod, started: false, at } => {
                 self.ends(world, *pod, *at);
             }
-            Told::Watch(version) if version.deleted || version.finished.is_some() => {
-                self.ends(world, version.pod, version.finished.unwrap_or(now));
+            Told::RuntimeList(pods) => pods.iter().for_each(|pod| self.begins(world, *pod, world.pods[*pod].up)),
+            Told::Watch { version, .. } if version.is_over() => {
+                self.ends(world, version.pod, version.finished().unwrap_or(now));
             }
-            Told::Alive => {}
-            Told::Watch(version) => self.begins(world, version.pod, version.started),
-            Told::List(versions) => {
-                for version in versions.iter().filter(|version| version.finished.is_none()) {
-                    self.begins(world, version.pod, version.started);
+            Told::Alive | Told::Up => {}
+            Told::Watch { version, .. } => {
+                if let Some(started) = version.started() {
+                    self.begins(world, version.pod, started);
                 }
             }
+            Told::List(versions) => {
+                for version in versions {
+                    if let Some(started) = version.started() {
+                        self.begins(world, version.pod, started);
+                    }
+                }
+            }
+            Told::Down => self.owners.clear(),
         }
     }
 

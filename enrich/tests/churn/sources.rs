@@ -1,5 +1,8 @@
 //! What the sources tell of the world, and when wiretag hears it: late, twice, out of order, or not at all.
 
+use std::collections::BTreeMap;
+
+use crate::objects::{Version, life};
 use crate::random::Random;
 use crate::world::{BEGIN, HERE, MS, Pod, SECOND, World};
 
@@ -17,20 +20,22 @@ pub(crate) struct Faults {
     pub(crate) watch_delay: i64,
     /// Seconds between outages of the watch; each lasts 5 to 30 s.
     pub(crate) outage_every: i64,
-    /// The clocks of other nodes are off by up to so much, ns.
+    /// The clocks of other nodes and of the API server are off by up to so much, ns.
     pub(crate) skew: i64,
+    /// From when to when whoever names does not run.
+    pub(crate) downs: Vec<(i64, i64)>,
 }
 
-/// A pod as the API server has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) pod: usize,
-    /// Second at which its container started, by its node's clock.
-    pub(crate) started: i64,
-    /// Its phase is final; the second at which its container finished, by its node's clock.
-    pub(crate) finished: Option<i64>,
-    /// The object is gone.
-    pub(crate) deleted: bool,
+impl Faults {
+    /// Whether whoever names runs all the time.
+    pub(crate) fn runs(&self, from: i64, to: i64) -> bool {
+        self.downs.iter().all(|(down, up)| to < *down || *up <= from)
+    }
+}
+
+/// When whoever names is stopped and started.
+pub(crate) fn downs(faults: &Faults) -> Vec<Heard> {
+    faults.downs.iter().flat_map(|(from, to)| [(*from, Told::Down), (*to, Told::Up)]).collect()
 }
 
 #[derive(Debug, Clone)]
@@ -39,12 +44,18 @@ pub(crate) enum Told {
     Hook { pod: usize, added: bool, at: i64 },
     /// The container runtime: a sandbox began or stopped then.
     Runtime { pod: usize, started: bool, at: i64 },
-    /// The watch.
-    Watch(Version),
+    /// The container runtime: all sandboxes that there are.
+    RuntimeList(Vec<usize>),
+    /// The watch. `missed`: it happened while the connection was cut off, or just after.
+    Watch { version: Version, missed: bool },
     /// The connection of the watch is alive.
     Alive,
-    /// The watch is back after an outage: all objects that there are.
+    /// The watch begins anew: all objects that there are.
     List(Vec<Version>),
+    /// Whoever names is stopped, and keeps what is persisted.
+    Down,
+    /// It runs again.
+    Up,
 }
 
 /// When it is heard, and what.
@@ -62,6 +73,12 @@ pub(crate) fn hook(world: &World, faults: &Faults) -> Vec<Heard> {
             }
         }
     }
+    // Its records wait in files.
+    for (at, _) in &mut heard {
+        if let Some((_, up)) = faults.downs.iter().find(|(down, up)| down <= at && *at < *up) {
+            *at = up + 2 * MS;
+        }
+    }
     heard
 }
 
@@ -76,6 +93,12 @@ pub(crate) fn runtime(world: &World, faults: &Faults) -> Vec<Heard> {
             let at = if lost { at + random.below(10 * SECOND) } else { at + 10 * MS + random.around(100 * MS) };
             deliver(&mut heard, at, told, faults, &mut random);
         }
+    }
+    heard.retain(|(at, _)| faults.runs(*at, *at));
+    for (_, up) in &faults.downs {
+        let lives = |pod: &Pod| pod.up + 5 * MS <= *up && *up < pod.down + 5 * MS;
+        let list = own(world).filter(|(_, pod)| lives(pod)).map(|(index, _)| index);
+        heard.push((up + MS, Told::RuntimeList(list.collect())));
     }
     heard
 }
@@ -94,74 +117,111 @@ fn deliver(heard: &mut Vec<Heard>, at: i64, told: Told, faults: &Faults, random:
 /// What the watch of the API server tells, of the pods of all nodes.
 pub(crate) fn watch(world: &World, faults: &Faults) -> Vec<Heard> {
     let mut random = Random::new(faults.seed ^ 3);
-    let mut changes = Vec::new();
-    let skews: Vec<i64> =
-        (0..=255).map(|node| if node == HERE { 0 } else { random.below(2 * faults.skew) - faults.skew }).collect();
-    for (index, pod) in world.pods.iter().enumerate() {
-        versions(index, pod, skews[pod.node], &mut changes, &mut random);
-    }
-    changes.sort_by_key(|(at, _)| *at);
+    let mut skew = |node| if node == HERE { 0 } else { random.below(2 * faults.skew) - faults.skew };
+    let (skews, api) = ((0..=255).map(&mut skew).collect::<Vec<i64>>(), skew(usize::MAX));
+    let lives = world.pods.iter().enumerate();
+    let mut changes: Vec<(i64, Version)> =
+        lives.flat_map(|(index, pod)| life(index, pod, [skews[pod.node], api], &mut random)).collect();
+    changes.sort_by_key(|(at, version)| (*at, version.pod));
+    changes.iter_mut().enumerate().for_each(|(number, (_, version))| version.number = number);
     let end = changes.last().map_or(BEGIN, |(at, _)| *at);
-    hear(&changes, end, faults, &mut random)
+    Watch::new(faults, end, random).hear(&changes, end)
 }
 
-/// The life of a pod's object. The kubelet tells of an address when the containers run, and of the end when the sandbox
-/// may be gone already.
-fn versions(index: usize, pod: &Pod, skew: i64, changes: &mut Vec<(i64, Version)>, random: &mut Random) {
-    let second = |at: i64| (at + skew).div_euclid(SECOND) * SECOND;
-    let first = Version { pod: index, started: second(pod.up + 50 * MS), finished: None, deleted: false };
-    changes.push((pod.up + 200 * MS + random.around(500 * MS), first));
-    let ended = Version { finished: Some(second(pod.down)), ..first };
-    if pod.is_job {
-        let told = pod.down + 100 * MS + random.around(500 * MS);
-        changes.push((told, ended));
-        changes.push((told + 5 * SECOND + random.around(60 * SECOND), Version { deleted: true, ..ended }));
-    } else if random.below(2) == 0 {
-        changes.push((pod.free + 100 * MS + random.around(500 * MS), Version { deleted: true, ..ended }));
-    } else {
-        changes.push((pod.free + 100 * MS + random.around(500 * MS), Version { deleted: true, ..first }));
-    }
+/// Until a watch that was cut off is taken to be up to date.
+const CATCH_UP: i64 = 350 * MS;
+
+/// The watch is cut off from then to then.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    from: i64,
+    to: i64,
+    /// It goes on where it was; otherwise it begins anew.
+    resumes: bool,
 }
 
-/// One stream in order; in an outage nothing, after it a list.
-fn hear(changes: &[(i64, Version)], end: i64, faults: &Faults, random: &mut Random) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    let mut last = BEGIN;
-    let mut back = BEGIN;
-    let mut outage = next_outage(BEGIN, faults, random);
-    let mut objects = std::collections::BTreeMap::new();
-    for (at, version) in changes {
-        while *at >= outage.1 {
-            heard.extend((back..outage.0).step_by(SECOND as usize).map(|at| (at, Told::Alive)));
-            back = outage.1 + 50 * MS;
-            last = back;
-            heard.push((last, Told::List(objects.values().copied().collect())));
-            outage = next_outage(outage.1, faults, random);
+/// One stream in order, with gaps.
+struct Watch<'a> {
+    faults: &'a Faults,
+    random: Random,
+    gaps: std::iter::Peekable<std::vec::IntoIter<Gap>>,
+    /// When the connection was made.
+    back: i64,
+    /// When the last thing was told.
+    last: i64,
+    objects: BTreeMap<usize, Version>,
+    missed: Vec<Version>,
+    heard: Vec<Heard>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(faults: &'a Faults, end: i64, mut random: Random) -> Self {
+        let mut gaps: Vec<Gap> =
+            faults.downs.iter().map(|(from, to)| Gap { from: *from, to: *to, resumes: false }).collect();
+        let mut at = BEGIN;
+        while at < end {
+            let from = at + faults.outage_every * SECOND / 2 + random.around(faults.outage_every * SECOND / 2);
+            at = from + 5 * SECOND + random.below(25 * SECOND);
+            if faults.runs(from - SECOND, at + SECOND) {
+                gaps.push(Gap { from, to: at, resumes: random.below(2) == 0 });
+            }
         }
-        if version.deleted {
-            objects.remove(&version.pod);
+        gaps.sort_by_key(|gap| gap.from);
+        let (objects, missed) = (BTreeMap::new(), Vec::new());
+        let gaps = gaps.into_iter().peekable();
+        Self { faults, random, gaps, back: BEGIN, last: BEGIN, objects, missed, heard: Vec::new() }
+    }
+
+    fn hear(mut self, changes: &[(i64, Version)], end: i64) -> Vec<Heard> {
+        for (at, version) in changes {
+            while let Some(gap) = self.gaps.next_if(|gap| *at >= gap.to) {
+                self.end_gap(gap);
+            }
+            if version.deleted {
+                self.objects.remove(&version.pod);
+            } else {
+                self.objects.insert(version.pod, *version);
+            }
+            let told = self.last.max(at + 20 * MS + self.random.around(self.faults.watch_delay));
+            // What was on its way when the connection broke comes again.
+            if self.gaps.peek().is_some_and(|gap| told >= gap.from) {
+                self.missed.push(*version);
+            } else {
+                self.last = told;
+                self.tell(*version);
+            }
+        }
+        let until = self.gaps.next().map_or(end, |gap| gap.from.min(end));
+        self.alive(until);
+        self.heard.sort_by_key(|(at, _)| *at);
+        self.heard
+    }
+
+    /// A watch repeats only what it told last.
+    fn tell(&mut self, version: Version) {
+        let told = Told::Watch { version, missed: self.last < self.back + CATCH_UP };
+        self.heard.push((self.last, told.clone()));
+        if self.random.happens(self.faults.twice) {
+            self.heard.push((self.last, told));
+        }
+    }
+
+    fn end_gap(&mut self, gap: Gap) {
+        self.alive(gap.from);
+        self.back = gap.to + 50 * MS;
+        self.last = self.back;
+        let missed = std::mem::take(&mut self.missed);
+        if gap.resumes {
+            for version in missed {
+                self.tell(version);
+            }
         } else {
-            objects.insert(version.pod, *version);
-        }
-        if *at < outage.0 {
-            last = last.max(at + 20 * MS + random.around(faults.watch_delay));
-            deliver_in_order(&mut heard, last, *version, faults, random);
+            self.heard.push((self.last, Told::List(self.objects.values().copied().collect())));
         }
     }
-    heard.extend((back..outage.0.min(end)).step_by(SECOND as usize).map(|at| (at, Told::Alive)));
-    heard.sort_by_key(|(at, _)| *at);
-    heard
-}
 
-/// A watch repeats only what it told last.
-fn deliver_in_order(heard: &mut Vec<Heard>, at: i64, version: Version, faults: &Faults, random: &mut Random) {
-    heard.push((at, Told::Watch(version)));
-    if random.happens(faults.twice) {
-        heard.push((at, Told::Watch(version)));
+    fn alive(&mut self, until: i64) {
+        let beats = (self.back + CATCH_UP..until).step_by(SECOND as usize);
+        self.heard.extend(beats.map(|at| (at, Told::Alive)));
     }
-}
-
-fn next_outage(after: i64, faults: &Faults, random: &mut Random) -> (i64, i64) {
-    let from = after + faults.outage_every * SECOND / 2 + random.around(faults.outage_every * SECOND / 2);
-    (from, from + 5 * SECOND + random.below(25 * SECOND))
 }

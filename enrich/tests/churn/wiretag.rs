@@ -1,18 +1,22 @@
-//! wiretag's own way: the sources' events, the timeline, the tagger.
+//! wiretag's own way: the sources' events, what the Kubernetes source makes of the API server's words, the timeline, the tagger. When
+//! it is stopped, what it persisted is all that is left.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use wiretag_capture::record::Side;
 use wiretag_capture::{Direction, EndReason, FlowRecord};
 use wiretag_enrich::event::Snapshot;
+use wiretag_enrich::kubernetes::Translator;
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
-use wiretag_enrich::timeline::Timeline;
+use wiretag_enrich::timeline::{Dossier, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 
 use crate::naming::Naming;
+use crate::objects::Version;
 use crate::rows;
-use crate::sources::{Told, Version};
-use crate::world::{Flow, HERE, Pod, SECOND, World};
+use crate::sources::Told;
+use crate::world::{Flow, HERE, MS, Pod, World};
 
 /// Network of the cluster's addresses.
 const CLUSTER: &str = "kubernetes";
@@ -21,18 +25,37 @@ const CLUSTER: &str = "kubernetes";
 pub(crate) struct Wiretag {
     timeline: Timeline,
     tagger: Tagger,
-    heard: i64,
+    translator: Translator,
+    rows: TaggedRows,
+    persisted: HashMap<Arc<str>, Dossier>,
+    /// When it was stopped.
+    stopped: Option<i64>,
 }
 
 impl Wiretag {
     pub(crate) fn new(world: &World) -> Self {
+        Self::start(world, HashMap::new(), None)
+    }
+
+    fn start(world: &World, persisted: HashMap<Arc<str>, Dossier>, stopped: Option<i64>) -> Self {
         let mut tagger = Tagger::new(TaggerConfig { boot: "boot".into(), ..TaggerConfig::default() });
         for pod in &world.pods {
             tagger.set_link(0, pod.interface, true);
         }
         let mut timeline = Timeline::new();
+        timeline.load(persisted.values().cloned());
         timeline.apply(&IdentityEvent::Network { index: 0, netns: 0, network: CLUSTER.into(), at: 0 });
-        Self { timeline, tagger, heard: 0 }
+        let translator = Translator::new(CLUSTER.into(), format!("node-{HERE}").into(), stopped);
+        Self { timeline, tagger, translator, rows: TaggedRows::default(), persisted, stopped }
+    }
+
+    fn stop(&mut self, now: i64) {
+        self.tagger.flush(&self.timeline, &mut self.rows);
+        while self.timeline.has_changes() {
+            let changes = self.timeline.take_changes(1000);
+            self.persisted.extend(changes.into_iter().map(|dossier| (dossier.id.clone(), dossier)));
+        }
+        self.stopped = Some(now);
     }
 
     fn learn(&mut self, (index, pod): (usize, &Pod), key: Key, source: &str, (from, now): (i64, i64)) {
@@ -40,14 +63,19 @@ impl Wiretag {
         self.timeline.apply(&IdentityEvent::Learned(interval));
     }
 
+    /// Its interface is in the cluster's network.
+    fn attach(&mut self, pod: &Pod, at: i64) {
+        let network = CLUSTER.into();
+        self.timeline.apply(&IdentityEvent::Network { index: pod.interface, netns: 0, network, at });
+    }
+
     /// The hook and the runtime know interface and address exactly.
     fn local(&mut self, world: &World, index: usize, source: &str, (from, now): (i64, i64)) {
         let pod = &world.pods[index];
-        let (network, at) = (CLUSTER.into(), from);
-        self.timeline.apply(&IdentityEvent::Network { index: pod.interface, netns: 0, network, at });
-        let interface = Key::Interface { index: pod.interface, netns: 0, boot: "boot".into() };
-        self.learn((index, pod), interface, source, (from, now));
-        self.learn((index, pod), ip(pod), source, (from, now));
+        self.attach(pod, from);
+        for key in [interface(pod), ip(pod)] {
+            self.learn((index, pod), key, source, (from, now));
+        }
     }
 
     fn end(&mut self, index: usize, source: &str, (at, now): (i64, i64)) {
@@ -55,38 +83,38 @@ impl Wiretag {
         self.timeline.apply(&IdentityEvent::Ended { identity, at, learned_at: now, source });
     }
 
-    fn watch(&mut self, world: &World, version: &Version, now: i64) {
-        if version.deleted || version.finished.is_some() {
-            self.end(version.pod, "kubernetes", (version.finished.unwrap_or(now), now));
-        } else {
-            let pod = &world.pods[version.pod];
-            self.learn((version.pod, pod), ip(pod), "kubernetes", (since(version, pod, now), now));
+    /// After a start: all sandboxes, and since when they are there.
+    fn runtime(&mut self, world: &World, pods: &[usize], now: i64) {
+        let mut present = Vec::new();
+        for index in pods {
+            let pod = &world.pods[*index];
+            let from = pod.up + 5 * MS;
+            self.attach(pod, from);
+            present.extend([interface(pod), ip(pod)].map(|key| interval(*index, pod, key, "cri", (from, now))));
         }
+        let (source, stopped, heard) = ("cri".into(), Vec::new(), self.stopped);
+        self.timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at: now }));
     }
 
     fn list(&mut self, world: &World, versions: &[Version], now: i64) {
-        let present = versions.iter().filter(|version| version.finished.is_none()).map(|version| {
-            let pod = &world.pods[version.pod];
-            interval(version.pod, pod, ip(pod), "kubernetes", (since(version, pod, now), now))
-        });
-        self.timeline.apply(&IdentityEvent::Reconciled(Snapshot {
-            source: "kubernetes".into(),
-            present: present.collect(),
-            stopped: Vec::new(),
-            heard: Some(self.heard),
-            at: now,
-        }));
+        let objects: Vec<String> = versions.iter().map(|version| version.object(world).to_string()).collect();
+        self.translator.listed(objects.iter().map(String::as_str), (now - 40 * MS, now));
     }
-}
 
-/// Since when a pod surely has its address: its containers run, by the clock of its node, which may be behind.
-fn since(version: &Version, pod: &Pod, now: i64) -> i64 {
-    let behind = if pod.node == HERE { 0 } else { 2 * SECOND };
-    (version.started + SECOND + behind).min(now)
+    /// Applies what the Kubernetes source makes of what it heard.
+    fn translated(&mut self) {
+        for event in self.translator.events() {
+            self.timeline.apply(&event);
+        }
+    }
 }
 
 fn uid(index: usize) -> Arc<str> {
     format!("{index:08}").into()
+}
+
+fn interface(pod: &Pod) -> Key {
+    Key::Interface { index: pod.interface, netns: 0, boot: "boot".into() }
 }
 
 fn ip(pod: &Pod) -> Key {
@@ -117,19 +145,19 @@ impl Naming for Wiretag {
             Told::Runtime { pod, started: true, at } => self.local(world, *pod, "cri", (*at, now)),
             Told::Hook { pod, added: false, at } => self.end(*pod, "cni", (*at, now)),
             Told::Runtime { pod, started: false, at } => self.end(*pod, "cri", (*at, now)),
-            Told::Alive => {
-                self.heard = now;
-                self.timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: now });
+            Told::RuntimeList(pods) => self.runtime(world, pods, now),
+            Told::Alive => self.translator.heard(now),
+            Told::Watch { version, missed } => {
+                self.translator.watched(&version.line(world), *missed, now).expect("a line of a watch");
             }
-            Told::Watch(version) => {
-                self.watch(world, version, now);
-                self.heard = now;
-            }
-            Told::List(versions) => {
-                self.list(world, versions, now);
-                self.heard = now;
+            Told::List(versions) => self.list(world, versions, now),
+            Told::Down => self.stop(now),
+            Told::Up => {
+                let (rows, persisted) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.persisted));
+                *self = Self { rows, ..Self::start(world, persisted, self.stopped) };
             }
         }
+        self.translated();
     }
 
     fn ended(&mut self, number: usize, flow: &Flow, now: i64) {
@@ -137,7 +165,7 @@ impl Naming for Wiretag {
     }
 
     fn named(&mut self, now: Option<i64>) -> Vec<(usize, [Option<usize>; 2])> {
-        let mut rows = TaggedRows::default();
+        let mut rows = std::mem::take(&mut self.rows);
         match now {
             Some(now) => self.tagger.drain(now, &self.timeline, &mut rows),
             None => self.tagger.flush(&self.timeline, &mut rows),

@@ -1,19 +1,22 @@
 //! The Kubernetes source against a small API server that does what real ones do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+mod forms;
+mod namespaces;
 mod server;
+mod unread;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use server::{ENDPOINTS, JOBS, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, SLICES_BETA, Server};
+use server::{JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, Server};
 use tokio::sync::{mpsc, watch};
 use wiretag_enrich::kubernetes::{KubernetesConfig, KubernetesSource, Scope, check};
 use wiretag_enrich::timeline::{Lookup, Timeline};
 use wiretag_enrich::{Identity, IdentityEvent, Key, SourceStatus};
 
-const ALL: &[&str] = &[NODES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS];
+const ALL: &[&str] = &[NODES, NAMESPACES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS];
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn now() -> i64 {
@@ -242,24 +245,6 @@ async fn a_list_that_the_server_forgets_is_begun_again() {
 }
 
 #[tokio::test]
-async fn endpoints_are_found_in_the_form_that_the_server_has() {
-    let v1 = include_str!("endpointslice-v1.json");
-    let beta = include_str!("endpointslice-v1beta1.json");
-    let old = include_str!("endpoints.json");
-    for (path, text) in [(SLICES, v1), (SLICES_BETA, beta), (ENDPOINTS, old)] {
-        let server = Server::start(&[NODES, REPLICA_SETS, JOBS, SERVICES, path, PODS]).await;
-        server.put(SERVICES, serde_json::from_str(include_str!("service.json")).expect("a service"));
-        server.put(path, serde_json::from_str(text).expect("endpoints"));
-        let mut run = Run::start(server, Scope::Cluster, 500);
-        run.until(path, |run| run.service("10.244.1.7", 8080).as_deref() == Some("checkout")).await;
-        run.until("all of it", |run| run.snapshots() == 1).await;
-        assert_eq!(run.service("10.244.2.9", 8080).as_deref(), Some("checkout"), "not ready, but there");
-        assert_eq!(run.service("10.96.12.30", 443).as_deref(), Some("checkout"));
-        assert_eq!(run.service("fd00:10:96::c1e", 443).as_deref(), Some("checkout"));
-    }
-}
-
-#[tokio::test]
 async fn a_real_pod_object_is_understood() {
     let server = Server::start(ALL).await;
     server.put(PODS, serde_json::from_str(include_str!("pod.json")).expect("a pod"));
@@ -278,7 +263,7 @@ async fn a_real_pod_object_is_understood() {
 
 #[tokio::test]
 async fn on_a_node_only_its_pods_are_watched_and_owners_are_asked_for() {
-    let server = Server::start(&[NODES, PODS, REPLICA_SETS]).await;
+    let server = Server::start(&[NODES, NAMESPACES, PODS, REPLICA_SETS]).await;
     let mut own = pod("a", "10.0.0.1");
     own["metadata"]["ownerReferences"] =
         json!([{ "kind": "ReplicaSet", "name": "web-1", "uid": "rs", "controller": true }]);

@@ -29,12 +29,20 @@ struct Api {
     requests: Vec<String>,
 }
 
+/// Watches of an earlier generation end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Generation {
+    number: u64,
+    /// As their time is over, and not as a connection breaks off.
+    in_order: bool,
+}
+
 /// See the module documentation.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     api: Arc<Mutex<Api>>,
-    /// Changed when there is something new; its number is that of the connections' generation.
-    changed: watch::Sender<u64>,
+    /// Changed when there is something new.
+    changed: watch::Sender<Generation>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -46,6 +54,7 @@ impl Drop for Server {
 
 pub(crate) const PODS: &str = "/api/v1/pods";
 pub(crate) const NODES: &str = "/api/v1/nodes";
+pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
 pub(crate) const SERVICES: &str = "/api/v1/services";
 pub(crate) const ENDPOINTS: &str = "/api/v1/endpoints";
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
@@ -62,7 +71,7 @@ impl Server {
         let (token, delay) = ("good".into(), Duration::ZERO);
         let api = Api { version: 100, paths, forbidden: Vec::new(), token, delay, requests: Vec::new() };
         let api = Arc::new(Mutex::new(api));
-        let changed = watch::Sender::new(0);
+        let changed = watch::Sender::new(Generation::default());
         let (shared, news) = (api.clone(), changed.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -128,7 +137,22 @@ impl Server {
 
     /// Cuts every watch off.
     pub(crate) fn cut(&self) {
-        self.changed.send_modify(|generation| *generation += 1);
+        self.changed.send_modify(|last| *last = Generation { number: last.number + 1, in_order: false });
+    }
+
+    /// Ends every watch as the server does when its time is over.
+    pub(crate) fn end(&self) {
+        self.changed.send_modify(|last| *last = Generation { number: last.number + 1, in_order: true });
+    }
+
+    /// Has a path from now on.
+    pub(crate) fn serve(&self, path: &str) {
+        self.with(|api| drop(api.paths.insert(path.to_owned(), Objects::default())));
+    }
+
+    /// Has a path no longer.
+    pub(crate) fn withdraw(&self, path: &str) {
+        self.with(|api| drop(api.paths.remove(path)));
     }
 
     pub(crate) fn set_token(&self, token: &str) {
@@ -157,7 +181,7 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, api: Arc<Mutex<Api>>, changed: watch::Receiver<u64>) {
+async fn serve(stream: TcpStream, api: Arc<Mutex<Api>>, changed: watch::Receiver<Generation>) {
     let mut stream = BufReader::new(stream);
     while let Some((target, authorization, body)) = request(&mut stream).await {
         let (status, answer) = {
@@ -260,7 +284,7 @@ async fn follow(
     stream: &mut BufReader<TcpStream>,
     target: &str,
     api: &Arc<Mutex<Api>>,
-    mut changed: watch::Receiver<u64>,
+    mut changed: watch::Receiver<Generation>,
 ) -> std::io::Result<()> {
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -271,7 +295,7 @@ async fn follow(
     loop {
         let lines: Vec<String> = {
             let api = api.lock().expect("no panic before");
-            let objects = &api.paths[&path];
+            let Some(objects) = api.paths.get(&path) else { return Ok(()) };
             if seen < objects.compacted {
                 seen = u64::MAX;
                 vec![json!({ "type": "ERROR", "object": failure(410) }).to_string()]
@@ -284,9 +308,12 @@ async fn follow(
         for line in lines {
             stream.write_all(format!("{:x}\r\n{line}\n\r\n", line.len() + 1).as_bytes()).await?;
         }
-        if changed.changed().await.is_err() || *changed.borrow_and_update() != generation {
+        let news = changed.changed().await.map(|()| *changed.borrow_and_update());
+        match news {
+            Ok(now) if now == generation => {}
+            Ok(now) if now.in_order => return stream.write_all(b"0\r\n\r\n").await,
             // Without the last chunk: the connection broke off.
-            return Ok(());
+            Ok(_) | Err(_) => return Ok(()),
         }
     }
 }

@@ -34,6 +34,7 @@ fn object(kind: Kind, value: Value) -> Object {
         Kind::Services => Object::Service(serde_json::from_value(value).expect(parse)),
         Kind::Endpoints => Object::Slice(serde_json::from_value(value).expect(parse)),
         Kind::Owners(owner) => Object::Owner(owner, serde_json::from_value(value).expect(parse)),
+        Kind::Namespaces => Object::Namespace(serde_json::from_value(value).expect(parse)),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::owners::OwnerKind;
 use super::super::state::Kind;
-use super::{Story, pod, running, stamp, terminated};
+use super::{Story, ns, pod, running, stamp, terminated, word};
 use crate::identity::Member;
 
 #[test]
@@ -271,4 +271,55 @@ fn the_clock_of_another_node_is_trusted_when_it_has_been_heard() {
     }
     story.is(Kind::Pods, pod("a", 9, "10.0.0.5", "Running", running(10)), 14.0);
     assert_eq!((story.who("10.0.0.5", 11.1), story.who("10.0.0.5", 11.3)), ("none".into(), "a".into()));
+}
+
+#[test]
+fn what_begins_in_a_gap_does_not_have_the_time_of_what_was_before() {
+    // `a` is gone, nobody knows since when; `b` began at 40. Either is heard of first.
+    for a_goes_first in [true, false] {
+        for listed in [true, false] {
+            let mut story = Story::on("n1");
+            story.is(Kind::Pods, pod("a", 1, "10.0.0.5", "Running", running(9)), 10.0);
+            let b = pod("b", 7, "10.0.0.5", "Running", running(40));
+            let go = |story: &mut Story| {
+                story.missed(Kind::Pods, pod("a", 6, "10.0.0.5", "Running", running(9)), 20.0, 42.0, true);
+            };
+            if a_goes_first && !listed {
+                go(&mut story);
+            }
+            story.missed(Kind::Pods, b, 20.0, 42.0, false);
+            if listed {
+                story.listed(Kind::Pods, &["b"], 20.0, 42.0);
+            } else if !a_goes_first {
+                go(&mut story);
+            }
+            let who = |story: &Story, ip: &str, at: f64| {
+                word(story.timeline.ip("blue", ip.parse().expect("an address"), ns(at)))
+            };
+            let names = [15.0, 36.0, 39.0, 50.0].map(|at| who(&story, "10.0.0.5", at));
+            assert_eq!(names, ["a", "none", "none", "b"], "it may have been a's: {a_goes_first} {listed}");
+            // What was learned so is ended like anything else.
+            story.is(Kind::Pods, pod("b", 8, "10.0.0.6", "Running", running(40)), 60.0);
+            let names = ["10.0.0.5", "10.0.0.6"].map(|ip| who(&story, ip, 70.0));
+            assert_eq!(names, ["none", "b"], "{a_goes_first} {listed}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_is_deleted_in_order_ends_with_its_containers() {
+    let mut story = Story::on("n1");
+    let mut own = pod("a", 1, "10.0.0.5", "Running", running(9));
+    story.is(Kind::Pods, own.clone(), 10.0);
+    own["metadata"]["resourceVersion"] = json!("2");
+    own["metadata"]["deletionTimestamp"] = json!(stamp(50));
+    story.is(Kind::Pods, own.clone(), 20.0);
+    assert_eq!(story.who("10.0.0.5", 21.0), "a", "it still sends");
+    let mut own = pod("a", 3, "10.0.0.5", "Running", terminated(9, 25));
+    story.is(Kind::Pods, own.clone(), 26.0);
+    assert_eq!(story.who("10.0.0.5", 26.5), "a", "its container may be started again");
+    own["metadata"]["resourceVersion"] = json!("4");
+    own["metadata"]["deletionTimestamp"] = json!(stamp(50));
+    story.is(Kind::Pods, own, 27.0);
+    assert_eq!((story.who("10.0.0.5", 24.9), story.who("10.0.0.5", 25.1)), ("a".into(), "none".into()));
 }
