@@ -90,9 +90,9 @@ impl Claim {
         self.ending == Ending::Open
     }
 
-    /// Whether it counts. One with inexact times that ends where it begins was short, and somewhere near.
+    /// Whether it counts. One with an inexact time that ends where it begins was short, and somewhere near.
     fn is_held(&self) -> bool {
-        !self.covered && (self.held_to > self.held_from || self.early)
+        !self.covered && (self.held_to > self.held_from || self.early || self.late)
     }
 
     /// Whether it may share an instant with `[from, to]`.
