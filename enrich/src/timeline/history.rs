@@ -181,6 +181,13 @@ pub(super) struct Sure {
     pub(super) source: u8,
 }
 
+impl Default for Sure {
+    /// Never.
+    fn default() -> Self {
+        Self { from: i64::MAX, to: i64::MIN, subject: 0, source: 0 }
+    }
+}
+
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
@@ -193,14 +200,15 @@ impl History {
     }
 
     /// The time of the last claim that holds in which nobody else can have held the key.
-    pub(super) fn sure(&self) -> Option<Sure> {
-        let (index, last) = self.claims.iter().enumerate().rev().find(|(_, claim)| claim.is_held())?;
+    pub(super) fn sure(&self) -> Sure {
+        let held = self.claims.iter().enumerate().rev().find(|(_, claim)| claim.is_held());
+        let Some((index, last)) = held else { return Sure::default() };
         let before = self.claims.iter().take(index).rev().take_while(|claim| claim.reach > last.held_from);
         // What is after the last one that holds is covered or empty.
         let others = before.filter(|claim| claim.is_held()).map(Claim::end).max();
         let from = others.map_or(last.held_from, |end| end.max(last.held_from));
         let Claim { subject, source, held_to: to, .. } = *last;
-        Some(Sure { from, to, subject, source })
+        Sure { from, to, subject, source }
     }
 
     /// Claims that may share an instant with `[from, to]`, latest beginning first.
