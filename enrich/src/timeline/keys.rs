@@ -26,8 +26,8 @@ impl Hash for Place {
         let spot = |kind: u32, protocol: u8, port: u16| kind << 24 | u32::from(protocol) << 16 | u32::from(port);
         let (name, rest, number, ip) = match *self {
             Self::Interface { index, netns, boot } => (boot, index, netns, None),
-            Self::Mac { network, mac: [a, b, c, d, e, f] } => {
-                (network, 1, u64::from_be_bytes([0, 0, a, b, c, d, e, f]), None)
+            Self::Mac { network, mac } => {
+                (network, 1, mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), None)
             }
             Self::Ip { network, ip } => (network, 2, 0, Some(ip)),
             Self::Range { network, ip, prefix } => (network, 3, u64::from(prefix), Some(ip)),
