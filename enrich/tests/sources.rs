@@ -204,6 +204,22 @@ fn a_pod_that_was_there_for_less_than_kubernetes_tells_may_have_been_the_one() {
 }
 
 #[test]
+fn a_pod_of_which_only_the_beginning_is_exact_may_still_have_been_the_one() {
+    // Its true end is 100.3 s. That is lost, and the whole second that Kubernetes tells is before its beginning.
+    let cni = [has("cni", "a", pod_ip(), 100_100)];
+    let kubernetes = [
+        has("kubernetes", "a", pod_ip(), 101_000),
+        ended("kubernetes", "a", 100_000),
+        has("kubernetes", "b", pod_ip(), 101_000),
+    ];
+    in_all_orders(&[&cni, &kubernetes], |timeline| {
+        assert_eq!(who(timeline, 100_100, 100_100), "ambiguous");
+        assert_eq!(who(timeline, 100_250, 100_250), "ambiguous");
+        assert_eq!(who(timeline, 110_000, 110_000), "b");
+    });
+}
+
+#[test]
 fn two_identities_by_two_sources_are_ambiguous() {
     let timeline = timeline(&[has("docker", "a", pod_ip(), 0), has("cri", "b", pod_ip(), 100)]);
     assert_eq!(who(&timeline, 50, 50), "a");

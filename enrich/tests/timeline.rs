@@ -298,6 +298,17 @@ prop_compose! {
     }
 }
 
+#[test]
+fn an_address_that_was_forgotten_is_found_again_without_its_network() {
+    let mut timeline = timeline(&[has("a", address(), 0), ended("a", 100)]);
+    let anywhere = |timeline: &Timeline, at: i64| word(timeline.ip_in_any(ADDRESS, at * MS, |_| true));
+    assert_eq!(anywhere(&timeline, 50), "a");
+    timeline.expire(10_000 * MS);
+    assert_eq!(anywhere(&timeline, 50), "none");
+    timeline.apply(&has("b", address(), 20_000));
+    assert_eq!(anywhere(&timeline, 20_050), "b");
+}
+
 proptest! {
     /// Whatever is told, in whichever order (of one container in the right one), flows get the name of whoever began them
     /// or none.

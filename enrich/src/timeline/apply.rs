@@ -137,6 +137,20 @@ impl Timeline {
     }
 
     pub(super) fn note_key(&mut self, place: Place, subject: u32) {
+        // One that has a history was noted with its first claim.
+        if self.view.histories.get(&place).is_none() {
+            self.note_place(place);
+        }
+        if self.view.subjects.get(subject).is_some_and(|own| !own.keys.contains(&place))
+            && let Some(own) = self.view.subjects.get_mut(subject)
+        {
+            own.keys.reserve_exact(1 + own.keys.len() / 4);
+            own.keys.push(place);
+            own.had_keys = true;
+        }
+    }
+
+    fn note_place(&mut self, place: Place) {
         if !self.view.ranges.has(place) {
             Arc::make_mut(&mut self.view.ranges).note(place);
         }
@@ -145,13 +159,6 @@ impl Timeline {
             && !networks.contains(&network)
         {
             networks.push(network);
-        }
-        if self.view.subjects.get(subject).is_some_and(|own| !own.keys.contains(&place))
-            && let Some(own) = self.view.subjects.get_mut(subject)
-        {
-            own.keys.reserve_exact(1 + own.keys.len() / 4);
-            own.keys.push(place);
-            own.had_keys = true;
         }
     }
 

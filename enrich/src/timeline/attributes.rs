@@ -4,8 +4,10 @@
 //! has its labels before they are told). Of each field the source that counts most and knows it decides
 //! ([`super::sources`]).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::sources::Sources;
 use crate::identity::{Identity, Member};
@@ -42,17 +44,33 @@ impl Told {
 /// What many identities have in common: texts and attributes, each kept once.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    texts: HashSet<Arc<str>>,
-    bases: HashSet<Arc<Identity>>,
+    texts: HashSet<Arc<str>, RandomState>,
+    bases: HashSet<Arc<Identity>, RandomState>,
+    /// While a timeline is loaded: what a base that was given is here, by its address, at which it stays.
+    loaded: HashMap<usize, Loaded, RandomState>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    _given: Arc<Identity>,
+    known: Arc<Identity>,
 }
 
 impl Shared {
-    /// A base that may be known already.
+    /// A base that is loaded: many dossiers have one and the same, which is not compared again.
     pub(super) fn known(&mut self, base: &Arc<Identity>) -> Arc<Identity> {
-        if let Some(known) = self.bases.get(base) {
+        let address = Arc::as_ptr(base).addr();
+        if let Some(Loaded { known, .. }) = self.loaded.get(&address) {
             return known.clone();
         }
-        self.base(base)
+        let known = self.bases.get(base).cloned().unwrap_or_else(|| self.base(base));
+        self.loaded.insert(address, Loaded { _given: base.clone(), known: known.clone() });
+        known
+    }
+
+    /// Nothing more is loaded.
+    pub(super) fn loaded(&mut self) {
+        self.loaded = HashMap::default();
     }
 
     fn base(&mut self, identity: &Identity) -> Arc<Identity> {
@@ -232,4 +250,33 @@ pub(super) fn of_member(versions: &Versions, member: &Member, log: &[Told]) -> V
 /// Whether it says nothing but who it is.
 pub(super) fn is_bare(identity: &Identity) -> bool {
     *identity == Identity { identity: identity.identity.clone(), ..Identity::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(zone: &str) -> Arc<Identity> {
+        Arc::new(Identity { zone: Some(zone.into()), ..Identity::default() })
+    }
+
+    #[test]
+    fn what_is_loaded_is_kept_once_and_is_what_was_given() {
+        let mut shared = Shared::default();
+        let (one, same, other) = (base("a"), base("a"), base("b"));
+        let known: Vec<_> = [&one, &one, &same, &other].map(|given| shared.known(given)).into();
+        for (given, known) in [&one, &one, &same, &other].into_iter().zip(&known) {
+            assert_eq!(given, known);
+        }
+        assert!(Arc::ptr_eq(&known[0], &known[1]) && Arc::ptr_eq(&known[0], &known[2]));
+        shared.loaded();
+        assert_eq!(Arc::strong_count(&one), 1, "nothing given is held after that");
+        // At the address of one that is gone may be another.
+        drop((one, same, other));
+        assert_eq!(shared.known(&base("c")), base("c"));
+        drop(known);
+        shared.loaded();
+        shared.expire();
+        assert!(shared.bases.is_empty(), "what nobody has any more is forgotten");
+    }
 }

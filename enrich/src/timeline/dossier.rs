@@ -227,6 +227,7 @@ impl Timeline {
 
     /// All that was persisted is loaded: what follows from it is computed.
     pub fn loaded(&mut self) {
+        self.shared.loaded();
         let places: Vec<Place> = self.view.histories.iter().map(|(place, _)| *place).collect();
         for place in places {
             self.resolve(place, i64::MIN);

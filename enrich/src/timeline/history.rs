@@ -90,9 +90,9 @@ impl Claim {
         self.ending == Ending::Open
     }
 
-    /// Whether it counts. One with inexact times that ends where it begins was short, and somewhere near.
+    /// Whether it counts. One with an inexact time that ends where it begins was short, and somewhere near.
     fn is_held(&self) -> bool {
-        !self.covered && (self.held_to > self.held_from || self.early)
+        !self.covered && (self.held_to > self.held_from || self.early || self.late)
     }
 
     /// Whether it may share an instant with `[from, to]`.
@@ -136,9 +136,8 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Ends of the claim's identity, in the order of time.
-    fn ends(self, claim: &Claim) -> impl Iterator<Item = &'a End> {
-        let canonical = self.subjects.canonical(claim.subject);
+    /// Ends of the claim's identity, which is `canonical`, in the order of time.
+    fn ends(self, claim: &Claim, canonical: u32) -> impl Iterator<Item = &'a End> {
         let other = (canonical != claim.subject).then_some(canonical);
         let subjects = std::iter::once(claim.subject).chain(other);
         let ends = subjects.filter_map(move |subject| self.subjects.get(subject)).flat_map(|subject| &subject.ends);
@@ -157,8 +156,24 @@ impl<'a> Context<'a> {
     /// The first end of a claim that `accept`ed sources tell.
     fn first_end(self, claim: &Claim, slack: i64, accept: impl Fn(u8) -> bool) -> Option<i64> {
         let after = claim.from.saturating_sub(slack);
-        let ends = self.ends(claim).filter(|end| accept(end.source) && end.at >= after);
-        ends.map(|end| end.at.max(claim.from)).min()
+        let ends = self.ends(claim, self.subjects.canonical(claim.subject));
+        let accepted = ends.filter(|end| accept(end.source) && end.at >= after);
+        accepted.map(|end| end.at.max(claim.from)).min()
+    }
+
+    /// The first ends of a claim, of which it is known who it is, that exact and that inexact sources tell.
+    fn first_ends(self, claim: &Claim) -> (Option<i64>, Option<i64>) {
+        let slack = self.sources.slack(claim.source);
+        let (mut exact, mut vague) = (None, None);
+        for end in self.ends(claim, claim.who) {
+            let is_loose = self.sources.is_loose(end.source);
+            let after = claim.from.saturating_sub(if is_loose { UNCERTAIN } else { slack });
+            if end.at >= after {
+                let first = if is_loose { &mut vague } else { &mut exact };
+                *first = least(*first, Some(end.at.max(claim.from)));
+            }
+        }
+        (exact, vague)
     }
 }
 
@@ -169,6 +184,13 @@ pub(super) struct Sure {
     pub(super) to: i64,
     pub(super) subject: u32,
     pub(super) source: u8,
+}
+
+impl Default for Sure {
+    /// Never.
+    fn default() -> Self {
+        Self { from: i64::MAX, to: i64::MIN, subject: 0, source: 0 }
+    }
 }
 
 /// See the module documentation.
@@ -183,14 +205,15 @@ impl History {
     }
 
     /// The time of the last claim that holds in which nobody else can have held the key.
-    pub(super) fn sure(&self) -> Option<Sure> {
-        let (index, last) = self.claims.iter().enumerate().rev().find(|(_, claim)| claim.is_held())?;
+    pub(super) fn sure(&self) -> Sure {
+        let held = self.claims.iter().enumerate().rev().find(|(_, claim)| claim.is_held());
+        let Some((index, last)) = held else { return Sure::default() };
         let before = self.claims.iter().take(index).rev().take_while(|claim| claim.reach > last.held_from);
         // What is after the last one that holds is covered or empty.
         let others = before.filter(|claim| claim.is_held()).map(Claim::end).max();
         let from = others.map_or(last.held_from, |end| end.max(last.held_from));
         let Claim { subject, source, .. } = *last;
-        Some(Sure { from, to: last.sure_to(), subject, source })
+        Sure { from, to: last.sure_to(), subject, source }
     }
 
     /// Claims that may share an instant with `[from, to]`, latest beginning first.
@@ -282,12 +305,10 @@ impl History {
 
     /// Rules 1 to 3.
     fn end(&self, index: usize, claim: &mut Claim, context: Context<'_>) {
-        let is_loose = |source: u8| context.sources.is_loose(source);
         let slack = context.sources.slack(claim.source);
         let told = (!claim.unheard && claim.to != i64::MAX).then_some(claim.to);
         let unheard = (claim.unheard && claim.to != i64::MAX).then_some(claim.to);
-        let exact = context.first_end(claim, slack, |source| !is_loose(source));
-        let vague = context.first_end(claim, UNCERTAIN, is_loose);
+        let (exact, vague) = context.first_ends(claim);
         let (exact, vague) = if slack == 0 { (least(told, exact), vague) } else { (exact, least(told, vague)) };
         claim.early = slack > 0;
         claim.late = false;

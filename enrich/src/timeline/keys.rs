@@ -1,6 +1,7 @@
 //! Keys in small: names of networks and boots are numbers.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use super::ranges::first_of;
 use crate::identity::Key;
 
 /// A [`Key`] of which each name is a number of [`Names`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Interface { index: u32, netns: u64, boot: u32 },
     Mac { network: u32, mac: [u8; 6] },
@@ -16,6 +17,31 @@ pub(super) enum Place {
     Range { network: u32, ip: IpAddr, prefix: u8 },
     Socket { netns: u64, boot: u32, protocol: u8, ip: Option<IpAddr>, port: u16 },
     Service { network: u32, protocol: u8, ip: IpAddr, port: u16 },
+}
+
+/// In whole words: hashed byte by byte, as derived, it would be most of a lookup.
+impl Hash for Place {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let spot = |kind: u32, protocol: u8, port: u16| kind << 24 | u32::from(protocol) << 16 | u32::from(port);
+        let (name, rest, number, ip) = match *self {
+            Self::Interface { index, netns, boot } => (boot, index, netns, None),
+            Self::Mac { network, mac } => {
+                (network, 1, mac.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)), None)
+            }
+            Self::Ip { network, ip } => (network, 2, 0, Some(ip)),
+            Self::Range { network, ip, prefix } => (network, 3, u64::from(prefix), Some(ip)),
+            Self::Socket { netns, boot, protocol, ip, port } => (boot, spot(4, protocol, port), netns, ip),
+            Self::Service { network, protocol, ip, port } => (network, spot(5, protocol, port), 0, Some(ip)),
+        };
+        state.write_u64(u64::from(name) << 32 | u64::from(rest));
+        state.write_u64(number);
+        match ip {
+            None => {}
+            Some(IpAddr::V4(ip)) => state.write_u32(ip.to_bits()),
+            Some(IpAddr::V6(ip)) => state.write_u128(ip.to_bits()),
+        }
+    }
 }
 
 impl Place {

@@ -15,6 +15,8 @@ pub(super) struct Sources {
     names: Vec<Arc<str>>,
     /// By number: until when a source was in touch.
     heard: Vec<i64>,
+    /// By number: whether its times are not exact.
+    loose: Vec<bool>,
 }
 
 impl Sources {
@@ -24,6 +26,7 @@ impl Sources {
             if self.names.len() < MOST {
                 self.names.push(source.clone());
                 self.heard.push(i64::MIN);
+                self.loose.push(&**source == "kubernetes");
             }
             self.names.len() - 1
         });
@@ -62,7 +65,7 @@ impl Sources {
 
     /// Whether the times of a source are not exact.
     pub(super) fn is_loose(&self, source: u8) -> bool {
-        self.names.get(usize::from(source)).is_some_and(|name| &**name == "kubernetes")
+        self.loose.get(usize::from(source)).copied().unwrap_or(false)
     }
 
     /// Whose word counts more; lower is better. `of_container`: for a container's name and image.

@@ -22,7 +22,7 @@ pub const PLACES: u16 = 16;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     history: Arc<History>,
-    sure: Option<Sure>,
+    sure: Sure,
     /// The latest version of that identity, and since when it holds; as it is asked for.
     named: OnceLock<(Arc<Identity>, i64)>,
 }
@@ -275,13 +275,12 @@ impl View {
 
     /// Who held one of the keys when the span began, or may have, and all who did or may have later in it; nobody if nobody
     /// did when it began.
+    #[inline]
     pub(super) fn pick(&self, places: &[Place], when: Span) -> Lookup {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
-            if let Some(sure) = history.sure
-                && sure.from <= when.from
-                && when.to < sure.to
-            {
+            let sure = history.sure;
+            if sure.from <= when.from && when.to < sure.to {
                 return self.name_sure(history, sure, when);
             }
             if !history.touching(when.from, when.from).any(|claim| claim.may_hold(when.from)) {

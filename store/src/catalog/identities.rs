@@ -134,28 +134,13 @@ impl Catalog {
     /// The timeline of all dossiers.
     pub async fn timeline(&self) -> Result<Timeline, StoreError> {
         let mut timeline = Timeline::new();
-        let mut table = Table::default();
-        let rows = self.database.all(sql("SELECT id, text FROM texts")).await?;
-        for row in &rows {
-            let number: i64 = row.get("id").map_err(self.failed())?;
-            let text: &str = row.get("text").map_err(self.failed())?;
-            table.texts.insert(number.unsigned_abs(), text.into());
-        }
         let (pages, mut read) = tokio::sync::mpsc::channel(1);
         let reader = self.clone();
         // While one page is taken, the next is read.
         let reading = tokio::spawn(async move { reader.read_pages(pages).await });
         while let Some(page) = read.recv().await {
-            for line in page.lines() {
-                let dossier = line.split_once(' ').and_then(|(id, facts)| {
-                    let id: Arc<str> = String::from_utf8(unhex(id)?).ok()?.into();
-                    Some((id.clone(), Reader::read(id, &unhex(facts)?, &mut table)))
-                });
-                match dossier {
-                    Some((_, Ok(dossier))) => timeline.load_one(dossier),
-                    Some((id, Err(_))) => return Err(StoreError::Dossier { id: id.to_string() }),
-                    None => return Err(StoreError::Dossier { id: line.chars().take(80).collect() }),
-                }
+            for dossier in page {
+                timeline.load_one(dossier);
             }
         }
         reading.await.map_err(|error| StoreError::Task(error.to_string()))??;
@@ -163,8 +148,19 @@ impl Catalog {
         Ok(timeline)
     }
 
+    async fn texts(&self) -> Result<Table, StoreError> {
+        let mut table = Table::default();
+        for row in self.database.all(sql("SELECT id, text FROM texts")).await? {
+            let number: i64 = row.get("id").map_err(self.failed())?;
+            let text: &str = row.get("text").map_err(self.failed())?;
+            table.texts.insert(number.unsigned_abs(), text.into());
+        }
+        Ok(table)
+    }
+
     /// Many dossiers as one text: a row of its own for each would take many times as long.
-    async fn read_pages(&self, pages: tokio::sync::mpsc::Sender<String>) -> Result<(), StoreError> {
+    async fn read_pages(&self, pages: tokio::sync::mpsc::Sender<Vec<Dossier>>) -> Result<(), StoreError> {
+        let mut table = self.texts().await?;
         let mut after = String::new();
         loop {
             let statement = self.database.own().dossiers;
@@ -173,6 +169,7 @@ impl Catalog {
             let page: Option<String> = row.get("page").map_err(self.failed())?;
             let (Some(last), Some(page)) = (last, page) else { return Ok(()) };
             after = last;
+            let page = page.lines().map(|line| read_line(line, &mut table)).collect::<Result<_, _>>()?;
             if pages.send(page).await.is_err() {
                 return Ok(());
             }
@@ -224,6 +221,14 @@ impl Catalog {
     }
 }
 
+/// The dossier of a line of a page.
+fn read_line(line: &str, table: &mut Table) -> Result<Dossier, StoreError> {
+    let parts = line.split_once(' ').and_then(|(id, facts)| Some((unhex(id)?, unhex(facts)?)));
+    let parts = parts.and_then(|(id, facts)| Some((Arc::<str>::from(String::from_utf8(id).ok()?), facts)));
+    let Some((id, facts)) = parts else { return Err(StoreError::Dossier { id: line.chars().take(80).collect() }) };
+    Reader::read(id.clone(), &facts, table).map_err(|_| StoreError::Dossier { id: id.to_string() })
+}
+
 /// The bytes that are written in hexadecimal.
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |digit: u8| match digit {
@@ -232,8 +237,11 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         _ => None,
     };
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-    if rest.is_empty() { bytes } else { None }
+    let mut bytes = Vec::with_capacity(pairs.len());
+    for [high, low] in pairs {
+        bytes.push(digit(*high)? << 4 | digit(*low)?);
+    }
+    rest.is_empty().then_some(bytes)
 }
 
 /// The names in a dossier that many have.
