@@ -70,7 +70,7 @@ use self::pairs::Pairs;
 use self::slice::{Counted, Flow, Point};
 use self::table::{Due, Table, Weighed};
 use crate::app::Application;
-use crate::decode::{Decoded, Decoder, Transport, flags, quote};
+use crate::decode::{DecodeError, Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
@@ -139,7 +139,24 @@ impl Engine {
     pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
         // By reference: moving it would cost more than decoding.
         let result = self.decoder.decode(packet);
-        match &result {
+        self.take_in(&result, packet, out)
+    }
+
+    /// The same with a packet that is known not to be a plain one.
+    #[inline(never)]
+    fn unusual_packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
+        let result = self.decoder.decode_unusual(packet);
+        self.take_in(&result, packet, out)
+    }
+
+    #[inline]
+    fn take_in(
+        &mut self,
+        result: &Result<Decoded<'_>, DecodeError>,
+        packet: &Packet<'_>,
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u64> {
+        match result {
             Ok(decoded) => {
                 let flow_id = self.track(decoded, packet, out);
                 if !self.decoder.carriers().is_empty() {
