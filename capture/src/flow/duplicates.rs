@@ -168,15 +168,11 @@ fn hash(from: End, segment: &Tcp<'_>, options: &Options) -> u32 {
     hash as u32 ^ (hash >> 32) as u32
 }
 
-fn hash_bytes(mut hash: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
+fn hash_bytes(mut hash: u64, mut bytes: &[u8]) -> u64 {
+    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
         hash = fold(hash ^ K[2], u64::from_be_bytes(*word) ^ K[3]);
+        bytes = rest;
     }
-    // What is left over is in the last eight bytes, if there are so many.
-    let rest = match bytes.last_chunk::<8>() {
-        Some(last) => u64::from_be_bytes(*last) ^ rest.len() as u64,
-        None => rest.iter().fold(rest.len() as u64, |word, byte| (word << 8) | u64::from(*byte)),
-    };
+    let rest = bytes.iter().fold(bytes.len() as u64, |word, byte| (word << 8) | u64::from(*byte));
     fold(hash ^ K[2], rest ^ K[3])
 }

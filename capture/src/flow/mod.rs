@@ -446,13 +446,15 @@ impl Engine {
     ) -> u32 {
         self.make_room(&key, out);
         let id = self.flow_id(&key, packet, again);
-        let mut flow = Flow::new(key, id, end, decoded, packet.time);
-        flow.again = again;
-        flow.application = Application::new(self.config.transactions);
-        flow.is_shadow = !self.share.has(decoded);
-        self.shadows += usize::from(flow.is_shadow);
-        self.counters.flows_started += u64::from(!flow.is_shadow);
-        let slot = self.table.insert(hash, flow);
+        let is_shadow = !self.share.has(decoded);
+        self.shadows += usize::from(is_shadow);
+        self.counters.flows_started += u64::from(!is_shadow);
+        let application = Application::new(self.config.transactions);
+        let slot = self.table.insert(hash, || {
+            let mut flow = Flow::new(key, id, end, decoded, packet.time);
+            (flow.again, flow.is_shadow, flow.application) = (again, is_shadow, application);
+            flow
+        });
         self.pairs.begin(&key, slot, end);
         self.count_active();
         slot

@@ -140,7 +140,10 @@ mod tests {
 
     #[test]
     fn hashes_are_those_of_the_specification() {
-        assert_eq!(hash(b"002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"), *b"8daaf6152771");
+        assert_eq!(
+            hash(b"002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"),
+            *b"8daaf6152771"
+        );
         let extensions = "0005,000a,000b,000d,0012,0015,0017,001b,0023,002b,002d,0033,4469,ff01";
         assert_eq!(hash(extensions.as_bytes()), *b"6d807ffa2a79");
         assert_eq!(hash(format!("{extensions}_0403,0804,0401,0503,0805,0501,0806,0601").as_bytes()), *b"e5627efa2ab1");
