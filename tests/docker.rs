@@ -148,6 +148,62 @@ fn docker_disconnect_and_connect_move_an_address_from_one_container_to_another()
     appliance.stop();
 }
 
+/// Containers that borrow the network of another one (`--network container:ID`, as with a VPN's sidecar): interface and address are
+/// the owner's, and its name is not theirs.
+#[test]
+fn docker_containers_that_share_a_network_keep_their_own_names() {
+    if !ready() {
+        return;
+    }
+    let docker = Docker::start();
+    docker.web("web", "bridge", &[]);
+    docker.web("owner", "bridge", &[]);
+    let (web, owner) = (docker.ip("web", "bridge"), docker.ip("owner", "bridge"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--docker", &docker.url()]);
+    hears_docker(&appliance);
+    docker.request("early", "bridge", &owner);
+    let flow = found(&appliance, "client_container == early and server_port == 80");
+    assert_eq!(flow["server_container"], "owner", "{flow}");
+
+    let borrowed = ["--network", "container:owner", "box:1", "/bin/httpd", "-f", "-p", "8080", "-h", "/www"];
+    docker.docker(&[&["run", "-d", "--name", "guest"][..], &borrowed].concat());
+    // A connection that lasts for some seconds, from a namespace that is followed.
+    eventually(30, "the guest's socket is known", || {
+        appliance.get("/api/v1/identities?name=guest&source=kernel").contains("8080").then_some(())
+    });
+    let waits = ["box:1", "/bin/nc", "-l", "-p", "9000", "-e", "/bin/sleep", "4"];
+    docker.docker(&[&["run", "-d", "--name", "waits"][..], &waits].concat());
+    let waits = docker.ip("waits", "bridge");
+    let run = ["run", "--rm", "--name", "borrower", "--network", "container:owner", "box:1", "/bin/nc", &waits, "9000"];
+    docker.docker(&run);
+    docker.docker(&["exec", "owner", "/bin/wget", "-q", "-O", "/dev/null", &format!("http://{web}/?brief")]);
+    docker.request("visitor", "bridge", &owner);
+    docker.request("guest-visitor", "bridge", &format!("{owner}:8080"));
+
+    let flow = found(&appliance, "server_port == 9000 and tcp_state == SF");
+    let named =
+        |flow: &Value, end: &str| (flow[format!("{end}_container")].clone(), flow[format!("{end}_tagged_by")].clone());
+    assert_eq!(named(&flow, "client"), ("borrower".into(), "socket".into()), "{flow}");
+    assert_eq!(flow["server_container"], "waits", "{flow}");
+    let flow = found(&appliance, "client_container == visitor and server_port == 80");
+    assert_eq!(named(&flow, "server"), ("owner".into(), "socket".into()), "{flow}");
+    let flow = found(&appliance, "client_container == guest-visitor and server_port == 8080");
+    assert_eq!(named(&flow, "server"), ("guest".into(), "socket".into()), "{flow}");
+    // Too short for its socket to be seen: it may have been anybody's of the two.
+    let flow = found(&appliance, "http_path == \"/?brief\"");
+    let honest = [(Value::Null, "ambiguous".into()), ("owner".into(), "socket".into())];
+    assert!(honest.contains(&named(&flow, "client")), "{flow}");
+    // At every point where they were seen, nobody else has their names.
+    for flow in appliance.flows("end_reason exists and server_port in {80, 8080, 9000}", &["--all-observations"]) {
+        let (port, server) = (flow["server_port"].as_u64(), flow["server_container"].as_str());
+        assert!(port != Some(8080) || server == Some("guest"), "{flow}");
+        assert!(server != Some("guest") || port == Some(8080), "{flow}");
+        assert!((port == Some(9000)) == (flow["client_container"] == "borrower"), "{flow}");
+    }
+    appliance.stop();
+}
+
 /// The daemon is killed and comes back: what runs then is known once, what did not survive has ended.
 #[test]
 fn docker_names_survive_a_restart_of_the_daemon() {

@@ -105,6 +105,8 @@ pub struct Transaction {
     pub server_ip: IpAddr,
     /// Port of who was asked.
     pub server_port: Option<u16>,
+    /// Whether the packets were inside a tunnel.
+    pub tunnelled: bool,
     /// What was asked and answered.
     pub exchange: Exchange,
 }

@@ -287,3 +287,97 @@ fn the_container_of_a_pod_is_named_by_the_socket_that_listens() {
         assert_eq!(identity.container.as_deref(), container, "{port}");
     }
 }
+
+/// A place in the network namespace 7.
+fn resident(place: u16) -> Key {
+    Key::Socket { netns: 7, boot: "boot".into(), protocol: 0, ip: None, port: place }
+}
+
+/// In the network namespace 7, which two containers share; the interface and the address are the first one's.
+fn guests() -> Timeline {
+    let mut timeline = timeline();
+    learn(&mut timeline, resident(0), "client", 0, None);
+    learn(&mut timeline, resident(1), "guest", BEGIN, None);
+    timeline
+}
+
+fn connected(identity: &str, own: SocketAddr, peer: Option<SocketAddr>) -> IdentityEvent {
+    let (ip, port, identity) = (Some(own.ip()), own.port(), identity.into());
+    IdentityEvent::Connected(Connection { netns: 7, protocol: TCP, ip, port, peer, identity, from: BEGIN, to: None })
+}
+
+/// A container that borrows another's network is not called by the other one's name, and the other not by its name.
+#[test]
+fn of_containers_that_share_a_namespace_the_socket_says_which() {
+    let client = |events: &[IdentityEvent], timeline: &Timeline, start: i64| {
+        let rows = flows(events, &[record(ClientVeth, 0, start)], timeline);
+        let tag = &rows.flows[0].client;
+        (tag.identity.as_ref().map(|identity| identity.identity.to_string()), tag.tagged_by)
+    };
+    let is = |id: &str, how| (Some(id.to_owned()), how);
+    let (own, peer) = (end(CLIENT), end(SERVER));
+    let timeline = guests();
+    for id in ["client", "guest"] {
+        assert_eq!(client(&[connected(id, own, Some(peer))], &timeline, 0), is(id, TaggedBy::Socket));
+        assert_eq!(client(&[connected(id, own, None)], &timeline, 0), is(id, TaggedBy::Socket));
+    }
+    assert_eq!(client(&[], &timeline, 0), (None, TaggedBy::Ambiguous));
+    let other = connected("guest", own, Some(at("192.0.2.9:80")));
+    assert_eq!(client(&[other], &timeline, 0), (None, TaggedBy::Ambiguous));
+    // Before the guest came, the namespace was the first one's alone.
+    assert_eq!(client(&[], &timeline, -120), is("client", TaggedBy::Ip));
+    // Another container of the network has no guests.
+    assert_eq!(name(&flows(&[], &[record(ClientVeth, 0, 0)], &timeline).flows[0].server).0, Some("web"));
+}
+
+#[test]
+fn a_guest_s_server_is_named_by_the_port_that_it_listens_on() {
+    let mut timeline = timeline();
+    learn(&mut timeline, resident(0), "web", 0, None);
+    learn(&mut timeline, resident(1), "guest", 0, None);
+    let server = |timeline: &Timeline| {
+        name(&flows(&[], &[record(ServerVeth, 0, 0)], timeline).flows[0].server).0.map(str::to_owned)
+    };
+    assert_eq!(server(&timeline), None);
+    let listening = Key::Socket { netns: 7, boot: "boot".into(), protocol: TCP, ip: None, port: SERVER.1 };
+    learn(&mut timeline, listening, "guest", 0, None);
+    assert_eq!(server(&timeline).as_deref(), Some("guest"));
+}
+
+/// Of a pod with several containers the client is known, too, if its connection is.
+#[test]
+fn a_client_in_a_pod_of_several_containers_is_named_by_its_connection() {
+    let mut timeline = Timeline::new();
+    timeline.apply(&IdentityEvent::Network { index: ClientVeth as u32, netns: 0, network: "net".into(), at: 0 });
+    let member = |name: &str| Member { container: name.into(), image: None, ports: [].into() };
+    let pod = Arc::new(Identity {
+        identity: "uid".into(),
+        pod: Some("pod".into()),
+        containers: vec![member("app"), member("proxy")],
+        ..Identity::default()
+    });
+    timeline.apply(&IdentityEvent::Learned(Interval {
+        key: Key::Ip { network: "net".into(), ip: CLIENT.0 },
+        identity: pod,
+        valid_from: 0,
+        valid_to: None,
+        learned_at: 0,
+        source: "cri".into(),
+    }));
+    let same = IdentityEvent::Same {
+        alias: "4f5c".into(),
+        identity: "uid".into(),
+        member: Some(member("proxy")),
+        learned_at: 0,
+        source: "cri".into(),
+    };
+    timeline.apply(&same);
+    let named = |id: &str| {
+        let rows = flows(&[connected(id, end(CLIENT), Some(end(SERVER)))], &[record(ClientVeth, 0, 0)], &timeline);
+        let client = rows.flows[0].client.identity.clone().unwrap();
+        (client.pod.as_deref() == Some("pod"), client.container.as_deref().map(str::to_owned))
+    };
+    assert_eq!(named("4f5c"), (true, Some("proxy".into())));
+    // Nobody knows whose that is: the pod is sure all the same.
+    assert_eq!(named("other"), (true, None));
+}

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rows::{BEGIN, Bridge, CLIENT, ClientVeth, Point, SECOND, SERVER, ServerVeth, record, tagger, transaction};
+use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
 use wiretag_capture::{FlowRecord, ObservedAt};
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
@@ -241,4 +242,91 @@ fn what_an_exporter_tells_counts_only_where_nobody_captures() {
     assert_eq!(name(&rows.flows[0].client), Some(("client", TaggedBy::Ip)));
     assert_eq!(name(&rows.flows[0].server), Some(("web", TaggedBy::Ip)));
     assert_eq!(rows.flows[0].record.observed_at, Some(ObservedAt::Path));
+}
+
+/// Two networks with the same addresses: flows with equal ends are two flows, each counts, and each has its own names.
+#[test]
+fn flows_with_equal_ends_in_two_networks_both_count() {
+    let mut timeline = Timeline::new();
+    let networks = [("red", [11, 12]), ("blue", [21, 22])];
+    for (network, interfaces) in networks {
+        for (end, ip) in [("client", CLIENT.0), ("web", SERVER.0)] {
+            let name = format!("{network}-{end}");
+            let identity = Arc::new(Identity {
+                identity: name.as_str().into(),
+                container: Some(name.into()),
+                ..Identity::default()
+            });
+            timeline.apply(&IdentityEvent::Learned(Interval {
+                key: Key::Ip { network: network.into(), ip },
+                identity,
+                valid_from: 0,
+                valid_to: None,
+                learned_at: 0,
+                source: "docker".into(),
+            }));
+        }
+        for index in interfaces {
+            timeline.apply(&IdentityEvent::Network { index, netns: 0, network: network.into(), at: 0 });
+        }
+    }
+    let mut tagger = tagger();
+    let seen_at = |interface_index: u32, flow_id: u64| FlowRecord {
+        flow_id,
+        interface_index,
+        ..record(if interface_index % 10 == 1 { ClientVeth } else { ServerVeth }, 0, 0)
+    };
+    for index in [11, 12, 21, 22] {
+        tagger.set_link(0, index, true);
+        tagger.push(0, seen_at(index, index.into()), BEGIN);
+    }
+    // Between them, on an interface that is of neither network.
+    tagger.push(0, FlowRecord { interface_index: 30, flow_id: 30, ..record(Bridge, 0, 0) }, BEGIN);
+    let mut rows = TaggedRows::default();
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!(primary(&rows), [(11, true), (12, false), (21, true), (22, false), (30, false)]);
+    for row in rows.flows.iter().take(4) {
+        let network = if row.record.flow_id < 20 { "red" } else { "blue" };
+        assert_eq!(name(&row.client).map(|own| own.0.to_owned()), Some(format!("{network}-client")));
+    }
+
+    // The same while they are open.
+    let mut tagger = rows::tagger();
+    for index in [11, 12, 21, 22] {
+        tagger.set_link(0, index, true);
+    }
+    let open = [11, 12, 21, 22].map(|index| seen_at(index, index.into())).into();
+    let shown = tagger.name_open(0, open, BEGIN, &timeline);
+    assert_eq!(shown.iter().map(|row| row.record.primary).collect::<Vec<_>>(), [true, false, true, false]);
+}
+
+/// What a tunnel carries is not called by the name of a container of a bridge here that has the same address.
+#[test]
+fn inside_a_tunnel_an_address_is_a_pod_s_or_nobody_s() {
+    let timeline = |pod: Option<&str>| {
+        let mut timeline = Timeline::new();
+        let identity = Arc::new(Identity { identity: "own".into(), pod: pod.map(Into::into), ..Identity::default() });
+        timeline.apply(&IdentityEvent::Learned(Interval {
+            key: Key::Ip { network: "net".into(), ip: CLIENT.0 },
+            identity,
+            valid_from: 0,
+            valid_to: None,
+            learned_at: 0,
+            source: "docker".into(),
+        }));
+        timeline.apply(&IdentityEvent::Network { index: 40, netns: 0, network: "net".into(), at: 0 });
+        timeline
+    };
+    let vxlan =
+        Tunnel { stack: TunnelStack::default().with(TunnelKind::Vxlan), id: Some(7), src: SERVER.0, dst: CLIENT.0 };
+    let named = |timeline: &Timeline, tunnel: Option<Tunnel>| {
+        let mut tagger = tagger();
+        tagger.push(0, FlowRecord { tunnel, ..record(Bridge, 0, 0) }, BEGIN);
+        let mut rows = TaggedRows::default();
+        tagger.flush(timeline, &mut rows);
+        rows.flows[0].client.identity.is_some()
+    };
+    assert!(named(&timeline(None), None));
+    assert!(!named(&timeline(None), Some(vxlan.clone())));
+    assert!(named(&timeline(Some("pod")), Some(vxlan)));
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query::Aggregate;
-use wiretag_store::tables::AggregateRequest;
+use wiretag_store::tables::{AggregateRequest, GroupRow};
 use wiretag_store::{Store, Table};
 
 use super::WrongUsage;
@@ -122,7 +122,8 @@ where
         kind: column.kind.name(),
         key: column.is_key,
     });
-    Ok(Answer { columns: columns.collect(), rows: answer.rows, groups: answer.groups })
+    let rows = answer.rows.iter().map(GroupRow::to_map).collect();
+    Ok(Answer { columns: columns.collect(), rows, groups: answer.groups })
 }
 
 fn print(answer: &Answer, way: Way, table: &str) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! Groups of flows and transactions with their figures: aggregations as they are typed, and top lists.
 
+use std::borrow::Borrow;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::json::time;
 use wiretag_store::query::{self, AnswerColumn, Statement};
-use wiretag_store::tables::{AggregateAnswer, AggregateRequest, Range, ServedBy, TableStore};
+use wiretag_store::tables::{AggregateAnswer, AggregateRequest, GroupRow, Range, ServedBy, TableStore};
 use wiretag_store::{Table, csv};
 
 use crate::api::{Completeness, completeness};
@@ -85,7 +87,7 @@ pub(crate) struct GroupsAnswer {
     columns: Vec<GroupColumn>,
     /// One for each group, in order.
     #[schema(value_type = Vec<Object>)]
-    rows: Vec<Map<String, Value>>,
+    rows: Vec<GroupRow>,
     /// How many groups there are, of which `rows` may have fewer.
     groups: u64,
     /// What the figures are of.
@@ -271,17 +273,18 @@ async fn answered<R: Table>(
             Ok(Json(answer).into_response())
         }
         AnswerFormat::Csv => {
-            Ok(as_csv(&answer.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), &answer.rows))
+            let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+            Ok(as_csv(&names, answer.rows.iter().map(GroupRow::to_map)))
         }
     }
 }
 
 /// Rows as CSV with a header.
-pub(crate) fn as_csv(names: &[&str], rows: &[Map<String, Value>]) -> Response {
+pub(crate) fn as_csv(names: &[&str], rows: impl Iterator<Item: Borrow<Map<String, Value>>>) -> Response {
     let mut text = csv::header(names.iter().copied());
     for row in rows {
         text.push_str("\r\n");
-        text.push_str(&csv::line(names.iter().copied(), row));
+        text.push_str(&csv::line(names.iter().copied(), row.borrow()));
     }
     text.push_str("\r\n");
     ([(axum::http::header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], text).into_response()

@@ -75,7 +75,7 @@ pub(crate) async fn sql(
             Json(SqlRows { columns, rows: answer.rows, truncated: answer.truncated }).into_response()
         }
         AnswerFormat::Csv => {
-            as_csv(&answer.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), &answer.rows)
+            as_csv(&answer.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), answer.rows.iter())
         }
     })
 }

@@ -151,7 +151,7 @@ pub(crate) async fn topology(
     };
     let answer = shared.queries.run(Kind::Aggregate, shared.store.flows.aggregate(&request)).await?;
     let mut nodes = BTreeMap::new();
-    let edges = answer.rows.iter().map(|row| edge(row, &mut nodes)).collect();
+    let edges = answer.rows.iter().map(|row| edge(&row.to_map(), &mut nodes)).collect();
     Ok(Json(TopologyAnswer {
         nodes: nodes.into_values().collect(),
         edges,

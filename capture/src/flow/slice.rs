@@ -436,7 +436,7 @@ impl Flow {
 
     /// Hands the exchanges that are finished to `each`, as transactions.
     pub(super) fn take_transactions(&mut self, point: &Point<'_>, mut each: impl FnMut(Transaction)) {
-        let Self { application, key, id, tallies, .. } = self;
+        let Self { application, key, id, tallies, tunnel, .. } = self;
         application.take_finished(|number, Finished { asker, exchange }| {
             each(Transaction {
                 flow_id: *id,
@@ -453,6 +453,7 @@ impl Flow {
                 client_port: key.port(asker),
                 server_ip: key.ip(asker.other()),
                 server_port: key.port(asker.other()),
+                tunnelled: tunnel.is_some(),
                 exchange,
             });
         });

@@ -16,7 +16,8 @@
 //! That events of different containers overtake each other is no harm to the timeline.
 //!
 //! **Limits.** Host-network containers share the host's addresses and get no keys here: they are described, and known by their
-//! sockets ([`crate::kernel`]). The same goes for a container that borrows another's namespace (`--network container:ID`). Traffic of macvlan, ipvlan and overlay networks
+//! sockets ([`crate::kernel`]). A container that borrows another's namespace (`--network container:ID`)
+//! is named by its sockets, too, and its owner in the meantime only where its own are known. Traffic of macvlan, ipvlan and overlay networks
 //! passes no interface of the host: it is captured inside the container, from the moment that its namespace has been
 //! opened after `start`. What such a container does in its first tens of milliseconds is seen only at the other end (and
 //! named there).

@@ -26,6 +26,11 @@ pub(super) fn unified_path(cgroups: &str) -> Option<&str> {
     cgroups.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
+/// Whether a kubelet made the container of a process, by its `/proc/PID/cgroup`.
+pub(super) fn is_in_pod(cgroups: &str) -> bool {
+    cgroups.split(['/', '\n']).any(|segment| segment.starts_with("kubepods"))
+}
+
 /// The container that a path names.
 pub(super) fn of_path(path: &str) -> Option<&str> {
     path.split('/').find_map(of_segment)
@@ -97,6 +102,17 @@ mod tests {
         #[test]
         fn any_text_is_taken(text in ".{0,200}") {
             let _ = (of_process(&text), of_path(&text));
+        }
+    }
+
+    #[test]
+    fn a_kubelet_s_groups_are_told_from_others() {
+        for path in ["/kubepods/burstable/podUID/ID", "/kubepods.slice/kubepods-pod3f0c.slice/cri-containerd-ID.scope"]
+        {
+            assert!(is_in_pod(&format!("12:cpu:/other\n0::{path}")), "{path}");
+        }
+        for path in ["/docker/ID", "/system.slice/docker-ID.scope", "/mykubepods/ID"] {
+            assert!(!is_in_pod(&format!("0::{path}\n")), "{path}");
         }
     }
 }

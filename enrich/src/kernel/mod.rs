@@ -4,7 +4,8 @@
 //! Every second or so all sockets of the host's namespace are dumped, and between dumps the kernel tells the end of each one as
 //! it happens. A socket's process (or its control group) names the container. Sockets of processes that are in no
 //! container are not told: an honest `none`. Of network namespaces that several containers share (the containers of a
-//! pod) the sockets are told as well, so that the container is known, not only the pod.
+//! pod, or one that borrows another's network) the sockets are told as well, so that the container is known, not only whose
+//! namespace it is.
 //!
 //! **Short-lived clients.** A connection may come and go between two dumps. Where connection tracking is active, the kernel
 //! tells each connection with its first packet, and its socket is asked for at once. What ended before anybody saw it is counted.
@@ -27,6 +28,7 @@
 mod addresses;
 mod conntrack;
 mod container_id;
+mod guests;
 mod nat;
 mod netlink;
 mod numbers;

@@ -52,9 +52,21 @@ pub(super) trait Owners {
     fn of_cgroup(&self, cgroup: u64) -> Option<Arc<str>>;
 }
 
+/// A container in a network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resident {
+    /// One of its processes there.
+    pub(super) pid: u32,
+    /// Since when it has one, ns.
+    pub(super) started: i64,
+    /// A kubelet made it: its pod's containers are one identity.
+    pub(super) in_pod: bool,
+}
+
 #[derive(Debug)]
 struct Process {
     container: Option<Arc<str>>,
+    in_pod: bool,
     netns: u64,
     started: i64,
     settled: bool,
@@ -114,11 +126,15 @@ impl Processes {
     }
 
     /// Containers by network namespace, that of the host and that of wiretag included.
-    pub(super) fn by_namespace(&self) -> HashMap<u64, HashMap<Arc<str>, u32>> {
-        let mut found: HashMap<u64, HashMap<Arc<str>, u32>> = HashMap::new();
+    pub(super) fn by_namespace(&self) -> HashMap<u64, HashMap<Arc<str>, Resident>> {
+        let mut found: HashMap<u64, HashMap<Arc<str>, Resident>> = HashMap::new();
         for (pid, process) in &self.known {
-            if let Some(container) = &process.container {
-                found.entry(process.netns).or_default().insert(container.clone(), *pid);
+            let Process { netns, started, in_pod, .. } = *process;
+            let Some(container) = &process.container else { continue };
+            let resident = Resident { pid: *pid, started, in_pod };
+            let known = found.entry(netns).or_default().entry(container.clone()).or_insert(resident);
+            if started < known.started {
+                *known = resident;
             }
         }
         found
@@ -186,14 +202,15 @@ fn look_at(directory: &Path, now: i64, boot: i64) -> Option<(Process, Option<u64
     let started = boot.saturating_add(start_of(&std::fs::read_to_string(directory.join("stat")).ok()?)?);
     let settled = now.saturating_sub(started) > SETTLED;
     let Some(container) = container_id::of_process(&cgroups) else {
-        return Some((Process { container: None, netns: 0, started, settled }, None));
+        return Some((Process { container: None, in_pod: false, netns: 0, started, settled }, None));
     };
     let netns = std::fs::metadata(directory.join("ns/net")).ok()?.ino();
     let own = container_id::unified_path(&cgroups).filter(|path| container_id::of_path(path) == Some(container));
     let cgroup = own.filter(|path| !path.contains("..")).and_then(|path| {
         MOUNTS.iter().find_map(|mount| std::fs::metadata(format!("{mount}{path}")).ok()).map(|data| data.ino())
     });
-    Some((Process { container: Some(container.into()), netns, started, settled }, cgroup))
+    let in_pod = container_id::is_in_pod(&cgroups);
+    Some((Process { container: Some(container.into()), in_pod, netns, started, settled }, cgroup))
 }
 
 fn container_of(directory: &Path) -> Option<String> {

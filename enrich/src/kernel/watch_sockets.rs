@@ -4,16 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use wiretag_capture::ring::{in_namespace, namespace_inode};
 
 use super::addresses::{self, Addresses};
 use super::conntrack::Connection;
+use super::guests::Guests;
 use super::netlink::{Asker, DATAGRAM, messages};
 use super::numbers::KernelNumbers;
-use super::processes::Processes;
+use super::processes::{Processes, Resident};
 use super::sock_diag::{self, SOCK_DIAG_BY_FAMILY, TCP, UDP};
 use super::sockets::Sockets;
 use super::sys::{self, Netlink, Received};
@@ -90,6 +91,7 @@ pub(super) struct WatchSockets {
     /// By inode.
     others: HashMap<u64, Namespace>,
     processes: Processes,
+    guests: Guests,
     links: (Asker, Netlink),
     addresses: Addresses,
     buffer: Vec<u8>,
@@ -124,6 +126,7 @@ impl WatchSockets {
             host,
             others: HashMap::new(),
             processes: Processes::new(Path::new(PROC)),
+            guests: Guests::new(config.boot.clone()),
             links: (Asker::open(libc::NETLINK_ROUTE)?, links),
             addresses: Addresses::new(&config.host, config.boot.clone()),
             buffer: vec![0; DATAGRAM],
@@ -253,10 +256,13 @@ impl WatchSockets {
     /// The namespaces that several containers share.
     fn round_of_others(&mut self, at: i64, out: &mut Vec<IdentityEvent>) -> io::Result<()> {
         let shared = self.shared_namespaces();
+        self.guests.take(&shared, at, out);
         for (_, mut gone) in self.others.extract_if(|inode, _| !shared.contains_key(inode)) {
             gone.sockets.dumped(&[], at, &mut self.processes, out);
         }
-        for (inode, path) in shared {
+        for (inode, containers) in shared {
+            let Some(resident) = containers.values().next() else { continue };
+            let path = Path::new(PROC).join(resident.pid.to_string()).join("ns/net");
             if !self.others.contains_key(&inode) && self.others.len() < MOST_NAMESPACES {
                 let sockets = Sockets::new(inode, inode, self.config.boot.clone(), ephemeral_ports());
                 // A pod that is gone meanwhile is none to follow.
@@ -276,13 +282,11 @@ impl WatchSockets {
         Ok(())
     }
 
-    /// Namespaces with several containers, and a way into each. A pod with one container has a second one that only holds its
+    /// Namespaces with several containers. A pod with one container has a second one that only holds its
     /// namespace and has no sockets: to follow it is of no use, and of no harm.
-    fn shared_namespaces(&self) -> HashMap<u64, PathBuf> {
+    fn shared_namespaces(&self) -> HashMap<u64, HashMap<Arc<str>, Resident>> {
         let all = self.processes.by_namespace().into_iter();
-        let shared = all.filter(|(inode, own)| !self.host.sockets.is_of(*inode) && own.len() > 1);
-        let path = |pid: u32| Path::new(PROC).join(pid.to_string()).join("ns/net");
-        shared.filter_map(|(inode, own)| Some((inode, path(*own.values().next()?)))).collect()
+        all.filter(|(inode, own)| !self.host.sockets.is_of(*inode) && own.len() > 1).collect()
     }
 }
 

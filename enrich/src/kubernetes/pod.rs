@@ -112,15 +112,23 @@ fn member(container: &Container, interner: &mut Interner) -> Member {
     }
 }
 
-/// Its regular containers and sidecars, and of the others those that run.
+/// Its regular containers and sidecars, and the others for as long as they may have run: init containers until the regular ones were
+/// started, ephemeral ones until their end is told. What is told late must not give the name of one to the traffic of another.
 fn members(pod: &Pod, interner: &mut Interner) -> Vec<Member> {
     let (spec, status) = (&pod.spec, &pod.status);
-    let runs = |statuses: &[ContainerStatus], container: &Container| {
-        statuses.iter().any(|own| own.name == container.name && own.state.running.is_some())
+    let find = |statuses: &'_ [ContainerStatus], container: &Container, is: fn(&ContainerStatus) -> bool| {
+        statuses.iter().any(|own| own.name == container.name && is(own))
     };
+    let runs = |own: &ContainerStatus| own.state.running.is_some();
+    let is_over = |own: &ContainerStatus| own.state.terminated.is_some();
+    let has_begun = |own: &ContainerStatus| own.state.running.is_some() || own.state.terminated.is_some();
+    let is_initialized = status.container_statuses.iter().any(has_begun);
     let sidecar = |own: &Container| own.restart_policy.as_deref() == Some("Always");
-    let inits = spec.init_containers.iter().filter(|own| sidecar(own) || runs(&status.init_container_statuses, own));
-    let guests = spec.ephemeral_containers.iter().filter(|own| runs(&status.ephemeral_container_statuses, own));
+    let may_run =
+        |own: &&Container| sidecar(own) || !is_initialized || find(&status.init_container_statuses, own, runs);
+    let inits = spec.init_containers.iter().filter(may_run);
+    let guests = spec.ephemeral_containers.iter();
+    let guests = guests.filter(|own| !find(&status.ephemeral_container_statuses, own, is_over));
     spec.containers.iter().chain(inits).chain(guests).map(|own| member(own, interner)).collect()
 }
 

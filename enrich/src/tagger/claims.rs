@@ -4,6 +4,9 @@
 //! the flow leaves the tagger, be it a slice or a transaction, and stays from then on for as long as the flow is seen: so
 //! slices never change sides, a transaction is primary where its flow is, and nothing counts twice.
 //!
+//! Two networks may have the same addresses: flows of one are not observations of those of the other. That is known once both
+//! networks are, which is when rows leave; what is seen where no network is known is an observation of whichever flow came first.
+//!
 //! Slices that are still open are shown with the choice as of now, which settles nothing. When another observation takes the
 //! claim over, the one that was shown as primary is not that any more: it is named in [`Claims::demoted`].
 
@@ -23,12 +26,19 @@ const MOST_CLAIMS: usize = 1_000_000;
 pub(super) struct FlowKey {
     protocol: Protocol,
     ends: [End; 2],
+    /// Where addresses overlap: the network.
+    network: Option<u32>,
 }
 
 impl FlowKey {
     /// Of the two ends as they are everywhere.
     pub(super) fn of(protocol: Protocol, [one, two]: [End; 2]) -> Self {
-        Self { protocol, ends: if one <= two { [one, two] } else { [two, one] } }
+        Self { protocol, ends: if one <= two { [one, two] } else { [two, one] }, network: None }
+    }
+
+    /// Of a flow whose ends are others in another network.
+    pub(super) fn within(self, network: Option<u32>) -> Self {
+        Self { network, ..self }
     }
 }
 

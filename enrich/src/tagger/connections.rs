@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wiretag_capture::Source;
 
-use super::names::{Asked, by_ip, tagged};
+use super::names::{AMBIGUOUS, Asked, by_ip, tagged};
 use super::observation::{End, Observation};
 use super::sockets::{Sockets, Whose, any};
 use super::translations::Translations;
@@ -127,6 +127,45 @@ pub(super) fn by_translation(asked: &Asked<'_>) -> EndTag {
     }
 }
 
+/// Who it was of those that share the network namespace of the one who has the interface or address.
+pub(super) fn among_residents(asked: &Asked<'_>, tag: EndTag) -> EndTag {
+    let Asked { boot, view, seen, place, connections, .. } = asked;
+    let is_owner = matches!(tag.tagged_by, TaggedBy::Interface | TaggedBy::Mac | TaggedBy::Ip);
+    let owner = tag.identity.as_ref().filter(|owner| is_owner && seen.source == Source::Ring && owner.pod.is_none());
+    let Some(netns) = owner.and_then(|owner| view.shared_namespace(&owner.identity, seen.when)) else { return tag };
+    if let Lookup::One(only, _) = view.resident((netns, boot), seen.when)
+        && owner.is_some_and(|owner| owner.identity == only.identity)
+    {
+        return tag;
+    }
+    let Some(own) = place.own else { return AMBIGUOUS };
+    let protocol = seen.protocol.0;
+    let connected = place.peer.map(|peer| connections.sockets.find(netns, protocol, own, peer, seen.when));
+    match connected {
+        Some(Whose::One(id)) => return tagged(identity(asked, &id), TaggedBy::Socket),
+        Some(Whose::Several) => return AMBIGUOUS,
+        Some(Whose::Nobody) | None => {}
+    }
+    let listening =
+        [own.ip(), any(own.ip())].map(|ip| view.socket((netns, boot), protocol, (ip, own.port()), seen.when));
+    match listening.into_iter().find(|found| *found != Lookup::None) {
+        Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
+        Some(Lookup::Ambiguous(_) | Lookup::None) | None => AMBIGUOUS,
+    }
+}
+
+/// Which container of a pod it was, by its connection.
+pub(super) fn container_of_connection(asked: &Asked<'_>, pod: &Identity) -> Option<Arc<Identity>> {
+    let (own, peer) = asked.place.own.zip(asked.place.peer).filter(|_| asked.seen.source == Source::Ring)?;
+    match asked.connections.sockets.find_elsewhere(asked.seen.protocol.0, own, peer, asked.seen.when) {
+        Whose::One(id) => {
+            let exact = asked.view.identity(&id, asked.seen.when)?;
+            (exact.identity == pod.identity && exact.container.is_some()).then_some(exact)
+        }
+        Whose::Several | Whose::Nobody => None,
+    }
+}
+
 /// At an address of the host: whose socket is it?
 pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     let Asked { boot, view, seen, place, .. } = asked;
@@ -138,13 +177,13 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     }
     match asked.connections.socket(asked) {
         Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
-        Whose::Several => return EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
+        Whose::Several => return AMBIGUOUS,
         Whose::Nobody => {}
     }
     let listening = [own.ip(), any(own.ip())].map(|ip| view.socket(host, seen.protocol.0, (ip, own.port()), seen.when));
     match listening.into_iter().find(|found| *found != Lookup::None) {
         Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
-        Some(Lookup::Ambiguous(_)) => EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
+        Some(Lookup::Ambiguous(_)) => AMBIGUOUS,
         Some(Lookup::None) | None => EndTag::NONE,
     }
 }

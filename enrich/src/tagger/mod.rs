@@ -31,13 +31,15 @@ pub use self::claims::OpenSlice;
 use self::claims::{Claims, FlowKey};
 use self::connections::Connections;
 use self::names::Namer;
-use self::observation::{Observation, Observed};
+use self::observation::{End, Observation, Observed};
 use crate::event::IdentityEvent;
 use crate::tagged::{EndTag, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
 
 /// How long a row waits at most for a source that is not in touch, ns. A source that is away for longer is not waited for.
 pub const PATIENCE: i64 = 60_000_000_000;
+/// Interfaces of which it is known whose they are at most; beyond, the half that was not seen for the longest is forgotten.
+const MOST_LINKS: usize = 65_536;
 /// How often claims are looked through, ns.
 const SWEEP: i64 = 10_000_000_000;
 
@@ -140,7 +142,17 @@ struct Join {
     claims: Claims,
     names: Namer,
     connections: Connections,
-    container_side: HashMap<(u64, u32), bool>,
+    links: HashMap<(u64, u32), Link>,
+    /// Counts what is looked for in `links`.
+    looks: u64,
+}
+
+/// An interface.
+struct Link {
+    /// It is a single container's.
+    container_side: bool,
+    /// The last look for it.
+    seen: u64,
 }
 
 impl Tagger {
@@ -152,14 +164,15 @@ impl Tagger {
             claims: Claims::default(),
             names: Namer::default(),
             connections: Connections::default(),
-            container_side: HashMap::new(),
+            links: HashMap::new(),
+            looks: 0,
         };
         Self { join, records, transactions, swept: 0 }
     }
 
     /// Says whether an interface is the one of a single container (the host's end of a veth, or inside its namespace).
     pub fn set_link(&mut self, netns: u64, index: u32, container_side: bool) {
-        self.join.container_side.insert((netns, index), container_side);
+        self.join.set_link(netns, index, container_side);
     }
 
     /// Takes what a source tells of single connections; of other events nothing.
@@ -264,8 +277,8 @@ impl Join {
         let Held { netns, mut record, key: known, due, .. } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
-            let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
-            // That it is translated was told after it came.
+            let key = self.key(&seen, timeline);
+            // That it is translated, or that addresses overlap, was told after it came.
             if key != known {
                 self.claims.claim(key, &seen, due);
             }
@@ -275,19 +288,49 @@ impl Join {
         Tagged { record, client, server }
     }
 
+    /// The flow that it is an observation of.
+    fn key(&self, seen: &Observation, timeline: &View) -> FlowKey {
+        let key = FlowKey::of(seen.protocol, self.connections.ends(seen));
+        let overlaps = |end: End| timeline.overlapping(end.0, seen.when);
+        let is_unclear = seen.source == Source::Ring && (overlaps(seen.client) || overlaps(seen.server));
+        let network = || timeline.network_number(seen.interface, seen.netns, seen.when);
+        key.within(is_unclear.then(network).flatten())
+    }
+
     /// As [`Self::leave`], and nothing is decided.
     fn show(&mut self, held: Held<FlowRecord>, timeline: &View) -> TaggedFlow {
-        let Held { netns, mut record, key, .. } = held;
+        let Held { netns, mut record, key: known, due, .. } = held;
         let seen = record.observation(netns);
         if record.primary {
+            let key = self.key(&seen, timeline);
+            if key != known {
+                self.claims.claim(key, &seen, due);
+            }
             record.primary = self.claims.show(key, &seen, (record.flow_id, record.slice));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
     }
 
-    fn observed_at(&self, seen: &Observation) -> ObservedAt {
-        let container_side = self.container_side.get(&(seen.netns, seen.interface)).copied().unwrap_or(false);
+    fn set_link(&mut self, netns: u64, index: u32, container_side: bool) {
+        if self.links.len() >= MOST_LINKS {
+            let mut seen: Vec<u64> = self.links.values().map(|link| link.seen).collect();
+            let (_, middle, _) = seen.select_nth_unstable(MOST_LINKS / 2);
+            let middle = *middle;
+            self.links.retain(|_, link| link.seen > middle);
+        }
+        self.looks += 1;
+        self.links.insert((netns, index), Link { container_side, seen: self.looks });
+    }
+
+    fn observed_at(&mut self, seen: &Observation) -> ObservedAt {
+        self.looks += 1;
+        let looks = self.looks;
+        let link = self.links.get_mut(&(seen.netns, seen.interface));
+        let container_side = link.is_some_and(|link| {
+            link.seen = looks;
+            link.container_side
+        });
         let Some(direction) = seen.client_direction.filter(|_| container_side) else { return ObservedAt::Path };
         match (seen.netns, direction) {
             // The host's end receives what the container sends; inside the container it is the other way round.

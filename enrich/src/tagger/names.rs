@@ -1,6 +1,7 @@
 //! Who the two ends of an observation were.
 //!
-//! Each end is asked for by the strongest key first; the first that knows anything decides, be it a name or `ambiguous`:
+//! Each end is asked for by the strongest key first; the first that knows anything decides, be it a name or `ambiguous` (but interface
+//! and link-layer address only with a name: what they leave open the next may know):
 //!
 //! 1. the **interface** that carried the packets, for the end on its own side, if the address is one of that identity's (a
 //!    container may route for others);
@@ -9,23 +10,27 @@
 //! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
 //!    the following two; the address that was seen names only the service;
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
-//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries; of what
+//! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries (within
+//!    a tunnel only pods, nodes and static entries: others' networks may be numbered as the host's bridges are); of what
 //!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service;
 //! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step.
 //!
+//! Whom interface, link-layer address or address name may have guests in its network namespace (`--network container:ID`): then a socket
+//! there decides, and without one it is `ambiguous`.
+//!
 //! Then it is named more exactly: a server by the service of which its address and port are an endpoint, and a pod's
-//! container where the pod has just one, one of them listens on the port, or just one declares it. Nobody is named on a guess.
+//! container where the pod has just one, one of them has the connection or listens on the port, or just one declares it. Nobody is named on a guess.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use wiretag_capture::{ObservedAt, Source};
 
-use super::connections::{Connections, Place, by_socket, by_translation};
+use super::connections::{Connections, Place, among_residents, by_socket, by_translation, container_of_connection};
 use super::observation::{End, Observation};
 use super::variants::Variants;
-use crate::identity::{ANY_NETWORK, Identity};
+use crate::identity::{ANY_NETWORK, Identity, NODE};
 use crate::tagged::{EndTag, TaggedBy};
 use crate::timeline::{Lookup, View};
 
@@ -91,7 +96,7 @@ impl Namer {
         let steps = [by_interface, by_mac, by_translation, by_socket, by_own_ip, by_service, by_range];
         let found = steps.into_iter().map(|step| step(asked)).find(|tag| tag.tagged_by != TaggedBy::None);
         let translated = asked.place.translated;
-        let EndTag { identity, tagged_by, .. } = found.unwrap_or(EndTag::NONE);
+        let EndTag { identity, tagged_by, .. } = among_residents(asked, found.unwrap_or(EndTag::NONE));
         let Some(identity) = identity else { return EndTag { identity, tagged_by, translated } };
         let identity = container(asked, identity);
         let service = service(asked).and_then(|service| service.service.clone());
@@ -103,10 +108,16 @@ impl Namer {
     }
 }
 
-/// Of a server that is a pod of several containers: the one whose socket listens there, if one does.
+/// Of a pod of several containers: the one whose socket it is, if that is known.
 fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
-    let is_open = asked.is_server && identity.container.is_none() && identity.containers.len() > 1;
+    let is_open = identity.container.is_none() && identity.containers.len() > 1;
     let Some(own) = asked.place.own.filter(|_| is_open) else { return identity };
+    if let Some(exact) = container_of_connection(asked, &identity) {
+        return exact;
+    }
+    if !asked.is_server {
+        return identity;
+    }
     let at = (own.ip(), own.port());
     match asked.view.listening(&identity.identity, asked.seen.protocol.0, at, asked.seen.when) {
         Lookup::One(exact, _) if exact.container.is_some() => exact,
@@ -164,10 +175,22 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
         Lookup::None if seen.netns == 0 => view.ip_in_any(*ip, seen.when, |network| view.is_on_host(network)),
         found => found,
     };
+    let found = if seen.tunnelled && !is_carried(&found) { Lookup::None } else { found };
     by_address(match found {
         Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
     })
+}
+
+/// Whether a tunnel can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while a bridge
+/// of this host has nothing to do with what somebody else numbers alike within theirs.
+fn is_carried(found: &Lookup) -> bool {
+    let is_cluster_s = |own: &Identity| own.pod.is_some() || own.identity.starts_with(NODE);
+    match found {
+        Lookup::One(own, source) => is_cluster_s(own) || &**source == "static",
+        Lookup::Ambiguous(several) => several.iter().any(|own| is_cluster_s(own)),
+        Lookup::None => false,
+    }
 }
 
 /// The service of an address that no container has: its only endpoint, or the service.
@@ -212,10 +235,13 @@ fn by_address(found: Lookup) -> EndTag {
         Lookup::One(identity, source) => {
             tagged(identity, if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
-        Lookup::Ambiguous(_) => EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE },
+        Lookup::Ambiguous(_) => AMBIGUOUS,
         Lookup::None => EndTag::NONE,
     }
 }
+
+/// It was one of several.
+pub(super) const AMBIGUOUS: EndTag = EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE };
 
 pub(super) fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
     EndTag { identity: Some(identity), tagged_by, translated: None }

@@ -33,6 +33,8 @@ pub(super) struct Observation {
     pub(super) observed_at: Option<ObservedAt>,
     /// Since when the flow is seen there, as far as this row tells.
     pub(super) since: i64,
+    /// Whether the packets were inside a tunnel.
+    pub(super) tunnelled: bool,
     /// As of when the names are looked up.
     pub(super) when: Span,
 }
@@ -70,6 +72,7 @@ impl Observed for FlowRecord {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
+            tunnelled: self.tunnel.is_some(),
             when: when(self.source, self.start, self.end),
         }
     }
@@ -100,6 +103,7 @@ impl Observed for Transaction {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,
+            tunnelled: self.tunnelled,
             when: when(self.source, self.exchange.start, self.exchange.end),
         }
     }

@@ -10,6 +10,9 @@ use crate::timeline::Span;
 /// Connections that are kept.
 const MOST: usize = 400_000;
 
+/// Stands for all namespaces but wiretag's own: where both ends of a connection are known, nothing else has these.
+const ELSEWHERE: u64 = u64::MAX;
+
 /// Namespace, protocol, own end, other end.
 type SocketKey = (u64, u8, Option<IpAddr>, u16, Option<SocketAddr>);
 
@@ -36,7 +39,8 @@ impl Default for Sockets {
 impl Sockets {
     /// Takes what was told.
     pub(super) fn take(&mut self, told: &Connection) {
-        let key = (told.netns, told.protocol, told.ip, told.port, told.peer);
+        let netns = if told.netns != 0 && told.peer.is_some() { ELSEWHERE } else { told.netns };
+        let key = (netns, told.protocol, told.ip, told.port, told.peer);
         self.recent.put(key, told.identity.clone(), told.from, told.to);
     }
 
@@ -47,9 +51,19 @@ impl Sockets {
         }
         let (ip, port) = (own.ip(), own.port());
         // The most exact first: what is not connected takes what comes from anywhere.
-        let keys = [(Some(ip), Some(peer)), (Some(ip), None), (Some(any(ip)), None), (None, None)];
-        let found = keys.iter().map(|(ip, peer)| self.one(&(netns, protocol, *ip, port, *peer), when));
+        let exact = if netns == 0 { 0 } else { ELSEWHERE };
+        let keys =
+            [(exact, Some(ip), Some(peer)), (netns, Some(ip), None), (netns, Some(any(ip)), None), (netns, None, None)];
+        let found = keys.iter().map(|(netns, ip, peer)| self.one(&(*netns, protocol, *ip, port, *peer), when));
         found.into_iter().find(|whose| *whose != Whose::Nobody).unwrap_or(Whose::Nobody)
+    }
+
+    /// The same of a connection with both ends, in whichever namespace but wiretag's own.
+    pub(super) fn find_elsewhere(&self, protocol: u8, own: SocketAddr, peer: SocketAddr, when: Span) -> Whose {
+        if self.recent.is_empty() {
+            return Whose::Nobody;
+        }
+        self.one(&(ELSEWHERE, protocol, Some(own.ip()), own.port(), Some(peer)), when)
     }
 
     fn one(&self, key: &SocketKey, when: Span) -> Whose {

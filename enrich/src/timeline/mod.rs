@@ -65,7 +65,7 @@ use reconcile::Reconciling;
 pub use dossier::Dossier;
 pub(crate) use ranges::first_of;
 pub use sources::UNCERTAIN;
-pub use view::View;
+pub use view::{PLACES, View};
 
 /// How long before a source tells of an interface of wiretag's own namespace its packets may be seen, ns.
 pub const TOLERANCE: i64 = 500_000_000;

@@ -15,6 +15,9 @@ use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
 use crate::identity::{ANY_NETWORK, Identity, Interval, NODE};
 
+/// Containers that are told of one network namespace at most (see `kernel::guests`).
+pub const PLACES: u16 = 16;
+
 /// A history, and beside it what most lookups ask for: whose the key is of late.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
@@ -111,6 +114,30 @@ impl View {
         self.pick(&places, when.into())
     }
 
+    /// The network namespace that an identity shared with others outside of a pod.
+    pub fn shared_namespace(&self, identity: &str, when: impl Into<Span>) -> Option<u64> {
+        let when = when.into();
+        self.keys_of(identity).find_map(|place| match place {
+            Place::Socket { netns: netns @ 1.., protocol: 0, ip: None, .. } => {
+                self.held(identity, place, when).then_some(netns)
+            }
+            Place::Socket { .. }
+            | Place::Interface { .. }
+            | Place::Mac { .. }
+            | Place::Ip { .. }
+            | Place::Range { .. }
+            | Place::Service { .. } => None,
+        })
+    }
+
+    /// Who was in a network namespace that several shared: `Ambiguous` unless it was one.
+    pub fn resident(&self, at: (u64, &str), when: impl Into<Span>) -> Lookup {
+        let (netns, boot) = at;
+        let Some(boot) = self.names.number(boot) else { return Lookup::None };
+        let places = (0..PLACES).map(|port| Place::Socket { netns, boot, protocol: 0, ip: None, port });
+        self.pick(&places.collect::<Vec<_>>(), when.into())
+    }
+
     /// What was known of an identity, or of the one that it is another name of; `None` if nobody ever told of it.
     pub fn identity(&self, id: &str, when: impl Into<Span>) -> Option<Arc<Identity>> {
         self.version(self.subjects.number(id)?, when.into().from)
@@ -159,6 +186,18 @@ impl View {
         let accepted = networks.filter(|network| among(&self.names.name(**network)));
         let places: Vec<Place> = accepted.map(|network| Place::Ip { network: *network, ip }).collect();
         self.pick(&places, when.into())
+    }
+
+    /// Whether several had the address at once, each in a network of its own: then the network of an interface, as a number, says more.
+    pub fn overlapping(&self, ip: IpAddr, when: impl Into<Span>) -> bool {
+        let is_several = self.networks_of_ip.get(&ip).is_some_and(|networks| networks.len() > 1);
+        let among = |network: &str| network != ANY_NETWORK;
+        is_several && matches!(self.ip_in_any(ip, when, among), Lookup::Ambiguous(several) if several.len() > 1)
+    }
+
+    /// Network of an interface as a number, which it keeps.
+    pub fn network_number(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<u32> {
+        self.names.number(&self.network_of_interface(index, netns, when)?)
     }
 
     /// Whether the network has an interface in wiretag's own namespace, and so is one routing domain with the host.

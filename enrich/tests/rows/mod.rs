@@ -86,6 +86,7 @@ pub fn transaction(at: Point, number: u32, over: i64) -> Transaction {
         client_port: Some(CLIENT.1),
         server_ip: SERVER.0,
         server_port: Some(SERVER.1),
+        tunnelled: false,
         exchange,
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn transaction(flow_id: u64, number: u32) -> TaggedTransaction {
         client_port: Some(40_000),
         server_ip: [10, 0, 0, 2].into(),
         server_port: Some(80),
+        tunnelled: false,
         exchange,
     };
     TaggedTransaction { record, client: EndTag::NONE, server: EndTag::NONE }

@@ -105,7 +105,7 @@ fn a_container_that_is_restarted_is_another_container_of_the_same_pod() {
 }
 
 #[test]
-fn init_containers_sidecars_and_guests_are_members_while_they_run() {
+fn init_containers_sidecars_and_guests_are_members_while_they_may_run() {
     let mut story = Story::begin();
     let mut own = pod("a", 1, "10.0.0.5", "Pending", json!({ "waiting": { "reason": "PodInitializing" } }));
     own["spec"]["initContainers"] = json!([
@@ -113,21 +113,32 @@ fn init_containers_sidecars_and_guests_are_members_while_they_run() {
     ]);
     own["spec"]["ephemeralContainers"] = json!([{ "name": "debug", "image": "tools:1" }]);
     own["status"]["containerStatuses"][0]["containerID"] = Value::Null;
+    let names = |story: &Story| -> Vec<String> {
+        story.described("a").containers.iter().map(|own| own.container.to_string()).collect()
+    };
+    // Nobody has told yet which of them runs.
+    story.is(Kind::Pods, own.clone(), 10.0);
+    assert_eq!(names(&story), ["app", "setup", "mesh", "debug"]);
+    own["metadata"]["resourceVersion"] = json!("2");
     own["status"]["initContainerStatuses"] = json!([
         { "name": "setup", "containerID": "cri-o://s1", "state": running(9) },
         { "name": "mesh", "containerID": "cri-o://m1", "state": running(9) },
     ]);
-    story.is(Kind::Pods, own.clone(), 10.0);
-    let names = |story: &Story| -> Vec<String> {
-        story.described("a").containers.iter().map(|own| own.container.to_string()).collect()
-    };
-    assert_eq!(names(&story), ["app", "setup", "mesh"]);
-    own["metadata"]["resourceVersion"] = json!("2");
+    story.is(Kind::Pods, own.clone(), 11.0);
+    own["metadata"]["resourceVersion"] = json!("3");
     own["status"]["initContainerStatuses"][0]["state"] = terminated(9, 11);
     own["status"]["ephemeralContainerStatuses"] =
         json!([{ "name": "debug", "containerID": "cri-o://d1", "state": running(12) }]);
-    story.is(Kind::Pods, own, 12.5);
+    story.is(Kind::Pods, own.clone(), 12.5);
+    assert_eq!(names(&story), ["app", "setup", "mesh", "debug"]);
+    own["metadata"]["resourceVersion"] = json!("4");
+    own["status"]["containerStatuses"][0]["state"] = running(13);
+    story.is(Kind::Pods, own.clone(), 13.5);
     assert_eq!(names(&story), ["app", "mesh", "debug"]);
+    own["metadata"]["resourceVersion"] = json!("5");
+    own["status"]["ephemeralContainerStatuses"][0]["state"] = terminated(12, 14);
+    story.is(Kind::Pods, own, 14.5);
+    assert_eq!(names(&story), ["app", "mesh"]);
     let aliases: Vec<String> = story.aliases().into_iter().map(|(alias, _)| alias).collect();
     assert_eq!(aliases, ["s1", "m1", "d1"]);
 }

@@ -1,23 +1,13 @@
 //! Groups to rows of an answer: figures made of states, ordered, limited.
 
 use std::cmp::Ordering;
-
-use serde_json::{Map, Value as Json};
+use std::sync::Arc;
 
 use super::groups::{Groups, Plan};
-use super::values::{KeyValue, Seen};
+use super::row::{GroupRow, Told};
+use super::values::{KeyValue, NO_VALUE, Seen};
 use super::{AggregateAnswer, AggregateRequest, Period, Range, ServedBy, Table};
-use crate::json;
 use crate::query::plan::{Aggregate, AnswerColumn, Figure, KeyOf, Order};
-
-/// A figure of a group.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Told {
-    Whole(i128),
-    Time(i64),
-    Fraction(f64),
-    Nothing,
-}
 
 /// A row of the answer.
 #[derive(Debug)]
@@ -94,13 +84,14 @@ impl Part {
         self.served_by.rows += other.served_by.rows;
         let order = aggregate.ordered();
         self.lines.sort_by(|a, b| {
-            let columns = |line: &Line, column: usize| match line.key.get(column) {
-                Some(key) => Cell::Key(key.clone()),
-                None => Cell::Figure(line.figures.get(column - line.key.len()).copied().unwrap_or(Told::Nothing)),
-            };
-            let by_order = order
-                .iter()
-                .map(|order| compared(&columns(a, order.column), &columns(b, order.column), order.descending));
+            let by_order = order.iter().map(|order| {
+                if let (Some(a), Some(b)) = (a.key.get(order.column), b.key.get(order.column)) {
+                    return directed(a, b, &KeyValue::Null, order.descending, KeyValue::cmp);
+                }
+                let figure = |line: &Line| line.figures.get(order.column - line.key.len()).copied();
+                let (a, b) = (figure(a).unwrap_or(Told::Nothing), figure(b).unwrap_or(Told::Nothing));
+                directed(&a, &b, &Told::Nothing, order.descending, Told::compare)
+            });
             by_order.fold(Ordering::Equal, Ordering::then).then_with(|| a.key.cmp(&b.key))
         });
         self.lines.truncate(aggregate.limit.unwrap_or(usize::MAX));
@@ -115,10 +106,10 @@ impl Part {
                 figures.map(|column| AnswerColumn { name: format!("previous_{}", column.name), ..column.clone() });
             columns.extend(before.collect::<Vec<_>>());
         }
-        let rows = self.lines.into_iter().map(|line| {
-            let keys = line.key.iter().map(key_json);
-            let cells = keys.chain(line.figures.into_iter().chain(line.before).map(Told::json));
-            columns.iter().map(|column| column.name.clone()).zip(cells).collect::<Map<String, Json>>()
+        let names: Arc<[String]> = columns.iter().map(|column| column.name.clone()).collect();
+        let rows = self.lines.into_iter().map(|mut line| {
+            line.figures.extend(line.before);
+            GroupRow::new(&names, line.key, line.figures)
         });
         AggregateAnswer {
             rows: rows.collect(),
@@ -153,29 +144,26 @@ fn shifted(key: &[KeyValue], time: Option<(usize, i64)>, by: i64) -> Vec<KeyValu
 impl<R: Table> Source<'_, R> {
     /// The groups of the answer, in order.
     fn chosen(&self, order: &[Order], limit: Option<usize>) -> Vec<u32> {
-        let keys = self.plan.by.len();
-        let columns: Vec<(Vec<Told>, Order)> = order
-            .iter()
-            .map(|order| {
-                let figures = (0..self.groups.len() as u32).filter(|_| order.column >= keys);
-                (figures.map(|group| self.figure(order.column - keys, group)).collect(), *order)
-            })
-            .collect();
-        let compare = |a: &u32, b: &u32| {
-            let by_order = columns.iter().map(|(figures, order)| {
-                let cell = |group: u32| match figures.get(group as usize) {
-                    Some(figure) => Cell::Figure(*figure),
-                    None => Cell::Key(self.groups.key(group, order.column).clone()),
-                };
-                compared(&cell(*a), &cell(*b), order.descending)
-            });
-            let ordered = by_order.fold(Ordering::Equal, Ordering::then);
-            ordered.then_with(|| {
-                let key = |group: u32| (0..keys).map(move |at| self.groups.key(group, at));
-                key(*a).cmp(key(*b))
-            })
+        let keys: Vec<Vec<u32>> = (0..self.plan.by.len()).map(|key| self.groups.ranks(key)).collect();
+        let all = 0..self.groups.len() as u32;
+        let figures = |order: &Order| {
+            let number = order.column.checked_sub(keys.len());
+            number.map_or_else(Vec::new, |number| all.clone().map(|group| self.figure(number, group)).collect())
         };
-        let mut groups: Vec<u32> = (0..self.groups.len() as u32).collect();
+        let ordered: Vec<(Vec<Told>, Order)> = order.iter().map(|order| (figures(order), *order)).collect();
+        let rank = |key: &Vec<u32>, group: u32| key.get(group as usize).copied().unwrap_or(NO_VALUE);
+        let compare = |a: &u32, b: &u32| {
+            let by_order = ordered.iter().map(|(figures, order)| {
+                if let Some(key) = keys.get(order.column) {
+                    return directed(&rank(key, *a), &rank(key, *b), &NO_VALUE, order.descending, u32::cmp);
+                }
+                let figure = |group: u32| figures.get(group as usize).copied().unwrap_or(Told::Nothing);
+                directed(&figure(*a), &figure(*b), &Told::Nothing, order.descending, Told::compare)
+            });
+            let by_keys = || keys.iter().map(|key| rank(key, *a).cmp(&rank(key, *b)));
+            by_order.fold(Ordering::Equal, Ordering::then).then_with(|| by_keys().fold(Ordering::Equal, Ordering::then))
+        };
+        let mut groups: Vec<u32> = all.clone().collect();
         if let Some(limit) = limit.filter(|limit| *limit < groups.len()) {
             groups.select_nth_unstable_by(limit, compare);
             groups.truncate(limit);
@@ -243,55 +231,11 @@ impl<R: Table> Source<'_, R> {
     }
 }
 
-/// What lines are ordered by.
-enum Cell {
-    Key(KeyValue),
-    Figure(Told),
-}
-
-/// Nothing is the last in both directions.
-fn compared(a: &Cell, b: &Cell, descending: bool) -> Ordering {
-    let directed = |ordering: Ordering| if descending { ordering.reverse() } else { ordering };
-    match (a, b) {
-        (Cell::Key(a), Cell::Key(b)) => match (a == &KeyValue::Null, b == &KeyValue::Null) {
-            (false, false) => directed(a.cmp(b)),
-            (a, b) => a.cmp(&b),
-        },
-        (Cell::Figure(a), Cell::Figure(b)) => match (a == &Told::Nothing, b == &Told::Nothing) {
-            (false, false) => directed(a.compare(b)),
-            (a, b) => a.cmp(&b),
-        },
-        (Cell::Key(_), Cell::Figure(_)) | (Cell::Figure(_), Cell::Key(_)) => Ordering::Equal,
-    }
-}
-
-impl Told {
-    /// Figures of one column are of one kind.
-    fn compare(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Whole(a), Self::Whole(b)) => a.cmp(b),
-            (Self::Time(a), Self::Time(b)) => a.cmp(b),
-            (Self::Fraction(a), Self::Fraction(b)) => a.total_cmp(b),
-            (Self::Whole(_) | Self::Time(_) | Self::Fraction(_) | Self::Nothing, _) => Ordering::Equal,
-        }
-    }
-
-    fn json(self) -> Json {
-        match self {
-            Self::Whole(value) => u64::try_from(value).unwrap_or(u64::MAX).into(),
-            Self::Time(value) => json::time(value).into(),
-            Self::Fraction(value) => value.into(),
-            Self::Nothing => Json::Null,
-        }
-    }
-}
-
-fn key_json(key: &KeyValue) -> Json {
-    match key {
-        KeyValue::Bool(value) => (*value).into(),
-        KeyValue::Number(value) => (*value).into(),
-        KeyValue::Time(value) => json::time(*value).into(),
-        KeyValue::Text(text) => (&**text).into(),
-        KeyValue::Null => Json::Null,
+/// `nothing` is the last in both directions.
+fn directed<T: PartialEq>(a: &T, b: &T, nothing: &T, descending: bool, compare: fn(&T, &T) -> Ordering) -> Ordering {
+    match (a == nothing, b == nothing) {
+        (false, false) if descending => compare(b, a),
+        (false, false) => compare(a, b),
+        (a, b) => a.cmp(&b),
     }
 }

@@ -11,7 +11,7 @@ use wiretag_enrich::Record;
 
 use super::TableError;
 use super::states::{Keeps, States};
-use super::values::{Column, Interner, KeyValue, Seen};
+use super::values::{Column, Interner, KeyValue, NO_VALUE, Seen};
 use crate::limits::Budget;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf};
@@ -140,6 +140,13 @@ impl Groups {
             (Some(values), Some(number)) => values.value(*number),
             _ => &KeyValue::Null,
         }
+    }
+
+    /// Of each group, where its value of a key stands among all values of the key, [`NO_VALUE`] without one.
+    pub(super) fn ranks(&self, key: usize) -> Vec<u32> {
+        let ranks = self.keys.get(key).map(Interner::ranks).unwrap_or_default();
+        let numbers = self.tuples.iter().skip(key).step_by(self.keys.len().max(1));
+        numbers.map(|number| ranks.get(*number as usize).copied().unwrap_or(NO_VALUE)).collect()
     }
 
     pub(crate) fn state(&self, number: usize) -> Option<&States> {

@@ -19,6 +19,7 @@ mod answer;
 mod groups;
 mod histogram;
 mod rolled;
+mod row;
 mod states;
 mod values;
 
@@ -26,13 +27,13 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use futures_util::TryStreamExt;
-use serde_json::{Map, Value as Json};
 use tokio::task::JoinSet;
 use wiretag_enrich::Tagged;
 
 use self::groups::Part;
 pub(crate) use self::groups::{Groups, Plan};
 pub use self::histogram::Bucket;
+pub use self::row::GroupRow;
 pub(crate) use self::states::Keeps;
 pub(crate) use self::values::KeyValue;
 use super::engine::Condition;
@@ -75,7 +76,7 @@ pub struct AggregateAnswer {
     /// Columns of `rows`: keys, then figures; with a comparison those of the period before, too.
     pub columns: Vec<AnswerColumn>,
     /// One for each group, in order.
-    pub rows: Vec<Map<String, Json>>,
+    pub rows: Vec<GroupRow>,
     /// How many groups there are, of which the answer may have fewer.
     pub groups: u64,
     /// What `compare` compares with.

@@ -1,6 +1,7 @@
 //! Values of columns as numbers: each distinct value of a key is kept once.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, MapArray, StringArray, TimestampNanosecondArray, UInt64Array,
@@ -11,13 +12,16 @@ use datafusion::arrow::error::ArrowError;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+/// Stands for no value where values are told apart by where they stand.
+pub(super) const NO_VALUE: u32 = u32::MAX;
+
 /// One value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum KeyValue {
     Bool(bool),
     Number(u64),
     Time(i64),
-    Text(Box<str>),
+    Text(Arc<str>),
     /// No value; the last in every order.
     Null,
 }
@@ -98,6 +102,19 @@ impl Interner {
 
     pub(super) fn values(&self) -> &[KeyValue] {
         &self.values
+    }
+
+    /// Where each value stands among all; [`NO_VALUE`] for null.
+    pub(super) fn ranks(&self) -> Vec<u32> {
+        let mut order: Vec<(&KeyValue, usize)> = self.values.iter().zip(0..).collect();
+        order.sort_unstable();
+        let mut ranks = vec![NO_VALUE; order.len()];
+        for (rank, (value, number)) in (0..).zip(order) {
+            if let Some(slot) = ranks.get_mut(number).filter(|_| *value != KeyValue::Null) {
+                *slot = rank;
+            }
+        }
+        ranks
     }
 
     /// Memory, about.
