@@ -2,6 +2,7 @@
 //!
 //! The record is a plain value. Its columns, with names, kinds and documentation, are in [`crate::columns`].
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -160,7 +161,7 @@ impl Protocol {
     pub const UDP_LITE: Self = Self(136);
 
     /// The name used in every interface; protocols without one are their number.
-    pub fn name(self) -> std::borrow::Cow<'static, str> {
+    pub fn name(self) -> Cow<'static, str> {
         match self {
             Self::ICMP => "icmp".into(),
             Self::IGMP => "igmp".into(),
@@ -302,9 +303,9 @@ pub struct Dns {
     /// Name of the first question, lower case as on the wire, without the final dot.
     pub query: Option<Arc<str>>,
     /// Type of the first question, IANA mnemonic or `TYPEn`.
-    pub qtype: Option<Arc<str>>,
+    pub qtype: Option<Cow<'static, str>>,
     /// Response code, IANA mnemonic or `RCODEn`.
-    pub rcode: Option<Arc<str>>,
+    pub rcode: Option<Cow<'static, str>>,
     /// Last repetition of the query to its response, µs.
     pub latency_us: Option<u64>,
     /// Number of answer records.

@@ -32,9 +32,9 @@ pub struct Exchange {
     /// DNS name of the first question.
     pub query: Option<Arc<str>>,
     /// DNS type of the first question.
-    pub qtype: Option<Arc<str>>,
+    pub qtype: Option<Cow<'static, str>>,
     /// DNS response code.
-    pub rcode: Option<Arc<str>>,
+    pub rcode: Option<Cow<'static, str>>,
     /// DNS answer records.
     pub answers: Option<u64>,
     /// Repetitions of the DNS query.

@@ -32,7 +32,7 @@ mod upgrade;
 
 pub(crate) use self::exchange::{End, Finished};
 pub(crate) use self::probe::Probe;
-use self::recognise::{Found, Protocol};
+use self::recognise::{Datagram, Found, Protocol};
 use self::session::Session;
 use self::stream::{Reader, Stream};
 use crate::decode::Tcp;
@@ -289,18 +289,27 @@ impl Application {
             return;
         }
         match recognise::udp(payload, length, context.ports) {
-            Found::Yes(Protocol::Named(name)) => self.tag.name(name),
-            Found::Yes(protocol) => {
-                let mut session = Session::new(self.tag.transactions);
-                session.begin(protocol, &mut self.tag, context.ports, true);
-                session.datagram(context, payload, length);
-                self.app = Some(Box::new(App::new(<[Stream; 2]>::default(), session)));
+            Datagram::Dns(bar, message) => {
+                let session = self.begin(Protocol::Dns(bar), context.ports);
+                session.message(context, &message, length);
+                self.weigh();
+            }
+            Datagram::Other(Protocol::Named(name)) => self.tag.name(name),
+            Datagram::Other(protocol) => {
+                self.begin(protocol, context.ports).datagram(context, payload, length);
                 self.weigh();
             }
             // On the ports of DNS a message may come at any time, and looking costs little.
-            Found::No | Found::More if dns::is_expected(context.ports) => {}
-            Found::No | Found::More => self.tag.try_failed(context.end),
+            Datagram::Unknown if dns::is_expected(context.ports) => {}
+            Datagram::Unknown => self.tag.try_failed(context.end),
         }
+    }
+
+    /// Begins to read datagrams.
+    fn begin(&mut self, protocol: Protocol, ports: [u16; 2]) -> &mut Session {
+        let mut session = Session::new(self.tag.transactions);
+        session.begin(protocol, &mut self.tag, ports, true);
+        &mut self.app.insert(Box::new(App::new(<[Stream; 2]>::default(), session))).session
     }
 
     /// Counts what is owned by now.

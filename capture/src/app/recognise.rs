@@ -61,24 +61,35 @@ pub(super) fn tcp(bytes: &[u8], ports: [u16; 2], cut: bool) -> Found {
     if more && !cut && bytes.len() < MAX_BEGINNING { Found::More } else { Found::No }
 }
 
+/// What a datagram is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Datagram<'a> {
+    /// A message of DNS, which had to be read to be recognised.
+    Dns(Bar, dns::Message<'a>),
+    Other(Protocol),
+    Unknown,
+}
+
 /// Looks at a UDP payload of so many bytes on the wire.
-pub(super) fn udp(payload: &[u8], length: u32, ports: [u16; 2]) -> Found {
+pub(super) fn udp(payload: &[u8], length: u32, ports: [u16; 2]) -> Datagram<'_> {
     if quic::probe(payload) == Probe::Yes {
-        return Found::Yes(Protocol::Quic);
+        return Datagram::Other(Protocol::Quic);
     }
     if dtls::probe(payload) == Probe::Yes {
-        return Found::Yes(Protocol::Dtls);
+        return Datagram::Other(Protocol::Dtls);
     }
     let whole = payload.len() == length as usize;
     let bar = if dns::is_expected(ports) { Bar::Port } else { Bar::Content };
     // NetBIOS names (RFC 1002) look like DNS and are not.
-    if (bar == Bar::Port || (whole && !ports.contains(&137))) && dns::parse(payload, bar).is_some() {
-        return Found::Yes(Protocol::Dns(bar));
+    if (bar == Bar::Port || (whole && !ports.contains(&137)))
+        && let Some(message) = dns::parse(payload, bar)
+    {
+        return Datagram::Dns(bar, message);
     }
     if payload.starts_with(b"M-SEARCH * HTTP/1.1\r\n") || payload.starts_with(b"NOTIFY * HTTP/1.1\r\n") {
-        return Found::Yes(Protocol::Named(Name::Ssdp));
+        return Datagram::Other(Protocol::Named(Name::Ssdp));
     }
-    Found::No
+    Datagram::Unknown
 }
 
 fn magic(bytes: &[u8], magic: &[u8]) -> Probe {

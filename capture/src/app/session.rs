@@ -1,6 +1,6 @@
 //! The parser of a flow, from recognition to the end.
 
-use super::dns::{Bar, DnsFlow, DnsStream, parse};
+use super::dns::{Bar, DnsFlow, DnsStream, Message, parse};
 use super::dtls::DtlsFlow;
 use super::exchange::{End, Finished};
 use super::http::HttpSlice;
@@ -196,13 +196,20 @@ impl Session {
         }
     }
 
+    /// Takes in a message of DNS, a datagram of so many bytes on the wire.
+    pub(super) fn message(&mut self, context: Context, message: &Message<'_>, length: u32) {
+        if let Some(dns) = self.dns_mut() {
+            dns.track(context.end, context.time, message, length);
+        }
+    }
+
     /// Takes in a datagram of so many bytes on the wire.
     pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
-        let Context { end, time, .. } = context;
+        let end = context.end;
         match &mut self.parser {
-            Parser::Dns(dns, bar) => {
+            Parser::Dns(_, bar) => {
                 if let Some(message) = parse(payload, *bar) {
-                    dns.track(end, time, &message, length);
+                    self.message(context, &message, length);
                 }
             }
             Parser::Dtls(dtls) => dtls.datagram(end.index(), payload),

@@ -239,9 +239,11 @@ impl Decoder {
     /// Decodes down to the innermost packet.
     #[inline]
     pub fn decode<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
-        self.carriers.clear();
         match fast::plain(packet, &self.ports, AsItIs) {
-            Some(decoded) => Ok(decoded),
+            Some(decoded) => {
+                self.carriers.clear();
+                Ok(decoded)
+            }
             None => self.decode_unusual(packet),
         }
     }
@@ -253,8 +255,10 @@ impl Decoder {
         fast::plain(packet, &self.ports, taker)
     }
 
+    /// Decodes a packet that [`Self::decode_plain`] leaves alone, as [`Self::decode`] does.
     #[inline(never)]
-    fn decode_unusual<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+    pub(crate) fn decode_unusual<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        self.carriers.clear();
         let Some((outer, kind, id, inner)) = fast::in_tunnel(packet, &self.ports) else {
             return self.the_long_way(packet);
         };

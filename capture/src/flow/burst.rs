@@ -71,7 +71,7 @@ impl Engine {
             for (packet, place) in packets.iter().zip(&prepared) {
                 let flow_id = match &place.decoded {
                     Some(decoded) => self.track_prepared(place, decoded, packet, out),
-                    None => self.packet(packet, out),
+                    None => self.unusual_packet(packet, out),
                 };
                 counted(packet, flow_id);
             }

@@ -70,7 +70,7 @@ use self::pairs::Pairs;
 use self::slice::{Counted, Flow, Point};
 use self::table::{Due, Table, Weighed};
 use crate::app::Application;
-use crate::decode::{Decoded, Decoder, Transport, flags, quote};
+use crate::decode::{DecodeError, Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
@@ -139,7 +139,24 @@ impl Engine {
     pub fn packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
         // By reference: moving it would cost more than decoding.
         let result = self.decoder.decode(packet);
-        match &result {
+        self.take_in(&result, packet, out)
+    }
+
+    /// The same with a packet that is known not to be a plain one.
+    #[inline(never)]
+    fn unusual_packet(&mut self, packet: &Packet<'_>, out: &mut Vec<FlowRecord>) -> Option<u64> {
+        let result = self.decoder.decode_unusual(packet);
+        self.take_in(&result, packet, out)
+    }
+
+    #[inline]
+    fn take_in(
+        &mut self,
+        result: &Result<Decoded<'_>, DecodeError>,
+        packet: &Packet<'_>,
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u64> {
+        match result {
             Ok(decoded) => {
                 let flow_id = self.track(decoded, packet, out);
                 if !self.decoder.carriers().is_empty() {
@@ -429,13 +446,15 @@ impl Engine {
     ) -> u32 {
         self.make_room(&key, out);
         let id = self.flow_id(&key, packet, again);
-        let mut flow = Flow::new(key, id, end, decoded, packet.time);
-        flow.again = again;
-        flow.application = Application::new(self.config.transactions);
-        flow.is_shadow = !self.share.has(decoded);
-        self.shadows += usize::from(flow.is_shadow);
-        self.counters.flows_started += u64::from(!flow.is_shadow);
-        let slot = self.table.insert(hash, flow);
+        let is_shadow = !self.share.has(decoded);
+        self.shadows += usize::from(is_shadow);
+        self.counters.flows_started += u64::from(!is_shadow);
+        let application = Application::new(self.config.transactions);
+        let slot = self.table.insert(hash, || {
+            let mut flow = Flow::new(key, id, end, decoded, packet.time);
+            (flow.again, flow.is_shadow, flow.application) = (again, is_shadow, application);
+            flow
+        });
         self.pairs.begin(&key, slot, end);
         self.count_active();
         slot

@@ -192,18 +192,19 @@ impl Table {
         self.flows.get_mut(slot)?.as_mut()
     }
 
-    /// Adds a flow whose key is not in the table.
-    pub(super) fn insert(&mut self, hash: u32, flow: Flow) -> u32 {
+    /// Adds the flow that `make` makes, whose key is not in the table.
+    #[inline]
+    pub(super) fn insert(&mut self, hash: u32, make: impl FnOnce() -> Flow) -> u32 {
         let slot = match self.values.first(FREE) {
             Some(slot) => {
                 self.values.remove(slot);
-                if let Some(place) = self.flows.get_mut(slot) {
-                    *place = Some(flow);
-                }
                 slot
             }
-            None => self.flows.push(Some(flow)),
+            None => self.flows.push(None),
         };
+        if let Some(place) = self.flows.get_mut(slot) {
+            *place = Some(make());
+        }
         self.index.insert(hash, slot);
         slot
     }

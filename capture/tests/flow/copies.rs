@@ -1,7 +1,12 @@
-//! Datagrams that the capture delivered twice.
+//! Packets that the capture delivered twice.
 
+use etherparse::err::packet::BuildWriteError;
+use etherparse::{PacketBuilder, TcpHeader};
 use wiretag_capture::decode::{Decoded, Transport};
-use wiretag_capture::{FlowRecord, Protocol};
+use wiretag_capture::file::CaptureFile;
+use wiretag_capture::flow::{Engine, FlowConfig};
+use wiretag_capture::pcapng::{InterfaceBlock, enhanced_packet, interface_description, section_header};
+use wiretag_capture::{EndReason, FlowRecord, LinkType, Packet, Protocol, Source};
 
 use crate::story::*;
 
@@ -114,4 +119,63 @@ fn copies_are_counted_by_slice_and_in_bounded_memory() {
     let records = story.end();
     let copies: Vec<_> = records.iter().map(|record| record.client.capture_duplicates).collect();
     assert_eq!(copies, [Some(60_000), Some(10_000)]);
+}
+
+/// Frames of a connection whose client asks once.
+fn connection() -> Result<Vec<Vec<u8>>, BuildWriteError> {
+    let steps = [
+        (true, (100, 0), true, ""),
+        (false, (500, 101), true, ""),
+        (true, (101, 501), false, ""),
+        (true, (101, 501), false, "ping"),
+        (false, (501, 105), false, "pong"),
+    ];
+    let frame = |(from_client, (seq, ack), syn, payload): (bool, (u32, u32), bool, &str)| {
+        let [own, other] = if from_client { [2, 1] } else { [1, 2] };
+        let [src_port, dst_port] = if from_client { [40_000, 7] } else { [7, 40_000] };
+        let mut tcp = TcpHeader::new(src_port, dst_port, seq, 1000);
+        (tcp.syn, tcp.ack, tcp.acknowledgment_number) = (syn, ack > 0, ack);
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([own; 6], [other; 6]).ipv4([10, 0, 0, own], [10, 0, 0, other], 64);
+        builder.tcp_header(tcp).write(&mut frame, payload.as_bytes()).map(|()| frame)
+    };
+    steps.into_iter().map(frame).collect()
+}
+
+/// A capture of both sides of a bridge in one file: each packet is on two of its interfaces.
+#[test]
+fn copies_on_two_interfaces_of_a_file_are_two_flows_without_a_retransmission() {
+    let mut file = Vec::new();
+    section_header(&mut file, "test");
+    for name in ["left", "right"] {
+        let link_type = LinkType::ETHERNET;
+        interface_description(&mut file, &InterfaceBlock { name, description: None, link_type, snap_len: 0 });
+    }
+    for (number, frame) in (0..).zip(&connection().expect("frames")) {
+        for interface in [0, 1] {
+            let (time, wire_len) = (BEGIN + number * MS + i64::from(interface) * 3000, frame.len() as u32);
+            let link_type = LinkType::ETHERNET;
+            let packet = Packet { time, data: frame, wire_len, link_type, interface, direction: None, vlan: None };
+            enhanced_packet(&mut file, interface, &packet, None);
+        }
+    }
+    let mut file = CaptureFile::new(Box::new(std::io::Cursor::new(file)), "test").expect("a capture");
+    let mut engine = Engine::new(FlowConfig::new("node", Source::File));
+    let mut records = Vec::new();
+    while let Some(packet) = file.next_packet().expect("a packet") {
+        engine.packet(&packet, &mut records);
+    }
+    engine.finish(EndReason::EndOfInput, &mut records);
+    let seen: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let sides = [&record.client, &record.server];
+            let odd = sides.map(|side| (side.retransmits, side.capture_duplicates, side.duplicate_acks));
+            (record.interface_index, sides.map(|side| (side.packets, side.payload_bytes)), odd)
+        })
+        .collect();
+    let none = [(Some(0), Some(0), Some(0)); 2];
+    assert_eq!(seen, [(0, [(3, 4), (2, 4)], none), (1, [(3, 4), (2, 4)], none)]);
+    assert_ne!(records[0].flow_id, records[1].flow_id);
+    assert_eq!(records[0].community_id, records[1].community_id);
 }

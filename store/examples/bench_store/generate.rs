@@ -97,9 +97,6 @@ pub(crate) struct Generator {
 
 /// Texts that many rows share.
 struct Words {
-    a: Arc<str>,
-    noerror: Arc<str>,
-    nxdomain: Arc<str>,
     h2: Arc<str>,
     ja4: Vec<Arc<str>>,
     get: Arc<str>,
@@ -120,9 +117,6 @@ impl Generator {
         let ja4 =
             (0..40).map(|number| format!("t13d{:02}16h2_8daaf6152771_{:012x}", number % 20, number * 7_919).into());
         let words = Words {
-            a: "A".into(),
-            noerror: "NOERROR".into(),
-            nxdomain: "NXDOMAIN".into(),
             h2: "h2".into(),
             ja4: ja4.collect(),
             get: "GET".into(),
@@ -196,8 +190,8 @@ impl Generator {
             let missing = random.chance(0.05);
             record.dns = Some(Box::new(Dns {
                 query: Some(name),
-                qtype: Some(self.words.a.clone()),
-                rcode: Some(if missing { &self.words.nxdomain } else { &self.words.noerror }.clone()),
+                qtype: Some("A".into()),
+                rcode: Some(if missing { "NXDOMAIN" } else { "NOERROR" }.into()),
                 latency_us: Some(random.log_normal(500.0, 0.8)),
                 answers: Some(if missing { 0 } else { random.geometric(0.5) }),
                 retries: Some(0),

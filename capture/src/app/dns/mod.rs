@@ -129,6 +129,8 @@ impl DnsFlow {
             let oldest = self.waiting.remove(0);
             self.finish(oldest, None, 0);
         }
+        // Mostly it is the only one.
+        self.waiting.reserve_exact(usize::from(self.waiting.is_empty()));
         self.waiting.push(Waiting {
             id: message.id,
             hash: question.hash,
@@ -182,8 +184,8 @@ impl DnsFlow {
         if self.transactions && kind.is_some() {
             let exchange = Exchange {
                 query: name,
-                qtype: kind.map(|kind| type_name(kind).into()),
-                rcode: Some(rcode_name(message.rcode).into()),
+                qtype: kind.map(type_name),
+                rcode: Some(rcode_name(message.rcode)),
                 answers: Some(message.answers.into()),
                 response_bytes: Some(bytes.into()),
                 complete: true,
@@ -201,14 +203,14 @@ impl DnsFlow {
         let mut exchange = Exchange {
             end: query.last,
             query: query.name,
-            qtype: Some(type_name(query.kind).into()),
+            qtype: Some(type_name(query.kind)),
             retries: Some(query.retries.into()),
             request_bytes: Some(query.bytes.into()),
             ..Exchange::new(self.app, query.began)
         };
         if let Some((time, message)) = answer {
             exchange.end = exchange.end.max(time);
-            exchange.rcode = Some(rcode_name(message.rcode).into());
+            exchange.rcode = Some(rcode_name(message.rcode));
             exchange.answers = Some(message.answers.into());
             exchange.latency_us = micros(query.last, time);
             exchange.response_bytes = Some(bytes.into());
@@ -234,8 +236,8 @@ impl DnsFlow {
         let shown = self.shown.as_ref()?;
         Some(Dns {
             query: shown.query.clone(),
-            qtype: shown.kind.map(|kind| type_name(kind).into()),
-            rcode: shown.rcode.map(|code| rcode_name(code).into()),
+            qtype: shown.kind.map(type_name),
+            rcode: shown.rcode.map(rcode_name),
             latency_us: shown.latency_us,
             answers: shown.rcode.map(|_| shown.answers.into()),
             retries: shown.asked.map(|_| self.retries),

@@ -224,6 +224,22 @@ impl Half {
             + answering.map_or(0, |request| memory::of_box::<Request>() + request.owned_bytes())
     }
 
+    /// Reads header fields where they are, for as long as all of one is there; what follows is for [`Self::next_line`].
+    pub(super) fn whole_fields<'b>(&mut self, mut bytes: &'b [u8], time: i64, wants_names: bool) -> &'b [u8] {
+        while self.line.bytes.is_empty()
+            && let Some(end) = line::find_end(bytes)
+            && let Some((line, rest)) = bytes.split_at_checked(end + 1)
+            && let [field @ .., b'\r', b'\n'] = line
+            && !field.is_empty()
+            && field.len() < MAX_LINE
+        {
+            self.head.field(field, wants_names);
+            self.count(line.len() as u64, time);
+            bytes = rest;
+        }
+        bytes
+    }
+
     /// The next line, if its end is there, and the rest of the bytes; else keeps what there is of it.
     pub(super) fn next_line<'k, 'b: 'k>(
         &mut self,
@@ -235,7 +251,7 @@ impl Half {
             self.began = time;
             self.bytes = 0;
         }
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
+        let Some(end) = line::find_end(bytes) else {
             self.count(bytes.len() as u64, time);
             kept.push(bytes);
             return (None, &[]);

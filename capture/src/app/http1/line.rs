@@ -56,12 +56,29 @@ fn probe_request(bytes: &[u8], cut: bool) -> Probe {
         return Probe::No;
     }
     let shown = bytes.get(..MAX_LINE).unwrap_or(bytes);
-    match memchr::memchr(b'\n', shown) {
+    match find_end(shown) {
         Some(end) => Probe::certain(shown.get(..end).and_then(|line| request(trim(line), false)).is_some()),
         None if shown.iter().any(|byte| byte.is_ascii_control() && *byte != b'\r') => Probe::No,
         None if !cut && bytes.len() < PROBE_LIMIT => Probe::More,
         None => Probe::certain(known && target),
     }
+}
+
+/// Where a line ends. Lines are short: finding the best instructions, as `memchr` does, takes longer than looking through
+/// one, eight bytes at a time.
+pub(super) fn find_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const ENDS: u64 = u64::from_le_bytes([b'\n'; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        // The lowest zero byte borrows from its top bit; those above it may be wrong.
+        let differences = u64::from_le_bytes(*word) ^ ENDS;
+        let zeros = differences.wrapping_sub(ONES) & !differences & (ONES << 7);
+        if zeros != 0 {
+            return Some(8 * number + (zeros.trailing_zeros() / 8) as usize);
+        }
+    }
+    rest.iter().position(|byte| *byte == b'\n').map(|at| 8 * words.len() + at)
 }
 
 /// Without the carriage return.
@@ -170,6 +187,8 @@ pub(super) fn chunk_size(line: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -196,6 +215,13 @@ mod tests {
         assert_eq!(probe(long.as_bytes(), false), Probe::Yes);
         assert_eq!(probe(&long.as_bytes()[..300], false), Probe::More);
         assert_eq!(probe(&long.as_bytes()[..30], true), Probe::Yes);
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_ends_at_its_first_line_feed(bytes in prop::collection::vec(prop::sample::select(vec![b'\n', b'\x0b', b'\x8a', b'a']), 0..40)) {
+            prop_assert_eq!(find_end(&bytes), bytes.iter().position(|byte| *byte == b'\n'));
+        }
     }
 
     #[test]

@@ -110,6 +110,9 @@ impl Http1 {
                     return None;
                 }
                 State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                    if half.state == State::Fields {
+                        bytes = half.whole_fields(bytes, time, slice.wants_names());
+                    }
                     let mut kept = std::mem::take(&mut half.line);
                     let (line, rest) = half.next_line(&mut kept, bytes, time);
                     bytes = rest;

@@ -12,36 +12,49 @@ use super::hello::ClientHello;
 /// SNI and ALPN: they are in the first part already.
 const LEFT_OUT: [u16; 2] = [0x0000, 0x0010];
 
-/// The fingerprint.
-pub(super) fn ja4(hello: &ClientHello<'_>, carrier: Carrier) -> String {
-    let mut ciphers: Vec<u16> = hello.ciphers().filter(|cipher| !is_grease(*cipher)).collect();
-    let mut extensions: Vec<u16> = hello.extensions().filter(|kind| !is_grease(*kind)).collect();
-    let count = extensions.len();
-    ciphers.sort_unstable();
-    extensions.retain(|kind| !LEFT_OUT.contains(kind));
-    extensions.sort_unstable();
+/// Characters of a fingerprint.
+const LENGTH: usize = 36;
 
-    let mut extension_list = list(&extensions);
-    let algorithms: Vec<u16> = hello.signature_algorithms().filter(|algorithm| !is_grease(*algorithm)).collect();
-    if !algorithms.is_empty() {
-        extension_list.push(b'_');
-        extension_list.extend(list(&algorithms));
+/// The fingerprint. One list of numbers and one text serve for all that is sorted and hashed.
+pub(super) fn ja4(hello: &ClientHello<'_>, carrier: Carrier) -> String {
+    let (mut numbers, mut text) = (Vec::with_capacity(64), Vec::with_capacity(512));
+    let fill = |numbers: &mut Vec<u16>, values: &mut dyn Iterator<Item = u16>| {
+        numbers.clear();
+        numbers.extend(values.filter(|value| !is_grease(*value)));
+        numbers.len()
+    };
+    let ciphers = fill(&mut numbers, &mut hello.ciphers());
+    numbers.sort_unstable();
+    list(&mut text, &numbers);
+    let cipher_hash = hash(&text);
+    let extensions = fill(&mut numbers, &mut hello.extensions());
+    numbers.retain(|kind| !LEFT_OUT.contains(kind));
+    numbers.sort_unstable();
+    text.clear();
+    list(&mut text, &numbers);
+    if fill(&mut numbers, &mut hello.signature_algorithms()) > 0 {
+        text.push(b'_');
+        list(&mut text, &numbers);
     }
-    let letter = match carrier {
+    let extension_hash = hash(&text);
+    let mut fingerprint = String::with_capacity(LENGTH);
+    fingerprint.push(match carrier {
         Carrier::Tls => 't',
         Carrier::Dtls => 'd',
         Carrier::Quic => 'q',
-    };
-    format!(
-        "{letter}{version}{name}{ciphers:02}{extensions:02}{alpn}_{cipher_hash}_{extension_hash}",
-        version = version(hello, carrier),
-        name = if hello.has_server_name() { 'd' } else { 'i' },
-        ciphers = ciphers.len().min(99),
-        extensions = count.min(99),
-        alpn = alpn(hello.first_alpn().unwrap_or_default()),
-        cipher_hash = hash(&list(&ciphers)),
-        extension_hash = hash(&extension_list),
-    )
+    });
+    fingerprint.push_str(version(hello, carrier));
+    fingerprint.push(if hello.has_server_name() { 'd' } else { 'i' });
+    for count in [ciphers, extensions] {
+        let count = count.min(99) as u8;
+        fingerprint.extend([count / 10, count % 10].map(digit).map(char::from));
+    }
+    fingerprint.extend(alpn(hello.first_alpn().unwrap_or_default()));
+    for part in [cipher_hash, extension_hash] {
+        fingerprint.push('_');
+        fingerprint.extend(part.map(char::from));
+    }
+    fingerprint
 }
 
 /// The fingerprint of SSL 2.0's ClientHello, as FoxIO's programs have it: they find no cipher suites in it.
@@ -80,37 +93,40 @@ const fn version_code(version: u16) -> &'static str {
 }
 
 /// First and last character of the first ALPN value.
-fn alpn(value: &[u8]) -> String {
-    let (Some(&first), Some(&last)) = (value.first(), value.last()) else { return "00".to_owned() };
+fn alpn(value: &[u8]) -> [char; 2] {
+    let (Some(&first), Some(&last)) = (value.first(), value.last()) else { return ['0'; 2] };
     if !first.is_ascii() || !last.is_ascii() {
-        "99".to_owned()
+        ['9'; 2]
     } else if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
-        [char::from(first), char::from(last)].iter().collect()
+        [first, last].map(char::from)
     } else {
-        format!("{:x}{:x}", first >> 4, last & 0x0f)
+        [first >> 4, last & 0x0f].map(digit).map(char::from)
     }
 }
 
-/// Four hex digits each, joined by commas.
-fn list(values: &[u16]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(5 * values.len());
-    for value in values {
-        if !text.is_empty() {
+/// Appends four hex digits each, joined by commas.
+fn list(text: &mut Vec<u8>, values: &[u16]) {
+    for (number, value) in values.iter().enumerate() {
+        if number > 0 {
             text.push(b',');
         }
         let [high, low] = value.to_be_bytes();
         text.extend([high >> 4, high & 0x0f, low >> 4, low & 0x0f].map(digit));
     }
-    text
 }
 
-/// First twelve hex digits of the SHA-256; zeros for an empty list.
-fn hash(text: &[u8]) -> String {
-    if text.is_empty() {
-        return "0".repeat(12);
+/// Hex digits of a hash that are shown.
+const HASH_DIGITS: usize = 12;
+
+/// The first hex digits of the SHA-256; zeros for an empty list.
+fn hash(text: &[u8]) -> [u8; HASH_DIGITS] {
+    let mut digits = [b'0'; HASH_DIGITS];
+    if !text.is_empty() {
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(Sha256::digest(text)) {
+            *pair = [byte >> 4, byte & 0x0f].map(digit);
+        }
     }
-    let hash = Sha256::digest(text);
-    hash.iter().take(6).flat_map(|byte| [byte >> 4, byte & 0x0f].map(digit).map(char::from)).collect()
+    digits
 }
 
 /// A hex digit; formatting would take several times as long.
@@ -124,11 +140,14 @@ mod tests {
 
     #[test]
     fn hashes_are_those_of_the_specification() {
-        assert_eq!(hash(b"002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"), "8daaf6152771");
+        assert_eq!(
+            hash(b"002f,0035,009c,009d,1301,1302,1303,c013,c014,c02b,c02c,c02f,c030,cca8,cca9"),
+            *b"8daaf6152771"
+        );
         let extensions = "0005,000a,000b,000d,0012,0015,0017,001b,0023,002b,002d,0033,4469,ff01";
-        assert_eq!(hash(extensions.as_bytes()), "6d807ffa2a79");
-        assert_eq!(hash(format!("{extensions}_0403,0804,0401,0503,0805,0501,0806,0601").as_bytes()), "e5627efa2ab1");
-        assert_eq!(hash(b""), "000000000000");
+        assert_eq!(hash(extensions.as_bytes()), *b"6d807ffa2a79");
+        assert_eq!(hash(format!("{extensions}_0403,0804,0401,0503,0805,0501,0806,0601").as_bytes()), *b"e5627efa2ab1");
+        assert_eq!(hash(b""), *b"000000000000");
     }
 
     #[test]
@@ -145,7 +164,7 @@ mod tests {
             (b"\xab\xcd", "99"),
             (b"0\xab", "99"),
         ] {
-            assert_eq!(alpn(value), expected, "{value:?}");
+            assert_eq!(alpn(value).iter().collect::<String>(), expected, "{value:?}");
         }
     }
 

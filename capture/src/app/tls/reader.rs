@@ -100,6 +100,15 @@ impl Reader {
 
     fn read_body(&mut self, bytes: &mut Cursor<'_>, hear: &mut impl FnMut(Heard<'_>) -> Next) -> Next {
         let [kind, ..] = self.header;
+        if kind == HANDSHAKE
+            && self.message.is_empty()
+            && let Some((message, body)) = whole_message(bytes.rest().get(..self.left.into()).unwrap_or(bytes.rest()))
+        {
+            // Most hellos arrive in one piece: they are read where they are.
+            let _header_and_body = bytes.take(MESSAGE_HEADER + body.len());
+            self.left -= (MESSAGE_HEADER + body.len()) as u16;
+            return hear(Heard::Message(message, body));
+        }
         let mut count = bytes.rest().len().min(self.left.into());
         if kind == HANDSHAKE {
             count = count.min(self.missing());
@@ -133,4 +142,14 @@ impl Reader {
         let whole = MESSAGE_HEADER + length.unwrap_or_default();
         whole - self.message.len()
     }
+}
+
+/// Type and body of the message that a record begins with, if all of it is there.
+fn whole_message(record: &[u8]) -> Option<(u8, &[u8])> {
+    let mut record = Cursor::new(record);
+    let (kind, length) = (record.u8()?, record.u24()?);
+    if length > MAX_HELLO {
+        return None;
+    }
+    Some((kind, record.take(length)?))
 }
