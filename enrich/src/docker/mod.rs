@@ -19,8 +19,8 @@
 //!
 //! **Limits.** Host-network containers share the host's addresses and get no keys here: they are described, and known by their
 //! sockets ([`crate::kernel`]). A container that borrows another's namespace (`--network container:ID`)
-//! is named by its sockets, too, and its owner in the meantime only where its own are known. Traffic of macvlan, ipvlan and overlay networks
-//! passes no interface of the host: it is captured inside the container, from the moment that its namespace has been
+//! is named by its sockets, too; while there is one, so is the container whose namespace it is. Traffic of macvlan, ipvlan and
+//! overlay networks passes no interface of the host: it is captured inside the container, from the moment that its namespace has been
 //! opened after `start`. What such a container does in its first tens of milliseconds is seen only at the other end (and
 //! named there).
 

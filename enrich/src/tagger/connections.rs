@@ -105,11 +105,6 @@ impl Connections {
         self.sockets.forget(before);
         self.translations.forget(before);
     }
-
-    fn socket(&self, asked: &Asked<'_>) -> Whose {
-        let Some((own, peer)) = asked.place.own.zip(asked.place.peer) else { return Whose::Nobody };
-        self.sockets.find(0, asked.seen.protocol.0, own, peer, asked.seen.when)
-    }
 }
 
 /// The host translates, and has its sockets, in its own namespace.
@@ -129,7 +124,7 @@ pub(super) fn by_translation(asked: &Asked<'_>) -> EndTag {
 
 /// Who it was of those that share the network namespace of the one who has the interface or address.
 pub(super) fn among_residents(asked: &Asked<'_>, tag: EndTag) -> EndTag {
-    let Asked { boot, view, seen, place, connections, .. } = asked;
+    let Asked { boot, view, seen, place, .. } = asked;
     let is_owner = matches!(tag.tagged_by, TaggedBy::Interface | TaggedBy::Mac | TaggedBy::Ip);
     let owner = tag.identity.as_ref().filter(|owner| is_owner && seen.source == Source::Ring && owner.pod.is_none());
     let Some(netns) = owner.and_then(|owner| view.shared_namespace(&owner.identity, seen.when)) else { return tag };
@@ -138,19 +133,9 @@ pub(super) fn among_residents(asked: &Asked<'_>, tag: EndTag) -> EndTag {
     {
         return tag;
     }
-    let Some(own) = place.own else { return AMBIGUOUS };
-    let protocol = seen.protocol.0;
-    let connected = place.peer.map(|peer| connections.sockets.find(netns, protocol, own, peer, seen.when));
-    match connected {
-        Some(Whose::One(id)) => return tagged(identity(asked, &id), TaggedBy::Socket),
-        Some(Whose::Several) => return AMBIGUOUS,
-        Some(Whose::Nobody) | None => {}
-    }
-    let listening =
-        [own.ip(), any(own.ip())].map(|ip| view.socket((netns, boot), protocol, (ip, own.port()), seen.when));
-    match listening.into_iter().find(|found| *found != Lookup::None) {
-        Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
-        Some(Lookup::Ambiguous(_) | Lookup::None) | None => AMBIGUOUS,
+    match place.own.map_or(EndTag::NONE, |own| by_sockets_of(asked, netns, own)) {
+        EndTag { tagged_by: TaggedBy::None, .. } => AMBIGUOUS,
+        found => found,
     }
 }
 
@@ -175,12 +160,21 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     if !own.ip().is_loopback() && view.socket(host, 0, (own.ip(), 0), seen.when) == Lookup::None {
         return EndTag::NONE;
     }
-    match asked.connections.socket(asked) {
+    by_sockets_of(asked, 0, own)
+}
+
+/// Whose socket it is in a network namespace: the connection's, or the one that listens.
+fn by_sockets_of(asked: &Asked<'_>, netns: u64, own: SocketAddr) -> EndTag {
+    let Asked { boot, view, seen, place, connections, .. } = asked;
+    let protocol = seen.protocol.0;
+    let connected = place.peer.map(|peer| connections.sockets.find(netns, protocol, own, peer, seen.when));
+    match connected.unwrap_or(Whose::Nobody) {
         Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
         Whose::Several => return AMBIGUOUS,
         Whose::Nobody => {}
     }
-    let listening = [own.ip(), any(own.ip())].map(|ip| view.socket(host, seen.protocol.0, (ip, own.port()), seen.when));
+    let listening =
+        [own.ip(), any(own.ip())].map(|ip| view.socket((netns, boot), protocol, (ip, own.port()), seen.when));
     match listening.into_iter().find(|found| *found != Lookup::None) {
         Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
         Some(Lookup::Ambiguous(_)) => AMBIGUOUS,
