@@ -237,9 +237,12 @@ impl Node {
             let pod = interval["identity"]["pod"].as_str().unwrap_or("?");
             format!("{pod}{}", if interval["valid_to"].is_null() { "…" } else { "" })
         };
-        let mut names: Vec<String> = intervals.iter().map(name).collect();
-        // A source may tell of one holder more than once.
-        names.dedup_by_key(|name| name.trim_end_matches('…').to_owned());
+        let mut names: Vec<String> = Vec::new();
+        for name in intervals.iter().map(name) {
+            // One holder is told of more than once: by several sources, and anew with each change of its attributes. The latest counts.
+            names.pop_if(|last| last.trim_end_matches('…') == name.trim_end_matches('…'));
+            names.push(name);
+        }
         names
     }
 
