@@ -144,13 +144,13 @@ fn completed_and_failed_pods_give_their_address_back(scene: &Scene, shop: &Pod<'
         }
         let own = flows.iter().find(|flow| flow["observed_at"] == "client").expect("seen at its own interface");
         is_named(own, "client", End::new(&pod, "main"));
-        eventually(60, "its network is taken down", || pod.attachment().is_none().then_some(()));
+        pod.wait_down();
         let heir = scene.cluster.run_pod(&Plan::idle(&format!("heir-of-{name}")));
         assert_eq!(heir.ip(), pod.ip());
         assert_eq!(pod.object()["status"]["phase"], phase);
         scene.talk(End::new(&heir, "main"), shop);
-        heir.delete();
-        pod.delete();
+        heir.discard();
+        pod.discard();
         holders.extend([name.to_owned(), format!("heir-of-{name}")]);
         assert_eq!(*address.get_or_insert_with(|| pod.ip()), pod.ip());
     }
@@ -165,12 +165,12 @@ fn an_evicted_pod_stays_as_an_object(scene: &Scene, visitor: &Pod<'_>) {
     greedy.exec("web", &["dd", "if=/dev/zero", "of=/scratch/file", "bs=1000", "count=1000"]);
     let object = greedy.wait_phase("Failed");
     assert_eq!(object["status"]["reason"], "Evicted", "{object}");
-    eventually(60, "its network is taken down", || greedy.attachment().is_none().then_some(()));
+    greedy.wait_down();
     let heir = scene.cluster.run_pod(&Plan::web("heir-of-greedy"));
     assert_eq!(heir.ip(), greedy.ip());
     scene.talk(End::new(visitor, "main"), &heir);
-    heir.delete();
-    greedy.delete();
+    heir.discard();
+    greedy.discard();
 }
 
 /// StatefulSet style: deleted, made again under the same name, with the same address.
@@ -192,7 +192,7 @@ fn a_pod_of_the_same_name_is_another(scene: &Scene, visitor: &Pod<'_>) {
     let mut expected = [&*first.uid, &*second.uid];
     expected.sort_unstable();
     assert_eq!(ids, expected);
-    second.delete();
+    second.discard();
 }
 
 /// Host network, several containers in one pod, a service in front: who talks is not said by an address alone.
@@ -248,11 +248,12 @@ fn containers_of_one_pod_are_told_apart(scene: &Scene, visitor: &Pod<'_>, web: &
     let team = Plan::web("team").init("warm", &["sh", "-c", &warm]).container("log", &["sleep", "1000000000"]);
     let team = scene.cluster.run_pod(&team);
     team.debug("look", &["sleep", "1000000000"]);
-    for container in ["web", "log", "look"] {
-        scene.talk(End::new(&team, container), web);
-        let path = scene.slow_request(End::new(&team, container), web);
-        let flows = scene.told(&path, End::new(&team, container), web);
-        assert_eq!(at_interface_of(&flows, &team)["client_container"], container, "its socket was seen: {flows:?}");
+    let ends = ["web", "log", "look"].map(|container| End::new(&team, container));
+    let paths = ends.map(|end| (end, scene.request(end, web), scene.slow_request(end, web)));
+    for (end, brief, slow) in paths {
+        scene.told(&brief, end, web);
+        let flows = scene.told(&slow, end, web);
+        assert_eq!(at_interface_of(&flows, &team)["client_container"], end.container, "its socket was seen: {flows:?}");
     }
     // The one that listens there is the one that was talked to.
     let flows = scene.talk(End::new(visitor, "main"), &team);
@@ -333,7 +334,7 @@ fn an_address_goes_on(scene: &Scene, visitor: &Pod<'_>, old: &Pod<'_>) {
         let flows = scene.talk(End::new(visitor, "main"), &heir);
         flows.iter().all(|flow| flow["server_pod"] == heir.name.as_str()).then_some(())
     });
-    heir.delete();
+    heir.discard();
 }
 
 /// Every part fails once while pods talk.

@@ -200,16 +200,21 @@ impl Scene {
         rows(&wiretag_ok(&[&["identities", "--json", "--data", data], options].concat()))
     }
 
-    /// Who had an address, one after the other, by `wiretag identities`; of the one that has it now with `…`.
+    /// Who had an address, one after the other, by the source with the most exact times; of the one that has it now with `…`.
     pub fn holders(&self, ip: &str) -> Vec<String> {
-        let mut rows = self.identities(&["--ip", ip]);
+        let source = match self.sources {
+            Sources::All => "cni",
+            Sources::Runtime => "cri",
+            Sources::Api => "kubernetes",
+        };
+        let mut rows = self.identities(&["--ip", ip, "--source", source]);
         rows.retain(|row| row["key_kind"] == "ip");
         rows.sort_by_key(|row| row["valid_from"].as_str().map(str::to_owned));
         let mut holders: Vec<String> = Vec::new();
         for row in &rows {
             let name = row["identity"]["pod"].as_str().unwrap_or_default().to_owned();
             let name = if row["valid_to"].is_null() { format!("{name}…") } else { name };
-            // Each source tells of it, and anew when its containers change.
+            // It is told anew when its containers change.
             if holders.last().is_some_and(|last| last.trim_end_matches('…') == name.trim_end_matches('…')) {
                 holders.pop();
             }

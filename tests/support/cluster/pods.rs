@@ -420,6 +420,12 @@ impl<'c> Pod<'c> {
         self.wait_gone();
     }
 
+    /// Deletes it and waits until its address is free; the object may be there for a while.
+    pub fn discard(&self) {
+        self.cluster.delete(&self.path());
+        self.wait_down();
+    }
+
     /// Deletes it by the eviction interface, as a node drain does.
     pub fn evict(&self) {
         let eviction = json!({
@@ -437,9 +443,7 @@ impl<'c> Pod<'c> {
     /// Waits until the kubelet has taken down its network, and the object is gone. The kubelet may keep the object for a minute, until it
     /// collects what ended; then it is deleted as a person would who has seen that.
     fn wait_gone(&self) {
-        eventually(60, &format!("the network of {} is taken down", self.name), || {
-            self.attachment().is_none().then_some(())
-        });
+        self.wait_down();
         let mut tries = 0;
         eventually(60, &format!("pod {} is gone", self.name), || {
             let (status, object) = self.cluster.request("GET", &self.path(), "application/json", None);
@@ -449,6 +453,13 @@ impl<'c> Pod<'c> {
             }
             // Another of the same name may have come.
             (status == 404 || (status == 200 && object["metadata"]["uid"] != self.uid.as_str())).then_some(())
+        });
+    }
+
+    /// Waits until its network is taken down.
+    pub fn wait_down(&self) {
+        eventually(60, &format!("the network of {} is taken down", self.name), || {
+            self.attachment().is_none().then_some(())
         });
     }
 
