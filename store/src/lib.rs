@@ -16,6 +16,7 @@
 
 pub mod catalog;
 pub mod csv;
+pub mod erase;
 pub mod error;
 pub mod export;
 pub mod journal;
@@ -38,11 +39,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tables::Engine;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 
 pub use catalog::{
-    Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+    Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
 };
+pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
@@ -63,6 +66,8 @@ pub enum Role {
     Appliance,
     /// `wiretag import`: any number, also beside an appliance.
     Importer,
+    /// `wiretag erase`, while no appliance runs: it has the place of one.
+    Eraser,
 }
 
 /// Where the store is and how much it keeps.
@@ -120,6 +125,10 @@ pub struct Store {
     rollups: RollupAges,
     /// One process merges flow files: the appliance.
     compacts: bool,
+    /// `None`: it only reads.
+    role: Option<Role>,
+    /// One erasure at a time.
+    erasing: Mutex<()>,
     changes: packets::SegmentChanges,
     sql: sql::Shared,
     /// When the last flush began that worked.
@@ -140,7 +149,7 @@ impl Store {
         private::create_dir_all(&config.data_dir).map_err(unwritable)?;
         let data_dir = std::fs::canonicalize(&config.data_dir).map_err(unwritable)?;
         let appliance = config.role == Role::Appliance;
-        let mut locks = lock::Locks::take(&data_dir, appliance).map_err(|error| match error {
+        let mut locks = lock::Locks::take(&data_dir, config.role != Role::Importer).map_err(|error| match error {
             StoreError::Io { source, .. } => unwritable(source),
             other => other,
         })?;
@@ -159,6 +168,10 @@ impl Store {
         } else {
             (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
+        if config.role == Role::Importer {
+            flows.stand_from_now().await?;
+            transactions.stand_from_now().await?;
+        }
         if appliance {
             recovery::recover_open(&data_dir, &flows, &mut recovery).await;
         }
@@ -170,6 +183,8 @@ impl Store {
             retention: (config.flows, config.packets),
             rollups: config.rollups,
             compacts: appliance,
+            role: Some(config.role),
+            erasing: Mutex::default(),
             changes: packets::SegmentChanges::default(),
             sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
@@ -197,6 +212,8 @@ impl Store {
             retention,
             rollups: RollupAges::default(),
             compacts: false,
+            role: None,
+            erasing: Mutex::default(),
             changes,
             sql: sql::Shared::new()?,
             flushed,
@@ -242,9 +259,11 @@ impl Store {
         let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
         let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
+        let settled = self.settle_old_erasures(now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
         room?;
+        settled?;
         compacted?;
         rollups_retired?;
         Ok(Maintenance {

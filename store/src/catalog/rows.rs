@@ -23,7 +23,7 @@ impl TableName {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         [Self::Flows, Self::Transactions].into_iter().find(|table| table.as_str() == text)
     }
 }
@@ -151,7 +151,7 @@ fn loss(row: &Row) -> Result<Loss, sqlx::Error> {
 }
 
 /// A file's row; one of the same path is replaced.
-fn put_file(file: &FlowFile) -> Statement<'_> {
+pub(super) fn put_file(file: &FlowFile) -> Statement<'_> {
     sql("INSERT INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (path) DO UPDATE SET \"table\" = excluded.\"table\", rows = excluded.rows, bytes = excluded.bytes, \
