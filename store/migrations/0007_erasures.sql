@@ -39,3 +39,11 @@ CREATE TABLE erased_files (
     became  TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX erased_files_by_erasure ON erased_files (erasure);
+
+-- Slices whose rows are gone and whose packets are to go: flow id, start and end, eight bytes each.
+CREATE TABLE erased_slices (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    erasure INTEGER NOT NULL REFERENCES erasures (id),
+    slices  BLOB NOT NULL
+);
+CREATE INDEX erased_slices_by_erasure ON erased_slices (erasure, id);

@@ -171,6 +171,12 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
+    /// A segment is being written, and is not sealed soon enough.
+    #[error("`{path}` is still being written: its packets stay until it is sealed; hint: does an import run?")]
+    SegmentOpen {
+        /// The segment.
+        path: String,
+    },
     /// Rows were not held against the newest erasure.
     #[error("something was erased meanwhile; hint: try again")]
     Erased,

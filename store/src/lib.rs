@@ -43,7 +43,8 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 
 pub use catalog::{
-    Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+    Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss,
+    Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
 };
 pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;
@@ -134,6 +135,12 @@ pub struct Store {
     /// When the last flush began that worked.
     flushed: AtomicI64,
     _locks: Option<lock::Locks>,
+}
+
+/// Segments of the catalog, and files that it does not know.
+struct FoundSegments {
+    registered: Vec<Segment>,
+    unregistered: Vec<String>,
 }
 
 impl std::fmt::Debug for Store {
@@ -341,18 +348,27 @@ impl Store {
     /// Segment files that may have packets in `[from, to)`: those of the catalog, and those that a writer has begun and
     /// not yet registered.
     pub async fn segment_files(&self, from: i64, to: i64) -> Result<Vec<PathBuf>, StoreError> {
+        let found = self.found_segments().await?;
+        let touches = |segment: &Segment| !segment.sealed || segment.end >= from && segment.start < to;
+        let wanted = found.registered.into_iter().filter(touches).map(|segment| segment.path);
+        Ok(wanted.chain(found.unregistered).map(|path| self.data_dir.join(path)).collect())
+    }
+
+    /// The segments there are. One that takes the place of another ([`erase`]) is not among them together with that: what waits to be
+    /// deleted is asked for before and after the catalog's list.
+    async fn found_segments(&self) -> Result<FoundSegments, StoreError> {
         let on_disk = {
             let data_dir = self.data_dir.clone();
             let listed = tokio::task::spawn_blocking(move || packets::list(&data_dir)).await;
             let listed = listed.map_err(|error| StoreError::Task(error.to_string()))?;
             listed.map_err(StoreError::io("list", &self.data_dir.join(packets::FOLDER)))?
         };
-        let registered: BTreeSet<String> =
-            self.catalog.all_segments().await?.into_iter().map(|segment| segment.path).collect();
-        let wanted = self.catalog.segments(from, to).await?.into_iter().map(|segment| segment.path);
-        let waiting: BTreeSet<String> = self.catalog.due_removals(i64::MAX).await?.into_iter().collect();
-        let unregistered = on_disk.into_iter().filter(|path| !registered.contains(path) && !waiting.contains(path));
-        Ok(wanted.chain(unregistered).map(|path| self.data_dir.join(path)).collect())
+        let mut known: BTreeSet<String> = self.catalog.due_removals(i64::MAX).await?.into_iter().collect();
+        let registered = self.catalog.all_segments().await?;
+        known.extend(self.catalog.due_removals(i64::MAX).await?);
+        known.extend(registered.iter().map(|segment| segment.path.clone()));
+        let unregistered = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        Ok(FoundSegments { registered, unregistered })
     }
 
     /// Sends packets in `[from, to)` as pcapng; gives their number.

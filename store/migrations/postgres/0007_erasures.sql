@@ -28,3 +28,10 @@ CREATE TABLE erased_files (
     became  TEXT COLLATE "C" NOT NULL DEFAULT ''
 );
 CREATE INDEX erased_files_by_erasure ON erased_files (erasure);
+
+CREATE TABLE erased_slices (
+    id      BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    erasure BIGINT NOT NULL REFERENCES erasures (id),
+    slices  BYTEA NOT NULL
+);
+CREATE INDEX erased_slices_by_erasure ON erased_slices (erasure, id);

@@ -7,10 +7,14 @@
 //!   numbers of the erasure grow in one transaction.
 //! * Nothing deletes the note of an erasure.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use super::database::{Change, Row, sql};
-use super::rows::put_file;
+use super::rows::{put_file, put_segment};
 use super::{Catalog, FlowFile, RollupFile, TableName};
 use crate::error::StoreError;
+use crate::packets::{ErasedSlice, ErasedSlices, Segment, index_path};
 
 /// How far an erasure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,17 @@ pub struct ErasedFile {
     pub became: Option<String>,
 }
 
+/// Slices that are kept together until their packets are gone.
+const TOGETHER: usize = 65_536;
+
+/// What an erasure took of rows that were in no file yet.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Taken {
+    pub(crate) rows: u64,
+    /// Of flows.
+    pub(crate) slices: Vec<ErasedSlice>,
+}
+
 /// A flow file and what takes its place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exchange<'a> {
@@ -114,6 +129,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) old: &'a FlowFile,
     /// What is left; `None`: nothing.
     pub(crate) new: Option<&'a FlowFile>,
+    /// What is removed.
+    pub(crate) slices: &'a [ErasedSlice],
     pub(crate) now: i64,
 }
 
@@ -211,15 +228,16 @@ impl Catalog {
         &self,
         table: TableName,
         file: Option<&FlowFile>,
-        (known, taken): (i64, &[(i64, u64)]),
+        (known, taken): (i64, &HashMap<i64, Taken>),
     ) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         let last = change.number(sql("SELECT coalesce(max(id), 0) AS id FROM erasures"), "id").await?;
         if last.is_some_and(|last| last > known) {
             return Err(StoreError::Erased);
         }
-        for (id, rows) in taken {
+        for (id, Taken { rows, slices }) in taken {
             note(&mut change, (*id, *rows), table.as_str(), ("memory", "")).await?;
+            keep(&mut change, *id, slices).await?;
         }
         if let Some(file) = file {
             change.execute(put_file(file)).await?;
@@ -230,7 +248,7 @@ impl Catalog {
     /// Exchanges a file for what an erasure leaves of it. Roll-ups that add it up are dropped if all their rows are there, so that
     /// they can be made again; otherwise the new file takes the place of the old one in them.
     pub(crate) async fn exchange_erased(&self, exchange: Exchange<'_>) -> Result<(), StoreError> {
-        let Exchange { erasure, old, new, now } = exchange;
+        let Exchange { erasure, old, new, slices, now } = exchange;
         let mut change = self.begin().await?;
         let rolled = change.all(sql("SELECT rollup FROM rolled WHERE path = $1").bind(&old.path)).await?;
         let rollup: Option<String> = rolled.first().map(|row| row.get("rollup")).transpose().map_err(self.failed())?;
@@ -258,6 +276,7 @@ impl Catalog {
         let removed = old.rows.saturating_sub(new.map_or(0, |new| new.rows));
         let became = new.map_or("", |new| new.path.as_str());
         note(&mut change, (erasure, removed), old.table.as_str(), (&old.path, became)).await?;
+        keep(&mut change, erasure, slices).await?;
         change.commit().await
     }
 
@@ -281,13 +300,7 @@ impl Catalog {
 
     /// Drops a roll-up of minutes, and that of its day; minutes of this day whose file is gone are dropped too, so that they are
     /// made again with it.
-    async fn drop_unit(
-        &self,
-        change: &mut Change,
-        rollup: &str,
-        unit: &[Minutes],
-        now: i64,
-    ) -> Result<(), StoreError> {
+    async fn drop_unit(&self, change: &mut Change, rollup: &str, unit: &[Minutes], now: i64) -> Result<(), StoreError> {
         for minutes in unit.iter().filter(|minutes| minutes.path == rollup || minutes.gone) {
             change.execute(sql("DELETE FROM rolled WHERE rollup = $1").bind(&minutes.path)).await?;
             change.execute(sql("DELETE FROM rollups WHERE path = $1").bind(&minutes.path)).await?;
@@ -327,6 +340,60 @@ impl Catalog {
         change.commit().await
     }
 
+    /// The first slices behind those numbered `after` whose packets an erasure has to remove.
+    pub(crate) async fn erased_slices_after(
+        &self,
+        erasure: i64,
+        after: i64,
+    ) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+        let next = sql("SELECT id, slices FROM erased_slices WHERE erasure = $1 AND id > $2 ORDER BY id LIMIT 1");
+        let row = self.database.first(next.bind(erasure).bind(after)).await?;
+        row.map(|row| Ok((row.get("id")?, row.get("slices")?))).transpose().map_err(self.failed())
+    }
+
+    /// The packets of the slices up to these are gone.
+    pub(crate) async fn forget_slices(&self, erasure: i64, last: i64) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        let done = sql("DELETE FROM erased_slices WHERE erasure = $1 AND id <= $2");
+        change.execute(done.bind(erasure).bind(last)).await?;
+        change.commit().await
+    }
+
+    /// A segment that is not in the catalog yet is deleted at this time, unless it is by then.
+    pub(crate) async fn queue_segment(&self, path: &str, at: i64) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        for path in [path.to_owned(), index_of(path)] {
+            queue(&mut change, (&path, 0), at).await?;
+        }
+        change.commit().await
+    }
+
+    /// Exchanges a sealed segment for what an erasure leaves of it.
+    pub(crate) async fn exchange_segment(
+        &self,
+        erasure: i64,
+        (old, new): (&Segment, Option<&Segment>),
+        removed: u64,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        let gone = sql("DELETE FROM segments WHERE path = $1 AND sealed = 1");
+        if change.execute(gone.bind(&old.path)).await? == 0 {
+            return Err(StoreError::Gone { path: old.path.clone() });
+        }
+        if let Some(new) = new {
+            change.execute(put_segment(new)).await?;
+            for path in [new.path.clone(), index_of(&new.path)] {
+                change.execute(sql("DELETE FROM removals WHERE path = $1").bind(&path)).await?;
+            }
+        }
+        queue(&mut change, (&old.path, old.bytes.cast_signed()), now).await?;
+        queue(&mut change, (&index_of(&old.path), 0), now).await?;
+        let became = new.map_or("", |new| new.path.as_str());
+        note(&mut change, (erasure, removed), "packets", (&old.path, became)).await?;
+        change.commit().await
+    }
+
     /// No answer has what was to be erased any more.
     pub(crate) async fn finish_erasure(
         &self,
@@ -339,6 +406,10 @@ impl Catalog {
              files_unread = $3, problem = '' WHERE id = $4");
         let put = put.bind(now).bind(minutes_unchecked.cast_signed()).bind(files_unread.cast_signed()).bind(id);
         change.execute(put).await?;
+        // Rows that came late have packets, too.
+        let again = sql("UPDATE erasures SET state = 'running' WHERE id = $1 \
+             AND EXISTS (SELECT 1 FROM erased_slices WHERE erasure = erasures.id)");
+        change.execute(again.bind(id)).await?;
         change.commit().await
     }
 
@@ -358,7 +429,8 @@ impl Catalog {
             return Ok(false);
         }
         let mut change = self.begin().await?;
-        let put = sql("UPDATE erasures SET state = 'done' WHERE state = 'deleting' AND finished_at <= $1 AND NOT EXISTS \
+        let put =
+            sql("UPDATE erasures SET state = 'done' WHERE state = 'deleting' AND finished_at <= $1 AND NOT EXISTS \
              (SELECT 1 FROM erased_files, removals WHERE erased_files.erasure = erasures.id \
              AND removals.path = erased_files.path)");
         let settled = change.execute(put.bind(before)).await?;
@@ -384,6 +456,23 @@ async fn note(
     let put = sql("INSERT INTO erased_files (erasure, kind, path, items, became) VALUES ($1, $2, $3, $4, $5)");
     change.execute(put.bind(id).bind(kind).bind(path).bind(items.cast_signed()).bind(became)).await?;
     Ok(())
+}
+
+/// Keeps slices until their packets are gone; until then the erasure goes on.
+async fn keep(change: &mut Change, erasure: i64, slices: &[ErasedSlice]) -> Result<(), StoreError> {
+    for some in slices.chunks(TOGETHER) {
+        let bytes = ErasedSlices::encode(some);
+        let put = sql("INSERT INTO erased_slices (erasure, slices) VALUES ($1, $2)");
+        change.execute(put.bind(erasure).bind(bytes.as_slice())).await?;
+    }
+    if !slices.is_empty() {
+        change.execute(sql("UPDATE erasures SET state = 'running' WHERE id = $1").bind(erasure)).await?;
+    }
+    Ok(())
+}
+
+fn index_of(segment: &str) -> String {
+    index_path(Path::new(segment)).to_string_lossy().into_owned()
 }
 
 /// Remembers to delete a file.

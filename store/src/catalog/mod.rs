@@ -27,8 +27,8 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::migrate::Migrator;
 
-pub(crate) use erasures::Exchange;
 pub use erasures::{ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState};
+pub(crate) use erasures::{Exchange, Taken};
 pub use imports::{Import, ImportState, Origin, Stored};
 pub use postgres::PostgresConfig;
 pub use rollups::RollupFile;

@@ -167,7 +167,7 @@ pub(super) fn put_file(file: &FlowFile) -> Statement<'_> {
 }
 
 /// A segment's row; a sealed one stays sealed.
-fn put_segment(segment: &Segment) -> Statement<'_> {
+pub(super) fn put_segment(segment: &Segment) -> Statement<'_> {
     sql("INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed, stored_at, import) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
          ON CONFLICT (path) DO UPDATE SET packets = excluded.packets, bytes = excluded.bytes, start = excluded.start, \

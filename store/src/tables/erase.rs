@@ -9,7 +9,7 @@
 //!   new.
 //! * It can be done again: what is erased already is not there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::engine::Condition;
 use super::error::TableError;
@@ -17,7 +17,7 @@ use super::rewrite::{self, Goes};
 use super::scan::{self, OpenFile};
 use super::standing::Standing;
 use super::{Range, Table, TableStore, standing};
-use crate::catalog::{Erasure, Exchange, FlowFile};
+use crate::catalog::{Erasure, Exchange, FlowFile, Taken};
 use crate::error::StoreError;
 use crate::query::Query;
 
@@ -103,8 +103,8 @@ impl<R: Table> TableStore<R> {
         &self,
         file: FlowFile,
         standing: &Standing<R>,
-    ) -> Result<(Option<FlowFile>, Vec<(i64, u64)>), StoreError> {
-        let (mut left, mut taken) = (Some(file), Vec::new());
+    ) -> Result<(Option<FlowFile>, HashMap<i64, Taken>), StoreError> {
+        let (mut left, mut taken) = (Some(file), HashMap::new());
         for (id, condition) in standing.conditions() {
             let Some(file) = left.take_if(|file| condition.touches(file)) else { continue };
             let (open, goes) = self.look(&file, condition).await?;
@@ -113,10 +113,14 @@ impl<R: Table> TableStore<R> {
                 left = Some(file);
                 continue;
             }
-            taken.push((id, rows));
             let (dir, old) = (self.inner.engine.data_dir().to_owned(), file.clone());
-            let work = move || rewrite::without::<R>(&dir, (&old, &open), &goes);
-            left = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
+            let work = move || {
+                let slices = rewrite::slices::<R>(&open, &goes)?;
+                Ok::<_, TableError>((rewrite::without::<R>(&dir, (&old, &open), &goes)?, slices))
+            };
+            let (rest, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
+            left = rest;
+            taken.insert(id, Taken { rows, slices });
             let path = self.inner.engine.data_dir().join(&file.path);
             std::fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
         }
@@ -138,7 +142,12 @@ impl<R: Table> TableStore<R> {
     }
 
     /// Puts what is left of a file in its place.
-    async fn exchange(&self, old: &FlowFile, (open, goes): Looked, (erasure, now): (i64, i64)) -> Result<(), StoreError> {
+    async fn exchange(
+        &self,
+        old: &FlowFile,
+        (open, goes): Looked,
+        (erasure, now): (i64, i64),
+    ) -> Result<(), StoreError> {
         let inner = &self.inner;
         // Neither a merge nor a roll-up reads the file meanwhile.
         let _no_merge = inner.merging.lock().await;
@@ -147,11 +156,15 @@ impl<R: Table> TableStore<R> {
             return Ok(());
         }
         let (dir, file) = (inner.engine.data_dir().to_owned(), old.clone());
-        let work = move || rewrite::without::<R>(&dir, (&file, &open), &goes);
-        let new = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
+        let work = move || {
+            let slices = rewrite::slices::<R>(&open, &goes)?;
+            Ok::<_, TableError>((rewrite::without::<R>(&dir, (&file, &open), &goes)?, slices))
+        };
+        let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         // Readers take the catalog's list under this lock.
         let guard = inner.recent.write().await;
-        let exchanged = inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), now }).await;
+        let exchanged =
+            inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), slices: &slices, now }).await;
         drop(guard);
         match exchanged {
             Ok(()) => Ok(()),

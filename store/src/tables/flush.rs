@@ -12,9 +12,10 @@ use wiretag_enrich::Tagged;
 
 use super::error::TableError;
 use super::standing::Standing;
-use super::{Table, TableStore, files, schema};
-use crate::catalog::{FlowFile, Origin};
+use super::{RowKey, Table, TableStore, files, schema};
+use crate::catalog::{FlowFile, Origin, TableName, Taken};
 use crate::error::StoreError;
+use crate::packets::ErasedSlice;
 
 type Chunks<R> = [Arc<Vec<Tagged<R>>>];
 
@@ -24,7 +25,7 @@ struct Hour {
     /// What is left of them; `None`: nothing.
     file: Option<FlowFile>,
     /// How many each erasure took.
-    taken: HashMap<i64, u64>,
+    taken: HashMap<i64, Taken>,
 }
 
 impl<R: Table> TableStore<R> {
@@ -77,12 +78,11 @@ impl<R: Table> TableStore<R> {
                 let _ = remove();
                 continue;
             }
-            let taken: Vec<(i64, u64)> = taken.iter().map(|(id, rows)| (*id, *rows)).collect();
-            match inner.catalog.add_rows(R::NAME, file.as_ref(), (standing.known, &taken)).await {
+            match inner.catalog.add_rows(R::NAME, file.as_ref(), (standing.known, taken)).await {
                 Ok(()) => {
                     moved.push(*hour);
                     rows += file.as_ref().map_or(0, |file| file.rows);
-                    erased += taken.iter().map(|(_, rows)| rows).sum::<u64>();
+                    erased += taken.values().map(|taken| taken.rows).sum::<u64>();
                 }
                 Err(error) => {
                     // A row twice is better than a row that is lost.
@@ -118,6 +118,12 @@ fn hour<R: Table>(row: &Tagged<R>) -> i64 {
     row.record.key().start.div_euclid(files::HOUR)
 }
 
+/// Of flows: what finds the packets of the row.
+fn slice<R: Table>(row: &Tagged<R>) -> Option<ErasedSlice> {
+    let RowKey { start, end, flow_id, .. } = row.record.key();
+    (R::NAME == TableName::Flows).then_some(ErasedSlice { flow_id, start, end })
+}
+
 fn write_hours<R: Table>(
     data_dir: &Path,
     chunks: &Chunks<R>,
@@ -128,7 +134,11 @@ fn write_hours<R: Table>(
     let mut kept: BTreeMap<i64, Vec<&Tagged<R>>> = BTreeMap::new();
     for row in chunks.iter().flat_map(|chunk| chunk.iter()) {
         match standing.takes(row) {
-            Some(id) => *hours.entry(hour(row)).or_default().taken.entry(id).or_default() += 1,
+            Some(id) => {
+                let taken = hours.entry(hour(row)).or_default().taken.entry(id).or_default();
+                taken.rows += 1;
+                taken.slices.extend(slice(row));
+            }
             None => kept.entry(hour(row)).or_default().push(row),
         }
     }

@@ -5,20 +5,22 @@
 
 use std::path::Path;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::filter;
+use datafusion::arrow::compute::{cast, filter};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 
+use super::Table;
 use super::error::TableError;
 use super::files::{Extent, LEFT, NewFile};
 use super::merge::{column, footer};
+use super::rows::time_at;
 use super::scan::OpenFile;
 use super::schema::schema;
-use super::Table;
-use crate::catalog::FlowFile;
+use crate::catalog::{FlowFile, TableName};
+use crate::packets::ErasedSlice;
 
 /// Which rows of a row group go; `None`: none.
 pub(super) type Goes = Option<BooleanBuffer>;
@@ -26,6 +28,30 @@ pub(super) type Goes = Option<BooleanBuffer>;
 /// How many rows go.
 pub(super) fn count(goes: &[Goes]) -> u64 {
     goes.iter().flatten().map(|rows| rows.count_set_bits() as u64).sum()
+}
+
+/// The slices that go from a file of flows.
+pub(super) fn slices<R: Table>(open: &OpenFile, goes: &[Goes]) -> Result<Vec<ErasedSlice>, TableError> {
+    let (schema, mut found) = (schema::<R>(), Vec::new());
+    if R::NAME != TableName::Flows {
+        return Ok(found);
+    }
+    for (group, goes) in goes.iter().enumerate() {
+        let Some(goes) = goes.as_ref().map(|goes| BooleanArray::new(goes.clone(), None)) else { continue };
+        let part = |name: &str| -> Result<ArrayRef, TableError> {
+            let whole = column(std::slice::from_ref(open), &[(0, group)], schema.field_with_name(name)?)?;
+            Ok(cast(&filter(&whole, &goes)?, schema.field_with_name(name)?.data_type())?)
+        };
+        let (ids, starts, ends) = (part("flow_id")?, part("start")?, part("end")?);
+        for row in 0..ids.len() {
+            let id = ids.as_string_opt::<i32>().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
+            let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
+            if let (Some(flow_id), Some(start), Some(end)) = (id, time_at(&starts, row), time_at(&ends, row)) {
+                found.push(ErasedSlice { flow_id, start, end });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Writes what is left of a file, durably; `None`: nothing is. The catalog does not know of it yet.

@@ -48,16 +48,25 @@ impl<R: Table> Standing<R> {
         self.erasures.iter().map(|(id, _, condition)| (*id, condition))
     }
 
-    fn with(&self, new: &[Erasure]) -> Result<Self, StoreError> {
+    fn with(&self, new: &[Erasure]) -> Self {
         let (mut known, mut newest, mut erasures) = (self.known, self.newest, self.erasures.clone());
         for erasure in new {
             known = known.max(erasure.id);
-            if erasure.request.is_about(R::NAME) {
-                newest = newest.max(erasure.at);
-                erasures.push((erasure.id, erasure.at, condition(erasure)?));
+            if !erasure.request.is_about(R::NAME) {
+                continue;
+            }
+            match condition(erasure) {
+                Ok(condition) => {
+                    newest = newest.max(erasure.at);
+                    erasures.push((erasure.id, erasure.at, condition));
+                }
+                // Of another release; rows are not kept from their files because of it.
+                Err(error) => {
+                    tracing::error!(%error, erasure = erasure.id, "rows are not held against this erasure");
+                }
             }
         }
-        Ok(Self { known, newest, erasures })
+        Self { known, newest, erasures }
     }
 }
 
@@ -80,7 +89,7 @@ impl<R: Table> TableStore<R> {
         if self.inner.catalog.last_erasure().await? <= known.known {
             return Ok(known);
         }
-        let new = Arc::new(known.with(&self.inner.catalog.erasures_after(known.known).await?)?);
+        let new = Arc::new(known.with(&self.inner.catalog.erasures_after(known.known).await?));
         *self.inner.standing.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
         Ok(new)
     }

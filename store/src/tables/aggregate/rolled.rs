@@ -229,7 +229,11 @@ fn names<R: Record>(plan: &Plan<R>, node: &Node<R>) -> Vec<String> {
 }
 
 /// The rows that pass and begin in the range.
-pub(in crate::tables) fn passing<R: Record>(node: &Node<R>, range: Range, batch: &RecordBatch) -> Result<Vec<u32>, TableError> {
+pub(in crate::tables) fn passing<R: Record>(
+    node: &Node<R>,
+    range: Range,
+    batch: &RecordBatch,
+) -> Result<Vec<u32>, TableError> {
     let start = batch.column_by_name("start").map(|start| Column::new(start, None, None)).transpose()?;
     let mut columns: Vec<(&str, Column)> = Vec::new();
     let mut failed = None;

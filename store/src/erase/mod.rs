@@ -4,7 +4,11 @@
 //!   them any more. Then files are gone through ([`Store::continue_erasures`]); after a crash the next start goes on.
 //! * Only the one process that may merge files erases: the appliance, or [`Role::Eraser`] while none runs.
 //! * Old files are deleted as those of retention are, when searches that began before have ended; only then it is `done`.
-//! * What is outside: history of identities, backups, what was exported, packets, and files that were `set-aside`.
+//! * Packets go with the flows that they are of ([`packets`]), after these.
+//! * What is outside: history of identities, backups, what was exported, packets of no flow or of one whose rows are gone, and
+//!   files that were `set-aside`.
+
+mod packets;
 
 use std::collections::BTreeSet;
 
@@ -120,6 +124,7 @@ impl Store {
             let (minutes, files) = self.flows.erase_rolled(erasure, clock).await?;
             unchecked = minutes;
             unread.extend(files);
+            unread.extend(self.erase_packets(erasure, clock).await?);
         }
         if erasure.request.is_about(TableName::Transactions) {
             unread.extend(self.transactions.erase(erasure, clock).await?);
@@ -172,12 +177,10 @@ pub fn erasure_row(erasure: &Erasure, files: Option<&[ErasedFile]>) -> Map<Strin
     put("rollup_rows", json!(counts.rollup_rows));
     put("minutes_unchecked", json!(counts.minutes_unchecked));
     put("files_unread", json!(counts.files_unread));
-    put("packets", json!("kept"));
+    put("packets", json!(counts.packets));
     put("problem", json!(problem));
     if let Some(files) = files {
-        let file = |file: &ErasedFile| {
-            json!({"kind": file.kind, "path": file.path, "items": file.items, "became": file.became})
-        };
+        let file = |file: &ErasedFile| json!({"kind": file.kind, "path": file.path, "items": file.items, "became": file.became});
         put("files", files.iter().map(file).collect());
     }
     row
@@ -193,7 +196,6 @@ pub fn preview_row(preview: &ErasurePreview) -> Map<String, Value> {
     row.insert("dry_run".into(), json!(true));
     row.insert("flows".into(), json!(flows.rows));
     row.insert("transactions".into(), json!(transactions.rows));
-    row.insert("packets".into(), json!("kept"));
     row.insert("files_unread".into(), json!(flows.unread.len() + transactions.unread.len()));
     row.insert("files".into(), [files("flows", flows), files("transactions", transactions)].concat().into());
     row
