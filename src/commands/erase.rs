@@ -134,17 +134,15 @@ fn show(row: &Row) -> anyhow::Result<()> {
         vec![text(file, "kind").into(), number(file, "items").to_string(), text(file, "path").into(), became]
     });
     output::table(&["kind", "removed", "from", "the rest is in"], cells.collect(), None)?;
-    let (verb, state) = match row.get("id") {
-        Some(id) => (format!("erasure {id}: removed"), format!(", {}", text(row, "state"))),
-        None => ("would remove".to_owned(), String::new()),
-    };
-    eprintln!(
-        "{verb} {} flows, {} transactions, {} packets, {} rows of roll-ups{state}",
-        number(row, "flows"),
-        number(row, "transactions"),
-        number(row, "packets"),
-        number(row, "rollup_rows"),
-    );
+    let [flows, transactions, packets, rolled] =
+        ["flows", "transactions", "packets", "rollup_rows"].map(|name| number(row, name));
+    match row.get("id") {
+        Some(id) => eprintln!(
+            "erasure {id}, {}: removed {flows} flows, {transactions} transactions, {packets} packets, {rolled} rows of roll-ups",
+            text(row, "state")
+        ),
+        None => eprintln!("would remove {flows} flows with their packets, {transactions} transactions"),
+    }
     Ok(())
 }
 

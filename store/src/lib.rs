@@ -363,9 +363,9 @@ impl Store {
             let listed = listed.map_err(|error| StoreError::Task(error.to_string()))?;
             listed.map_err(StoreError::io("list", &self.data_dir.join(packets::FOLDER)))?
         };
-        let mut known: BTreeSet<String> = self.catalog.due_removals(i64::MAX).await?.into_iter().collect();
+        let mut known: BTreeSet<String> = self.catalog.removals().await?.into_iter().collect();
         let registered = self.catalog.all_segments().await?;
-        known.extend(self.catalog.due_removals(i64::MAX).await?);
+        known.extend(self.catalog.removals().await?);
         known.extend(registered.iter().map(|segment| segment.path.clone()));
         let unregistered = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
         Ok(FoundSegments { registered, unregistered })

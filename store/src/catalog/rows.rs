@@ -337,9 +337,16 @@ impl Catalog {
         rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Files that wait to be deleted, with their bytes, the first queued first.
-    pub(crate) async fn waiting_removals(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows = self.database.all(sql("SELECT path, bytes FROM removals ORDER BY queued_at, path")).await?;
+    /// All that waits to be deleted.
+    pub(crate) async fn removals(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self.database.all(sql("SELECT path FROM removals")).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Files that wait to be deleted since `now` or before, with their bytes, the first queued first.
+    pub(crate) async fn waiting_removals(&self, now: i64) -> Result<Vec<(String, u64)>, StoreError> {
+        let waiting = sql("SELECT path, bytes FROM removals WHERE queued_at <= $1 ORDER BY queued_at, path");
+        let rows = self.database.all(waiting.bind(now)).await?;
         let removal = |row: &Row| Ok((row.get("path")?, row.count("bytes")?));
         rows.iter().map(removal).collect::<Result<_, _>>().map_err(self.failed())
     }

@@ -124,11 +124,11 @@ impl Store {
             let (minutes, files) = self.flows.erase_rolled(erasure, clock).await?;
             unchecked = minutes;
             unread.extend(files);
-            unread.extend(self.erase_packets(erasure, clock).await?);
         }
         if erasure.request.is_about(TableName::Transactions) {
             unread.extend(self.transactions.erase(erasure, clock).await?);
         }
+        unread.extend(self.erase_packets(erasure, clock).await?);
         self.catalog.finish_erasure(erasure.id, (unchecked, unread.len() as u64), clock()).await?;
         tracing::info!(id = erasure.id, unchecked, unread = unread.len(), "an erasure has ended");
         Ok(())
@@ -136,7 +136,7 @@ impl Store {
 
     /// Deletes the files that erasures left behind without waiting for searches that began before.
     pub async fn settle_erasures(&self) -> Result<(), StoreError> {
-        retention::delete_due(&self.data_dir, &self.catalog, i64::MAX).await?;
+        while retention::delete_due(&self.data_dir, &self.catalog, i64::MAX).await? > 0 {}
         self.flows.delete_superseded().await?;
         self.transactions.delete_superseded().await?;
         self.catalog.settle_erasures(i64::MAX).await.map(drop)

@@ -15,7 +15,7 @@ use super::frame::{Compression, Framer};
 use super::index::{Block, IndexReader, IndexWriter, Record};
 use super::read::read_frame;
 use super::segment::{Open, Writers};
-use super::{SUFFIX, Segment, index_path};
+use super::{FOLDER, SUFFIX, Segment, index_path};
 use crate::error::StoreError;
 
 /// What a name ends with as long as the catalog does not have it.
@@ -133,6 +133,27 @@ pub(crate) fn publish(data_dir: &Path, segment: &str) -> Result<(), StoreError> 
     }
     let folder = to.parent().unwrap_or(data_dir);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
+}
+
+/// Deletes what was not given its name: whoever wrote it was killed.
+pub(crate) fn delete_temporary(data_dir: &Path) -> Result<(), StoreError> {
+    let root = data_dir.join(FOLDER);
+    let entries = |folder: &Path| match std::fs::read_dir(folder) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>().map_err(StoreError::io("list", folder)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(StoreError::io("list", folder)(error)),
+    };
+    let unnamed = format!("{SUFFIX}{TEMPORARY}");
+    for folder in entries(&root)?.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()) {
+        for file in entries(&folder)? {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            if name.strip_suffix(".index").unwrap_or(&name).ends_with(&unnamed) {
+                std::fs::remove_file(file.path()).map_err(StoreError::io("delete", &file.path()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn temporary(data_dir: &Path, segment: &str) -> PathBuf {

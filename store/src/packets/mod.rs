@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::Origin;
 
-pub(crate) use erase::{ErasedSlice, ErasedSlices, publish, without};
+pub(crate) use erase::{ErasedSlice, ErasedSlices, delete_temporary, publish, without};
 pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};

@@ -61,7 +61,7 @@ impl<R: Table> TableStore<R> {
     }
 
     /// Removes the rows that an erasure is about. Gives the files that could not be read: they have what they had.
-    pub(crate) async fn erase(
+    pub async fn erase(
         &self,
         erasure: &Erasure,
         clock: &(dyn Fn() -> i64 + Sync),
@@ -73,7 +73,9 @@ impl<R: Table> TableStore<R> {
             recent.open.forget(|row| standing.takes(row).is_some());
             self.inner.counts.open.store(recent.open.len() as u64, std::sync::atomic::Ordering::Relaxed);
         }
-        self.flush().await?;
+        // Whoever gives up does not leave rows both in memory and in a file.
+        let store = self.clone();
+        tokio::spawn(async move { store.flush().await }).await.map_err(TableError::from)??;
         let (mut looked_at, mut unread) = (HashSet::new(), BTreeSet::new());
         loop {
             let files = self.inner.catalog.flow_files(R::NAME, condition.range.from, condition.range.to).await?;
