@@ -20,7 +20,7 @@ use crate::error::StoreError;
 use crate::json::time;
 use crate::query;
 use crate::tables::{Erasable, Range};
-use crate::{Role, Store, retention};
+use crate::{Role, Store, Table, retention};
 
 /// Searches that began before have ended, ns: files that a merge replaced just before stay for so long.
 const SETTLED: i64 = 60_000_000_000;
@@ -47,24 +47,32 @@ impl ErasureRequest {
         if self.from >= self.to {
             return refuse("the time range is empty: its begin is not before its end, or is in the future".into());
         }
-        for table in [TableName::Flows, TableName::Transactions].into_iter().filter(|table| self.is_about(*table)) {
+        let tables = [TableName::Flows, TableName::Transactions];
+        for table in tables.into_iter().filter(|table| self.is_about(*table)) {
             let parsed = match table {
-                TableName::Flows => query::parse::<FlowRecord>(&self.filter).map(drop),
-                TableName::Transactions => query::parse::<Transaction>(&self.filter).map(drop),
+                TableName::Flows => parsed::<FlowRecord>(&self.filter),
+                TableName::Transactions => parsed::<Transaction>(&self.filter),
             };
-            if let Err(error) = parsed {
-                let other = if table == TableName::Flows { TableName::Transactions } else { TableName::Flows };
-                let sentence = error.to_string();
-                return refuse(match sentence.split_once("; hint: ") {
-                    _ if self.only.is_some() => sentence,
-                    Some((message, hint)) => {
-                        format!("{message} (of {table}); hint: {hint}; or erase only {other}")
-                    }
-                    None => format!("{sentence} (of {table}); hint: erase only {other}"),
-                });
-            }
+            let Err(sentence) = parsed else { continue };
+            let other = if table == TableName::Flows { TableName::Transactions } else { TableName::Flows };
+            return refuse(match sentence.split_once("; hint: ") {
+                _ if self.only.is_some() => sentence,
+                Some((message, hint)) => format!("{message} (of {table}); hint: {hint}; or erase only {other}"),
+                None => format!("{sentence} (of {table}); hint: erase only {other}"),
+            });
         }
         Ok(())
+    }
+}
+
+/// What is wrong with a filter. On record it must mean the same for ever.
+fn parsed<R: Table>(filter: &str) -> Result<(), String> {
+    match query::parse::<R>(filter) {
+        Ok(_) => Ok(()),
+        Err(_) if query::parse_at::<R>(filter, 0).is_ok() => {
+            Err("a relative time means something else tomorrow; hint: write the time itself, or limit the range".into())
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -268,7 +268,7 @@ async fn what_cannot_be_meant_is_refused() {
         (ErasureRequest { reason: String::new(), ..request("port == 1") }, "needs a reason"),
         (ErasureRequest { from: NOW + 1, to: NOW + 2, ..request("port == 1") }, "the time range is empty"),
         (request("prt == 1"), "prt"),
-        (request("start > -5m"), "relative"),
+        (request("start > -5m"), "relative time"),
         (request("port == 80 | count"), ""),
         (request("client_retransmits > 0"), "erase only flows"),
         (request("latency_us > 0"), "erase only transactions"),
