@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: &EraseArguments) -> anyhow::Result<()> {
         show(&row)?;
     }
     match row.get("problem").and_then(Value::as_str) {
-        Some(problem) => bail!("the erasure did not come to its end: {problem}"),
+        Some(problem) => bail!("the erasure is not at its end, the appliance goes on with it: {problem}"),
         None => incomplete(&row),
     }
 }
