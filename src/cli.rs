@@ -39,6 +39,14 @@ pub(crate) enum Command {
     /// With an empty query, every packet that was kept in the time range, at every observation point, also packets of no flow
     /// and of flows that have not ended.
     Pcap(PcapArguments),
+    /// Remove what concerns somebody, for good, and keep on record that it was done
+    ///
+    /// Every observation of the flows and transactions that pass goes, with their packets: from memory, files, roll-ups and packet
+    /// segments; nothing else is changed. A running appliance does it; without one, this command does, and then waits half a
+    /// minute for searches that began before. Not erased: the history of identities, backups, and what was exported.
+    Erase(EraseArguments),
+    /// What was erased: when, by whom, why, and how much
+    Erasures(ErasuresArguments),
     /// Capture file to flow records on stdout (JSON lines), nothing stored
     Replay(ReplayArguments),
     /// Who had an address, and when
@@ -266,6 +274,58 @@ pub(crate) struct SqlArguments {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EraseArguments {
+    /// Condition of the query language, for example `namespace == shop`, without relative times; `start exists` is everything
+    pub(crate) filter: String,
+    /// Begin: RFC 3339, epoch seconds, or relative (`-90d`) [default: everything kept]
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) from: Option<String>,
+    /// End, as `--from`; now at the latest [default: now]
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+    /// Why; it stays on record
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    pub(crate) reason: Option<String>,
+    /// Who asks; it stays on record [default: the user id of this process]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// Only rows of this table
+    #[arg(long, value_name = "TABLE", value_enum)]
+    pub(crate) only: Option<ErasedTable>,
+    /// Count what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Delete files at once: searches that began before may miss what is in them
+    #[arg(long)]
+    pub(crate) at_once: bool,
+    /// The record as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
+}
+
+/// Tables whose rows can be erased by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ErasedTable {
+    /// Flows, with their packets
+    Flows,
+    /// Transactions
+    Transactions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ErasuresArguments {
+    /// Only this one, file by file
+    pub(crate) id: Option<i64>,
+    /// JSON lines
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) data: DataArguments,
 }

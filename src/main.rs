@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod config;
 mod demo;
+mod erasures;
 mod health;
 mod host;
 mod identities;

@@ -420,6 +420,7 @@ struct Upkeep {
 impl Upkeep {
     /// Runs until it is told to finish, then once more.
     async fn run(self, packets: Arc<Notify>, mut finish: watch::Receiver<bool>) {
+        let erasures = tokio::spawn(crate::erasures::go_on(self.store.clone()));
         let mut tick = tokio::time::interval(Duration::from_secs(2));
         let mut works = true;
         loop {
@@ -432,7 +433,8 @@ impl Upkeep {
             };
             works = self.round().await;
             if last {
-                return;
+                // The next start goes on with what is left.
+                return erasures.abort();
             }
         }
     }

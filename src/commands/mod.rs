@@ -3,6 +3,7 @@
 mod aggregate;
 pub(crate) mod cni;
 mod doctor;
+mod erase;
 mod explain;
 mod export;
 mod fields;
@@ -52,6 +53,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         Command::Flows(arguments) => runtime()?.block_on(flows::run(&arguments)),
         Command::Top(arguments) => runtime()?.block_on(top::run(&arguments)),
         Command::Sql(arguments) => runtime()?.block_on(sql::run(&arguments)),
+        Command::Erase(arguments) => runtime()?.block_on(erase::run(&arguments)),
+        Command::Erasures(arguments) => runtime()?.block_on(erase::list(&arguments)),
         Command::Pcap(arguments) => runtime()?.block_on(pcap::run(&arguments)),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Identities(arguments) => runtime()?.block_on(identities::run(&arguments)),

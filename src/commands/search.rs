@@ -146,7 +146,7 @@ impl<R: Table> Search<R> {
 }
 
 /// Where the rows of a type are.
-pub(crate) trait Has<R> {
+pub(crate) trait Has<R: 'static> {
     fn table(&self) -> &TableStore<R>;
 }
 

@@ -171,6 +171,18 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
+    /// A segment is being written, and is not sealed soon enough.
+    #[error("`{path}` is still being written: its packets stay until it is sealed; hint: does an import run?")]
+    SegmentOpen {
+        /// The segment.
+        path: String,
+    },
+    /// Rows were not held against the newest erasure.
+    #[error("something was erased meanwhile; hint: try again")]
+    Erased,
+    /// Something cannot be erased as it was asked for.
+    #[error("{0}")]
+    Erasure(String),
     /// A store that was opened for reading was asked to write.
     #[error("the store is open for reading only")]
     ReadOnly,

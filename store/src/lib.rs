@@ -16,6 +16,7 @@
 
 pub mod catalog;
 pub mod csv;
+pub mod erase;
 pub mod error;
 pub mod export;
 pub mod journal;
@@ -38,11 +39,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use tables::Engine;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 
 pub use catalog::{
-    Catalog, FlowFile, Import, ImportState, Loss, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+    Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss,
+    Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
 };
+pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
@@ -63,6 +67,8 @@ pub enum Role {
     Appliance,
     /// `wiretag import`: any number, also beside an appliance.
     Importer,
+    /// `wiretag erase`, while no appliance runs: it has the place of one.
+    Eraser,
 }
 
 /// Where the store is and how much it keeps.
@@ -120,11 +126,21 @@ pub struct Store {
     rollups: RollupAges,
     /// One process merges flow files: the appliance.
     compacts: bool,
+    /// `None`: it only reads.
+    role: Option<Role>,
+    /// One erasure at a time.
+    erasing: Mutex<()>,
     changes: packets::SegmentChanges,
     sql: sql::Shared,
     /// When the last flush began that worked.
     flushed: AtomicI64,
     _locks: Option<lock::Locks>,
+}
+
+/// Segments of the catalog, and files that it does not know.
+struct FoundSegments {
+    registered: Vec<Segment>,
+    unregistered: Vec<String>,
 }
 
 impl std::fmt::Debug for Store {
@@ -140,7 +156,7 @@ impl Store {
         private::create_dir_all(&config.data_dir).map_err(unwritable)?;
         let data_dir = std::fs::canonicalize(&config.data_dir).map_err(unwritable)?;
         let appliance = config.role == Role::Appliance;
-        let mut locks = lock::Locks::take(&data_dir, appliance).map_err(|error| match error {
+        let mut locks = lock::Locks::take(&data_dir, config.role != Role::Importer).map_err(|error| match error {
             StoreError::Io { source, .. } => unwritable(source),
             other => other,
         })?;
@@ -159,6 +175,10 @@ impl Store {
         } else {
             (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
+        if config.role == Role::Importer {
+            flows.stand_from_now().await?;
+            transactions.stand_from_now().await?;
+        }
         if appliance {
             recovery::recover_open(&data_dir, &flows, &mut recovery).await;
         }
@@ -170,6 +190,8 @@ impl Store {
             retention: (config.flows, config.packets),
             rollups: config.rollups,
             compacts: appliance,
+            role: Some(config.role),
+            erasing: Mutex::default(),
             changes: packets::SegmentChanges::default(),
             sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
@@ -197,6 +219,8 @@ impl Store {
             retention,
             rollups: RollupAges::default(),
             compacts: false,
+            role: None,
+            erasing: Mutex::default(),
             changes,
             sql: sql::Shared::new()?,
             flushed,
@@ -242,9 +266,11 @@ impl Store {
         let room = self.make_room().await;
         let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
         let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
+        let settled = self.settle_old_erasures(now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
         room?;
+        settled?;
         compacted?;
         rollups_retired?;
         Ok(Maintenance {
@@ -322,18 +348,27 @@ impl Store {
     /// Segment files that may have packets in `[from, to)`: those of the catalog, and those that a writer has begun and
     /// not yet registered.
     pub async fn segment_files(&self, from: i64, to: i64) -> Result<Vec<PathBuf>, StoreError> {
+        let found = self.found_segments().await?;
+        let touches = |segment: &Segment| !segment.sealed || segment.end >= from && segment.start < to;
+        let wanted = found.registered.into_iter().filter(touches).map(|segment| segment.path);
+        Ok(wanted.chain(found.unregistered).map(|path| self.data_dir.join(path)).collect())
+    }
+
+    /// The segments there are. One that takes the place of another ([`erase`]) is not among them together with that: what waits to be
+    /// deleted is asked for before and after the catalog's list.
+    async fn found_segments(&self) -> Result<FoundSegments, StoreError> {
         let on_disk = {
             let data_dir = self.data_dir.clone();
             let listed = tokio::task::spawn_blocking(move || packets::list(&data_dir)).await;
             let listed = listed.map_err(|error| StoreError::Task(error.to_string()))?;
             listed.map_err(StoreError::io("list", &self.data_dir.join(packets::FOLDER)))?
         };
-        let registered: BTreeSet<String> =
-            self.catalog.all_segments().await?.into_iter().map(|segment| segment.path).collect();
-        let wanted = self.catalog.segments(from, to).await?.into_iter().map(|segment| segment.path);
-        let waiting: BTreeSet<String> = self.catalog.due_removals(i64::MAX).await?.into_iter().collect();
-        let unregistered = on_disk.into_iter().filter(|path| !registered.contains(path) && !waiting.contains(path));
-        Ok(wanted.chain(unregistered).map(|path| self.data_dir.join(path)).collect())
+        let mut known: BTreeSet<String> = self.catalog.removals().await?.into_iter().collect();
+        let registered = self.catalog.all_segments().await?;
+        known.extend(self.catalog.removals().await?);
+        known.extend(registered.iter().map(|segment| segment.path.clone()));
+        let unregistered = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        Ok(FoundSegments { registered, unregistered })
     }
 
     /// Sends packets in `[from, to)` as pcapng; gives their number.

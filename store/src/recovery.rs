@@ -1,6 +1,6 @@
 //! On start, while nobody else writes: the disk and the catalog are made to agree.
 //!
-//! * files that were waiting to be deleted are deleted;
+//! * files that were waiting to be deleted are deleted, and so is what an erasure had begun to write;
 //! * segments that were open are cut back to their last whole block and sealed, registered or not;
 //! * rows of segments whose file is gone are removed;
 //! * imports that were killed are said, and may be repeated.
@@ -72,6 +72,7 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
     }
     catalog.remove_segments(&gone).await?;
     delete_unknown_rollups(data_dir, catalog).await?;
+    packets::delete_temporary(data_dir)?;
     for import in killed {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \

@@ -108,7 +108,7 @@ pub(crate) async fn apply(
         catalog.expire_before(oldest).await?;
     }
     retired.deleted = delete_due(data_dir, catalog, now.saturating_sub(nanos(GRACE))).await?;
-    retired.deleted += delete_pressing(data_dir, catalog, (flows, packets)).await?;
+    retired.deleted += delete_pressing(data_dir, catalog, (flows, packets), now).await?;
     Ok(retired)
 }
 
@@ -179,11 +179,12 @@ async fn delete_pressing(
     data_dir: &Path,
     catalog: &Catalog,
     (flows, packets): (Retention, Retention),
+    now: i64,
 ) -> Result<u64, StoreError> {
     if flows.bytes.is_none() && packets.bytes.is_none() {
         return Ok(0);
     }
-    let waiting = catalog.waiting_removals().await?;
+    let waiting = catalog.waiting_removals(now).await?;
     let (segments, rows): (Vec<_>, Vec<_>) =
         waiting.into_iter().partition(|(path, _)| path.starts_with(packets::FOLDER));
     let tables = [TableName::Flows, TableName::Transactions];

@@ -29,9 +29,12 @@ pub(crate) struct Auth {
     failures: Mutex<Failures>,
 }
 
-/// How a request proved itself.
-enum Proof {
+/// How a request proved itself; handlers find it among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// By the token itself.
     Token,
+    /// By a session that began with it.
     Session,
 }
 
@@ -67,7 +70,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// Lets only authenticated requests pass.
-pub(crate) async fn required(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn required(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     match shared.auth.proof(request.headers()) {
         None => ApiError::unauthorized().into_response(),
@@ -76,7 +79,10 @@ pub(crate) async fn required(State(shared): State<Shared>, request: Request, nex
             ApiError::new(StatusCode::FORBIDDEN, "a request by cookie that changes something needs a header", hint)
                 .into_response()
         }
-        Some(Proof::Token | Proof::Session) => next.run(request).await,
+        Some(proof @ (Proof::Token | Proof::Session)) => {
+            request.extensions_mut().insert(proof);
+            next.run(request).await
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod aggregate;
 mod api;
 mod auth;
 mod download;
+mod erasures;
 mod error;
 mod explain;
 mod export;
@@ -183,6 +184,8 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(pcap::of_flow))
         .routes(routes!(pcap::of_query))
         .routes(routes!(identities::identities))
+        .routes(routes!(erasures::begin, erasures::all))
+        .routes(routes!(erasures::one))
         .routes(routes!(api::fields))
         .routes(routes!(api::openapi))
         .routes(routes!(auth::logout))

@@ -1,6 +1,8 @@
 //! Questions over HTTP: groups, top lists, SQL, explanations, their limits, and clients that go away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+#[path = "queries/erasures.rs"]
+mod erasures;
 #[path = "../../store/tests/store/rows.rs"]
 mod rows;
 #[path = "queries/topology.rs"]

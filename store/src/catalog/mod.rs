@@ -13,6 +13,7 @@
 mod carry;
 mod database;
 mod dossier;
+mod erasures;
 mod identities;
 mod imports;
 pub(crate) mod place;
@@ -26,6 +27,8 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::migrate::Migrator;
 
+pub use erasures::{ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState};
+pub(crate) use erasures::{Exchange, Taken};
 pub use imports::{Import, ImportState, Origin, Stored};
 pub use postgres::PostgresConfig;
 pub use rollups::RollupFile;

@@ -23,7 +23,7 @@ impl TableName {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         [Self::Flows, Self::Transactions].into_iter().find(|table| table.as_str() == text)
     }
 }
@@ -151,7 +151,7 @@ fn loss(row: &Row) -> Result<Loss, sqlx::Error> {
 }
 
 /// A file's row; one of the same path is replaced.
-fn put_file(file: &FlowFile) -> Statement<'_> {
+pub(super) fn put_file(file: &FlowFile) -> Statement<'_> {
     sql("INSERT INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (path) DO UPDATE SET \"table\" = excluded.\"table\", rows = excluded.rows, bytes = excluded.bytes, \
@@ -167,7 +167,7 @@ fn put_file(file: &FlowFile) -> Statement<'_> {
 }
 
 /// A segment's row; a sealed one stays sealed.
-fn put_segment(segment: &Segment) -> Statement<'_> {
+pub(super) fn put_segment(segment: &Segment) -> Statement<'_> {
     sql("INSERT INTO segments (path, node, packets, bytes, start, \"end\", sealed, stored_at, import) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
          ON CONFLICT (path) DO UPDATE SET packets = excluded.packets, bytes = excluded.bytes, start = excluded.start, \
@@ -337,9 +337,16 @@ impl Catalog {
         rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Files that wait to be deleted, with their bytes, the first queued first.
-    pub(crate) async fn waiting_removals(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows = self.database.all(sql("SELECT path, bytes FROM removals ORDER BY queued_at, path")).await?;
+    /// All that waits to be deleted.
+    pub(crate) async fn removals(&self) -> Result<Vec<String>, StoreError> {
+        let rows = self.database.all(sql("SELECT path FROM removals")).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Files that wait to be deleted since `now` or before, with their bytes, the first queued first.
+    pub(crate) async fn waiting_removals(&self, now: i64) -> Result<Vec<(String, u64)>, StoreError> {
+        let waiting = sql("SELECT path, bytes FROM removals WHERE queued_at <= $1 ORDER BY queued_at, path");
+        let rows = self.database.all(waiting.bind(now)).await?;
         let removal = |row: &Row| Ok((row.get("path")?, row.count("bytes")?));
         rows.iter().map(removal).collect::<Result<_, _>>().map_err(self.failed())
     }

@@ -201,8 +201,14 @@ impl PacketLog {
         self.block.packets.push(number);
     }
 
-    /// Writes the open block, so that readers find its packets.
+    /// Writes the open block, so that readers find its packets; seals the segment if the store asked for that.
     pub fn flush(&mut self) -> Result<(), StoreError> {
+        let written = self.write_open();
+        let sealed = if self.changes.seal_is_wanted() { self.seal_segment() } else { Ok(()) };
+        written.and(sealed)
+    }
+
+    fn write_open(&mut self) -> Result<(), StoreError> {
         let mut data = std::mem::take(&mut self.data);
         let written = self.finish_block(&data);
         data.clear();

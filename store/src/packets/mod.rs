@@ -17,13 +17,14 @@
 //! Invariants:
 //! * a frame is written before its index record, so a record that checks speaks of a frame that is there;
 //! * what follows the last good record is torn: readers ignore it, [`fn@recover`] cuts it off;
-//! * a sealed segment never changes; a segment is written by one [`PacketLog`] only;
+//! * a sealed segment never changes: an erasure puts another one in its place ([`erase`]); a segment is written by one [`PacketLog`] only;
 //! * memory is one block for writing, and for reading the wanted packets of blocks that overlap in time;
 //! * a packet handed to [`PacketLog::append`] is written or counted as lost.
 //!
 //! Limits: an interface table of 65,535 entries a segment (then a new segment begins); flushes are not synced to the disk,
 //! only sealing is: a power cut loses what the kernel had not written yet, and the checksums find where.
 
+mod erase;
 mod frame;
 mod index;
 mod log;
@@ -33,10 +34,12 @@ mod segment;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::Origin;
 
+pub(crate) use erase::{ErasedSlice, ErasedSlices, delete_temporary, publish, without};
 pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};
@@ -79,9 +82,17 @@ impl Segment {
     }
 }
 
-/// Segments that changed since the catalog was told; one entry a segment, whatever happens in between.
+/// What the packet log tells the store, and the store the packet log.
 #[derive(Debug, Clone, Default)]
-pub struct SegmentChanges(Arc<Mutex<BTreeMap<String, Segment>>>);
+pub struct SegmentChanges(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Segments that changed since the catalog was told; one entry a segment, whatever happens in between.
+    changed: Mutex<BTreeMap<String, Segment>>,
+    /// The open segment is to be sealed.
+    seal: AtomicBool,
+}
 
 impl SegmentChanges {
     /// Notes the present state of a segment.
@@ -94,6 +105,16 @@ impl SegmentChanges {
         std::mem::take(&mut *self.lock()).into_values().collect()
     }
 
+    /// Asks for the open segment to be sealed at the next flush.
+    pub(crate) fn want_seal(&self) {
+        self.0.seal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for since it was asked last.
+    fn seal_is_wanted(&self) -> bool {
+        self.0.seal.swap(false, Ordering::Relaxed)
+    }
+
     /// Puts back what could not be recorded, unless there is newer news.
     pub fn put_back(&self, segments: Vec<Segment>) {
         let mut changes = self.lock();
@@ -103,7 +124,7 @@ impl SegmentChanges {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Segment>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -69,6 +69,17 @@ impl Open {
         block.offset = self.length;
         (block.compressed, block.uncompressed, block.frame_crc) = (frame.length, data.len() as u32, frame.crc);
         write_at(&self.file, self.length, frame.pieces).map_err(StoreError::io("write", &self.path))?;
+        self.record(writers, block)
+    }
+
+    /// Takes over a frame of another segment as it is, then writes its record.
+    pub(super) fn copy(&mut self, writers: &mut Writers, frame: &[u8], block: &mut Block) -> Result<(), StoreError> {
+        block.offset = self.length;
+        write_at(&self.file, self.length, vec![IoSlice::new(frame)]).map_err(StoreError::io("write", &self.path))?;
+        self.record(writers, block)
+    }
+
+    fn record(&mut self, writers: &mut Writers, block: &Block) -> Result<(), StoreError> {
         let record = writers.index.block(block).map_err(StoreError::io("compress an index of", &self.path))?;
         let index = index_path(&self.path);
         self.index.write_all_at(record, self.index_length).map_err(StoreError::io("write", &index))?;

@@ -11,6 +11,8 @@ pub struct TableCounters {
     pub written: u64,
     /// Rows dropped because memory was full and files could not be written.
     pub dropped: u64,
+    /// Rows of what was erased: they came to no file.
+    pub erased: u64,
     /// Rows in memory.
     pub recent: u64,
     /// Flushes that failed.
@@ -35,6 +37,7 @@ pub(super) struct Counts {
     pub(super) received: AtomicU64,
     pub(super) written: AtomicU64,
     pub(super) dropped: AtomicU64,
+    pub(super) erased: AtomicU64,
     pub(super) recent: AtomicU64,
     pub(super) failed_flushes: AtomicU64,
     pub(super) unreadable_files: AtomicU64,
@@ -52,6 +55,7 @@ impl Counts {
             received: count(&self.received),
             written: count(&self.written),
             dropped: count(&self.dropped),
+            erased: count(&self.erased),
             recent: count(&self.recent),
             failed_flushes: count(&self.failed_flushes),
             unreadable_files: count(&self.unreadable_files),

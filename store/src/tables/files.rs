@@ -25,6 +25,9 @@ const SUPERSEDED: &str = "superseded";
 pub(super) const FLUSHED: char = 'f';
 /// The same of merged files.
 pub(super) const MERGED: char = 'm';
+/// The same of what an erasure left.
+pub(super) const LEFT: char = 'e';
+
 /// The directory of an hour, relative to the data directory.
 fn hour_dir(table: TableName, start: i64) -> String {
     let time = DateTime::from_timestamp_nanos(start);

@@ -26,7 +26,7 @@ use crate::catalog::FlowFile;
 pub(super) const LARGE: i64 = GROUP as i64 / 2;
 
 /// A row group of a file.
-type Part = (usize, usize);
+pub(super) type Part = (usize, usize);
 
 /// What becomes of the row groups.
 struct Plan {
@@ -95,7 +95,7 @@ pub(super) fn merge_hour<R: Table>(
 }
 
 /// The footer with what it knows of pages.
-fn footer(file: &OpenFile) -> Result<ParquetMetaData, ParquetError> {
+pub(super) fn footer(file: &OpenFile) -> Result<ParquetMetaData, ParquetError> {
     ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).parse_and_finish(file.file())
 }
 
@@ -115,7 +115,7 @@ fn join(encoder: &mut Encoder, files: &[OpenFile], parts: &[Part], schema: &Sche
 }
 
 /// A column of several row groups, one after the other.
-fn column(files: &[OpenFile], parts: &[Part], field: &Field) -> Result<ArrayRef, TableError> {
+pub(super) fn column(files: &[OpenFile], parts: &[Part], field: &Field) -> Result<ArrayRef, TableError> {
     let words = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
     let wanted = match field.data_type() {
         DataType::Utf8 if !UNIQUE.contains(&field.name().as_str()) => &words,

@@ -18,25 +18,28 @@ mod compact;
 mod counters;
 mod encode;
 mod engine;
+mod erase;
 mod error;
 mod explain;
 mod export;
 mod files;
 mod flows;
+mod flush;
 mod merge;
 mod observed;
 mod open;
 pub(crate) mod provider;
 mod recover;
+mod rewrite;
 pub(crate) mod rollup;
 mod rows;
 mod scan;
 mod schema;
 mod search;
+mod standing;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -49,6 +52,7 @@ pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, S
 use self::counters::Counts;
 pub use self::counters::TableCounters;
 pub use self::engine::Engine;
+pub use self::erase::Erasable;
 pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
 pub use self::export::{ExportFormat, ExportOptions};
@@ -150,7 +154,7 @@ struct Recent<R> {
     open: OpenRows<R>,
 }
 
-struct Inner<R> {
+struct Inner<R: 'static> {
     catalog: Catalog,
     recent: RwLock<Recent<R>>,
     /// One flush at a time.
@@ -168,11 +172,13 @@ struct Inner<R> {
     failing: AtomicBool,
     /// Of the rows in memory.
     origin: std::sync::Mutex<Origin>,
+    /// What rows are held against before they come to a file.
+    standing: std::sync::RwLock<Arc<standing::Standing<R>>>,
 }
 
 /// The store of one table; clones share it.
 #[derive(Clone)]
-pub struct TableStore<R> {
+pub struct TableStore<R: 'static> {
     inner: Arc<Inner<R>>,
 }
 
@@ -239,6 +245,7 @@ impl<R: Table> TableStore<R> {
             pressed: Notify::new(),
             failing: AtomicBool::new(false),
             origin: std::sync::Mutex::default(),
+            standing: std::sync::RwLock::new(Arc::new(standing::Standing::new())),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -294,70 +301,9 @@ impl<R: Table> TableStore<R> {
         *self.inner.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
     }
 
-    /// What happened to the rows: received = written + dropped + recent.
+    /// What happened to the rows: received = written + dropped + erased + recent.
     pub fn counters(&self) -> TableCounters {
         self.inner.counts.now()
-    }
-
-    /// Moves the rows in memory to files, one for each hour; on failure they stay. Returns the rows moved.
-    pub async fn flush(&self) -> Result<u64, StoreError> {
-        let result = self.flush_recent().await;
-        self.inner.failing.store(result.is_err(), Ordering::Relaxed);
-        if result.is_err() {
-            self.inner.counts.failed_flushes.fetch_add(1, Ordering::Relaxed);
-        }
-        result
-    }
-
-    async fn flush_recent(&self) -> Result<u64, StoreError> {
-        let inner = &self.inner;
-        let _one_at_a_time = inner.writing.lock().await;
-        let chunks = inner.recent.read().await.chunks.clone();
-        if chunks.is_empty() {
-            return Ok(0);
-        }
-        let (dir, taken) = (inner.engine.data_dir().to_owned(), chunks.clone());
-        let origin = *inner.origin.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, origin))
-            .await
-            .map_err(TableError::from)??;
-        let mut recent = inner.recent.write().await;
-        let mut moved = Vec::new();
-        let mut failed = None;
-        for (hour, file) in &written {
-            if failed.is_some() {
-                // Not registered: the rows stay in memory, the file goes.
-                let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
-                continue;
-            }
-            match inner.catalog.add_flow_file(file).await {
-                Ok(()) => moved.push(*hour),
-                Err(error) => {
-                    // A row twice is better than a row that is lost.
-                    if !error.is_unsettled() {
-                        let _ = std::fs::remove_file(inner.engine.data_dir().join(&file.path));
-                    }
-                    failed = Some(error);
-                }
-            }
-        }
-        let rest: Vec<Tagged<R>> = if failed.is_some() {
-            let stays = |row: &&Tagged<R>| !moved.contains(&hour(row));
-            chunks.iter().flat_map(|chunk| chunk.iter()).filter(stays).cloned().collect()
-        } else {
-            Vec::new()
-        };
-        let before: usize = chunks.iter().map(|chunk| chunk.len()).sum();
-        let rows = before - rest.len();
-        recent.rows -= rows;
-        // Appends came behind these chunks meanwhile.
-        recent.chunks.drain(..chunks.len());
-        if !rest.is_empty() {
-            recent.chunks.insert(0, Arc::new(rest));
-        }
-        inner.counts.written.fetch_add(rows as u64, Ordering::Relaxed);
-        inner.counts.recent.store(recent.rows as u64, Ordering::Relaxed);
-        failed.map_or(Ok(rows as u64), Err)
     }
 
     async fn snapshot(&self, range: Range) -> Result<Snapshot<R>, StoreError> {
@@ -394,42 +340,4 @@ impl<R: Table> TableStore<R> {
 /// Rows in the columns of the table's files.
 pub(crate) fn batch<R: Table>(rows: &[&Tagged<R>]) -> Result<RecordBatch, TableError> {
     Ok(schema::batch(rows)?)
-}
-
-/// Number of the hour of a row's start.
-fn hour<R: Table>(row: &Tagged<R>) -> i64 {
-    row.record.key().start.div_euclid(files::HOUR)
-}
-
-fn write_hours<R: Table>(
-    data_dir: &Path,
-    chunks: &[Arc<Vec<Tagged<R>>>],
-    origin: Origin,
-) -> Result<Vec<(i64, FlowFile)>, TableError> {
-    let mut hours: BTreeMap<i64, Vec<&Tagged<R>>> = BTreeMap::new();
-    for row in chunks.iter().flat_map(|chunk| chunk.iter()) {
-        hours.entry(hour(row)).or_default().push(row);
-    }
-    let mut written: Vec<(i64, FlowFile)> = Vec::new();
-    for (hour, rows) in hours {
-        match write_hour(data_dir, rows, origin) {
-            Ok(file) => written.push((hour, file)),
-            Err(error) => {
-                for (_, file) in &written {
-                    let _ = std::fs::remove_file(data_dir.join(&file.path));
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(written)
-}
-
-/// Writes the rows of one hour to one file. Rows of the same ends lie together, earliest first: their columns are much
-/// alike, and a search for one of them reads few pages.
-fn write_hour<R: Table>(data_dir: &Path, mut rows: Vec<&Tagged<R>>, origin: Origin) -> Result<FlowFile, TableError> {
-    rows.sort_by_cached_key(|row| (row.record.ends(), row.record.key().start));
-    let columns = schema::arrays(&rows)?;
-    let schema = schema::schema::<R>();
-    files::NewFile { data_dir, table: R::NAME, schema: &schema, origin, letter: files::FLUSHED }.write(&columns)
 }

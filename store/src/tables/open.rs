@@ -3,6 +3,7 @@
 //! * a slice is in an answer once: the row that ends it takes its place under the lock of the rows in memory;
 //! * memory is bounded: beyond [`MOST`] further slices are not shown before they end, and that is counted. What is shown
 //!   already is brought up to date all the same;
+//! * one that was erased is not shown again;
 //! * a slice whose row was lost on its way is forgotten in the end ([`FlowStore::forget_open`]).
 
 use std::collections::HashMap;
@@ -47,6 +48,11 @@ impl<R: Table> OpenRows<R> {
         self.rows.values().filter(touches).cloned().collect()
     }
 
+    /// These are not shown any more.
+    pub(super) fn forget(&mut self, goes: impl Fn(&Tagged<R>) -> bool) {
+        self.rows.retain(|_, row| !goes(row));
+    }
+
     /// When the oldest began.
     pub(super) fn oldest(&self) -> Option<i64> {
         self.rows.values().map(|row| row.record.key().start).min()
@@ -65,10 +71,11 @@ fn place<R: Table>(row: &Tagged<R>) -> (u64, u64) {
 impl FlowStore {
     /// Shows open slices, or newer versions of them. Their rows must not have been appended yet.
     pub async fn show_open(&self, rows: &[Arc<TaggedFlow>]) {
+        let standing = self.known_standing();
         let mut recent = self.inner.recent.write().await;
         let open = &mut recent.open.rows;
         let mut hidden = 0;
-        for row in rows {
+        for row in rows.iter().filter(|row| standing.takes(row).is_none()) {
             let place = place(row);
             if open.len() < MOST || open.contains_key(&place) {
                 open.insert(place, row.clone());

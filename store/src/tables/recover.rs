@@ -1,6 +1,6 @@
 //! Rows from the journal of a run that was interrupted.
 //!
-//! The last version of each slice that has no stored row becomes one, `interrupted`. The journal is read twice, so that
+//! The last version of each slice that has no stored row becomes one, `interrupted`, unless it was erased. The journal is read twice, so that
 //! memory holds keys and not rows. A file that is written and not yet in the catalog when this is killed is set aside by the
 //! next start, which begins anew.
 
@@ -51,10 +51,14 @@ impl FlowStore {
         let (paths, dir) = (generations.to_vec(), self.inner.engine.data_dir().to_owned());
         let work = move || write(&dir, &paths, &wanted);
         let written = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
-        for file in &written {
-            self.inner.catalog.add_flow_file(file).await?;
+        let standing = self.standing().await?;
+        let mut rows = 0;
+        for file in written {
+            let (left, taken) = self.held_against(file, &standing).await?;
+            self.inner.catalog.add_rows(TableName::Flows, left.as_ref(), (standing.known, &taken)).await?;
+            rows += left.map_or(0, |file| file.rows);
         }
-        Ok(written.iter().map(|file| file.rows).sum())
+        Ok(rows)
     }
 
     /// Leaves out the slices that have a row in a file.

@@ -2,6 +2,9 @@
 
 mod aggregate;
 mod catalog;
+mod erase;
+mod erase_packets;
+mod erase_rollups;
 mod export;
 mod journal;
 mod language;

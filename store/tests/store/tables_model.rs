@@ -1,5 +1,5 @@
 //! Any history of a store answers as a plain vector of rows does: appends, flushes, merges, restarts, files that were written
-//! and never registered, and questions in between, page by page.
+//! and never registered, erasures, and questions in between, page by page.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 use std::fs;
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Tls;
 use wiretag_enrich::TaggedFlow;
+use wiretag_store::ErasureRequest;
 use wiretag_store::catalog::Catalog;
 use wiretag_store::query::{Query, parse};
 use wiretag_store::tables::{Engine, FlowStore, Range, SearchOptions, TableStore};
@@ -28,6 +29,12 @@ enum Step {
     Restart,
     /// A merge was written, and the process killed before the catalog knew.
     Crash,
+    /// What passes in these hours goes; the process may be killed before the last file.
+    Erase {
+        text: &'static str,
+        hours: (i64, i64),
+        killed: bool,
+    },
     Ask {
         text: &'static str,
         limit: usize,
@@ -92,30 +99,37 @@ fn row(sample: &Sample, flow_id: u64) -> TaggedFlow {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let text = prop::sample::select(vec![
-        "*",
-        "ip == 10.0.0.1",
-        "client_ip == 10.0.0.9",
-        "server_ip == 10.0.1.2 and port == 443",
-        "server_port == 80 or server_port == 53",
-        "not server_port == 80",
-        "pod == web-1",
-        "pod == web-7",
-        "client_pod != web-1",
-        "not client_pod == web-1",
-        "pod == web-*",
-        "labels.app == a",
-        "tls_sni == name-2.example.org",
-        "tls_sni == nobody.example.org",
-        "tls_sni exists",
-        "not tls_sni exists",
-        "client_retransmits > 1",
-        "not client_retransmits > 1",
-        "flow_id == 0000000000000007",
-        "ip in 10.0.1.0/31 and client_retransmits exists",
-        "(pod == web-0 or tls_sni == name-0.example.org) and not port == 53",
-    ]);
-    let ask = (text, 1_usize..9, any::<bool>(), (-1_i64..4, 0_i64..5))
+    let text = || {
+        prop::sample::select(vec![
+            "*",
+            "ip == 10.0.0.1",
+            "client_ip == 10.0.0.9",
+            "server_ip == 10.0.1.2 and port == 443",
+            "server_port == 80 or server_port == 53",
+            "not server_port == 80",
+            "pod == web-1",
+            "pod == web-7",
+            "client_pod != web-1",
+            "not client_pod == web-1",
+            "pod == web-*",
+            "labels.app == a",
+            "tls_sni == name-2.example.org",
+            "tls_sni == nobody.example.org",
+            "tls_sni exists",
+            "not tls_sni exists",
+            "client_retransmits > 1",
+            "not client_retransmits > 1",
+            "flow_id == 0000000000000007",
+            "ip in 10.0.1.0/31 and client_retransmits exists",
+            "(pod == web-0 or tls_sni == name-0.example.org) and not port == 53",
+        ])
+    };
+    let erase = (text(), (-1_i64..4, 0_i64..5), any::<bool>()).prop_map(|(text, (from, length), killed)| Step::Erase {
+        text,
+        hours: (from, from + length),
+        killed,
+    });
+    let ask = (text(), 1_usize..9, any::<bool>(), (-1_i64..4, 0_i64..5))
         .prop_map(|(text, limit, all, (from, length))| Step::Ask { text, limit, all, hours: (from, from + length) });
     prop_oneof![
         4 => prop::collection::vec(sample(), 1..12).prop_map(Step::Append),
@@ -123,14 +137,50 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_i64..8).prop_map(Step::Compact),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
+        1 => erase,
         4 => ask,
     ]
 }
 
 async fn open(dir: &Path) -> FlowStore {
+    begin(dir).await.0
+}
+
+async fn begin(dir: &Path) -> (FlowStore, Catalog) {
     let engine = Engine::open(dir).unwrap();
     let catalog = Catalog::open(&dir.join("catalog.sqlite")).await.unwrap();
-    TableStore::<FlowRecord>::open(&engine, catalog).await.unwrap().0
+    (TableStore::<FlowRecord>::open(&engine, catalog.clone()).await.unwrap().0, catalog)
+}
+
+/// The condition of an erasure and its range: what is of it goes, also if it comes later.
+type Erased = Vec<(Query<FlowRecord>, Range)>;
+
+fn is_erased(erased: &Erased, row: &TaggedFlow) -> bool {
+    let record = &row.record;
+    let touches = |range: &Range| record.start < range.to && record.end >= range.from;
+    erased.iter().any(|(query, range)| touches(range) && query.matches(row))
+}
+
+async fn erase(store: &FlowStore, catalog: &Catalog, (text, range): (&str, Range), killed: bool) {
+    let filter = if text == "*" { "start exists" } else { text }.to_owned();
+    let Range { from, to } = range;
+    let request = ErasureRequest { filter, from, to, only: None, who: "me".into(), reason: "a request".into() };
+    let id = catalog.begin_erasure(&request, to).await.unwrap();
+    let erasure = catalog.erasures_after(id - 1).await.unwrap().remove(0);
+    if !killed {
+        assert!(store.erase(&erasure, &|| to).await.unwrap().is_empty());
+        return;
+    }
+    // Not at a moment that is known: it is dropped where it waits.
+    let mut turns = 0;
+    let clock = || to;
+    let work = store.erase(&erasure, &clock);
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } } => {}
+        done = &mut work => drop(done.unwrap()),
+    }
 }
 
 /// All pages, as flow ids.
@@ -175,14 +225,21 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 async fn live(steps: Vec<Step>) {
     let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path()).await;
+    let (mut store, mut catalog) = begin(dir.path()).await;
     let mut rows: Vec<TaggedFlow> = Vec::new();
+    let (mut erased, mut number) = (Erased::new(), 0);
     for step in steps {
         match step {
             Step::Append(samples) => {
-                let first = rows.len() as u64;
-                rows.extend((first..).zip(&samples).map(|(number, sample)| row(sample, number)));
-                store.append(rows[first as usize..].to_vec()).await.unwrap();
+                let new: Vec<TaggedFlow> =
+                    (number..).zip(&samples).map(|(number, sample)| row(sample, number)).collect();
+                number += new.len() as u64;
+                store.append(new.clone()).await.unwrap();
+                // What comes late of what was erased is not in an answer any more when it would come to a file.
+                if new.iter().any(|row| is_erased(&erased, row)) {
+                    store.flush().await.unwrap();
+                }
+                rows.extend(new.into_iter().filter(|row| !is_erased(&erased, row)));
             }
             Step::Flush => {
                 store.flush().await.unwrap();
@@ -191,7 +248,23 @@ async fn live(steps: Vec<Step>) {
             Step::Restart => {
                 store.flush().await.unwrap();
                 drop(store);
-                store = open(dir.path()).await;
+                (store, catalog) = begin(dir.path()).await;
+            }
+            Step::Erase { text, hours, killed } => {
+                let range = Range { from: START + hours.0 * HOUR, to: START + hours.1 * HOUR };
+                let query = if text == "*" { Query::everything() } else { parse(text).unwrap() };
+                erased.push((query, range));
+                rows.retain(|row| !is_erased(&erased, row));
+                erase(&store, &catalog, (text, range), killed).await;
+                if killed {
+                    // What was not flushed would be lost with the process, erased or not.
+                    store.flush().await.unwrap();
+                    drop(store);
+                    (store, catalog) = begin(dir.path()).await;
+                    for erasure in catalog.erasures_after(0).await.unwrap() {
+                        assert!(store.erase(&erasure, &|| range.to).await.unwrap().is_empty());
+                    }
+                }
             }
             Step::Crash => {
                 store.flush().await.unwrap();
@@ -199,7 +272,7 @@ async fn live(steps: Vec<Step>) {
                 for path in files(dir.path()).into_iter().take(1) {
                     fs::copy(&path, path.with_file_name("m99999999999999999999-0000.parquet")).unwrap();
                 }
-                store = open(dir.path()).await;
+                (store, catalog) = begin(dir.path()).await;
             }
             Step::Ask { text, limit, all, hours } => {
                 let query = if text == "*" { Query::everything() } else { parse(text).unwrap() };

@@ -229,7 +229,11 @@ fn names<R: Record>(plan: &Plan<R>, node: &Node<R>) -> Vec<String> {
 }
 
 /// The rows that pass and begin in the range.
-fn passing<R: Record>(node: &Node<R>, range: Range, batch: &RecordBatch) -> Result<Vec<u32>, TableError> {
+pub(in crate::tables) fn passing<R: Record>(
+    node: &Node<R>,
+    range: Range,
+    batch: &RecordBatch,
+) -> Result<Vec<u32>, TableError> {
     let start = batch.column_by_name("start").map(|start| Column::new(start, None, None)).transpose()?;
     let mut columns: Vec<(&str, Column)> = Vec::new();
     let mut failed = None;
@@ -253,6 +257,17 @@ fn passing<R: Record>(node: &Node<R>, range: Range, batch: &RecordBatch) -> Resu
     };
     let rows = 0..batch.num_rows() as u32;
     Ok(rows.filter(|row| begins(*row as usize) && passes(node, &columns, *row as usize)).collect())
+}
+
+/// When each row begins.
+pub(in crate::tables) fn starts(batch: &RecordBatch) -> Result<Vec<i64>, TableError> {
+    let Some(array) = batch.column_by_name("start") else { return Err(TableError::Range("a roll-up has no time")) };
+    let column = Column::new(array, None, None)?;
+    let start = |row: usize| match column.get(row) {
+        Seen::Time(start) => start,
+        Seen::Null | Seen::Bool(_) | Seen::Number(_) | Seen::Text(_) => 0,
+    };
+    Ok((0..batch.num_rows()).map(start).collect())
 }
 
 fn passes<R: Record>(node: &Node<R>, columns: &[(&str, Column)], row: usize) -> bool {

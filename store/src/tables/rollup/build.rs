@@ -143,8 +143,16 @@ impl FlowStore {
     }
 }
 
-fn write(dir: &Path, groups: &Groups, (width, start, origin): (i64, i64, Origin)) -> Result<RollupFile, TableError> {
-    let batch = batch(groups)?;
+fn write(dir: &Path, groups: &Groups, place: (i64, i64, Origin)) -> Result<RollupFile, TableError> {
+    write_batch(dir, &batch(groups)?, place)
+}
+
+/// Writes rows of a roll-up, durably. The catalog does not know of the file yet.
+pub(super) fn write_batch(
+    dir: &Path,
+    batch: &RecordBatch,
+    (width, start, origin): (i64, i64, Origin),
+) -> Result<RollupFile, TableError> {
     let time = DateTime::from_timestamp_nanos(start);
     let folder = match width {
         MINUTE => format!("{FOLDER}/1m/date={}/hour={}", time.format("%Y-%m-%d"), time.format("%H")),
@@ -156,7 +164,7 @@ fn write(dir: &Path, groups: &Groups, (width, start, origin): (i64, i64, Origin)
     let names = (0_u32..).map(|number| format!("{start:020}-{number:04}.parquet"));
     let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
     let (path, temporary) = (full.join(&name), full.join(format!("{name}.tmp")));
-    let written = put(&temporary, &batch).and_then(|()| {
+    let written = put(&temporary, batch).and_then(|()| {
         fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
         files::sync_up(dir, &full)
     });

@@ -17,6 +17,7 @@
 //! The last hour or two are always read from rows: the files of an hour that is not past are few and change often.
 
 mod build;
+mod erase;
 pub(super) mod serve;
 
 use std::sync::Arc;

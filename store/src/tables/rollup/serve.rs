@@ -48,6 +48,11 @@ pub(in crate::tables) fn width<R: Table>(plan: &Plan<R>, node: &Node<R>, all_obs
     width
 }
 
+/// Whether it is part of what makes a row of a roll-up.
+pub(super) fn is_dimension<R: Record>(field: &Field<R>) -> bool {
+    field.key.is_none() && DIMENSIONS.contains(&field.column.name())
+}
+
 /// Divides what there is. A roll-up is used for all of its flows or for none of them.
 pub(in crate::tables) fn share(
     width: i64,

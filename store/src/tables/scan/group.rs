@@ -92,6 +92,11 @@ impl Target {
         Ok((mask.count_set_bits() > 0).then_some((mask, columns)))
     }
 
+    /// Which rows pass; `None`: no row does.
+    pub(super) fn passing<R: Table>(&self, wanted: &Wanted<R>) -> Result<Option<BooleanBuffer>, TableError> {
+        Ok(self.mask(wanted)?.map(|(mask, _)| mask))
+    }
+
     /// The newest rows that pass, `limit` and those that start with the last of them: start, and number in the group.
     pub(super) fn newest<R: Table>(&self, wanted: &Wanted<R>, limit: usize) -> Result<Vec<(i64, u32)>, TableError> {
         let Some((mask, mut columns)) = self.mask(wanted)? else { return Ok(Vec::new()) };

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -261,6 +262,15 @@ impl Scanner {
         };
         Ok((0..self.pool.threads()).map(stream).collect())
     }
+}
+
+/// Which rows of each row group of a file pass; `None`: none does.
+pub(super) fn passing<R: Table>(
+    file: &OpenFile,
+    condition: &Condition<R>,
+) -> Result<Vec<Option<BooleanBuffer>>, TableError> {
+    let wanted = Wanted::new(condition);
+    Target::of(file, i64::MAX).map(|target| target.passing(&wanted)).collect()
 }
 
 /// Tells whoever wants to know how files are gone through.

@@ -11,8 +11,8 @@ use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::tables::{Range, SearchOptions};
 use wiretag_store::{
-    Catalog, FlowFile, ImportState, Loss, Origin, PostgresConfig, Retention, Role, Segment, Store, StoreConfig,
-    StoreError, Stored, TableName, query,
+    Catalog, ErasureRequest, ErasureState, FlowFile, ImportState, Loss, Origin, PostgresConfig, Retention, Role,
+    Segment, Store, StoreConfig, StoreError, Stored, TableName, query,
 };
 
 use crate::rows;
@@ -54,6 +54,7 @@ pub(crate) async fn pass(world: &World) {
     an_import_is_known_while_its_files_are_kept(world).await;
     a_change_that_is_given_up_leaves_nothing(world).await;
     a_store_lives_on_it(world).await;
+    what_is_erased_is_on_record(world).await;
 }
 
 pub(crate) fn file(path: &str, start: i64, end: i64) -> FlowFile {
@@ -349,5 +350,66 @@ async fn a_store_lives_on_it(world: &World) {
     let done = store.maintain(rows::START + 9_000 * SECOND).await.unwrap();
     assert!(done.retired.deleted > 0, "{done:?}");
     assert_eq!(rows_of(&reader).await, 0);
+    store.close().await.unwrap();
+}
+
+/// An erasure with all that it exchanges, and its record after a restart.
+async fn what_is_erased_is_on_record(world: &World) {
+    const HOUR: i64 = 3_600_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let now = || rows::START + 30 * HOUR;
+    let store = world.store(dir.path(), Retention::default()).await;
+    for number in 1..=6_u64 {
+        let mut row = rows::flow(number);
+        row.record.start += number as i64 % 2 * HOUR;
+        row.record.end = row.record.start;
+        row.record.client.ip = [10, 0, 0, number as u8].into();
+        store.flows.append(vec![row]).await.unwrap();
+        store.transactions.append(vec![rows::transaction(number, 0)]).await.unwrap();
+    }
+    store.flush().await.unwrap();
+    while store.flows.roll_up(now()).await.unwrap() > 0 {}
+    assert_eq!(store.catalog.rollups().await.unwrap().len(), 3, "two hours and their day");
+    let request = ErasureRequest {
+        filter: "client_ip == 10.0.0.2".into(),
+        from: 0,
+        to: i64::MAX,
+        only: Some(TableName::Flows),
+        who: "Jane".into(),
+        reason: "request 1".into(),
+    };
+    let id = store.begin_erasure(&request, now()).await.unwrap();
+    store.continue_erasures(&now).await.unwrap();
+    let erasure = store.erasures().await.unwrap().remove(0);
+    let asked = ErasureRequest { to: now(), ..request.clone() };
+    assert_eq!((erasure.id, erasure.at, &erasure.request), (id, now(), &asked), "nothing of the future is erased");
+    assert_eq!((erasure.state, erasure.counts.flows, erasure.counts.transactions), (ErasureState::Deleting, 1, 0));
+    assert_eq!((erasure.counts.minutes_unchecked, erasure.counts.files_unread, erasure.problem), (0, 0, None));
+    let files = store.catalog.erased_files(id).await.unwrap();
+    assert_eq!(files.len(), 1, "{files:?}");
+    assert!(files[0].became.is_some() && dir.path().join(&files[0].path).exists(), "{files:?}");
+    assert_eq!(store.catalog.rollups().await.unwrap().len(), 1, "the other hour has what it had");
+    // Nothing takes the second hour's rows twice, or brings one back.
+    while store.flows.roll_up(now()).await.unwrap() > 0 {}
+    assert_eq!(store.catalog.rollups().await.unwrap().len(), 3);
+    store.settle_erasures().await.unwrap();
+    assert!(!dir.path().join(&files[0].path).exists());
+    assert_eq!(store.erasures().await.unwrap()[0].state, ErasureState::Done);
+    // All of an hour.
+    let request = ErasureRequest { filter: "start < \"2026-03-01T00:30:00Z\"".into(), only: None, ..request };
+    let second = store.begin_erasure(&request, now()).await.unwrap();
+    store.continue_erasures(&now).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = world.store(dir.path(), Retention::default()).await;
+    let erasures = store.erasures().await.unwrap();
+    assert_eq!(erasures.iter().map(|erasure| erasure.id).collect::<Vec<_>>(), [id, second]);
+    assert_eq!((erasures[1].counts.flows, erasures[1].counts.transactions), (2, 6));
+    assert_eq!(store.catalog.totals_of(TableName::Flows).await.unwrap().items, 3);
+    assert_eq!(store.catalog.totals_of(TableName::Transactions).await.unwrap().files, 0);
+    let files = store.catalog.erased_files(second).await.unwrap();
+    assert!(files.iter().all(|file| file.became.is_none()), "{files:?}");
+    store.maintain(now() + HOUR).await.unwrap();
+    assert_eq!(store.erasures().await.unwrap()[1].state, ErasureState::Done);
     store.close().await.unwrap();
 }

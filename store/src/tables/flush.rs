@@ -1,0 +1,166 @@
+//! From memory to files: one for each hour.
+//!
+//! The rows are held against every erasure ([`super::standing`]) before they are written, and the catalog takes them only if there
+//! is none that they were not held against.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use wiretag_enrich::Tagged;
+
+use super::error::TableError;
+use super::standing::Standing;
+use super::{RowKey, Table, TableStore, files, schema};
+use crate::catalog::{FlowFile, Origin, TableName, Taken};
+use crate::error::StoreError;
+use crate::packets::ErasedSlice;
+
+type Chunks<R> = [Arc<Vec<Tagged<R>>>];
+
+/// What becomes of the rows of one hour.
+#[derive(Default)]
+struct Hour {
+    /// What is left of them; `None`: nothing.
+    file: Option<FlowFile>,
+    /// How many each erasure took.
+    taken: HashMap<i64, Taken>,
+}
+
+impl<R: Table> TableStore<R> {
+    /// Moves the rows in memory to files, one for each hour; on failure they stay. Returns the rows moved.
+    pub async fn flush(&self) -> Result<u64, StoreError> {
+        let result = self.flush_recent().await;
+        self.inner.failing.store(result.is_err(), Ordering::Relaxed);
+        if result.is_err() {
+            self.inner.counts.failed_flushes.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn flush_recent(&self) -> Result<u64, StoreError> {
+        let _one_at_a_time = self.inner.writing.lock().await;
+        let mut rows = 0;
+        loop {
+            let standing = self.standing().await?;
+            let (moved, failed) = self.flush_against(&standing).await?;
+            rows += moved;
+            match failed {
+                None => return Ok(rows),
+                // What is left is held against the new one, too.
+                Some(StoreError::Erased) => {}
+                Some(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The rows that went to files, and why not all did.
+    async fn flush_against(&self, standing: &Arc<Standing<R>>) -> Result<(u64, Option<StoreError>), StoreError> {
+        let inner = &self.inner;
+        let chunks = inner.recent.read().await.chunks.clone();
+        if chunks.is_empty() {
+            return Ok((0, None));
+        }
+        let (dir, taken, against) = (inner.engine.data_dir().to_owned(), chunks.clone(), standing.clone());
+        let origin = *inner.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, &against, origin))
+            .await
+            .map_err(TableError::from)??;
+        let mut recent = inner.recent.write().await;
+        let mut moved = Vec::new();
+        let mut failed = None;
+        let (mut rows, mut erased) = (0, 0);
+        for (hour, Hour { file, taken }) in &written {
+            let remove = || file.as_ref().map(|file| std::fs::remove_file(inner.engine.data_dir().join(&file.path)));
+            if failed.is_some() {
+                // Not registered: the rows stay in memory, the file goes.
+                let _ = remove();
+                continue;
+            }
+            match inner.catalog.add_rows(R::NAME, file.as_ref(), (standing.known, taken)).await {
+                Ok(()) => {
+                    moved.push(*hour);
+                    rows += file.as_ref().map_or(0, |file| file.rows);
+                    erased += taken.values().map(|taken| taken.rows).sum::<u64>();
+                }
+                Err(error) => {
+                    // A row twice is better than a row that is lost.
+                    if !error.is_unsettled() {
+                        let _ = remove();
+                    }
+                    failed = Some(error);
+                }
+            }
+        }
+        let rest: Vec<Tagged<R>> = if failed.is_some() {
+            let stays = |row: &&Tagged<R>| !moved.contains(&hour(row));
+            chunks.iter().flat_map(|chunk| chunk.iter()).filter(stays).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let before: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        recent.rows -= before - rest.len();
+        // Appends came behind these chunks meanwhile.
+        recent.chunks.drain(..chunks.len());
+        if !rest.is_empty() {
+            recent.chunks.insert(0, Arc::new(rest));
+        }
+        inner.counts.written.fetch_add(rows, Ordering::Relaxed);
+        inner.counts.erased.fetch_add(erased, Ordering::Relaxed);
+        inner.counts.recent.store(recent.rows as u64, Ordering::Relaxed);
+        Ok((rows, failed))
+    }
+}
+
+/// Number of the hour of a row's start.
+fn hour<R: Table>(row: &Tagged<R>) -> i64 {
+    row.record.key().start.div_euclid(files::HOUR)
+}
+
+/// Of flows: what finds the packets of the row.
+fn slice<R: Table>(row: &Tagged<R>) -> Option<ErasedSlice> {
+    let RowKey { start, end, flow_id, .. } = row.record.key();
+    (R::NAME == TableName::Flows).then_some(ErasedSlice { flow_id, start, end })
+}
+
+fn write_hours<R: Table>(
+    data_dir: &Path,
+    chunks: &Chunks<R>,
+    standing: &Standing<R>,
+    origin: Origin,
+) -> Result<BTreeMap<i64, Hour>, TableError> {
+    let mut hours: BTreeMap<i64, Hour> = BTreeMap::new();
+    let mut kept: BTreeMap<i64, Vec<&Tagged<R>>> = BTreeMap::new();
+    for row in chunks.iter().flat_map(|chunk| chunk.iter()) {
+        match standing.takes(row) {
+            Some(id) => {
+                let taken = hours.entry(hour(row)).or_default().taken.entry(id).or_default();
+                taken.rows += 1;
+                taken.slices.extend(slice(row));
+            }
+            None => kept.entry(hour(row)).or_default().push(row),
+        }
+    }
+    for (hour, rows) in kept {
+        match write_hour(data_dir, rows, origin) {
+            Ok(file) => hours.entry(hour).or_default().file = Some(file),
+            Err(error) => {
+                for file in hours.values().filter_map(|hour| hour.file.as_ref()) {
+                    let _ = std::fs::remove_file(data_dir.join(&file.path));
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(hours)
+}
+
+/// Writes the rows of one hour to one file. Rows of the same ends lie together, earliest first: their columns are much
+/// alike, and a search for one of them reads few pages.
+fn write_hour<R: Table>(data_dir: &Path, mut rows: Vec<&Tagged<R>>, origin: Origin) -> Result<FlowFile, TableError> {
+    rows.sort_by_cached_key(|row| (row.record.ends(), row.record.key().start));
+    let columns = schema::arrays(&rows)?;
+    let schema = schema::schema::<R>();
+    files::NewFile { data_dir, table: R::NAME, schema: &schema, origin, letter: files::FLUSHED }.write(&columns)
+}
