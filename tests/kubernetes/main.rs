@@ -7,6 +7,7 @@
 mod cluster;
 mod far;
 mod scene;
+mod shipped;
 #[path = "../support/mod.rs"]
 mod support;
 

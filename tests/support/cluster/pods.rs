@@ -29,6 +29,13 @@ impl Plan {
         }))
     }
 
+    /// A pod as a controller makes it of its template.
+    pub fn of_template(name: &str, namespace: &str, labels: &Value, spec: Value) -> Self {
+        let mut plan = Self::new(name).namespace(namespace).set("/metadata/labels", labels.clone());
+        plan.0["spec"] = spec;
+        plan
+    }
+
     /// One container `main` that does nothing.
     pub fn idle(name: &str) -> Self {
         Self::new(name).container("main", &["sleep", "1000000000"])
