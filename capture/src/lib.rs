@@ -36,3 +36,4 @@ pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};
 pub use transaction::{Exchange, Transaction};
+pub use tunnel::Wrapping;

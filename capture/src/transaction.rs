@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::columns::{Column, Kind, Value};
 use crate::record::{Direction, ObservedAt, Protocol, Source};
+use crate::tunnel::Wrapping;
 
 /// What was asked and answered. `None` means not seen, never zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +106,8 @@ pub struct Transaction {
     pub server_ip: IpAddr,
     /// Port of who was asked.
     pub server_port: Option<u16>,
-    /// Whether the packets were inside a tunnel.
-    pub tunnelled: bool,
+    /// What the packets were in.
+    pub wrapping: Wrapping,
     /// What was asked and answered.
     pub exchange: Exchange,
 }

@@ -1,4 +1,4 @@
-//! Tunnels around a packet: which, and how they are told in one small value.
+//! Tunnels around a packet: which, and how they are told in one small value; and what keeps networks apart on one wire.
 
 use std::net::IpAddr;
 
@@ -97,4 +97,72 @@ pub struct Tunnel {
     pub src: IpAddr,
     /// Outer destination address of the first packet.
     pub dst: IpAddr,
+}
+
+/// What keeps networks apart that share a wire, and may number their addresses alike: the VLAN, and the innermost tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Wrapping {
+    /// Outer VLAN id.
+    pub vlan: Option<u16>,
+    /// Inner VLAN id.
+    pub vlan_inner: Option<u16>,
+    /// The innermost tunnel, and its id ([`Tunnel::id`]).
+    pub tunnel: Option<(TunnelKind, Option<u32>)>,
+}
+
+impl Wrapping {
+    /// Of outer and inner VLAN id, and tunnel.
+    pub fn of((vlan, vlan_inner): (Option<u16>, Option<u16>), tunnel: Option<&Tunnel>) -> Self {
+        Self { vlan, vlan_inner, tunnel: tunnel.and_then(Tunnel::innermost) }
+    }
+
+    /// The network inside, as the static file may name it: `vlan:100`, `vlan:100.7` (two tags), `vxlan:5001`. None if nothing is around
+    /// the packets, or a tunnel without an id.
+    pub fn network(self) -> Option<String> {
+        match (self.tunnel, self.vlan, self.vlan_inner) {
+            (Some((kind, id)), _, _) => id.map(|id| format!("{kind}:{id}")),
+            (None, Some(outer), Some(inner)) => Some(format!("vlan:{outer}.{inner}")),
+            (None, Some(id), None) | (None, None, Some(id)) => Some(format!("vlan:{id}")),
+            (None, None, None) => None,
+        }
+    }
+
+    /// Whether a network has a name of those that [`Self::network`] gives.
+    pub fn is_network(name: &str) -> bool {
+        let Some((kind, id)) = name.split_once(':') else { return false };
+        let is_id = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        match kind {
+            "vlan" => id.split_once('.').map_or(is_id(id), |(outer, inner)| is_id(outer) && is_id(inner)),
+            kind => is_id(id) && TunnelKind::ALL.iter().any(|own| own.as_str() == kind),
+        }
+    }
+}
+
+impl Tunnel {
+    /// The innermost tunnel and its id.
+    pub fn innermost(&self) -> Option<(TunnelKind, Option<u32>)> {
+        self.stack.kinds().last().map(|kind| (kind, self.id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_around_packets_names_the_network_inside() {
+        let vlan = Wrapping { vlan: Some(100), ..Wrapping::default() };
+        let two = Wrapping { vlan_inner: Some(7), ..vlan };
+        let vxlan = Wrapping { tunnel: Some((TunnelKind::Vxlan, Some(5001))), ..two };
+        let ipip = Wrapping { tunnel: Some((TunnelKind::Ipip, None)), ..vlan };
+        let names = [vlan, two, vxlan, ipip, Wrapping::default()].map(Wrapping::network);
+        assert_eq!(
+            names.each_ref().map(Option::as_deref),
+            [Some("vlan:100"), Some("vlan:100.7"), Some("vxlan:5001"), None, None]
+        );
+        assert!(names.iter().flatten().all(|name| Wrapping::is_network(name)));
+        for other in ["", "shop", "vlan:", "vlan:x", "vlan:1.", "cluster:7", "vxlan:7/red", "vxlan"] {
+            assert!(!Wrapping::is_network(other), "{other}");
+        }
+    }
 }

@@ -146,7 +146,7 @@ fn without_a_network_ranges_of_the_host_come_before_those_of_anywhere() {
 #[test]
 fn a_file_has_ranges_of_any_network_and_what_changes_in_one_is_ambiguous() {
     let changed = timeline(&[has("any", range("", 8), 0), has("net", range("bridge", 24), 100), ended("any", 200)]);
-    let of = |from, to| word(changed.range_in_any(ADDRESS, span(from, to)));
+    let of = |from, to| word(changed.range_in_any(ADDRESS, span(from, to), |_| true));
     let spans = [(0, 50), (50, 150), (120, 180), (150, 250), (220, 250)];
     assert_eq!(spans.map(|(from, to)| of(from, to)), ["any", "ambiguous", "ambiguous", "ambiguous", "net"]);
 }

@@ -67,7 +67,7 @@ impl Docker {
         std::fs::create_dir_all(root.join("www")).expect("a directory");
         std::fs::write(root.join("www/index.html"), "hello\n").expect("written");
         std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-        for name in ["sh", "httpd", "wget", "nc", "sleep", "ip", "true"] {
+        for name in ["sh", "httpd", "wget", "nc", "sleep", "ip", "true", "timeout"] {
             std::os::unix::fs::symlink("busybox", bin.join(name)).expect("a link");
         }
         let tar = format!("tar -C {} -c . | docker -H {} import - box:1", root.display(), self.url());
@@ -83,6 +83,14 @@ impl Docker {
         let start = ["run", "-d", "--name", name, "--network", network];
         let command = ["box:1", "/bin/httpd", "-f", "-p", "80", "-h", "/www"];
         self.docker(&[&start[..], more, &command].concat())
+    }
+
+    /// Waits until a container has ended, as it must.
+    pub fn done(&self, name: &str) {
+        eventually(120, name, || {
+            (self.docker(&["inspect", "-f", "{{.State.Running}}", name]) == "false").then_some(())
+        });
+        assert_eq!(self.docker(&["inspect", "-f", "{{.State.ExitCode}}", name]), "0", "{name}");
     }
 
     /// Address of a container on `network`.

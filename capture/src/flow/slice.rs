@@ -17,6 +17,7 @@ use crate::memory;
 use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 use crate::transaction::Transaction;
+use crate::tunnel::Wrapping;
 
 /// Figures of one end in the slice, and what its first packet told. Packed: 28 bytes instead of 32, a million flows count.
 #[derive(Debug, Default, Clone, Copy)]
@@ -453,7 +454,7 @@ impl Flow {
                 client_port: key.port(asker),
                 server_ip: key.ip(asker.other()),
                 server_port: key.port(asker.other()),
-                tunnelled: tunnel.is_some(),
+                wrapping: Wrapping::of(key.vlans(), tunnel.as_deref()),
                 exchange,
             });
         });

@@ -24,6 +24,8 @@ pub enum LinkKind {
     Vxlan,
     /// macvlan or macvtap.
     Macvlan,
+    /// ipvlan or ipvtap: one of several with the link-layer address of the device below.
+    Ipvlan,
     /// A device that is not virtual.
     Physical,
     /// `lo`.
@@ -47,10 +49,17 @@ pub struct Link {
     pub up: bool,
     /// Index of the bridge that it is a port of.
     pub master: Option<u32>,
-    /// Index of the other end (veth) or of the lower device (macvlan, VLAN), in its own namespace.
+    /// Index of the other end (veth) or of the lower device (macvlan, ipvlan, VLAN), in its own namespace.
     pub peer: Option<u32>,
     /// Namespace of `peer`, as this namespace numbers them; `None`: the same namespace.
     pub peer_namespace: Option<i32>,
+}
+
+impl Link {
+    /// Its link-layer address, if no other interface beside it has the same.
+    pub fn own_mac(&self) -> Option<[u8; 6]> {
+        self.mac.filter(|_| self.kind != LinkKind::Ipvlan)
+    }
 }
 
 /// The interfaces of the calling thread's namespace.

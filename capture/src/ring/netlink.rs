@@ -95,6 +95,7 @@ fn kind_of(name: &str) -> LinkKind {
         "tun" => LinkKind::Tun,
         "vxlan" => LinkKind::Vxlan,
         "macvlan" | "macvtap" => LinkKind::Macvlan,
+        "ipvlan" | "ipvtap" => LinkKind::Ipvlan,
         _ => LinkKind::Other,
     }
 }
@@ -117,4 +118,37 @@ fn text(bytes: &[u8]) -> String {
 
 fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
     bytes.get(at..)?.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(value.len() + 4).expect("short");
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn an_ipvlan_has_no_link_layer_address_of_its_own() {
+        let mac = [2, 0, 0, 0, 0, 1];
+        for (name, kind, own) in [
+            ("ipvlan", LinkKind::Ipvlan, None),
+            ("ipvtap", LinkKind::Ipvlan, None),
+            ("macvlan", LinkKind::Macvlan, Some(mac)),
+            ("veth", LinkKind::Veth, Some(mac)),
+        ] {
+            let mut body = vec![0; LINK_HEADER];
+            body[4] = 7;
+            body.extend(attribute(IFLA_IFNAME, b"eth0\0"));
+            body.extend(attribute(IFLA_ADDRESS, &mac));
+            body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, format!("{name}\0").as_bytes())));
+            let link = link(&body).expect("a link");
+            assert_eq!((link.index, link.name.as_str(), link.kind, link.own_mac()), (7, "eth0", kind, own));
+            assert_eq!(link.mac, Some(mac));
+        }
+    }
 }

@@ -45,12 +45,13 @@ pub(super) struct Inside {
 pub(super) struct Interface {
     pub(super) name: String,
     pub(super) index: u32,
+    /// Its link-layer address, if that is its own: an ipvlan has the one of the device below.
     pub(super) mac: Option<[u8; 6]>,
     /// The host's end of its veth, and the bridge that this is a port of.
     pub(super) outside: Option<(u32, Option<u32>)>,
     /// Addresses that it has.
     pub(super) ips: Vec<IpAddr>,
-    /// Name of the host's device that it is attached to (a bridge, or the one below a macvlan), if it is one.
+    /// Name of the host's device that it is attached to (a bridge, or the one below a macvlan or ipvlan), if it is one.
     pub(super) on: Option<String>,
 }
 

@@ -28,7 +28,7 @@ fn look_now(netns: &Path) -> Option<Inside> {
         Interface {
             name: link.name.clone(),
             index: link.index,
-            mac: link.mac,
+            mac: link.own_mac(),
             outside: end.map(|end| (end.index, bridge(end, &outside).map(|bridge| bridge.index))),
             ips: ips.collect(),
             on: attached_to(link, end, &outside).map(|device| device.name.clone()),
@@ -42,7 +42,12 @@ fn carries(link: &Link) -> bool {
     link.up
         && matches!(
             link.kind,
-            LinkKind::Veth | LinkKind::Macvlan | LinkKind::Physical | LinkKind::Other | LinkKind::Vxlan
+            LinkKind::Veth
+                | LinkKind::Macvlan
+                | LinkKind::Ipvlan
+                | LinkKind::Physical
+                | LinkKind::Other
+                | LinkKind::Vxlan
         )
 }
 
@@ -58,12 +63,12 @@ fn bridge<'a>(end: &Link, outside: &'a [Link]) -> Option<&'a Link> {
     outside.iter().filter(|link| link.kind == LinkKind::Bridge).find(|link| end.master == Some(link.index))
 }
 
-/// The host's device that an interface shares with its neighbours. Which namespace a macvlan's lower device is in is told by
+/// The host's device that an interface shares with its neighbours. Which namespace a macvlan's or ipvlan's lower device is in is told by
 /// a number of the namespace's own: it is the host's if there is such a device at all.
 fn attached_to<'a>(inside: &Link, end: Option<&Link>, outside: &'a [Link]) -> Option<&'a Link> {
     match end {
         Some(end) => outside.iter().find(|link| end.master == Some(link.index)),
-        None if inside.kind == LinkKind::Macvlan && inside.peer_namespace.is_some() => {
+        None if matches!(inside.kind, LinkKind::Macvlan | LinkKind::Ipvlan) && inside.peer_namespace.is_some() => {
             outside.iter().find(|link| inside.peer == Some(link.index))
         }
         None => None,

@@ -213,9 +213,9 @@ impl Pods {
                 let (index, netns) = own.outside.map_or((own.index, inside.inode), |(index, _)| (index, 0));
                 keys.push(Key::Interface { index, netns, boot: self.place.boot.clone() });
                 let network = if own.name == "eth0" { network() } else { self.further_network(own) };
-                // Of an ipvlan it is that of the device below, which others share.
-                let is_own = own.name == "eth0" || own.outside.is_some() || own.on.is_some();
-                let mac = own.mac.filter(|_| is_own).map(|mac| Key::Mac { network: network.clone(), mac });
+                // Where nobody knows what it is attached to, others may have the same.
+                let is_known = own.name == "eth0" || own.outside.is_some() || own.on.is_some();
+                let mac = own.mac.filter(|_| is_known).map(|mac| Key::Mac { network: network.clone(), mac });
                 keys.extend(mac);
                 let ips = own.ips.iter().filter(|ip| !pod.sandbox.ips.contains(ip));
                 keys.extend(ips.map(|ip| Key::Ip { network: network.clone(), ip: *ip }));

@@ -357,7 +357,8 @@ impl Container {
             let network = || endpoint.network.clone();
             let ips = endpoint.addresses.ips.iter().chain(&endpoint.found);
             let ips = ips.map(|ip| Key::Ip { network: network(), ip: *ip });
-            let mac = endpoint.addresses.mac.map(|mac| Key::Mac { network: network(), mac });
+            let mac = endpoint.addresses.mac.filter(|_| !self.shares_mac(&endpoint.network));
+            let mac = mac.map(|mac| Key::Mac { network: network(), mac });
             let boot = self.context.boot.clone();
             let interface = endpoint.interface.map(|(index, netns)| Key::Interface { index, netns, boot });
             ips.chain(mac).chain(interface).collect::<Vec<_>>()
@@ -373,6 +374,11 @@ impl Container {
             own.filter_map(|key| Some(interval(key, identity.clone()?))).collect::<Vec<_>>()
         };
         self.endpoints.iter().flat_map(intervals).collect()
+    }
+
+    /// Whether all of a network have the link-layer address of the device below.
+    fn shares_mac(&self, network: &str) -> bool {
+        self.context.known(network).is_some_and(|network| network.driver == "ipvlan")
     }
 
     /// Says which interfaces belong to which networks.
@@ -408,7 +414,7 @@ impl Container {
         let Some(found) = interfaces::look_inside(pid).await else { return false };
         let mut news = false;
         for endpoint in self.endpoints.iter_mut().filter(|endpoint| endpoint.interface.is_none()) {
-            let Some(link) = endpoint.addresses.mac.and_then(|mac| found.link(mac)) else { continue };
+            let Some(link) = found.link(&endpoint.addresses) else { continue };
             if self.context.is_bridged(&endpoint.network).await
                 && let Some(index) = found.host_end(link)
             {

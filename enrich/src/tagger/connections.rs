@@ -142,7 +142,7 @@ pub(super) fn among_residents(asked: &Asked<'_>, tag: EndTag) -> EndTag {
 /// Which container of a pod it was, by its connection.
 pub(super) fn container_of_connection(asked: &Asked<'_>, pod: &Identity) -> Option<Arc<Identity>> {
     let (own, peer) = asked.place.own.zip(asked.place.peer).filter(|_| asked.seen.source == Source::Ring)?;
-    match asked.connections.sockets.find_elsewhere(asked.seen.protocol.0, own, peer, asked.seen.when) {
+    match asked.connections.sockets.find_both(false, asked.seen.protocol.0, (own, peer), asked.seen.when) {
         Whose::One(id) => {
             let exact = asked.view.identity(&id, asked.seen.when)?;
             (exact.identity == pod.identity && exact.container.is_some()).then_some(exact)
@@ -160,7 +160,22 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     if !own.ip().is_loopback() && view.socket(host, 0, (own.ip(), 0), seen.when) == Lookup::None {
         return EndTag::NONE;
     }
+    if asked.within.is_apart() {
+        // The host may have that address, and others too: only both ends together are its own.
+        return by_connection(asked, own);
+    }
     by_sockets_of(asked, 0, own)
+}
+
+/// Whose connection it is in wiretag's own namespace.
+fn by_connection(asked: &Asked<'_>, own: SocketAddr) -> EndTag {
+    let Asked { seen, place, connections, .. } = asked;
+    let whose = place.peer.map(|peer| connections.sockets.find_both(true, seen.protocol.0, (own, peer), seen.when));
+    match whose.unwrap_or(Whose::Nobody) {
+        Whose::One(id) => tagged(identity(asked, &id), TaggedBy::Socket),
+        Whose::Several => AMBIGUOUS,
+        Whose::Nobody => EndTag::NONE,
+    }
 }
 
 /// Whose socket it is in a network namespace: the connection's, or the one that listens.

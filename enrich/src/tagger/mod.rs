@@ -21,6 +21,7 @@ mod recent;
 mod sockets;
 mod translations;
 mod variants;
+mod within;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use self::claims::{Claims, FlowKey};
 use self::connections::Connections;
 use self::names::Namer;
 use self::observation::{End, Observation, Observed};
+use self::within::Within;
 use crate::event::IdentityEvent;
 use crate::tagged::{EndTag, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
 use crate::timeline::View;
@@ -293,7 +295,7 @@ impl Join {
         let key = FlowKey::of(seen.protocol, self.connections.ends(seen));
         let overlaps = |end: End| timeline.overlapping(end.0, seen.when);
         let is_unclear = seen.source == Source::Ring && (overlaps(seen.client) || overlaps(seen.server));
-        let network = || timeline.network_number(seen.interface, seen.netns, seen.when);
+        let network = || Within::of(seen, timeline).network().and_then(|network| timeline.network_number(network));
         key.within(is_unclear.then(network).flatten())
     }
 

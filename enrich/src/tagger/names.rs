@@ -11,7 +11,8 @@
 //!    the following two; the address that was seen names only the service;
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
 //! 5. its **address**: in the network of the interface, then in the networks of the same host, then among static entries (within
-//!    a tunnel only pods, nodes and static entries: others' networks may be numbered as the host's bridges are); of what
+//!    a tunnel, or a VLAN on an interface of no network, only pods, nodes and static entries without a network: others' networks may
+//!    be numbered as the host's bridges are; or only those of the static file, if it names that VLAN or tunnel); of what
 //!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service;
 //! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step.
@@ -25,11 +26,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use wiretag_capture::{ObservedAt, Source};
+use wiretag_capture::{ObservedAt, Source, Wrapping};
 
 use super::connections::{Connections, Place, among_residents, by_socket, by_translation, container_of_connection};
 use super::observation::{End, Observation};
 use super::variants::Variants;
+use super::within::Within;
 use crate::identity::{ANY_NETWORK, Identity, NODE};
 use crate::tagged::{EndTag, TaggedBy};
 use crate::timeline::{Lookup, View};
@@ -47,8 +49,7 @@ pub(super) struct Asked<'a> {
     pub(super) view: &'a View,
     pub(super) connections: &'a Connections,
     pub(super) seen: &'a Observation,
-    /// The network of the interface.
-    network: Option<&'a str>,
+    pub(super) within: &'a Within,
     pub(super) end: End,
     pub(super) place: Place,
     mac: Option<[u8; 6]>,
@@ -71,11 +72,7 @@ impl Namer {
         view: &View,
         connections: &Connections,
     ) -> (EndTag, EndTag) {
-        let network = match seen.source {
-            Source::File | Source::Netflow => None,
-            Source::Ring => view.network_of_interface(seen.interface, seen.netns, seen.when),
-        };
-        let network = network.as_deref();
+        let within = &Within::of(seen, view);
         let [client, server] = connections.places(seen);
         let [client, server] = [(seen.client, client, seen.macs[0], false), (seen.server, server, seen.macs[1], true)]
             .map(|(end, place, mac, is_server)| Asked {
@@ -83,7 +80,7 @@ impl Namer {
                 view,
                 connections,
                 seen,
-                network,
+                within,
                 end,
                 place,
                 mac,
@@ -140,7 +137,8 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
 
 /// The owner of the link-layer address, if it did not only forward the packets.
 fn by_mac(asked: &Asked<'_>) -> EndTag {
-    let Some((mac, network)) = asked.mac.zip(asked.network) else { return EndTag::NONE };
+    let network = asked.within.network().filter(|_| !asked.within.is_apart());
+    let Some((mac, network)) = asked.mac.zip(network) else { return EndTag::NONE };
     match asked.view.mac(network, mac, asked.seen.when) {
         Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Mac),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
@@ -154,8 +152,10 @@ fn owns(asked: &Asked<'_>, owner: &Identity) -> bool {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let has_ip = || asked.view.has_ip(&owner.identity, ip, asked.seen.when).unwrap_or(true);
-    link_local || (!ip.is_multicast() && has_ip())
+    // Inside a tunnel are others' addresses, unless it is known to be its own.
+    let is_inside = asked.seen.wrapping.tunnel.is_some();
+    let has_ip = || asked.view.has_ip(&owner.identity, ip, asked.seen.when).unwrap_or(!is_inside);
+    (link_local && !is_inside) || (!ip.is_multicast() && has_ip())
 }
 
 /// By the address that was seen, unless that is a translation's.
@@ -166,28 +166,32 @@ fn by_own_ip(asked: &Asked<'_>) -> EndTag {
 /// By address: in the interface's network, then on the same host, then static. What a file or an exporter tells may be of any
 /// network.
 pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
-    let Asked { view, seen, network, end: (ip, _), .. } = asked;
-    if seen.source != Source::Ring {
-        return by_address(view.ip_in_any(*ip, seen.when, |_| true));
-    }
-    let in_network = network.map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));
-    let found = match in_network {
+    let Asked { view, seen, within, end: (ip, _), .. } = asked;
+    let in_network = || within.network().map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));
+    let on_host = || match in_network() {
         Lookup::None if seen.netns == 0 => view.ip_in_any(*ip, seen.when, |network| view.is_on_host(network)),
         found => found,
     };
-    let found = if seen.tunnelled && !is_carried(&found) { Lookup::None } else { found };
+    let found = match (within, seen.source) {
+        (Within::Named(_), _) => in_network(),
+        (Within::Interface(_) | Within::Unknown(_), Source::File | Source::Netflow) => {
+            return by_address(view.ip_in_any(*ip, seen.when, |network| !Wrapping::is_network(network)));
+        }
+        (Within::Interface(_), Source::Ring) => on_host(),
+        (Within::Unknown(_), Source::Ring) => Some(on_host()).filter(is_carried).unwrap_or(Lookup::None),
+    };
     by_address(match found {
         Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
     })
 }
 
-/// Whether a tunnel can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while a bridge
-/// of this host has nothing to do with what somebody else numbers alike within theirs.
+/// Whether a tunnel or VLAN can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while
+/// a bridge of this host has nothing to do with what somebody else numbers alike within theirs.
 fn is_carried(found: &Lookup) -> bool {
     let is_cluster_s = |own: &Identity| own.pod.is_some() || own.identity.starts_with(NODE);
     match found {
-        Lookup::One(own, source) => is_cluster_s(own) || &**source == "static",
+        Lookup::One(own, _) => is_cluster_s(own),
         Lookup::Ambiguous(several) => several.iter().any(|own| is_cluster_s(own)),
         Lookup::None => false,
     }
@@ -195,7 +199,7 @@ fn is_carried(found: &Lookup) -> bool {
 
 /// The service of an address that no container has: its only endpoint, or the service.
 fn by_service(asked: &Asked<'_>) -> EndTag {
-    let (Some(service), Some(network)) = (service(asked), asked.network) else { return EndTag::NONE };
+    let (Some(service), Some(network)) = (service(asked), asked.within.network()) else { return EndTag::NONE };
     match asked.view.only_endpoint(network, &service.identity, asked.end.0, asked.seen.when) {
         Lookup::One(endpoint, _) => tagged(endpoint, TaggedBy::Service),
         Lookup::Ambiguous(_) | Lookup::None => tagged(service, TaggedBy::Service),
@@ -204,19 +208,23 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 
 /// The range around the end's own address. Everything else is more exact.
 fn by_range(asked: &Asked<'_>) -> EndTag {
-    let Asked { view, seen, network, .. } = asked;
+    let Asked { view, seen, within, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
-    by_address(match seen.source {
-        Source::File => view.range_in_any(ip, seen.when),
-        Source::Ring | Source::Netflow => {
-            view.range(*network, ip, seen.when, |network| seen.netns == 0 && view.is_on_host(network))
+    by_address(match (within, seen.source) {
+        (Within::Named(network), _) => view.range(Some(network), ip, seen.when, |_| false),
+        (Within::Unknown(_), _) => view.range(None, ip, seen.when, |_| false),
+        (Within::Interface(_), Source::File) => {
+            view.range_in_any(ip, seen.when, |network| !Wrapping::is_network(network))
+        }
+        (Within::Interface(own), Source::Ring | Source::Netflow) => {
+            view.range(own.as_deref(), ip, seen.when, |network| seen.netns == 0 && view.is_on_host(network))
         }
     })
 }
 
 /// The one service that answers at a server's address and port.
 fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
-    let (Some(port), Some(network), true) = (asked.end.1, asked.network, asked.is_server) else { return None };
+    let (Some(port), Some(network), true) = (asked.end.1, asked.within.network(), asked.is_server) else { return None };
     let seen = asked.seen;
     match asked.view.service(network, seen.protocol.0, (asked.end.0, port), seen.when) {
         Lookup::One(service, _) => Some(service),

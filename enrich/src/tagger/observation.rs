@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source, Transaction};
+use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source, Transaction, Wrapping};
 
 use crate::tagged::Record;
 use crate::timeline::Span;
@@ -33,8 +33,8 @@ pub(super) struct Observation {
     pub(super) observed_at: Option<ObservedAt>,
     /// Since when the flow is seen there, as far as this row tells.
     pub(super) since: i64,
-    /// Whether the packets were inside a tunnel.
-    pub(super) tunnelled: bool,
+    /// What the packets were in.
+    pub(super) wrapping: Wrapping,
     /// As of when the names are looked up.
     pub(super) when: Span,
 }
@@ -72,7 +72,7 @@ impl Observed for FlowRecord {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
-            tunnelled: self.tunnel.is_some(),
+            wrapping: Wrapping::of((self.vlan, self.vlan_inner), self.tunnel.as_ref()),
             when: when(self.source, self.start, self.end),
         }
     }
@@ -103,7 +103,7 @@ impl Observed for Transaction {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,
-            tunnelled: self.tunnelled,
+            wrapping: self.wrapping,
             when: when(self.source, self.exchange.start, self.exchange.end),
         }
     }

@@ -58,12 +58,18 @@ impl Sockets {
         found.into_iter().find(|whose| *whose != Whose::Nobody).unwrap_or(Whose::Nobody)
     }
 
-    /// The same of a connection with both ends, in whichever namespace but wiretag's own.
-    pub(super) fn find_elsewhere(&self, protocol: u8, own: SocketAddr, peer: SocketAddr, when: Span) -> Whose {
+    /// The same of a connection with both ends, own and peer, in wiretag's own namespace or whichever else.
+    pub(super) fn find_both(
+        &self,
+        on_host: bool,
+        protocol: u8,
+        (own, peer): (SocketAddr, SocketAddr),
+        when: Span,
+    ) -> Whose {
         if self.recent.is_empty() {
             return Whose::Nobody;
         }
-        self.one(&(ELSEWHERE, protocol, Some(own.ip()), own.port(), Some(peer)), when)
+        self.one(&(if on_host { 0 } else { ELSEWHERE }, protocol, Some(own.ip()), own.port(), Some(peer)), when)
     }
 
     fn one(&self, key: &SocketKey, when: Span) -> Whose {

@@ -80,9 +80,9 @@ impl View {
         }
     }
 
-    /// Whose range the address was in, in whichever network: one identity, or `Ambiguous`.
-    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>) -> Lookup {
-        self.range_of(&[&|_| true], ip, when.into())
+    /// Whose range the address was in, in whichever network `among` accepts: one identity, or `Ambiguous`.
+    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup {
+        self.range_of(&[&|network| among(&self.names.name(network))], ip, when.into())
     }
 
     /// The name of a range for a span, unless it ends before and a range that counts less has another name for the rest.

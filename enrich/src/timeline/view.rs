@@ -195,9 +195,9 @@ impl View {
         is_several && matches!(self.ip_in_any(ip, when, among), Lookup::Ambiguous(several) if several.len() > 1)
     }
 
-    /// Network of an interface as a number, which it keeps.
-    pub fn network_number(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<u32> {
-        self.names.number(&self.network_of_interface(index, netns, when)?)
+    /// A network as a number, which it keeps; of one of which nobody ever told none.
+    pub fn network_number(&self, network: &str) -> Option<u32> {
+        self.names.number(network)
     }
 
     /// Whether the network has an interface in wiretag's own namespace, and so is one routing domain with the host.

@@ -143,6 +143,30 @@ async fn docker_networks_and_their_labels_are_told_as_of_their_time() {
     assert!(mac("id-of-back").is_none());
 }
 
+/// All containers of an ipvlan, and the device below, have one link-layer address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_container_of_an_ipvlan_has_its_address_and_no_link_layer_address() {
+    let daemon = Daemon::start();
+    let mut front = network("front", &json!({}));
+    front["Driver"] = json!("ipvlan");
+    daemon.answer("/networks", Some(json!([front])));
+    let (known, mut told) = (container("web", "10.9.0.7"), front);
+    daemon.answer("/containers/json", Some(json!([{ "Id": "id-of-web" }])));
+    daemon.answer("/containers/id-of-web/json", Some(known));
+    let source = Source::start(&daemon);
+    let mac = || source.timeline.lock().expect("a timeline").mac("id-of-front", MAC, now());
+    eventually(20, "told", || source.ip("id-of-front", "10.9.0.7", now()));
+    assert_eq!(mac(), Lookup::None);
+    // One that comes later.
+    told["Containers"] = json!({ "id-of-db": { "MacAddress": "02:42:00:00:00:07", "IPv4Address": "10.9.0.8/24" } });
+    daemon.answer("/networks/id-of-front", Some(told));
+    daemon.answer("/containers/id-of-db/json", Some(container("db", "10.9.0.8")));
+    daemon.event(("network", "connect"), "id-of-front", Some("id-of-db"), now());
+    let db = eventually(20, "told", || source.ip("id-of-front", "10.9.0.8", now()));
+    assert_eq!(db.container.as_deref(), Some("db"));
+    assert_eq!(mac(), Lookup::None);
+}
+
 /// Docker answers nothing about a container while it starts, and its events go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_container_without_an_answer_keeps_no_other_waiting() {

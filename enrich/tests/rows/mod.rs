@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use wiretag_capture::record::{OrientedBy, Side};
-use wiretag_capture::{Direction, EndReason, Exchange, FlowRecord, Protocol, Source, Transaction};
+use wiretag_capture::{Direction, EndReason, Exchange, FlowRecord, Protocol, Source, Transaction, Wrapping};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 
 pub const SECOND: i64 = 1_000_000_000;
@@ -86,7 +86,7 @@ pub fn transaction(at: Point, number: u32, over: i64) -> Transaction {
         client_port: Some(CLIENT.1),
         server_ip: SERVER.0,
         server_port: Some(SERVER.1),
-        tunnelled: false,
+        wrapping: Wrapping::default(),
         exchange,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wiretag_capture::flow::CommunityId;
 use wiretag_capture::record::{EndReason, FlowRecord, OrientedBy, Protocol, Side, Source};
-use wiretag_capture::{Exchange, Transaction};
+use wiretag_capture::{Exchange, Transaction, Wrapping};
 use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow, TaggedTransaction};
 
 /// When the rows begin: 2026-03-01, midnight.
@@ -66,7 +66,7 @@ pub(crate) fn transaction(flow_id: u64, number: u32) -> TaggedTransaction {
         client_port: Some(40_000),
         server_ip: [10, 0, 0, 2].into(),
         server_port: Some(80),
-        tunnelled: false,
+        wrapping: Wrapping::default(),
         exchange,
     };
     TaggedTransaction { record, client: EndTag::NONE, server: EndTag::NONE }

@@ -67,7 +67,8 @@ fn look_inside(record: &mut Record, netns: &Path) {
     record.inode = namespace_inode(netns).ok();
     let links = in_namespace(netns, links::list).ok().and_then(Result::ok).unwrap_or_default();
     let Some(inside) = links.iter().find(|link| link.name == record.ifname) else { return };
-    record.mac = inside.mac.or(record.mac);
+    // What the plugin before told of an ipvlan is the device's below, too.
+    record.mac = inside.own_mac().or(record.mac.filter(|_| inside.kind != LinkKind::Ipvlan));
     // An interface without an end on the host is captured inside: that is said only if it is known.
     let Ok(links) = links::list() else { return };
     record.inside = Some(inside.index);

@@ -2,6 +2,8 @@
 //! overlay networks; exit, restart, and reuse of an address.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+mod heirs;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::io::BufRead;
