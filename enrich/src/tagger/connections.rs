@@ -169,7 +169,7 @@ fn by_sockets_of(asked: &Asked<'_>, netns: u64, own: SocketAddr) -> EndTag {
     let protocol = seen.protocol.0;
     let connected = place.peer.map(|peer| connections.sockets.find(netns, protocol, own, peer, seen.when));
     match connected.unwrap_or(Whose::Nobody) {
-        Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
+        Whose::One(id) => return tagged(&identity(asked, &id), TaggedBy::Socket),
         Whose::Several => return AMBIGUOUS,
         Whose::Nobody => {}
     }

@@ -120,7 +120,7 @@ fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
     }
     let at = (own.ip(), own.port());
     match asked.view.listening(&identity.identity, asked.seen.protocol.0, at, asked.seen.when) {
-        Lookup::One(exact, _) if exact.container.is_some() => exact,
+        Lookup::One(exact, _) if exact.container.is_some() => exact.clone(),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => identity,
     }
 }
@@ -133,7 +133,7 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
         return EndTag::NONE;
     }
     match view.interface(seen.interface, seen.netns, boot, seen.when) {
-        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Interface),
+        Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Interface),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -142,7 +142,7 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
 fn by_mac(asked: &Asked<'_>) -> EndTag {
     let Some((mac, network)) = asked.mac.zip(asked.network) else { return EndTag::NONE };
     match asked.view.mac(network, mac, asked.seen.when) {
-        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Mac),
+        Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Mac),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -184,7 +184,7 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
 
 /// Whether a tunnel can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while a bridge
 /// of this host has nothing to do with what somebody else numbers alike within theirs.
-fn is_carried(found: &Lookup) -> bool {
+fn is_carried(found: &Lookup<'_>) -> bool {
     let is_cluster_s = |own: &Identity| own.pod.is_some() || own.identity.starts_with(NODE);
     match found {
         Lookup::One(own, source) => is_cluster_s(own) || &**source == "static",
@@ -215,7 +215,7 @@ fn by_range(asked: &Asked<'_>) -> EndTag {
 }
 
 /// The one service that answers at a server's address and port.
-fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
+fn service<'a>(asked: &Asked<'a>) -> Option<&'a Arc<Identity>> {
     let (Some(port), Some(network), true) = (asked.end.1, asked.network, asked.is_server) else { return None };
     let seen = asked.seen;
     match asked.view.service(network, seen.protocol.0, (asked.end.0, port), seen.when) {
@@ -224,10 +224,10 @@ fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
     }
 }
 
-fn by_address(found: Lookup) -> EndTag {
+fn by_address(found: Lookup<'_>) -> EndTag {
     match found {
         Lookup::One(identity, source) => {
-            tagged(identity, if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
+            tagged(identity, if source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
         Lookup::Ambiguous(_) => AMBIGUOUS,
         Lookup::None => EndTag::NONE,
@@ -237,6 +237,6 @@ fn by_address(found: Lookup) -> EndTag {
 /// It was one of several.
 pub(super) const AMBIGUOUS: EndTag = EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE };
 
-pub(super) fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
-    EndTag { identity: Some(identity), tagged_by, translated: None }
+pub(super) fn tagged(identity: &Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
+    EndTag { identity: Some(identity.clone()), tagged_by, translated: None }
 }

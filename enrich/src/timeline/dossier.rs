@@ -265,10 +265,15 @@ impl Timeline {
             if let Some(Closed { to, unheard, learned_at }) = closed {
                 claim.close(to, unheard, learned_at);
             }
-            self.note_key(place, subject);
-            if let Some(history) = self.view.histories.entry(&place, Entry::default) {
-                history.history_mut().insert(claim);
+            let mut is_new = false;
+            let entry = self.view.histories.entry(&place, || {
+                is_new = true;
+                Entry::default()
+            });
+            if let Some(entry) = entry {
+                entry.history_mut().insert(claim);
             }
+            self.note_key(place, subject, is_new);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Source {
 
 fn one(lookup: Lookup) -> Option<Arc<Identity>> {
     match lookup {
-        Lookup::One(identity, _) => Some(identity),
+        Lookup::One(identity, _) => Some(identity.clone()),
         Lookup::Ambiguous(_) | Lookup::None => None,
     }
 }
