@@ -223,7 +223,7 @@ impl RunConfig {
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
             cni: written.cni.enabled.unwrap_or(true),
-            cri: written.cri.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.cri.endpoint }),
+            cri: cri(written.cri),
             interfaces,
             snap_length,
             ring_mib,
@@ -292,6 +292,15 @@ fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Res
 pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
     let written = file.map(read).transpose()?.unwrap_or_default();
     kubernetes::config(written.kubernetes, &node(name.or(written.node)))
+}
+
+/// What a file says of the container runtime, for checks.
+pub(crate) fn cri_of(file: Option<&Path>) -> anyhow::Result<Option<CriConfig>> {
+    Ok(cri(file.map(read).transpose()?.unwrap_or_default().cri))
+}
+
+fn cri(written: WrittenCri) -> Option<CriConfig> {
+    written.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.endpoint })
 }
 
 fn node(name: Option<String>) -> String {

@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         kubernetes(arguments),
         sockets(),
         conntrack(),
-        cri(),
+        cri(arguments),
         cni(Path::new("/etc/cni/net.d")),
     ];
     let mut out = crate::output::stdout();
@@ -252,16 +252,23 @@ fn conntrack() -> Check {
     }
 }
 
-/// The container runtime whose socket would be found.
-fn cri() -> Check {
-    let Some(path) = wiretag_enrich::cri::SOCKETS.iter().find(|path| Path::new(path).exists()) else {
-        return Check::ok("cri", "no socket of containerd or CRI-O on this host");
+/// The container runtime that would be asked.
+fn cri(arguments: &DoctorArguments) -> Check {
+    let socket = match crate::config::cri_of(arguments.config.as_deref()) {
+        Ok(Some(config)) => wiretag_enrich::cri::socket(config.endpoint.as_deref()),
+        Ok(None) => return Check::ok("cri", "not used: `[cri] enabled` is false"),
+        Err(error) => return Check::failed("cri", format!("{error:#}")),
     };
-    match UnixStream::connect(path) {
-        Ok(_) => Check::ok("cri", format!("`{path}` answers")),
-        Err(error) => {
-            Check::warning("cri", format!("`{path}`: {error}; hint: pods get no names from it until it runs"))
-        }
+    match socket {
+        Ok(None) => Check::ok("cri", "no socket of containerd or CRI-O on this host"),
+        Ok(Some(path)) => match UnixStream::connect(&path) {
+            Ok(_) => Check::ok("cri", format!("`{}` answers", path.display())),
+            Err(error) => {
+                let hint = "hint: pods get no names from it until it runs";
+                Check::warning("cri", format!("`{}`: {error}; {hint}", path.display()))
+            }
+        },
+        Err(error) => Check::failed("cri", error),
     }
 }
 

@@ -81,7 +81,7 @@ start_apiserver() {
     --bind-address=127.0.0.1 --secure-port="$api_port" --endpoint-reconciler-type=none \
     --service-account-issuer=api --service-account-key-file="$state/sa.key" --service-account-signing-key-file="$state/sa.key" \
     --token-auth-file="$state/tokens.csv" --authorization-mode=RBAC --disable-admission-plugins=ServiceAccount \
-    --service-cluster-ip-range=10.96.0.0/16 --feature-gates=EphemeralContainers=true
+    --service-cluster-ip-range=10.96.0.0/16,fd00:96::/112 --feature-gates=EphemeralContainers=true,IPv6DualStack=true
 }
 
 apiserver_ready() { api GET /readyz && api GET /api/v1/namespaces/default; }

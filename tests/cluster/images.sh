@@ -6,6 +6,8 @@
 set -euo pipefail
 # shellcheck source=tests/cluster/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/archive.sh
+. "$(dirname "$0")/../../scripts/archive.sh"
 
 [ $# -eq 1 ] || fail "the state folder is missing" "images.sh STATE"
 state=$(realpath "$1")
@@ -19,26 +21,9 @@ cp "$busybox" "$image/root/bin/busybox"
   [ "$command" = busybox ] || ln -s busybox "$image/root/bin/$command"
 done
 printf 'hello\n' >"$image/root/www/index.html"
-tar -C "$image/root" --owner=0 --group=0 --numeric-owner -cf "$image/layer.tar" .
-digest=$(sha256sum "$image/layer.tar" | cut -d ' ' -f 1)
-
-# The configuration of an image that starts the given command.
-image_config() {
-  local architecture
-  architecture=$(dpkg --print-architecture)
-  jq -n --arg architecture "$architecture" --arg layer "sha256:$digest" '{
-    architecture: $architecture, os: "linux",
-    config: {Env: ["PATH=/bin"], Cmd: $ARGS.positional},
-    rootfs: {type: "layers", diff_ids: [$layer]}
-  }' --args "$@"
-}
-
-image_config /bin/sh >"$image/box.json"
-image_config /bin/sleep 1000000000 >"$image/pause.json"
-jq -n '[
-  {Config: "box.json", RepoTags: ["docker.io/local/box:1"], Layers: ["layer.tar"]},
-  {Config: "pause.json", RepoTags: ["docker.io/local/pause:1"], Layers: ["layer.tar"]}
-]' >"$image/manifest.json"
-tar -C "$image" -cf "$image/images.tar" manifest.json box.json pause.json layer.tar
-containerd_ctr images import "$image/images.tar" >/dev/null
-rm -rf "$image"
+pack_layer "$image"
+add_image "$image" docker.io/local/box:1 /bin/sh
+add_image "$image" docker.io/local/pause:1 /bin/sleep 1000000000
+write_archive "$image" "$state/images.tar"
+containerd_ctr images import "$state/images.tar" >/dev/null
+rm -rf "$image" "$state/images.tar"

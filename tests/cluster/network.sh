@@ -19,14 +19,16 @@ if [ -n "$plugin" ]; then
   chained=$(jq -n --arg type "$(basename "$plugin")" --argjson rest "$rest" '[{type: $type} + $rest]')
   ln -sfn "$(realpath "$plugin")" "$cni_bin/$(jq -r '.[0].type' <<<"$chained")"
 fi
-# Renamed into place: containerd reads no half of it.
-jq -n --arg name "$bridge" --arg subnet "$pod_subnet" --arg data "$state/cni/addresses" --argjson chained "$chained" '{
+# Renamed into place, so that containerd reads no half of it, and within the folder: of what comes from elsewhere it takes no notice.
+jq -n --arg name "$bridge" --arg subnet "$pod_subnet" --arg subnet6 "$pod_subnet6" \
+  --arg data "$state/cni/addresses" --argjson chained "$chained" '{
   cniVersion: "1.0.0",
   name: $name,
   plugins: ([
     {type: "bridge", bridge: $name, isGateway: true, hairpinMode: true,
-     ipam: {type: "host-local", dataDir: $data, ranges: [[{subnet: $subnet}]], routes: [{dst: "0.0.0.0/0"}]}},
+     ipam: {type: "host-local", dataDir: $data, ranges: [[{subnet: $subnet}], [{subnet: $subnet6}]],
+       routes: [{dst: "0.0.0.0/0"}, {dst: "::/0"}]}},
     {type: "portmap", capabilities: {portMappings: true}}
   ] + $chained)
-}' >"$state/cni/conflist.new"
-mv "$state/cni/conflist.new" "$cni_conf/10-pods.conflist"
+}' >"$cni_conf/new"
+mv "$cni_conf/new" "$cni_conf/10-pods.conflist"

@@ -51,9 +51,10 @@ claim_bridge() {
   local number
   for number in $(seq 0 99); do
     ip link add "wtk$number" type bridge 2>/dev/null || continue
-    printf 'bridge=wtk%s\npod_subnet=10.244.%s.0/24\nnode_ip=10.244.%s.1\nnode=wiretag-node-%s\n' \
-      "$number" "$number" "$number" "$number" >>"$state/env"
+    printf 'bridge=wtk%s\npod_subnet=10.244.%s.0/24\npod_subnet6=fd00:244:%s::/64\nnode_ip=10.244.%s.1\nnode=wiretag-node-%s\n' \
+      "$number" "$number" "$number" "$number" "$number" >>"$state/env"
     ip address add "10.244.$number.1/24" dev "wtk$number"
+    ip address add "fd00:244:$number::1/64" dev "wtk$number" nodad
     ip link set "wtk$number" up
     return
   done
@@ -161,7 +162,7 @@ syncFrequency: 5s
 nodeStatusUpdateFrequency: 2s
 volumeStatsAggPeriod: 2s
 volumePluginDir: $state/kubelet/volume-plugins
-featureGates: {EphemeralContainers: true}
+featureGates: {EphemeralContainers: true, IPv6DualStack: true}
 END
 }
 

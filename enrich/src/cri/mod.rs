@@ -44,7 +44,7 @@ use generated::runtime::{ContainerState, PodSandboxState};
 use pods::{Look, Place, Pods};
 
 /// Where runtimes listen.
-pub const SOCKETS: &[&str] =
+const SOCKETS: &[&str] =
     &["/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"];
 
 /// A look without a word that something changed, where there are events.
@@ -62,6 +62,21 @@ const WORDS: usize = 1024;
 const MOST_EXITS: usize = 4096;
 const REMEMBERED: i64 = 60_000_000_000;
 
+/// The socket of a runtime: that of the endpoint (a path, or `unix://…`), or the first that there is of containerd's, CRI-O's and k3s'.
+///
+/// # Errors
+/// The endpoint is no unix socket.
+pub fn socket(endpoint: Option<&str>) -> Result<Option<PathBuf>, String> {
+    let Some(endpoint) = endpoint else {
+        return Ok(SOCKETS.iter().map(PathBuf::from).find(|path| path.exists()));
+    };
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if !path.starts_with('/') {
+        return Err(format!("`{endpoint}` is not a unix socket; hint: `unix:///run/containerd/containerd.sock`"));
+    }
+    Ok(Some(path.into()))
+}
+
 /// See the module documentation.
 pub struct CriSource {
     endpoint: Option<String>,
@@ -77,7 +92,7 @@ enum Word {
 }
 
 impl CriSource {
-    /// A source for the runtime at `endpoint` (a path, or `unix://…`; by default the first of [`SOCKETS`] that there is);
+    /// A source for the runtime at `endpoint`, which [`socket`] finds;
     /// `cluster` is the network of the pods' addresses, `host` names this node, `boot` is part of interface keys, `heard` is
     /// until when an earlier run listened, if that is known.
     pub fn new(
@@ -176,18 +191,6 @@ async fn send(to: &mpsc::Sender<IdentityEvent>, events: Vec<IdentityEvent>) {
         // Nobody listens any more: the source ends by itself.
         let _ = to.send(event).await;
     }
-}
-
-/// The socket to connect to; what cannot be one is said.
-fn socket(endpoint: Option<&str>) -> Result<Option<PathBuf>, String> {
-    let Some(endpoint) = endpoint else {
-        return Ok(SOCKETS.iter().map(PathBuf::from).find(|path| path.exists()));
-    };
-    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
-    if !path.starts_with('/') {
-        return Err(format!("`{endpoint}` is not a unix socket; hint: `unix:///run/containerd/containerd.sock`"));
-    }
-    Ok(Some(path.into()))
 }
 
 /// What is heard between two looks.

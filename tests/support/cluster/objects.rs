@@ -38,6 +38,17 @@ impl Cluster {
         self.create("/apis/apps/v1/namespaces/default/statefulsets", &object)
     }
 
+    /// The reference to what owns an object at last: the Deployment behind a ReplicaSet. `Null`: nothing does.
+    pub fn top_owner(&self, object: &Value) -> Value {
+        let owner = &object["metadata"]["ownerReferences"][0];
+        if owner["kind"] != "ReplicaSet" {
+            return owner.clone();
+        }
+        let name = owner["name"].as_str().expect("a name");
+        let above = self.top_owner(&self.get(&format!("/apis/apps/v1/namespaces/default/replicasets/{name}")));
+        if above.is_null() { owner.clone() } else { above }
+    }
+
     /// A service on `port` in front of pods' `target` port, with its Endpoints and its EndpointSlice; its address. Connections to the
     /// address are translated to the first pod as a proxy on the node does it.
     pub fn create_service(&self, name: &str, port: u16, pods: &[&Pod<'_>], target: u16) -> String {

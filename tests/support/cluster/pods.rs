@@ -1,7 +1,11 @@
 //! Pods: what one should be ([`Plan`]), and one that is there ([`Pod`]), with the truth about it from the API server and from the
 //! record that the CNI plugins left, to hold against what wiretag says.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -23,6 +27,13 @@ impl Plan {
                 "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 1,
             },
         }))
+    }
+
+    /// A pod as a controller makes it of its template.
+    pub fn of_template(name: &str, namespace: &str, labels: &Value, spec: Value) -> Self {
+        let mut plan = Self::new(name).namespace(namespace).set("/metadata/labels", labels.clone());
+        plan.0["spec"] = spec;
+        plan
     }
 
     /// One container `main` that does nothing.
@@ -126,6 +137,24 @@ pub struct Attachment {
     pub netns: String,
 }
 
+/// A command that runs in a container; killed when dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// Waits for its good end.
+    pub fn ends(mut self) {
+        let status = eventually(60, "the command in the container ends", || self.0.try_wait().expect("wait"));
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A name that no other command in a container has.
 fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -138,6 +167,11 @@ pub struct Pod<'c> {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+    plan: Value,
+    ip: OnceLock<String>,
+    who: OnceLock<Vec<(&'static str, Value)>>,
+    /// Ids of containers as last told, for when the API server is down.
+    ids: RefCell<BTreeMap<String, String>>,
 }
 
 impl Cluster {
@@ -152,8 +186,8 @@ impl Cluster {
         }
         let namespace = plan.text("/metadata/namespace").to_owned();
         let made = self.create(&format!("/api/v1/namespaces/{namespace}/pods"), &object);
-        let name = plan.text("/metadata/name").to_owned();
-        Pod { cluster: self, namespace, name, uid: made["metadata"]["uid"].as_str().expect("a uid").to_owned() }
+        debug_assert_eq!(made["metadata"]["namespace"], namespace.as_str());
+        Pod::new(self, made)
     }
 
     /// Makes a pod and waits until all its containers run.
@@ -165,9 +199,7 @@ impl Cluster {
 
     /// The pod of this name in the namespace `default`, as it is now.
     pub fn pod(&self, name: &str) -> Pod<'_> {
-        let object = self.get(&format!("/api/v1/namespaces/default/pods/{name}"));
-        let uid = object["metadata"]["uid"].as_str().expect("a uid").to_owned();
-        Pod { cluster: self, namespace: "default".to_owned(), name: name.to_owned(), uid }
+        Pod::new(self, self.get(&format!("/api/v1/namespaces/default/pods/{name}")))
     }
 
     /// Makes a pod of another node by writing its status: `Running` with this address.
@@ -194,7 +226,54 @@ impl Cluster {
     }
 }
 
-impl Pod<'_> {
+impl<'c> Pod<'c> {
+    fn new(cluster: &'c Cluster, object: Value) -> Self {
+        let text = |name: &str| object["metadata"][name].as_str().expect("a text").to_owned();
+        let (namespace, name, uid) = (text("namespace"), text("name"), text("uid"));
+        Self {
+            cluster,
+            namespace,
+            name,
+            uid,
+            plan: object,
+            ip: OnceLock::new(),
+            who: OnceLock::new(),
+            ids: RefCell::default(),
+        }
+    }
+
+    /// Who it is by the API server, in the columns of a flow.
+    pub fn who(&self) -> &[(&'static str, Value)] {
+        self.who.get_or_init(|| {
+            let node = &self.plan["spec"]["nodeName"];
+            let object = self.cluster.get(&format!("/api/v1/nodes/{}", node.as_str().expect("a node")));
+            let owner = self.cluster.top_owner(&self.plan);
+            vec![
+                ("cluster", json!("kubernetes")),
+                ("host", node.clone()),
+                ("zone", object["metadata"]["labels"]["topology.kubernetes.io/zone"].clone()),
+                ("namespace", json!(self.namespace)),
+                ("pod", json!(self.name)),
+                ("identity", json!(self.uid)),
+                ("workload", owner["name"].clone()),
+                ("workload_kind", owner["kind"].clone()),
+            ]
+        })
+    }
+
+    /// The labels that it was made with.
+    pub fn labels(&self) -> &Value {
+        static NONE: LazyLock<Value> = LazyLock::new(|| json!({}));
+        let labels = &self.plan["metadata"]["labels"];
+        if labels.is_null() { &NONE } else { labels }
+    }
+
+    /// Whether it has several containers, of any kind.
+    pub fn is_team(&self) -> bool {
+        let count = |list: &str| self.plan["spec"][list].as_array().map_or(0, Vec::len);
+        count("containers") + count("initContainers") > 1
+    }
+
     pub fn path(&self) -> String {
         format!("/api/v1/namespaces/{}/pods/{}", self.namespace, self.name)
     }
@@ -236,25 +315,36 @@ impl Pod<'_> {
         })
     }
 
+    /// Its address, also after its end.
     pub fn ip(&self) -> String {
-        self.object()["status"]["podIP"].as_str().expect("a running pod has an address").to_owned()
-    }
-
-    /// What the API server says of a container, also of an init container.
-    pub fn container(&self, name: &str) -> Value {
-        let status = &self.object()["status"];
-        let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
-        let mut all = lists.iter().filter_map(|list| status[list].as_array()).flatten();
-        all.find(|own| own["name"] == name)
-            .unwrap_or_else(|| panic!("container {name} of {}: {status}", self.name))
+        self.ip
+            .get_or_init(|| {
+                self.object()["status"]["podIP"].as_str().expect("a pod that ran has an address").to_owned()
+            })
             .clone()
     }
 
-    /// The runtime's id of a container, without `containerd://`.
+    /// Its address of the other family.
+    pub fn ip6(&self) -> String {
+        let object = self.object();
+        let mut all =
+            object["status"]["podIPs"].as_array().expect("addresses").iter().filter_map(|own| own["ip"].as_str());
+        all.find(|ip| ip.contains(':')).expect("an IPv6 address").to_owned()
+    }
+
+    /// The runtime's id of a container of any kind, without `containerd://`; while the API server is down the one that it last had.
     pub fn container_id(&self, name: &str) -> String {
-        let container = self.container(name);
-        let id = container["containerID"].as_str().and_then(|id| id.strip_prefix("containerd://"));
-        id.unwrap_or_else(|| panic!("a started container has an id: {container}")).to_owned()
+        let mut ids = self.ids.borrow_mut();
+        if let Some(object) = self.cluster.find(&self.path()) {
+            let status = &object["status"];
+            let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+            let mut all = lists.iter().filter_map(|list| status[list].as_array()).flatten();
+            let own = all.find(|own| own["name"] == name);
+            let id = own.and_then(|own| own["containerID"].as_str()?.strip_prefix("containerd://"));
+            let id = id.unwrap_or_else(|| panic!("container {name} of {} has an id: {status}", self.name));
+            ids.insert(name.to_owned(), id.to_owned());
+        }
+        ids.get(name).unwrap_or_else(|| panic!("container {name} of {} was seen before", self.name)).clone()
     }
 
     /// Runs a command in a container to its end, which must be good; its stdout.
@@ -265,10 +355,22 @@ impl Pod<'_> {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// GET with wget in a container; the body. It is tried again: a pod runs before its server listens, and who has talked to an
-    /// earlier holder of an address sends to that one's MAC for a while.
+    /// Runs a command in a container, which goes on for a while.
+    pub fn open(&self, container: &str, command: &[&str]) -> Running {
+        let id = self.container_id(container);
+        let own = ["--address", self.cluster.value("containerd_socket"), "--namespace", "k8s.io"];
+        let mut ctr = Command::new("ctr");
+        ctr.args(own).args(["tasks", "exec", "--exec-id", &unique(), &id]).args(command);
+        Running(ctr.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("ctr is installed"))
+    }
+
+    /// GET with wget in a container; the body. It is tried again: a pod runs before its server listens.
     pub fn fetch(&self, container: &str, url: &str) -> String {
         let id = self.container_id(container);
+        // Whoever has an address now has another link-layer address than the one before.
+        if let Some(Attachment { netns, .. }) = self.attachment() {
+            run("nsenter", &[&format!("--net={netns}"), "ip", "neigh", "flush", "all"]);
+        }
         let mut last = String::new();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             eventually(60, &format!("{} gets {url}", self.name), || {
