@@ -84,6 +84,7 @@ fn in_all_orders(streams: &[&[IdentityEvent]], check: impl Fn(&Timeline)) {
     go(streams, &mut Vec::new(), &check);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn word(found: Lookup) -> String {
     match found {
         Lookup::One(identity, _) => identity.identity.to_string(),

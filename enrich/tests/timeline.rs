@@ -61,6 +61,7 @@ fn span(from: i64, to: i64) -> Span {
     Span { from: from * MS, to: to * MS }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn word(found: Lookup) -> String {
     match found {
         Lookup::One(identity, _) => identity.identity.to_string(),

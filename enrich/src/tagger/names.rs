@@ -168,7 +168,7 @@ fn by_own_ip(asked: &Asked<'_>) -> EndTag {
 pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, network, end: (ip, _), .. } = asked;
     if seen.source != Source::Ring {
-        return by_address(view.ip_in_any(*ip, seen.when, |_| true));
+        return by_address(&view.ip_in_any(*ip, seen.when, |_| true));
     }
     let in_network = network.map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));
     let found = match in_network {
@@ -176,7 +176,7 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
         found => found,
     };
     let found = if seen.tunnelled && !is_carried(&found) { Lookup::None } else { found };
-    by_address(match found {
+    by_address(&match found {
         Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
     })
@@ -206,7 +206,7 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 fn by_range(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, network, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
-    by_address(match seen.source {
+    by_address(&match seen.source {
         Source::File => view.range_in_any(ip, seen.when),
         Source::Ring | Source::Netflow => {
             view.range(*network, ip, seen.when, |network| seen.netns == 0 && view.is_on_host(network))
@@ -224,10 +224,10 @@ fn service<'a>(asked: &Asked<'a>) -> Option<&'a Arc<Identity>> {
     }
 }
 
-fn by_address(found: Lookup<'_>) -> EndTag {
+fn by_address(found: &Lookup<'_>) -> EndTag {
     match found {
         Lookup::One(identity, source) => {
-            tagged(identity, if source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
+            tagged(identity, if *source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
         Lookup::Ambiguous(_) => AMBIGUOUS,
         Lookup::None => EndTag::NONE,

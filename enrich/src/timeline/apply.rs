@@ -243,7 +243,7 @@ impl Timeline {
     }
 
     /// Keeps the set of what lasts.
-    fn note(&mut self, place: Place, changed: &[Claim]) {
+    pub(super) fn note(&mut self, place: Place, changed: &[Claim]) {
         for claim in changed {
             let open = self.open.entry(claim.source).or_default();
             let lasts = |own: &Claim| own.is_open() && own.subject == claim.subject && own.source == claim.source;

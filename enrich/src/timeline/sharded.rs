@@ -7,6 +7,8 @@
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -67,9 +69,29 @@ impl<K: Hash + Eq + Clone, V: Clone, const PARTS: usize> Sharded<K, V, PARTS> {
         self.parts.iter().flat_map(Part::iter)
     }
 
+    /// Changes every entry, on all processors; gives what comes of each.
+    pub(super) fn change_all<R: Send>(&mut self, change: impl Fn(&K, &mut V) -> R + Sync) -> Vec<R>
+    where
+        K: Send + Sync,
+        V: Send + Sync,
+    {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let of_part = |part: &mut Part<K, V>| {
+            // Parts without entries stay one.
+            let slots = if part.used > 0 { Arc::make_mut(&mut part.slots) } else { &mut [] };
+            slots.iter_mut().flatten().map(|(key, value)| change(key, value)).collect::<Vec<R>>()
+        };
+        std::thread::scope(|scope| {
+            let shares = self.parts.chunks_mut(PARTS.div_ceil(processors));
+            let started = shares.map(|parts| scope.spawn(|| parts.iter_mut().flat_map(of_part).collect::<Vec<R>>()));
+            let started: Vec<_> = started.collect();
+            started.into_iter().flat_map(|share| share.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        })
+    }
+
     /// Parts.
     pub(super) fn parts(&self) -> usize {
-        PARTS
+        self.parts.len()
     }
 
     /// Entries of one part.
@@ -288,6 +310,14 @@ mod tests {
         }
         let copy = map.clone();
         let before = sorted(&copy);
+        let mut doubled = map.clone();
+        let mut sums = doubled.change_all(|key, value| {
+            *value *= 2;
+            *key + *value
+        });
+        sums.sort_unstable();
+        assert_eq!(sums, (0..100_000).map(|key| key * 3).collect::<Vec<u64>>());
+        assert_eq!(sorted(&doubled), (0..100_000).map(|key| (key, key * 2)).collect());
         for key in (0..100_000).step_by(2) {
             map.remove(&key);
         }

@@ -62,6 +62,7 @@ impl Source {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn one(lookup: Lookup) -> Option<Arc<Identity>> {
     match lookup {
         Lookup::One(identity, _) => Some(identity.clone()),
