@@ -1,5 +1,7 @@
 //! `wiretag identities`: who had a key, and when; the history of a pod or workload; and who said so.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use serde_json::Value;
 use wiretag_capture::ring::links::{self, Link};
@@ -107,14 +109,6 @@ pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
         eprintln!("nobody known");
         return Ok(());
     }
-    let text = |row: &Row, path: &str| {
-        let (outer, inner) = path.split_once('.').map_or((path, None), |(outer, inner)| (outer, Some(inner)));
-        let value = match inner {
-            Some(inner) => row.get(outer).and_then(|value| value.get(inner)),
-            None => row.get(outer),
-        };
-        value.and_then(Value::as_str).unwrap_or("").to_owned()
-    };
     let links = links::list().unwrap_or_default();
     let cells = |row: &Row| {
         let name =
@@ -146,7 +140,54 @@ pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
     };
     let header =
         ["key", "network", "name", "namespace", "workload", "image", "from", "to", "source", "learned", "identity"];
-    output::table(&header, rows.iter().map(cells).collect(), None)
+    output::table(&header, joined(rows).iter().map(cells).collect(), None)
+}
+
+/// A text in a row, which may be within an object: `identity.pod`.
+fn text(row: &Row, path: &str) -> String {
+    let (outer, inner) = path.split_once('.').map_or((path, None), |(outer, inner)| (outer, Some(inner)));
+    let value = match inner {
+        Some(inner) => row.get(outer).and_then(|value| value.get(inner)),
+        None => row.get(outer),
+    };
+    value.and_then(Value::as_str).unwrap_or("").to_owned()
+}
+
+/// One row for what goes on under all the same names: of a change that no column shows (a container of a pod began) a reader sees nothing.
+fn joined(rows: Vec<Row>) -> Vec<Row> {
+    const SHOWN: [&str; 11] = [
+        "key",
+        "network",
+        "source",
+        "identity.pod",
+        "identity.container",
+        "identity.service",
+        "identity.host",
+        "identity.namespace",
+        "identity.workload",
+        "identity.image",
+        "identity.identity",
+    ];
+    let mut last: HashMap<[String; 11], usize> = HashMap::new();
+    let mut joined: Vec<Row> = Vec::new();
+    for row in rows {
+        let before = last.entry(SHOWN.map(|path| text(&row, path))).or_insert(usize::MAX);
+        match joined.get_mut(*before) {
+            Some(own)
+                if own.get("valid_to").is_some_and(Value::is_string)
+                    && own.get("valid_to") == row.get("valid_from") =>
+            {
+                for name in ["valid_to", "ending"] {
+                    own.insert(name.to_owned(), row.get(name).cloned().unwrap_or_default());
+                }
+            }
+            Some(_) | None => {
+                *before = joined.len();
+                joined.push(row);
+            }
+        }
+    }
+    joined
 }
 
 /// The address; of an interface its number, and its name if it is still that interface.
@@ -176,6 +217,39 @@ mod tests {
     use wiretag_capture::ring::links::LinkKind;
 
     use super::*;
+
+    #[test]
+    fn what_goes_on_under_the_same_names_is_one_row() {
+        let row = |source: &str, pod: &str, from: i32, to: Option<i32>| {
+            let time = |second: i32| format!("2026-01-01T00:00:0{second}.5Z");
+            let row = json!({
+                "key": "10.0.0.1", "source": source, "identity": { "pod": pod, "containers": from },
+                "valid_from": time(from), "valid_to": to.map(time), "ending": to.map(|_| "told"),
+            });
+            row.as_object().cloned().expect("an object")
+        };
+        let rows = vec![
+            row("cni", "a", 1, Some(2)),
+            row("cri", "a", 1, Some(3)),
+            row("cni", "a", 2, Some(4)),
+            row("cni", "b", 4, None),
+            row("cri", "a", 5, Some(6)),
+            row("cri", "a", 6, None),
+        ];
+        let spans = |row: &Row| {
+            [text(row, "source"), text(row, "identity.pod"), text(row, "valid_from"), text(row, "valid_to")].join(" ")
+        };
+        let shown: Vec<String> = joined(rows).iter().map(spans).collect();
+        assert_eq!(
+            shown,
+            [
+                "cni a 2026-01-01T00:00:01.5Z 2026-01-01T00:00:04.5Z",
+                "cri a 2026-01-01T00:00:01.5Z 2026-01-01T00:00:03.5Z",
+                "cni b 2026-01-01T00:00:04.5Z ",
+                "cri a 2026-01-01T00:00:05.5Z ",
+            ]
+        );
+    }
 
     #[test]
     fn interfaces_have_names_only_while_they_are_the_same() {
