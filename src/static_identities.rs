@@ -97,7 +97,7 @@ impl StaticInterfaces {
         let identity = self.by_name.get(name)?;
         // Each worker tells of each link.
         let known = timeline.interface(index, 0, &self.boot, now);
-        let is_known = matches!(known, Lookup::One(known, _) if known == *identity);
+        let is_known = matches!(known, Lookup::One(known, _) if known == identity);
         (!is_known).then(|| IdentityEvent::Learned(self.interval(index, identity, now)))
     }
 

@@ -84,6 +84,7 @@ fn in_all_orders(streams: &[&[IdentityEvent]], check: impl Fn(&Timeline)) {
     go(streams, &mut Vec::new(), &check);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn word(found: Lookup) -> String {
     match found {
         Lookup::One(identity, _) => identity.identity.to_string(),
@@ -268,7 +269,7 @@ fn each_source_adds_what_it_knows_and_the_better_word_counts() {
         assert_eq!(found.image.as_deref(), Some("sha"));
         assert_eq!(found.zone.as_deref(), Some("z1"));
         assert_eq!(found.labels.len(), 1);
-        assert_eq!(&*source, "cri");
+        assert_eq!(source, "cri");
     });
 }
 

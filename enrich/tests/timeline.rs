@@ -61,6 +61,7 @@ fn span(from: i64, to: i64) -> Span {
     Span { from: from * MS, to: to * MS }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn word(found: Lookup) -> String {
     match found {
         Lookup::One(identity, _) => identity.identity.to_string(),
@@ -307,6 +308,23 @@ fn an_address_that_was_forgotten_is_found_again_without_its_network() {
     assert_eq!(anywhere(&timeline, 50), "none");
     timeline.apply(&has("b", address(), 20_000));
     assert_eq!(anywhere(&timeline, 20_050), "b");
+}
+
+#[test]
+fn an_address_overlaps_while_two_networks_have_it_and_one_is_not_forgotten() {
+    let elsewhere = Key::Ip { network: "other".into(), ip: ADDRESS };
+    let nobody = Key::Ip { network: "".into(), ip: ADDRESS };
+    let overlaps = |timeline: &Timeline, at: i64| timeline.overlapping(ADDRESS, at * MS);
+    let mut timeline = timeline(&[has("a", address(), 0), has("n", nobody, 0)]);
+    assert!(!overlaps(&timeline, 50), "what is told of no network is no other network's");
+    timeline.apply(&has("b", elsewhere.clone(), 100));
+    assert_eq!([50, 150].map(|at| overlaps(&timeline, at)), [false, true]);
+    timeline.apply(&ended("b", 200));
+    assert_eq!([150, 250].map(|at| overlaps(&timeline, at)), [true, false]);
+    timeline.expire(10_000 * MS);
+    assert!(!overlaps(&timeline, 150), "forgotten");
+    timeline.apply(&has("c", elsewhere, 20_000));
+    assert!(overlaps(&timeline, 20_050));
 }
 
 proptest! {

@@ -164,7 +164,7 @@ fn next(seed: &mut u64) -> usize {
     *seed as usize
 }
 
-fn lookups(timeline: &mut Timeline, pods: &[Pod], past: usize) {
+fn lookups<'a>(timeline: &'a mut Timeline, pods: &[Pod], past: usize) {
     let living = &pods[past..];
     let local: Vec<&Pod> = living.iter().filter(|pod| pod.number.is_multiple_of(LOCAL)).collect();
     let now = living.iter().map(|pod| pod.from).max().unwrap_or_default() + 500 * SECOND;
@@ -180,7 +180,7 @@ fn lookups(timeline: &mut Timeline, pods: &[Pod], past: usize) {
     // In the order in which they are asked for, as rows come: where a row's own key is costs nothing here.
     let asked: Vec<(Pod, Pod)> =
         (0..1 << 18).map(|_| (living[skewed(living.len())], *local[skewed(local.len())])).collect();
-    let measure = |what: &str, look: &dyn Fn(&Pod, &Pod) -> Lookup| {
+    let measure = |what: &str, look: &dyn Fn(&Pod, &Pod) -> Lookup<'a>| {
         let found = asked.iter().filter(|(one, other)| matches!(look(one, other), Lookup::One(..))).count();
         let clock = Clock::now();
         for index in 0..LOOKUPS {
@@ -198,6 +198,11 @@ fn lookups(timeline: &mut Timeline, pods: &[Pod], past: usize) {
     measure("socket, unknown", &|_, other| timeline.socket((0, BOOT), 6, (other.ip, 443), now));
     measure("service, unknown", &|one, _| timeline.service(NETWORK, 6, (one.ip, 443), now));
     measure("address, an hour ago", &|one, _| by_ip(one, now - 3600 * SECOND));
+    // Nobody has an address in two networks here: then no table is asked.
+    measure("whether an address overlaps", &|one, _| {
+        black_box(timeline.overlapping(one.ip, now));
+        Lookup::None
+    });
     // What a row asks: its own side by interface, the other by address, and whether it was a service.
     measure("mix", &|one, other| match (one.number ^ other.number) % 5 {
         0 | 1 => timeline.interface(other.number as u32, 0, BOOT, now),

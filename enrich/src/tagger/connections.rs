@@ -172,7 +172,7 @@ fn by_connection(asked: &Asked<'_>, own: SocketAddr) -> EndTag {
     let Asked { seen, place, connections, .. } = asked;
     let whose = place.peer.map(|peer| connections.sockets.find_both(true, seen.protocol.0, (own, peer), seen.when));
     match whose.unwrap_or(Whose::Nobody) {
-        Whose::One(id) => tagged(identity(asked, &id), TaggedBy::Socket),
+        Whose::One(id) => tagged(&identity(asked, &id), TaggedBy::Socket),
         Whose::Several => AMBIGUOUS,
         Whose::Nobody => EndTag::NONE,
     }
@@ -184,7 +184,7 @@ fn by_sockets_of(asked: &Asked<'_>, netns: u64, own: SocketAddr) -> EndTag {
     let protocol = seen.protocol.0;
     let connected = place.peer.map(|peer| connections.sockets.find(netns, protocol, own, peer, seen.when));
     match connected.unwrap_or(Whose::Nobody) {
-        Whose::One(id) => return tagged(identity(asked, &id), TaggedBy::Socket),
+        Whose::One(id) => return tagged(&identity(asked, &id), TaggedBy::Socket),
         Whose::Several => return AMBIGUOUS,
         Whose::Nobody => {}
     }

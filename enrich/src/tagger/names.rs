@@ -117,7 +117,7 @@ fn container(asked: &Asked<'_>, identity: Arc<Identity>) -> Arc<Identity> {
     }
     let at = (own.ip(), own.port());
     match asked.view.listening(&identity.identity, asked.seen.protocol.0, at, asked.seen.when) {
-        Lookup::One(exact, _) if exact.container.is_some() => exact,
+        Lookup::One(exact, _) if exact.container.is_some() => exact.clone(),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => identity,
     }
 }
@@ -130,7 +130,7 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
         return EndTag::NONE;
     }
     match view.interface(seen.interface, seen.netns, boot, seen.when) {
-        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Interface),
+        Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Interface),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -140,7 +140,7 @@ fn by_mac(asked: &Asked<'_>) -> EndTag {
     let network = asked.within.network().filter(|_| !asked.within.is_apart());
     let Some((mac, network)) = asked.mac.zip(network) else { return EndTag::NONE };
     match asked.view.mac(network, mac, asked.seen.when) {
-        Lookup::One(owner, _) if owns(asked, &owner) => tagged(owner, TaggedBy::Mac),
+        Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Mac),
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -175,12 +175,12 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
     let found = match (within, seen.source) {
         (Within::Named(_), _) => in_network(),
         (Within::Interface(_) | Within::Unknown(_), Source::File | Source::Netflow) => {
-            return by_address(view.ip_in_any(*ip, seen.when, |network| !Wrapping::is_network(network)));
+            return by_address(&view.ip_in_any(*ip, seen.when, |network| !Wrapping::is_network(network)));
         }
         (Within::Interface(_), Source::Ring) => on_host(),
         (Within::Unknown(_), Source::Ring) => Some(on_host()).filter(is_carried).unwrap_or(Lookup::None),
     };
-    by_address(match found {
+    by_address(&match found {
         Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
         found => found,
     })
@@ -188,7 +188,7 @@ pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
 
 /// Whether a tunnel or VLAN can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while
 /// a bridge of this host has nothing to do with what somebody else numbers alike within theirs.
-fn is_carried(found: &Lookup) -> bool {
+fn is_carried(found: &Lookup<'_>) -> bool {
     let is_cluster_s = |own: &Identity| own.pod.is_some() || own.identity.starts_with(NODE);
     match found {
         Lookup::One(own, _) => is_cluster_s(own),
@@ -210,7 +210,7 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 fn by_range(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, within, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
-    by_address(match (within, seen.source) {
+    by_address(&match (within, seen.source) {
         (Within::Named(network), _) => view.range(Some(network), ip, seen.when, |_| false),
         (Within::Unknown(_), _) => view.range(None, ip, seen.when, |_| false),
         (Within::Interface(_), Source::File) => {
@@ -223,7 +223,7 @@ fn by_range(asked: &Asked<'_>) -> EndTag {
 }
 
 /// The one service that answers at a server's address and port.
-fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
+fn service<'a>(asked: &Asked<'a>) -> Option<&'a Arc<Identity>> {
     let (Some(port), Some(network), true) = (asked.end.1, asked.within.network(), asked.is_server) else { return None };
     let seen = asked.seen;
     match asked.view.service(network, seen.protocol.0, (asked.end.0, port), seen.when) {
@@ -232,10 +232,10 @@ fn service(asked: &Asked<'_>) -> Option<Arc<Identity>> {
     }
 }
 
-fn by_address(found: Lookup) -> EndTag {
+fn by_address(found: &Lookup<'_>) -> EndTag {
     match found {
         Lookup::One(identity, source) => {
-            tagged(identity, if &*source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
+            tagged(identity, if *source == "static" { TaggedBy::Static } else { TaggedBy::Ip })
         }
         Lookup::Ambiguous(_) => AMBIGUOUS,
         Lookup::None => EndTag::NONE,
@@ -245,6 +245,6 @@ fn by_address(found: Lookup) -> EndTag {
 /// It was one of several.
 pub(super) const AMBIGUOUS: EndTag = EndTag { tagged_by: TaggedBy::Ambiguous, ..EndTag::NONE };
 
-pub(super) fn tagged(identity: Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
-    EndTag { identity: Some(identity), tagged_by, translated: None }
+pub(super) fn tagged(identity: &Arc<Identity>, tagged_by: TaggedBy) -> EndTag {
+    EndTag { identity: Some(identity.clone()), tagged_by, translated: None }
 }

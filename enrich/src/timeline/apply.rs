@@ -104,7 +104,8 @@ impl Timeline {
         let source = self.source(source);
         let mut claim = Claim::new(subject, source, *valid_from, *learned_at);
         claim.to = valid_to.unwrap_or(i64::MAX);
-        self.note_key(place, subject);
+        // One that has a history was noted with its first claim.
+        self.note_key(place, subject, self.view.histories.get(&place).is_none());
         let View { histories, subjects, sources, .. } = &mut self.view;
         let context = Context { place, subjects, sources };
         let Some(history) = histories.entry(&place, Entry::default) else { return };
@@ -136,9 +137,8 @@ impl Timeline {
         self.resolve(place, since);
     }
 
-    pub(super) fn note_key(&mut self, place: Place, subject: u32) {
-        // One that has a history was noted with its first claim.
-        if self.view.histories.get(&place).is_none() {
+    pub(super) fn note_key(&mut self, place: Place, subject: u32, is_new: bool) {
+        if is_new {
             self.note_place(place);
         }
         if self.view.subjects.get(subject).is_some_and(|own| !own.keys.contains(&place))
@@ -159,6 +159,7 @@ impl Timeline {
             && !networks.contains(&network)
         {
             networks.push(network);
+            self.view.in_several += usize::from(networks.len() == 2);
         }
     }
 
@@ -242,7 +243,7 @@ impl Timeline {
     }
 
     /// Keeps the set of what lasts.
-    fn note(&mut self, place: Place, changed: &[Claim]) {
+    pub(super) fn note(&mut self, place: Place, changed: &[Claim]) {
         for claim in changed {
             let open = self.open.entry(claim.source).or_default();
             let lasts = |own: &Claim| own.is_open() && own.subject == claim.subject && own.source == claim.source;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Timeline;
 use super::attributes::{self, Told};
-use super::history::Claim;
+use super::history::{Claim, Context};
 use super::keys::Place;
 use super::subjects::{Alias, End, Scope};
 use super::view::{Entry, View};
@@ -228,9 +228,16 @@ impl Timeline {
     /// All that was persisted is loaded: what follows from it is computed.
     pub fn loaded(&mut self) {
         self.shared.loaded();
-        let places: Vec<Place> = self.view.histories.iter().map(|(place, _)| *place).collect();
-        for place in places {
-            self.resolve(place, i64::MIN);
+        let View { histories, subjects, sources, .. } = &mut self.view;
+        let (subjects, sources) = (&*subjects, &*sources);
+        let changed = histories.change_all(|place, entry| {
+            let context = Context { place: *place, subjects, sources };
+            let changed = entry.history_mut().resolve(i64::MIN, context);
+            entry.renew();
+            (*place, changed)
+        });
+        for (place, changed) in changed {
+            self.note(place, &changed);
         }
     }
 
@@ -265,10 +272,15 @@ impl Timeline {
             if let Some(Closed { to, unheard, learned_at }) = closed {
                 claim.close(to, unheard, learned_at);
             }
-            self.note_key(place, subject);
-            if let Some(history) = self.view.histories.entry(&place, Entry::default) {
-                history.history_mut().insert(claim);
+            let mut is_new = false;
+            let entry = self.view.histories.entry(&place, || {
+                is_new = true;
+                Entry::default()
+            });
+            if let Some(entry) = entry {
+                entry.history_mut().insert(claim);
             }
+            self.note_key(place, subject, is_new);
         }
     }
 }

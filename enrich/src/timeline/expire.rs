@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::Timeline;
 use super::keys::Place;
-use super::sharded::PARTS;
 use super::subjects::{Scope, Subject};
 
 /// Parts that are looked through at a time.
-const PORTION: usize = 64;
+const PORTION: usize = 16;
 
 /// How far forgetting has come.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +32,15 @@ impl Timeline {
     /// Forgets the next of what is old; whether there may be more.
     pub fn expire_some(&mut self) -> bool {
         let Some(Expiry { before, next }) = self.expiry else { return false };
+        let parts = self.view.histories.parts();
         for part in next..next + PORTION {
-            match part.checked_sub(PARTS) {
+            match part.checked_sub(parts) {
                 None => self.expire_part(part, before),
                 Some(chunk) => self.expire_subjects(chunk, before),
             }
         }
         let next = next + PORTION;
-        if next < PARTS + self.view.subjects.chunks() {
+        if next < parts + self.view.subjects.chunks() {
             self.expiry = Some(Expiry { before, next });
             return true;
         }
@@ -73,7 +73,9 @@ impl Timeline {
     fn forget_network(&mut self, place: Place) {
         let Place::Ip { network, ip } = place else { return };
         let Some(networks) = self.view.networks_of_ip.get_mut(&ip) else { return };
+        let known = networks.len();
         networks.retain(|own| *own != network);
+        self.view.in_several -= usize::from(known > 1 && networks.len() <= 1);
         if networks.is_empty() {
             self.view.networks_of_ip.remove(&ip);
         }

@@ -87,9 +87,9 @@ impl From<i64> for Span {
 
 /// Answer of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lookup {
-    /// Exactly one, and the source that said so.
-    One(Arc<Identity>, Arc<str>),
+pub enum Lookup<'a> {
+    /// Exactly one, and the source that said so: the timeline's own, of which nothing is touched that need not be read.
+    One(&'a Arc<Identity>, &'a str),
     /// Several; or one of whom nobody knows whether he still was.
     Ambiguous(Vec<Arc<Identity>>),
     /// Nobody known.

@@ -68,7 +68,7 @@ impl View {
         ip: IpAddr,
         when: impl Into<Span>,
         beside: impl Fn(&str) -> bool,
-    ) -> Lookup {
+    ) -> Lookup<'_> {
         let own = network.map(|network| self.names.number(network));
         let is_own = |network| own.flatten() == Some(network);
         let any = self.names.number(ANY_NETWORK);
@@ -81,25 +81,27 @@ impl View {
     }
 
     /// Whose range the address was in, in whichever network `among` accepts: one identity, or `Ambiguous`.
-    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup {
+    pub fn range_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup<'_> {
         self.range_of(&[&|network| among(&self.names.name(network))], ip, when.into())
     }
 
     /// The name of a range for a span, unless it ends before and a range that counts less has another name for the rest.
-    fn range_of(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup {
+    fn range_of(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup<'_> {
         let (identity, source) = match self.first(levels, ip, when) {
             Lookup::One(identity, source) => (identity, source),
             found @ (Lookup::Ambiguous(_) | Lookup::None) => return found,
         };
         match self.first(levels, ip, when.to.into()) {
-            Lookup::One(heir, _) if heir.identity != identity.identity => Lookup::Ambiguous(vec![identity, heir]),
+            Lookup::One(heir, _) if heir.identity != identity.identity => {
+                Lookup::Ambiguous(vec![identity.clone(), heir.clone()])
+            }
             several @ Lookup::Ambiguous(_) => several,
             Lookup::One(..) | Lookup::None => Lookup::One(identity, source),
         }
     }
 
     /// The first level with a name when the span begins, and in it the longest prefix of each network.
-    fn first(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup {
+    fn first(&self, levels: &[Level<'_>], ip: IpAddr, when: Span) -> Lookup<'_> {
         let mut begins_later = false;
         for level in levels {
             let mut only = Lookup::None;
@@ -110,21 +112,23 @@ impl View {
                     (Lookup::One(known, source), Lookup::One(found, _)) if known.identity == found.identity => {
                         Lookup::One(known, source)
                     }
-                    (Lookup::One(known, _), Lookup::One(found, _)) => Lookup::Ambiguous(vec![known, found]),
+                    (Lookup::One(known, _), Lookup::One(found, _)) => {
+                        Lookup::Ambiguous(vec![known.clone(), found.clone()])
+                    }
                     (several @ Lookup::Ambiguous(_), _) | (_, several @ Lookup::Ambiguous(_)) => several,
                 };
             }
             match only {
                 Lookup::None => {}
                 // What counts more has another name for the end of the span.
-                Lookup::One(identity, _) if begins_later => return Lookup::Ambiguous(vec![identity]),
+                Lookup::One(identity, _) if begins_later => return Lookup::Ambiguous(vec![identity.clone()]),
                 found @ (Lookup::One(..) | Lookup::Ambiguous(_)) => return found,
             }
         }
         Lookup::None
     }
 
-    fn longest(&self, network: u32, ip: IpAddr, when: Span, begins_later: &mut bool) -> Lookup {
+    fn longest(&self, network: u32, ip: IpAddr, when: Span, begins_later: &mut bool) -> Lookup<'_> {
         for place in self.ranges.around(network, ip) {
             match self.pick(&[place], when) {
                 Lookup::None => {

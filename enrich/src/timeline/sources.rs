@@ -33,6 +33,10 @@ impl Sources {
         u8::try_from(number).unwrap_or(u8::MAX)
     }
 
+    pub(super) fn text(&self, source: u8) -> &str {
+        self.names.get(usize::from(source)).map_or("", |name| name)
+    }
+
     pub(super) fn name(&self, source: u8) -> Arc<str> {
         self.names.get(usize::from(source)).cloned().unwrap_or_default()
     }
@@ -75,7 +79,7 @@ impl Sources {
         } else {
             ["static", "kubernetes", "cri", "cni", "docker", "kernel"]
         };
-        let name = self.names.get(usize::from(source)).map_or("", |name| name);
+        let name = self.text(source);
         ranks.iter().position(|own| *own == name).unwrap_or(ranks.len())
     }
 }

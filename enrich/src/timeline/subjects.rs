@@ -84,7 +84,7 @@ impl Subject {
 /// See the module documentation.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subjects {
-    numbers: Sharded<Arc<str>, u32>,
+    numbers: Sharded<Arc<str>, u32, 8192>,
     chunks: Vec<Arc<Chunk>>,
     free: Arc<Vec<u32>>,
 }

@@ -61,9 +61,11 @@ impl Entry {
 pub struct View {
     pub(super) names: Arc<Names>,
     pub(super) sources: Arc<Sources>,
-    pub(super) histories: Sharded<Place, Entry>,
+    pub(super) histories: Sharded<Place, Entry, 512>,
     /// Networks in which an address is known.
-    pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>>,
+    pub(super) networks_of_ip: Sharded<IpAddr, Vec<u32>, 1024>,
+    /// Addresses that are known in several.
+    pub(super) in_several: usize,
     pub(super) ranges: Arc<Ranges>,
     pub(super) subjects: Subjects,
     pub(super) attachments: Arc<Attachments>,
@@ -71,7 +73,7 @@ pub struct View {
 
 impl View {
     /// Whose interface it was.
-    pub fn interface(&self, index: u32, netns: u64, boot: &str, when: impl Into<Span>) -> Lookup {
+    pub fn interface(&self, index: u32, netns: u64, boot: &str, when: impl Into<Span>) -> Lookup<'_> {
         let when = when.into();
         let Some(boot) = self.names.number(boot) else { return Lookup::None };
         let place = Place::Interface { index, netns, boot };
@@ -87,7 +89,13 @@ impl View {
     }
 
     /// Whose socket it was: of exactly this address, or one that listens on all.
-    pub fn socket(&self, at: (u64, &str), protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+    pub fn socket(
+        &self,
+        at: (u64, &str),
+        protocol: u8,
+        (ip, port): (IpAddr, u16),
+        when: impl Into<Span>,
+    ) -> Lookup<'_> {
         let (when, (netns, boot)) = (when.into(), at);
         let Some(boot) = self.names.number(boot) else { return Lookup::None };
         let socket = |ip| Place::Socket { netns, boot, protocol, ip, port };
@@ -98,7 +106,13 @@ impl View {
     }
 
     /// Which of the names of an identity, as the containers of a pod are, listens on a port of an address of its own.
-    pub fn listening(&self, identity: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+    pub fn listening(
+        &self,
+        identity: &str,
+        protocol: u8,
+        (ip, port): (IpAddr, u16),
+        when: impl Into<Span>,
+    ) -> Lookup<'_> {
         let takes = |bound: Option<IpAddr>| bound.is_none_or(|bound| bound.is_unspecified() || bound == ip);
         let is_asked = |place: &Place| match place {
             Place::Socket { protocol: own, ip: bound, port: at, .. } => {
@@ -131,7 +145,7 @@ impl View {
     }
 
     /// Who was in a network namespace that several shared: `Ambiguous` unless it was one.
-    pub fn resident(&self, at: (u64, &str), when: impl Into<Span>) -> Lookup {
+    pub fn resident(&self, at: (u64, &str), when: impl Into<Span>) -> Lookup<'_> {
         let (netns, boot) = at;
         let Some(boot) = self.names.number(boot) else { return Lookup::None };
         let places = (0..PLACES).map(|port| Place::Socket { netns, boot, protocol: 0, ip: None, port });
@@ -140,18 +154,18 @@ impl View {
 
     /// What was known of an identity, or of the one that it is another name of; `None` if nobody ever told of it.
     pub fn identity(&self, id: &str, when: impl Into<Span>) -> Option<Arc<Identity>> {
-        self.version(self.subjects.number(id)?, when.into().from)
+        self.version(self.subjects.number(id)?, when.into().from).cloned()
     }
 
     /// Whose link-layer address it was.
-    pub fn mac(&self, network: &str, mac: [u8; 6], when: impl Into<Span>) -> Lookup {
+    pub fn mac(&self, network: &str, mac: [u8; 6], when: impl Into<Span>) -> Lookup<'_> {
         let Some(network) = self.names.number(network) else { return Lookup::None };
         self.pick(&[Place::Mac { network, mac }], when.into())
     }
 
     /// Which service answered there: the identity is the service's. A node answers for all that have a port on every node, whose
     /// keys are at the unspecified address.
-    pub fn service(&self, network: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup {
+    pub fn service(&self, network: &str, protocol: u8, (ip, port): (IpAddr, u16), when: impl Into<Span>) -> Lookup<'_> {
         let Some(network) = self.names.number(network) else { return Lookup::None };
         let when = when.into();
         let spot = |ip| Place::Service { network, protocol, ip, port };
@@ -159,7 +173,8 @@ impl View {
             Lookup::None => {
                 let any = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
                 let found = self.pick(&[spot(any)], when);
-                let is_node = |found: Lookup| matches!(found, Lookup::One(node, _) if node.identity.starts_with(NODE));
+                let is_node =
+                    |found: Lookup<'_>| matches!(found, Lookup::One(node, _) if node.identity.starts_with(NODE));
                 let holds = found != Lookup::None && is_node(self.pick(&[Place::Ip { network, ip }], when));
                 if holds { found } else { Lookup::None }
             }
@@ -168,7 +183,7 @@ impl View {
     }
 
     /// Whose address it was, within `network` and, where that knows nothing, among the entries without a network.
-    pub fn ip(&self, network: &str, ip: IpAddr, when: impl Into<Span>) -> Lookup {
+    pub fn ip(&self, network: &str, ip: IpAddr, when: impl Into<Span>) -> Lookup<'_> {
         let when = when.into();
         let within = |network: &str| {
             let Some(network) = self.names.number(network) else { return Lookup::None };
@@ -181,7 +196,7 @@ impl View {
     }
 
     /// Whose address it was, in whichever network `among` accepts: one identity, or `Ambiguous`.
-    pub fn ip_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup {
+    pub fn ip_in_any(&self, ip: IpAddr, when: impl Into<Span>, among: impl Fn(&str) -> bool) -> Lookup<'_> {
         let networks = self.networks_of_ip.get(&ip).into_iter().flatten();
         let accepted = networks.filter(|network| among(&self.names.name(**network)));
         let places: Vec<Place> = accepted.map(|network| Place::Ip { network: *network, ip }).collect();
@@ -190,7 +205,7 @@ impl View {
 
     /// Whether several had the address at once, each in a network of its own: then the network of an interface, as a number, says more.
     pub fn overlapping(&self, ip: IpAddr, when: impl Into<Span>) -> bool {
-        let is_several = self.networks_of_ip.get(&ip).is_some_and(|networks| networks.len() > 1);
+        let is_several = self.in_several > 0 && self.networks_of_ip.get(&ip).is_some_and(|networks| networks.len() > 1);
         let among = |network: &str| network != ANY_NETWORK;
         is_several && matches!(self.ip_in_any(ip, when, among), Lookup::Ambiguous(several) if several.len() > 1)
     }
@@ -235,7 +250,7 @@ impl View {
 
     /// The only one that stands behind a service's address, if its endpoints in the same family of addresses are known
     /// and all of one identity. `virtual_ip` is the address that clients speak to.
-    pub fn only_endpoint(&self, network: &str, service: &str, virtual_ip: IpAddr, when: impl Into<Span>) -> Lookup {
+    pub fn only_endpoint(&self, network: &str, service: &str, virtual_ip: IpAddr, when: impl Into<Span>) -> Lookup<'_> {
         let when = when.into();
         let (mut only, Some(number)) = (Lookup::None, self.names.number(network)) else { return Lookup::None };
         for place in self.keys_of(service) {
@@ -276,7 +291,7 @@ impl View {
     /// Who held one of the keys when the span began, or may have, and all who did or may have later in it; nobody if nobody
     /// did when it began.
     #[inline]
-    pub(super) fn pick(&self, places: &[Place], when: Span) -> Lookup {
+    pub(super) fn pick(&self, places: &[Place], when: Span) -> Lookup<'_> {
         if let [place] = places {
             let Some(history) = self.histories.get(place) else { return Lookup::None };
             let sure = history.sure;
@@ -295,7 +310,7 @@ impl View {
     }
 
     /// The identity that alone can have held the key.
-    fn name_sure(&self, entry: &Entry, sure: Sure, when: Span) -> Lookup {
+    fn name_sure<'a>(&'a self, entry: &'a Entry, sure: Sure, when: Span) -> Lookup<'a> {
         let named = entry.named.get().or_else(|| {
             let versions = self.subjects.versions(sure.subject, &self.sources)?;
             let (from, latest) = versions.last()?;
@@ -303,20 +318,20 @@ impl View {
             Some(entry.named.get_or_init(|| (latest.clone(), since)))
         });
         let identity = match named {
-            Some((identity, since)) if *since <= when.from => Some(identity.clone()),
+            Some((identity, since)) if *since <= when.from => Some(identity),
             Some(_) | None => self.version(sure.subject, when.from),
         };
         match identity {
             Some(identity) if sure.to == i64::MAX && self.is_behind(sure.source, when) => {
-                Lookup::Ambiguous(vec![identity])
+                Lookup::Ambiguous(vec![identity.clone()])
             }
-            Some(identity) => Lookup::One(identity, self.sources.name(sure.source)),
+            Some(identity) => Lookup::One(identity, self.sources.text(sure.source)),
             None => Lookup::None,
         }
     }
 
     /// One identity, several, or none.
-    fn name<'a>(&self, claims: impl Iterator<Item = &'a Claim>, when: Span) -> Lookup {
+    fn name<'a>(&self, claims: impl Iterator<Item = &'a Claim>, when: Span) -> Lookup<'_> {
         let mut first: Option<&Claim> = None;
         let mut others: Vec<&Claim> = Vec::new();
         for claim in claims {
@@ -334,9 +349,9 @@ impl View {
             return match self.version(best, when.from) {
                 // It may be over, and its key another's, without the source having told yet.
                 Some(identity) if claims().all(|claim| self.is_unheard(claim, when)) => {
-                    Lookup::Ambiguous(vec![identity])
+                    Lookup::Ambiguous(vec![identity.clone()])
                 }
-                Some(identity) => Lookup::One(identity, self.sources.name(first.source)),
+                Some(identity) => Lookup::One(identity, self.sources.text(first.source)),
                 None => Lookup::None,
             };
         }
@@ -345,7 +360,7 @@ impl View {
         for claim in std::iter::once(first).chain(others) {
             if !seen.contains(&claim.who) {
                 seen.push(claim.who);
-                several.extend(self.version(claim.who, when.from));
+                several.extend(self.version(claim.who, when.from).cloned());
             }
         }
         Lookup::Ambiguous(several)
@@ -386,8 +401,8 @@ impl View {
         only.unwrap_or(first.who)
     }
 
-    fn version(&self, subject: u32, at: i64) -> Option<Arc<Identity>> {
-        as_of(self.subjects.versions(subject, &self.sources)?, at).cloned()
+    fn version(&self, subject: u32, at: i64) -> Option<&Arc<Identity>> {
+        as_of(self.subjects.versions(subject, &self.sources)?, at)
     }
 
     /// Every claim, in no particular order.

@@ -30,6 +30,8 @@ pub(super) struct TextNumbers {
 
 /// Dossiers that are read at a time.
 const PAGE: i64 = 4096;
+/// Pages that are read ahead.
+const PAGES: usize = 4;
 
 /// Texts by number, read from the table.
 #[derive(Default)]
@@ -134,9 +136,9 @@ impl Catalog {
     /// The timeline of all dossiers.
     pub async fn timeline(&self) -> Result<Timeline, StoreError> {
         let mut timeline = Timeline::new();
-        let (pages, mut read) = tokio::sync::mpsc::channel(1);
+        let (pages, mut read) = tokio::sync::mpsc::channel(PAGES);
         let reader = self.clone();
-        // While one page is taken, the next is read.
+        // While one page is taken, the next ones are read.
         let reading = tokio::spawn(async move { reader.read_pages(pages).await });
         while let Some(page) = read.recv().await {
             for dossier in page {
@@ -231,18 +233,30 @@ fn read_line(line: &str, table: &mut Table) -> Result<Dossier, StoreError> {
 
 /// The bytes that are written in hexadecimal.
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    };
+    let digit = |digit: &u8| DIGITS.get(usize::from(*digit)).copied().unwrap_or(NO_DIGIT);
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let mut bytes = Vec::with_capacity(pairs.len());
-    for [high, low] in pairs {
-        bytes.push(digit(*high)? << 4 | digit(*low)?);
-    }
-    rest.is_empty().then_some(bytes)
+    // Whether all are digits is asked once, at the end.
+    let mut seen = 0;
+    let byte = |[high, low]: &[u8; 2]| {
+        seen |= digit(high) | digit(low);
+        digit(high) << 4 | digit(low)
+    };
+    let bytes = pairs.iter().map(byte).collect();
+    (rest.is_empty() && seen & NO_DIGIT == 0).then_some(bytes)
 }
+
+const NO_DIGIT: u8 = 0x80;
+
+/// What each byte stands for in hexadecimal.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
 
 /// The names in a dossier that many have.
 fn names(dossier: &Dossier) -> impl Iterator<Item = &str> {
@@ -267,4 +281,21 @@ fn names(dossier: &Dossier) -> impl Iterator<Item = &str> {
         std::iter::once(&*end.source).chain(freed)
     });
     alias.chain(attributes).chain(claims).chain(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unhex;
+
+    #[test]
+    fn hexadecimal_is_read_and_anything_else_refused() {
+        let all: Vec<u8> = (0..=255).collect();
+        let digits: Vec<char> = "0123456789ABCDEF".chars().collect();
+        let text: String = digits.iter().flat_map(|high| digits.iter().flat_map(move |low| [*high, *low])).collect();
+        assert_eq!(unhex(&text), Some(all));
+        assert_eq!(unhex(""), Some(Vec::new()));
+        for broken in ["A", "ABC", "0G", "g0", "0a", "A ", "Ã€"] {
+            assert_eq!(unhex(broken), None, "{broken}");
+        }
+    }
 }

@@ -63,7 +63,8 @@ impl TableProvider for Identities {
 /// A key in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyText {
-    /// `interface`, `mac`, `ip`, `range`, `socket` or `service`.
+    /// `interface`, `mac`, `ip`, `range`, `socket` or `service`; `namespace` of one that shares a network namespace with others,
+    /// `host address` of an address at which sockets tell who it is.
     pub kind: &'static str,
     /// The key itself.
     pub key: String,
@@ -81,6 +82,11 @@ pub fn key_text(key: &Key) -> KeyText {
         Key::Mac { network, mac } => ("mac", Value::mac_text(*mac), Some(network)),
         Key::Ip { network, ip } => ("ip", ip.to_string(), Some(network)),
         Key::Range { network, ip, prefix } => ("range", format!("{ip}/{prefix}"), Some(network)),
+        // Marks of the kernel's source: who shares a namespace, and which addresses are the host's.
+        Key::Socket { netns, protocol: 0, ip: None, port, .. } => {
+            ("namespace", format!("netns {netns} member {port}"), None)
+        }
+        Key::Socket { protocol: 0, ip: Some(ip), port: 0, .. } => ("host address", ip.to_string(), None),
         Key::Socket { protocol, ip, port, .. } => {
             let ip = ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
             ("socket", format!("{}/{ip}:{port}", Protocol(*protocol).name()), None)
@@ -157,4 +163,25 @@ fn labels(known: &[Known]) -> Result<ArrayRef> {
         builder.append(true)?;
     }
     Ok(Arc::new(builder.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use wiretag_enrich::Key;
+
+    use super::key_text;
+
+    #[test]
+    fn marks_of_the_kernel_s_source_are_not_shown_as_sockets() {
+        let ip = Some("10.0.0.7".parse().expect("an address"));
+        for (netns, protocol, ip, port, kind, text) in [
+            (4_026_531_840, 0, None, 3, "namespace", "netns 4026531840 member 3"),
+            (0, 0, ip, 0, "host address", "10.0.0.7"),
+            (0, 6, ip, 443, "socket", "tcp/10.0.0.7:443"),
+            (4_026_531_840, 17, None, 53, "socket", "udp/*:53"),
+        ] {
+            let shown = key_text(&Key::Socket { netns, boot: "boot".into(), protocol, ip, port });
+            assert_eq!((shown.kind, &*shown.key, shown.boot.as_deref()), (kind, text, Some("boot")));
+        }
+    }
 }

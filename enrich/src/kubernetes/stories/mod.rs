@@ -172,6 +172,7 @@ impl Story {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what was just found")]
 fn word(found: Lookup) -> String {
     match found {
         Lookup::One(identity, _) => identity.identity.to_string(),
