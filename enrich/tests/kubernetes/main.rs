@@ -230,6 +230,32 @@ async fn changes_during_a_slow_list_are_not_lost() {
     run.until("what changed meanwhile", |run| run.who("10.0.0.1") == "none" && run.who("10.0.0.9") == "late").await;
 }
 
+/// A large cluster on a slow server: page after page, while pods come and go.
+#[tokio::test]
+async fn thirty_thousand_pods_are_told_page_after_page_and_changes_meanwhile_are_not_lost() {
+    const PODS_THERE: u32 = 30_000;
+    let ip = |number: u32| std::net::Ipv4Addr::from(0x0A00_0001 + number).to_string();
+    let server = Server::start(ALL).await;
+    for number in 0..PODS_THERE {
+        server.put(PODS, pod(&format!("p{number:05}"), &ip(number)));
+    }
+    server.slow(Duration::from_millis(20));
+    let mut run = Run::start(server, Scope::Cluster, 500);
+    run.until("the first page", |run| run.who(&ip(0)) == "p00000").await;
+    assert_eq!((run.snapshots(), run.who(&ip(PODS_THERE - 1))), (0, "none".into()), "the list has only begun");
+    run.server.delete(PODS, "p00007");
+    run.server.put(PODS, pod("heir", &ip(7)));
+    run.server.put(PODS, pod("late", &ip(PODS_THERE)));
+    run.until("the whole list", |run| matches!(run.told.last(), Some(IdentityEvent::Reconciled(_)))).await;
+    run.until("what changed meanwhile", |run| run.who(&ip(7)) == "heir" && run.who(&ip(PODS_THERE)) == "late").await;
+    let wrong = (0..PODS_THERE).filter(|number| *number != 7 && run.who(&ip(*number)) != format!("p{number:05}"));
+    assert_eq!(wrong.collect::<Vec<_>>(), Vec::<u32>::new());
+    let requests = run.server.requests();
+    let pages = requests.iter().filter(|target| target.starts_with(PODS) && !target.contains("watch"));
+    // One is there more than before.
+    assert_eq!((pages.count(), run.server.lists(PODS)), (61, 1), "pages of 500, once");
+}
+
 #[tokio::test]
 async fn a_list_that_the_server_forgets_is_begun_again() {
     let server = Server::start(ALL).await;
