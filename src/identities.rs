@@ -27,7 +27,7 @@ use crate::metrics::FlowMetrics;
 use crate::peers::Exporters;
 use crate::static_identities::StaticInterfaces;
 use crate::trouble::{Stage, Troubles};
-use crate::worker::{CaptureStatus, RecordBatch};
+use crate::worker::{CaptureStatus, RecordBatch, SeenLink};
 
 /// Steps of an event that takes long between two batches of rows.
 const PORTION: usize = 128;
@@ -179,11 +179,12 @@ impl Tagging {
     fn take(&mut self, batch: RecordBatch, tagged: &mut TaggedRows) -> OpenRows {
         self.capture.received(batch.len());
         let now = crate::host::now();
-        for (index, name, veth) in batch.links {
+        for SeenLink { index, name, veth, vrf } in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
-            let own = self.static_interfaces.link((index, &name), &self.timeline, now).filter(|_| batch.netns == 0);
-            if let Some(event) = own {
-                self.timeline.apply(&event);
+            if batch.netns == 0 {
+                let own = self.static_interfaces.link((index, &name), &self.timeline, now);
+                let network = self.timeline.vrf_changed(index, vrf.as_deref(), now);
+                own.into_iter().chain(network).for_each(|event| self.timeline.apply(&event));
             }
         }
         let open = self.tagger.name_open(batch.netns, batch.open, now, &self.timeline);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
-use wiretag_capture::ring::links::{self, LinkKind, LinkWatcher};
+use wiretag_capture::ring::links::{self, Link, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig};
 use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Transaction};
 
@@ -29,8 +29,26 @@ pub(crate) struct RecordBatch {
     pub(crate) transactions: Vec<Transaction>,
     /// Slices that are still open. They began before whatever records of them follow, and are not to be stored.
     pub(crate) open: Vec<FlowRecord>,
-    /// Interfaces that are new since the last batch: index, name, and whether the link is the host's end of a veth.
-    pub(crate) links: Vec<(u32, Arc<str>, bool)>,
+    /// Interfaces that are new, or others, since the last batch.
+    pub(crate) links: Vec<SeenLink>,
+}
+
+/// An interface that is captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SeenLink {
+    pub(crate) index: u32,
+    pub(crate) name: Arc<str>,
+    /// Whether it is the host's end of a veth.
+    pub(crate) veth: bool,
+    /// Name of the VRF that it is in.
+    pub(crate) vrf: Option<Arc<str>>,
+}
+
+impl SeenLink {
+    fn new(link: &Link, all: &[Link]) -> Self {
+        let vrf = links::vrf(link, all).map(|vrf| vrf.name.as_str().into());
+        Self { index: link.index, name: link.name.as_str().into(), veth: link.kind == LinkKind::Veth, vrf }
+    }
 }
 
 impl RecordBatch {
@@ -217,10 +235,10 @@ struct Worker {
     transactions: Vec<Transaction>,
     open: Vec<FlowRecord>,
     pace: Pace,
-    links: Vec<(u32, Arc<str>, bool)>,
+    links: Vec<SeenLink>,
     outbox: Outbox,
-    /// Interfaces of which the tagger was told, and whether they are ends of veths: an index may come back as another kind.
-    told: HashMap<u32, bool>,
+    /// Interfaces of which the tagger was told: an index may come back as another, and one may change its VRF.
+    told: HashMap<u32, SeenLink>,
     kernel_drops: u64,
 }
 
@@ -273,32 +291,38 @@ impl Worker {
 
     /// Chooses the interfaces anew and names those that are new.
     fn select(&mut self) -> anyhow::Result<()> {
-        let chosen: Vec<(u32, Arc<str>, bool)> = match &self.config.scope {
+        let chosen: Vec<SeenLink> = match &self.config.scope {
             Scope::Host { patterns } => {
                 let links = links::list()?;
-                let chosen = links::select(&links, patterns);
-                chosen.iter().map(|l| (l.index, l.name.as_str().into(), l.kind == LinkKind::Veth)).collect()
+                links::select(&links, patterns).into_iter().map(|link| SeenLink::new(link, &links)).collect()
             }
             Scope::Namespace { interfaces, inode, .. } => {
-                interfaces.iter().map(|(index, name)| (*index, format!("{name}@{inode}").into(), false)).collect()
+                let seen = |(index, name): &(u32, String)| SeenLink {
+                    index: *index,
+                    name: format!("{name}@{inode}").into(),
+                    veth: false,
+                    vrf: None,
+                };
+                interfaces.iter().map(seen).collect()
             }
         };
         // Those that wait have the names of before.
         self.outbox.send();
-        for (index, name, veth) in &chosen {
-            if self.names.get(index) != Some(name) || self.told.insert(*index, *veth) != Some(*veth) {
-                self.engine.name_interface(*index, name);
-                Arc::make_mut(&mut self.names).insert(*index, name.clone());
-                self.links.push((*index, name.clone(), *veth));
+        for link in &chosen {
+            if self.told.get(&link.index) != Some(link) {
+                self.engine.name_interface(link.index, &link.name);
+                Arc::make_mut(&mut self.names).insert(link.index, link.name.clone());
+                self.links.push(link.clone());
+                self.told.insert(link.index, link.clone());
             }
         }
-        self.told.retain(|index, _| chosen.iter().any(|(own, ..)| own == index));
+        self.told.retain(|index, _| chosen.iter().any(|own| own.index == *index));
         if self.netns == 0 {
-            let indexes: Vec<u32> = chosen.iter().map(|(index, ..)| *index).collect();
+            let indexes: Vec<u32> = chosen.iter().map(|link| link.index).collect();
             self.ring.set_interfaces(&indexes)?;
         }
         self.outbox.names = self.names.clone();
-        self.selected = chosen.into_iter().map(|(_, name, _)| name).collect();
+        self.selected = chosen.into_iter().map(|link| link.name).collect();
         Ok(())
     }
 

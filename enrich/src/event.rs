@@ -72,7 +72,7 @@ pub enum IdentityEvent {
         index: u32,
         /// Network namespace of the interface; 0: wiretag's own.
         netns: u64,
-        /// The network.
+        /// The network; empty: it left the one where it was.
         network: Arc<str>,
         /// Since when.
         at: i64,

@@ -7,6 +7,9 @@ use std::sync::Arc;
 /// The name that stands for "network not known" (capture files, static entries without a network).
 pub const ANY_NETWORK: &str = "";
 
+/// What the names of VRFs' networks begin with: `vrf:blue`. Their addresses are others than the host's.
+pub const VRF: &str = "vrf:";
+
 /// What the ids of a cluster's nodes begin with.
 pub(crate) const NODE: &str = "node:";
 

@@ -5,7 +5,7 @@
 //!   - name: billing-db          # required, unique
 //!     kind: vm                  # container (default), vm or host
 //!     ips: [10.0.0.5, 'fd00::5']
-//!     network: blue             # where the addresses hold (as `wiretag identities` shows it; `vlan:100` or `vxlan:5001` inside these);
+//!     network: blue             # where the addresses hold (as `wiretag identities` shows it; `vlan:100`, `vxlan:5001`, `vrf:blue` inside these);
 //!                               # without: wherever no other name does
 //!     interfaces: [veth-db]     # names in wiretag's network namespace
 //!     workload: billing

@@ -6,7 +6,7 @@ mod rows;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use rows::{BEGIN, Bridge, CLIENT, ClientVeth, SERVER, record, tagger, transaction};
+use rows::{BEGIN, Bridge, CLIENT, ClientVeth, SECOND, SERVER, record, tagger, transaction};
 use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
 use wiretag_capture::{FlowRecord, Source, Transaction, Wrapping};
 use wiretag_enrich::event::Connection;
@@ -101,6 +101,30 @@ fn networks_that_pass_one_interface_have_names_of_their_own() {
     // What the host may have routed there is its containers'.
     assert_eq!(client(TAP, Wrapping::default()).as_deref(), Some("of-bridge"));
     assert_eq!(client(Bridge as u32, vlan(200)).as_deref(), Some("of-bridge"));
+}
+
+/// A VRF routes for itself: addresses there are not those of the host's bridges.
+#[test]
+fn interfaces_of_a_vrf_have_its_names_until_they_leave_it() {
+    let mut timeline = timeline();
+    learn(&mut timeline, "static", "of-vrf", ip("vrf:blue", CLIENT.0));
+    assert_eq!(timeline.vrf_changed(TAP, None, BEGIN), None, "it is in none, as before");
+    for (index, vrf) in [(TAP, "blue"), (OTHER_TAP, "red")] {
+        let event = timeline.vrf_changed(index, Some(vrf), BEGIN - 20 * SECOND).expect("news");
+        timeline.apply(&event);
+        assert_eq!(timeline.vrf_changed(index, Some(vrf), BEGIN), None, "known");
+    }
+    assert!(!timeline.is_on_host("vrf:blue"));
+    let client = |timeline: &Timeline, interface| names(timeline, interface, Wrapping::default())[0].clone();
+    assert_eq!(client(&timeline, TAP).as_deref(), Some("of-vrf"));
+    assert_eq!(client(&timeline, OTHER_TAP), None, "nobody of there is known");
+    assert_eq!(client(&timeline, Bridge as u32).as_deref(), Some("of-bridge"));
+    assert_eq!(names(&timeline, TAP, Wrapping::default())[1].as_deref(), Some("of-anywhere"));
+    // Containers say more of their own interfaces.
+    assert_eq!(timeline.vrf_changed(ClientVeth as u32, Some("blue"), BEGIN), None);
+    let event = timeline.vrf_changed(TAP, None, BEGIN - 10 * SECOND).expect("news");
+    timeline.apply(&event);
+    assert_eq!(client(&timeline, TAP).as_deref(), Some("of-bridge"), "it is the host's again");
 }
 
 #[test]

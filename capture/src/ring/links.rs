@@ -26,6 +26,8 @@ pub enum LinkKind {
     Macvlan,
     /// ipvlan or ipvtap: one of several with the link-layer address of the device below.
     Ipvlan,
+    /// A routing domain of its own (VRF), which its ports are in.
+    Vrf,
     /// A device that is not virtual.
     Physical,
     /// `lo`.
@@ -47,7 +49,7 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Administratively up.
     pub up: bool,
-    /// Index of the bridge that it is a port of.
+    /// Index of the bridge or VRF that it is a port of.
     pub master: Option<u32>,
     /// Index of the other end (veth) or of the lower device (macvlan, ipvlan, VLAN), in its own namespace.
     pub peer: Option<u32>,
@@ -60,6 +62,13 @@ impl Link {
     pub fn own_mac(&self) -> Option<[u8; 6]> {
         self.mac.filter(|_| self.kind != LinkKind::Ipvlan)
     }
+}
+
+/// The VRF that an interface is in, itself or by the bridge or bond that it is a port of.
+pub fn vrf<'a>(link: &Link, links: &'a [Link]) -> Option<&'a Link> {
+    let above = |index: Option<u32>| links.iter().find(|own| Some(own.index) == index);
+    let first = above(link.master)?;
+    [Some(first), above(first.master)].into_iter().flatten().find(|own| own.kind == LinkKind::Vrf)
 }
 
 /// The interfaces of the calling thread's namespace.
@@ -145,6 +154,25 @@ fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vrf_holds_its_ports_and_those_of_a_bridge_in_it() {
+        let link = |index: u32, kind: LinkKind, master: u32| {
+            let (name, master) = (format!("link{index}"), Some(master).filter(|master| *master > 0));
+            Link { index, name, kind, mac: None, up: true, master, peer: None, peer_namespace: None }
+        };
+        let links = [
+            link(1, LinkKind::Vrf, 0),
+            link(2, LinkKind::Physical, 1),
+            link(3, LinkKind::Bridge, 1),
+            link(4, LinkKind::Veth, 3),
+            link(5, LinkKind::Bridge, 0),
+            link(6, LinkKind::Veth, 5),
+            link(7, LinkKind::Veth, 99),
+        ];
+        let inside = links.iter().filter(|link| vrf(link, &links).is_some_and(|vrf| vrf.index == 1));
+        assert_eq!(inside.map(|link| link.index).collect::<Vec<_>>(), [2, 3, 4]);
+    }
 
     #[test]
     fn patterns_match_whole_names() {

@@ -96,6 +96,7 @@ fn kind_of(name: &str) -> LinkKind {
         "vxlan" => LinkKind::Vxlan,
         "macvlan" | "macvtap" => LinkKind::Macvlan,
         "ipvlan" | "ipvtap" => LinkKind::Ipvlan,
+        "vrf" => LinkKind::Vrf,
         _ => LinkKind::Other,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wiretag_capture::Source;
 
 use super::observation::Observation;
+use crate::identity::VRF;
 use crate::timeline::View;
 
 /// See the module documentation.
@@ -13,7 +14,7 @@ use crate::timeline::View;
 pub(super) enum Within {
     /// In the interface's, if that is known, and then in those of the host.
     Interface(Option<Arc<str>>),
-    /// In that of the VLAN or tunnel around the packets, of which the static file names somebody.
+    /// In that of the VLAN or tunnel around the packets, of which the static file names somebody, or of the VRF that the interface is in.
     Named(Arc<str>),
     /// In that of a VLAN or tunnel of which nobody told; beside it the interface's.
     Unknown(Option<Arc<str>>),
@@ -32,10 +33,11 @@ impl Within {
                 let own = view.network_of_interface(seen.interface, seen.netns, seen.when);
                 let is_tagged = wrapping.vlan.is_some() || wrapping.vlan_inner.is_some();
                 // A VLAN on an interface of a known network is its container's own doing.
-                if wrapping.tunnel.is_some() || (is_tagged && own.is_none()) {
-                    Self::Unknown(own)
-                } else {
-                    Self::Interface(own)
+                let is_apart = wrapping.tunnel.is_some() || (is_tagged && own.is_none());
+                match own {
+                    Some(own) if own.starts_with(VRF) => Self::Named(own),
+                    own if is_apart => Self::Unknown(own),
+                    own => Self::Interface(own),
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Span;
+use crate::identity::{ANY_NETWORK, VRF};
 
 #[derive(Debug, Clone)]
 struct Attachment {
@@ -27,7 +28,7 @@ pub(super) struct Attachments {
 
 impl Attachments {
     pub(super) fn attach(&mut self, netns: u64, index: u32, network: &Arc<str>, at: i64) {
-        if netns == 0 {
+        if netns == 0 && is_hosts(network) {
             self.on_host.insert(network.clone());
         }
         let list = self.of_interface.entry((netns, index)).or_default();
@@ -90,7 +91,13 @@ impl Attachments {
         });
         if forgotten {
             let on_host = self.of_interface.iter().filter(|((netns, _), _)| *netns == 0);
-            self.on_host = on_host.flat_map(|(_, list)| list).map(|own| own.network.clone()).collect();
+            let networks = on_host.flat_map(|(_, list)| list).map(|own| own.network.clone());
+            self.on_host = networks.filter(|network| is_hosts(network)).collect();
         }
     }
+}
+
+/// Whether the host itself reaches the addresses of a network that has interfaces in its namespace.
+fn is_hosts(network: &str) -> bool {
+    network != ANY_NETWORK && !network.starts_with(VRF)
 }

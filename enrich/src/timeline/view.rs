@@ -13,7 +13,8 @@ use super::sharded::Sharded;
 use super::sources::{Sources, UNCERTAIN};
 use super::subjects::Subjects;
 use super::{Lookup, Span, TOLERANCE};
-use crate::identity::{ANY_NETWORK, Identity, Interval, NODE};
+use crate::event::IdentityEvent;
+use crate::identity::{ANY_NETWORK, Identity, Interval, NODE, VRF};
 
 /// Containers that are told of one network namespace at most (see `kernel::guests`).
 pub const PLACES: u16 = 16;
@@ -222,7 +223,19 @@ impl View {
 
     /// Network of an interface.
     pub fn network_of_interface(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<Arc<str>> {
-        self.attachments.network(netns, index, when.into()).cloned()
+        self.attachments.network(netns, index, when.into()).filter(|network| !network.is_empty()).cloned()
+    }
+
+    /// What follows from an interface of wiretag's own namespace being in a VRF now, or in none: whether it moved. Where containers are
+    /// known to be behind it, their network says more.
+    pub fn vrf_changed(&self, index: u32, vrf: Option<&str>, at: i64) -> Option<IdentityEvent> {
+        let known = self.network_of_interface(index, 0, at);
+        if known.as_ref().is_some_and(|known| !known.starts_with(VRF)) {
+            return None;
+        }
+        let now = vrf.map(|name| format!("{VRF}{name}"));
+        let network = now.as_deref().unwrap_or(ANY_NETWORK).into();
+        (known.as_deref() != now.as_deref()).then_some(IdentityEvent::Network { index, netns: 0, network, at })
     }
 
     /// Whether `identity` had the address at some time of the span; `None` if no address of it is known.
