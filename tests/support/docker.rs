@@ -108,7 +108,7 @@ impl Docker {
 
     /// One request from a new container on the host's network to `ip`; its connection lasts a second, so that it is surely seen.
     pub fn slow_request(&self, client: &str, ip: &str) {
-        let get = format!("(printf 'GET /?{client} HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {ip} 80 >/dev/null");
+        let get = format!("(sleep 2; printf 'GET /?{client} HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {ip} 80 >/dev/null");
         self.docker(&["run", "--rm", "--name", client, "--network", "host", "box:1", "/bin/sh", "-c", &get]);
     }
 
