@@ -68,6 +68,21 @@ impl<'c> Shipped<'c> {
         Self { cluster, daemon_set, data }
     }
 
+    /// As for large clusters: the names of the node's own pods only, with the role for that in place of the other.
+    pub fn narrow(&self) {
+        let configuration = "/api/v1/namespaces/wiretag/configmaps/wiretag";
+        let object = self.cluster.get(configuration);
+        let text = object["data"]["wiretag.toml"].as_str().expect("the configuration");
+        let narrow = text.replace("# scope = \"node\"", "scope = \"node\"");
+        assert_ne!(narrow, text, "the setting is shown in the manifest");
+        self.cluster.patch(configuration, &json!({"data": {"wiretag.toml": narrow}}));
+        let mut binding = documents("rbac.yaml").pop().expect("the binding is last");
+        let path = collection(&binding);
+        self.cluster.delete(&format!("{path}/wiretag"));
+        binding["roleRef"]["name"] = json!("wiretag-node");
+        self.cluster.create(&path, &binding);
+    }
+
     /// The pod of this node, as the controller of the DaemonSet makes it.
     pub fn run_pod(&self, name: &str) -> Pod<'c> {
         let template = &self.daemon_set["spec"]["template"];
@@ -111,6 +126,13 @@ impl<'c> Shipped<'c> {
     }
 }
 
+/// What `wiretag doctor` says in the pod.
+fn may_do_what_it_needs(pod: &Pod<'_>) {
+    let told = pod.exec("wiretag", &["wiretag", "doctor", "--config", "/etc/wiretag/wiretag.toml"]);
+    assert!(told.contains("everything that cluster `kubernetes` needs is allowed"), "{told}");
+    assert!(told.contains("`/run/containerd/sock` answers"), "{told}");
+}
+
 /// Makes the image and gives it to the node.
 fn import_image(cluster: &Cluster, archive: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/image.sh");
@@ -141,9 +163,7 @@ fn the_shipped_daemon_set_names_pods_with_no_more_rights_than_it_asks_for() {
     let shipped = Shipped::apply(&cluster, directory.path());
     let pod = shipped.run_pod("wiretag-1");
     shipped.hears();
-    let rights = pod.exec("wiretag", &["wiretag", "doctor", "--config", "/etc/wiretag/wiretag.toml"]);
-    assert!(rights.contains("everything that cluster `kubernetes` needs is allowed"), "{rights}");
-    assert!(rights.contains("`/run/containerd/sock` answers"), "{rights}");
+    may_do_what_it_needs(&pod);
 
     let client = visitor(&cluster);
     let seen = |path: &str, count: usize| {
@@ -169,12 +189,14 @@ fn the_shipped_daemon_set_names_pods_with_no_more_rights_than_it_asks_for() {
         assert_eq!(flow["client_tagged_by"], "socket", "{flow}");
     }
 
-    // A rollout: the next pod goes on with what there is.
+    // A rollout: the next pod goes on with what there is, in the narrower scope.
     pod.delete();
+    shipped.narrow();
     let stored = flows(&shipped.data, "http_path == \"/?before\"", &[]);
     assert_eq!((stored.len(), &stored[0]["client_pod"]), (1, &json!("visitor")), "{stored:?}");
-    shipped.run_pod("wiretag-2");
+    let pod = shipped.run_pod("wiretag-2");
     shipped.hears();
+    may_do_what_it_needs(&pod);
     client.fetch("main", &format!("http://{}/?after", web.ip()));
     for flow in seen("/?after", 2) {
         is_named(&flow, "client", End::new(&client, "main"));
