@@ -47,16 +47,15 @@ impl ErasureRequest {
         if self.from >= self.to {
             return refuse("the time range is empty: its begin is not before its end, or is in the future".into());
         }
-        let tables = [TableName::Flows, TableName::Transactions];
-        for table in tables.into_iter().filter(|table| self.is_about(*table)) {
-            let parsed = match table {
-                TableName::Flows => parsed::<FlowRecord>(&self.filter),
-                TableName::Transactions => parsed::<Transaction>(&self.filter),
-            };
-            let Err(sentence) = parsed else { continue };
-            let other = if table == TableName::Flows { TableName::Transactions } else { TableName::Flows };
+        let parsed = |table: TableName| match table {
+            TableName::Flows => parsed::<FlowRecord>(&self.filter),
+            TableName::Transactions => parsed::<Transaction>(&self.filter),
+        };
+        for (table, other) in [(TableName::Flows, TableName::Transactions), (TableName::Transactions, TableName::Flows)]
+        {
+            let Err(sentence) = (if self.is_about(table) { parsed(table) } else { Ok(()) }) else { continue };
             return refuse(match sentence.split_once("; hint: ") {
-                _ if self.only.is_some() => sentence,
+                _ if self.only.is_some() || parsed(other).is_err() => sentence,
                 Some((message, hint)) => format!("{message} (of {table}); hint: {hint}; or erase only {other}"),
                 None => format!("{sentence} (of {table}); hint: erase only {other}"),
             });

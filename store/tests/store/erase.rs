@@ -276,6 +276,8 @@ async fn what_cannot_be_meant_is_refused() {
         let error = store.begin_erasure(&wrong, NOW).await.unwrap_err();
         assert!(matches!(&error, StoreError::Erasure(sentence) if sentence.contains(why)), "{error}");
     }
+    let nowhere = store.begin_erasure(&request("prt == 1"), NOW).await.unwrap_err().to_string();
+    assert!(!nowhere.contains("erase only"), "the other table has no such column either: {nowhere}");
     let flows = ErasureRequest { only: Some(TableName::Flows), ..request("client_retransmits > 0") };
     store.begin_erasure(&flows, NOW).await.unwrap();
     assert!(parse::<FlowRecord>("client_retransmits > 0").is_ok());
