@@ -117,6 +117,7 @@ fn interfaces_of_a_vrf_have_its_names_until_they_leave_it() {
     assert!(!timeline.is_on_host("vrf:blue"));
     let client = |timeline: &Timeline, interface| names(timeline, interface, Wrapping::default())[0].clone();
     assert_eq!(client(&timeline, TAP).as_deref(), Some("of-vrf"));
+    assert_eq!(names(&timeline, TAP, vxlan(6))[0], None, "what is in a tunnel is elsewhere");
     assert_eq!(client(&timeline, OTHER_TAP), None, "nobody of there is known");
     assert_eq!(client(&timeline, Bridge as u32).as_deref(), Some("of-bridge"));
     assert_eq!(names(&timeline, TAP, Wrapping::default())[1].as_deref(), Some("of-anywhere"));

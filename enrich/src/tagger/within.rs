@@ -35,8 +35,8 @@ impl Within {
                 // A VLAN on an interface of a known network is its container's own doing.
                 let is_apart = wrapping.tunnel.is_some() || (is_tagged && own.is_none());
                 match own {
-                    Some(own) if own.starts_with(VRF) => Self::Named(own),
                     own if is_apart => Self::Unknown(own),
+                    Some(own) if own.starts_with(VRF) => Self::Named(own),
                     own => Self::Interface(own),
                 }
             }
