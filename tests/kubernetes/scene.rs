@@ -132,8 +132,7 @@ impl Scene {
     /// The same over a connection that lasts for seconds, so that its socket is seen.
     pub fn slow_request(&self, client: End<'_>, server: &Pod<'_>) -> String {
         let path = self.path();
-        let get = format!("(sleep 3; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {} 80", server.ip());
-        assert!(client.pod.exec(client.container, &["sh", "-c", &get]).ends_with("hello\n"));
+        client.pod.slow_fetch(client.container, &server.ip(), &path);
         path
     }
 

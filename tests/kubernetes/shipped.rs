@@ -182,8 +182,7 @@ fn the_shipped_daemon_set_names_pods_with_no_more_rights_than_it_asks_for() {
 
     // A pod on the host's network is known by its socket, though wiretag sees processes from inside of a pod.
     let host = cluster.run_pod(&Plan::idle("host").host_network());
-    let get = format!("(sleep 3; printf 'GET /?host HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {} 80", web.ip());
-    host.exec("main", &["sh", "-c", &get]);
+    host.slow_fetch("main", &web.ip(), "/?host");
     for flow in seen("/?host", 1) {
         is_named(&flow, "client", End::new(&host, "main"));
         assert_eq!(flow["client_tagged_by"], "socket", "{flow}");

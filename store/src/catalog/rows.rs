@@ -1,5 +1,7 @@
 //! Flow files, packet segments, losses, and the files that wait to be deleted.
 
+use std::collections::HashMap;
+
 use super::database::{Row, Statement, sql};
 use super::{Catalog, Origin};
 use crate::error::StoreError;
@@ -185,11 +187,9 @@ pub(super) fn put_segment(segment: &Segment) -> Statement<'_> {
 }
 
 impl Catalog {
-    /// Registers a flow file that is complete on the disk.
+    /// Registers a flow file from elsewhere that is complete on the disk: what was erased before is not held against it.
     pub async fn add_flow_file(&self, file: &FlowFile) -> Result<(), StoreError> {
-        let mut change = self.begin().await?;
-        change.execute(put_file(file)).await?;
-        change.commit().await
+        self.add_rows(file.table, Some(file), (self.last_erasure().await?, &HashMap::new())).await
     }
 
     /// Exchanges flow files for the one that holds the same rows, in one transaction; deleting them is up to the caller.

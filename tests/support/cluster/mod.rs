@@ -93,23 +93,9 @@ impl Cluster {
         self.part("start", part);
     }
 
-    pub fn restart_part(&self, part: &str) {
-        self.part("restart", part);
-    }
-
     fn part(&self, action: &str, part: &str) {
         let status = script("part.sh").arg(&self.state).args([action, part]).status().expect("bash runs");
         assert!(status.success(), "{action} {part}: {status}");
-    }
-
-    /// Changes the plugin chained behind the bridge in the running cluster, for the pods to come; `None` takes it out.
-    pub fn chain_plugin(&self, plugin: Option<(&Path, &Value)>) {
-        let mut command = script("network.sh");
-        command.arg(&self.state);
-        if let Some((path, config)) = plugin {
-            command.arg(path).arg(config.to_string());
-        }
-        assert!(command.status().expect("bash runs").success(), "the network's configuration is written");
     }
 
     /// From now on a new pod gets the lowest address that is free, and not the one after the last.

@@ -1,4 +1,4 @@
-//! What the controllers of a whole cluster would make, made by the test: namespaces, other nodes, owners, services with their
+//! What the controllers of a whole cluster would make, made by the test: other nodes, owners, services with their
 //! endpoints and what a proxy does for them.
 
 use serde_json::{Value, json};
@@ -7,12 +7,6 @@ use super::{Cluster, Pod};
 use crate::support::run;
 
 impl Cluster {
-    /// A namespace.
-    pub fn create_namespace(&self, name: &str) {
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        self.create("/api/v1/namespaces", &object);
-    }
-
     /// A node that is nothing but an object.
     pub fn create_node(&self, name: &str, zone: &str) {
         let labels = json!({"topology.kubernetes.io/zone": zone, "kubernetes.io/hostname": name});

@@ -388,6 +388,13 @@ impl<'c> Pod<'c> {
         })
     }
 
+    /// GET of `path` from a web server over a connection that is open for seconds before, so that its socket is surely seen; the answer
+    /// must be good.
+    pub fn slow_fetch(&self, container: &str, ip: &str, path: &str) {
+        let get = format!("(sleep 3; printf 'GET {path} HTTP/1.0\\r\\n\\r\\n'; sleep 1) | nc {ip} 80");
+        assert!(self.exec(container, &["sh", "-c", &get]).ends_with("hello\n"));
+    }
+
     /// Kills a container and waits until the kubelet has started it anew, in the same pod.
     pub fn restart_in_place(&self, container: &str) {
         let before = self.container_id(container);
