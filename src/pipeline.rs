@@ -89,7 +89,7 @@ impl Pipeline {
         config: &RunConfig,
         (store, recovery): (Store, Recovery),
         listener: tokio::net::TcpListener,
-        (token, instance): (String, String),
+        (keys, instance): (wiretag_web::Keys, String),
     ) -> anyhow::Result<Self> {
         let boot = crate::host::boot_id();
         let store = Arc::new(store);
@@ -161,7 +161,7 @@ impl Pipeline {
             pending_loss: pending_loss(account.clone()),
             identities: Arc::new(move || published.view()),
             tail,
-            token,
+            keys,
             limits: config.queries,
             instance,
         };
