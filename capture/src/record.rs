@@ -160,6 +160,19 @@ impl Protocol {
     /// UDP-Lite, RFC 3828.
     pub const UDP_LITE: Self = Self(136);
 
+    /// The protocol of this name, as [`Self::name`] gives it.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "icmp" => Some(Self::ICMP),
+            "igmp" => Some(Self::IGMP),
+            "tcp" => Some(Self::TCP),
+            "udp" => Some(Self::UDP),
+            "icmp6" => Some(Self::ICMP6),
+            "sctp" => Some(Self::SCTP),
+            number => number.parse().ok().map(Self),
+        }
+    }
+
     /// The name used in every interface; protocols without one are their number.
     pub fn name(self) -> Cow<'static, str> {
         match self {
