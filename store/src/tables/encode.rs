@@ -56,6 +56,9 @@ pub(super) const BLOOM: &[&str] = &[
     "http_path",
 ];
 
+/// Texts of which it is known whether all or none are null: for searches for those without a name.
+const COUNTED: &[&str] = &["client_identity", "server_identity", "client_nat_ip", "server_nat_ip"];
+
 /// Numbers that hardly ever come again: not worth a dictionary. Plain, zstd takes the empty bytes away as well as any encoding
 /// that every reader knows.
 const MEASURED: &[&str] = &[
@@ -108,7 +111,7 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
             }
-            DataType::Utf8 => {
+            DataType::Utf8 if !COUNTED.contains(&field.name().as_str()) => {
                 builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
             }
             _ => {}
