@@ -56,7 +56,9 @@ impl<R: Table> TableStore<R> {
     ) -> Result<Option<u64>, StoreError> {
         if progress.waiting.is_empty() {
             if progress.round == 0 {
-                self.flush().await?;
+                // Whoever gives up does not leave rows both in memory and in a file.
+                let store = self.clone();
+                tokio::spawn(async move { store.flush().await }).await.map_err(TableError::from)??;
             }
             if progress.round == ROUNDS {
                 return Ok(None);
