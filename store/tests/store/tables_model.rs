@@ -224,7 +224,7 @@ async fn retag(store: &FlowStore, late: &LateRows, again: &Again, killed: bool) 
     tokio::select! {
         biased;
         () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } }, if killed => {}
-        rows = &mut work => drop(rows),
+        _ = &mut work => {}
     }
 }
 
