@@ -11,7 +11,7 @@ use wiretag_capture::ring::links;
 use wiretag_enrich::SourceStatus;
 
 use crate::client::{RunFile, token_path};
-use crate::config::RunConfig;
+use crate::config::{ReaderConfig, RunConfig};
 use crate::demo::Demo;
 use crate::pipeline::Pipeline;
 
@@ -34,6 +34,8 @@ impl Appliance {
             format!("cannot make the data directory `{}`; hint: choose another with `--data`", config.data.display())
         })?;
         let token = token(&token_path(&config.data))?;
+        let readers = config.readers.iter().map(ReaderConfig::read).collect::<anyhow::Result<_>>()?;
+        let keys = wiretag_web::Keys { token: token.clone(), readers };
         // From here on the directory is ours, and nothing is touched that another appliance may use.
         let opened = crate::pipeline::open_store(&config).await?;
         let demo = config.demo.then(Demo::start).transpose()?;
@@ -44,7 +46,7 @@ impl Appliance {
         }
         let instance = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
         let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
-        let pipeline = Pipeline::start(&config, opened, listener, (token.clone(), run.instance.clone())).await?;
+        let pipeline = Pipeline::start(&config, opened, listener, (keys, run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         // So that the greeting says more than "connecting".
         pipeline.wait_for_sources(Duration::from_secs(1)).await;

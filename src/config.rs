@@ -6,6 +6,7 @@ mod kubernetes;
 mod otlp;
 mod peers;
 mod queries;
+mod readers;
 mod rollups;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 pub(crate) use self::otlp::{OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
+pub(crate) use self::readers::ReaderConfig;
 use crate::cli::RunArguments;
 
 /// The file, as written. Unknown keys are refused.
@@ -46,6 +48,7 @@ struct Written {
     netflow: WrittenNetflow,
     ipfix: WrittenIpfix,
     otlp: otlp::WrittenOtlp,
+    readers: Vec<readers::WrittenReader>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -182,6 +185,8 @@ pub(crate) struct RunConfig {
     pub(crate) ipfix: Option<IpfixConfig>,
     /// The same as logs.
     pub(crate) otlp: Option<OtlpConfig>,
+    /// Who may read besides the owner.
+    pub(crate) readers: Vec<ReaderConfig>,
     pub(crate) demo: bool,
 }
 
@@ -246,6 +251,7 @@ impl RunConfig {
             netflow: peers::netflow(&written.netflow)?,
             ipfix: peers::ipfix(written.ipfix)?,
             otlp: otlp::otlp(written.otlp)?,
+            readers: readers::readers(written.readers)?,
             demo: arguments.demo,
         })
     }

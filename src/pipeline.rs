@@ -88,7 +88,7 @@ impl Pipeline {
         config: &RunConfig,
         (store, recovery): (Store, Recovery),
         listener: tokio::net::TcpListener,
-        (token, instance): (String, String),
+        (keys, instance): (wiretag_web::Keys, String),
     ) -> anyhow::Result<Self> {
         let (boot, store) = (crate::host::boot_id(), Arc::new(store));
         let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
@@ -160,7 +160,7 @@ impl Pipeline {
             pending_loss: pending_loss(account.clone()),
             identities: Arc::new(move || published.view()),
             tail,
-            token,
+            keys,
             limits: config.queries,
             instance,
         };

@@ -22,6 +22,9 @@ const FLAGS: &[&str] = &[
     "--virtual-time-budget=8000",
 ];
 
+/// The token of a reader.
+const READER: &str = "0123456789abcdef0123456789abcdef";
+
 /// Logs in through the interface that the login form uses, and hands the session to the browser in a page of its own.
 #[test]
 fn the_page_shows_live_flows_in_chromium() {
@@ -29,7 +32,13 @@ fn the_page_shows_live_flows_in_chromium() {
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
+    // Beside the owner somebody who may see one container's rows.
+    let (config, secret) = (directory.path().join("wiretag.toml"), directory.path().join("secret"));
+    let reader = format!("name = 'shop'\ntoken_file = '{}'\nrows = 'container == web'\n", secret.display());
+    std::fs::write(&config, format!("[[readers]]\n{reader}")).expect("written");
+    std::fs::write(&secret, READER).expect("written");
+    let config = config.to_str().expect("a path");
+    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*", "--config", config]);
     eventually(40, "a name that does not exist", || appliance.flows("dns_rcode == NXDOMAIN", &[]).pop());
 
     let login = rendered(&appliance, "/");
@@ -57,6 +66,15 @@ fn the_page_shows_live_flows_in_chromium() {
     assert!(page.contains("server_rtt_us"), "a transaction's flow has its details: {page}");
     let page = rendered(&appliance, &format!("/?flow=00000000000000ff#token={}", appliance.token));
     assert!(page.contains("This flow is not there yet"), "a transaction may be there before its flow: {page}");
+
+    let all = rendered(&appliance, &format!("/?table=transactions#token={}", appliance.token));
+    assert!(all.contains("missing.demo") && !all.contains("rows-seen"), "the owner sees every row: {all}");
+    let page = rendered(&appliance, &format!("/?table=transactions#token={READER}"));
+    for text in ["only <code>container == web</code>", "Logged in as shop", "GET"] {
+        assert!(page.contains(text), "no `{text}` in the page of a reader: {page}");
+    }
+    assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
+    assert!(!appliance.log().contains(READER), "{}", appliance.log());
     appliance.stop();
 }
 

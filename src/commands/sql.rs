@@ -53,7 +53,7 @@ fn asked(appliance: &Appliance, text: &str, limit: u32) -> anyhow::Result<SqlAns
 async fn read(arguments: &SqlArguments, text: String) -> anyhow::Result<SqlAnswer> {
     let store = Store::open_read_only(&arguments.data.data).await?;
     let identities = Arc::new(store.catalog.timeline().await?.view());
-    let request = SqlRequest { text, limit: arguments.limit as usize, memory: DEFAULT_MEMORY };
+    let request = SqlRequest { text, limit: arguments.limit as usize, memory: DEFAULT_MEMORY, rows: None };
     store.sql(&request, identities).await.map_err(|error| match error {
         StoreError::Sql(sentence) => WrongUsage(sentence).into(),
         error => error.into(),

@@ -79,15 +79,13 @@ fn cni_names_survive_exit_reuse_of_the_address_and_restarts_of_wiretag() {
     visitor.request(&format!("http://{WEB}/?fourth"));
     let flow = node.flow("http_path == /?fourth");
     assert_eq!((&flow["server_pod"], &flow["client_pod"]), (&"fourth".into(), &"visitor".into()), "{flow}");
-    let told = || (node.holders(WEB) == ["web", "heir", "third", "fourth…"]).then_some(());
-    eventually(20, "who had the address, one after the other", told);
+    node.await_holders(WEB, &["web", "heir", "third", "fourth…"]);
 
     // A namespace that is removed without a word, while wiretag was killed.
     drop(wiretag);
     node.remove(&fourth.0);
     let _wiretag = node.wiretag();
-    let ended = || (node.holders(WEB) == ["web", "heir", "third", "fourth"]).then_some(());
-    eventually(60, "the end of what is not there any more", ended);
+    node.await_holders(WEB, &["web", "heir", "third", "fourth"]);
     assert_eq!(node.holders("10.211.0.20"), ["visitor…"], "what is there goes on");
 }
 

@@ -246,6 +246,17 @@ impl Node {
         names
     }
 
+    /// Waits until these had an address, one after the other.
+    pub fn await_holders(&self, ip: &str, wanted: &[&str]) {
+        let (mut held, mut attempts) = (Vec::new(), 0);
+        eventually(120, "who had an address", || {
+            held = self.holders(ip);
+            attempts += 1;
+            (held == wanted || attempts == 400).then_some(())
+        });
+        assert_eq!(held, wanted, "who had {ip}");
+    }
+
     fn ask(&self, arguments: &[&str]) -> Vec<Value> {
         let data = self.data();
         let data = ["--data", data.to_str().expect("a path")];

@@ -13,10 +13,11 @@ use wiretag_store::tables::{AggregateAnswer, AggregateRequest, GroupRow, Range, 
 use wiretag_store::{Table, csv};
 
 use crate::api::{Completeness, completeness};
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
-use crate::{Inner, Shared, now};
+use crate::{Inner, Shared};
 
 /// Groups of a top list unless `limit` says otherwise.
 const DEFAULT_TOP: usize = 10;
@@ -158,9 +159,10 @@ impl From<ServedBy> for Served {
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn flows(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<AggregateParameters>,
 ) -> Result<Response, ApiError> {
-    typed::<FlowRecord>(&shared, &shared.store.flows, &parameters).await
+    typed::<FlowRecord>(&shared, &shared.store.flows, &caller, &parameters).await
 }
 
 /// Groups of transactions.
@@ -173,9 +175,10 @@ pub(crate) async fn flows(
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn transactions(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<AggregateParameters>,
 ) -> Result<Response, ApiError> {
-    typed::<Transaction>(&shared, &shared.store.transactions, &parameters).await
+    typed::<Transaction>(&shared, &shared.store.transactions, &caller, &parameters).await
 }
 
 /// The groups of flows that have the most of something.
@@ -187,9 +190,10 @@ pub(crate) async fn transactions(
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn top_flows(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<TopParameters>,
 ) -> Result<Response, ApiError> {
-    top::<FlowRecord>(&shared, &shared.store.flows, &parameters).await
+    top::<FlowRecord>(&shared, &shared.store.flows, &caller, &parameters).await
 }
 
 /// The groups of transactions that have the most of something.
@@ -202,17 +206,19 @@ pub(crate) async fn top_flows(
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn top_transactions(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<TopParameters>,
 ) -> Result<Response, ApiError> {
-    top::<Transaction>(&shared, &shared.store.transactions, &parameters).await
+    top::<Transaction>(&shared, &shared.store.transactions, &caller, &parameters).await
 }
 
 async fn typed<R: Table>(
     shared: &Inner,
     table: &TableStore<R>,
+    caller: &Caller,
     parameters: &AggregateParameters,
 ) -> Result<Response, ApiError> {
-    let Statement { filter, aggregate } = query::parse_statement(&parameters.q, now())?;
+    let Statement { filter, aggregate } = caller.statement(&parameters.q)?;
     let Some(aggregate) = aggregate else {
         let hint = "end it with `| count by server_workload`, `| top 10 client_pod by bytes`, …";
         return Err(ApiError::wrong("`q` has no aggregation", hint));
@@ -231,11 +237,12 @@ async fn typed<R: Table>(
 async fn top<R: Table>(
     shared: &Inner,
     table: &TableStore<R>,
+    caller: &Caller,
     parameters: &TopParameters,
 ) -> Result<Response, ApiError> {
     let limit = params::number("limit", parameters.limit, DEFAULT_TOP, MOST_TOP)?;
     let request = AggregateRequest {
-        filter: params::query(parameters.q.as_deref())?,
+        filter: caller.query(parameters.q.as_deref())?,
         aggregate: query::top(&parameters.field, parameters.by.as_deref().unwrap_or_default(), limit)?,
         range: params::range(parameters.from.as_deref(), parameters.to.as_deref())?,
         all_observations: parameters.all_observations.unwrap_or(false),

@@ -13,6 +13,7 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::Table;
 use wiretag_store::tables::{Page, Range, Row, SearchOptions, TableStore};
 
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -199,9 +200,10 @@ pub(crate) struct Field {
         (status = 401, body = ErrorBody, description = "Not authenticated")))]
 pub(crate) async fn flows(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<SearchParameters>,
 ) -> Result<Json<FlowsAnswer>, ApiError> {
-    let (page, completeness) = page(&shared, &shared.store.flows, parameters).await?;
+    let (page, completeness) = page(&shared, &shared.store.flows, &caller, parameters).await?;
     Ok(Json(FlowsAnswer { flows: page.rows, completeness, next: page.next }))
 }
 
@@ -213,18 +215,20 @@ pub(crate) async fn flows(
         (status = 401, body = ErrorBody, description = "Not authenticated")))]
 pub(crate) async fn transactions(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<SearchParameters>,
 ) -> Result<Json<TransactionsAnswer>, ApiError> {
-    let (page, completeness) = page(&shared, &shared.store.transactions, parameters).await?;
+    let (page, completeness) = page(&shared, &shared.store.transactions, &caller, parameters).await?;
     Ok(Json(TransactionsAnswer { transactions: page.rows, completeness, next: page.next }))
 }
 
 async fn page<R: Table>(
     shared: &Inner,
     table: &TableStore<R>,
+    caller: &Caller,
     parameters: SearchParameters,
 ) -> Result<(Page, Completeness), ApiError> {
-    let query = params::query(parameters.q.as_deref())?;
+    let query = caller.query(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
     let after = params::cursor(parameters.after)?;
@@ -241,9 +245,10 @@ async fn page<R: Table>(
         (status = 401, body = ErrorBody, description = "Not authenticated")))]
 pub(crate) async fn histogram(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<HistogramParameters>,
 ) -> Result<Json<HistogramAnswer>, ApiError> {
-    let query = params::query(parameters.q.as_deref())?;
+    let query = caller.query(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
     let all = parameters.all_observations.unwrap_or(false);
@@ -270,11 +275,13 @@ pub(crate) async fn histogram(
         (status = 404, body = ErrorBody, description = "No such flow")))]
 pub(crate) async fn flow(
     State(shared): State<Shared>,
+    caller: Caller,
     Path(flow_id): Path<String>,
 ) -> Result<Json<FlowAnswer>, ApiError> {
     let id = params::flow_id(&flow_id)?;
     let flows = &shared.store.flows;
-    let work = async { Ok((flows.flow(id).await?, flows.observations(id).await?)) };
+    let rows = caller.permitted();
+    let work = async { Ok((flows.flow(id, &rows).await?, flows.observations(id, &rows).await?)) };
     let (slices, observations) = shared.queries.run(Kind::Search, work).await?;
     if slices.is_empty() {
         return Err(no_flow(&flow_id));
@@ -299,11 +306,11 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
     Field { name: column.name(), kind: format!("{:?}", column.kind()).to_lowercase(), doc: column.doc() }
 }
 
-/// State of the appliance; in full only for those who are authenticated.
+/// State of the appliance; in full only for those who may see all rows.
 #[utoipa::path(get, path = "/api/v1/health", security((), ("token" = []), ("session" = [])), responses(
     (status = 200, body = Object, description = "`{\"status\":\"ok\",\"instance\":…}` or `degraded`, with authentication more: `problems` are sentences")))]
 pub(crate) async fn health(State(shared): State<Shared>, headers: HeaderMap) -> Json<Value> {
-    let full = shared.auth.accepts(&headers);
+    let full = shared.auth.caller(&headers).is_some_and(|caller| caller.rows().is_none());
     let all = (shared.health)();
     let mut health = if full { all } else { json!({"status": all.get("status")}) };
     if let Some(health) = health.as_object_mut() {

@@ -1,10 +1,10 @@
-//! Who may ask: the token as a bearer, or a session that a login with the token began.
+//! Who may ask: a token as a bearer, or a session that a login with a token began.
 //!
 //! The cookie is `HttpOnly` and `SameSite=Strict`; what changes something by cookie needs the header `x-wiretag` besides,
 //! which no other site can send.
 
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::caller::{Caller, Keys, Named, Proof, Reader, Who};
 use crate::error::{ApiError, ErrorBody};
 use crate::sessions::{Failures, Hash, SESSION_SECONDS, Sessions, hash, same};
 use crate::{Shared, now};
@@ -22,38 +23,45 @@ pub(crate) const COOKIE: &str = "wiretag_session";
 /// Header that a request by cookie needs to change something.
 const CSRF: &str = "x-wiretag";
 
-/// Token, sessions, and the limit on failures.
+/// Tokens, sessions, and the limit on failures.
 pub(crate) struct Auth {
-    token: Hash,
+    keys: Vec<(Hash, Who)>,
     sessions: Mutex<Sessions>,
     failures: Mutex<Failures>,
 }
 
-/// How a request proved itself; handlers find it among its extensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// By the token itself.
-    Token,
-    /// By a session that began with it.
-    Session,
-}
-
 impl Auth {
-    pub(crate) fn new(token: &str) -> Self {
-        Self { token: hash(token), sessions: Mutex::default(), failures: Mutex::default() }
+    /// Knows the token of the owner, and those of readers. No two are the same.
+    pub(crate) fn new(Keys { token, readers }: Keys) -> std::io::Result<Self> {
+        let mut keys = vec![(hash(&token), Who::Owner)];
+        if token.is_empty() {
+            return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
+        }
+        for Reader { name, token, rows } in readers {
+            let key = hash(&token);
+            if token.is_empty() || keys.iter().any(|(other, _)| same(&key, other)) {
+                let problem = format!("the token of the reader `{name}` is empty, or somebody else's");
+                return Err(std::io::Error::other(format!("{problem}; hint: each has one of their own")));
+            }
+            keys.push((key, Who::Reader(Arc::new(Named { name, rows }))));
+        }
+        Ok(Self { keys, sessions: Mutex::default(), failures: Mutex::default() })
     }
 
-    fn proof(&self, headers: &HeaderMap) -> Option<Proof> {
+    /// Whose token it is; every one is compared.
+    fn of_token(&self, token: &str) -> Option<Who> {
+        let own = hash(token);
+        self.keys.iter().fold(None, |found, (key, who)| if same(&own, key) { Some(who.clone()) } else { found })
+    }
+
+    /// Who sent the headers, if they prove it.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         if let Some(token) = bearer(headers) {
-            return same(&hash(token), &self.token).then_some(Proof::Token);
+            return self.of_token(token).map(|who| Caller { proof: Proof::Token, who });
         }
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        cookies(headers).any(|id| sessions.lasts(id, now())).then_some(Proof::Session)
-    }
-
-    /// Whether the headers prove anything.
-    pub(crate) fn accepts(&self, headers: &HeaderMap) -> bool {
-        self.proof(headers).is_some()
+        let who = cookies(headers).find_map(|id| sessions.whose(id, now()))?;
+        Some(Caller { proof: Proof::Session, who })
     }
 }
 
@@ -72,33 +80,33 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// Lets only authenticated requests pass.
 pub(crate) async fn required(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    match shared.auth.proof(request.headers()) {
-        None => ApiError::unauthorized().into_response(),
-        Some(Proof::Session) if !safe && !request.headers().contains_key(CSRF) => {
-            let hint = Some("send the header `x-wiretag: 1`");
-            ApiError::new(StatusCode::FORBIDDEN, "a request by cookie that changes something needs a header", hint)
-                .into_response()
-        }
-        Some(proof @ (Proof::Token | Proof::Session)) => {
-            request.extensions_mut().insert(proof);
-            next.run(request).await
-        }
+    let Some(caller) = shared.auth.caller(request.headers()) else { return ApiError::unauthorized().into_response() };
+    if caller.proof == Proof::Session && !safe && !request.headers().contains_key(CSRF) {
+        let hint = Some("send the header `x-wiretag: 1`");
+        return ApiError::new(StatusCode::FORBIDDEN, "a request by cookie that changes something needs a header", hint)
+            .into_response();
     }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 /// What a login needs.
 #[derive(serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Login {
-    /// The token of the appliance.
+    /// The token of the appliance, or of a reader.
     token: String,
 }
 
-/// Whether the caller is logged in.
+/// Who the caller is.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Session {
     /// Always true: without authentication the answer is 401.
     authenticated: bool,
+    /// Name of the reader whose token it was; null: it was the appliance's own.
+    reader: Option<String>,
+    /// The filter that rows pass before the caller sees them; null: all do.
+    rows: Option<String>,
 }
 
 /// Begins a session.
@@ -114,21 +122,25 @@ pub(crate) async fn login(
     let hint = "send `{\"token\":\"…\"}` with the content type `application/json`";
     let Json(login) = body.map_err(|error| ApiError::wrong(error.body_text(), hint))?;
     let now = now();
-    {
+    let who = {
         let mut failures = shared.auth.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.allow(now) {
             let hint = Some("wait a few seconds");
             return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many failed logins", hint));
         }
-        if !same(&hash(login.token.trim()), &shared.auth.token) {
+        let Some(who) = shared.auth.of_token(login.token.trim()) else {
             failures.add(now);
             tracing::warn!("a login failed");
             let hint = Some("the token is in the file `token` of the data directory");
             return Err(ApiError::new(StatusCode::UNAUTHORIZED, "this is not the token", hint));
-        }
+        };
+        who
+    };
+    if let Some(name) = who.reader() {
+        tracing::info!("the reader `{name}` logged in");
     }
     let id = random_secret().map_err(|error| ApiError::internal(&error))?;
-    shared.auth.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(&id, now);
+    shared.auth.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(&id, who, now);
     let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict");
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
 }
@@ -145,12 +157,14 @@ pub(crate) async fn logout(State(shared): State<Shared>, headers: HeaderMap) -> 
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
 }
 
-/// Says whether the caller is authenticated.
+/// Says whether the caller is authenticated, and as whom.
 #[utoipa::path(get, path = "/api/v1/session", security(("token" = []), ("session" = [])), responses(
     (status = 200, description = "Authenticated", body = Session),
     (status = 401, description = "Not authenticated", body = ErrorBody)))]
-pub(crate) async fn session() -> Json<Session> {
-    Json(Session { authenticated: true })
+pub(crate) async fn session(caller: Caller) -> Json<Session> {
+    let reader = caller.who.reader().map(str::to_owned);
+    let rows = caller.rows().map(|rows| rows.text().to_owned());
+    Json(Session { authenticated: true, reader, rows })
 }
 
 /// A secret of 256 random bits, in hex.

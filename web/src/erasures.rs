@@ -4,14 +4,14 @@
 use std::net::SocketAddr;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{ConnectInfo, Extension, Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http};
 use serde_json::{Map, Value};
 use wiretag_store::{ErasureRequest, TableName, erasure_row, preview_row};
 
-use crate::auth::Proof;
+use crate::caller::{Caller, Proof, Who};
 use crate::error::{ApiError, ErrorBody};
 use crate::{Shared, now, params};
 
@@ -66,16 +66,22 @@ pub(crate) struct Erasures {
         (status = 200, body = Object, description = "With `dry_run`: what would be removed"),
         (status = 400, body = ErrorBody, description = "A mistake in the filter, no reason, an empty range"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
-        (status = 403, body = ErrorBody, description = "By a session: only the token may erase")))]
+        (status = 403, body = ErrorBody, description = "By a session or a reader: only the appliance's token may erase")))]
 pub(crate) async fn begin(
     State(shared): State<Shared>,
-    Extension(proof): Extension<Proof>,
+    caller: Caller,
     ConnectInfo(client): ConnectInfo<SocketAddr>,
     question: Result<Json<ErasureQuestion>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    if proof != Proof::Token {
-        let hint = Some("send `Authorization: Bearer TOKEN`, or use `wiretag erase`");
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "a session may not erase, only the token may", hint));
+    let hint = Some("send `Authorization: Bearer TOKEN` with the appliance's token, or use `wiretag erase`");
+    match (&caller.who, caller.proof) {
+        (Who::Owner, Proof::Token) => {}
+        (Who::Owner, Proof::Session) => {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "a session may not erase, only the token may", hint));
+        }
+        (Who::Reader(_), Proof::Token | Proof::Session) => {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "a reader may not erase", hint));
+        }
     }
     let Json(question) = question.map_err(|error| {
         ApiError::wrong(error.body_text(), "send `{\"filter\": \"…\", \"reason\": \"…\"}` as `application/json`")

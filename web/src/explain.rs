@@ -5,13 +5,13 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use tokio::time::Instant;
 use wiretag_store::Table;
-use wiretag_store::query;
 use wiretag_store::tables::{ExplainRequest, Explanation, TableStore, Work};
 
 use crate::api::TableParameter;
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::queries::Kind;
-use crate::{Inner, Shared, now, params};
+use crate::{Inner, Shared, params};
 
 /// Rows of a page, unless `limit` says otherwise.
 const DEFAULT_LIMIT: usize = 100;
@@ -87,23 +87,25 @@ pub(crate) struct ExplainAnswer {
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn explain(
     State(shared): State<Shared>,
+    caller: Caller,
     question: Result<Json<ExplainQuestion>, JsonRejection>,
 ) -> Result<Json<ExplainAnswer>, ApiError> {
     let Json(question) = question
         .map_err(|error| ApiError::wrong(error.body_text(), "send `{\"q\": \"port == 443\"}` as `application/json`"))?;
     match question.table {
-        None | Some(TableParameter::Flows) => of(&shared, &shared.store.flows, question).await,
-        Some(TableParameter::Transactions) => of(&shared, &shared.store.transactions, question).await,
+        None | Some(TableParameter::Flows) => of(&shared, &shared.store.flows, &caller, question).await,
+        Some(TableParameter::Transactions) => of(&shared, &shared.store.transactions, &caller, question).await,
     }
 }
 
 async fn of<R: Table>(
     shared: &Inner,
     table: &TableStore<R>,
+    caller: &Caller,
     question: ExplainQuestion,
 ) -> Result<Json<ExplainAnswer>, ApiError> {
     let request = ExplainRequest {
-        statement: query::parse_statement(question.q.as_deref().unwrap_or_default(), now())?,
+        statement: caller.statement(question.q.as_deref().unwrap_or_default())?,
         range: params::range(question.from.as_deref(), question.to.as_deref())?,
         all_observations: question.all_observations.unwrap_or(false),
         limit: params::number("limit", question.limit, DEFAULT_LIMIT, MOST_ROWS)?,

@@ -7,6 +7,7 @@ use wiretag_store::tables::{ExportFormat, ExportOptions, TableStore};
 use wiretag_store::{Store, Table};
 
 use crate::Shared;
+use crate::caller::Caller;
 use crate::download::{CHUNKS, Download, File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
@@ -61,9 +62,10 @@ impl FormatParameter {
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
 pub(crate) async fn flows(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(shared, |store| &store.flows, parameters).await
+    export(shared, |store| &store.flows, &caller, parameters).await
 }
 
 /// All transactions that match, newest first.
@@ -75,17 +77,19 @@ pub(crate) async fn flows(
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
 pub(crate) async fn transactions(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(shared, |store| &store.transactions, parameters).await
+    export(shared, |store| &store.transactions, &caller, parameters).await
 }
 
 async fn export<R: Table>(
     shared: Shared,
     table: fn(&Store) -> &TableStore<R>,
+    caller: &Caller,
     parameters: ExportParameters,
 ) -> Result<Response, ApiError> {
-    let query = params::query::<R>(parameters.q.as_deref())?;
+    let query = caller.query::<R>(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all_observations = parameters.all_observations.unwrap_or(false);
     let (format, content_type, ending) = parameters.format.parts();

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─ handler [api, tail, export, pcap, identities]
+//!                                               ├─ /api/v1/… ─ authentication ─┬─ handler, of the caller's rows [api, tail, …]
+//!                                               │                              └─ all rows? ─ handler    [identities, erasures]
 //!                                               ├─ /metrics  ─ local or authenticated   [metrics]
 //!                                               └─ the rest                             [ui]
 //! ```
 //!
 //! Invariants:
-//! * whoever has neither the token nor a session gets no data: routes are open only by being listed in `open`;
+//! * whoever has neither a token nor a session gets no data: routes are open only by being listed in `open`;
+//! * whoever may see some rows only gets no others ([caller]): routes are for them only by being listed in `rows_routes`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
 //! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size.
 
 mod aggregate;
 mod api;
 mod auth;
+mod caller;
 mod download;
 mod erasures;
 mod error;
@@ -47,6 +50,7 @@ use wiretag_enrich::timeline::View;
 use wiretag_store::{Loss, QueryLimits, Store};
 
 pub use auth::random_secret;
+pub use caller::{Keys, Reader};
 pub use identities::{identity_row, parse_mac};
 pub use tail::Tail;
 
@@ -78,8 +82,8 @@ pub struct App {
     pub identities: Identities,
     /// Flows as they are stored.
     pub tail: Tail,
-    /// The secret that opens the API.
-    pub token: String,
+    /// What opens the API.
+    pub keys: Keys,
     /// How much queries may take.
     pub limits: QueryLimits,
     /// Tells this run from others that may have had the address, or will.
@@ -122,12 +126,9 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, pending_loss, identities, tail, token, limits, instance } = app;
-    if token.is_empty() {
-        return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
-    }
+    let App { store, registry, health, pending_loss, identities, tail, keys, limits, instance } = app;
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
-    let auth = auth::Auth::new(&token);
+    let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
     let downloads = Arc::new(Semaphore::new(PCAP_DOWNLOADS));
     let longest = middleware::longest(limits.time);
@@ -166,6 +167,11 @@ fn open_routes() -> OpenApiRouter<Shared> {
 }
 
 fn closed_routes() -> OpenApiRouter<Shared> {
+    rows_routes().merge(whole_routes().route_layer(from_fn(caller::sees_all)))
+}
+
+/// Routes for those who may not see all rows, and for all others.
+fn rows_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(api::flows))
         .routes(routes!(api::histogram))
@@ -183,13 +189,18 @@ fn closed_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(explain::explain))
         .routes(routes!(pcap::of_flow))
         .routes(routes!(pcap::of_query))
-        .routes(routes!(identities::identities))
-        .routes(routes!(erasures::begin, erasures::all))
-        .routes(routes!(erasures::one))
         .routes(routes!(api::fields))
         .routes(routes!(api::openapi))
         .routes(routes!(auth::logout))
         .routes(routes!(auth::session))
+}
+
+/// Routes for those who may see all rows.
+fn whole_routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(identities::identities))
+        .routes(routes!(erasures::begin, erasures::all))
+        .routes(routes!(erasures::one))
 }
 
 /// The API with its document.

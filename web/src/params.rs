@@ -4,8 +4,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
-use wiretag_store::Table;
-use wiretag_store::query::{self, Query as RowQuery};
+use wiretag_store::query;
 use wiretag_store::tables::Range;
 
 use crate::error::ApiError;
@@ -31,11 +30,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         let hint = "`/api/v1/openapi.json` lists the parameters";
         parameters.map(|Query(parameters)| Self(parameters)).map_err(|error| ApiError::wrong(error.body_text(), hint))
     }
-}
-
-/// A query over a table; a mistake has its column.
-pub(crate) fn query<R: Table>(text: Option<&str>) -> Result<RowQuery<R>, ApiError> {
-    Ok(query::parse_at(text.unwrap_or_default(), now())?)
 }
 
 /// Whether what is percent-encoded is text: the decoder would replace what is not, and search for something else.

@@ -3,11 +3,12 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use wiretag_store::Selection;
 use wiretag_store::tables::Range;
-use wiretag_store::{Selection, query};
 
 use crate::Shared;
 use crate::api::no_flow;
+use crate::caller::Caller;
 use crate::download::{CHUNKS, Download, File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
@@ -38,10 +39,14 @@ pub(crate) struct PcapParameters {
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 404, body = ErrorBody, description = "No such flow"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
-pub(crate) async fn of_flow(State(shared): State<Shared>, Path(flow_id): Path<String>) -> Result<Response, ApiError> {
+pub(crate) async fn of_flow(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Path(flow_id): Path<String>,
+) -> Result<Response, ApiError> {
     let id = params::flow_id(&flow_id)?;
     let permit = permit(&shared)?;
-    let query = query::parse(&format!("flow_id == {id:016x}"))?;
+    let query = caller.query(Some(&format!("flow_id == {id:016x}")))?;
     let flows = shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS);
     let flows = shared.queries.run(Kind::Search, flows).await?;
     let from = flows.iter().map(|flow| flow.start).min();
@@ -60,10 +65,12 @@ pub(crate) async fn of_flow(State(shared): State<Shared>, Path(flow_id): Path<St
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
 pub(crate) async fn of_query(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<PcapParameters>,
 ) -> Result<Response, ApiError> {
-    let query = params::query(parameters.q.as_deref())?;
-    let everything = parameters.q.as_deref().unwrap_or_default().trim().is_empty();
+    let query = caller.query(parameters.q.as_deref())?;
+    // Packets of no flow are nobody's in particular.
+    let everything = caller.rows().is_none() && parameters.q.as_deref().unwrap_or_default().trim().is_empty();
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all = parameters.all_observations.unwrap_or(false);
     let permit = permit(&shared)?;

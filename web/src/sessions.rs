@@ -1,10 +1,12 @@
-//! Sessions of the browser, and the limit on failed logins. Pure: time is an argument.
+//! Sessions of the browser, whose they are, and the limit on failed logins. Pure: time is an argument.
 //!
 //! Only hashes of session ids are kept. The table is bounded: a new session takes the place of the one that ends first.
 
 use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
+
+use crate::caller::Who;
 
 /// Hash of a secret.
 pub(crate) type Hash = [u8; 32];
@@ -31,29 +33,29 @@ pub(crate) fn same(left: &Hash, right: &Hash) -> bool {
 /// Who is logged in.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    ends: HashMap<Hash, i64>,
+    open: HashMap<Hash, (i64, Who)>,
 }
 
 impl Sessions {
     /// Begins the session with this id.
-    pub(crate) fn begin(&mut self, id: &str, now: i64) {
-        self.ends.retain(|_, end| *end > now);
-        if self.ends.len() >= MAX_SESSIONS
-            && let Some(first) = self.ends.iter().min_by_key(|(_, end)| **end).map(|(id, _)| *id)
+    pub(crate) fn begin(&mut self, id: &str, who: Who, now: i64) {
+        self.open.retain(|_, (end, _)| *end > now);
+        if self.open.len() >= MAX_SESSIONS
+            && let Some(first) = self.open.iter().min_by_key(|(_, (end, _))| *end).map(|(id, _)| *id)
         {
-            self.ends.remove(&first);
+            self.open.remove(&first);
         }
-        self.ends.insert(hash(id), now.saturating_add(SESSION_SECONDS * SECOND));
+        self.open.insert(hash(id), (now.saturating_add(SESSION_SECONDS * SECOND), who));
     }
 
-    /// Whether the session lasts.
-    pub(crate) fn lasts(&self, id: &str, now: i64) -> bool {
-        self.ends.get(&hash(id)).is_some_and(|end| *end > now)
+    /// Whose session it is, while it lasts.
+    pub(crate) fn whose(&self, id: &str, now: i64) -> Option<Who> {
+        self.open.get(&hash(id)).filter(|(end, _)| *end > now).map(|(_, who)| who.clone())
     }
 
     /// Ends it.
     pub(crate) fn end(&mut self, id: &str) {
-        self.ends.remove(&hash(id));
+        self.open.remove(&hash(id));
     }
 }
 
@@ -83,24 +85,24 @@ mod tests {
     #[test]
     fn a_session_lasts_twelve_hours_or_until_its_end() {
         let mut sessions = Sessions::default();
-        sessions.begin("a", 0);
-        sessions.begin("b", 0);
-        assert!(sessions.lasts("a", SESSION_SECONDS * SECOND - 1));
-        assert!(!sessions.lasts("a", SESSION_SECONDS * SECOND));
+        sessions.begin("a", Who::Owner, 0);
+        sessions.begin("b", Who::Owner, 0);
+        assert!(sessions.whose("a", SESSION_SECONDS * SECOND - 1).is_some());
+        assert!(sessions.whose("a", SESSION_SECONDS * SECOND).is_none());
         sessions.end("b");
-        assert!(!sessions.lasts("b", 1));
-        assert!(!sessions.lasts("c", 1));
+        assert!(sessions.whose("b", 1).is_none());
+        assert!(sessions.whose("c", 1).is_none());
     }
 
     #[test]
     fn the_table_is_bounded_and_the_oldest_goes_first() {
         let mut sessions = Sessions::default();
         for number in 0..=MAX_SESSIONS {
-            sessions.begin(&number.to_string(), number as i64);
+            sessions.begin(&number.to_string(), Who::Owner, number as i64);
         }
-        assert_eq!(sessions.ends.len(), MAX_SESSIONS);
-        assert!(!sessions.lasts("0", 2000));
-        assert!(sessions.lasts("1", 2000));
+        assert_eq!(sessions.open.len(), MAX_SESSIONS);
+        assert!(sessions.whose("0", 2000).is_none());
+        assert!(sessions.whose("1", 2000).is_some());
     }
 
     #[test]

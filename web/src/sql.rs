@@ -9,6 +9,7 @@ use wiretag_store::sql::SqlRequest;
 
 use crate::Shared;
 use crate::aggregate::{AnswerFormat, as_csv};
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::params;
 use crate::queries::Kind;
@@ -51,7 +52,7 @@ pub(crate) struct SqlColumn {
     kind: String,
 }
 
-/// Asks in SQL: tables `flows`, `transactions`, `identities`, `segments`.
+/// Asks in SQL: tables `flows`, `transactions`, `identities`, `segments`; for a reader of some rows the first two, of these rows.
 #[utoipa::path(post, path = "/api/v1/sql", request_body = SqlQuestion, security(("token" = []), ("session" = [])),
     responses((status = 200, body = SqlRows, description = "Rows; with `format` csv as text"),
         (status = 400, body = ErrorBody, description = "A mistake in the query, or it would not only read"),
@@ -60,13 +61,14 @@ pub(crate) struct SqlColumn {
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn sql(
     State(shared): State<Shared>,
+    caller: Caller,
     question: Result<Json<SqlQuestion>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     let Json(SqlQuestion { query, limit, format }) = question.map_err(|error| {
         ApiError::wrong(error.body_text(), "send `{\"query\": \"select …\"}` as `application/json`")
     })?;
     let limit = params::number("limit", limit, DEFAULT_LIMIT, MOST_ROWS)?;
-    let request = SqlRequest { text: query, limit, memory: shared.queries.memory() };
+    let request = SqlRequest { text: query, limit, memory: shared.queries.memory(), rows: caller.rows().cloned() };
     let identities = (shared.identities)();
     let answer = shared.queries.run(Kind::Sql, shared.store.sql(&request, identities)).await?;
     Ok(match format.unwrap_or_default() {

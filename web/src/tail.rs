@@ -21,8 +21,9 @@ use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::Query;
 
 use crate::Shared;
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::params::{self, Params};
+use crate::params::Params;
 
 /// Rows that wait for one client; about three kilobytes each.
 const QUEUE: usize = 1024;
@@ -145,9 +146,10 @@ pub(crate) struct TailParameters {
         (status = 503, body = ErrorBody, description = "Too many clients")))]
 pub(crate) async fn tail(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<TailParameters>,
 ) -> Result<Response, ApiError> {
-    let query = params::query(parameters.q.as_deref())?;
+    let query = caller.query(parameters.q.as_deref())?;
     let follower = shared.tail.join(query, parameters.all_observations.unwrap_or(false));
     let follower = follower.ok_or_else(|| ApiError::busy("too many clients follow at the same time"))?;
     Ok(Sse::new(stream::unfold(follower, Follower::event)).keep_alive(KeepAlive::default()).into_response())

@@ -14,6 +14,7 @@ use wiretag_store::tables::AggregateRequest;
 use crate::Shared;
 use crate::aggregate::{Period, Served};
 use crate::api::{Completeness, completeness};
+use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -137,12 +138,13 @@ pub(crate) struct TopologyEdge {
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn topology(
     State(shared): State<Shared>,
+    caller: Caller,
     Params(parameters): Params<TopologyParameters>,
 ) -> Result<Json<TopologyAnswer>, ApiError> {
     let limit = params::number("limit", parameters.limit, DEFAULT_EDGES, MOST_EDGES)?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let request = AggregateRequest::<FlowRecord> {
-        filter: params::query(parameters.q.as_deref())?,
+        filter: caller.query(parameters.q.as_deref())?,
         aggregate: query::top(ENDS, FIGURES, limit)?,
         range,
         all_observations: false,

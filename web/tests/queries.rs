@@ -3,6 +3,8 @@
 
 #[path = "queries/erasures.rs"]
 mod erasures;
+#[path = "queries/readers.rs"]
+mod readers;
 #[path = "../../store/tests/store/rows.rs"]
 mod rows;
 #[path = "queries/topology.rs"]
@@ -21,13 +23,14 @@ use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
-use wiretag_web::{App, Tail};
+use wiretag_web::{App, Keys, Tail};
 
 /// A server over a store of its own.
 struct Server {
     address: SocketAddr,
     registry: prometheus::Registry,
     store: Arc<Store>,
+    tail: Tail,
     _dir: tempfile::TempDir,
 }
 
@@ -48,7 +51,7 @@ impl Server {
             }
         }
         store.transactions.append(vec![transaction(1, 0), transaction(1, 1)]).await.unwrap();
-        let registry = prometheus::Registry::new();
+        let (registry, tail) = (prometheus::Registry::new(), Tail::default());
         let view = Arc::new(Timeline::new().view());
         let app = App {
             store: store.clone(),
@@ -56,15 +59,15 @@ impl Server {
             health: Arc::new(|| json!({"status": "ok"})),
             pending_loss: Arc::new(Loss::default),
             identities: Arc::new(move || view.clone()),
-            tail: Tail::default(),
-            token: "token".into(),
+            tail: tail.clone(),
+            keys: Keys { token: "token".into(), readers: readers::all() },
             limits,
             instance: "test".into(),
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(wiretag_web::serve(listener, app, std::future::pending()));
-        Self { address, registry, store, _dir: dir }
+        Self { address, registry, store, tail, _dir: dir }
     }
 
     /// Sends a request, and gives the open connection.

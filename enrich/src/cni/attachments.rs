@@ -5,12 +5,16 @@
 //! * Records may come late, twice, or in any order: each is taken as of its own time. A `DEL` that comes before its
 //!   `ADD` is remembered ([`MOST_ENDED`]), so that the attachment is told with its end. A `DEL` of what is not known ends
 //!   nothing: a runtime repeats it, perhaps when the pod has a new sandbox already.
+//! * What has ended stays in the journal for a moment ([`KEPT`]) and is told again after a restart: whoever was told may
+//!   have been killed before it was written down.
 //! * What ends is exactly the attachment: all of the identity if it was its last one, its network if there is none other
 //!   in it, else its keys one by one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::record::{Call, Record};
 use crate::event::{IdentityEvent, Snapshot};
@@ -20,6 +24,8 @@ use crate::identity::{Identity, Interval, Key};
 const MOST_KNOWN: usize = 65_536;
 /// Ends that are remembered, at most.
 const MOST_ENDED: usize = 4096;
+/// How long what has ended stays in the journal, ns.
+const KEPT: i64 = 60_000_000_000;
 
 /// Where the agent is.
 #[derive(Debug, Clone)]
@@ -41,10 +47,29 @@ struct Attachment {
     network: Arc<str>,
 }
 
+/// An attachment, for the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    #[serde(flatten)]
+    pub(super) record: Record,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) ended: Option<i64>,
+}
+
+impl Entry {
+    /// Reads one; `None` if it is none that can be used.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let Self { ended, .. } = serde_json::from_slice(bytes).ok()?;
+        Some(Self { record: Record::parse(bytes)?, ended })
+    }
+}
+
 /// What became of the attachments, for the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    Kept(Box<Record>),
+    /// It is there, or ended a moment ago.
+    Kept(Box<Entry>),
     Gone(Id),
 }
 
@@ -54,12 +79,15 @@ pub(super) struct Attachments {
     known: HashMap<Id, Attachment>,
     ended: HashMap<Id, i64>,
     ended_first: VecDeque<Id>,
+    /// What is in the journal though it is over, and since when.
+    leaving: HashMap<Id, i64>,
     changes: Vec<Change>,
 }
 
 impl Attachments {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, known: HashMap::new(), ended: HashMap::new(), ended_first: VecDeque::new(), changes: Vec::new() }
+        let (known, ended, leaving) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { place, known, ended, ended_first: VecDeque::new(), leaving, changes: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -71,8 +99,16 @@ impl Attachments {
     }
 
     /// What changed since this was taken last.
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+    pub(super) fn take_changes(&mut self, now: i64) -> Vec<Change> {
+        let left = self.leaving.extract_if(|_, since| now.saturating_sub(*since) >= KEPT);
+        self.changes.extend(left.map(|(id, _)| Change::Gone(id)));
         std::mem::take(&mut self.changes)
+    }
+
+    /// `entry`, which is no longer known, stays in the journal until it is surely known elsewhere.
+    fn leave(&mut self, entry: Entry, now: i64) {
+        self.leaving.insert(id_of(&entry.record), now);
+        self.changes.push(Change::Kept(Box::new(entry)));
     }
 
     /// Takes a record; the events that follow from it. `None` if there are too many attachments.
@@ -90,8 +126,11 @@ impl Attachments {
         if record.boot != *self.place.boot {
             return Some(());
         }
-        let id = (record.container.clone(), record.ifname.clone());
+        let id = id_of(&record);
         if let Some(end) = self.ended.get(&id).copied().filter(|end| record.at <= *end) {
+            if !self.known.contains_key(&id) {
+                self.leave(Entry { record: record.clone(), ended: Some(end) }, learned_at);
+            }
             let intervals = self.intervals(&self.attachment(record), Some(end), learned_at);
             events.extend(intervals.into_iter().map(IdentityEvent::Learned));
             return Some(());
@@ -115,19 +154,20 @@ impl Attachments {
         let attachment = self.attachment(record);
         events.extend(self.circumstances(&attachment, learned_at));
         events.extend(self.intervals(&attachment, None, learned_at).into_iter().map(IdentityEvent::Learned));
-        self.changes.push(Change::Kept(Box::new(attachment.record.clone())));
+        self.leaving.remove(&id);
+        self.changes.push(Change::Kept(Box::new(Entry { record: attachment.record.clone(), ended: None })));
         self.known.insert(id, attachment);
         Some(())
     }
 
     fn detached(&mut self, record: &Record, learned_at: i64, events: &mut Vec<IdentityEvent>) {
-        let id = (record.container.clone(), record.ifname.clone());
+        let id = id_of(record);
         if self.known.get(&id).is_some_and(|known| record.at < known.record.at) {
             // A late word of an earlier life.
             self.ended_at(id, |first| first.unwrap_or(record.at));
         } else if let Some(attachment) = self.known.remove(&id) {
             self.end(&attachment, record.at, learned_at, events);
-            self.changes.push(Change::Gone(id.clone()));
+            self.leave(Entry { record: attachment.record, ended: Some(record.at) }, learned_at);
             self.ended_at(id, |_| record.at);
         } else {
             // Runtimes repeat it: the first one is the end.
@@ -166,7 +206,7 @@ impl Attachments {
             let begins = heirs.map(|heir| heir.record.at).filter(|at| *at > own.at);
             let end = begins.min().unwrap_or(record.at).min(record.at);
             self.end(&attachment, end, learned_at, events);
-            self.changes.push(Change::Gone(id));
+            self.leave(Entry { record: attachment.record, ended: Some(end) }, learned_at);
         }
     }
 
@@ -187,8 +227,8 @@ impl Attachments {
                 events.extend(Self::alias(&attachment, at));
                 events.extend(self.intervals(&attachment, None, at).into_iter().map(IdentityEvent::Learned));
                 events.extend(self.namespace_gone(&attachment, at));
+                self.leave(Entry { record: attachment.record, ended: None }, at);
             }
-            self.changes.push(Change::Gone(id));
         }
         let known = self.known.values();
         events.extend(known.clone().flat_map(|own| self.circumstances(own, at)));
@@ -198,13 +238,28 @@ impl Attachments {
         events
     }
 
-    /// Puts an attachment that an earlier run knew; it is told by [`Self::reconcile`].
-    pub(super) fn restore(&mut self, record: Record) {
-        if self.known.len() < MOST_KNOWN {
-            let id = (record.container.clone(), record.ifname.clone());
+    /// Takes up what an earlier run knew: what follows from what had ended already. The rest is told by
+    /// [`Self::reconcile`].
+    pub(super) fn restore(&mut self, entries: Vec<Entry>, at: i64) -> Vec<IdentityEvent> {
+        let (mut ended, known): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.ended.is_some());
+        for Entry { record, .. } in known.into_iter().take(MOST_KNOWN) {
+            let id = id_of(&record);
             let attachment = self.attachment(record);
             self.known.insert(id, attachment);
         }
+        ended.sort_by_key(|entry| entry.ended);
+        let mut events = Vec::new();
+        for Entry { record, ended } in ended {
+            let Some(end) = ended else { continue };
+            let id = id_of(&record);
+            let attachment = self.attachment(record);
+            events.extend(Self::alias(&attachment, at));
+            events.extend(self.intervals(&attachment, Some(end), at).into_iter().map(IdentityEvent::Learned));
+            self.end(&attachment, end, at, &mut events);
+            self.leaving.insert(id.clone(), at);
+            self.ended_at(id, |_| end);
+        }
+        events
     }
 
     fn attachment(&self, record: Record) -> Attachment {
@@ -313,6 +368,10 @@ impl Attachments {
         let is_inside = |other: &Attachment| other.record.inode == Some(inode) && other.record.outside.is_none();
         (!self.known.values().any(is_inside)).then_some(IdentityEvent::NamespaceGone { inode, at })
     }
+}
+
+fn id_of(record: &Record) -> Id {
+    (record.container.clone(), record.ifname.clone())
 }
 
 /// Whether two records can be of the same attachment: what one of them does not tell is unknown, not different. One

@@ -5,6 +5,7 @@
 //!
 //! Without a socket the plugin writes into the spool: nothing is lost, and listening is tried again.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -22,13 +23,16 @@ pub(super) struct Inbox {
     path: PathBuf,
     pub(super) spool: Spool,
     buffer: Vec<u8>,
+    /// Files of the spool that were taken and cannot be removed.
+    stuck: HashSet<PathBuf>,
 }
 
 impl Inbox {
     /// Listens; without a socket the spool is all there is.
     pub(super) fn open(data: &std::path::Path) -> Self {
         let (path, spool) = (socket_path(data), Spool::new(spool_path(data)));
-        let mut inbox = Self { socket: None, limit: None, path, spool, buffer: vec![0; MOST_BYTES + 1] };
+        let mut inbox =
+            Self { socket: None, limit: None, path, spool, buffer: vec![0; MOST_BYTES + 1], stuck: HashSet::new() };
         inbox.listen();
         inbox
     }
@@ -68,22 +72,27 @@ impl Inbox {
         }
     }
 
-    /// Takes what waits on disk, in the order of its times: the records, and how many files were none.
-    pub(super) fn take_spooled(&self) -> (Vec<Record>, u64) {
+    /// What waits on disk, in the order of its times: the records, the files, and how many of these were none. They stay
+    /// until [`Self::remove`]: by then the journal knows what was in them.
+    pub(super) fn spooled(&self) -> (Vec<Record>, Vec<PathBuf>, u64) {
         let (mut records, mut refused) = (Vec::new(), 0);
-        for file in self.spool.files() {
-            let bytes = std::fs::read(&file);
-            // One that cannot be removed would be taken for ever.
-            if std::fs::remove_file(&file).is_err() {
-                continue;
-            }
-            match bytes.ok().as_deref().and_then(Record::parse) {
+        let files = self.spool.files();
+        let new = files.iter().filter(|file| !self.stuck.contains(*file));
+        for file in new {
+            match std::fs::read(file).ok().as_deref().and_then(Record::parse) {
                 Some(record) => records.push(record),
                 None => refused += 1,
             }
         }
         records.sort_by_key(|record| record.at);
-        (records, refused)
+        (records, files, refused)
+    }
+
+    /// Removes files of the spool. What cannot be removed is not taken again.
+    pub(super) fn remove(&mut self, files: Vec<PathBuf>) {
+        let stays =
+            |file: &PathBuf| std::fs::remove_file(file).is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+        self.stuck = files.into_iter().filter(stays).collect();
     }
 }
 

@@ -1,13 +1,12 @@
-//! What is attached, on disk: a file for each attachment, which is its record. After a restart the source knows from it
-//! what it may have to end, and takes up what is still there.
+//! What is attached, or was a moment ago, on disk: a file for each attachment, which is its record. After a restart the
+//! source knows from it what it may have to end, tells once more what has ended, and takes up what is still there.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::attachments::Change;
-use super::record::Record;
+use super::attachments::{Change, Entry};
 
 /// Where it is in the agent's data directory.
 pub(super) fn path(data: &Path) -> PathBuf {
@@ -25,28 +24,28 @@ impl Journal {
         Ok(Self { directory })
     }
 
-    /// All records; files that are none are removed.
-    pub(super) fn load(&self) -> io::Result<Vec<Record>> {
-        let mut records = Vec::new();
+    /// All of it; files that are not sound are removed.
+    pub(super) fn load(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            match std::fs::read(&path).ok().as_deref().and_then(Record::parse) {
-                Some(record) => records.push(record),
+            match std::fs::read(&path).ok().as_deref().and_then(Entry::parse) {
+                Some(entry) => entries.push(entry),
                 None => drop(std::fs::remove_file(&path)),
             }
         }
-        Ok(records)
+        Ok(entries)
     }
 
     pub(super) fn write(&self, changes: &[Change]) -> io::Result<()> {
         for change in changes {
             match change {
-                Change::Kept(record) => {
-                    let path = self.file(&record.container, &record.ifname);
+                Change::Kept(entry) => {
+                    let path = self.file(&entry.record.container, &entry.record.ifname);
                     let partial = path.with_extension("partial");
                     let mut file =
                         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-                    file.write_all(&serde_json::to_vec(record).map_err(io::Error::other)?)?;
+                    file.write_all(&serde_json::to_vec(entry).map_err(io::Error::other)?)?;
                     std::fs::rename(&partial, &path)?;
                 }
                 Change::Gone((container, ifname)) => match std::fs::remove_file(self.file(container, ifname)) {

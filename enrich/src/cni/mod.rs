@@ -128,9 +128,8 @@ impl Listener {
     async fn start(&mut self) {
         let journal = self.journal.clone();
         let loaded = tokio::task::spawn_blocking(move || journal.load()).await.ok().and_then(Result::ok);
-        for record in loaded.unwrap_or_default() {
-            self.attachments.restore(record);
-        }
+        let events = self.attachments.restore(loaded.unwrap_or_default(), now());
+        self.send(events).await;
         self.take_spooled().await;
         self.look(true).await;
         self.say();
@@ -169,11 +168,13 @@ impl Listener {
     }
 
     async fn take_spooled(&mut self) {
-        let (records, refused) = self.inbox.take_spooled();
+        let (records, files, refused) = self.inbox.spooled();
         self.counters.refused.fetch_add(refused, Ordering::Relaxed);
         for record in records {
             self.take(Some(record)).await;
         }
+        self.write().await;
+        self.inbox.remove(files);
         let dropped = self.inbox.spool.take_dropped();
         if dropped > 0 {
             self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
@@ -201,7 +202,7 @@ impl Listener {
     }
 
     async fn write(&mut self) {
-        let changes = self.attachments.take_changes();
+        let changes = self.attachments.take_changes(now());
         if changes.is_empty() {
             return;
         }

@@ -16,12 +16,14 @@ pub(crate) mod matches;
 mod parser;
 pub(crate) mod pattern;
 pub(crate) mod plan;
+mod row_filter;
 mod stages;
 mod time;
 mod values;
 
 pub use error::QueryError;
 pub use plan::{Aggregate, AnswerColumn, AnswerKind};
+pub use row_filter::RowFilter;
 pub use time::{TimeError, parse_time};
 use wiretag_enrich::Tagged;
 
@@ -46,6 +48,17 @@ impl<R: Table> Query<R> {
     /// As the user wrote it.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The rows of `outer` that pass; the text stays.
+    #[must_use]
+    pub fn within(self, outer: &Self) -> Self {
+        match outer.node.clone() {
+            ast::Node::All => self,
+            node @ (ast::Node::And(_) | ast::Node::Or(_) | ast::Node::Not(_) | ast::Node::Test(..)) => {
+                Self { node: ast::Node::And(vec![node, self.node]), text: self.text }
+            }
+        }
     }
 
     /// Whether the row passes.

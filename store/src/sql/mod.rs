@@ -3,6 +3,7 @@
 //! * Every query sees all tables as of one moment, rows in memory included.
 //! * Only questions are answered: `SELECT`, `WITH`, `EXPLAIN`, `DESCRIBE`, `SHOW TABLES`, `SHOW COLUMNS`. What would change, write or
 //!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
+//! * Who may see some rows only ([`SqlRequest::rows`]) has tables without the others.
 //! * Questions have threads of their own, with lower priority than capture.
 //! * Memory is limited for each query, and nothing is written to disk for want of it.
 
@@ -14,6 +15,7 @@ mod threads;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::catalog::TableProvider;
 use datafusion::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -33,6 +35,7 @@ use self::threads::Threads;
 use crate::Store;
 use crate::error::StoreError;
 use crate::limits::LimitReached;
+use crate::query::RowFilter;
 use crate::tables::TableError;
 use crate::tables::provider::SnapshotTable;
 
@@ -52,6 +55,8 @@ pub struct SqlRequest {
     pub limit: usize,
     /// Memory that it may take, bytes.
     pub memory: usize,
+    /// Which rows whoever asks may see; then there are only `flows` and `transactions`. `None`: everything.
+    pub rows: Option<RowFilter>,
 }
 
 /// Rows that answer it.
@@ -70,8 +75,8 @@ pub struct SqlAnswer {
 struct Tables {
     flows: Arc<SnapshotTable<FlowRecord>>,
     transactions: Arc<SnapshotTable<Transaction>>,
-    identities: Arc<identities::Identities>,
-    segments: Arc<dyn datafusion::catalog::TableProvider>,
+    /// Tables whose rows cannot be told apart, for those who may see everything.
+    whole: Vec<(&'static str, Arc<dyn TableProvider>)>,
 }
 
 impl Store {
@@ -81,10 +86,12 @@ impl Store {
             return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} characters")));
         }
         let tables = Tables {
-            flows: Arc::new(self.flows.provider().await?),
-            transactions: Arc::new(self.transactions.provider().await?),
-            identities: Arc::new(identities::Identities::new(identities).map_err(TableError::from)?),
-            segments: Arc::new(segments::table(&self.catalog.all_segments().await?)?),
+            flows: Arc::new(self.flows.provider(request.rows.as_ref()).await?),
+            transactions: Arc::new(self.transactions.provider(request.rows.as_ref()).await?),
+            whole: match &request.rows {
+                Some(_) => Vec::new(),
+                None => self.whole(identities).await?,
+            },
         };
         match self.sql.ask(tables.clone(), request.clone()).await {
             Ok(answer) => Ok(answer),
@@ -101,6 +108,12 @@ impl Store {
                 self.sql.ask(tables, request.clone()).await
             }
         }
+    }
+
+    async fn whole(&self, known: Arc<View>) -> Result<Vec<(&'static str, Arc<dyn TableProvider>)>, StoreError> {
+        let known = identities::Identities::new(known).map_err(TableError::from)?;
+        let segments = segments::table(&self.catalog.all_segments().await?)?;
+        Ok(vec![("identities", Arc::new(known)), ("segments", Arc::new(segments))])
     }
 }
 
@@ -170,8 +183,9 @@ fn session(runtime: &RuntimeEnv, tables: &Tables, memory: usize) -> Result<Sessi
     let session = SessionContext::new_with_config_rt(config, runtime);
     session.register_table("flows", tables.flows.clone())?;
     session.register_table("transactions", tables.transactions.clone())?;
-    session.register_table("identities", tables.identities.clone())?;
-    session.register_table("segments", tables.segments.clone())?;
+    for (name, table) in &tables.whole {
+        session.register_table(*name, table.clone())?;
+    }
     Ok(session)
 }
 

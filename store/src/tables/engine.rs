@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 
 use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
-use super::scan::{OpenFile, Scanner};
+use super::scan::{OpenFile, Pull, Scanner};
 use super::schema::schema;
 use super::{Range, Table, files};
 use crate::catalog::FlowFile;
@@ -137,6 +138,19 @@ impl Engine {
         columns: &[&str],
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
         self.scanner.streams(files, condition, columns).await
+    }
+
+    /// All rows that pass, in these columns and no order; files are read as rows are asked for.
+    pub(super) fn pulled<R: Table>(
+        self: &Arc<Self>,
+        files: Vec<FlowFile>,
+        condition: &Condition<R>,
+        schema: SchemaRef,
+    ) -> impl Stream<Item = Result<RecordBatch, TableError>> + Send + use<R> {
+        let pull = Pull::new(files, condition, schema);
+        futures_util::stream::try_unfold((self.clone(), pull), async |(engine, mut pull)| {
+            Ok(pull.next(&engine.scanner).await?.map(|batch| (batch, (engine, pull))))
+        })
     }
 
     /// Opens files, in this order.

@@ -53,18 +53,19 @@ impl FlowStore {
         Ok(rows.iter().map(reference).collect())
     }
 
-    /// All slices of a flow, first to last.
-    pub async fn flow(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
+    /// All slices of a flow that are `permitted`, first to last.
+    pub async fn flow(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
         let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
-        let condition = Condition::new(query.node, Range::ALL, true);
+        let condition = Condition::new(query.within(permitted).node, Range::ALL, true);
         let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
         rows.sort_by_key(|row| row.place.number);
         Ok(rows)
     }
 
-    /// Rows of other flows with the same Community ID whose time overlaps: the same packets at other points.
-    pub async fn observations(&self, flow_id: u64) -> Result<Vec<Row>, StoreError> {
-        let slices = self.flow(flow_id).await?;
+    /// Rows of other flows with the same Community ID whose time overlaps: the same packets at other points, as far as
+    /// they are `permitted`.
+    pub async fn observations(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
+        let slices = self.flow(flow_id, permitted).await?;
         let community_id = slices.iter().find_map(|row| row.text("community_id"));
         let from = slices.iter().map(|row| row.place.start.0).min();
         let to = slices.iter().map(|row| row.end).max();
@@ -72,7 +73,7 @@ impl FlowStore {
         let text = format!("community_id == \"{community_id}\" and flow_id != {flow_id:016x}");
         let query = query::parse(&text).map_err(TableError::from)?;
         let range = Range { from, to: to.saturating_add(1) };
-        let condition = Condition::new(query.node, range, true);
+        let condition = Condition::new(query.within(permitted).node, range, true);
         self.rows(&condition, MAX_SLICES, &[]).await
     }
 }

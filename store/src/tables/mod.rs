@@ -66,6 +66,7 @@ pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
 use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;
+use crate::query::{Query, RowFilter};
 
 /// What a store must know of the rows that it keeps.
 pub trait Table: Record {
@@ -78,6 +79,8 @@ pub trait Table: Record {
     fn key(&self) -> RowKey;
     /// Rows with one of these lie together in files: who was asked, and by whom.
     fn ends(&self) -> Ends;
+    /// What a filter says of rows of this table.
+    fn permitted(filter: &RowFilter) -> &Query<Self>;
 }
 
 /// See [`Table::key`].
@@ -110,6 +113,10 @@ impl Table for FlowRecord {
     fn ends(&self) -> Ends {
         (self.server.ip, self.server.port, self.client.ip)
     }
+
+    fn permitted(filter: &RowFilter) -> &Query<Self> {
+        &filter.flows
+    }
 }
 
 impl Table for Transaction {
@@ -124,6 +131,10 @@ impl Table for Transaction {
 
     fn ends(&self) -> Ends {
         (self.server_ip, self.server_port, self.client_ip)
+    }
+
+    fn permitted(filter: &RowFilter) -> &Query<Self> {
+        &filter.transactions
     }
 }
 

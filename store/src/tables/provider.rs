@@ -1,5 +1,8 @@
 //! A table as of one moment, for SQL: rows in memory, open slices, and files, of which those are left out whose time cannot
 //! match. Rows in memory become columns as they are read, and only the columns that are asked for.
+//!
+//! Whoever may not see every row gets a table that has no others: searches' own scan gives its rows, and no condition of
+//! the question comes before it, so that none can tell by an error or by its time what was left out.
 
 use std::sync::Arc;
 
@@ -10,42 +13,48 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
 use wiretag_enrich::Tagged;
 
-use super::engine::Engine;
+use super::engine::{Condition, Engine};
 use super::{Range, Snapshot, Table, TableStore, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
+use crate::query::{Query, RowFilter};
 
 /// Rows of a batch from memory.
 const CHUNK: usize = 8_192;
+/// Streams of permitted rows.
+const STREAMS: usize = 4;
 
 /// See the module.
-pub(crate) struct SnapshotTable<R> {
+pub(crate) struct SnapshotTable<R: 'static> {
     schema: SchemaRef,
     snapshot: Arc<Snapshot<R>>,
     engine: Arc<Engine>,
+    /// Only these rows.
+    permitted: Option<Query<R>>,
 }
 
-impl<R> std::fmt::Debug for SnapshotTable<R> {
+impl<R: 'static> std::fmt::Debug for SnapshotTable<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SnapshotTable").field("files", &self.snapshot.files.len()).finish_non_exhaustive()
     }
 }
 
 impl<R: Table> TableStore<R> {
-    /// The table as it is now.
-    pub(crate) async fn provider(&self) -> Result<SnapshotTable<R>, StoreError> {
+    /// The table as it is now, or what is left of it by `filter`.
+    pub(crate) async fn provider(&self, filter: Option<&RowFilter>) -> Result<SnapshotTable<R>, StoreError> {
         let snapshot = Arc::new(self.snapshot(Range::ALL).await?);
-        Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine: self.inner.engine.clone() })
+        let permitted = filter.map(R::permitted).cloned();
+        Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine: self.inner.engine.clone(), permitted })
     }
 }
 
@@ -58,7 +67,8 @@ impl<R: Table> SnapshotTable<R> {
         store.inner.counts.unreadable_files.fetch_add(lost as u64, std::sync::atomic::Ordering::Relaxed);
         let Snapshot { chunks, open, .. } = &*self.snapshot;
         let snapshot = Arc::new(Snapshot { chunks: chunks.clone(), open: open.clone(), files: readable });
-        Ok((Self { schema: self.schema.clone(), snapshot, engine: self.engine.clone() }, lost))
+        let (schema, engine, permitted) = (self.schema.clone(), self.engine.clone(), self.permitted.clone());
+        Ok((Self { schema, snapshot, engine, permitted }, lost))
     }
 }
 
@@ -71,6 +81,23 @@ impl<R: Table> SnapshotTable<R> {
         let options = ListingOptions::new(Arc::new(format));
         let config = ListingTableConfig::new_with_multi_paths(paths).with_listing_options(options);
         ListingTable::try_new(config.with_schema(self.schema.clone()))
+    }
+
+    /// The rows of files that are permitted, in several streams.
+    fn permitted_rows(
+        &self,
+        permitted: &Query<R>,
+        range: Range,
+        files: &[&FlowFile],
+        schema: &SchemaRef,
+    ) -> Vec<Arc<dyn PartitionStream>> {
+        let condition = Condition::new(permitted.node.clone(), range, true);
+        let part = |number: usize| {
+            let files = files.iter().skip(number).step_by(STREAMS).map(|file| (*file).clone()).collect();
+            let (schema, engine, condition) = (schema.clone(), self.engine.clone(), condition.clone());
+            Arc::new(Permitted { schema, engine, files, condition }) as Arc<dyn PartitionStream>
+        };
+        (0..files.len().min(STREAMS)).map(part).collect()
     }
 }
 
@@ -100,12 +127,18 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => self.schema.clone(),
         };
-        let memory = Memory { schema: projected.clone(), snapshot: self.snapshot.clone() };
-        let memory: Arc<dyn ExecutionPlan> =
-            Arc::new(StreamingTableExec::try_new(projected, vec![Arc::new(memory)], None, [], false, None)?);
         let wanted = time_of(filters);
         let touches = |file: &&FlowFile| file.start < wanted.to && file.end >= wanted.from;
         let files: Vec<&FlowFile> = self.snapshot.files.iter().filter(touches).collect();
+        let permitted = self.permitted.clone();
+        let mut partitions: Vec<Arc<dyn PartitionStream>> =
+            vec![Arc::new(Memory { schema: projected.clone(), snapshot: self.snapshot.clone(), permitted })];
+        if let Some(permitted) = &self.permitted {
+            partitions.extend(self.permitted_rows(permitted, wanted, &files, &projected));
+            return Ok(Arc::new(StreamingTableExec::try_new(projected, partitions, None, [], false, None)?));
+        }
+        let memory: Arc<dyn ExecutionPlan> =
+            Arc::new(StreamingTableExec::try_new(projected, partitions, None, [], false, None)?);
         if files.is_empty() {
             return Ok(memory);
         }
@@ -114,13 +147,41 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
     }
 }
 
-/// Rows in memory, as columns of `schema`.
-struct Memory<R> {
+/// Permitted rows of files.
+struct Permitted<R: 'static> {
     schema: SchemaRef,
-    snapshot: Arc<Snapshot<R>>,
+    engine: Arc<Engine>,
+    files: Vec<FlowFile>,
+    condition: Condition<R>,
 }
 
-impl<R> std::fmt::Debug for Memory<R> {
+impl<R: 'static> std::fmt::Debug for Permitted<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Permitted")
+    }
+}
+
+impl<R: Table> PartitionStream for Permitted<R> {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.engine.pulled(self.files.clone(), &self.condition, self.schema.clone());
+        let rows = rows.map_err(|error| DataFusionError::External(error.into()));
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
+    }
+}
+
+/// Rows in memory, as columns of `schema`.
+struct Memory<R: 'static> {
+    schema: SchemaRef,
+    snapshot: Arc<Snapshot<R>>,
+    /// Only these.
+    permitted: Option<Query<R>>,
+}
+
+impl<R: 'static> std::fmt::Debug for Memory<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Memory")
     }
@@ -132,7 +193,7 @@ impl<R: Table> PartitionStream for Memory<R> {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (schema, snapshot) = (self.schema.clone(), self.snapshot.clone());
+        let (schema, snapshot, permitted) = (self.schema.clone(), self.snapshot.clone(), self.permitted.clone());
         // Chunks of rows, and then the open slices.
         let whole: Vec<(usize, usize)> = snapshot
             .chunks
@@ -142,10 +203,11 @@ impl<R: Table> PartitionStream for Memory<R> {
             .chain((0..snapshot.open.len()).step_by(CHUNK).map(|first| (usize::MAX, first)))
             .collect();
         let batches = whole.into_iter().map(move |(number, first)| {
-            let rows: Vec<&Tagged<R>> = match snapshot.chunks.get(number) {
+            let mut rows: Vec<&Tagged<R>> = match snapshot.chunks.get(number) {
                 Some(chunk) => chunk.iter().skip(first).take(CHUNK).collect(),
                 None => snapshot.open.iter().skip(first).take(CHUNK).map(|row| &**row).collect(),
             };
+            rows.retain(|row| permitted.as_ref().is_none_or(|permitted| permitted.matches(row)));
             batch(&schema, &rows)
         });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(batches)))

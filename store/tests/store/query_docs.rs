@@ -65,7 +65,7 @@ async fn every_example_runs() {
     }
     let view = Arc::new(Timeline::new().view());
     for text in sql {
-        let request = SqlRequest { text: text.to_owned(), limit: 100, memory: DEFAULT_MEMORY };
+        let request = SqlRequest { text: text.to_owned(), limit: 100, memory: DEFAULT_MEMORY, rows: None };
         store.sql(&request, view.clone()).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     }
 }

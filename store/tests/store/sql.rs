@@ -7,6 +7,7 @@ use crate::rows::{self, START, flow, transaction};
 use serde_json::{Value, json};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::limits::DEFAULT_MEMORY;
+use wiretag_store::query::RowFilter;
 use wiretag_store::sql::{SqlAnswer, SqlRequest};
 use wiretag_store::{LimitReached, Role, Store, StoreConfig, StoreError};
 
@@ -17,7 +18,13 @@ async fn store(dir: &std::path::Path) -> Store {
 }
 
 async fn ask(store: &Store, text: &str) -> Result<SqlAnswer, StoreError> {
-    let request = SqlRequest { text: text.into(), limit: 1_000, memory: DEFAULT_MEMORY };
+    ask_within(store, text, None).await
+}
+
+/// Somebody asks who may see some rows only.
+async fn ask_within(store: &Store, text: &str, rows: Option<&str>) -> Result<SqlAnswer, StoreError> {
+    let rows = rows.map(|rows| RowFilter::parse(rows).unwrap());
+    let request = SqlRequest { text: text.into(), limit: 1_000, memory: DEFAULT_MEMORY, rows };
     store.sql(&request, Arc::new(Timeline::new().view())).await
 }
 
@@ -151,6 +158,44 @@ async fn nothing_but_questions_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_some_rows_has_tables_without_the_others() {
+    let (_dir, store) = filled().await;
+    let cells = async |text: &str| {
+        let answer = ask_within(&store, text, Some("pod == pod-1 or pod == pod-3")).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{text}: {error}"));
+        answer.rows.iter().map(|row| row.values().cloned().collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    assert_eq!(cells("select count(*) from flows").await, [[json!(10)]], "in files, in memory, and open");
+    assert_eq!(cells("select count(*) from transactions").await, [[json!(0)]]);
+    let pods = cells("select distinct client_pod from flows order by 1").await;
+    assert_eq!(pods, [[json!("pod-1")], [json!("pod-3")]]);
+    let late = "select count(*) from flows where start >= '2026-03-01T12:00:00Z'";
+    assert_eq!(cells(late).await, [[json!(4)]]);
+    assert_eq!(cells("select client_pod from flows where client_pod = 'pod-0'").await, Vec::<Vec<Value>>::new());
+    // Several scans at a time, of which one may have to wait for the other.
+    let pairs = "select count(*) from flows a, flows b where a.client_pod = b.client_pod";
+    assert_eq!(cells(pairs).await, [[json!(50)]]);
+    let nested =
+        "select count(*) from flows a, flows b, flows c where a.flow_id <> b.flow_id and b.flow_id = c.flow_id";
+    assert_eq!(cells(nested).await, [[json!(90)]]);
+    let union = "select client_pod from (select * from flows union all select * from flows) order by start limit 1";
+    assert_eq!(cells(union).await, [[json!("pod-1")]]);
+    // An error cannot tell of a row that is not there.
+    let trap = "select 1 / (case when client_pod in ('pod-0', 'pod-2') then 0 else 1 end) as one from flows limit 3";
+    assert_eq!(cells(trap).await, vec![[json!(1)]; 3]);
+    let trap =
+        "select count(*) from flows where 1 / (case when client_pod in ('pod-0', 'pod-2') then 0 else 1 end) = 1";
+    assert_eq!(cells(trap).await, [[json!(10)]]);
+    let tables =
+        cells("select table_name from information_schema.tables where table_schema = 'public' order by 1").await;
+    assert_eq!(tables, [[json!("flows")], [json!("transactions")]]);
+    for table in ["identities", "segments"] {
+        let error = ask_within(&store, &format!("select * from {table}"), Some("pod == pod-1")).await;
+        assert!(matches!(error, Err(StoreError::Sql(_))), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_told() {
     let (_dir, store) = filled().await;
     for (text, what) in [
@@ -170,7 +215,7 @@ async fn mistakes_are_told() {
 async fn answers_and_memory_are_limited() {
     let (_dir, store) = filled().await;
     let view = Arc::new(Timeline::new().view());
-    let request = |text: &str, limit, memory| SqlRequest { text: text.into(), limit, memory };
+    let request = |text: &str, limit, memory| SqlRequest { text: text.into(), limit, memory, rows: None };
     let some = store.sql(&request("select flow_id from flows", 7, DEFAULT_MEMORY), view.clone()).await.unwrap();
     assert_eq!((some.rows.len(), some.truncated), (7, true));
     let all = store.sql(&request("select flow_id from flows", 20, DEFAULT_MEMORY), view.clone()).await.unwrap();

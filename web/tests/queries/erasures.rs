@@ -7,8 +7,8 @@ use wiretag_store::QueryLimits;
 
 use crate::{Server, eventually};
 
-/// The status of a request with these headers.
-async fn status(server: &Server, (method, path): (&str, &str), headers: &str, body: &str) -> (u16, String) {
+/// The status of a request with these headers, and the whole answer.
+pub(crate) async fn status(server: &Server, (method, path): (&str, &str), headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -16,8 +16,9 @@ async fn status(server: &Server, (method, path): (&str, &str), headers: &str, bo
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     (text.split(' ').nth(1).unwrap().parse().unwrap(), text)
 }
 

@@ -116,7 +116,9 @@ export const exchanges = (id: string, slices: Flow[]) => {
 }
 export const fields = (table: Table) =>
   get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)
-export const session = () => get<unknown>('/api/v1/session')
+/** Who is logged in: the name of a reader, and the filter of the rows that it sees; null where there is none. */
+export type Session = { reader: string | null; rows: string | null }
+export const session = () => get<Session>('/api/v1/session')
 
 export const login = (token: string) =>
   send('/api/v1/login', {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::cni::journal::Journal;
 use crate::cni::record::{Outside, Pod, VERSION};
 use crate::timeline::{Lookup, Timeline};
 
@@ -12,16 +13,31 @@ struct Node {
     attachments: Attachments,
     timeline: Timeline,
     events: Vec<IdentityEvent>,
+    journal: Journal,
+    _directory: tempfile::TempDir,
+}
+
+fn place() -> Place {
+    Place { cluster: "kubernetes".into(), host: "n1".into(), boot: "boot".into(), netns: 1 }
 }
 
 impl Node {
     fn new() -> Self {
-        let place = Place { cluster: "kubernetes".into(), host: "n1".into(), boot: "boot".into(), netns: 1 };
-        Self { attachments: Attachments::new(place), timeline: Timeline::new(), events: Vec::new() }
+        let directory = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(directory.path().to_owned()).expect("a journal");
+        let (attachments, timeline) = (Attachments::new(place()), Timeline::new());
+        Self { attachments, timeline, events: Vec::new(), journal, _directory: directory }
     }
 
     fn hear(&mut self, record: Record) {
         let events = self.attachments.take(record, 0).expect("room");
+        self.tell(events);
+    }
+
+    fn restart(&mut self) {
+        self.journal.write(&self.attachments.take_changes(0)).expect("written");
+        self.attachments = Attachments::new(place());
+        let events = self.attachments.restore(self.journal.load().expect("read"), 0);
         self.tell(events);
     }
 
@@ -164,35 +180,59 @@ fn after_a_restart_what_is_gone_has_ended_and_what_is_there_goes_on() {
     let mut node = Node::new();
     node.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
     node.hear(add("web", "eth0", "10.1.0.8", 6, 11));
-    let journal: Vec<Record> = node.attachments.records().cloned().collect();
-
-    node.attachments = Node::new().attachments;
-    for record in journal {
-        node.attachments.restore(record);
-    }
+    node.restart();
     let gone = |record: &Record| record.outside.as_ref().is_some_and(|outside| outside.index == 6);
     let events = node.attachments.reconcile(gone, Some(50), 100);
     node.tell(events);
     let who = |ip, at| node.who("kubernetes", ip, at);
     assert_eq!([who("10.1.0.7", 49), who("10.1.0.7", 60)], ["cart", "-"], "sure until it was heard last");
     assert_eq!([who("10.1.0.8", 49), who("10.1.0.8", 200)], ["web", "web"]);
-    assert_eq!(node.attachments.take_changes(), [Change::Gone(("c-cart".into(), "eth0".into()))]);
+    let cart = add("cart", "eth0", "10.1.0.7", 5, 10);
+    assert_eq!(node.attachments.take_changes(100), [Change::Kept(Box::new(Entry { record: cart, ended: None }))]);
+    assert_eq!(node.attachments.take_changes(100 + KEPT), [Change::Gone(("c-cart".into(), "eth0".into()))]);
 }
 
 #[test]
 fn what_was_attached_and_is_gone_is_known_though_nothing_else_was_written_down() {
     let mut node = Node::new();
-    let mut earlier = Node::new();
-    earlier.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
-    for record in earlier.attachments.records().cloned() {
-        node.attachments.restore(record);
-    }
+    node.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
+    node.timeline = Timeline::new();
+    node.restart();
     let events = node.attachments.reconcile(|_| false, Some(5), 100);
     node.tell(events);
     let told: Vec<_> = node.timeline.view().query(&crate::timeline::query::Query::default());
     let spans: Vec<_> = told.iter().map(|known| (known.interval.valid_from, known.interval.valid_to)).collect();
     assert_eq!(spans, [(10, Some(10)); 2], "its interface and its address, nobody knows for how long: {told:?}");
     assert_eq!(node.who("kubernetes", "10.1.0.7", 200), "-");
+}
+
+#[test]
+fn what_came_and_went_is_known_though_nothing_else_was_written_down() {
+    let mut node = Node::new();
+    node.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
+    node.hear(del("cart", "eth0", 20));
+    node.hear(add("web", "eth0", "10.1.0.7", 6, 30));
+    // In the wrong order, and an end that is told by another call.
+    node.hear(del("late", "eth0", 25));
+    node.hear(add("late", "eth0", "10.1.0.7", 7, 22));
+    node.hear(add("lost", "eth0", "10.1.0.9", 8, 11));
+    node.hear(gc("podnet", &[("web", "eth0")], 40));
+    for life in 0..2 {
+        node.timeline = Timeline::new();
+        node.restart();
+        let events = node.attachments.reconcile(|_| true, None, 100);
+        node.tell(events);
+        let who = [15, 23, 27, 50].map(|at| node.who("kubernetes", "10.1.0.7", at));
+        assert_eq!(who, ["cart", "late", "-", "web"], "life {life}");
+        assert_eq!([39, 41].map(|at| node.who("kubernetes", "10.1.0.9", at)), ["lost", "-"], "life {life}");
+        // It is not begun anew by what comes late.
+        node.hear(add("cart", "eth0", "10.1.0.7", 5, 10));
+        assert_eq!(node.who("kubernetes", "10.1.0.7", 50), "web");
+    }
+    let gone = node.attachments.take_changes(KEPT);
+    assert_eq!(gone.iter().filter(|change| matches!(change, Change::Gone(_))).count(), 3, "{gone:?}");
+    let kept: Vec<_> = node.attachments.records().map(|record| record.container.as_str()).collect();
+    assert_eq!(kept, ["c-web"]);
 }
 
 #[test]
@@ -237,7 +277,7 @@ fn a_check_that_sees_less_ends_nothing() {
     dual.ips.push("fd00::7".parse().expect("an address"));
     dual.mac = Some([2, 0, 0, 0, 0, 7]);
     node.hear(dual.clone());
-    let _ = node.attachments.take_changes();
+    let _ = node.attachments.take_changes(10);
     let check = Record { call: Call::Check, at: 20, ..dual.clone() };
     // It cannot look inside: the link-layer address is the previous result's.
     let blind = Record { inode: None, inside: None, outside: None, mac: Some([2, 0, 0, 0, 0, 9]), ..check.clone() };
@@ -248,7 +288,7 @@ fn a_check_that_sees_less_ends_nothing() {
         node.hear(record.clone());
         assert!(node.events.is_empty(), "{record:?}: {:?}", node.events);
     }
-    assert!(node.attachments.take_changes().is_empty());
+    assert!(node.attachments.take_changes(20).is_empty());
     let boot: Arc<str> = "boot".into();
     assert!(matches!(node.timeline.interface(5, 0, &boot, 30), Lookup::One(..)));
     assert_eq!([node.who("kubernetes", "10.1.0.7", 30), node.who("kubernetes", "fd00::7", 30)], ["cart", "cart"]);

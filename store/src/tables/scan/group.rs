@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::{cast, filter};
 use datafusion::arrow::datatypes::{Field, SchemaRef, TimestampNanosecondType};
@@ -154,7 +154,9 @@ impl Target {
             Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
         };
         let arrays = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(RecordBatch::try_new(schema.clone(), arrays)?))
+        // Without columns there is still a number of rows.
+        let options = RecordBatchOptions::new().with_row_count(Some(passing));
+        Ok(Some(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?))
     }
 }
 

@@ -11,6 +11,7 @@ mod group;
 mod mask;
 mod pool;
 mod prune;
+mod pull;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -28,6 +29,7 @@ use futures_util::stream;
 pub(super) use self::footers::{Footers, OpenFile};
 use self::group::{Target, Wanted};
 use self::pool::Pool;
+pub(super) use self::pull::Pull;
 use super::engine::Condition;
 use super::error::TableError;
 use super::observed::Observed;

@@ -1,0 +1,47 @@
+//! Rows of files as they are asked for: a row group is read when the one before was taken, so no thread of the pool waits for
+//! whoever asks. Many can be open at the same time, and be read in any order.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+
+use super::super::engine::Condition;
+use super::super::error::TableError;
+use super::super::{Table, files};
+use super::Scanner;
+use super::group::{Target, Wanted};
+use crate::catalog::FlowFile;
+
+/// See the module documentation.
+pub(in super::super) struct Pull<R: 'static> {
+    files: std::vec::IntoIter<FlowFile>,
+    targets: Vec<Target>,
+    wanted: Arc<Wanted<R>>,
+    schema: SchemaRef,
+}
+
+impl<R: Table> Pull<R> {
+    /// The rows of `files` that pass `condition`, in the columns of `schema`.
+    pub(in super::super) fn new(files: Vec<FlowFile>, condition: &Condition<R>, schema: SchemaRef) -> Self {
+        Self { files: files.into_iter(), targets: Vec::new(), wanted: Arc::new(Wanted::new(condition)), schema }
+    }
+
+    /// Some more of them.
+    pub(in super::super) async fn next(&mut self, scanner: &Scanner) -> Result<Option<RecordBatch>, TableError> {
+        loop {
+            if let Some(target) = self.targets.pop() {
+                let (wanted, schema) = (self.wanted.clone(), self.schema.clone());
+                let work = std::iter::once(move || target.batch(&wanted, &schema));
+                if let Some(batch) = scanner.pool.all(work).await?.into_iter().flatten().next() {
+                    return Ok(Some(batch));
+                }
+            } else if let Some(file) = self.files.next() {
+                let open = scanner.open(&[&file], None).await?;
+                self.targets.extend(open.iter().flat_map(|open| Target::of(open, files::latest_start(&file))));
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+}

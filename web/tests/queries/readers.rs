@@ -1,0 +1,186 @@
+//! Readers: each route, asked for everything by somebody who may see the rows of one pod only.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wiretag_store::QueryLimits;
+use wiretag_store::query::RowFilter;
+use wiretag_web::Reader;
+
+use crate::erasures::status;
+use crate::rows::{flow, name, transaction};
+use crate::{FROM, Server, TO, address};
+
+/// The readers of every server of these tests: of the rows of `pod-1`, and of all.
+pub(crate) fn all() -> Vec<Reader> {
+    let rows = RowFilter::parse("pod == pod-1").unwrap();
+    vec![
+        Reader { name: "shop".into(), token: "token-of-shop".into(), rows: Some(rows) },
+        Reader { name: "everybody".into(), token: "token-of-everybody".into(), rows: None },
+    ]
+}
+
+const OWNER: &str = "authorization: Bearer token\r\n";
+const SHOP: &str = "authorization: Bearer token-of-shop\r\n";
+const EVERYBODY: &str = "authorization: Bearer token-of-everybody\r\n";
+
+/// Both pods have flows and transactions, in a file and in memory.
+async fn server() -> Server {
+    let server = Server::start(QueryLimits::default()).await;
+    let rows = (0..4_u64).map(|number| {
+        let mut row = transaction(number, 7);
+        name(&mut row.client, &format!("pod-{}", number % 2), &[]);
+        row
+    });
+    server.store.transactions.append(rows.collect()).await.unwrap();
+    server
+}
+
+/// What is asked of each route of the document: path with parameters, and body.
+fn question(method: &str, path: &str, flow: &str) -> (String, String) {
+    let path = path.replace("{flow_id}", flow).replace("{id}", "1");
+    let aggregate = ("q", "| count, sum(client_bytes) as bytes by client_pod");
+    let parameters: Vec<(&str, &str)> = match path.as_str() {
+        "/api/v1/flows" | "/api/v1/transactions" | "/api/v1/flows/histogram" | "/api/v1/topology" | "/api/v1/pcap" => {
+            vec![FROM, TO]
+        }
+        "/api/v1/flows/aggregate" => vec![aggregate, FROM, TO],
+        "/api/v1/transactions/aggregate" => vec![("q", "| count by client_pod"), FROM, TO],
+        "/api/v1/flows/top" | "/api/v1/transactions/top" => vec![("field", "client_pod"), FROM, TO],
+        "/api/v1/flows/export" | "/api/v1/transactions/export" => vec![("format", "jsonl"), FROM, TO],
+        _ => Vec::new(),
+    };
+    let body = match (method, path.as_str()) {
+        ("post", "/api/v1/sql") => json!({"query": "select * from flows"}),
+        ("post", "/api/v1/explain") => json!({"q": "| count by client_pod", "from": FROM.1, "to": TO.1}),
+        ("post", "/api/v1/erasures") => json!({"filter": "pod == pod-1", "reason": "why", "dry_run": true}),
+        _ => Value::Null,
+    };
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    (address(&path, &parameters), body)
+}
+
+/// Whatever routes there will be: none tells a reader of the other pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_route_tells_of_rows_that_a_filter_stops() {
+    let server = server().await;
+    let (_, document) = server.get("/api/v1/openapi.json", &[]).await;
+    let (hidden, own) = (format!("{:016x}", 2), format!("{:016x}", 3));
+    let (mut told, mut stopped) = (Vec::new(), Vec::new());
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            // Logins are tested below; a tail has no end.
+            if path.ends_with("/login") || path.ends_with("/logout") || path.ends_with("/tail") {
+                continue;
+            }
+            let upper = method.to_uppercase();
+            let (asked, body) = question(method, path, &hidden);
+            let (_, text) = status(&server, (&upper, &asked), OWNER, &body).await;
+            if text.contains("pod-0") {
+                told.push(path.as_str());
+            }
+            let (code, text) = status(&server, (&upper, &asked), SHOP, &body).await;
+            assert!(!text.contains("pod-0"), "{method} {path}: {text}");
+            if code == 403 {
+                stopped.push(path.as_str());
+            }
+            let (asked, body) = question(method, path, &own);
+            let (_, text) = status(&server, (&upper, &asked), SHOP, &body).await;
+            let is_told = text.contains("pod-1") || !told.contains(&path.as_str());
+            assert!(is_told && !text.contains("pod-0"), "{method} {path}: {text}");
+        }
+    }
+    let tables = ["flows", "flows/aggregate", "flows/export", "flows/top", "flows/{flow_id}", "sql", "transactions"];
+    for path in tables.map(|path| format!("/api/v1/{path}")) {
+        assert!(told.contains(&path.as_str()), "{path} should tell of the pod at all: {told:?}");
+    }
+    let whole = ["/api/v1/erasures", "/api/v1/erasures", "/api/v1/erasures/{id}", "/api/v1/identities"];
+    assert_eq!(stopped, whole, "what has no rows is for those who may see all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_pages_and_packets_are_of_the_readers_rows() {
+    let server = server().await;
+    let of = async |token: &str, path: &str, parameters: &[(&str, &str)]| {
+        let (code, text) = status(&server, ("GET", &address(path, parameters)), token, "").await;
+        let body = text.split_once("\r\n\r\n").unwrap().1;
+        (code, serde_json::from_str::<Value>(body).unwrap_or_default())
+    };
+    for (token, flows) in [(OWNER, 6), (EVERYBODY, 6), (SHOP, 3)] {
+        let (_, answer) = of(token, "/api/v1/flows/histogram", &[FROM, TO, ("buckets", "1")]).await;
+        assert_eq!(answer["buckets"][0]["flows"], json!(flows), "{token}");
+        let (_, answer) = of(token, "/api/v1/topology", &[FROM, TO]).await;
+        assert_eq!(answer["edges"][0]["count"], json!(flows), "{token}: {answer}");
+    }
+    // Its words cannot widen what it sees.
+    for q in ["pod == pod-0", "pod exists or start exists", "not (pod == pod-1)", ""] {
+        let (_, answer) = of(SHOP, "/api/v1/flows", &[("q", q), FROM, TO]).await;
+        let flows = answer["flows"].as_array().unwrap();
+        assert!(flows.iter().all(|row| row["client_pod"] == "pod-1"), "{q}: {answer}");
+    }
+    let (hidden, own) = ("/api/v1/flows/0000000000000002", "/api/v1/flows/0000000000000003");
+    assert_eq!((of(SHOP, hidden, &[]).await.0, of(SHOP, own, &[]).await.0), (404, 200));
+    assert_eq!(of(SHOP, &format!("{hidden}/pcap"), &[]).await.0, 404);
+    assert_eq!(of(SHOP, &format!("{own}/pcap"), &[]).await.0, 200);
+    // All packets of a range are also those of no flow.
+    assert_eq!(of(OWNER, "/api/v1/pcap", &[("from", "2026-01-01"), ("to", "2026-01-02")]).await.0, 200);
+    assert_eq!(of(SHOP, "/api/v1/pcap", &[("from", "2026-01-01"), ("to", "2026-01-02")]).await.0, 404);
+    let metrics = async |token: &str| status(&server, ("GET", "/metrics"), token, "").await.0;
+    assert_eq!([metrics(OWNER).await, metrics(EVERYBODY).await, metrics(SHOP).await], [200, 200, 403]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_log_in_and_change_nothing() {
+    let server = server().await;
+    for (token, name, rows) in [
+        ("token", None, None),
+        ("token-of-shop", Some("shop"), Some("pod == pod-1")),
+        ("token-of-everybody", Some("everybody"), None),
+    ] {
+        let login = json!({ "token": token }).to_string();
+        let (code, text) = status(&server, ("POST", "/api/v1/login"), "", &login).await;
+        assert_eq!(code, 204, "{text}");
+        let cookie = text.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+        let session = format!("cookie: {}\r\nx-wiretag: 1\r\n", cookie.split(';').next().unwrap());
+        let (_, text) = status(&server, ("GET", "/api/v1/session"), &session, "").await;
+        let told: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!(told, json!({"authenticated": true, "reader": name, "rows": rows}));
+        let path = address("/api/v1/flows", &[FROM, TO]);
+        let (_, text) = status(&server, ("GET", &path), &session, "").await;
+        assert_eq!(text.contains("pod-0"), rows.is_none(), "a session sees what its token does");
+        let erasure = json!({"filter": "pod == pod-1", "reason": "why"}).to_string();
+        assert_eq!(status(&server, ("POST", "/api/v1/erasures"), &session, &erasure).await.0, 403);
+        let bearer = format!("authorization: Bearer {token}\r\n");
+        let dry = json!({"filter": "pod == pod-1", "reason": "why", "dry_run": true}).to_string();
+        let (code, _) = status(&server, ("POST", "/api/v1/erasures"), &bearer, &dry).await;
+        assert_eq!(code == 200, name.is_none(), "{token}");
+    }
+    let (code, _) = status(&server, ("POST", "/api/v1/login"), "", "{\"token\":\"token-of-nobody\"}").await;
+    assert_eq!(code, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_has_the_readers_rows_only() {
+    let server = server().await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("GET /api/v1/flows/tail HTTP/1.1\r\nhost: localhost\r\n{SHOP}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut text, mut bytes) = (String::new(), [0; 4096]);
+    let row = |number: u64| {
+        let mut row = flow(number);
+        name(&mut row.client, &format!("pod-{number}"), &[]);
+        row
+    };
+    // Until it has joined, nobody is told.
+    while !text.contains("pod-1") {
+        server.tail.publish(&[row(0), row(1)]);
+        let read = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut bytes)).await;
+        let Ok(read) = read else { continue };
+        let read = read.unwrap();
+        assert!(read > 0, "it goes on: {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    assert!(!text.contains("pod-0"), "{text}");
+}
