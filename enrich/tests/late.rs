@@ -131,10 +131,6 @@ fn names(again: &Again, row: &StoredRow<'_>) -> [Option<String>; 2] {
     again.names().of(row).map(name)
 }
 
-fn own(name: &str) -> Option<String> {
-    Some(name.to_owned())
-}
-
 fn known() -> Timeline {
     let mut timeline = Timeline::new();
     timeline.apply(&IdentityEvent::Network { index: 0, netns: 0, network: "cluster".into(), at: 0 });
@@ -150,7 +146,7 @@ fn only_ends_without_a_name_are_named_and_as_of_their_time() {
     let again = again(&known(), Links::default());
     for source in [Ring, File, Netflow] {
         let open = row(source, end(1, TaggedBy::None, None), end(2, TaggedBy::Ambiguous, None));
-        assert_eq!(names(&again, &open), [own("a"), own("b")], "{source:?}");
+        assert_eq!(names(&again, &open), [Some("a".to_owned()), Some("b".to_owned())], "{source:?}");
         let named = row(source, end(1, TaggedBy::Static, None), end(2, TaggedBy::Ip, None));
         assert_eq!(names(&again, &named), [None, None], "a name stays");
         let before = StoredRow { start: NOW - 61 * SECOND, ..open.clone() };
@@ -168,7 +164,7 @@ fn only_ends_without_a_name_are_named_and_as_of_their_time() {
 fn what_sockets_may_have_left_open_is_no_nodes() {
     let again = again(&known(), Links::default());
     let unclear = row(Source::Ring, end(3, TaggedBy::Ambiguous, None), end(3, TaggedBy::None, None));
-    assert_eq!(names(&again, &unclear), [None, own("node:n1")]);
+    assert_eq!(names(&again, &unclear), [None, Some("node:n1".to_owned())]);
 }
 
 #[test]
@@ -177,9 +173,9 @@ fn behind_a_translation_the_own_address_counts_if_it_is_known_which_that_is() {
     let pod = SocketAddr::new(ip(2), 8080);
     // Of a service's address seen on the client's interface the other side is the server's own.
     let seen = row(Source::Ring, end(1, TaggedBy::None, None), end(99, TaggedBy::None, Some(pod)));
-    assert_eq!(names(&again, &seen), [own("a"), own("b")]);
+    assert_eq!(names(&again, &seen), [Some("a".to_owned()), Some("b".to_owned())]);
     let on_the_way = StoredRow { observed_at: Some(ObservedAt::Path), ..seen };
-    assert_eq!(names(&again, &on_the_way), [own("a"), None]);
+    assert_eq!(names(&again, &on_the_way), [Some("a".to_owned()), None]);
 }
 
 #[test]
@@ -190,7 +186,7 @@ fn an_interface_of_which_nothing_is_known_may_be_in_a_vrf() {
     links.see(&"veth1".into(), 7);
     timeline.apply(&IdentityEvent::Network { index: 8, netns: 0, network: "vrf:blue".into(), at: 0 });
     assert_eq!(names(&again(&timeline, Links::default()), &open), [None, None]);
-    assert_eq!(names(&again(&timeline, links.clone()), &open), [own("a"), own("b")]);
+    assert_eq!(names(&again(&timeline, links.clone()), &open), [Some("a".to_owned()), Some("b".to_owned())]);
     timeline.apply(&IdentityEvent::Network { index: 7, netns: 0, network: "vrf:blue".into(), at: 0 });
     assert_eq!(names(&again(&timeline, links.clone()), &open), [None, None], "addresses of a VRF are others");
     links.see(&"veth1".into(), 9);
