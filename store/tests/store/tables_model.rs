@@ -206,7 +206,7 @@ async fn erase(store: &FlowStore, catalog: &Catalog, (text, range): (&str, Range
 }
 
 /// `late-N` was 10.0.0.N in this range: the rows of then that have no client get it.
-fn tell(rows: &mut Vec<TaggedFlow>, client: u8, range: Range) {
+fn tell(rows: &mut [TaggedFlow], client: u8, range: Range) {
     let is_of = |row: &&mut TaggedFlow| {
         let record = &row.record;
         let is_then = record.start >= range.from && record.start < range.to;
@@ -215,6 +215,25 @@ fn tell(rows: &mut Vec<TaggedFlow>, client: u8, range: Range) {
     for row in rows.iter_mut().filter(is_of) {
         rows::name(&mut row.client, &format!("late-{client}"), &[]);
     }
+}
+
+/// The same to the store, which is opened again if the process is killed.
+async fn told(
+    store: FlowStore,
+    catalog: Catalog,
+    (dir, client): (&Path, u8),
+    (late, killed): (&LateRows, bool),
+) -> (FlowStore, Catalog) {
+    let again = retag::known([10, 0, 0, client].into(), &format!("late-{client}"), (late.from, late.to));
+    retag(&store, late, &again, killed).await;
+    if !killed {
+        return (store, catalog);
+    }
+    store.flush().await.unwrap();
+    drop(store);
+    let (store, catalog) = begin(dir).await;
+    retag(&store, late, &again, false).await;
+    (store, catalog)
 }
 
 async fn retag(store: &FlowStore, late: &LateRows, again: &Again, killed: bool) {
@@ -315,16 +334,9 @@ async fn live(steps: Vec<Step>) {
                 let range = Range { from: START + hours.0 * HOUR, to: START + hours.1 * HOUR };
                 tell(&mut rows, client, range);
                 rows.retain(|row| !is_erased(&erased, row));
-                let again = retag::known([10, 0, 0, client].into(), &format!("late-{client}"), (range.from, range.to));
                 let ranges = if by_address { vec![([10, 0, 0, client].into(), 32)] } else { Vec::new() };
                 let late = LateRows { from: range.from, to: range.to, ranges };
-                retag(&store, &late, &again, killed).await;
-                if killed {
-                    store.flush().await.unwrap();
-                    drop(store);
-                    (store, catalog) = begin(dir.path()).await;
-                    retag(&store, &late, &again, false).await;
-                }
+                (store, catalog) = told(store, catalog, (dir.path(), client), (&late, killed)).await;
             }
             Step::Crash => {
                 store.flush().await.unwrap();
