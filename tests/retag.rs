@@ -53,7 +53,7 @@ fn what_is_told_late_names_what_was_stored_and_a_name_stays() {
     capture(&pcap, 300);
     wiretag_ok(&["import", "--quiet", pcap.to_str().unwrap(), "--data", data.to_str().unwrap()]);
     let listen = ["--interface", "lo"];
-    let told = ["--interface", "lo", "--static", file.to_str().unwrap()];
+    let told = ["--interface", "lo", "--static", file.to_str().unwrap(), "--verbose"];
 
     // Nobody has said anything: the rows have no names, and are added up so.
     let appliance = Appliance::start(&data, &listen);
