@@ -273,3 +273,19 @@ impl ChunkReader for Shifted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_of_numbers_are_as_unsigned_and_leave_out_nulls() {
+        let of = |numbers: Vec<Option<u64>>| bounds(&UInt64Array::from(numbers));
+        let stored = |least: Option<u64>, greatest: Option<u64>, nulls| {
+            let [least, greatest] = [least, greatest].map(|number| number.map(u64::cast_signed));
+            Statistics::int64(least, greatest, None, Some(nulls), false)
+        };
+        assert_eq!(of(vec![Some(7), None, Some(u64::MAX), Some(3)]), stored(Some(3), Some(u64::MAX), 1));
+        assert_eq!(of(vec![None, None]), stored(None, None, 2));
+    }
+}
