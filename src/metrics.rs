@@ -111,11 +111,12 @@ impl FlowMetrics {
             flows.with_label_values(&labels).inc();
             bytes.with_label_values(&labels).inc_by(record.client.bytes.saturating_add(record.server.bytes));
         }
-        let retransmits = record.client.retransmits.unwrap_or(0) + record.server.retransmits.unwrap_or(0);
-        self.retransmits.with_label_values(&[client, server]).inc_by(retransmits);
+        let [client_retransmits, server_retransmits] =
+            [&record.client, &record.server].map(|side| u64::from(side.retransmits.unwrap_or(0)));
+        self.retransmits.with_label_values(&[client, server]).inc_by(client_retransmits + server_retransmits);
         for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
             if let Some(rtt) = rtt.filter(|_| record.slice == 0) {
-                self.handshake_rtt.with_label_values(&[server, side]).observe(rtt as f64 / 1e6);
+                self.handshake_rtt.with_label_values(&[server, side]).observe(f64::from(rtt) / 1e6);
             }
         }
         if let Some(dns) = &record.dns {

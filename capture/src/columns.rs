@@ -119,7 +119,7 @@ fn http(record: &FlowRecord) -> Option<&Http> {
     record.http.as_deref()
 }
 
-fn responses(record: &FlowRecord, get: fn(&Responses) -> u64) -> Value<'_> {
+fn responses(record: &FlowRecord, get: fn(&Responses) -> u32) -> Value<'_> {
     record.responses.as_ref().map(get).value()
 }
 

@@ -203,45 +203,45 @@ pub struct Side {
     /// Layer 4 payload bytes sent, for TCP without repetitions; 0 where an exporter told of the flow, which says nothing of it.
     pub payload_bytes: u64,
     /// Sequence gaps that the other side acknowledged but that never arrived at the capture point, in segments.
-    pub packets_missed: Option<u64>,
+    pub packets_missed: Option<u32>,
     /// TCP flags seen, or-ed: bit 0 FIN … bit 7 CWR.
     pub tcp_flags: Option<u8>,
     /// Segments whose sequence space was seen before in this direction.
-    pub retransmits: Option<u64>,
+    pub retransmits: Option<u32>,
     /// Payload bytes in repeated sequence space.
     pub retransmit_bytes: Option<u64>,
     /// Of these, those that duplicate acknowledgements asked for (RFC 5681).
-    pub fast_retransmits: Option<u64>,
+    pub fast_retransmits: Option<u32>,
     /// Of these, those that a timeout sent (RFC 6298).
-    pub timeout_retransmits: Option<u64>,
+    pub timeout_retransmits: Option<u32>,
     /// Of these, those of data that was acknowledged already.
-    pub spurious_retransmits: Option<u64>,
+    pub spurious_retransmits: Option<u32>,
     /// Segments with new data that arrived late.
-    pub out_of_order: Option<u64>,
+    pub out_of_order: Option<u32>,
     /// Keep-alives (RFC 9293, 3.8.4).
-    pub keep_alives: Option<u64>,
+    pub keep_alives: Option<u32>,
     /// Packets that the capture delivered twice.
-    pub capture_duplicates: Option<u64>,
+    pub capture_duplicates: Option<u32>,
     /// Duplicate acknowledgements.
-    pub duplicate_acks: Option<u64>,
+    pub duplicate_acks: Option<u32>,
     /// Segments other than SYN and RST with a window of zero.
-    pub zero_windows: Option<u64>,
+    pub zero_windows: Option<u32>,
     /// Time with a closed window, µs.
     pub zero_window_us: Option<u64>,
     /// RST segments.
-    pub resets: Option<u64>,
+    pub resets: Option<u32>,
     /// MSS option of the SYN.
-    pub mss: Option<u64>,
+    pub mss: Option<u16>,
     /// Window scale option of the SYN (RFC 7323), a shift count.
-    pub window_scale: Option<u64>,
+    pub window_scale: Option<u8>,
     /// Greatest window offered, scaled, bytes.
-    pub window_max: Option<u64>,
+    pub window_max: Option<u32>,
     /// This side's half of the handshake: capture point to it and back, µs.
-    pub rtt_us: Option<u64>,
+    pub rtt_us: Option<u32>,
     /// Mean time from data to its acknowledgement by this side, µs.
-    pub rtt_avg_us: Option<u64>,
+    pub rtt_avg_us: Option<u32>,
     /// Greatest time from data to its acknowledgement by this side, µs.
-    pub rtt_max_us: Option<u64>,
+    pub rtt_max_us: Option<u32>,
 }
 
 impl Side {
@@ -363,13 +363,13 @@ pub struct Http {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Responses {
     /// Of the first answer.
-    pub first_us: u64,
+    pub first_us: u32,
     /// Mean.
-    pub avg_us: u64,
+    pub avg_us: u32,
     /// Greatest.
-    pub max_us: u64,
+    pub max_us: u32,
     /// Answers.
-    pub count: u64,
+    pub count: u32,
 }
 
 /// One row: see the module documentation and [`crate::columns::columns`].
@@ -420,9 +420,9 @@ pub struct FlowRecord {
     /// Connection state (TCP).
     pub tcp_state: Option<TcpState>,
     /// SYNs after the first with the same sequence number.
-    pub syn_retries: Option<u64>,
+    pub syn_retries: Option<u32>,
     /// Whole handshake, µs.
-    pub handshake_rtt_us: Option<u64>,
+    pub handshake_rtt_us: Option<u32>,
     /// Response times.
     pub responses: Option<Responses>,
     /// Application protocol, if recognised.

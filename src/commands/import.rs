@@ -259,6 +259,7 @@ impl<'a> Import<'a> {
             self.names.extend(described.iter().map(|(_, own)| own.clone().unwrap_or_else(|| name.clone())));
             name_interfaces(&mut self.engine, &mut described);
             self.burst(&burst)?;
+            drop(burst);
             bursts += 1;
             if bursts % BURSTS_A_LOOK == 0 {
                 progress.set_position(file.position());

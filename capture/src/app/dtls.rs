@@ -126,6 +126,11 @@ impl DtlsFlow {
     }
 
     /// What is known so far.
+    pub(crate) fn fields_mut(&mut self) -> &mut Tls {
+        &mut self.fields
+    }
+
+    /// A copy of it.
     pub(crate) fn fields(&self) -> Tls {
         self.fields.clone()
     }

@@ -15,3 +15,9 @@ pub(crate) struct Finished {
 pub(crate) fn micros(from: i64, to: i64) -> Option<u64> {
     u64::try_from(to.checked_sub(from)?).ok().map(|nanos| nanos / 1000)
 }
+
+/// The value itself if the flow is over and nobody asks for it again, else a copy: texts are counted by whoever holds them,
+/// and a count that is not in the cache is waited for.
+pub(crate) fn give<T: Clone + Default>(value: &mut T, over: bool) -> T {
+    if over { std::mem::take(value) } else { value.clone() }
+}

@@ -204,8 +204,8 @@ impl HttpSlice {
     }
 
     /// The fields for a record.
-    pub(crate) fn fields(&self) -> Option<Http> {
-        (self.first.is_some() || self.fields != Http::default()).then(|| self.fields.clone())
+    pub(crate) fn fields(&mut self) -> Option<&mut Http> {
+        (self.first.is_some() || self.fields != Http::default()).then_some(&mut self.fields)
     }
 
     /// Begins the next slice.

@@ -317,11 +317,11 @@ impl Application {
         self.held = self.app.as_ref().map_or(0, |app| app.weight());
     }
 
-    /// Fills in what the slice has.
-    pub(crate) fn fill(&self, record: &mut FlowRecord) {
+    /// Fills in what the slice has; `over` says that the flow has no other.
+    pub(crate) fn fill(&mut self, record: &mut FlowRecord, over: bool) {
         record.app = self.tag.name.map(Name::as_str).or(record.app);
-        if let Some(app) = &self.app {
-            app.session.fill(record);
+        if let Some(app) = &mut self.app {
+            app.session.fill(record, over);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::dns::{Bar, DnsFlow, DnsStream, Message, parse};
 use super::dtls::DtlsFlow;
-use super::exchange::{End, Finished};
+use super::exchange::{End, Finished, give};
 use super::http::HttpSlice;
 use super::http1::{Http1, Switched};
 use super::http2::Http2;
@@ -354,13 +354,14 @@ impl Session {
         self.http.is_some() || matches!(self.parser, Parser::Tls(_) | Parser::Dtls(_) | Parser::Quic(_))
     }
 
-    /// Fills in what the slice has.
-    pub(super) fn fill(&self, record: &mut FlowRecord) {
-        record.http = self.http.as_ref().and_then(|http| http.fields()).map(Box::new);
-        record.tls = match &self.parser {
-            Parser::Tls(tls) => Some(Box::new(tls.fields())),
-            Parser::Dtls(dtls) => Some(Box::new(dtls.fields())),
-            Parser::Quic(quic) => Some(Box::new(quic.fields())),
+    /// Fills in what the slice has; what it names is copied, unless the flow is `over`.
+    pub(super) fn fill(&mut self, record: &mut FlowRecord, over: bool) {
+        let http = self.http.as_mut().and_then(|http| http.fields());
+        record.http = http.map(|http| Box::new(give(http, over)));
+        let tls = match &mut self.parser {
+            Parser::Tls(tls) => Some(tls.fields_mut()),
+            Parser::Dtls(dtls) => Some(dtls.fields_mut()),
+            Parser::Quic(quic) => Some(quic.fields_mut()),
             Parser::Unknown(_)
             | Parser::Http1(_)
             | Parser::Http2(_)
@@ -369,7 +370,8 @@ impl Session {
             | Parser::Upgrade(_)
             | Parser::Done => None,
         };
-        record.dns = self.dns().and_then(DnsFlow::fields).map(Box::new);
+        record.tls = tls.map(|tls| Box::new(give(tls, over)));
+        record.dns = self.dns_mut().and_then(|dns| dns.fields(over)).map(Box::new);
     }
 
     fn dns(&self) -> Option<&DnsFlow> {

@@ -15,7 +15,7 @@ use std::path::Path;
 pub use error::FileError;
 use input::Input;
 
-use crate::burst::Burst;
+use crate::burst::{Burst, Room};
 use crate::packet::{LinkType, Packet};
 
 /// Greatest pcapng block or pcap record that is accepted, bytes.
@@ -42,6 +42,7 @@ pub struct CaptureFile {
     /// Interfaces that the reader has been told of.
     told: usize,
     failed: bool,
+    room: Room,
 }
 
 enum Format {
@@ -93,7 +94,7 @@ impl CaptureFile {
             interfaces.push(interface);
             Format::Classic(classic)
         };
-        let mut file = Self { input, format, interfaces, told: 0, failed: false };
+        let mut file = Self { input, format, interfaces, told: 0, failed: false, room: Room::default() };
         if let Format::Ng(ng) = &mut file.format {
             ng.first_section(&mut file.input)?;
         }
@@ -124,8 +125,9 @@ impl CaptureFile {
     /// The next packets, or none at the end; otherwise as [`Self::next_packet_naming`]. What is damaged is reported after the
     /// packets before it.
     pub fn next_burst(&mut self, described: &mut dyn FnMut(u32, &FileInterface)) -> Result<Burst<'_>, FileError> {
-        let mut burst = Burst::new();
-        if self.find_packet()? {
+        let is_there = self.find_packet()?;
+        let mut burst = Burst::new(&mut self.room);
+        if is_there {
             let (bytes, mut taken) = self.input.split();
             let mut rest = bytes;
             while !burst.is_full() {

@@ -4,14 +4,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::Deref;
 
-use sha1::{Digest, Sha1};
+use sha1::block_api::compress;
 
 use crate::record::Protocol;
 
 const VERSION: &[u8; 2] = b"1:";
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-/// Most bytes that are hashed: seed, IPv6 addresses, protocol and padding, ports.
-const LONGEST: usize = 2 + 32 + 2 + 4;
+/// Bytes that SHA-1 takes at once; most that are hashed are seed, IPv6 addresses, protocol and padding, ports: 40.
+const BLOCK: usize = 64;
+/// Where SHA-1 begins (FIPS 180-4, 5.3.1).
+const START: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 /// Version, and 20 bytes in base 64.
 const LENGTH: usize = 30;
 
@@ -54,8 +56,8 @@ pub const fn is_one_way(protocol: Protocol, kind: u8) -> bool {
 /// The id of ends that are in the specification's order already: lower address, then lower port, first; as sent for
 /// one-way ICMP.
 pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16; 2]>) -> CommunityId {
-    // All at once: each update of the hash costs as much as a few bytes.
-    let (mut bytes, mut length) = ([0; LONGEST], 2);
+    // One block, padded here: a hasher that takes any length copies more than it hashes.
+    let (mut bytes, mut length) = ([0; BLOCK], 2);
     let mut add = |part: &[u8]| {
         if let Some(place) = bytes.get_mut(length..length + part.len()) {
             place.copy_from_slice(part);
@@ -75,8 +77,20 @@ pub(super) fn of(addresses: [IpAddr; 2], protocol: Protocol, ports: Option<[u16;
     let mut id = CommunityId([0; LENGTH]);
     let (version, text) = id.0.split_at_mut(VERSION.len());
     version.copy_from_slice(VERSION);
-    text.copy_from_slice(&base64(&Sha1::digest(bytes.get(..length).unwrap_or_default()).into()));
+    text.copy_from_slice(&base64(&sha1(bytes, length)));
     id
+}
+
+/// SHA-1 of the first `length` bytes, which leave room for the padding; the others are zero (FIPS 180-4, 5.1.1).
+fn sha1(mut block: [u8; BLOCK], length: usize) -> [u8; 20] {
+    block[length] = 0x80;
+    block[BLOCK - 2..].copy_from_slice(&(8 * length as u16).to_be_bytes());
+    let (mut state, mut digest) = (START, [0; 20]);
+    compress(&mut state, &[block]);
+    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *bytes = word.to_be_bytes();
+    }
+    digest
 }
 
 /// A digest in standard base 64 (RFC 4648, 4): 20 bytes are a byte less than seven groups, whose last digit is padding.

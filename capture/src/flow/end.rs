@@ -77,8 +77,8 @@ impl TcpEnd {
 
     /// Greatest window offered in the slice, bytes. It is known how to scale it if both SYNs were seen, or one without the
     /// option; windows of SYNs are never scaled (RFC 7323, 2.2).
-    pub(super) fn window_max(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u64> {
-        let of_syn = u64::from(self.window_syn);
+    pub(super) fn window_max(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u32> {
+        let of_syn = u32::from(self.window_syn);
         let shift = match scales {
             (Some(scale), Some(_)) => Some(scale),
             (None, _) if self.is(OPENED) => Some(0),
@@ -86,7 +86,7 @@ impl TcpEnd {
             (_, _) => None,
         };
         let offered = match shift {
-            Some(shift) => u64::from(self.window_max) << shift,
+            Some(shift) => u32::from(self.window_max) << shift,
             None if self.window_max > 0 => return None,
             None => 0,
         };

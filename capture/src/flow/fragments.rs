@@ -305,6 +305,10 @@ impl Parts {
             if to - self.data.len() > room {
                 return false;
             }
+            if from == self.data.len() {
+                self.data.extend_from_slice(fragment.data);
+                return true;
+            }
             self.data.resize(to, 0);
         }
         if let Some(place) = self.data.get_mut(from..to) {

@@ -26,8 +26,8 @@ impl Packed {
         Self(stored.and_then(NonZeroU32::new))
     }
 
-    pub(super) fn get(self) -> Option<u64> {
-        self.0.map(|stored| u64::from(stored.get()) - 1)
+    pub(super) fn get(self) -> Option<u32> {
+        self.0.map(|stored| stored.get() - 1)
     }
 }
 

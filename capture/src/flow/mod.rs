@@ -366,6 +366,7 @@ impl Engine {
                 self.table.schedule(slot, self.clock);
             }
         }
+        self.table.expect_tick(self.clock);
         sort(out, from);
     }
 

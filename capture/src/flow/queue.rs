@@ -43,6 +43,11 @@ impl Queues {
         self.queues.get(queue).map(|queue| queue.first).filter(|first| *first != NONE)
     }
 
+    /// The slot at the end.
+    pub(super) fn last(&self, queue: usize) -> Option<u32> {
+        self.queues.get(queue).map(|queue| queue.last).filter(|last| *last != NONE)
+    }
+
     /// The slot behind one in its queue.
     pub(super) fn after(&self, slot: u32) -> Option<u32> {
         self.links.get(slot).map(|link| link.next).filter(|next| next & QUEUE == 0)

@@ -44,12 +44,7 @@ impl ResponseTimes {
     /// The figures of the slice.
     pub(super) fn figures(&self) -> Option<Responses> {
         let mean = self.sum.checked_div(self.count)?;
-        Some(Responses {
-            first_us: self.first.into(),
-            avg_us: mean.into(),
-            max_us: self.greatest.into(),
-            count: self.count.into(),
-        })
+        Some(Responses { first_us: self.first, avg_us: mean, max_us: self.greatest, count: self.count })
     }
 
     /// Begins the next slice: a request still waits for its answer.

@@ -83,9 +83,9 @@ impl RoundTrips {
     }
 
     /// Mean and greatest, µs.
-    pub(super) fn figures(&self) -> Option<(u64, u64)> {
+    pub(super) fn figures(&self) -> Option<(Micros, Micros)> {
         let mean = self.sum.checked_div(self.count)?;
-        Some((mean.into(), self.greatest.into()))
+        Some((mean, self.greatest))
     }
 
     /// Begins the next slice: the segment that is timed goes on.

@@ -405,7 +405,8 @@ impl Flow {
         self.fill_side(self.client.other(), last, &mut record.server);
         record.client.rtt_us = rtt.client.get();
         record.server.rtt_us = rtt.server.get();
-        self.application.fill(record);
+        let over = reason.is_some_and(|reason| reason != EndReason::Active);
+        self.application.fill(record, over);
     }
 
     fn fill_side(&self, end: End, last: bool, side: &mut Side) {

@@ -29,6 +29,9 @@ const BUCKETS: i64 = 4096;
 /// Flows that get a second chance before one is evicted all the same.
 const MOST_CHANCES: usize = 64;
 
+/// Flows that are asked for ahead of their tick: so many stay in the cache until then.
+const MOST_EXPECTED: usize = 24;
+
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -195,7 +198,8 @@ impl Table {
     /// Adds the flow that `make` makes, whose key is not in the table.
     #[inline]
     pub(super) fn insert(&mut self, hash: u32, make: impl FnOnce() -> Flow) -> u32 {
-        let slot = match self.values.first(FREE) {
+        // The one that was freed last is still in the cache.
+        let slot = match self.values.last(FREE) {
             Some(slot) => {
                 self.values.remove(slot);
                 slot
@@ -284,6 +288,17 @@ impl Table {
                 return None;
             }
             tick += 1;
+        }
+    }
+
+    /// Has the processor fetch the flows that the tick after `clock` looks at.
+    pub(super) fn expect_tick(&self, clock: i64) {
+        let tick = (clock >> TICK) + 1;
+        let mut next = self.wheel.first(tick.rem_euclid(BUCKETS) as usize);
+        for _ in 0..MOST_EXPECTED {
+            let Some(slot) = next else { break };
+            self.expect_slot(next);
+            next = self.wheel.after(slot);
         }
     }
 

@@ -318,8 +318,8 @@ impl TcpFlow {
     }
 
     /// SYNs after the first with its number, in the slice.
-    pub(super) fn syn_retries(&self) -> u64 {
-        self.trouble.as_ref().map_or(0, |trouble| trouble.syn_retries.into())
+    pub(super) fn syn_retries(&self) -> u32 {
+        self.trouble.as_ref().map_or(0, |trouble| trouble.syn_retries)
     }
 
     /// Writes the figures of one end in the slice that ended at `end_of_slice`.
@@ -330,21 +330,21 @@ impl TcpFlow {
         let counts = &trouble.counts;
         side.packets_missed = self.missed(end, last);
         side.tcp_flags = Some(own.flags);
-        side.retransmits = Some(counts.retransmits.into());
+        side.retransmits = Some(counts.retransmits);
         side.retransmit_bytes = Some(counts.retransmit_bytes);
-        side.fast_retransmits = Some(counts.fast.into());
-        side.timeout_retransmits = Some(counts.timeout.into());
-        side.spurious_retransmits = Some(counts.spurious.into());
-        side.out_of_order = Some(counts.out_of_order.into());
-        side.keep_alives = Some(counts.keep_alives.into());
-        side.capture_duplicates = Some(counts.capture_duplicates.into());
-        side.duplicate_acks = Some(counts.duplicate_acks.into());
-        side.zero_windows = Some(counts.zero_windows.into());
+        side.fast_retransmits = Some(counts.fast);
+        side.timeout_retransmits = Some(counts.timeout);
+        side.spurious_retransmits = Some(counts.spurious);
+        side.out_of_order = Some(counts.out_of_order);
+        side.keep_alives = Some(counts.keep_alives);
+        side.capture_duplicates = Some(counts.capture_duplicates);
+        side.duplicate_acks = Some(counts.duplicate_acks);
+        side.zero_windows = Some(counts.zero_windows);
         side.zero_window_us = Some(trouble.zero_window(end_of_slice) / 1000);
-        side.resets = Some(counts.resets.into());
-        side.mss = own.mss().map(u64::from);
+        side.resets = Some(counts.resets);
+        side.mss = own.mss();
         let scales = (self.scales.get(end), self.scales.get(end.other()));
-        side.window_scale = scales.0.map(u64::from);
+        side.window_scale = scales.0;
         side.window_max = own.window_max(other, scales);
         // What the other end's data took to be acknowledged by this one.
         if let Some((mean, greatest)) = other.round_trips.figures() {
@@ -388,13 +388,13 @@ impl TcpFlow {
 
     /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
     /// end was seen.
-    pub(super) fn missed(&self, end: End, last: bool) -> Option<u64> {
+    pub(super) fn missed(&self, end: End, last: bool) -> Option<u32> {
         let (own, other) = (self.end(end), self.end(end.other()));
         other.acknowledged().filter(|_| own.is_seen())?;
         let next = last.then_some(own.span.next);
         Some(match &self.trouble {
-            Some(trouble) => trouble.ends[end.index()].holes.missed(next).into(),
-            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next).into(),
+            Some(trouble) => trouble.ends[end.index()].holes.missed(next),
+            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next),
         })
     }
 

@@ -72,7 +72,7 @@ impl Track {
     pub(super) fn figures(&self, end: End, end_of_slice: (i64, bool), side: &mut Side) {
         match self {
             Self::Tcp(tcp) => tcp.figures(end, end_of_slice, side),
-            Self::Datagrams(datagrams) => side.capture_duplicates = Some(datagrams.copies[end.index()].into()),
+            Self::Datagrams(datagrams) => side.capture_duplicates = Some(datagrams.copies[end.index()]),
             Self::Nothing => {}
         }
     }

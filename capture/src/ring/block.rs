@@ -5,7 +5,7 @@
 //! packet begins with `tpacket3_hdr` (next offset 0, seconds 4, nanoseconds 8, captured 12, wire 16, status 20, offset of the
 //! link layer 24 (u16), VLAN TCI 32, TPID 36 (u16)), followed at 48 by `sockaddr_ll` (index 4, hardware type 8 (u16), packet type 10).
 
-use crate::burst::Burst;
+use crate::burst::{Burst, Room};
 use crate::packet::{Direction, LinkType, Packet};
 
 const SOCKET_ADDRESS: usize = 48;
@@ -18,10 +18,15 @@ const ARPHRD_NONE: u16 = 0xfffe;
 const ARPHRD_RAWIP: u16 = 519;
 
 /// Calls `each` for the packets of `block` that are `wanted`, several at a time.
-pub(super) fn packets<'a>(block: &'a [u8], wanted: impl Fn(&Packet<'a>) -> bool, each: &mut dyn FnMut(&[Packet<'a>])) {
+pub(super) fn packets<'a>(
+    block: &'a [u8],
+    room: &'a mut Room,
+    wanted: impl Fn(&Packet<'a>) -> bool,
+    each: &mut dyn FnMut(&[Packet<'a>]),
+) {
     let (Some(count), Some(first)) = (u32_at(block, 12), u32_at(block, 16)) else { return };
     let mut at = first as usize;
-    let mut burst = Burst::new();
+    let mut burst = Burst::new(room);
     for _ in 0..count {
         let Some((packet, next)) = block.get(at..).and_then(packet) else { break };
         if wanted(&packet) {

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use error::RingError;
 
 use self::links::LinkWatcher;
+use crate::burst::Room;
 use crate::packet::Packet;
 
 /// Size and behaviour of a ring.
@@ -50,6 +51,7 @@ pub struct Ring {
     interfaces: Vec<u32>,
     next_block: usize,
     drops: u64,
+    room: Room,
 }
 
 impl Ring {
@@ -57,7 +59,14 @@ impl Ring {
     pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
         let program = filter::program(interfaces, config.snap_len)?;
         let socket = sys::RingSocket::open(config, &program)?;
-        let mut ring = Self { socket, snap_len: config.snap_len, interfaces: Vec::new(), next_block: 0, drops: 0 };
+        let mut ring = Self {
+            socket,
+            snap_len: config.snap_len,
+            interfaces: Vec::new(),
+            next_block: 0,
+            drops: 0,
+            room: Room::default(),
+        };
         ring.remember(interfaces);
         Ok(ring)
     }
@@ -93,7 +102,7 @@ impl Ring {
             let interfaces = &self.interfaces;
             // What an older filter let in is still in the ring.
             let wanted = |packet: &Packet<'_>| interfaces.binary_search(&packet.interface).is_ok();
-            block::packets(self.socket.block(self.next_block), wanted, &mut |burst| {
+            block::packets(self.socket.block(self.next_block), &mut self.room, wanted, &mut |burst| {
                 packets += burst.len();
                 each(burst);
             });

@@ -34,7 +34,7 @@ fn at(packets: &[(i64, Decoded<'_>)]) -> FlowRecord {
 }
 
 /// Copies, and volumes, which count what was delivered.
-fn counted(record: &FlowRecord) -> (Option<u64>, u64, u64) {
+fn counted(record: &FlowRecord) -> (Option<u32>, u64, u64) {
     (record.client.capture_duplicates, record.client.packets, record.client.payload_bytes)
 }
 

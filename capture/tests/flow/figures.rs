@@ -6,11 +6,11 @@ use wiretag_capture::{EndReason, FlowRecord, Side};
 use crate::story::*;
 
 /// Copies, retransmits, duplicate acknowledgements.
-fn repeated(side: &Side) -> (u64, u64, u64) {
+fn repeated(side: &Side) -> (u32, u32, u32) {
     (side.capture_duplicates.unwrap(), side.retransmits.unwrap(), side.duplicate_acks.unwrap())
 }
 
-fn kinds(side: &Side) -> (u64, u64, u64) {
+fn kinds(side: &Side) -> (u32, u32, u32) {
     let [fast, timeout, spurious] = [side.fast_retransmits, side.timeout_retransmits, side.spurious_retransmits];
     (fast.unwrap(), timeout.unwrap(), spurious.unwrap())
 }

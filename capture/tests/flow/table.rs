@@ -25,7 +25,7 @@ fn slices_of_a_long_connection_add_up() {
     assert!(records.iter().all(|r| r.flow_id == records[0].flow_id && r.oriented_by == OrientedBy::Syn));
     assert!(records.iter().all(|r| r.end - r.start < 60 * SECOND && r.tcp_state == records[0].tcp_state));
     assert_eq!(records.iter().map(|r| r.client.payload_bytes).sum::<u64>(), 14_900);
-    assert_eq!(records.iter().map(|r| r.client.retransmits.unwrap()).sum::<u64>(), 0);
+    assert_eq!(records.iter().map(|r| r.client.retransmits.unwrap()).sum::<u32>(), 0);
     assert_eq!(records.iter().map(|r| r.client.packets + r.server.packets).collect::<Vec<_>>(), [62, 60, 30]);
     // The handshake belongs to its slice.
     assert_eq!(records.iter().map(|r| r.handshake_rtt_us).collect::<Vec<_>>(), [Some(13_000), None, None]);

@@ -4,12 +4,12 @@ use wiretag_capture::{Direction, EndReason, FlowRecord, OrientedBy, TcpState};
 
 use crate::story::*;
 
-fn halves(record: &FlowRecord) -> (Option<u64>, Option<u64>, Option<u64>) {
+fn halves(record: &FlowRecord) -> (Option<u32>, Option<u32>, Option<u32>) {
     (record.client.rtt_us, record.server.rtt_us, record.handshake_rtt_us)
 }
 
 /// Retransmits, their bytes, out of order, unique payload of the client.
-fn client_sent(record: &FlowRecord) -> (u64, u64, u64, u64) {
+fn client_sent(record: &FlowRecord) -> (u32, u64, u32, u64) {
     let side = &record.client;
     (side.retransmits.unwrap(), side.retransmit_bytes.unwrap(), side.out_of_order.unwrap(), side.payload_bytes)
 }

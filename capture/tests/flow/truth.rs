@@ -12,18 +12,18 @@ fn figures(side: &Side) -> Figures {
     Figures {
         packets: side.packets,
         payload_bytes: side.payload_bytes,
-        retransmits: side.retransmits.unwrap(),
+        retransmits: side.retransmits.unwrap().into(),
         retransmit_bytes: side.retransmit_bytes.unwrap(),
-        out_of_order: side.out_of_order.unwrap(),
-        duplicate_acks: side.duplicate_acks.unwrap(),
-        zero_windows: side.zero_windows.unwrap(),
+        out_of_order: side.out_of_order.unwrap().into(),
+        duplicate_acks: side.duplicate_acks.unwrap().into(),
+        zero_windows: side.zero_windows.unwrap().into(),
         zero_window_us: side.zero_window_us.unwrap(),
-        keep_alives: side.keep_alives.unwrap(),
-        capture_duplicates: side.capture_duplicates.unwrap(),
-        missed: side.packets_missed.unwrap_or(0),
-        fast: side.fast_retransmits.unwrap(),
-        timeout: side.timeout_retransmits.unwrap(),
-        spurious: side.spurious_retransmits.unwrap(),
+        keep_alives: side.keep_alives.unwrap().into(),
+        capture_duplicates: side.capture_duplicates.unwrap().into(),
+        missed: side.packets_missed.unwrap_or(0).into(),
+        fast: side.fast_retransmits.unwrap().into(),
+        timeout: side.timeout_retransmits.unwrap().into(),
+        spurious: side.spurious_retransmits.unwrap().into(),
         recovery: 0,
     }
 }
@@ -42,7 +42,7 @@ fn check_round_trips(scenario: &Scenario, record: &FlowRecord) {
     // Segments queue behind each other.
     let slack = if scenario.delayed_acks { 40_500 } else { 500 };
     for (side, half) in [(&record.client, scenario.halves[0]), (&record.server, scenario.halves[1])] {
-        let least = (2 * half / MICRO) as u64;
+        let least = (2 * half / MICRO) as u32;
         if let Some((mean, greatest)) = side.rtt_avg_us.zip(side.rtt_max_us) {
             assert!(least <= mean && mean <= greatest && greatest <= least + slack, "{mean} {greatest} for {least}");
         } else {
@@ -64,17 +64,17 @@ fn check_record(scenario: &Scenario, observer: &Observer, record: &FlowRecord) {
         (found.fast, expected.fast, expected.recovery) = (0, 0, 0);
         assert_eq!(found, expected, "{:?} {scenario:?}", side.port);
     }
-    assert_eq!(record.syn_retries, Some(observer.syn_retries));
-    let [client, server] = scenario.halves.map(|half| Some((2 * half / MICRO) as u64));
+    assert_eq!(record.syn_retries.map(u64::from), Some(observer.syn_retries));
+    let [client, server] = scenario.halves.map(|half| Some((2 * half / MICRO) as u32));
     assert_eq!(record.client.rtt_us, client);
     let known = scenario.timestamps || observer.syn_retries == 0;
     assert_eq!(record.server.rtt_us, server.filter(|_| known));
     check_round_trips(scenario, record);
     let times = &observer.responses;
     let found = record.responses.unwrap_or_default();
-    assert_eq!(found.count, times.len() as u64);
-    assert_eq!(found.max_us, times.iter().max().map_or(0, |time| *time as u64));
-    assert_eq!(found.first_us, times.first().map_or(0, |time| *time as u64));
+    assert_eq!(found.count, times.len() as u32);
+    assert_eq!(found.max_us, times.iter().max().map_or(0, |time| *time as u32));
+    assert_eq!(found.first_us, times.first().map_or(0, |time| *time as u32));
 }
 
 /// Hours, so that a connection is one slice.

@@ -146,8 +146,8 @@ const FLOW: &[Field] = &[
     text(10, "dns_query", |row| row.record.dns.as_deref()?.query.as_deref()),
     text(11, "tls_sni", |row| row.record.tls.as_deref()?.sni.as_deref()),
     text(12, "http_host", |row| row.record.http.as_deref()?.host.as_deref()),
-    figure(13, "handshake_rtt_us", |row| row.handshake_rtt_us),
-    figure(14, "response_time_avg_us", |row| row.responses.map(|times| times.avg_us)),
+    figure(13, "handshake_rtt_us", |row| row.handshake_rtt_us.map(u64::from)),
+    figure(14, "response_time_avg_us", |row| row.responses.map(|times| times.avg_us.into())),
 ];
 
 /// Of each end: the client's, and the server's a hundred above.
@@ -170,8 +170,8 @@ const ENDS: &[[Field; 2]] = &[
         text(112, "client_tagged_by", |row| Some(row.client.tagged_by.as_str())),
         text(212, "server_tagged_by", |row| Some(row.server.tagged_by.as_str())),
     ],
-    sides!(113, "client_retransmits", "server_retransmits", |side| side.retransmits),
-    sides!(114, "client_rtt_us", "server_rtt_us", |side| side.rtt_us),
+    sides!(113, "client_retransmits", "server_retransmits", |side| side.retransmits.map(u64::from)),
+    sides!(114, "client_rtt_us", "server_rtt_us", |side| side.rtt_us.map(u64::from)),
 ];
 
 /// Every field of a record, in order.

@@ -56,6 +56,11 @@ impl Random {
         (bound as f64 * self.unit().powf(skew)) as usize
     }
 
+    /// A time that fits a record.
+    fn micros(&mut self, median: f64, sigma: f64) -> u32 {
+        self.log_normal(median, sigma) as u32
+    }
+
     fn log_normal(&mut self, median: f64, sigma: f64) -> u64 {
         let (radius, angle) = ((-2.0 * (1.0 - self.unit()).ln()).sqrt(), std::f64::consts::TAU * self.unit());
         (median * (sigma * radius * angle.cos()).exp()) as u64
@@ -344,34 +349,34 @@ fn transport(random: &mut Random, record: &mut FlowRecord) {
         record.end_reason = Some(EndReason::Rst);
     }
     record.syn_retries = Some(0);
-    let (client, server) = (random.log_normal(40.0, 0.7), random.log_normal(250.0, 0.7));
+    let (client, server) = (random.micros(40.0, 0.7), random.micros(250.0, 0.7));
     (record.client.rtt_us, record.server.rtt_us) = (Some(client), Some(server));
     record.handshake_rtt_us = Some(client + server);
     let lossy = random.chance(0.03);
     for (side, window) in [(&mut record.client, 64_240), (&mut record.server, 65_160)] {
         side.packets_missed = Some(0);
         side.tcp_flags = Some(if reset { 0b0001_0110 } else { 0b0001_1011 });
-        let again = if lossy { random.geometric(0.5) } else { 0 };
+        let again = if lossy { random.geometric(0.5) as u32 } else { 0 };
         side.retransmits = Some(again);
-        side.retransmit_bytes = Some(again * 1_448);
+        side.retransmit_bytes = Some(u64::from(again) * 1_448);
         side.fast_retransmits = Some(again / 2);
         side.timeout_retransmits = Some(again % 2);
         side.spurious_retransmits = Some(0);
-        side.keep_alives = Some(u64::from(random.chance(0.02)));
+        side.keep_alives = Some(u32::from(random.chance(0.02)));
         side.capture_duplicates = Some(0);
-        side.out_of_order = Some(u64::from(random.chance(0.01)));
-        side.duplicate_acks = Some(if random.chance(0.03) { random.geometric(0.4) } else { 0 });
+        side.out_of_order = Some(u32::from(random.chance(0.01)));
+        side.duplicate_acks = Some(if random.chance(0.03) { random.geometric(0.4) as u32 } else { 0 });
         let closed = random.chance(0.004);
-        side.zero_windows = Some(u64::from(closed));
+        side.zero_windows = Some(u32::from(closed));
         side.zero_window_us = Some(if closed { random.log_normal(20_000.0, 1.0) } else { 0 });
-        side.resets = Some(u64::from(reset && window == 65_160));
+        side.resets = Some(u32::from(reset && window == 65_160));
         side.mss = Some(1_460);
         side.window_scale = Some(7);
         side.window_max = Some(window << random.below(3));
-        let mean = random.log_normal(300.0, 0.6);
-        (side.rtt_avg_us, side.rtt_max_us) = (Some(mean), Some(mean + random.log_normal(200.0, 1.0)));
+        let mean = random.micros(300.0, 0.6);
+        (side.rtt_avg_us, side.rtt_max_us) = (Some(mean), Some(mean + random.micros(200.0, 1.0)));
     }
-    let (first, count) = (random.log_normal(2_500.0, 1.1), random.geometric(0.5));
-    let max = if count == 1 { first } else { first + random.log_normal(500.0, 1.0) };
-    record.responses = Some(Responses { first_us: first, avg_us: u64::midpoint(first, max), max_us: max, count });
+    let (first, count) = (random.micros(2_500.0, 1.1), random.geometric(0.5) as u32);
+    let max = if count == 1 { first } else { first + random.micros(500.0, 1.0) };
+    record.responses = Some(Responses { first_us: first, avg_us: u32::midpoint(first, max), max_us: max, count });
 }

@@ -274,7 +274,7 @@ const FILTERS: &[&str] =
 
 fn row() -> impl Strategy<Value = TaggedFlow> {
     let pod = || prop::option::of(0_u8..3);
-    let numbers = (0_i64..150, prop_oneof![0_u64..2_000, any::<u64>()], prop::option::of(0_u64..1_000_000));
+    let numbers = (0_i64..150, prop_oneof![0_u64..2_000, any::<u64>()], prop::option::of(0_u32..1_000_000));
     (0_u8..4, pod(), pod(), numbers, any::<bool>()).prop_map(|(ip, client, server, (start, bytes, rtt), flag)| {
         let mut row = flow(0);
         row.record.start = START + start * MINUTE / 2 + i64::from(ip);

@@ -131,7 +131,7 @@ fn tree() -> impl Strategy<Value = Tree> {
 }
 
 fn row() -> impl Strategy<Value = TaggedFlow> {
-    let numbers = (0_i64..30, 0_u64..3_000, prop::option::of(0_u64..1_000_000), prop::option::of(0_u64..4));
+    let numbers = (0_i64..30, 0_u64..3_000, prop::option::of(0_u32..1_000_000), prop::option::of(0_u32..4));
     (0_u8..4, prop::option::of(0_u8..3), prop::option::of(0_u8..3), numbers, any::<bool>()).prop_map(
         |(ip, client, server, (minute, bytes, rtt, retransmits), flag)| {
             let mut row = flow(0);

@@ -51,7 +51,7 @@ fn workloads() -> impl Strategy<Value = Option<&'static str>> {
 prop_compose! {
     fn talk()(
         minute in 0..HOURS * 60, second in 0..60_i64, ends in (workloads(), workloads()), tls in any::<bool>(),
-        bytes in 0..100_000_u64, rtt in prop::option::of(0..50_000_u64), primary in prop::bool::weighted(0.8),
+        bytes in 0..100_000_u64, rtt in prop::option::of(0..50_000_u32), primary in prop::bool::weighted(0.8),
     ) -> TaggedFlow {
         let mut row = flow(0);
         row.record.start = START + minute * MINUTE + second * 1_000_000_000;
@@ -167,7 +167,7 @@ fn regular() -> Vec<TaggedFlow> {
             let mut row = flow(number as u64 + 1);
             row.record.start = START + number * 10 * MINUTE + 30_000_000_000;
             row.record.end = row.record.start;
-            row.record.server.rtt_us = Some(100 + number as u64);
+            row.record.server.rtt_us = Some(100 + number as u32);
             (row.client, row.server) = (named(Some("web")), named(Some("db")));
             row
         })

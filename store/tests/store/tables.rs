@@ -306,7 +306,7 @@ fn expression(term: impl Strategy<Value = String> + 'static) -> impl Strategy<Va
 }
 
 fn row() -> impl Strategy<Value = TaggedFlow> {
-    (0_u8..4, prop::option::of(0_u8..3), prop::option::of(0_u8..2), prop::option::of(0_u64..4), any::<bool>()).prop_map(
+    (0_u8..4, prop::option::of(0_u8..3), prop::option::of(0_u8..2), prop::option::of(0_u32..4), any::<bool>()).prop_map(
         |(ip, pod, app, retransmits, flag)| {
             let mut row = flow(0);
             row.record.client.ip = [10, 0, 0, ip].into();

@@ -61,7 +61,7 @@ struct Sample {
     port: u16,
     pod: Option<u8>,
     name: Option<u8>,
-    again: Option<u64>,
+    again: Option<u32>,
     /// Minutes after the first row, and how long it lasts.
     at: i64,
     lasts: i64,
@@ -70,7 +70,7 @@ struct Sample {
 
 fn sample() -> impl Strategy<Value = Sample> {
     let ends = (0_u8..4, 0_u8..4, prop::sample::select(vec![53_u16, 80, 443]));
-    let names = (prop::option::of(0_u8..3), prop::option::of(0_u8..3), prop::option::of(0_u64..3));
+    let names = (prop::option::of(0_u8..3), prop::option::of(0_u8..3), prop::option::of(0_u32..3));
     // Few minutes, so that many rows begin together.
     (ends, names, 0_i64..12, 0_i64..90, any::<bool>()).prop_map(
         |((client, server, port), (pod, name, again), at, lasts, primary)| Sample {

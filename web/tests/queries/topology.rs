@@ -39,6 +39,10 @@ impl Numbers {
         (self.below(3) > 0).then(|| self.below(bound))
     }
 
+    fn small(&mut self, bound: u32) -> Option<u32> {
+        self.maybe(bound.into()).map(|number| number as u32)
+    }
+
     fn workload(&mut self) -> EndTag {
         let (namespace, workload) = WORKLOADS[self.below(5) as usize];
         if namespace.is_none() {
@@ -61,11 +65,11 @@ impl Numbers {
         record.primary = self.below(10) > 0;
         for side in [&mut record.client, &mut record.server] {
             (side.bytes, side.packets) = (self.below(100_000), self.below(100));
-            (side.retransmits, side.resets) = (self.maybe(5), self.maybe(2));
-            side.rtt_us = self.maybe(50_000);
+            (side.retransmits, side.resets) = (self.small(5), self.small(2));
+            side.rtt_us = self.small(50_000);
         }
-        record.syn_retries = self.maybe(3);
-        record.responses = self.maybe(90_000).map(|avg_us| Responses { avg_us, count: 1, ..Responses::default() });
+        record.syn_retries = self.small(3);
+        record.responses = self.small(90_000).map(|avg_us| Responses { avg_us, count: 1, ..Responses::default() });
         let http = self.maybe(9).map(|requests| Http { requests, errors: requests / 2, ..Http::default() });
         record.http = http.map(Box::new);
         (row.client, row.server) = (self.workload(), self.workload());
@@ -113,18 +117,24 @@ fn check_edge(edge: &Value, rows: &[&TaggedFlow]) {
         ("client_bytes", sum(rows, |row| vec![Some(row.record.client.bytes)])),
         ("server_bytes", sum(rows, |row| vec![Some(row.record.server.bytes)])),
         ("packets", both(|side| Some(side.packets))),
-        ("retransmits", both(|side| side.retransmits)),
-        ("resets", both(|side| side.resets)),
-        ("syn_retries", sum(rows, |row| vec![row.record.syn_retries])),
+        ("retransmits", both(|side| side.retransmits.map(u64::from))),
+        ("resets", both(|side| side.resets.map(u64::from))),
+        ("syn_retries", sum(rows, |row| vec![row.record.syn_retries.map(u64::from)])),
         ("http_requests", sum(rows, |row| http(row, |http| http.requests))),
         ("http_errors", sum(rows, |row| http(row, |http| http.errors))),
     ] {
         assert_eq!(edge[name], wanted, "{name}: {edge}");
     }
     for (percent, part) in [(50, "p50"), (95, "p95")] {
-        assert!(near(&edge[format!("client_rtt_{part}_us")], rows, percent, |row| row.record.client.rtt_us), "{edge}");
-        assert!(near(&edge[format!("server_rtt_{part}_us")], rows, percent, |row| row.record.server.rtt_us), "{edge}");
-        let times = |row: &TaggedFlow| row.record.responses.map(|times| times.avg_us);
+        assert!(
+            near(&edge[format!("client_rtt_{part}_us")], rows, percent, |row| row.record.client.rtt_us.map(u64::from)),
+            "{edge}"
+        );
+        assert!(
+            near(&edge[format!("server_rtt_{part}_us")], rows, percent, |row| row.record.server.rtt_us.map(u64::from)),
+            "{edge}"
+        );
+        let times = |row: &TaggedFlow| row.record.responses.map(|times| times.avg_us.into());
         assert!(near(&edge[format!("response_time_{part}_us")], rows, percent, times), "{edge}");
     }
 }

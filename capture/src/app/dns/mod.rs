@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) use self::message::{Bar, Message, parse};
 use self::names::{rcode_name, type_name};
 pub(crate) use self::stream::{DnsStream, probe};
-use super::exchange::{End, Finished, micros};
+use super::exchange::{End, Finished, give, micros};
 use crate::memory;
 use crate::record::Dns;
 use crate::transaction::Exchange;
@@ -58,7 +58,7 @@ struct Waiting {
 }
 
 /// The question that a slice shows, and its answer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shown {
     query: Option<Arc<str>>,
     kind: Option<u16>,
@@ -231,11 +231,11 @@ impl DnsFlow {
         self.waiting.is_empty() && self.shown.as_ref().is_some_and(|shown| shown.rcode.is_some())
     }
 
-    /// The fields for a record.
-    pub(crate) fn fields(&self) -> Option<Dns> {
-        let shown = self.shown.as_ref()?;
+    /// The fields for a record; `over` says that nobody asks for them again.
+    pub(crate) fn fields(&mut self, over: bool) -> Option<Dns> {
+        let shown = give(&mut self.shown, over)?;
         Some(Dns {
-            query: shown.query.clone(),
+            query: shown.query,
             qtype: shown.kind.map(type_name),
             rcode: shown.rcode.map(rcode_name),
             latency_us: shown.latency_us,
