@@ -10,8 +10,8 @@ use std::time::Duration;
 use wiretag_capture::CaptureCounters;
 use wiretag_store::{Loss, Store, StoreError};
 
-use crate::metrics::StageNumbers;
 use crate::peers::Peers;
+use crate::stage_numbers::StageNumbers;
 use crate::worker::CaptureStatus;
 
 /// Time between two accounts.

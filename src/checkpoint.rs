@@ -20,7 +20,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::{Journal, Store, StoreError};
 
-use crate::metrics::StageNumbers;
+use crate::stage_numbers::StageNumbers;
 use crate::trouble::{Stage, Troubles};
 use crate::worker::CaptureStatus;
 

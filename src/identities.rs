@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::kernel::KernelNumbers;
-use wiretag_enrich::tagger::{TaggedRows, Tagger};
+use wiretag_enrich::tagger::{Links, TaggedRows, Tagger};
+use wiretag_enrich::timeline::late::Late;
 use wiretag_enrich::timeline::{Dossier, Timeline, View};
 use wiretag_store::{Store, StoreError};
 
@@ -43,6 +44,10 @@ pub(crate) struct Published {
     /// Before when it may forget, and before when it has.
     forget: AtomicI64,
     forgotten: AtomicI64,
+    /// What was learned of times whose rows are stored already.
+    late: Mutex<Late>,
+    /// Interfaces that were seen.
+    links: Mutex<Arc<Links>>,
 }
 
 impl Published {
@@ -52,6 +57,8 @@ impl Published {
             lasting: Mutex::new(timeline.lasting()),
             forget: AtomicI64::new(0),
             forgotten: AtomicI64::new(0),
+            late: Mutex::default(),
+            links: Mutex::default(),
         }
     }
 
@@ -63,6 +70,20 @@ impl Published {
     /// Claims that last, by source.
     pub(crate) fn lasting(&self) -> Vec<(Arc<str>, u64)> {
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was learned late since this was asked last. The view knows it.
+    pub(crate) fn take_late(&self) -> Late {
+        std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Interfaces that were seen.
+    pub(crate) fn links(&self) -> Arc<Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn see_link(&self, name: &Arc<str>, index: u32) {
+        Arc::make_mut(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner)).see(name, index);
     }
 
     /// What ended before `before` may be forgotten.
@@ -181,6 +202,7 @@ impl Tagging {
         let now = crate::host::now();
         for SeenLink { index, name, veth, vrf } in batch.links {
             self.tagger.set_link(batch.netns, index, veth || batch.netns != 0);
+            self.published.see_link(&name, index);
             if batch.netns == 0 {
                 let own = self.static_interfaces.link((index, &name), &self.timeline, now);
                 let network = self.timeline.vrf_changed(index, vrf.as_deref(), now);
@@ -238,8 +260,12 @@ impl Tagging {
             (true, false) => self.troubles.works(Stage::Identities, 0, crate::host::now()),
             (false, _) => {}
         }
-        if has_news || forgets {
+        let late = self.timeline.take_late(crate::host::now());
+        if has_news || forgets || !late.is_empty() {
             self.published.publish(&self.timeline);
+        }
+        if !late.is_empty() {
+            self.published.late.lock().unwrap_or_else(PoisonError::into_inner).merge(late);
         }
     }
 

@@ -17,9 +17,12 @@ mod outbox;
 mod output;
 mod peers;
 mod pipeline;
+mod retag;
 mod sources;
+mod stage_numbers;
 mod static_identities;
 mod trouble;
+mod upkeep;
 mod worker;
 mod workers;
 

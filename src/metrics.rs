@@ -13,6 +13,7 @@ use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
 use crate::peers::Peers;
 use crate::sources::Sources;
+use crate::stage_numbers::StageNumbers;
 use crate::worker::CaptureStatus;
 
 /// Distinct names of flow ends that have series of their own; all further ones are `other`.
@@ -245,6 +246,8 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_transactions_lost_total", "Transactions lost, by the stage that was full.", &["node", "stage"]),
     counter("wiretag_store_flow_rows_total", "Flow rows stored.", &[]),
     counter("wiretag_store_transaction_rows_total", "Transactions stored.", &[]),
+    counter("wiretag_store_erased_rows_total", "Rows that erasures removed.", &["table"]),
+    counter("wiretag_store_retagged_rows_total", "Stored rows that got a name later.", &["table"]),
     counter(
         "wiretag_store_rollup_files_total",
         "Files of roll-ups written: an hour by minutes, or a day by hours.",
@@ -315,30 +318,6 @@ const fn gauge(name: &'static str, help: &'static str, labels: &'static [&'stati
     Family { name, help, labels, counter: false }
 }
 
-/// Numbers of the later stages, written by their owners.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StageNumbers {
-    pub(crate) rows_stored: u64,
-    pub(crate) rows_dropped: u64,
-    pub(crate) rollups: u64,
-    pub(crate) failed_rollups: u64,
-    pub(crate) flow_files_unreadable: u64,
-    pub(crate) transaction_files_unreadable: u64,
-    pub(crate) transactions_stored: u64,
-    pub(crate) transactions_dropped: u64,
-    pub(crate) flow_bytes: u64,
-    pub(crate) transaction_bytes: u64,
-    pub(crate) packet_bytes: u64,
-    pub(crate) journal_bytes: u64,
-    pub(crate) open_slices: u64,
-    pub(crate) hidden_slices: u64,
-    pub(crate) packets_kept: u64,
-    pub(crate) packets_dropped: u64,
-    pub(crate) blocks_hurried: u64,
-    pub(crate) blocks_opaque: u64,
-    pub(crate) identities: Vec<(String, u64)>,
-}
-
 /// Reads the stages' numbers when Prometheus asks.
 pub(crate) struct StageCollector {
     pub(crate) node: String,
@@ -390,25 +369,6 @@ impl StageCollector {
             ("wiretag_open_slices", vec![], stages.open_slices as f64),
             ("wiretag_open_slices_hidden_total", vec![], stages.hidden_slices as f64),
             ("wiretag_transactions_total", node(), counters.transactions as f64),
-            ("wiretag_store_flow_rows_total", vec![], stages.rows_stored as f64),
-            ("wiretag_store_transaction_rows_total", vec![], stages.transactions_stored as f64),
-            ("wiretag_store_dropped_rows_total", vec!["full".into()], stages.rows_dropped as f64),
-            ("wiretag_store_rollup_files_total", vec![], stages.rollups as f64),
-            ("wiretag_store_failed_rollups_total", vec![], stages.failed_rollups as f64),
-            ("wiretag_store_unreadable_files_total", vec!["flows".into()], stages.flow_files_unreadable as f64),
-            (
-                "wiretag_store_unreadable_files_total",
-                vec!["transactions".into()],
-                stages.transaction_files_unreadable as f64,
-            ),
-            ("wiretag_store_bytes", vec!["flows".into()], stages.flow_bytes as f64),
-            ("wiretag_store_bytes", vec!["transactions".into()], stages.transaction_bytes as f64),
-            ("wiretag_store_bytes", vec!["packets".into()], stages.packet_bytes as f64),
-            ("wiretag_store_bytes", vec!["journal".into()], stages.journal_bytes as f64),
-            ("wiretag_packet_log_packets_total", vec![], stages.packets_kept as f64),
-            ("wiretag_packet_log_dropped_packets_total", vec!["write".into()], stages.packets_dropped as f64),
-            ("wiretag_packet_log_less_compressed_blocks_total", vec!["backlog".into()], stages.blocks_hurried as f64),
-            ("wiretag_packet_log_less_compressed_blocks_total", vec!["opaque".into()], stages.blocks_opaque as f64),
             ("wiretag_build_info", vec![env!("CARGO_PKG_VERSION").into()], 1.0),
         ];
         for (stage, count) in [
@@ -419,6 +379,7 @@ impl StageCollector {
             let labels = vec![self.node.clone(), stage.to_owned()];
             samples.push(("wiretag_transactions_lost_total", labels, count as f64));
         }
+        samples.extend(stages.samples());
         for (outcome, count) in [("joined", counters.fragments_joined), ("given_up", counters.fragments_given_up)] {
             let labels = vec![self.node.clone(), outcome.to_owned()];
             samples.push(("wiretag_capture_fragmented_packets_total", labels, count as f64));

@@ -25,12 +25,14 @@ use crate::account::Account;
 use crate::checkpoint::{JournalThread, JournalWriter};
 use crate::config::RunConfig;
 use crate::identities::{Published, Tagging, persist};
-use crate::metrics::{FlowMetrics, StageCollector, StageNumbers};
+use crate::metrics::{FlowMetrics, StageCollector};
 use crate::outbox::{PacketBatch, PacketSender};
 use crate::peers::Peers;
 use crate::sources::{Sources, Surroundings};
+use crate::stage_numbers::StageNumbers;
 use crate::static_identities::{StaticInterfaces, reconcile_static};
 use crate::trouble::{Stage, Troubles};
+use crate::upkeep::Upkeep;
 use crate::worker::{CaptureStatus, Scope};
 use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
 
@@ -52,9 +54,6 @@ const NAMESPACE_QUEUE: usize = 256;
 
 /// What waits for a receiver of flows has so long at the end.
 const EXPORT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Identities that ended less than an hour ago are never forgotten: their flows may still be on their way.
-const HOUR: i64 = 3_600_000_000_000;
 
 /// A wired appliance.
 pub(crate) struct Pipeline {
@@ -91,8 +90,7 @@ impl Pipeline {
         listener: tokio::net::TcpListener,
         (keys, instance): (wiretag_web::Keys, String),
     ) -> anyhow::Result<Self> {
-        let boot = crate::host::boot_id();
-        let store = Arc::new(store);
+        let (boot, store) = (crate::host::boot_id(), Arc::new(store));
         let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
         let published = Arc::new(Published::new(&timeline));
 
@@ -139,7 +137,8 @@ impl Pipeline {
 
         kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let file = watcher.map(|own| (own, changes));
-        let (sources, mut tasks) = Sources::start(config, Surroundings { boot, heard, events, kernel, file });
+        let (sources, mut tasks) =
+            Sources::start(config, Surroundings { boot: boot.clone(), heard, events, kernel, file });
         let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
         registry.register(Box::new(collector))?;
 
@@ -152,7 +151,7 @@ impl Pipeline {
         tasks.push(tokio::spawn(record_loss(account.clone(), troubles.clone())));
         let (finish, finished) = watch::channel(false);
         let upkeep = Upkeep { store: store.clone(), published: published.clone(), stages, troubles: troubles.clone() };
-        let upkeep = tokio::spawn(upkeep.run(pressed, finished));
+        let upkeep = tokio::spawn(upkeep.run(pressed, (config.node.as_str().into(), boot), finished));
 
         let app = wiretag_web::App {
             store: store.clone(),
@@ -406,72 +405,6 @@ impl PacketWriter {
         stages.packets_dropped = counters.lost;
         stages.blocks_hurried = counters.hurried;
         stages.blocks_opaque = counters.opaque;
-    }
-}
-
-/// Flush, retention, and the numbers of the store: every two seconds, and when memory or the disk fills faster.
-struct Upkeep {
-    store: Arc<Store>,
-    published: Arc<Published>,
-    stages: Arc<Mutex<StageNumbers>>,
-    troubles: Arc<Troubles>,
-}
-
-impl Upkeep {
-    /// Runs until it is told to finish, then once more.
-    async fn run(self, packets: Arc<Notify>, mut finish: watch::Receiver<bool>) {
-        let erasures = tokio::spawn(crate::erasures::go_on(self.store.clone()));
-        let mut tick = tokio::time::interval(Duration::from_secs(2));
-        let mut works = true;
-        loop {
-            let last = tokio::select! {
-                _ = finish.changed() => true,
-                _ = tick.tick() => false,
-                () = self.store.flows.pressed(), if works => false,
-                () = self.store.transactions.pressed(), if works => false,
-                () = packets.notified() => false,
-            };
-            works = self.round().await;
-            if last {
-                // The next start goes on with what is left.
-                return erasures.abort();
-            }
-        }
-    }
-
-    /// True if everything worked.
-    async fn round(&self) -> bool {
-        let now = crate::host::now();
-        let done = self.store.maintain(now).await;
-        let (counters, transactions) = (self.store.flows.counters(), self.store.transactions.counters());
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => {
-                self.troubles.failed(Stage::Rows, &error, now);
-                return false;
-            }
-        };
-        self.troubles.works(Stage::Rows, counters.dropped + transactions.dropped, now);
-        if let Some(oldest) = done.oldest {
-            self.published.forget(oldest.min(now - HOUR));
-        }
-        let lasting = self.published.lasting();
-        let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
-        stages.rows_stored = counters.written;
-        stages.rows_dropped = counters.dropped;
-        stages.rollups = counters.rollups;
-        stages.failed_rollups = counters.failed_rollups;
-        stages.flow_files_unreadable = counters.unreadable_files;
-        stages.transaction_files_unreadable = transactions.unreadable_files;
-        stages.open_slices = counters.open;
-        stages.hidden_slices = counters.hidden;
-        stages.transactions_stored = transactions.written;
-        stages.transactions_dropped = transactions.dropped;
-        stages.flow_bytes = done.flows.bytes;
-        stages.transaction_bytes = done.transactions.bytes;
-        stages.packet_bytes = done.packets.bytes;
-        stages.identities = lasting.into_iter().map(|(source, count)| (source.to_string(), count)).collect();
-        true
     }
 }
 

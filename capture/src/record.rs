@@ -160,6 +160,19 @@ impl Protocol {
     /// UDP-Lite, RFC 3828.
     pub const UDP_LITE: Self = Self(136);
 
+    /// The protocol of this name, as [`Self::name`] gives it.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "icmp" => Some(Self::ICMP),
+            "igmp" => Some(Self::IGMP),
+            "tcp" => Some(Self::TCP),
+            "udp" => Some(Self::UDP),
+            "icmp6" => Some(Self::ICMP6),
+            "sctp" => Some(Self::SCTP),
+            number => number.parse().ok().map(Self),
+        }
+    }
+
     /// The name used in every interface; protocols without one are their number.
     pub fn name(self) -> Cow<'static, str> {
         match self {
@@ -470,7 +483,8 @@ impl FlowRecord {
     /// The flow id as users see it: 16 hex digits.
     pub fn flow_id_hex(&self) -> String {
         // Every row has one: without the machinery of `format!`.
-        let digit = |at: u32| char::from_digit((self.flow_id >> (60 - 4 * at) & 15) as u32, 16);
-        (0..16).filter_map(digit).collect()
+        let digit = |at: usize| (self.flow_id >> (60 - 4 * at) & 15) as u8;
+        let digits: [u8; 16] = std::array::from_fn(|at| digit(at) + if digit(at) < 10 { b'0' } else { b'a' - 10 });
+        String::from_utf8_lossy(&digits).into_owned()
     }
 }

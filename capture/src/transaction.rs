@@ -150,6 +150,14 @@ const COLUMNS: &[Column<Transaction>] = &[
     column!("client_port", Number, "Port of who asked.", |t| number(t.client_port)),
     column!("server_ip", Ip, "Who was asked.", |t| Value::Ip(t.server_ip)),
     column!("server_port", Number, "Port of who was asked.", |t| number(t.server_port)),
+    column!("vlan", Number, "Outer VLAN id (802.1Q).", |t| number(t.wrapping.vlan)),
+    column!("vlan_inner", Number, "Inner VLAN id (802.1ad).", |t| number(t.wrapping.vlan_inner)),
+    column!("tunnel", Text, "Innermost tunnel around the flow.", |t| {
+        text(t.wrapping.tunnel.map(|(kind, _)| kind.as_str()))
+    }),
+    column!("tunnel_id", Number, "VNI, VSID, key, session, call or TEID of that tunnel.", |t| {
+        number(t.wrapping.tunnel.and_then(|(_, id)| id))
+    }),
     column!("dns_query", Text, "Name in the first question.", |t| text(t.exchange.query.as_deref())),
     column!("dns_type", Word, "Type in the first question.", |t| text(t.exchange.qtype.as_deref())),
     column!("dns_rcode", Word, "Response code, with the upper bits of EDNS (RFC 6891).", |t| {

@@ -30,6 +30,10 @@ pub enum TaggedBy {
 }
 
 impl TaggedBy {
+    /// Every way.
+    pub const ALL: &[Self] =
+        &[Self::Interface, Self::Socket, Self::Mac, Self::Ip, Self::Service, Self::Static, Self::Ambiguous, Self::None];
+
     /// The spelling in every interface.
     pub const fn as_str(self) -> &'static str {
         match self {

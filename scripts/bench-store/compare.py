@@ -15,6 +15,15 @@ import time
 HOUR = 3_600_000_000_000
 
 
+# What the page's histogram shows of each bucket.
+SUMS = ["client_bytes", "server_bytes", "client_packets", "server_packets"]
+ENDS = [
+    f"sum(case when client_tagged_by = '{how}' then 1 else 0 end) + sum(case when server_tagged_by = '{how}' then 1 else 0 end)"
+    for how in ["ambiguous", "none"]
+]
+BUCKET = ", ".join(["count(*) as flows"] + [f"sum({name})" for name in SUMS] + ENDS)
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -126,7 +135,7 @@ def duckdb_engine(source, database, needles, runs, native):
             )
         if name == "histogram":
             _, where = text
-            text = f"select epoch_ns(start) // {HOUR} as bucket, count(*) as flows from flows where {where} group by 1"
+            text = f"select epoch_ns(start) // {HOUR} as bucket, {BUCKET} from flows where {where} group by 1"
         if name == "quantiles":
             _, where = text
             text = ("select server_workload, epoch_ns(start) // 120000000000 as time, "
@@ -156,7 +165,7 @@ def chdb_engine(source, directory, needles, runs):
     for name, text in questions(needles, time_of).items():
         if name == "histogram":
             _, where = text
-            text = f"select toStartOfHour(start) as bucket, count() as flows from flows where {where} group by bucket"
+            text = f"select toStartOfHour(start) as bucket, {BUCKET} from flows where {where} group by bucket"
         if name == "quantiles":
             _, where = text
             text = ("select server_workload, toStartOfInterval(start, interval 2 minute) as time, "
@@ -207,7 +216,7 @@ def sqlite_engine(source, database, needles, runs):
             continue  # It has no quantiles.
         if name == "histogram":
             _, where = text
-            text = f"select start / {HOUR}, count(*) from flows where {where} group by 1"
+            text = f"select start / {HOUR}, {BUCKET} from flows where {where} group by 1"
         forget(database)
         connection = sqlite3.connect(database)
 

@@ -12,7 +12,10 @@
 //! What is held is bounded: beyond the limit the oldest are tagged at once. Slices that are still open are named at once,
 //! as of now: see [`Tagger::name_open`]. A transaction does not wait for its flow's record: each is tagged by itself, as of
 //! its own time.
+//!
+//! Rows that were stored without a name are named by the same join when it is told at last ([`Again`]).
 
+mod again;
 mod claims;
 mod connections;
 mod names;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
+pub use self::again::{Again, Links, NamesAgain, StoredEnd, StoredRow, is_nameless};
 pub use self::claims::OpenSlice;
 use self::claims::{Claims, FlowKey};
 use self::connections::Connections;

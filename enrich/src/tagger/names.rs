@@ -72,8 +72,18 @@ impl Namer {
         view: &View,
         connections: &Connections,
     ) -> (EndTag, EndTag) {
+        self.of_places(boot, seen, (view, connections), connections.places(seen))
+    }
+
+    /// The names of client and server, whose sockets are in these places.
+    pub(super) fn of_places(
+        &mut self,
+        boot: &str,
+        seen: &Observation,
+        (view, connections): (&View, &Connections),
+        [client, server]: [Place; 2],
+    ) -> (EndTag, EndTag) {
         let within = &Within::of(seen, view);
-        let [client, server] = connections.places(seen);
         let [client, server] = [(seen.client, client, seen.macs[0], false), (seen.server, server, seen.macs[1], true)]
             .map(|(end, place, mac, is_server)| Asked {
                 boot,

@@ -52,7 +52,7 @@ pub(super) trait Observed: Record {
 }
 
 /// Files are looked up as of the beginning; what is live as of all its time, over which a name must hold.
-fn when(source: Source, start: i64, end: i64) -> Span {
+pub(super) fn when(source: Source, start: i64, end: i64) -> Span {
     match source {
         Source::File => start.into(),
         Source::Ring | Source::Netflow => Span { from: start, to: end },

@@ -47,10 +47,16 @@ impl Timeline {
             }
             IdentityEvent::Heard { source, at } => {
                 let number = self.source(&source);
-                Arc::make_mut(&mut self.view.sources).hear(number, at);
+                self.hear(number, at);
             }
             IdentityEvent::Translated(_) | IdentityEvent::Connected(_) | IdentityEvent::Namespace { .. } => {}
         }
+    }
+
+    /// A source is in touch.
+    pub(super) fn hear(&mut self, source: u8, at: i64) {
+        let before = Arc::make_mut(&mut self.view.sources).hear(source, at);
+        self.note_heard(source, before, at);
     }
 
     pub(super) fn source(&mut self, source: &Arc<str>) -> u8 {
@@ -118,23 +124,26 @@ impl Timeline {
             claim.from = open.from;
         }
         let mut since = claim.from;
+        let mut news = claim.from;
         if let Some(same) = history.find_mut(subject, source, claim.from) {
             // What has ended does not begin again at the same time.
             if claim.to == i64::MAX || claim.to == same.to {
                 return;
             }
+            news = claim.to;
             same.close(claim.to, false, claim.learned_at);
         } else if let Some(lasting) = history.lasting(&claim, context) {
             if claim.to == i64::MAX {
                 return;
             }
-            since = lasting.from;
+            (since, news) = (lasting.from, claim.to);
             lasting.close(claim.to, false, claim.learned_at);
         } else {
             history.insert(claim);
         }
         self.touch(subject);
         self.resolve(place, since);
+        self.note_late(place, news, source);
     }
 
     pub(super) fn note_key(&mut self, place: Place, subject: u32, is_new: bool) {
@@ -187,6 +196,7 @@ impl Timeline {
         for place in self.keys(subject).into_iter().filter(|place| end.frees(*place)) {
             let since = self.view.histories.get(&place).and_then(|history| history.since(&names));
             self.resolve(place, since.unwrap_or(end.at));
+            self.note_late(place, end.at, end.source);
             let canonical = self.view.subjects.canonical(subject);
             let mut claims = self.view.histories.get(&place).into_iter().flat_map(|history| history.iter());
             let ended = claims.any(|claim| claim.who == canonical && claim.held_to == end.at);
@@ -228,6 +238,7 @@ impl Timeline {
             let names = self.view.subjects.with_names(of);
             if let Some(since) = self.view.histories.get(&place).and_then(|history| history.since(&names)) {
                 self.resolve(place, since);
+                self.note_late(place, since, source);
             }
         }
     }

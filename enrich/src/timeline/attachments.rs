@@ -76,6 +76,12 @@ impl Attachments {
         found
     }
 
+    /// Whether an interface of wiretag's own namespace is in a VRF, or was.
+    pub(super) fn has_vrfs(&self) -> bool {
+        let on_host = self.of_interface.iter().filter(|((netns, _), _)| *netns == 0);
+        on_host.flat_map(|(_, list)| list).any(|own| own.network.starts_with(VRF))
+    }
+
     pub(super) fn is_on_host(&self, network: &str) -> bool {
         self.on_host.contains(network)
     }

@@ -45,6 +45,7 @@ pub mod dossier;
 mod expire;
 mod history;
 mod keys;
+pub mod late;
 pub mod query;
 mod ranges;
 mod reconcile;
@@ -60,6 +61,7 @@ use crate::identity::Identity;
 use attributes::Shared;
 use expire::Expiry;
 use keys::Place;
+use late::Late;
 use reconcile::Reconciling;
 
 pub use dossier::Dossier;
@@ -109,6 +111,8 @@ pub struct Timeline {
     expiry: Option<Expiry>,
     /// What is still being applied.
     reconciling: Option<Reconciling>,
+    /// What was learned that may be late.
+    late: Late,
 }
 
 impl std::ops::Deref for Timeline {

@@ -85,7 +85,7 @@ impl Timeline {
             self.begin_or_confirm(interval, own);
         } else {
             // Not before all of it is known.
-            Arc::make_mut(&mut self.view.sources).hear(own.source, own.at);
+            self.hear(own.source, own.at);
             return false;
         }
         true
@@ -115,6 +115,7 @@ impl Timeline {
         own.close(to, unheard, learned_at);
         self.touch(claim.subject);
         self.resolve(place, claim.from);
+        self.note_late(place, to, claim.source);
     }
 
     fn begin_or_confirm(&mut self, mut interval: Interval, own: &Reconciling) {

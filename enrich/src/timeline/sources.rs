@@ -46,11 +46,10 @@ impl Sources {
         if self.is_loose(source) { UNCERTAIN } else { 0 }
     }
 
-    /// A source is in touch.
-    pub(super) fn hear(&mut self, source: u8, at: i64) {
-        if let Some(heard) = self.heard.get_mut(usize::from(source)) {
-            *heard = at.max(*heard);
-        }
+    /// A source is in touch. Until when it was before; [`i64::MIN`]: never.
+    pub(super) fn hear(&mut self, source: u8, at: i64) -> i64 {
+        let Some(heard) = self.heard.get_mut(usize::from(source)) else { return i64::MIN };
+        std::mem::replace(heard, at.max(*heard))
     }
 
     /// Until when an inexact source was in touch; others are never behind.

@@ -221,6 +221,11 @@ impl View {
         self.attachments.is_on_host(network)
     }
 
+    /// Whether interfaces of wiretag's own namespace are in VRFs, or were: then an interface of which nothing is known may be in one.
+    pub fn has_vrfs(&self) -> bool {
+        self.attachments.has_vrfs()
+    }
+
     /// Network of an interface.
     pub fn network_of_interface(&self, index: u32, netns: u64, when: impl Into<Span>) -> Option<Arc<str>> {
         self.attachments.network(netns, index, when.into()).filter(|network| !network.is_empty()).cloned()

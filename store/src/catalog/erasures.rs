@@ -176,15 +176,6 @@ fn erased_file(row: &Row) -> Result<ErasedFile, sqlx::Error> {
     })
 }
 
-/// A roll-up of minutes, and whether all rows that it adds up are there.
-struct Minutes {
-    path: String,
-    day: Option<String>,
-    gone: bool,
-    bytes: i64,
-    whole: bool,
-}
-
 impl Catalog {
     /// Notes that this is to be erased; from now on it counts.
     pub async fn begin_erasure(&self, request: &ErasureRequest, now: i64) -> Result<i64, StoreError> {
@@ -231,10 +222,7 @@ impl Catalog {
         (known, taken): (i64, &HashMap<i64, Taken>),
     ) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
-        let last = change.number(sql("SELECT coalesce(max(id), 0) AS id FROM erasures"), "id").await?;
-        if last.is_some_and(|last| last > known) {
-            return Err(StoreError::Erased);
-        }
+        held(&mut change, known).await?;
         for (id, Taken { rows, slices }) in taken {
             note(&mut change, (*id, *rows), table.as_str(), ("memory", "")).await?;
             keep(&mut change, *id, slices).await?;
@@ -243,76 +231,6 @@ impl Catalog {
             change.execute(put_file(file)).await?;
         }
         change.commit().await
-    }
-
-    /// Exchanges a file for what an erasure leaves of it. Roll-ups that add it up are dropped if all their rows are there, so that
-    /// they can be made again; otherwise the new file takes the place of the old one in them.
-    pub(crate) async fn exchange_erased(&self, exchange: Exchange<'_>) -> Result<(), StoreError> {
-        let Exchange { erasure, old, new, slices, now } = exchange;
-        let mut change = self.begin().await?;
-        let rolled = change.all(sql("SELECT rollup FROM rolled WHERE path = $1").bind(&old.path)).await?;
-        let rollup: Option<String> = rolled.first().map(|row| row.get("rollup")).transpose().map_err(self.failed())?;
-        let unit = match &rollup {
-            Some(rollup) => self.unit(&mut change, rollup).await?,
-            None => Vec::new(),
-        };
-        if change.execute(sql("DELETE FROM flow_files WHERE path = $1").bind(&old.path)).await? == 0 {
-            return Err(StoreError::Gone { path: old.path.clone() });
-        }
-        if let Some(new) = new {
-            change.execute(put_file(new)).await?;
-        }
-        if let Some(rollup) = &rollup {
-            if unit.iter().all(|minutes| minutes.whole) {
-                self.drop_unit(&mut change, rollup, &unit, now).await?;
-            } else if let Some(new) = new {
-                let put = sql("INSERT INTO rolled (path, rollup) VALUES ($1, $2)");
-                change.execute(put.bind(&new.path).bind(rollup)).await?;
-            } else {
-                change.execute(sql("UPDATE rollups SET files = files - 1 WHERE path = $1").bind(rollup)).await?;
-            }
-        }
-        queue(&mut change, (&old.path, old.bytes.cast_signed()), now).await?;
-        let removed = old.rows.saturating_sub(new.map_or(0, |new| new.rows));
-        let became = new.map_or("", |new| new.path.as_str());
-        note(&mut change, (erasure, removed), old.table.as_str(), (&old.path, became)).await?;
-        keep(&mut change, erasure, slices).await?;
-        change.commit().await
-    }
-
-    /// The roll-up of minutes and the others of its day.
-    async fn unit(&self, change: &mut Change, rollup: &str) -> Result<Vec<Minutes>, StoreError> {
-        let found = sql("SELECT path, day, gone, bytes, files, \
-             (SELECT count(*) FROM rolled WHERE rolled.rollup = rollups.path) AS kept FROM rollups WHERE path = $1 \
-             OR day = (SELECT own.day FROM rollups AS own WHERE own.path = $1)");
-        let rows = change.all(found.bind(rollup)).await?;
-        let minutes = |row: &Row| {
-            Ok(Minutes {
-                path: row.get("path")?,
-                day: row.get("day")?,
-                gone: row.get::<i64>("gone")? != 0,
-                bytes: row.get("bytes")?,
-                whole: row.get::<i64>("files")? == row.get::<i64>("kept")?,
-            })
-        };
-        rows.iter().map(minutes).collect::<Result<_, _>>().map_err(self.failed())
-    }
-
-    /// Drops a roll-up of minutes, and that of its day; minutes of this day whose file is gone are dropped too, so that they are
-    /// made again with it.
-    async fn drop_unit(&self, change: &mut Change, rollup: &str, unit: &[Minutes], now: i64) -> Result<(), StoreError> {
-        for minutes in unit.iter().filter(|minutes| minutes.path == rollup || minutes.gone) {
-            change.execute(sql("DELETE FROM rolled WHERE rollup = $1").bind(&minutes.path)).await?;
-            change.execute(sql("DELETE FROM rollups WHERE path = $1").bind(&minutes.path)).await?;
-            if !minutes.gone {
-                queue(change, (&minutes.path, minutes.bytes), now).await?;
-            }
-        }
-        let Some(day) = unit.iter().find_map(|minutes| minutes.day.clone()) else { return Ok(()) };
-        change.execute(sql("UPDATE rollups SET day = NULL WHERE day = $1").bind(&day)).await?;
-        let bytes = change.number(sql("SELECT bytes FROM rollups WHERE path = $1").bind(&day), "bytes").await?;
-        change.execute(sql("DELETE FROM rollups WHERE path = $1").bind(&day)).await?;
-        queue(change, (&day, bytes.unwrap_or_default()), now).await
     }
 
     /// Exchanges a roll-up for what an erasure leaves of it.
@@ -439,8 +357,14 @@ impl Catalog {
     }
 }
 
+/// Rows were held against all erasures up to the one numbered `known`: there is no newer one.
+pub(super) async fn held(change: &mut Change, known: i64) -> Result<(), StoreError> {
+    let last = change.number(sql("SELECT coalesce(max(id), 0) AS id FROM erasures"), "id").await?;
+    if last.is_some_and(|last| last > known) { Err(StoreError::Erased) } else { Ok(()) }
+}
+
 /// Adds to the numbers of an erasure.
-async fn note(
+pub(super) async fn note(
     change: &mut Change,
     (id, items): (i64, u64),
     kind: &str,
@@ -459,7 +383,7 @@ async fn note(
 }
 
 /// Keeps slices until their packets are gone; until then the erasure goes on.
-async fn keep(change: &mut Change, erasure: i64, slices: &[ErasedSlice]) -> Result<(), StoreError> {
+pub(super) async fn keep(change: &mut Change, erasure: i64, slices: &[ErasedSlice]) -> Result<(), StoreError> {
     for some in slices.chunks(TOGETHER) {
         let bytes = ErasedSlices::encode(some);
         let put = sql("INSERT INTO erased_slices (erasure, slices) VALUES ($1, $2)");
@@ -476,7 +400,7 @@ fn index_of(segment: &str) -> String {
 }
 
 /// Remembers to delete a file.
-async fn queue(change: &mut Change, (path, bytes): (&str, i64), now: i64) -> Result<(), StoreError> {
+pub(super) async fn queue(change: &mut Change, (path, bytes): (&str, i64), now: i64) -> Result<(), StoreError> {
     let put = sql("INSERT INTO removals (path, queued_at, bytes) VALUES ($1, $2, $3) ON CONFLICT (path) DO NOTHING");
     change.execute(put.bind(path).bind(now).bind(bytes)).await?;
     Ok(())

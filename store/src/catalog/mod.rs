@@ -14,6 +14,7 @@ mod carry;
 mod database;
 mod dossier;
 mod erasures;
+mod exchange;
 mod identities;
 mod imports;
 pub(crate) mod place;
@@ -80,6 +81,21 @@ impl Catalog {
         let mut change = self.begin().await?;
         let put = sql("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING");
         change.execute(put.bind(name).bind(value)).await?;
+        change.commit().await
+    }
+
+    /// Until when all that was learned of identities is in stored rows, ns; `None`: nobody has looked yet.
+    pub async fn retagged(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.meta("retagged").await?.and_then(|time| time.parse().ok()))
+    }
+
+    /// Notes the time of [`Catalog::retagged`].
+    pub async fn set_retagged(&self, time: i64) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        let put = sql("INSERT INTO meta (name, value) VALUES ('retagged', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value");
+        let text = time.to_string();
+        change.execute(put.bind(&text)).await?;
         change.commit().await
     }
 

@@ -3,7 +3,9 @@
 //! A text that rows share (a name, a word) is found by where it lies in memory: all rows of a batch are alive, so one place
 //! is one text. Only a place that is new is looked up by its letters.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use datafusion::arrow::array::{
     TimestampNanosecondArray, UInt64Array, new_null_array,
 };
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::datatypes::{DataType, Int32Type};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Int32Type};
 use datafusion::arrow::error::ArrowError;
 use foldhash::fast::RandomState;
 use wiretag_capture::{Kind, Value};
@@ -24,8 +26,10 @@ use super::schema::{UTC, entry, entry_fields};
 
 /// Columns whose texts hardly ever come again.
 pub(super) const UNIQUE: &[&str] = &["flow_id", "community_id"];
-/// Places that are remembered.
-const PLACES: usize = 256;
+/// Places that are remembered at most.
+const PLACES: usize = 4_096;
+/// Odd, without pattern: texts that lie side by side fall far apart.
+const SPREAD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
 
 /// Numbers of the identities of one end, in the order in which they come.
 #[derive(Default)]
@@ -65,7 +69,7 @@ pub(super) enum Builder<'a> {
     Attributes(Texts<'a>, Vec<Option<Key>>),
     Unique(StringBuilder),
     /// Of an identity.
-    Maps(Maps<'a>),
+    Maps(Box<Maps<'a>>),
 }
 
 impl<'a> Builder<'a> {
@@ -81,52 +85,51 @@ impl<'a> Builder<'a> {
                 Self::Unique(StringBuilder::with_capacity(rows, rows * 30))
             }
             (Kind::Text | Kind::Word, _) => Self::Texts(Texts::new(rows)),
-            (Kind::Map, _) => Self::Maps(Maps::default()),
+            (Kind::Map, _) => Self::Maps(Box::new(Maps::new())),
         }
     }
 
-    /// Appends the values of as many rows as there are `identities`, the numbers of their own; a value that is not of the
-    /// column's kind is null.
-    pub(super) fn extend(&mut self, identities: &[u32], value: impl Fn(usize) -> Value<'a>) {
-        let values = (0..identities.len()).map(&value);
+    /// Appends the values of rows, whose identities have these numbers; a value that is not of the column's kind is null.
+    pub(super) fn extend(&mut self, identities: &[u32], values: impl Iterator<Item = impl FnOnce() -> Value<'a>>) {
+        let by_identity = identities.iter().copied();
         match self {
             Self::Bools(builder) => values.for_each(|value| {
-                builder.append_option(if let Value::Bool(value) = value { Some(value) } else { None });
+                builder.append_option(if let Value::Bool(value) = value() { Some(value) } else { None });
             }),
             Self::Numbers(builder) => {
-                values
-                    .for_each(|value| builder.push(if let Value::Number(value) = value { Some(value) } else { None }));
+                builder.extend(values.map(|value| if let Value::Number(value) = value() { Some(value) } else { None }));
             }
             Self::Times(builder) => {
-                values.for_each(|value| builder.push(if let Value::Time(value) = value { Some(value) } else { None }));
+                builder.extend(values.map(|value| if let Value::Time(value) = value() { Some(value) } else { None }));
             }
             Self::Ips(builder) => values.for_each(|value| {
-                builder.push(if let Value::Ip(ip) = value { Some(ip) } else { None }, ToString::to_string);
+                builder.push(if let Value::Ip(ip) = value() { Some(ip) } else { None }, ToString::to_string);
             }),
             Self::Macs(builder) => values.for_each(|value| {
-                builder.push(if let Value::Mac(mac) = value { Some(mac) } else { None }, |mac| Value::mac_text(*mac));
+                builder.push(if let Value::Mac(mac) = value() { Some(mac) } else { None }, |mac| Value::mac_text(*mac));
             }),
-            Self::Texts(builder) => values.for_each(|value| builder.push(value)),
+            Self::Texts(builder) => builder.extend(values.map(|value| value())),
             Self::Attributes(texts, known) => {
-                for (row, identity) in identities.iter().enumerate() {
-                    let key = remembered(known, *identity, || match value(row) {
-                        Value::Text(text) => Key(Some(texts.key(text))),
+                let Texts { keys, words, .. } = texts;
+                keys.0.extend(by_identity.zip(values).map(|(identity, value)| {
+                    let key = remembered(known, identity, || match value() {
+                        Value::Text(text) => Key(Some(words.key(text))),
                         _ => Key(None),
                     });
-                    texts.keys.0.push(key.0);
-                }
+                    key.0
+                }));
             }
-            Self::Unique(builder) => values.for_each(|value| {
-                builder.append_option(if let Value::Text(text) = &value { Some(&**text) } else { None });
+            Self::Unique(builder) => values.for_each(|value| match value() {
+                Value::Text(text) => builder.append_value(text),
+                _ => builder.append_null(),
             }),
-            Self::Maps(builder) => {
-                for (row, identity) in identities.iter().enumerate() {
-                    builder.push(*identity, || if let Value::Map(pairs) = value(row) { Some(pairs) } else { None });
-                }
-            }
+            Self::Maps(builder) => by_identity.zip(values).for_each(|(identity, value)| {
+                builder.push(identity, || if let Value::Map(pairs) = value() { Some(pairs) } else { None });
+            }),
         }
     }
 
+    /// The column; texts that come again are dictionaries, also those in maps.
     pub(super) fn finish(self) -> Result<ArrayRef, ArrowError> {
         Ok(match self {
             Self::Bools(mut builder) => Arc::new(builder.finish()),
@@ -140,7 +143,7 @@ impl<'a> Builder<'a> {
             }
             Self::Ips(spelled) => spelled.keys.finish(spelled.texts)?,
             Self::Macs(spelled) => spelled.keys.finish(spelled.texts)?,
-            Self::Texts(texts) | Self::Attributes(texts, _) => texts.keys.finish(texts.letters)?,
+            Self::Texts(texts) | Self::Attributes(texts, _) => texts.keys.finish(texts.words.letters)?,
             Self::Unique(mut builder) => Arc::new(builder.finish()),
             Self::Maps(maps) => maps.finish()?,
         })
@@ -161,16 +164,29 @@ impl<T: Copy + Default> Numbers<T> {
     }
 
     fn push(&mut self, value: Option<T>) {
+        self.extend(std::iter::once(value));
+    }
+
+    #[inline]
+    fn extend(&mut self, mut values: impl Iterator<Item = Option<T>>) {
         if self.values.is_empty() {
-            if value.is_none() {
-                self.nulls += 1;
+            let Some(first) = values.find(|value| {
+                self.nulls += usize::from(value.is_none());
+                value.is_some()
+            }) else {
                 return;
-            }
+            };
             self.values.reserve(self.rows);
             self.valid.reserve(self.rows);
             self.values.resize(self.nulls, T::default());
             self.valid.resize(self.nulls, false);
+            self.add(first);
         }
+        values.for_each(|value| self.add(value));
+    }
+
+    #[inline]
+    fn add(&mut self, value: Option<T>) {
         self.nulls += usize::from(value.is_none());
         self.values.push(value.unwrap_or_default());
         self.valid.push(value.is_some());
@@ -241,47 +257,74 @@ type Place = (usize, usize, i32);
 /// Texts that come again.
 pub(super) struct Texts<'a> {
     keys: Keys,
-    letters: StringBuilder,
-    known: HashMap<std::borrow::Cow<'a, str>, i32, RandomState>,
-    places: Vec<Place>,
+    words: Words<'a>,
 }
 
 impl<'a> Texts<'a> {
     fn new(rows: usize) -> Self {
-        let (letters, known) = (StringBuilder::new(), HashMap::default());
-        Self { keys: Keys(Numbers::new(rows)), letters, known, places: vec![(0, 0, 0); PLACES] }
-    }
-
-    fn push(&mut self, value: Value<'a>) {
-        let Value::Text(text) = value else { return self.keys.0.push(None) };
-        let key = match &text {
-            std::borrow::Cow::Borrowed(borrowed) => {
-                let (at, length) = (borrowed.as_ptr() as usize, borrowed.len());
-                let slot = (at >> 4 ^ at >> 12) % PLACES;
-                match self.places.get(slot) {
-                    Some((known, long, key)) if (*known, *long) == (at, length) => *key,
-                    Some(_) | None => {
-                        let key = self.key(text);
-                        if let Some(place) = self.places.get_mut(slot) {
-                            *place = (at, length, key);
-                        }
-                        key
-                    }
-                }
-            }
-            std::borrow::Cow::Owned(_) => self.key(text),
+        let places = rows.next_power_of_two().min(PLACES);
+        let words = Words {
+            letters: StringBuilder::new(),
+            known: HashMap::default(),
+            last: (0, 0, 0),
+            places: vec![(0, 0, 0); places],
         };
-        self.keys.0.push(Some(key));
+        Self { keys: Keys(Numbers::new(rows)), words }
     }
 
-    fn key(&mut self, text: std::borrow::Cow<'a, str>) -> i32 {
-        if let Some(key) = self.known.get(&*text) {
-            return *key;
+    fn extend(&mut self, values: impl Iterator<Item = Value<'a>>) {
+        let Self { keys, words } = self;
+        keys.0.extend(values.map(|value| match value {
+            Value::Text(Cow::Borrowed(text)) => Some(words.place(text)),
+            Value::Text(text) => Some(words.key(text)),
+            _ => None,
+        }));
+    }
+}
+
+/// The texts of a dictionary.
+struct Words<'a> {
+    letters: StringBuilder,
+    known: HashMap<Cow<'a, str>, i32, RandomState>,
+    last: Place,
+    places: Vec<Place>,
+}
+
+impl<'a> Words<'a> {
+    /// The key of a text, by its place.
+    #[inline]
+    fn place(&mut self, text: &'a str) -> i32 {
+        let (at, length) = (text.as_ptr() as usize, text.len());
+        if (self.last.0, self.last.1) != (at, length) {
+            self.last = self.remembered(text);
         }
-        let key = self.known.len() as i32;
-        self.letters.append_value(&text);
-        self.known.insert(text, key);
-        key
+        self.last.2
+    }
+
+    fn remembered(&mut self, text: &'a str) -> Place {
+        let (at, length) = (text.as_ptr() as usize, text.len());
+        let slot = (at.wrapping_mul(SPREAD) >> (usize::BITS / 2)) % self.places.len();
+        match self.places.get(slot) {
+            Some(place) if (place.0, place.1) == (at, length) => *place,
+            Some(_) | None => {
+                let new = (at, length, self.key(Cow::Borrowed(text)));
+                if let Some(place) = self.places.get_mut(slot) {
+                    *place = new;
+                }
+                new
+            }
+        }
+    }
+
+    fn key(&mut self, text: Cow<'a, str>) -> i32 {
+        let next = self.known.len() as i32;
+        match self.known.entry(text) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.letters.append_value(new.key());
+                *new.insert(next)
+            }
+        }
     }
 }
 
@@ -294,35 +337,46 @@ fn remembered<T>(known: &mut Vec<Option<T>>, number: u32, make: impl FnOnce() ->
     known[at].get_or_insert_with(make)
 }
 
-/// The pairs of a map.
-type Pairs<'a> = Option<Vec<(&'a str, &'a str)>>;
+/// Keys of the pairs of a map.
+type Pairs = Option<Vec<(i32, i32)>>;
 
 /// Maps of text to text, of identities.
-#[derive(Default)]
 pub(super) struct Maps<'a> {
-    known: Vec<Option<Pairs<'a>>>,
-    keys: StringBuilder,
-    values: StringBuilder,
+    known: Vec<Option<Pairs>>,
+    keys: Texts<'a>,
+    values: Texts<'a>,
     lengths: Vec<usize>,
     valid: Vec<bool>,
 }
 
 impl<'a> Maps<'a> {
-    fn push(&mut self, identity: u32, pairs: impl FnOnce() -> Pairs<'a>) {
-        let pairs = remembered(&mut self.known, identity, pairs).as_ref();
-        for (key, value) in pairs.into_iter().flatten() {
-            self.keys.append_value(key);
-            self.values.append_value(value);
-        }
-        self.lengths.push(pairs.map_or(0, Vec::len));
-        self.valid.push(pairs.is_some());
+    fn new() -> Self {
+        Self { known: Vec::new(), keys: Texts::new(0), values: Texts::new(0), lengths: Vec::new(), valid: Vec::new() }
     }
 
-    fn finish(mut self) -> Result<ArrayRef, ArrowError> {
-        let columns: Vec<ArrayRef> = vec![Arc::new(self.keys.finish()), Arc::new(self.values.finish())];
-        let entries = StructArray::try_new(entry_fields(), columns, None)?;
+    fn push(&mut self, identity: u32, pairs: impl FnOnce() -> Option<Vec<(&'a str, &'a str)>>) {
+        let Self { known, keys, values, .. } = self;
+        let mut pair = |(key, value)| (keys.words.key(Cow::Borrowed(key)), values.words.key(Cow::Borrowed(value)));
+        let pairs = remembered(known, identity, || Some(pairs()?.into_iter().map(&mut pair).collect())).as_deref();
+        self.lengths.push(pairs.map_or(0, <[_]>::len));
+        self.valid.push(pairs.is_some());
+        let pairs = pairs.unwrap_or_default();
+        self.keys.keys.0.extend(pairs.iter().map(|pair| Some(pair.0)));
+        self.values.keys.0.extend(pairs.iter().map(|pair| Some(pair.1)));
+    }
+
+    fn finish(self) -> Result<ArrayRef, ArrowError> {
+        let texts = [self.keys, self.values];
+        let columns = texts.into_iter().map(|texts| texts.keys.finish(texts.words.letters));
+        let columns = columns.collect::<Result<Vec<ArrayRef>, _>>()?;
+        let alike = |(field, column): (&Arc<Field>, &ArrayRef)| {
+            field.as_ref().clone().with_data_type(column.data_type().clone())
+        };
+        let fields: Fields = entry_fields().iter().zip(&columns).map(alike).collect();
+        let entry = entry().as_ref().clone().with_data_type(DataType::Struct(fields.clone()));
+        let entries = StructArray::try_new(fields, columns, None)?;
         let nulls = NullBuffer::from(self.valid);
         let offsets = OffsetBuffer::from_lengths(self.lengths);
-        Ok(Arc::new(MapArray::try_new(entry(), offsets, entries, Some(nulls), false)?))
+        Ok(Arc::new(MapArray::try_new(Arc::new(entry), offsets, entries, Some(nulls), false)?))
     }
 }

@@ -13,6 +13,10 @@ pub struct TableCounters {
     pub dropped: u64,
     /// Rows of what was erased: they came to no file.
     pub erased: u64,
+    /// Rows of what was erased that were taken out of files.
+    pub removed: u64,
+    /// Rows in files that got a name later.
+    pub retagged: u64,
     /// Rows in memory.
     pub recent: u64,
     /// Flushes that failed.
@@ -38,6 +42,8 @@ pub(super) struct Counts {
     pub(super) written: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) erased: AtomicU64,
+    pub(super) removed: AtomicU64,
+    pub(super) retagged: AtomicU64,
     pub(super) recent: AtomicU64,
     pub(super) failed_flushes: AtomicU64,
     pub(super) unreadable_files: AtomicU64,
@@ -56,6 +62,8 @@ impl Counts {
             written: count(&self.written),
             dropped: count(&self.dropped),
             erased: count(&self.erased),
+            removed: count(&self.removed),
+            retagged: count(&self.retagged),
             recent: count(&self.recent),
             failed_flushes: count(&self.failed_flushes),
             unreadable_files: count(&self.unreadable_files),

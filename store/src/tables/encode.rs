@@ -10,8 +10,9 @@ use std::io::{BufWriter, Cursor};
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{DataType, Int32Type, SchemaRef};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
+use datafusion::arrow::compute::{max, min};
+use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -21,6 +22,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::statistics::Statistics;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 
@@ -56,6 +58,9 @@ pub(super) const BLOOM: &[&str] = &[
     "http_path",
 ];
 
+/// Texts of which it is known whether all or none are null: for searches for those without a name.
+const COUNTED: &[&str] = &["client_identity", "server_identity", "client_nat_ip", "server_nat_ip"];
+
 /// Numbers that hardly ever come again: not worth a dictionary. Plain, zstd takes the empty bytes away as well as any encoding
 /// that every reader knows.
 const MEASURED: &[&str] = &[
@@ -88,6 +93,7 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
         .set_created_by("wiretag".into())
         .set_max_row_group_row_count(Some(GROUP))
         .set_data_page_row_count_limit(PAGE)
+        .set_write_batch_size(PAGE)
         .set_statistics_enabled(EnabledStatistics::Chunk);
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().as_str());
@@ -98,18 +104,28 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
                     .set_column_statistics_enabled(path, EnabledStatistics::Page);
             }
-            DataType::UInt64 if MEASURED.contains(&field.name().as_str()) => {
-                builder = builder
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path, Encoding::PLAIN);
+            DataType::UInt64 => {
+                if MEASURED.contains(&field.name().as_str()) {
+                    builder = builder
+                        .set_column_dictionary_enabled(path.clone(), false)
+                        .set_column_encoding(path.clone(), Encoding::PLAIN);
+                }
+                // See `bounds`.
+                builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
             }
             DataType::Utf8 if UNIQUE.contains(&field.name().as_str()) => {
                 builder = builder
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
             }
-            DataType::Utf8 => {
+            DataType::Utf8 if !COUNTED.contains(&field.name().as_str()) => {
                 builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            DataType::Map(..) => {
+                for leaf in ["key", "value"] {
+                    let path = ColumnPath::new([field.name(), "key_value", leaf].map(str::to_owned).to_vec());
+                    builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);
+                }
             }
             _ => {}
         }
@@ -144,11 +160,17 @@ impl Encoder {
             let array = array?;
             let bloom = BLOOM.contains(&field.name().as_str()).then(|| bloom(&array)).flatten();
             let mut bloom = Some(bloom);
-            for leaf in compute_leaves(field, &array)? {
+            // Texts in maps may be dictionaries: the array says what it is.
+            let field = Field::new(field.name(), array.data_type().clone(), true);
+            for leaf in compute_leaves(&field, &array)? {
                 let mut writer =
                     writers.next().ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
                 writer.write(&leaf)?;
                 let mut chunk = writer.close()?;
+                if let Some(numbers) = array.as_primitive_opt() {
+                    let metadata = chunk.close().metadata.clone().into_builder();
+                    chunk.close_mut().metadata = metadata.set_statistics(bounds(numbers)).build()?;
+                }
                 if let Some(Some(bloom)) = bloom.take() {
                     chunk.close_mut().bloom_filter = Some(bloom);
                 }
@@ -195,6 +217,12 @@ impl Encoder {
         let buffered = self.writer.into_inner()?;
         buffered.into_inner().map_err(|error| ParquetError::External(Box::new(error.into_error())))
     }
+}
+
+/// Least and greatest of numbers: what the library compares value by value, through its type.
+fn bounds(numbers: &UInt64Array) -> Statistics {
+    let [least, greatest] = [min(numbers), max(numbers)].map(|number| number.map(u64::cast_signed));
+    Statistics::int64(least, greatest, None, Some(numbers.null_count() as u64), false)
 }
 
 /// A filter of the distinct texts of a column.
@@ -246,5 +274,21 @@ impl ChunkReader for Shifted {
             Some(range) => Ok(self.bytes.slice(range)),
             None => Err(ParquetError::EOF("a column ends early".into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_of_numbers_are_as_unsigned_and_leave_out_nulls() {
+        let of = |numbers: Vec<Option<u64>>| bounds(&UInt64Array::from(numbers));
+        let stored = |least: Option<u64>, greatest: Option<u64>, nulls| {
+            let [least, greatest] = [least, greatest].map(|number| number.map(u64::cast_signed));
+            Statistics::int64(least, greatest, None, Some(nulls), false)
+        };
+        assert_eq!(of(vec![Some(7), None, Some(u64::MAX), Some(3)]), stored(Some(3), Some(u64::MAX), 1));
+        assert_eq!(of(vec![None, None]), stored(None, None, 2));
     }
 }

@@ -10,6 +10,7 @@
 //! * It can be done again: what is erased already is not there.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use super::engine::Condition;
 use super::error::TableError;
@@ -71,7 +72,7 @@ impl<R: Table> TableStore<R> {
         {
             let mut recent = self.inner.recent.write().await;
             recent.open.forget(|row| standing.takes(row).is_some());
-            self.inner.counts.open.store(recent.open.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            self.inner.counts.open.store(recent.open.len() as u64, Ordering::Relaxed);
         }
         // Whoever gives up does not leave rows both in memory and in a file.
         let store = self.clone();
@@ -129,7 +130,7 @@ impl<R: Table> TableStore<R> {
         Ok((left, taken))
     }
 
-    async fn is_kept(&self, file: &FlowFile) -> Result<bool, StoreError> {
+    pub(super) async fn is_kept(&self, file: &FlowFile) -> Result<bool, StoreError> {
         let files = self.inner.catalog.flow_files(R::NAME, file.start, file.end.saturating_add(1)).await?;
         Ok(files.iter().any(|kept| kept.path == file.path))
     }
@@ -163,13 +164,17 @@ impl<R: Table> TableStore<R> {
             Ok::<_, TableError>((rewrite::without::<R>(&dir, (&file, &open), &goes)?, slices))
         };
         let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
+        let removed = old.rows.saturating_sub(new.as_ref().map_or(0, |new| new.rows));
         // Readers take the catalog's list under this lock.
         let guard = inner.recent.write().await;
         let exchanged =
             inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), slices: &slices, now }).await;
         drop(guard);
         match exchanged {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                inner.counts.removed.fetch_add(removed, Ordering::Relaxed);
+                Ok(())
+            }
             // What does not count after all is deleted, or set aside, by the next start.
             Err(error) if error.is_unsettled() => Err(error),
             Err(error) => {

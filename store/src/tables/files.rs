@@ -28,6 +28,9 @@ pub(super) const MERGED: char = 'm';
 /// The same of what an erasure left.
 pub(super) const LEFT: char = 'e';
 
+/// The same of files whose rows got names later.
+pub(super) const NAMED: char = 'n';
+
 /// The directory of an hour, relative to the data directory.
 fn hour_dir(table: TableName, start: i64) -> String {
     let time = DateTime::from_timestamp_nanos(start);

@@ -1,4 +1,4 @@
-//! A file without some of its rows.
+//! A file without some of its rows, or with names that its rows did not have.
 //!
 //! Row groups that keep all of theirs are taken over byte by byte, the others are encoded anew in the same order, a column at a
 //! time. What was written is counted before it counts.
@@ -7,15 +7,17 @@ use std::path::Path;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::{cast, filter};
+use datafusion::arrow::compute::{cast, filter, interleave};
+use datafusion::arrow::datatypes::Field;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 
 use super::Table;
 use super::error::TableError;
-use super::files::{Extent, LEFT, NewFile};
+use super::files::{Extent, LEFT, NAMED, NewFile};
 use super::merge::{column, footer};
+use super::named::Named;
 use super::rows::time_at;
 use super::scan::OpenFile;
 use super::schema::schema;
@@ -104,6 +106,53 @@ pub(super) fn without<R: Table>(
         let _ = std::fs::remove_file(data_dir.join(&written.path));
     })?;
     Ok(Some(written))
+}
+
+/// Writes a file with names for its rows, durably. The catalog does not know of it yet.
+pub(super) fn with_names<R: Table>(
+    data_dir: &Path,
+    (file, open): (&FlowFile, &OpenFile),
+    named: &Named,
+) -> Result<FlowFile, TableError> {
+    let schema = schema::<R>();
+    let footer = footer(open)?;
+    let columns = ArrowSchemaConverter::new().convert(&schema)?;
+    let alike = footer.file_metadata().schema_descr().root_schema() == columns.root_schema();
+    let new = NewFile { data_dir, table: R::NAME, schema: &schema, origin: file.origin, letter: NAMED };
+    let extent = Extent { rows: file.rows, start: file.start, end: file.end };
+    let written = new.create(extent, |encoder| {
+        for group in 0..open.groups().len() {
+            if alike && named.of_group(group).is_empty() {
+                encoder.splice(open.file(), &footer, group)?;
+                continue;
+            }
+            encoder.row_group(schema.fields().iter().map(|field| named_column((open, group), field, named)))?;
+        }
+        Ok(())
+    })?;
+    check(data_dir, &written).inspect_err(|_| {
+        let _ = std::fs::remove_file(data_dir.join(&written.path));
+    })?;
+    Ok(written)
+}
+
+/// A column of a row group, with the names that are new.
+fn named_column((open, group): (&OpenFile, usize), field: &Field, named: &Named) -> Result<ArrayRef, TableError> {
+    let old = column(std::slice::from_ref(open), &[(0, group)], field)?;
+    let side = usize::from(!field.name().starts_with("client_"));
+    let rows: Vec<_> = named.of_group(group).iter().filter(|(_, ends)| ends[side].is_some()).copied().collect();
+    // What was seen on the other side of a translation stays.
+    let is_name = !field.name().ends_with("_nat_ip") && !field.name().ends_with("_nat_port");
+    let new = if rows.is_empty() || !is_name { None } else { named.column(&rows, field.name())? };
+    let Some(new) = new else { return Ok(old) };
+    let new = if new.data_type() == old.data_type() { new } else { cast(&new, old.data_type())? };
+    let mut from: Vec<(usize, usize)> = (0..old.len()).map(|row| (0, row)).collect();
+    for (at, (row, _)) in rows.iter().enumerate() {
+        if let Some(place) = from.get_mut(*row as usize) {
+            *place = (1, at);
+        }
+    }
+    Ok(interleave(&[old.as_ref(), new.as_ref()], &from)?)
 }
 
 /// The file has as many rows as it is said to have.

@@ -150,7 +150,7 @@ pub(super) fn number_at(array: &dyn Array, row: usize) -> Option<u64> {
     numbers.is_valid(row).then(|| numbers.value(row))
 }
 
-fn value_at(array: &dyn Array, row: usize) -> Value<'_> {
+pub(super) fn value_at(array: &dyn Array, row: usize) -> Value<'_> {
     if array.is_null(row) {
         return Value::Null;
     }

@@ -4,7 +4,8 @@
 //! text. All columns are nullable, so that a file written before a column existed reads as null.
 //!
 //! Rows are taken in blocks that the processor's cache holds, each block column by column: a row is large, and going
-//! through all rows once for each column would fetch it from memory a hundred times.
+//! through all rows once for each column would fetch it from memory a hundred times. The rows of a block lie anywhere, since
+//! files are sorted: the processor is told of all of them first.
 
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::arrow::error::ArrowError;
-use wiretag_capture::{Kind, Value};
+use wiretag_capture::Kind;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_enrich::{Record, Tagged};
 
 use super::columns::{Builder, Identities};
+use crate::sys::prefetch;
 
 /// Time zone of all times.
 pub(super) const UTC: &str = "UTC";
@@ -72,7 +74,7 @@ pub(super) fn some_columns<R: Record>(rows: &[&Tagged<R>], names: &[&str]) -> Re
     RecordBatch::try_from_iter_with_nullable(arrays.collect::<Result<Vec<_>, ArrowError>>()?)
 }
 
-/// `rows` as columns, in the order of the schema; texts that come again are dictionaries.
+/// `rows` as columns, in the order of the schema; texts that come again are dictionaries, also those in maps.
 pub(super) fn arrays<R: Record>(rows: &[&Tagged<R>]) -> Result<Vec<ArrayRef>, ArrowError> {
     built(all_columns().collect(), rows)
 }
@@ -82,12 +84,22 @@ fn built<R: Record>(columns: Vec<AnyColumn<R>>, rows: &[&Tagged<R>]) -> Result<V
         columns.into_iter().map(|column| (column, Builder::new(column, rows.len()))).collect();
     let mut known = [Identities::default(), Identities::default()];
     for block in rows.chunks(BLOCK) {
+        for row in block {
+            prefetch(*row);
+        }
         let [clients, servers] = &mut known;
         let clients: Vec<u32> = block.iter().map(|row| clients.number(&row.client)).collect();
         let servers: Vec<u32> = block.iter().map(|row| servers.number(&row.server)).collect();
         for (column, builder) in &mut builders {
             let numbers = if column.name().starts_with("client_") { &clients } else { &servers };
-            builder.extend(numbers, |at| block.get(at).map_or(Value::Null, |row| column.get(row)));
+            match column {
+                AnyColumn::Record(column) => {
+                    builder.extend(numbers, block.iter().map(|row| || (column.get)(&row.record)));
+                }
+                AnyColumn::Identity(column) => {
+                    builder.extend(numbers, block.iter().map(|row| || (column.get)(&row.client, &row.server)));
+                }
+            }
         }
     }
     builders.into_iter().map(|(_, builder)| builder.finish()).collect()

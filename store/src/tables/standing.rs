@@ -48,6 +48,12 @@ impl<R: Table> Standing<R> {
         self.erasures.iter().map(|(id, _, condition)| (*id, condition))
     }
 
+    /// What each erasure is about that was asked for after this time, with its number.
+    pub(super) fn since(&self, time: Option<i64>) -> impl Iterator<Item = (i64, Condition<R>)> {
+        let own = self.erasures.iter().filter(move |(_, at, _)| time.is_none_or(|time| *at > time));
+        own.map(|(id, _, condition)| (*id, condition.clone()))
+    }
+
     fn with(&self, new: &[Erasure]) -> Self {
         let (mut known, mut newest, mut erasures) = (self.known, self.newest, self.erasures.clone());
         for erasure in new {

@@ -12,6 +12,7 @@ mod packets;
 mod packets_model;
 mod query;
 mod query_docs;
+mod retag;
 mod retention;
 mod rollups;
 mod rows;

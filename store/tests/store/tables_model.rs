@@ -1,16 +1,19 @@
 //! Any history of a store answers as a plain vector of rows does: appends, flushes, merges, restarts, files that were written
-//! and never registered, erasures, and questions in between, page by page.
+//! and never registered, erasures, names that are told late, and questions in between, page by page.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::retag;
 use crate::rows::{self, START, flow};
 use proptest::prelude::*;
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Tls;
 use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::tagger::Again;
+use wiretag_enrich::timeline::late::LateRows;
 use wiretag_store::ErasureRequest;
 use wiretag_store::catalog::Catalog;
 use wiretag_store::query::{Query, parse};
@@ -33,6 +36,13 @@ enum Step {
     Erase {
         text: &'static str,
         hours: (i64, i64),
+        killed: bool,
+    },
+    /// Who 10.0.0.x was in these hours is told; the process may be killed before the last file.
+    Retag {
+        client: u8,
+        hours: (i64, i64),
+        by_address: bool,
         killed: bool,
     },
     Ask {
@@ -116,6 +126,9 @@ fn step() -> impl Strategy<Value = Step> {
             "tls_sni == name-2.example.org",
             "tls_sni == nobody.example.org",
             "tls_sni exists",
+            "client_pod == late-1",
+            "not client_identity exists",
+            "client_tagged_by == none and not client_pod exists",
             "not tls_sni exists",
             "client_retransmits > 1",
             "not client_retransmits > 1",
@@ -129,6 +142,14 @@ fn step() -> impl Strategy<Value = Step> {
         hours: (from, from + length),
         killed,
     });
+    let retag = (0_u8..4, (-1_i64..4, 0_i64..5), any::<bool>(), any::<bool>()).prop_map(
+        |(client, (from, length), by_address, killed)| Step::Retag {
+            client,
+            hours: (from, from + length),
+            by_address,
+            killed,
+        },
+    );
     let ask = (text(), 1_usize..9, any::<bool>(), (-1_i64..4, 0_i64..5))
         .prop_map(|(text, limit, all, (from, length))| Step::Ask { text, limit, all, hours: (from, from + length) });
     prop_oneof![
@@ -138,6 +159,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
         1 => erase,
+        1 => retag,
         4 => ask,
     ]
 }
@@ -180,6 +202,48 @@ async fn erase(store: &FlowStore, catalog: &Catalog, (text, range): (&str, Range
         biased;
         () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } } => {}
         done = &mut work => drop(done.unwrap()),
+    }
+}
+
+/// `late-N` was 10.0.0.N in this range: the rows of then that have no client get it.
+fn tell(rows: &mut [TaggedFlow], client: u8, range: Range) {
+    let is_of = |row: &&mut TaggedFlow| {
+        let record = &row.record;
+        let is_then = record.start >= range.from && record.start < range.to;
+        row.client.identity.is_none() && is_then && record.client.ip == std::net::IpAddr::from([10, 0, 0, client])
+    };
+    for row in rows.iter_mut().filter(is_of) {
+        rows::name(&mut row.client, &format!("late-{client}"), &[]);
+    }
+}
+
+/// The same to the store, which is opened again if the process is killed.
+async fn told(
+    store: FlowStore,
+    catalog: Catalog,
+    (dir, client): (&Path, u8),
+    (late, killed): (&LateRows, bool),
+) -> (FlowStore, Catalog) {
+    let again = retag::known([10, 0, 0, client].into(), &format!("late-{client}"), (late.from, late.to));
+    retag(&store, late, &again, killed).await;
+    if !killed {
+        return (store, catalog);
+    }
+    store.flush().await.unwrap();
+    drop(store);
+    let (store, catalog) = begin(dir).await;
+    retag(&store, late, &again, false).await;
+    (store, catalog)
+}
+
+async fn retag(store: &FlowStore, late: &LateRows, again: &Again, killed: bool) {
+    let mut turns = 0;
+    let work = retag::retag(store, late, again);
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } }, if killed => {}
+        _ = &mut work => {}
     }
 }
 
@@ -265,6 +329,14 @@ async fn live(steps: Vec<Step>) {
                         assert!(store.erase(&erasure, &|| range.to).await.unwrap().is_empty());
                     }
                 }
+            }
+            Step::Retag { client, hours, by_address, killed } => {
+                let range = Range { from: START + hours.0 * HOUR, to: START + hours.1 * HOUR };
+                tell(&mut rows, client, range);
+                rows.retain(|row| !is_erased(&erased, row));
+                let ranges = if by_address { vec![([10, 0, 0, client].into(), 32)] } else { Vec::new() };
+                let late = LateRows { from: range.from, to: range.to, ranges };
+                (store, catalog) = told(store, catalog, (dir.path(), client), (&late, killed)).await;
             }
             Step::Crash => {
                 store.flush().await.unwrap();

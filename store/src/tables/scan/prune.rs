@@ -31,6 +31,11 @@ pub(super) fn bounds(chunk: &ColumnChunkMetaData) -> Option<(i64, i64)> {
     }
 }
 
+/// How many values are null, if that is known.
+fn nulls(chunk: &ColumnChunkMetaData) -> Option<u64> {
+    chunk.statistics()?.null_count_opt()
+}
+
 /// What shows that the row group holds no row for which `node` is true.
 pub(super) fn left_out<R: Table>(file: &OpenFile, group: usize, node: &Node<R>) -> Option<LeftOut> {
     if !may_pass(file, group, node, false) {
@@ -42,7 +47,13 @@ pub(super) fn left_out<R: Table>(file: &OpenFile, group: usize, node: &Node<R>) 
 /// `blooms`: ask bloom filters too, which have to be read.
 fn may_pass<R: Table>(file: &OpenFile, group: usize, node: &Node<R>, blooms: bool) -> bool {
     match node {
-        Node::All | Node::Not(_) => true,
+        Node::All => true,
+        Node::Not(inner) => match &**inner {
+            Node::Test(field, Test::Exists) if field.key.is_none() => {
+                file.chunk(group, field.column.name()).is_none_or(|chunk| nulls(chunk) != Some(0))
+            }
+            Node::All | Node::Not(_) | Node::And(_) | Node::Or(_) | Node::Test(..) => true,
+        },
         Node::And(nodes) => nodes.iter().all(|node| may_pass(file, group, node, blooms)),
         Node::Or(nodes) => nodes.iter().any(|node| may_pass(file, group, node, blooms)),
         Node::Test(field, test) => may_hold(file, group, field, test, blooms),
@@ -55,6 +66,9 @@ fn may_hold<R: Table>(file: &OpenFile, group: usize, field: &ast::Field<R>, test
     }
     // A column that the file does not have is null: no test passes.
     let Some(chunk) = file.chunk(group, field.column.name()) else { return false };
+    if nulls(chunk).is_some_and(|nulls| i64::try_from(nulls) == Ok(chunk.num_values())) {
+        return false;
+    }
     match test {
         Test::Number(compare, wanted) => match (bounds(chunk), i64::try_from(*wanted)) {
             (Some((least, greatest)), Ok(wanted)) if least >= 0 && greatest >= 0 => {
