@@ -48,9 +48,12 @@ impl Appliance {
         let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
         let pipeline = Pipeline::start(&config, opened, listener, (keys, run.instance.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
-        // So that the greeting says more than "connecting".
-        pipeline.wait_for_sources(Duration::from_secs(1)).await;
         Ok(Self { config, url, token, pipeline, demo })
+    }
+
+    /// Waits a moment, so that the greeting says more than "connecting".
+    pub(crate) async fn settle(&self) {
+        self.pipeline.wait_for_sources(Duration::from_secs(1)).await;
     }
 
     /// Says where it is and what it does.

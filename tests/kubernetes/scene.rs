@@ -176,9 +176,14 @@ impl Scene {
 
     /// One end of a flow is this pod's in every column, or has no name and says so: a wrong name is worse than none.
     pub fn is_honest(&self, flow: &Value, side: &str, end: End<'_>) {
-        if flow[format!("{side}_identity")].is_null() {
+        let identity = &flow[format!("{side}_identity")];
+        // Whose socket was not seen has the node's address, and no more is said of it.
+        let is_nodes = end.pod.is_on_host() && *identity == format!("node:{}", end.pod.node());
+        if identity.is_null() {
             is_nobodys(flow, side);
             self.blank.set(self.blank.get() + 1);
+        } else if is_nodes {
+            assert!(flow[format!("{side}_pod")].is_null() && flow[format!("{side}_tagged_by")] == "ip", "{flow}");
         } else {
             is_named(flow, side, end);
             self.named.set(self.named.get() + 1);

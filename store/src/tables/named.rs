@@ -81,8 +81,7 @@ impl Named {
         let side = usize::from(!name.starts_with("client_"));
         let numbers: Vec<u32> = ends.iter().map(|ends| identities.number(ends[side])).collect();
         let mut builder = Builder::new(AnyColumn::<FlowRecord>::Identity(column), rows.len());
-        builder
-            .extend(&numbers, |at| ends.get(at).map_or(Value::Null, |[client, server]| (column.get)(client, server)));
+        builder.extend(&numbers, ends.iter().map(|&[client, server]| move || (column.get)(client, server)));
         Ok(Some(builder.finish()?))
     }
 

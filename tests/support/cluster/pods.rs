@@ -245,12 +245,12 @@ impl<'c> Pod<'c> {
     /// Who it is by the API server, in the columns of a flow.
     pub fn who(&self) -> &[(&'static str, Value)] {
         self.who.get_or_init(|| {
-            let node = &self.plan["spec"]["nodeName"];
-            let object = self.cluster.get(&format!("/api/v1/nodes/{}", node.as_str().expect("a node")));
+            let node = self.node();
+            let object = self.cluster.get(&format!("/api/v1/nodes/{node}"));
             let owner = self.cluster.top_owner(&self.plan);
             vec![
                 ("cluster", json!("kubernetes")),
-                ("host", node.clone()),
+                ("host", json!(node)),
                 ("zone", object["metadata"]["labels"]["topology.kubernetes.io/zone"].clone()),
                 ("namespace", json!(self.namespace)),
                 ("pod", json!(self.name)),
@@ -272,6 +272,16 @@ impl<'c> Pod<'c> {
     pub fn is_team(&self) -> bool {
         let count = |list: &str| self.plan["spec"][list].as_array().map_or(0, Vec::len);
         count("containers") + count("initContainers") > 1
+    }
+
+    /// Whether it has the addresses of its node.
+    pub fn is_on_host(&self) -> bool {
+        self.plan["spec"]["hostNetwork"] == true
+    }
+
+    /// Name of its node.
+    pub fn node(&self) -> &str {
+        self.plan["spec"]["nodeName"].as_str().expect("a node")
     }
 
     pub fn path(&self) -> String {
