@@ -27,8 +27,9 @@ fn serve(docker: &Docker, name: &str, port: &str) {
 }
 
 fn works(appliance: &Appliance) {
-    let health = appliance.json("/api/v1/health");
-    assert_eq!(health["kernel"], "sockets on, connection tracking on");
+    eventually(30, "the kernel tells of both", || {
+        (appliance.json("/api/v1/health")["kernel"] == "sockets on, connection tracking on").then_some(())
+    });
     eventually(30, "the appliance hears Docker", || {
         appliance.get("/api/v1/health").contains("\"connected\"").then_some(())
     });
