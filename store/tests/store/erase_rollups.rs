@@ -71,7 +71,8 @@ async fn open(dir: &Path, minutes: u64) -> Store {
     store
 }
 
-async fn maintain(store: &Store, now: i64) {
+/// Until nothing is left to be made.
+pub(crate) async fn maintain(store: &Store, now: i64) {
     // Each makes one roll-up.
     for _ in 0..60 {
         store.maintain(now).await.unwrap();

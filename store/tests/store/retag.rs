@@ -18,6 +18,7 @@ use wiretag_store::tables::{AggregateRequest, Range, Retagging, Row, SearchOptio
 use wiretag_store::{Origin, Retention, Role, RollupAges, Store, StoreConfig, Table};
 
 use crate::erase::{NOW, bytes_of, erase, open};
+use crate::erase_rollups::maintain;
 use crate::rows::{START, flow, name, transaction};
 
 const SECOND: i64 = 1_000_000_000;
@@ -260,12 +261,6 @@ async fn rolled_up(dir: &Path) -> Store {
     maintain(&store, START + 3 * DAY).await;
     assert_eq!(store.catalog.rollups().await.unwrap().iter().filter(|file| file.width == HOUR).count(), 2);
     store
-}
-
-async fn maintain(store: &Store, now: i64) {
-    for _ in 0..60 {
-        store.maintain(now).await.unwrap();
-    }
 }
 
 #[tokio::test]
