@@ -187,7 +187,7 @@ fn place(row: &StoredRow<'_>, end: &StoredEnd, own_side: ObservedAt) -> Option<P
 }
 
 /// Whether an end that was named so has no name.
-pub const fn is_nameless(tagged_by: TaggedBy) -> bool {
+const fn is_nameless(tagged_by: TaggedBy) -> bool {
     match tagged_by {
         TaggedBy::None | TaggedBy::Ambiguous => true,
         TaggedBy::Interface

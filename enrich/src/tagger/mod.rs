@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
-pub use self::again::{Again, Links, NamesAgain, StoredEnd, StoredRow, is_nameless};
+pub use self::again::{Again, Links, NamesAgain, StoredEnd, StoredRow};
 pub use self::claims::OpenSlice;
 use self::claims::{Claims, FlowKey};
 use self::connections::Connections;
