@@ -3,11 +3,12 @@
 //! A roll-up never changes. It adds up all rows of the flow files that [`Catalog::rolled`] names, and is registered in the
 //! transaction that says so; it stays when retention takes these.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::database::{Row, Statement, sql};
 use super::{Catalog, Origin};
 use crate::error::StoreError;
+use crate::tables::rollup::MINUTE;
 
 /// A file of flows that are added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,8 @@ impl Catalog {
     /// Registers a roll-up of minutes, of all rows of these flow files.
     pub async fn add_rollup(&self, new: &RollupFile, files: &[String]) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
+        // Of one with this name that is too old by now: its rows are read as rows.
+        change.execute(sql("DELETE FROM rolled WHERE rollup = $1").bind(&new.path)).await?;
         for path in files {
             let rolled = sql("INSERT INTO rolled (path, rollup) SELECT path, $1 FROM flow_files WHERE path = $2");
             if change.execute(rolled.bind(&new.path).bind(path)).await? == 0 {
@@ -99,6 +102,18 @@ impl Catalog {
         let rows = self.database.all(sql("SELECT path, rollup FROM rolled")).await?;
         let pair = |row: &Row| Ok((row.get("path")?, row.get("rollup")?));
         rows.iter().map(pair).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// The flow files whose rows must stay as they are: a roll-up adds them up that cannot be made again, because retention took
+    /// other rows of its day.
+    pub(crate) async fn lasting(&self) -> Result<HashSet<String>, StoreError> {
+        let found = sql("WITH kept AS (SELECT rollup, count(*) AS files FROM rolled GROUP BY rollup), \
+             broken AS (SELECT rollups.path, rollups.day FROM rollups LEFT JOIN kept ON kept.rollup = rollups.path \
+             WHERE rollups.width = $1 AND rollups.files <> coalesce(kept.files, 0)) \
+             SELECT rolled.path FROM rolled JOIN rollups ON rollups.path = rolled.rollup \
+             WHERE rollups.path IN (SELECT path FROM broken) OR rollups.day IN (SELECT day FROM broken)");
+        let rows = self.database.all(found.bind(MINUTE)).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Remembers to delete the files of roll-ups of minutes whose hours are kept.

@@ -3,7 +3,8 @@
 //! * Only ends without a name get one ([`wiretag_enrich::tagger::Again`]); a file in which none does stays as it is, and one that
 //!   cannot have such rows is not read: least and greatest times, bloom filters of addresses, and the number of nulls say so.
 //! * Another is written anew with these names, and takes the place of the old one in one transaction. The roll-up that adds it up is
-//!   dropped and made again; where that cannot be, because retention took others of its files, the rows keep what they have.
+//!   dropped and made again; where that cannot be, because retention took others of its files, the rows keep what they have, and the
+//!   file is not read.
 //! * What was erased before by a name stays so: a row that only now is of it goes. An import of later than the erasure is another
 //!   matter: who imports something that was erased wants it back.
 //! * A merge or retention may take a file first: what it became is looked at in the next round.
@@ -22,7 +23,7 @@ use super::rewrite::{self, Goes};
 use super::scan::OpenFile;
 use super::standing::Standing;
 use super::{Range, Table, TableStore};
-use crate::catalog::{FlowFile, Taken};
+use crate::catalog::{FlowFile, TableName, Taken};
 use crate::error::StoreError;
 use crate::query;
 
@@ -65,7 +66,10 @@ impl<R: Table> TableStore<R> {
             }
             progress.round += 1;
             let files = self.inner.catalog.flow_files(R::NAME, late.from, late.to).await?;
-            progress.waiting = files.into_iter().filter(|file| !progress.looked_at.contains(&file.path)).collect();
+            let lasting =
+                if R::NAME == TableName::Flows { self.inner.catalog.lasting().await? } else { HashSet::new() };
+            let stays = |file: &FlowFile| lasting.contains(&file.path) || progress.looked_at.contains(&file.path);
+            progress.waiting = files.into_iter().filter(|file| !stays(file)).collect();
         }
         // The newest first.
         let Some(file) = progress.waiting.pop() else { return Ok(None) };

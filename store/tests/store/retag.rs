@@ -1,11 +1,12 @@
 //! Names that were told late: stored rows get them, and nothing else changes.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it fails")]
 
+use std::fs::{File, FileTimes};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use wiretag_capture::FlowRecord;
 use wiretag_enrich::tagger::Again;
@@ -279,19 +280,45 @@ async fn roll_ups_are_made_again_with_the_names() {
     assert_eq!((count(&store, "client_workload == shop").await, count(&store, "*").await), (72, 288));
 }
 
+/// Folders in which a file was made or deleted since the last call.
+fn worked_in(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.join("flows"), dir.join("rollups")];
+    while let Some(folder) = open.pop() {
+        if folder.metadata().unwrap().modified().unwrap() != UNIX_EPOCH {
+            found.push(folder.to_str().unwrap().to_owned());
+            File::open(&folder).unwrap().set_times(FileTimes::new().set_modified(UNIX_EPOCH)).unwrap();
+        }
+        let inside = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        open.extend(inside.filter(|path| path.is_dir()));
+    }
+    found
+}
+
 #[tokio::test]
 async fn rows_agree_with_a_roll_up_that_cannot_be_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = rolled_up(dir.path()).await;
     // Retention takes the first hours.
-    store.maintain(START + 96 * HOUR + 5 * HOUR).await.unwrap();
+    let now = START + 96 * HOUR + 5 * HOUR;
+    maintain(&store, now).await;
     let left = rows(&store.flows).await.len();
     assert!(left > 144 && left < 288, "{left}");
     let again = again(&[(1, "shop", START, START + 3 * DAY)]);
+    assert!(!worked_in(dir.path()).is_empty());
     let named = retag(&store.flows, &everything(), &again).await;
     assert_eq!(named, 72, "only the second day");
+    let files = worked_in(dir.path());
+    assert_eq!(files.iter().filter(|folder| folder.contains("date=2026-03-02")).count(), 24);
+    assert!(!files.iter().any(|folder| folder.contains("date=2026-03-01")), "for nothing: {files:?}");
     let raw = clients(&store.flows).await.iter().filter(|(_, pod, _)| pod == "shop").count() as u64;
     assert_eq!((raw, count(&store, "client_workload == shop").await, count(&store, "*").await), (72, 72, 288));
-    maintain(&store, START + 96 * HOUR + 5 * HOUR).await;
+    for since in [0, MINUTE] {
+        maintain(&store, now + since).await;
+    }
     assert_eq!((count(&store, "client_workload == shop").await, count(&store, "*").await), (72, 288));
+    assert!(!worked_in(dir.path()).is_empty(), "a roll-up was made again");
+    assert_eq!(retag(&store.flows, &everything(), &again).await, 0);
+    maintain(&store, now + MINUTE).await;
+    assert_eq!(worked_in(dir.path()), Vec::<String>::new(), "nothing is new");
 }

@@ -249,6 +249,36 @@ async fn roll_ups_outlive_the_rows() {
     assert_eq!(parquet_files(&dir.path().join("rollups")), 0);
 }
 
+/// Rows are kept for longer than their roll-ups, and one comes late: the name of a file may be used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_up_in_the_place_of_one_that_was_too_old_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let age = Some(Duration::from_hours(240));
+    let rollups = RollupAges { minutes: age, hours: age };
+    let config = StoreConfig { rollups, ..StoreConfig::new(dir.path(), Role::Appliance) };
+    let store = Store::open(config).await.unwrap().0;
+    store.flows.append(regular()).await.unwrap();
+    for now in [3 * DAY, 20 * DAY, 20 * DAY + MINUTE] {
+        for _ in 0..60 {
+            store.maintain(START + now).await.unwrap();
+        }
+    }
+    assert_eq!(parquet_files(&dir.path().join("rollups")), 0);
+    let mut late = regular().remove(0);
+    late.record.flow_id = 1_000_000;
+    store.flows.append(vec![late]).await.unwrap();
+    store.flush().await.unwrap();
+    let count = async || {
+        let day = Range { from: START, to: START + DAY };
+        ask(&store.flows, "| count", day, false).await.rows[0].get("count").as_u64()
+    };
+    assert_eq!(count().await, Some(145));
+    while store.flows.roll_up(START + 20 * DAY + MINUTE).await.unwrap() > 0 {
+        assert_eq!(count().await, Some(145));
+    }
+    assert!(parquet_files(&dir.path().join("rollups")) > 0);
+}
+
 /// Retention takes files of rows one by one: what is left of a day is not taken for all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_that_is_partly_gone_is_still_whole() {
