@@ -132,6 +132,11 @@ impl Generator {
         Self { random, pods, asked, names, paths, words, rows, made: 0, span, other: None }
     }
 
+    /// Address and identity of each pod.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = (IpAddr, Arc<Identity>)> {
+        self.pods.iter().filter_map(|pod| Some((pod.ip, pod.tag.identity.clone()?)))
+    }
+
     fn row(&mut self) -> TaggedFlow {
         if let Some(other) = self.other.take() {
             return other;

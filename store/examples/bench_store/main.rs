@@ -1,7 +1,8 @@
 //! The flow store under load, for `scripts/bench-store.sh`: `write` fills a directory through the real write path and
-//! compacts, `query` answers one of the questions of the benchmark. Results are lines of JSON.
+//! compacts, `query` answers one of the questions of the benchmark, `name` gives rows names that were told late. Results are lines of
+//! JSON.
 //!
-//! `bench_store write DIR [ROWS] [DAYS] [SEED]`, `bench_store query DIR NAME [RUNS]`
+//! `bench_store write DIR [ROWS] [DAYS] [SEED]`, `bench_store query DIR NAME [RUNS]`, `bench_store name DIR [ROWS] [DAYS] [SEED]`
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 mod generate;
+mod names;
 mod queries;
 
 use std::collections::HashMap;
@@ -26,12 +28,12 @@ use wiretag_store::tables::{Engine, FlowStore, TableStore};
 
 use self::generate::{BEGIN, Generator};
 
-const DAY: i64 = 86_400_000_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000_000;
 /// Rows handed to the store at a time, and rows in memory when it writes.
-const BATCH: usize = 10_000;
-const FLUSH: usize = 100_000;
+pub(crate) const BATCH: usize = 10_000;
+pub(crate) const FLUSH: usize = 100_000;
 /// Flushes between merges.
-const OFTEN: usize = 4;
+pub(crate) const OFTEN: usize = 4;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,10 +45,16 @@ fn main() {
             let (rows, days, seed) = (number(2, 10_000_000), number(3, 7), number(4, 1));
             runtime.block_on(write(Path::new(dir), rows, days as i64 * DAY, seed));
         }
+        (Some("name"), Some(dir)) => {
+            let (rows, days, seed) = (number(2, 1_000_000), number(3, 1), number(4, 1));
+            runtime.block_on(names::run(Path::new(dir), rows, days as i64 * DAY, seed));
+        }
         (Some("query"), Some(dir)) => {
             runtime.block_on(queries::run(Path::new(dir), word(2).unwrap(), number(3, 5) as usize));
         }
-        _ => panic!("usage: bench_store write DIR [ROWS] [DAYS] [SEED] | query DIR NAME [RUNS]"),
+        _ => panic!(
+            "usage: bench_store write DIR [ROWS] [DAYS] [SEED] | query DIR NAME [RUNS] | name DIR [ROWS] [DAYS] [SEED]"
+        ),
     }
 }
 
@@ -59,7 +67,7 @@ pub(crate) async fn open(dir: &Path) -> FlowStore {
 
 /// CPU time of parts of the work.
 #[derive(Default)]
-struct Costs {
+pub(crate) struct Costs {
     ingest: Duration,
     compaction: Duration,
 }
@@ -106,7 +114,7 @@ async fn write(dir: &Path, rows: u64, span: i64, seed: u64) {
     println!("{result}");
 }
 
-async fn compact(store: &FlowStore, now: i64, costs: &mut Costs) {
+pub(crate) async fn compact(store: &FlowStore, now: i64, costs: &mut Costs) {
     let before = cpu();
     while store.compact(now).await.unwrap() > 0 {}
     costs.compaction += cpu().saturating_sub(before);
@@ -168,7 +176,7 @@ impl Needles {
 }
 
 /// A line of `/proc/self/status`, bytes.
-fn peak() -> u64 {
+pub(crate) fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -3,7 +3,8 @@
 //!
 //! * Bloom filters are made of the distinct values, once the column is encoded.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
-//! * A row group that was encoded before is taken over as it is: bytes are copied, nothing is decoded.
+//! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
+//!   is decoded.
 
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
@@ -14,16 +15,16 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
 use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 
 use super::columns::UNIQUE;
@@ -157,25 +158,7 @@ impl Encoder {
         let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
         let mut group = self.writer.next_row_group()?;
         for (field, array) in self.schema.fields().iter().zip(arrays) {
-            let array = array?;
-            let bloom = BLOOM.contains(&field.name().as_str()).then(|| bloom(&array)).flatten();
-            let mut bloom = Some(bloom);
-            // Texts in maps may be dictionaries: the array says what it is.
-            let field = Field::new(field.name(), array.data_type().clone(), true);
-            for leaf in compute_leaves(&field, &array)? {
-                let mut writer =
-                    writers.next().ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
-                writer.write(&leaf)?;
-                let mut chunk = writer.close()?;
-                if let Some(numbers) = array.as_primitive_opt() {
-                    let metadata = chunk.close().metadata.clone().into_builder();
-                    chunk.close_mut().metadata = metadata.set_statistics(bounds(numbers)).build()?;
-                }
-                if let Some(Some(bloom)) = bloom.take() {
-                    chunk.close_mut().bloom_filter = Some(bloom);
-                }
-                chunk.append_to_row_group(&mut group)?;
-            }
+            encode(&mut group, &mut writers, (field, &array?))?;
         }
         group.close()?;
         self.groups += 1;
@@ -189,23 +172,38 @@ impl Encoder {
         metadata: &ParquetMetaData,
         number: usize,
     ) -> Result<(), ParquetError> {
-        let from = metadata.row_group(number);
         let mut group = self.writer.next_row_group()?;
-        for (at, column) in from.columns().iter().enumerate() {
-            let (first, length) = column.byte_range();
-            let bytes = read_at(source, first, length)?;
-            let shift = Shifted { bytes, first };
-            let column_index = metadata.column_index().and_then(|all| all.get(number)?.get(at)).cloned();
-            let offset_index = metadata.offset_index().and_then(|all| all.get(number)?.get(at)).cloned();
-            let close = ColumnCloseResult {
-                bytes_written: length,
-                rows_written: from.num_rows() as u64,
-                metadata: column.clone(),
-                bloom_filter: Sbbf::read_from_column_chunk(column, source)?,
-                column_index,
-                offset_index,
-            };
-            group.append_column(&shift, close)?;
+        for at in 0..metadata.row_group(number).num_columns() {
+            copy(&mut group, (source, metadata), (number, at))?;
+        }
+        group.close()?;
+        self.groups += 1;
+        Ok(())
+    }
+
+    /// Takes over a row group of another file with the same columns, but for those columns that `changed` has anew.
+    pub(super) fn splice_changed(
+        &mut self,
+        (source, metadata): (&File, &ParquetMetaData),
+        number: usize,
+        mut changed: impl FnMut(&Field) -> Result<Option<ArrayRef>, TableError>,
+    ) -> Result<(), TableError> {
+        let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
+        let mut group = self.writer.next_row_group()?;
+        let mut leaves = metadata.row_group(number).columns().iter().enumerate().peekable();
+        for field in self.schema.fields() {
+            let array = changed(field)?;
+            if let Some(array) = &array {
+                encode(&mut group, &mut writers, (field, array))?;
+            }
+            let of_field =
+                |leaf: &(usize, &ColumnChunkMetaData)| leaf.1.column_path().parts().first() == Some(field.name());
+            while let Some((at, _)) = leaves.next_if(of_field) {
+                if array.is_none() {
+                    writers.next();
+                    copy(&mut group, (source, metadata), (number, at))?;
+                }
+            }
         }
         group.close()?;
         self.groups += 1;
@@ -217,6 +215,56 @@ impl Encoder {
         let buffered = self.writer.into_inner()?;
         buffered.into_inner().map_err(|error| ParquetError::External(Box::new(error.into_error())))
     }
+}
+
+/// A row group that is being written.
+type Group<'a> = SerializedRowGroupWriter<'a, BufWriter<File>>;
+
+/// Writes a column to a row group.
+fn encode(
+    group: &mut Group<'_>,
+    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
+    (field, array): (&Field, &ArrayRef),
+) -> Result<(), TableError> {
+    let mut bloom = Some(BLOOM.contains(&field.name().as_str()).then(|| bloom(array)).flatten());
+    // Texts in maps may be dictionaries: the array says what it is.
+    let field = Field::new(field.name(), array.data_type().clone(), true);
+    for leaf in compute_leaves(&field, array)? {
+        let mut writer =
+            writers.next().ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
+        writer.write(&leaf)?;
+        let mut chunk = writer.close()?;
+        if let Some(numbers) = array.as_primitive_opt() {
+            let metadata = chunk.close().metadata.clone().into_builder();
+            chunk.close_mut().metadata = metadata.set_statistics(bounds(numbers)).build()?;
+        }
+        if let Some(Some(bloom)) = bloom.take() {
+            chunk.close_mut().bloom_filter = Some(bloom);
+        }
+        chunk.append_to_row_group(group)?;
+    }
+    Ok(())
+}
+
+/// Takes a column chunk of another file over: group and column by their numbers.
+fn copy(
+    group: &mut Group<'_>,
+    (source, metadata): (&File, &ParquetMetaData),
+    (number, at): (usize, usize),
+) -> Result<(), ParquetError> {
+    let from = metadata.row_group(number);
+    let column = from.column(at);
+    let (first, length) = column.byte_range();
+    let shift = Shifted { bytes: read_at(source, first, length)?, first };
+    let close = ColumnCloseResult {
+        bytes_written: length,
+        rows_written: from.num_rows() as u64,
+        metadata: column.clone(),
+        bloom_filter: Sbbf::read_from_column_chunk(column, source)?,
+        column_index: metadata.column_index().and_then(|all| all.get(number)?.get(at)).cloned(),
+        offset_index: metadata.offset_index().and_then(|all| all.get(number)?.get(at)).cloned(),
+    };
+    group.append_column(&shift, close)
 }
 
 /// Least and greatest of numbers: what the library compares value by value, through its type.

@@ -76,7 +76,12 @@ impl<R: Table> TableStore<R> {
         progress.looked_at.insert(file.path.clone());
         match self.named(&file, late, again).await {
             Ok((_, named)) if named.rows() == 0 => Ok(Some(0)),
-            Ok((open, named)) => self.exchange_named(&file, (open, named), now).await.map(Some),
+            Ok((open, named)) => {
+                let (rows, became) = self.exchange_named(&file, (open, named), now).await?;
+                // What is left without a name there has none.
+                progress.looked_at.extend(became);
+                Ok(Some(rows))
+            }
             Err(error) if self.is_kept(&file).await? => {
                 tracing::warn!(%error, "a file cannot be read: its rows are not named");
                 self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
@@ -96,19 +101,19 @@ impl<R: Table> TableStore<R> {
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Puts the file with names in the place of the one without.
+    /// Puts the file with names in the place of the one without. Gives the rows that have one now, and its path.
     async fn exchange_named(
         &self,
         old: &FlowFile,
         (open, named): (OpenFile, Named),
         now: i64,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, Option<String>), StoreError> {
         let inner = &self.inner;
         // Neither a merge nor a roll-up nor an erasure reads the file meanwhile.
         let _no_merge = inner.merging.lock().await;
         let _no_rollup = inner.rolling.lock().await;
         if !self.is_kept(old).await? {
-            return Ok(0);
+            return Ok((0, None));
         }
         let named = std::sync::Arc::new(named);
         for _ in 0..AGAIN {
@@ -121,7 +126,7 @@ impl<R: Table> TableStore<R> {
             drop(guard);
             if exchanged.as_ref().is_err_and(StoreError::is_unsettled) {
                 // What does not count after all is deleted, or set aside, by the next start.
-                return exchanged.map(|_| 0);
+                return exchanged.map(|_| (0, None));
             }
             if let (Ok(false) | Err(_), Some(new)) = (&exchanged, &renamed.new) {
                 let _ = std::fs::remove_file(inner.engine.data_dir().join(&new.path));
@@ -132,15 +137,15 @@ impl<R: Table> TableStore<R> {
                     let rows = named.rows().saturating_sub(gone);
                     inner.counts.retagged.fetch_add(rows, Ordering::Relaxed);
                     inner.counts.removed.fetch_add(gone, Ordering::Relaxed);
-                    return Ok(rows);
+                    return Ok((rows, renamed.new.map(|new| new.path)));
                 }
                 // A roll-up that cannot be made again has it; or retention was faster.
-                Ok(false) | Err(StoreError::Gone { .. }) => return Ok(0),
+                Ok(false) | Err(StoreError::Gone { .. }) => return Ok((0, None)),
                 Err(StoreError::Erased) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(0)
+        Ok((0, None))
     }
 
     /// Writes the file with names, without what these make part of an erasure.

@@ -1,9 +1,10 @@
 //! A file without some of its rows, or with names that its rows did not have.
 //!
 //! Row groups that keep all of theirs are taken over byte by byte, the others are encoded anew in the same order, a column at a
-//! time. What was written is counted before it counts.
+//! time; where only names change, only their columns. What was written is counted before it counts.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use datafusion::arrow::buffer::BooleanBuffer;
@@ -122,11 +123,16 @@ pub(super) fn with_names<R: Table>(
     let extent = Extent { rows: file.rows, start: file.start, end: file.end };
     let written = new.create(extent, |encoder| {
         for group in 0..open.groups().len() {
-            if alike && named.of_group(group).is_empty() {
+            let changed = |field: &Field| named_column((open, group), field, named);
+            if !alike {
+                let old = |field: &Field| column(std::slice::from_ref(open), &[(0, group)], field);
+                let either = |field: &Arc<Field>| changed(field)?.map_or_else(|| old(field), Ok);
+                encoder.row_group(schema.fields().iter().map(either))?;
+            } else if named.of_group(group).is_empty() {
                 encoder.splice(open.file(), &footer, group)?;
-                continue;
+            } else {
+                encoder.splice_changed((open.file(), &footer), group, changed)?;
             }
-            encoder.row_group(schema.fields().iter().map(|field| named_column((open, group), field, named)))?;
         }
         Ok(())
     })?;
@@ -136,15 +142,19 @@ pub(super) fn with_names<R: Table>(
     Ok(written)
 }
 
-/// A column of a row group, with the names that are new.
-fn named_column((open, group): (&OpenFile, usize), field: &Field, named: &Named) -> Result<ArrayRef, TableError> {
-    let old = column(std::slice::from_ref(open), &[(0, group)], field)?;
+/// A column of a row group, with the names that are new; `None`: it has none.
+fn named_column(
+    (open, group): (&OpenFile, usize),
+    field: &Field,
+    named: &Named,
+) -> Result<Option<ArrayRef>, TableError> {
     let side = usize::from(!field.name().starts_with("client_"));
     let rows: Vec<_> = named.of_group(group).iter().filter(|(_, ends)| ends[side].is_some()).copied().collect();
     // What was seen on the other side of a translation stays.
     let is_name = !field.name().ends_with("_nat_ip") && !field.name().ends_with("_nat_port");
     let new = if rows.is_empty() || !is_name { None } else { named.column(&rows, field.name())? };
-    let Some(new) = new else { return Ok(old) };
+    let Some(new) = new else { return Ok(None) };
+    let old = column(std::slice::from_ref(open), &[(0, group)], field)?;
     let new = if new.data_type() == old.data_type() { new } else { cast(&new, old.data_type())? };
     let mut from: Vec<(usize, usize)> = (0..old.len()).map(|row| (0, row)).collect();
     for (at, (row, _)) in rows.iter().enumerate() {
@@ -152,7 +162,7 @@ fn named_column((open, group): (&OpenFile, usize), field: &Field, named: &Named)
             *place = (1, at);
         }
     }
-    Ok(interleave(&[old.as_ref(), new.as_ref()], &from)?)
+    Ok(Some(interleave(&[old.as_ref(), new.as_ref()], &from)?))
 }
 
 /// The file has as many rows as it is said to have.
