@@ -2,31 +2,30 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, new_null_array};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use datafusion::arrow::compute::concat;
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
-};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection};
+use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, RowGroupMetaData};
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
+use parquet::schema::types::TypePtr;
 
 use super::super::columns::UNIQUE;
-use super::super::encode::read_at;
 use super::super::error::TableError;
 use super::super::observed::Observed;
+use super::chunks::Chunks;
+use super::pages::OneGroup;
 
 /// Memory for footers, bytes.
 const MEMORY: usize = 96 << 20;
-/// Bytes that are read to save a second read.
-const GAP: u64 = 1 << 15;
+/// Layouts that are kept: those of the tables, in some releases.
+const LAYOUTS: usize = 8;
 
 /// An open file of which the footer is known.
 #[derive(Clone)]
@@ -38,10 +37,23 @@ pub(in super::super) struct OpenFile {
 
 /// What a footer says, and how columns are read.
 struct Footer {
-    reader: ArrowReaderMetadata,
-    /// Column chunks by name of the column: first and number.
-    leaves: HashMap<String, (usize, usize)>,
+    metadata: Arc<ParquetMetaData>,
+    layout: Arc<Layout>,
     bytes: usize,
+}
+
+/// The columns of files: the same for all files of a release.
+struct Layout {
+    schema: SchemaRef,
+    stored: TypePtr,
+    columns: HashMap<String, Column>,
+}
+
+/// How a column is read.
+struct Column {
+    /// Its column chunks in a row group: a map has two.
+    leaves: Range<usize>,
+    levels: FieldLevels,
 }
 
 /// A file is known again by this.
@@ -58,6 +70,7 @@ struct Known {
     footers: HashMap<PathBuf, (Id, Arc<Footer>)>,
     order: VecDeque<PathBuf>,
     bytes: usize,
+    layouts: VecDeque<Arc<Layout>>,
 }
 
 impl Footers {
@@ -69,13 +82,30 @@ impl Footers {
         if let Some((_, footer)) = self.lock().footers.get(path).filter(|(known, _)| *known == id) {
             return Ok(OpenFile { file: Arc::new(file), footer: footer.clone(), observed });
         }
-        let footer = Arc::new(Footer::read(&file)?);
+        let footer = Arc::new(self.read(&file)?);
         self.keep(path, id, &footer);
         Ok(OpenFile { file: Arc::new(file), footer, observed })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, file: &File) -> Result<Footer, ParquetError> {
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
+        let read = ArrowReaderMetadata::load(file, options)?;
+        let metadata = read.metadata().clone();
+        let known = self.lock().layouts.iter().find(|layout| layout.is_of(&read)).cloned();
+        let layout = if let Some(layout) = known {
+            layout
+        } else {
+            let layout = Arc::new(Layout::new(&read)?);
+            let layouts = &mut self.lock().layouts;
+            layouts.push_front(layout.clone());
+            layouts.truncate(LAYOUTS);
+            layout
+        };
+        Ok(Footer { bytes: metadata.memory_size(), metadata, layout })
     }
 
     fn keep(&self, path: &Path, id: Id, footer: &Arc<Footer>) {
@@ -96,10 +126,8 @@ impl Footers {
     }
 }
 
-impl Footer {
-    fn read(file: &File) -> Result<Self, ParquetError> {
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
-        let plain = ArrowReaderMetadata::load(file, options.clone())?;
+impl Layout {
+    fn new(read: &ArrowReaderMetadata) -> Result<Self, ParquetError> {
         // Texts are read as they are stored, each once, if they come again.
         let field = |field: &Arc<Field>| match field.data_type() {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
@@ -110,16 +138,28 @@ impl Footer {
             }
             _ => field.clone(),
         };
-        let fields: Vec<_> = plain.schema().fields().iter().map(field).collect();
-        let metadata = plain.metadata().clone();
-        let reader = ArrowReaderMetadata::try_new(metadata, options.with_schema(Arc::new(Schema::new(fields))))?;
-        let mut leaves: HashMap<String, (usize, usize)> = HashMap::new();
-        for (leaf, column) in reader.parquet_schema().columns().iter().enumerate() {
+        let fields: Vec<_> = read.schema().fields().iter().map(field).collect();
+        let wanted = Arc::new(Schema::new(fields));
+        // Says whether columns can be read so.
+        let options = ArrowReaderOptions::new().with_schema(wanted.clone());
+        let stored = ArrowReaderMetadata::try_new(read.metadata().clone(), options)?;
+        let stored = stored.parquet_schema();
+        let mut leaves: HashMap<String, Range<usize>> = HashMap::new();
+        for (leaf, column) in stored.columns().iter().enumerate() {
             let name = column.path().parts().first().cloned().unwrap_or_default();
-            leaves.entry(name).or_insert((leaf, 0)).1 += 1;
+            leaves.entry(name).or_insert(leaf..leaf).end = leaf + 1;
         }
-        let bytes = reader.metadata().memory_size() + leaves.len() * 256;
-        Ok(Self { reader, leaves, bytes })
+        let column = |(name, leaves): (String, Range<usize>)| {
+            let mask = ProjectionMask::leaves(stored, leaves.clone());
+            let levels = parquet_to_arrow_field_levels(stored, mask, Some(wanted.fields()))?;
+            Ok((name, Column { leaves, levels }))
+        };
+        let columns = leaves.into_iter().map(column).collect::<Result<_, ParquetError>>()?;
+        Ok(Self { schema: read.schema().clone(), stored: stored.root_schema_ptr(), columns })
+    }
+
+    fn is_of(&self, read: &ArrowReaderMetadata) -> bool {
+        self.schema == *read.schema() && *self.stored == *read.parquet_schema().root_schema()
     }
 }
 
@@ -129,13 +169,13 @@ impl OpenFile {
     }
 
     pub(in super::super) fn groups(&self) -> &[RowGroupMetaData] {
-        self.footer.reader.metadata().row_groups()
+        self.footer.metadata.row_groups()
     }
 
     /// The chunk of a column that is no map; none if the file has no such column.
     pub(in super::super) fn chunk(&self, group: usize, column: &str) -> Option<&ColumnChunkMetaData> {
-        let (leaf, _) = self.footer.leaves.get(column)?;
-        self.groups().get(group)?.columns().get(*leaf)
+        let column = self.footer.layout.columns.get(column)?;
+        self.groups().get(group)?.columns().get(column.leaves.start)
     }
 
     /// One column of a row group: its rows in `selection`, or all. A column that the file does not have is null.
@@ -160,105 +200,28 @@ impl OpenFile {
             return Err(ParquetError::EOF("a row group is missing".into()).into());
         };
         let rows = selection.map_or(meta.num_rows() as usize, RowSelection::row_count);
-        let leaves: Vec<usize> = fields
-            .iter()
-            .filter_map(|field| self.footer.leaves.get(field.name()))
-            .flat_map(|(first, number)| *first..first + number)
-            .collect();
-        let found = if leaves.is_empty() || rows == 0 {
-            None
-        } else {
-            let chunks = Chunks::read(&self.file, meta, &leaves)?;
-            if let Some(observed) = &self.observed {
-                observed.read(chunks.parts.iter().map(|(_, bytes)| bytes.len() as u64).sum());
-            }
-            let mask = ProjectionMask::leaves(self.footer.reader.parquet_schema(), leaves);
-            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.footer.reader.clone())
-                .with_row_groups(vec![group])
-                .with_projection(mask)
-                .with_row_selection_policy(RowSelectionPolicy::Selectors)
-                .with_batch_size(rows);
-            if let Some(selection) = selection {
-                builder = builder.with_row_selection(selection.clone());
-            }
-            Some(builder.build()?.collect::<Result<Vec<_>, _>>()?)
+        let stored: Vec<Option<&Column>> = match rows {
+            0 => vec![None; fields.len()],
+            _ => fields.iter().map(|field| self.footer.layout.columns.get(field.name())).collect(),
         };
-        let column = |field: &&Field| -> Result<ArrayRef, TableError> {
-            let parts: Vec<&ArrayRef> =
-                found.iter().flatten().filter_map(|batch| batch.column_by_name(field.name())).collect();
+        let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
+        let bytes = Arc::new(Chunks::read(&self.file, meta, leaves)?);
+        if let Some(observed) = &self.observed {
+            observed.read(bytes.len_read());
+        }
+        let group = OneGroup { metadata: &self.footer.metadata, group: meta, bytes };
+        let column = |(field, stored): (&&Field, Option<&Column>)| {
+            let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
+            let reader =
+                ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, rows, selection.cloned())?;
+            let parts = reader.collect::<Result<Vec<_>, _>>()?;
+            let parts: Vec<&ArrayRef> = parts.iter().flat_map(RecordBatch::columns).collect();
             Ok(match parts.as_slice() {
                 [] => new_null_array(field.data_type(), rows),
                 [one] => (*one).clone(),
                 many => concat(&many.iter().map(|array| array.as_ref() as &dyn Array).collect::<Vec<_>>())?,
             })
         };
-        fields.iter().map(column).collect()
-    }
-}
-
-/// The bytes of some column chunks.
-struct Chunks {
-    parts: Vec<(u64, Bytes)>,
-    length: u64,
-}
-
-impl Chunks {
-    /// Reads chunks; those that lie together with one call.
-    fn read(file: &File, group: &RowGroupMetaData, leaves: &[usize]) -> Result<Self, ParquetError> {
-        let mut ranges: Vec<(u64, u64)> = leaves
-            .iter()
-            .filter_map(|leaf| group.columns().get(*leaf))
-            .map(ColumnChunkMetaData::byte_range)
-            .map(|(first, length)| (first, first.saturating_add(length)))
-            .collect();
-        ranges.sort_unstable();
-        let mut joined: Vec<(u64, u64)> = Vec::new();
-        for (first, end) in ranges {
-            match joined.last_mut() {
-                Some(last) if first <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
-                Some(_) | None => joined.push((first, end)),
-            }
-        }
-        let length = file.metadata()?.len();
-        let mut parts = Vec::with_capacity(joined.len());
-        for (first, end) in joined {
-            if end > length {
-                return Err(ParquetError::EOF("a column ends behind its file".into()));
-            }
-            parts.push((first, read_at(file, first, end - first)?));
-        }
-        Ok(Self { parts, length })
-    }
-
-    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
-        let at = self.parts.partition_point(|(first, _)| *first <= start);
-        let part = at.checked_sub(1).and_then(|at| self.parts.get(at));
-        let found = part.and_then(|(first, bytes)| {
-            let skip = (start - first) as usize;
-            (skip <= bytes.len()).then(|| bytes.slice(skip..))
-        });
-        found.ok_or_else(|| ParquetError::EOF("a page lies outside of its column".into()))
-    }
-}
-
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl ChunkReader for Chunks {
-    type T = std::io::Cursor<Bytes>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(std::io::Cursor::new(self.from(start)?))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let bytes = self.from(start)?;
-        if bytes.len() < length {
-            return Err(ParquetError::EOF("a page ends behind its column".into()));
-        }
-        Ok(bytes.slice(..length))
+        fields.iter().zip(stored).map(column).collect()
     }
 }

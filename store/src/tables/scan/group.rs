@@ -15,7 +15,7 @@ use super::super::error::TableError;
 use super::super::observed::LeftOut;
 use super::super::rows::{self, Row};
 use super::footers::OpenFile;
-use super::mask::Columns;
+use super::mask::{Columns, values};
 use super::prune::{bounds, left_out};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
@@ -168,9 +168,9 @@ fn present(flags: &BooleanArray) -> BooleanBuffer {
     }
 }
 
-fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool) -> BooleanBuffer {
-    let Some(times) = array.as_primitive_opt::<TimestampNanosecondType>() else {
-        return BooleanBuffer::new_unset(array.len());
-    };
-    BooleanBuffer::collect_bool(times.len(), |row| times.is_valid(row) && passes(times.value(row)))
+fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool + Copy) -> BooleanBuffer {
+    match array.as_primitive_opt::<TimestampNanosecondType>() {
+        Some(times) => values(times.values(), times.nulls(), passes),
+        None => BooleanBuffer::new_unset(array.len()),
+    }
 }
