@@ -10,6 +10,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::super::encode::read_at;
+
 /// Bytes that are read to save a second read.
 const GAP: u64 = 1 << 15;
 /// Memory that a thread keeps for the next column, bytes.
@@ -30,8 +32,8 @@ impl Lent {
         let mut memory = SPARE.take();
         if memory.len() < length {
             // The old is given back before: nothing of it is wanted.
-            memory = Vec::new();
-            memory.resize(length, 0);
+            drop(memory);
+            memory = vec![0; length];
         }
         let mut lent = Self { memory, length };
         file.read_exact_at(lent.memory.get_mut(..length).unwrap_or_default(), first)?;
@@ -129,5 +131,29 @@ impl ChunkReader for Chunks {
             return Err(ParquetError::EOF("a page ends behind its column".into()));
         }
         Ok(bytes.slice(..length))
+    }
+}
+
+/// A file that several threads read: each read says where. A cloned handle would share its position with the others.
+pub(super) struct Positioned<'a>(pub(super) &'a File);
+
+impl Length for Positioned<'_> {
+    fn len(&self) -> u64 {
+        self.0.metadata().map_or(0, |about| about.len())
+    }
+}
+
+impl ChunkReader for Positioned<'_> {
+    type T = std::io::Cursor<Bytes>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        Ok(std::io::Cursor::new(self.get_bytes(start, self.len().saturating_sub(start) as usize)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.saturating_add(length as u64) > self.len() {
+            return Err(ParquetError::EOF("a footer ends behind its file".into()));
+        }
+        read_at(self.0, start, length as u64)
     }
 }

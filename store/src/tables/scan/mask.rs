@@ -10,6 +10,8 @@ use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UI
 use super::super::Table;
 use super::super::error::TableError;
 use super::footers::OpenFile;
+use super::outline::Group;
+use super::prune::may_hold;
 use crate::query::ast::{self, Compare, Node, Test, TextTest};
 
 /// A row group of which columns are read as they are needed.
@@ -23,7 +25,7 @@ pub(super) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     pub(super) fn new(file: &'a OpenFile, group: usize, fields: &'a HashMap<String, Field>) -> Self {
-        let rows = file.groups().get(group).map_or(0, |group| group.num_rows() as usize);
+        let rows = file.groups().get(group).map_or(0, Group::rows);
         Self { file, group, fields, read: HashMap::new(), rows }
     }
 
@@ -75,6 +77,10 @@ impl<'a> Columns<'a> {
     }
 
     fn tested<R: Table>(&mut self, field: &ast::Field<R>, test: &Test) -> Result<BooleanBuffer, TableError> {
+        // One side of an address, say, of which the other may pass.
+        if !may_hold(self.file, self.group, field, test, true) {
+            return Ok(BooleanBuffer::new_unset(self.rows));
+        }
         let array = self.column(field.column.name())?;
         if let Some(key) = &field.key {
             return Ok(label(&array, key, test));

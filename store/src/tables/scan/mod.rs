@@ -10,6 +10,7 @@ mod chunks;
 mod footers;
 mod group;
 mod mask;
+mod outline;
 mod pages;
 mod pool;
 mod prune;
