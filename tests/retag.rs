@@ -1,11 +1,20 @@
 //! Flows that were stored before anybody said who they were get their names when that is told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+#[path = "../enrich/tests/kubernetes/server.rs"]
+#[allow(dead_code, reason = "the tests of the source use all of it")]
+mod server;
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 
-use support::{Appliance, eventually, is_root, require, rows, wiretag_ok};
+use serde_json::{Value, json};
+use server::{JOBS, NAMESPACES, NODES, PODS, REPLICA_SETS, SERVICES, SLICES, Server};
+use support::{Appliance, eventually, is_root, require, rows, run, wiretag_ok};
+use tokio::sync::oneshot;
+use wiretag_capture::ring::in_namespace;
 
 /// A pcap of datagrams one second apart, each a flow of its own: of 10.0.0.1, and every third of 10.0.0.2.
 fn capture(path: &Path, count: u32) {
@@ -87,4 +96,157 @@ fn what_is_told_late_names_what_was_stored_and_a_name_stays() {
     assert_eq!((named(&data, "billing"), named(&data, "payments").0), ((200, 200), 0));
     assert_eq!(count(&data, "port == 8080"), (300, 300));
     appliance.stop();
+}
+
+/// Two pods of another machine, 198.18.91.2 and .3, behind a veth; removed when dropped.
+struct Far {
+    name: String,
+}
+
+impl Far {
+    fn start() -> Self {
+        let far = Self { name: "wtlate".to_owned() };
+        far.remove();
+        let name = far.name.as_str();
+        run("ip", &["netns", "add", name]);
+        run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
+        run("ip", &["address", "add", "198.18.91.1/24", "dev", name]);
+        run("ip", &["link", "set", name, "up"]);
+        for ip in ["198.18.91.2/24", "198.18.91.3/24"] {
+            run("ip", &["-n", name, "address", "add", ip, "dev", "eth0"]);
+        }
+        run("ip", &["-n", name, "link", "set", "eth0", "up"]);
+        for last in [2, 3] {
+            far.serve([198, 18, 91, last].into());
+        }
+        far
+    }
+
+    /// A web server at an address.
+    fn serve(&self, ip: IpAddr) {
+        let path = Path::new("/run/netns").join(&self.name);
+        let listener = in_namespace(&path, move || TcpListener::bind((ip, 80))).unwrap().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _ = stream.read(&mut [0; 2_048]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            }
+        });
+    }
+
+    fn request(last: u8) {
+        let answer = ureq::get(format!("http://198.18.91.{last}/")).call();
+        assert_eq!(answer.unwrap().body_mut().read_to_string().unwrap(), "ok");
+    }
+
+    /// Also what a killed run left.
+    fn remove(&self) {
+        for arguments in [["link", "del", &self.name], ["netns", "del", &self.name]] {
+            let _ = std::process::Command::new("ip").args(arguments).output();
+        }
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn kubeconfig(folder: &Path, address: std::net::SocketAddr) -> Value {
+    std::fs::write(folder.join("token"), "good").unwrap();
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "k", "cluster": { "server": format!("http://{address}") } }],
+        "users": [{ "name": "u", "user": { "tokenFile": folder.join("token") } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+    })
+}
+
+fn pod(name: &str, last: u8, began: chrono::DateTime<chrono::Utc>) -> Value {
+    let (began, ip) = (began.format("%Y-%m-%dT%H:%M:%SZ").to_string(), format!("198.18.91.{last}"));
+    let container = json!({ "name": "app", "restartCount": 0, "state": { "running": { "startedAt": began } } });
+    json!({
+        "metadata": { "name": name, "namespace": "shop", "uid": format!("uid-{name}"), "creationTimestamp": began },
+        "spec": { "nodeName": "elsewhere", "containers": [{ "name": "app", "image": "web:1" }] },
+        "status": { "phase": "Running", "startTime": began, "podIP": ip, "podIPs": [{ "ip": ip }], "containerStatuses": [container] },
+    })
+}
+
+/// The API server is away from the start until packets have passed and are stored.
+#[test]
+fn an_api_server_that_was_away_names_what_was_stored_meanwhile() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let (settings, address) = (directory.path().join("kubeconfig"), listener.local_addr().unwrap());
+    std::fs::write(&settings, kubeconfig(directory.path(), address).to_string()).unwrap();
+    // Whoever connects is turned away.
+    let (back, mut is_back) = oneshot::channel::<()>();
+    let away = async move {
+        loop {
+            tokio::select! {
+                turned_away = listener.accept() => drop(turned_away),
+                _ = &mut is_back => return listener,
+            }
+        }
+    };
+    let server = {
+        let _inside = runtime.enter();
+        Server::start_when(address, away, &[NODES, NAMESPACES, REPLICA_SETS, JOBS, SERVICES, SLICES, PODS])
+    };
+    let config = directory.path().join("wiretag.toml");
+    let text = format!("[kubernetes]\nkubeconfig = {:?}\ncluster = \"blue\"\n", settings.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    let (far, data) = (Far::start(), directory.path().join("data"));
+    let config = config.to_str().unwrap();
+    let appliance = Appliance::start(&data, &["--config", config, "--node", "n1", "--interface", &far.name]);
+    let web = |condition: &str| appliance.flows(&format!("server_port == 80 and {condition}"), &[]);
+    eventually(30, "packets are heard", || {
+        Far::request(2);
+        (!web("server_ip == 198.18.91.2").is_empty()).then_some(())
+    });
+    (0..10).for_each(|_| Far::request(2));
+    (0..5).for_each(|_| Far::request(3));
+    let ended =
+        |last: u8| web(&format!("server_ip == 198.18.91.{last} and tcp_state == SF and end_reason exists")).len();
+    eventually(60, "the flows have ended", || {
+        let open = web("not end_reason exists").len();
+        (open == 0 && ended(2) >= 10 && ended(3) >= 5).then_some(())
+    });
+    let stored = web("server_ip == 198.18.91.2").len();
+    assert_eq!(web("server_tagged_by == none").len(), stored + 5);
+    assert_eq!(appliance.metric("wiretag_store_retagged_rows_total", "") as u64, 0);
+    assert_eq!(appliance.metric("wiretag_identity_source_up", "source=\"kubernetes\"") as u64, 0);
+
+    let now = chrono::Utc::now();
+    server.put(NODES, json!({ "metadata": { "name": "n1", "uid": "uid-n1" }, "status": { "addresses": [] } }));
+    server.put(PODS, pod("cart", 2, now - chrono::Duration::hours(1)));
+    // It has the address since now: who had it before is not told.
+    server.put(PODS, pod("heir", 3, now));
+    back.send(()).unwrap();
+    eventually(120, "the names", || (web("server_pod == cart").len() == stored).then_some(()));
+    let answer = appliance.json("/api/v1/flows?q=server_pod%20%3D%3D%20cart&from=-1h&limit=1000");
+    let told = answer["flows"].as_array().unwrap();
+    assert_eq!(told.len(), stored);
+    for flow in told {
+        let name = [&flow["server_namespace"], &flow["server_tagged_by"], &flow["server_cluster"]];
+        assert_eq!(name, ["shop", "ip", "blue"], "{flow}");
+    }
+    eventually(60, "the exchanges have names, too", || {
+        let found = appliance.flows("server_pod == cart", &["--transactions"]);
+        (found.len() == stored).then_some(())
+    });
+    for table in ["flows", "transactions"] {
+        eventually(30, "it is counted", || {
+            let label = format!("table=\"{table}\"");
+            (appliance.metric("wiretag_store_retagged_rows_total", &label) as usize == stored).then_some(())
+        });
+    }
+    assert_eq!(web("server_ip == 198.18.91.3 and server_pod exists").len(), 0);
+    appliance.stop();
+    assert_eq!(count(&data, "server_pod == cart"), (stored, stored as u64));
 }

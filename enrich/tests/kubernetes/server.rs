@@ -67,6 +67,15 @@ impl Server {
     pub(crate) async fn start(paths: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
+        Self::start_when(address, std::future::ready(listener), paths)
+    }
+
+    /// The same, once there is this listener; what it has is put there before.
+    pub(crate) fn start_when(
+        address: SocketAddr,
+        listener: impl Future<Output = TcpListener> + Send + 'static,
+        paths: &[&str],
+    ) -> Self {
         let paths = paths.iter().map(|path| ((*path).to_owned(), Objects::default())).collect();
         let (token, delay) = ("good".into(), Duration::ZERO);
         let api = Api { version: 100, paths, forbidden: Vec::new(), token, delay, requests: Vec::new() };
@@ -74,6 +83,7 @@ impl Server {
         let changed = watch::Sender::new(Generation::default());
         let (shared, news) = (api.clone(), changed.clone());
         let task = tokio::spawn(async move {
+            let listener = listener.await;
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, shared.clone(), news.subscribe()));
             }
