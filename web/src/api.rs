@@ -144,6 +144,30 @@ pub(crate) struct BucketRow {
     unnamed_ends: u64,
 }
 
+/// Totals of transactions over time.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct TransactionsHistogramAnswer {
+    /// Stretches of equal length, oldest first.
+    buckets: Vec<TransactionBucketRow>,
+}
+
+/// Totals of the transactions of one stretch.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct TransactionBucketRow {
+    /// Begin, RFC 3339.
+    start: String,
+    /// Rows.
+    transactions: u64,
+    /// Sum of `request_bytes`.
+    request_bytes: u64,
+    /// Sum of `response_bytes`.
+    response_bytes: u64,
+    /// Ends of transactions, two a row, that are `ambiguous`.
+    ambiguous_ends: u64,
+    /// Ends of transactions that are `none`: nobody known.
+    unnamed_ends: u64,
+}
+
 /// One flow.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct FlowAnswer {
@@ -265,6 +289,34 @@ pub(crate) async fn histogram(
         unnamed_ends: bucket.unnamed_ends,
     });
     Ok(Json(HistogramAnswer { buckets: rows.collect() }))
+}
+
+/// Totals of transactions over time.
+#[utoipa::path(get, path = "/api/v1/transactions/histogram", params(HistogramParameters),
+    security(("token" = []), ("session" = [])),
+    responses((status = 200, body = TransactionsHistogramAnswer, description = "Totals"),
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
+        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+pub(crate) async fn transactions_histogram(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Params(parameters): Params<HistogramParameters>,
+) -> Result<Json<TransactionsHistogramAnswer>, ApiError> {
+    let query = caller.query(parameters.q.as_deref())?;
+    let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
+    let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
+    let all = parameters.all_observations.unwrap_or(false);
+    let work = shared.store.transactions.histogram(&query, range, buckets, all);
+    let buckets = shared.queries.run(Kind::Aggregate, work).await?;
+    let rows = buckets.iter().map(|bucket| TransactionBucketRow {
+        start: wiretag_store::json::time(bucket.start),
+        transactions: bucket.transactions,
+        request_bytes: bucket.request_bytes,
+        response_bytes: bucket.response_bytes,
+        ambiguous_ends: bucket.ambiguous_ends,
+        unnamed_ends: bucket.unnamed_ends,
+    });
+    Ok(Json(TransactionsHistogramAnswer { buckets: rows.collect() }))
 }
 
 /// One flow with its slices and its other observations.

@@ -183,6 +183,7 @@ fn rows_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(export::transactions))
         .routes(routes!(api::flow))
         .routes(routes!(api::transactions))
+        .routes(routes!(api::transactions_histogram))
         .routes(routes!(aggregate::transactions))
         .routes(routes!(aggregate::top_transactions))
         .routes(routes!(sql::sql))

@@ -50,7 +50,7 @@ use tokio::sync::{Mutex, Notify, RwLock};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
-pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, ServedBy};
+pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, ServedBy, TransactionBucket};
 use self::counters::Counts;
 pub use self::counters::TableCounters;
 pub use self::engine::Engine;

@@ -134,6 +134,35 @@ async fn no_row_is_in_two_periods() {
 }
 
 #[tokio::test]
+async fn transactions_over_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store::<Transaction>(dir.path()).await;
+    let exchanges = (0..5).map(|number| {
+        let mut row = transaction(u64::from(number), number);
+        row.record.exchange.start = START + i64::from(number) * 30 * MINUTE;
+        row.record.exchange.end = row.record.exchange.start + SECOND;
+        row.record.exchange.response_bytes = (number != 1).then_some(1_000);
+        rows::name(&mut row.client, "shop", &[]);
+        row
+    });
+    store.append(exchanges.collect()).await.unwrap();
+    for flushed in [false, true] {
+        if flushed {
+            store.flush().await.unwrap();
+        }
+        // The last one starts when the range ends.
+        let buckets = store.histogram(&query::parse("client_pod == shop").unwrap(), HOURS, 2, false).await.unwrap();
+        let figures = buckets.iter().map(|own| (own.start, own.transactions, own.request_bytes, own.response_bytes));
+        let expected = [(START, 2, 80, 1_000), (START + 60 * MINUTE, 2, 80, 2_000)];
+        assert_eq!(figures.collect::<Vec<_>>(), expected, "flushed: {flushed}");
+        let ends = buckets.iter().map(|own| (own.ambiguous_ends, own.unnamed_ends));
+        assert_eq!(ends.collect::<Vec<_>>(), [(0, 2), (0, 2)], "flushed: {flushed}");
+        let nothing = store.histogram(&query::parse("client_pod == bank").unwrap(), HOURS, 2, false).await.unwrap();
+        assert!(nothing.iter().all(|own| own.transactions + own.request_bytes == 0));
+    }
+}
+
+#[tokio::test]
 async fn nothing_has_figures_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = store::<FlowRecord>(dir.path()).await;

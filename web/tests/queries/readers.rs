@@ -43,9 +43,12 @@ fn question(method: &str, path: &str, flow: &str) -> (String, String) {
     let path = path.replace("{flow_id}", flow).replace("{id}", "1");
     let aggregate = ("q", "| count, sum(client_bytes) as bytes by client_pod");
     let parameters: Vec<(&str, &str)> = match path.as_str() {
-        "/api/v1/flows" | "/api/v1/transactions" | "/api/v1/flows/histogram" | "/api/v1/topology" | "/api/v1/pcap" => {
-            vec![FROM, TO]
-        }
+        "/api/v1/flows"
+        | "/api/v1/transactions"
+        | "/api/v1/flows/histogram"
+        | "/api/v1/transactions/histogram"
+        | "/api/v1/topology"
+        | "/api/v1/pcap" => vec![FROM, TO],
         "/api/v1/flows/aggregate" => vec![aggregate, FROM, TO],
         "/api/v1/transactions/aggregate" => vec![("q", "| count by client_pod"), FROM, TO],
         "/api/v1/flows/top" | "/api/v1/transactions/top" => vec![("field", "client_pod"), FROM, TO],
@@ -108,9 +111,13 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
         let body = text.split_once("\r\n\r\n").unwrap().1;
         (code, serde_json::from_str::<Value>(body).unwrap_or_default())
     };
-    for (token, flows) in [(OWNER, 6), (EVERYBODY, 6), (SHOP, 3)] {
+    for (token, flows, exchanges) in [(OWNER, 6, 6), (EVERYBODY, 6, 6), (SHOP, 3, 2)] {
         let (_, answer) = of(token, "/api/v1/flows/histogram", &[FROM, TO, ("buckets", "1")]).await;
         assert_eq!(answer["buckets"][0]["flows"], json!(flows), "{token}");
+        let (_, answer) = of(token, "/api/v1/transactions/histogram", &[FROM, TO, ("buckets", "1")]).await;
+        let bucket = &answer["buckets"][0];
+        assert_eq!(bucket["transactions"], json!(exchanges), "{token}: {answer}");
+        assert_eq!(bucket["response_bytes"], json!(exchanges * 4_000), "{token}: {answer}");
         let (_, answer) = of(token, "/api/v1/topology", &[FROM, TO]).await;
         assert_eq!(answer["edges"][0]["count"], json!(flows), "{token}: {answer}");
     }

@@ -34,11 +34,11 @@ export interface Groups {
   completeness: Page['completeness']
 }
 
+/** Rows of one stretch of time, and the bytes of both directions. */
 export interface Bucket {
   start: string
-  flows: number
-  client_bytes: number
-  server_bytes: number
+  rows: number
+  bytes: number
   ambiguous_ends: number
   unnamed_ends: number
 }
@@ -101,8 +101,20 @@ export async function search(table: Table, parameters: Parameters): Promise<Page
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
-export const histogram = (parameters: Parameters) =>
-  get<{ buckets: Bucket[] }>('/api/v1/flows/histogram', parameters).then((answer) => answer.buckets)
+type Totals = Record<Table | 'client_bytes' | 'server_bytes' | 'request_bytes' | 'response_bytes', number> & Bucket
+
+export const histogram = (table: Table, parameters: Parameters) =>
+  get<{ buckets: Totals[] }>(`/api/v1/${table}/histogram`, parameters).then((answer) =>
+    answer.buckets.map(
+      (own): Bucket => ({
+        start: own.start,
+        rows: own[table],
+        bytes: table === 'flows' ? own.client_bytes + own.server_bytes : own.request_bytes + own.response_bytes,
+        ambiguous_ends: own.ambiguous_ends,
+        unnamed_ends: own.unnamed_ends,
+      }),
+    ),
+  )
 export const flow = (id: string) => get<FlowDetails>(`/api/v1/flows/${id}`)
 /** The exchanges of a flow between the start of its first slice and the end of its last (or of late), newest first. */
 export const exchanges = (id: string, slices: Flow[]) => {

@@ -12,7 +12,7 @@ describe('values', () => {
 
   it('never round an exception away', () => {
     expect([0, 0.0001, 0.012, 0.5, 0.99999, 1].map(percent)).toEqual(['0 %', '<0.1 %', '1.2 %', '50 %', '>99.9 %', '100 %'])
-    const bucket = { start: '', flows: 50, client_bytes: 0, server_bytes: 0, ambiguous_ends: 1, unnamed_ends: 25 }
+    const bucket = { start: '', rows: 50, bytes: 0, ambiguous_ends: 1, unnamed_ends: 25 }
     expect(unnamed([bucket])).toEqual([
       { text: '1.0 % ambiguous', query: 'tagged_by == ambiguous' },
       { text: '25 % unattributed', query: 'tagged_by == none' },

@@ -14,10 +14,10 @@ export function losses(node: NodeLoss): string[] {
   return parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
 }
 
-/** What share of the ends of flows has no name, in words, and the query that finds them; empty without flows. */
+/** What share of the ends of rows has no name, in words, and the query that finds them; empty without rows. */
 export function unnamed(buckets: Bucket[]): { text: string; query: string }[] {
   const sum = (value: (bucket: Bucket) => number) => buckets.reduce((total, bucket) => total + value(bucket), 0)
-  const ends = 2 * sum((bucket) => bucket.flows)
+  const ends = 2 * sum((bucket) => bucket.rows)
   if (ends === 0) return []
   const part = (count: number, what: string, word: string) => ({
     text: `${percent(count / ends)} ${what}`,

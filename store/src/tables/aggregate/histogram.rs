@@ -1,9 +1,9 @@
-//! Totals of flows over time, in a given number of stretches: an aggregation by time and by how both ends were named.
+//! Totals of flows or transactions over time, in a given number of stretches: an aggregation by time and by how both ends were named.
 
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use wiretag_capture::FlowRecord;
+use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::TaggedBy;
 use wiretag_enrich::tagged::all_columns;
 
@@ -15,13 +15,10 @@ use crate::limits::{Budget, DEFAULT_MEMORY};
 use crate::query::Query;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
-use crate::tables::{FlowStore, Range};
+use crate::tables::{FlowStore, Range, Table, TableStore, TransactionStore};
 
 /// Buckets of a histogram at most.
 const MAX_BUCKETS: usize = 10_000;
-/// Sums, in the order of the fields of [`Bucket`].
-const SUMS: [&str; 4] = ["client_bytes", "server_bytes", "client_packets", "server_packets"];
-
 /// Totals of the flows that start in one stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
@@ -43,6 +40,33 @@ pub struct Bucket {
     pub unnamed_ends: u64,
 }
 
+/// Totals of the transactions that start in one stretch of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TransactionBucket {
+    /// First ns.
+    pub start: i64,
+    /// Rows.
+    pub transactions: u64,
+    /// Sum of `request_bytes`.
+    pub request_bytes: u64,
+    /// Sum of `response_bytes`.
+    pub response_bytes: u64,
+    /// Ends, two a row, that several could have been: no name.
+    pub ambiguous_ends: u64,
+    /// Ends that nobody known was.
+    pub unnamed_ends: u64,
+}
+
+/// One stretch of time, with some sums.
+#[derive(Debug, Clone, Copy)]
+struct Stretch<const SUMS: usize> {
+    start: i64,
+    rows: u64,
+    sums: [u64; SUMS],
+    ambiguous_ends: u64,
+    unnamed_ends: u64,
+}
+
 impl FlowStore {
     /// Totals of the rows that pass and start in the range, in `buckets` stretches of equal length. Open slices count as
     /// they are by now: each slice is in an answer once.
@@ -53,8 +77,56 @@ impl FlowStore {
         buckets: usize,
         all_observations: bool,
     ) -> Result<Vec<Bucket>, StoreError> {
+        let sums = ["client_bytes", "server_bytes", "client_packets", "server_packets"];
+        let stretches = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
+        let bucket = |stretch: Stretch<4>| {
+            let Stretch { start, rows: flows, sums, ambiguous_ends, unnamed_ends } = stretch;
+            let [client_bytes, server_bytes, client_packets, server_packets] = sums;
+            Bucket {
+                start,
+                flows,
+                client_bytes,
+                server_bytes,
+                client_packets,
+                server_packets,
+                ambiguous_ends,
+                unnamed_ends,
+            }
+        };
+        Ok(stretches.into_iter().map(bucket).collect())
+    }
+}
+
+impl TransactionStore {
+    /// Totals of the rows that pass and start in the range, in `buckets` stretches of equal length.
+    pub async fn histogram(
+        &self,
+        query: &Query<Transaction>,
+        range: Range,
+        buckets: usize,
+        all_observations: bool,
+    ) -> Result<Vec<TransactionBucket>, StoreError> {
+        let sums = ["request_bytes", "response_bytes"];
+        let stretches = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
+        let bucket = |stretch: Stretch<2>| {
+            let Stretch { start, rows: transactions, sums, ambiguous_ends, unnamed_ends } = stretch;
+            let [request_bytes, response_bytes] = sums;
+            TransactionBucket { start, transactions, request_bytes, response_bytes, ambiguous_ends, unnamed_ends }
+        };
+        Ok(stretches.into_iter().map(bucket).collect())
+    }
+}
+
+impl<R: Table> TableStore<R> {
+    async fn stretches_of<const SUMS: usize>(
+        &self,
+        query: &Query<R>,
+        (range, buckets): (Range, usize),
+        all_observations: bool,
+        sums: [&str; SUMS],
+    ) -> Result<Vec<Stretch<SUMS>>, StoreError> {
         let (width, mut totals) = empty(range, buckets)?;
-        let aggregate = aggregate(range.from, width);
+        let aggregate = aggregate(range.from, width, &sums);
         let plan = Arc::new(Plan::new(&aggregate));
         let filter = query.clone();
         let request =
@@ -64,23 +136,17 @@ impl FlowStore {
         for group in 0..groups.len() as u32 {
             let KeyValue::Time(start) = groups.key(group, 0) else { continue };
             let number = start.saturating_sub(range.from) / width;
-            let Some(bucket) = usize::try_from(number).ok().and_then(|number| totals.get_mut(number)) else { continue };
+            let Some(total) = usize::try_from(number).ok().and_then(|number| totals.get_mut(number)) else { continue };
             let rows = groups.state(0).map_or(0, |state| state.rows(group));
-            bucket.flows += rows;
-            let sums = [
-                &mut bucket.client_bytes,
-                &mut bucket.server_bytes,
-                &mut bucket.client_packets,
-                &mut bucket.server_packets,
-            ];
-            for (number, total) in sums.into_iter().enumerate() {
+            total.rows += rows;
+            for (number, total) in total.sums.iter_mut().enumerate() {
                 let sum = groups.state(number + 1).and_then(|state| state.sum(group)).map_or(0, |(sum, _)| sum);
                 *total = total.saturating_add(u64::try_from(sum).unwrap_or(u64::MAX));
             }
             for end in [1, 2] {
                 let how = groups.key(group, end).seen();
-                bucket.ambiguous_ends += if how == Seen::Text(TaggedBy::Ambiguous.as_str()) { rows } else { 0 };
-                bucket.unnamed_ends += if how == Seen::Text(TaggedBy::None.as_str()) { rows } else { 0 };
+                total.ambiguous_ends += if how == Seen::Text(TaggedBy::Ambiguous.as_str()) { rows } else { 0 };
+                total.unnamed_ends += if how == Seen::Text(TaggedBy::None.as_str()) { rows } else { 0 };
             }
         }
         Ok(totals)
@@ -88,7 +154,7 @@ impl FlowStore {
 }
 
 /// The buckets, and how wide each is.
-fn empty(range: Range, buckets: usize) -> Result<(i64, Vec<Bucket>), TableError> {
+fn empty<const SUMS: usize>(range: Range, buckets: usize) -> Result<(i64, Vec<Stretch<SUMS>>), TableError> {
     if buckets == 0 || buckets > MAX_BUCKETS {
         return Err(TableError::Range("a histogram has 1 to 10000 buckets"));
     }
@@ -97,12 +163,14 @@ fn empty(range: Range, buckets: usize) -> Result<(i64, Vec<Bucket>), TableError>
     };
     let width = (length as u64).div_ceil(buckets as u64) as i64;
     let start = |number: usize| range.from.saturating_add(width.saturating_mul(number as i64));
-    Ok((width, (0..buckets).map(|number| Bucket { start: start(number), ..Bucket::default() }).collect()))
+    let nothing =
+        |number: usize| Stretch { start: start(number), rows: 0, sums: [0; SUMS], ambiguous_ends: 0, unnamed_ends: 0 };
+    Ok((width, (0..buckets).map(nothing).collect()))
 }
 
-fn aggregate(origin: i64, width: i64) -> Aggregate<FlowRecord> {
+fn aggregate<R: Table>(origin: i64, width: i64, sums: &[&str]) -> Aggregate<R> {
     let field = |name: &str| {
-        let column = all_columns::<FlowRecord>().find(|column| column.name() == name);
+        let column = all_columns::<R>().find(|column| column.name() == name);
         column.map(|column| Field { column, key: None })
     };
     let key = |name: &str| Some(Key { name: name.to_owned(), of: KeyOf::Column(field(name)?) });
@@ -115,7 +183,7 @@ fn aggregate(origin: i64, width: i64) -> Aggregate<FlowRecord> {
     };
     Aggregate {
         by: [Some(time), key("client_tagged_by"), key("server_tagged_by")].into_iter().flatten().collect(),
-        measures: [count].into_iter().chain(SUMS.iter().map(sum)).collect(),
+        measures: [count].into_iter().chain(sums.iter().map(sum)).collect(),
         order: Vec::new(),
         limit: None,
     }

@@ -32,7 +32,7 @@ use wiretag_enrich::Tagged;
 
 use self::groups::Part;
 pub(crate) use self::groups::{Groups, Plan};
-pub use self::histogram::Bucket;
+pub use self::histogram::{Bucket, TransactionBucket};
 pub(super) use self::rolled::{passing, starts};
 pub use self::row::GroupRow;
 pub(crate) use self::states::Keeps;
