@@ -24,7 +24,7 @@ pub(crate) async fn run(dir: &Path, rows: u64, span: i64, seed: u64) {
     let mut generator = Generator::new(seed, rows, span);
     let (mut costs, mut flushes, mut now) = (Costs::default(), 0, BEGIN);
     let node: Arc<str> = "node".into();
-    for batch in 1.. {
+    for batch in 1_usize.. {
         let unnamed = |row: TaggedFlow| {
             let mut record = row.record;
             record.node = node.clone();
@@ -34,7 +34,7 @@ pub(crate) async fn run(dir: &Path, rows: u64, span: i64, seed: u64) {
         let Some(last) = some.last() else { break };
         now = last.record.end;
         store.append(some).await.unwrap();
-        if batch * BATCH % FLUSH == 0 {
+        if (batch * BATCH).is_multiple_of(FLUSH) {
             store.flush().await.unwrap();
             flushes += 1;
             if flushes % OFTEN == 0 {
@@ -89,7 +89,7 @@ async fn name(store: &FlowStore, (pass, all): (&str, u64), late: &LateRows, agai
         files += 1;
         rewritten += u64::from(rows > 0);
     }
-    let cpu = (cpu() - before).as_secs_f64();
+    let cpu = cpu().saturating_sub(before).as_secs_f64();
     let result = json!({
         "pass": pass, "rows": all, "named": named, "files": files, "rewritten": rewritten, "cpu_s": cpu,
         "rows_per_core_s": (all as f64 / cpu) as u64, "named_per_core_s": (named as f64 / cpu) as u64,
