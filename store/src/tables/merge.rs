@@ -23,7 +23,7 @@ use super::schema::schema;
 use crate::catalog::FlowFile;
 
 /// Rows of a row group that is left as it is.
-pub(super) const LARGE: i64 = GROUP as i64 / 2;
+pub(super) const LARGE: usize = GROUP / 2;
 
 /// A row group of a file.
 pub(super) type Part = (usize, usize);
@@ -43,18 +43,18 @@ impl Plan {
         let mut rows = 0;
         for (at, (file, alike)) in files.iter().zip(alike).enumerate() {
             for (number, group) in file.groups().iter().enumerate() {
-                if *alike && group.num_rows() >= LARGE {
+                if *alike && group.rows() >= LARGE {
                     plan.whole.push((at, number));
                     continue;
                 }
                 match plan.joined.last_mut() {
-                    Some(last) if rows + group.num_rows() <= GROUP as i64 => last.push((at, number)),
+                    Some(last) if rows + group.rows() <= GROUP => last.push((at, number)),
                     Some(_) | None => {
                         rows = 0;
                         plan.joined.push(vec![(at, number)]);
                     }
                 }
-                rows += group.num_rows();
+                rows += group.rows();
             }
         }
         plan

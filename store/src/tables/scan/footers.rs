@@ -1,105 +1,186 @@
-//! Open files and their footers. Footers are kept, as long as they fit: reading one again costs more than many a search.
+//! Open files and what is known of them: the outline of each, and the footers of those that were read. Both are kept as long
+//! as they fit: reading a footer costs more than many a search.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, new_null_array};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection};
+use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, RowGroupMetaData};
-use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::metadata::{
+    KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+};
+use parquet::schema::types::TypePtr;
 
 use super::super::columns::UNIQUE;
-use super::super::encode::read_at;
 use super::super::error::TableError;
 use super::super::observed::Observed;
+use super::chunks::{Chunks, Positioned};
+use super::outline::{Chunk, Group, Outline};
+use super::pages::OneGroup;
 
 /// Memory for footers, bytes.
-const MEMORY: usize = 96 << 20;
-/// Bytes that are read to save a second read.
-const GAP: u64 = 1 << 15;
+const FOOTERS: usize = 64 << 20;
+/// Memory for outlines, bytes: some 5,000 files of the flows.
+const OUTLINES: usize = 64 << 20;
+/// Layouts that are kept: those of the tables, in some releases.
+const LAYOUTS: usize = 8;
 
-/// An open file of which the footer is known.
+/// An open file of which the outline is known.
 #[derive(Clone)]
 pub(in super::super) struct OpenFile {
-    file: Arc<File>,
-    footer: Arc<Footer>,
+    opened: Arc<Opened>,
     observed: Option<Arc<Observed>>,
+}
+
+struct Opened {
+    file: File,
+    path: PathBuf,
+    id: Id,
+    outline: Arc<Outline>,
+    /// Read when a column is, by one thread for all.
+    footer: Mutex<Option<Arc<Footer>>>,
+    footers: Arc<Footers>,
 }
 
 /// What a footer says, and how columns are read.
 struct Footer {
-    reader: ArrowReaderMetadata,
-    /// Column chunks by name of the column: first and number.
-    leaves: HashMap<String, (usize, usize)>,
-    bytes: usize,
+    metadata: Arc<ParquetMetaData>,
+    layout: Arc<Layout>,
+}
+
+/// The columns of files: the same for all files of a release.
+pub(super) struct Layout {
+    stored: TypePtr,
+    said: Option<Vec<KeyValue>>,
+    columns: HashMap<String, Column>,
+}
+
+/// How a column is read.
+struct Column {
+    /// Its column chunks in a row group: a map has two.
+    leaves: Range<usize>,
+    levels: FieldLevels,
 }
 
 /// A file is known again by this.
 type Id = (u64, u64, i64, i64);
 
-/// Footers that were read.
+/// Outlines and footers that were read.
 #[derive(Default)]
 pub(in super::super) struct Footers {
-    known: Mutex<Known>,
+    outlines: Mutex<Kept<Arc<Outline>>>,
+    whole: Mutex<Kept<Arc<Footer>>>,
+    layouts: Mutex<VecDeque<Arc<Layout>>>,
 }
 
-#[derive(Default)]
-struct Known {
-    footers: HashMap<PathBuf, (Id, Arc<Footer>)>,
+/// What is known of files, the files read last.
+struct Kept<T> {
+    known: HashMap<PathBuf, (Id, usize, T)>,
     order: VecDeque<PathBuf>,
     bytes: usize,
 }
 
-impl Footers {
-    /// Opens a file.
-    pub(in super::super) fn open(&self, path: &Path, observed: Option<Arc<Observed>>) -> Result<OpenFile, TableError> {
-        let file = File::open(path).map_err(TableError::io("open", path))?;
-        let about = file.metadata().map_err(TableError::io("read", path))?;
-        let id = (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
-        if let Some((_, footer)) = self.lock().footers.get(path).filter(|(known, _)| *known == id) {
-            return Ok(OpenFile { file: Arc::new(file), footer: footer.clone(), observed });
-        }
-        let footer = Arc::new(Footer::read(&file)?);
-        self.keep(path, id, &footer);
-        Ok(OpenFile { file: Arc::new(file), footer, observed })
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), order: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    fn get(&self, path: &Path, id: Id) -> Option<T> {
+        self.known.get(path).filter(|(known, ..)| *known == id).map(|(.., kept)| kept.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, path: &Path, id: Id, footer: &Arc<Footer>) {
-        let mut known = self.lock();
-        known.bytes += footer.bytes;
-        if let Some((_, old)) = known.footers.insert(path.to_owned(), (id, footer.clone())) {
-            known.bytes = known.bytes.saturating_sub(old.bytes);
+    /// Keeps something of so many bytes; what came first goes when all takes more than `most`.
+    fn keep(&mut self, path: &Path, id: Id, bytes: usize, kept: T, most: usize) {
+        self.bytes += bytes;
+        if let Some((_, old, _)) = self.known.insert(path.to_owned(), (id, bytes, kept)) {
+            self.bytes = self.bytes.saturating_sub(old);
         } else {
-            known.order.push_back(path.to_owned());
+            self.order.push_back(path.to_owned());
         }
-        while known.bytes > MEMORY
-            && let Some(oldest) = known.order.pop_front()
+        while self.bytes > most
+            && let Some(oldest) = self.order.pop_front()
         {
-            if let Some((_, old)) = known.footers.remove(&oldest) {
-                known.bytes = known.bytes.saturating_sub(old.bytes);
+            if let Some((_, old, _)) = self.known.remove(&oldest) {
+                self.bytes = self.bytes.saturating_sub(old);
             }
         }
     }
 }
 
-impl Footer {
-    fn read(file: &File) -> Result<Self, ParquetError> {
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Skip);
-        let plain = ArrowReaderMetadata::load(file, options.clone())?;
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Footers {
+    /// Opens a file.
+    pub(in super::super) fn open(
+        self: &Arc<Self>,
+        path: &Path,
+        observed: Option<Arc<Observed>>,
+    ) -> Result<OpenFile, TableError> {
+        let file = File::open(path).map_err(TableError::io("open", path))?;
+        let about = file.metadata().map_err(TableError::io("read", path))?;
+        let id = (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
+        let known = lock(&self.outlines).get(path, id);
+        let mut footer = None;
+        let outline = if let Some(known) = known {
+            known
+        } else {
+            let read = self.footer(&file, path, id)?;
+            let outline = Arc::new(Outline::new(&read.metadata, read.layout.clone()));
+            lock(&self.outlines).keep(path, id, outline.bytes(), outline.clone(), OUTLINES);
+            footer = Some(read);
+            outline
+        };
+        let footer = Mutex::new(footer);
+        let opened = Opened { file, path: path.to_owned(), id, outline, footer, footers: self.clone() };
+        Ok(OpenFile { opened: Arc::new(opened), observed })
+    }
+
+    /// The footer of a file, as it is known or read now.
+    fn footer(&self, file: &File, path: &Path, id: Id) -> Result<Arc<Footer>, ParquetError> {
+        if let Some(known) = lock(&self.whole).get(path, id) {
+            return Ok(known);
+        }
+        let options = ParquetMetaDataOptions::new()
+            .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+            .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+        let metadata = ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Skip)
+            .with_metadata_options(Some(options))
+            .parse_and_finish(&Positioned(file))?;
+        let metadata = Arc::new(metadata);
+        let footer = Arc::new(Footer { layout: self.layout(&metadata)?, metadata: metadata.clone() });
+        lock(&self.whole).keep(path, id, metadata.memory_size(), footer.clone(), FOOTERS);
+        Ok(footer)
+    }
+
+    fn layout(&self, metadata: &Arc<ParquetMetaData>) -> Result<Arc<Layout>, ParquetError> {
+        let known = lock(&self.layouts).iter().find(|layout| layout.is_of(metadata)).cloned();
+        if let Some(layout) = known {
+            return Ok(layout);
+        }
+        let layout = Arc::new(Layout::new(metadata)?);
+        let mut layouts = lock(&self.layouts);
+        layouts.push_front(layout.clone());
+        layouts.truncate(LAYOUTS);
+        Ok(layout)
+    }
+}
+
+impl Layout {
+    fn new(metadata: &Arc<ParquetMetaData>) -> Result<Self, ParquetError> {
+        let read = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new())?;
         // Texts are read as they are stored, each once, if they come again.
         let field = |field: &Arc<Field>| match field.data_type() {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
@@ -110,32 +191,60 @@ impl Footer {
             }
             _ => field.clone(),
         };
-        let fields: Vec<_> = plain.schema().fields().iter().map(field).collect();
-        let metadata = plain.metadata().clone();
-        let reader = ArrowReaderMetadata::try_new(metadata, options.with_schema(Arc::new(Schema::new(fields))))?;
-        let mut leaves: HashMap<String, (usize, usize)> = HashMap::new();
-        for (leaf, column) in reader.parquet_schema().columns().iter().enumerate() {
+        let fields: Vec<_> = read.schema().fields().iter().map(field).collect();
+        let wanted = Arc::new(Schema::new(fields));
+        // Says whether columns can be read so.
+        let options = ArrowReaderOptions::new().with_schema(wanted.clone());
+        let stored = ArrowReaderMetadata::try_new(metadata.clone(), options)?;
+        let stored = stored.parquet_schema();
+        let mut leaves: HashMap<String, Range<usize>> = HashMap::new();
+        for (leaf, column) in stored.columns().iter().enumerate() {
             let name = column.path().parts().first().cloned().unwrap_or_default();
-            leaves.entry(name).or_insert((leaf, 0)).1 += 1;
+            leaves.entry(name).or_insert(leaf..leaf).end = leaf + 1;
         }
-        let bytes = reader.metadata().memory_size() + leaves.len() * 256;
-        Ok(Self { reader, leaves, bytes })
+        let column = |(name, leaves): (String, Range<usize>)| {
+            let mask = ProjectionMask::leaves(stored, leaves.clone());
+            let levels = parquet_to_arrow_field_levels(stored, mask, Some(wanted.fields()))?;
+            Ok((name, Column { leaves, levels }))
+        };
+        let columns = leaves.into_iter().map(column).collect::<Result<_, ParquetError>>()?;
+        let said = metadata.file_metadata().key_value_metadata().cloned();
+        Ok(Self { stored: stored.root_schema_ptr(), said, columns })
+    }
+
+    fn is_of(&self, metadata: &ParquetMetaData) -> bool {
+        let about = metadata.file_metadata();
+        self.said.as_ref() == about.key_value_metadata() && *self.stored == *about.schema_descr().root_schema()
+    }
+
+    /// The first column chunk of a column in a row group.
+    pub(super) fn leaf(&self, column: &str) -> Option<usize> {
+        Some(self.columns.get(column)?.leaves.start)
     }
 }
 
 impl OpenFile {
     pub(in super::super) fn file(&self) -> &File {
-        &self.file
+        &self.opened.file
     }
 
-    pub(in super::super) fn groups(&self) -> &[RowGroupMetaData] {
-        self.footer.reader.metadata().row_groups()
+    pub(in super::super) fn groups(&self) -> &[Group] {
+        self.opened.outline.groups()
     }
 
     /// The chunk of a column that is no map; none if the file has no such column.
-    pub(in super::super) fn chunk(&self, group: usize, column: &str) -> Option<&ColumnChunkMetaData> {
-        let (leaf, _) = self.footer.leaves.get(column)?;
-        self.groups().get(group)?.columns().get(*leaf)
+    pub(in super::super) fn chunk(&self, group: usize, column: &str) -> Option<&Chunk> {
+        self.opened.outline.chunk(group, column)
+    }
+
+    fn footer(&self) -> Result<Arc<Footer>, ParquetError> {
+        let opened = &self.opened;
+        let mut known = lock(&opened.footer);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let read = opened.footers.footer(&opened.file, &opened.path, opened.id)?;
+        Ok(known.insert(read).clone())
     }
 
     /// One column of a row group: its rows in `selection`, or all. A column that the file does not have is null.
@@ -156,109 +265,33 @@ impl OpenFile {
         fields: &[&Field],
         selection: Option<&RowSelection>,
     ) -> Result<Vec<ArrayRef>, TableError> {
-        let Some(meta) = self.groups().get(group) else {
+        let footer = self.footer()?;
+        let Some(meta) = footer.metadata.row_groups().get(group) else {
             return Err(ParquetError::EOF("a row group is missing".into()).into());
         };
         let rows = selection.map_or(meta.num_rows() as usize, RowSelection::row_count);
-        let leaves: Vec<usize> = fields
-            .iter()
-            .filter_map(|field| self.footer.leaves.get(field.name()))
-            .flat_map(|(first, number)| *first..first + number)
-            .collect();
-        let found = if leaves.is_empty() || rows == 0 {
-            None
-        } else {
-            let chunks = Chunks::read(&self.file, meta, &leaves)?;
-            if let Some(observed) = &self.observed {
-                observed.read(chunks.parts.iter().map(|(_, bytes)| bytes.len() as u64).sum());
-            }
-            let mask = ProjectionMask::leaves(self.footer.reader.parquet_schema(), leaves);
-            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.footer.reader.clone())
-                .with_row_groups(vec![group])
-                .with_projection(mask)
-                .with_row_selection_policy(RowSelectionPolicy::Selectors)
-                .with_batch_size(rows);
-            if let Some(selection) = selection {
-                builder = builder.with_row_selection(selection.clone());
-            }
-            Some(builder.build()?.collect::<Result<Vec<_>, _>>()?)
+        let stored: Vec<Option<&Column>> = match rows {
+            0 => vec![None; fields.len()],
+            _ => fields.iter().map(|field| footer.layout.columns.get(field.name())).collect(),
         };
-        let column = |field: &&Field| -> Result<ArrayRef, TableError> {
-            let parts: Vec<&ArrayRef> =
-                found.iter().flatten().filter_map(|batch| batch.column_by_name(field.name())).collect();
+        let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
+        let bytes = Arc::new(Chunks::read(self.file(), meta, leaves)?);
+        if let Some(observed) = &self.observed {
+            observed.read(bytes.len_read());
+        }
+        let group = OneGroup { metadata: &footer.metadata, group: meta, bytes };
+        let column = |(field, stored): (&&Field, Option<&Column>)| {
+            let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
+            let reader =
+                ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, rows, selection.cloned())?;
+            let parts = reader.collect::<Result<Vec<_>, _>>()?;
+            let parts: Vec<&ArrayRef> = parts.iter().flat_map(RecordBatch::columns).collect();
             Ok(match parts.as_slice() {
                 [] => new_null_array(field.data_type(), rows),
                 [one] => (*one).clone(),
                 many => concat(&many.iter().map(|array| array.as_ref() as &dyn Array).collect::<Vec<_>>())?,
             })
         };
-        fields.iter().map(column).collect()
-    }
-}
-
-/// The bytes of some column chunks.
-struct Chunks {
-    parts: Vec<(u64, Bytes)>,
-    length: u64,
-}
-
-impl Chunks {
-    /// Reads chunks; those that lie together with one call.
-    fn read(file: &File, group: &RowGroupMetaData, leaves: &[usize]) -> Result<Self, ParquetError> {
-        let mut ranges: Vec<(u64, u64)> = leaves
-            .iter()
-            .filter_map(|leaf| group.columns().get(*leaf))
-            .map(ColumnChunkMetaData::byte_range)
-            .map(|(first, length)| (first, first.saturating_add(length)))
-            .collect();
-        ranges.sort_unstable();
-        let mut joined: Vec<(u64, u64)> = Vec::new();
-        for (first, end) in ranges {
-            match joined.last_mut() {
-                Some(last) if first <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
-                Some(_) | None => joined.push((first, end)),
-            }
-        }
-        let length = file.metadata()?.len();
-        let mut parts = Vec::with_capacity(joined.len());
-        for (first, end) in joined {
-            if end > length {
-                return Err(ParquetError::EOF("a column ends behind its file".into()));
-            }
-            parts.push((first, read_at(file, first, end - first)?));
-        }
-        Ok(Self { parts, length })
-    }
-
-    fn from(&self, start: u64) -> Result<Bytes, ParquetError> {
-        let at = self.parts.partition_point(|(first, _)| *first <= start);
-        let part = at.checked_sub(1).and_then(|at| self.parts.get(at));
-        let found = part.and_then(|(first, bytes)| {
-            let skip = (start - first) as usize;
-            (skip <= bytes.len()).then(|| bytes.slice(skip..))
-        });
-        found.ok_or_else(|| ParquetError::EOF("a page lies outside of its column".into()))
-    }
-}
-
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        self.length
-    }
-}
-
-impl ChunkReader for Chunks {
-    type T = std::io::Cursor<Bytes>;
-
-    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
-        Ok(std::io::Cursor::new(self.from(start)?))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        let bytes = self.from(start)?;
-        if bytes.len() < length {
-            return Err(ParquetError::EOF("a page ends behind its column".into()));
-        }
-        Ok(bytes.slice(..length))
+        fields.iter().zip(stored).map(column).collect()
     }
 }

@@ -15,8 +15,9 @@ use super::super::error::TableError;
 use super::super::observed::LeftOut;
 use super::super::rows::{self, Row};
 use super::footers::OpenFile;
-use super::mask::Columns;
-use super::prune::{bounds, left_out};
+use super::mask::{Columns, values};
+use super::outline::{Chunk, Group};
+use super::prune::left_out;
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
 const SPARSE: usize = 16;
@@ -48,7 +49,8 @@ impl Target {
     /// The row groups of a file, with the latest start that the catalog knows of.
     pub(super) fn of(file: &OpenFile, latest: i64) -> impl Iterator<Item = Self> {
         (0..file.groups().len()).map(move |group| {
-            let own = file.chunk(group, "start").and_then(bounds).map_or(latest, |(_, greatest)| greatest.min(latest));
+            let own =
+                file.chunk(group, "start").and_then(Chunk::bounds).map_or(latest, |(_, greatest)| greatest.min(latest));
             Self { file: file.clone(), group, latest: own }
         })
     }
@@ -56,7 +58,7 @@ impl Target {
     /// The rows that pass; of those that start with the cursor, whatever their place behind it.
     fn mask<'a, R: Table>(&'a self, wanted: &'a Wanted<R>) -> Result<Option<(BooleanBuffer, Columns<'a>)>, TableError> {
         let on = &wanted.condition;
-        let times = |name: &str| self.file.chunk(self.group, name).and_then(bounds);
+        let times = |name: &str| self.file.chunk(self.group, name).and_then(Chunk::bounds);
         let (starts, ends) =
             (times("start").unwrap_or((i64::MIN, i64::MAX)), times("end").unwrap_or((i64::MIN, i64::MAX)));
         let newest = on.after.map_or(i64::MAX, |after| after.start.0);
@@ -117,7 +119,7 @@ impl Target {
 
     /// These rows of the group, in its order.
     pub(super) fn rows(&self, rows: &[u32], fields: &[&Field], number: &str) -> Result<Vec<Row>, TableError> {
-        let total = self.file.groups().get(self.group).map_or(0, |group| group.num_rows() as usize);
+        let total = self.file.groups().get(self.group).map_or(0, Group::rows);
         let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
         let columns = self.file.columns(self.group, fields, Some(&selection))?;
@@ -168,9 +170,9 @@ fn present(flags: &BooleanArray) -> BooleanBuffer {
     }
 }
 
-fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool) -> BooleanBuffer {
-    let Some(times) = array.as_primitive_opt::<TimestampNanosecondType>() else {
-        return BooleanBuffer::new_unset(array.len());
-    };
-    BooleanBuffer::collect_bool(times.len(), |row| times.is_valid(row) && passes(times.value(row)))
+fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool + Copy) -> BooleanBuffer {
+    match array.as_primitive_opt::<TimestampNanosecondType>() {
+        Some(times) => values(times.values(), times.nulls(), passes),
+        None => BooleanBuffer::new_unset(array.len()),
+    }
 }

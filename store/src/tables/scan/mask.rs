@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UInt64Type};
 
 use super::super::Table;
 use super::super::error::TableError;
 use super::footers::OpenFile;
-use crate::query::ast::{self, Node, Test, TextTest};
+use super::outline::Group;
+use super::prune::may_hold;
+use crate::query::ast::{self, Compare, Node, Test, TextTest};
 
 /// A row group of which columns are read as they are needed.
 pub(super) struct Columns<'a> {
@@ -23,7 +25,7 @@ pub(super) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     pub(super) fn new(file: &'a OpenFile, group: usize, fields: &'a HashMap<String, Field>) -> Self {
-        let rows = file.groups().get(group).map_or(0, |group| group.num_rows() as usize);
+        let rows = file.groups().get(group).map_or(0, Group::rows);
         Self { file, group, fields, read: HashMap::new(), rows }
     }
 
@@ -75,6 +77,10 @@ impl<'a> Columns<'a> {
     }
 
     fn tested<R: Table>(&mut self, field: &ast::Field<R>, test: &Test) -> Result<BooleanBuffer, TableError> {
+        // One side of an address, say, of which the other may pass.
+        if !may_hold(self.file, self.group, field, test, true) {
+            return Ok(BooleanBuffer::new_unset(self.rows));
+        }
         let array = self.column(field.column.name())?;
         if let Some(key) = &field.key {
             return Ok(label(&array, key, test));
@@ -89,11 +95,11 @@ impl<'a> Columns<'a> {
                 None => BooleanBuffer::new_unset(self.rows),
             },
             Test::Number(compare, wanted) => match array.as_primitive_opt::<UInt64Type>() {
-                Some(array) => rows(array, |row| compare.holds(&array.value(row), wanted)),
+                Some(array) => compared(array.values(), array.nulls(), *compare, *wanted),
                 None => BooleanBuffer::new_unset(self.rows),
             },
             Test::Time(compare, wanted) => match array.as_primitive_opt::<TimestampNanosecondType>() {
-                Some(array) => rows(array, |row| compare.holds(&array.value(row), wanted)),
+                Some(array) => compared(array.values(), array.nulls(), *compare, *wanted),
                 None => BooleanBuffer::new_unset(self.rows),
             },
             Test::Text(test) => texts(&array, &Tester::new(test), true),
@@ -107,6 +113,33 @@ fn rows(array: &dyn Array, passes: impl Fn(usize) -> bool) -> BooleanBuffer {
     match array.nulls() {
         None => BooleanBuffer::collect_bool(array.len(), passes),
         Some(nulls) => BooleanBuffer::collect_bool(array.len(), |row| nulls.is_valid(row) && passes(row)),
+    }
+}
+
+/// Values that are not null and pass. 64 at a time without a branch: it is where most of a condition's time would go.
+pub(super) fn values<T: Copy>(
+    values: &[T],
+    nulls: Option<&NullBuffer>,
+    passes: impl Fn(T) -> bool + Copy,
+) -> BooleanBuffer {
+    let word = |values: &[T]| {
+        let bits = values.iter().zip(0_u32..).map(|(value, at)| u64::from(passes(*value)) << at);
+        bits.fold(0, std::ops::BitOr::bitor)
+    };
+    let words: Vec<u64> = values.chunks(64).map(word).collect();
+    let passing = BooleanBuffer::new(words.into(), 0, values.len());
+    nulls.map_or_else(|| passing.clone(), |nulls| &passing & nulls.inner())
+}
+
+fn compared<T: Copy + Ord>(numbers: &[T], nulls: Option<&NullBuffer>, compare: Compare, wanted: T) -> BooleanBuffer {
+    // A loop for each: none asks for each number how it is compared.
+    match compare {
+        Compare::Equal => values(numbers, nulls, |number| number == wanted),
+        Compare::NotEqual => values(numbers, nulls, |number| number != wanted),
+        Compare::Less => values(numbers, nulls, |number| number < wanted),
+        Compare::LessEqual => values(numbers, nulls, |number| number <= wanted),
+        Compare::Greater => values(numbers, nulls, |number| number > wanted),
+        Compare::GreaterEqual => values(numbers, nulls, |number| number >= wanted),
     }
 }
 
@@ -136,18 +169,20 @@ impl<'a> Tester<'a> {
 /// Rows with a text of which the test says `wanted`.
 fn texts(array: &ArrayRef, test: &Tester<'_>, wanted: bool) -> BooleanBuffer {
     if let Some(dictionary) = array.as_dictionary_opt::<Int32Type>()
-        && let Some(values) = dictionary.values().as_string_opt::<i32>()
+        && let Some(words) = dictionary.values().as_string_opt::<i32>()
     {
-        let good: Vec<bool> = values.iter().map(|text| text.is_some_and(|text| test.passes(text) == wanted)).collect();
-        if !good.contains(&true) {
-            return BooleanBuffer::new_unset(array.len());
-        }
-        let keys = dictionary.keys();
-        let values = keys.values();
-        return rows(keys, |row| values.get(row).and_then(|key| good.get(*key as usize)).copied().unwrap_or_default());
+        let good: Vec<bool> = words.iter().map(|text| text.is_some_and(|text| test.passes(text) == wanted)).collect();
+        let (keys, mut those) = (dictionary.keys(), (0_i32..).zip(&good).filter(|(_, good)| **good));
+        return match (those.next(), those.next()) {
+            (None, _) => BooleanBuffer::new_unset(array.len()),
+            (Some((only, _)), None) => values(keys.values(), keys.nulls(), |key| key == only),
+            (Some(_), Some(_)) => {
+                values(keys.values(), keys.nulls(), |key| good.get(key as usize).copied().unwrap_or_default())
+            }
+        };
     }
     match array.as_string_opt::<i32>() {
-        Some(values) => rows(values, |row| test.passes(values.value(row)) == wanted),
+        Some(texts) => rows(texts, |row| test.passes(texts.value(row)) == wanted),
         None => BooleanBuffer::new_unset(array.len()),
     }
 }

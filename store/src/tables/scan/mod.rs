@@ -6,9 +6,12 @@
 //!   before any of them is read.
 //! * Row groups are taken from the newest back, a few at first and then more at a time, until no other can change the page.
 
+mod chunks;
 mod footers;
 mod group;
 mod mask;
+mod outline;
+mod pages;
 mod pool;
 mod prune;
 mod pull;
