@@ -3,7 +3,7 @@
 use super::moment::Moment;
 use super::options::Options;
 use super::rtt::RoundTrips;
-use super::sequence::{Holes, Parts, Span};
+use super::sequence::{Holes, MAX_JUMP, Parts, Span};
 use crate::decode::{Tcp, flags};
 
 /// A segment was seen: the span holds.
@@ -118,6 +118,20 @@ impl TcpEnd {
             && segment.seq.wrapping_add(1) == self.span.next
             && segment.flags & (flags::SYN | flags::FIN | flags::RST) == 0
             && self.is_seen()
+    }
+
+    /// Whether a segment is of an older connection on the same ports, this end's SYN being without answer so far: the other
+    /// end's last FIN again, or its protest that it has a connection already (RFC 5961, 4), acknowledges something else and
+    /// is dropped, but for a reset with the number that it asked for (RFC 9293, 3.10.7.3); the SYN is sent again.
+    #[cold]
+    pub(super) fn is_stale(&self, is_own: bool, segment: &Tcp<'_>) -> bool {
+        let Some(isn) = self.isn() else { return false };
+        let is_ours = |number: u32| number.wrapping_sub(isn) <= MAX_JUMP;
+        match (segment.flags & flags::RST != 0, segment.flags & (flags::SYN | flags::ACK)) {
+            (true, 0) if is_own => !is_ours(segment.seq),
+            (_, flags::ACK) if !is_own => !is_ours(segment.ack),
+            (true | false, _) => false,
+        }
     }
 
     /// Takes an acknowledgement; whether it advances.

@@ -91,6 +91,9 @@ impl TcpFlow {
     fn is_another_syn(&self, from: End, segment: &Tcp<'_>) -> bool {
         let (sender, receiver) = (self.end(from), self.end(from.other()));
         let answers = segment.flags & flags::ACK != 0;
+        if answers && receiver.isn().is_some_and(|isn| segment.ack == isn.wrapping_add(1)) {
+            return false;
+        }
         match sender.isn() {
             // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt.
             Some(isn) => isn != segment.seq && (!answers || self.closed().is_some()),
@@ -99,6 +102,13 @@ impl TcpFlow {
             None if answers || receiver.isn().is_some() => false,
             None => receiver.spoke() && receiver.acknowledged() != Some(segment.seq.wrapping_add(1)),
         }
+    }
+
+    /// Whether a segment is of an older connection on the same ports, see [`TcpEnd::is_stale`].
+    fn is_stale(&self, from: End, segment: &Tcp<'_>) -> bool {
+        let Some(opener) = self.roles.opener else { return false };
+        let answered = self.end(opener).spoke() || self.end(opener.other()).is_seen();
+        !answered && self.end(opener).is_stale(from == opener, segment)
     }
 
     /// Counts a segment; the payload bytes that are new.
@@ -110,6 +120,12 @@ impl TcpFlow {
         }
         let bits = segment.flags;
         self.ends[from.index()].flags |= bits;
+        if self.handshake.is_some() && self.is_stale(from, segment) {
+            if bits & flags::RST != 0 {
+                self.trouble(from).counts.resets += 1;
+            }
+            return Progress::default();
+        }
         if bits & flags::RST != 0 {
             return self.track_reset(from, segment);
         }

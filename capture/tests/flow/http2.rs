@@ -64,6 +64,25 @@ fn streams_are_matched_whatever_their_order() {
 }
 
 #[test]
+fn as_many_streams_as_servers_allow_are_matched() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    let streams = (0..250_u32).map(|at| 2 * at + 1);
+    for stream in streams.clone() {
+        talk.says(i64::from(stream) * MS, Client, headers(stream, true, &get(&format!("/{stream}"))));
+    }
+    // Answered from both ends, so that none is where it was added.
+    let answered = streams.clone().take(125).zip(streams.rev()).flat_map(|(low, high)| [high, low]);
+    for (stream, at) in answered.zip(1000..) {
+        talk.says(at * MS, Server, headers(stream, true, &[(":status", "200")]));
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).status), (250, Some(200)));
+    assert_eq!(transactions.len(), 250);
+    assert!(transactions.iter().all(|t| t.exchange.complete && t.exchange.path.is_some()), "{transactions:?}");
+}
+
+#[test]
 fn a_failed_call_of_grpc_is_an_error() {
     let call = |status: &str| {
         let mut talk = Talk::new();

@@ -189,6 +189,42 @@ fn crossing_syns_are_one_connection() {
     assert_eq!(halves(&record), (None, None, None));
 }
 
+/// RFC 5961, 4: the server still has the old connection, says so, is reset with the number it named, and gets the SYN again.
+#[test]
+fn a_server_that_still_has_the_old_connection_delays_the_new_one() {
+    let mut story = Story::new();
+    let syn = segment(Client, SYN, 100, 0);
+    story.tcp(0, &syn);
+    story.tcp(MS, &segment(Server, ACK, 77_000_000, 3_000_000_000));
+    story.tcp(2 * MS, &segment(Client, RST, 3_000_000_000, 0));
+    story.tcp(1000 * MS, &syn);
+    story.tcp(1001 * MS, &segment(Server, SYN | ACK, 500, 101));
+    story.tcp(1002 * MS, &segment(Client, ACK, 101, 501).data(10));
+    // Long after a reset would have ended it.
+    story.tcp(9000 * MS, &segment(Server, ACK, 501, 111).data(20));
+    let record = story.only();
+    assert_eq!((record.tcp_state, record.end_reason), (Some(TcpState::S1), Some(EndReason::EndOfInput)));
+    assert_eq!((record.syn_retries, record.client.resets, record.server.packets_missed), (Some(1), Some(1), Some(0)));
+    assert_eq!((record.client.payload_bytes, record.server.payload_bytes), (10, 20));
+    assert_eq!((record.client.packets, record.server.packets), (4, 3));
+}
+
+#[test]
+fn the_old_fin_does_not_disturb_the_connection_that_reuses_the_port() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, FIN | ACK, 101, 501));
+    let fin = segment(Server, FIN | ACK, 501, 102);
+    story.tcp(21 * MS, &fin);
+    let second = story.tcp(30 * MS, &segment(Client, SYN, 700_000_000, 0));
+    assert_eq!(story.tcp(31 * MS, &fin), second);
+    assert_eq!(story.tcp(40 * MS, &segment(Server, SYN | ACK, 900_000_000, 700_000_001)), second);
+    assert_eq!(story.tcp(43 * MS, &segment(Client, ACK, 700_000_001, 900_000_001)), second);
+    let record = story.end().into_iter().find(|record| record.flow_id == second).unwrap();
+    assert_eq!(halves(&record), (Some(3000), Some(10_000), Some(13_000)));
+    assert_eq!((record.tcp_state, record.server.packets_missed), (Some(TcpState::S1), Some(0)));
+}
+
 #[test]
 fn a_reused_port_is_a_new_flow_at_a_new_number() {
     let mut story = Story::new();

@@ -10,6 +10,7 @@ mod message;
 mod names;
 mod stream;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(crate) use self::message::{Bar, Message, parse};
@@ -20,8 +21,8 @@ use crate::memory;
 use crate::record::Dns;
 use crate::transaction::Exchange;
 
-/// Most queries that wait for their answers.
-const MAX_WAITING: usize = 64;
+/// Most queries that wait for their answers: more than what forwarders and load generators have under way on one socket.
+const MAX_WAITING: usize = 256;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -74,7 +75,8 @@ pub(crate) struct DnsFlow {
     app: &'static str,
     transactions: bool,
     shown: Option<Shown>,
-    waiting: Vec<Waiting>,
+    /// By the time of their last repetition.
+    waiting: VecDeque<Waiting>,
     /// What was answered last: id and hash.
     answered: Option<(u16, u64)>,
     retries: u64,
@@ -83,22 +85,29 @@ pub(crate) struct DnsFlow {
 
 impl DnsFlow {
     pub(crate) fn new(app: &'static str, transactions: bool) -> Self {
-        Self { app, transactions, shown: None, waiting: Vec::new(), answered: None, retries: 0, finished: Vec::new() }
+        Self {
+            app,
+            transactions,
+            shown: None,
+            waiting: VecDeque::new(),
+            answered: None,
+            retries: 0,
+            finished: Vec::new(),
+        }
     }
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
         let shown = self.shown.as_ref().and_then(|shown| shown.query.as_ref());
         memory::of_text(shown)
-            + memory::of_vec(&self.waiting)
+            + memory::of_queue(&self.waiting)
             + self.waiting.iter().map(|query| memory::of_text(query.name.as_ref())).sum::<usize>()
             + memory::of_vec(&self.finished)
     }
 
     /// Takes in a message of so many bytes.
     pub(crate) fn track(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
-        while let Some(at) = self.waiting.iter().position(|query| time.saturating_sub(query.last) > PATIENCE) {
-            let query = self.waiting.remove(at);
+        while let Some(query) = self.waiting.pop_front_if(|query| time.saturating_sub(query.last) > PATIENCE) {
             self.finish(query, None, bytes);
         }
         if message.response {
@@ -110,13 +119,9 @@ impl DnsFlow {
 
     fn track_query(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
         let Some(question) = message.question else { return };
-        let same = |query: &&mut Waiting| query.id == message.id && query.hash == question.hash && query.asker == from;
-        if let Some(query) = self.waiting.iter_mut().find(same) {
-            if time.saturating_sub(query.last) > COPY {
-                query.last = time;
-                query.retries += 1;
-                self.retries += 1;
-            }
+        let same = |query: &Waiting| query.id == message.id && query.hash == question.hash && query.asker == from;
+        if let Some(at) = self.waiting.iter().position(same) {
+            self.repeat(at, time);
             return;
         }
         let first = self.shown.is_none();
@@ -125,13 +130,14 @@ impl DnsFlow {
             self.shown =
                 Some(Shown { query: name.clone(), kind: Some(question.kind), asked: Some(time), ..Shown::default() });
         }
-        if self.waiting.len() >= MAX_WAITING {
-            let oldest = self.waiting.remove(0);
+        if self.waiting.len() >= MAX_WAITING
+            && let Some(oldest) = self.waiting.pop_front()
+        {
             self.finish(oldest, None, 0);
         }
         // Mostly it is the only one.
         self.waiting.reserve_exact(usize::from(self.waiting.is_empty()));
-        self.waiting.push(Waiting {
+        self.waiting.push_back(Waiting {
             id: message.id,
             hash: question.hash,
             kind: question.kind,
@@ -145,6 +151,19 @@ impl DnsFlow {
         });
     }
 
+    /// A query that waits came again.
+    fn repeat(&mut self, at: usize, time: i64) {
+        let Some(mut query) = self.waiting.remove(at) else { return };
+        if time.saturating_sub(query.last) <= COPY {
+            self.waiting.insert(at, query);
+            return;
+        }
+        query.last = time;
+        query.retries += 1;
+        self.retries += 1;
+        self.waiting.push_back(query);
+    }
+
     fn track_response(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
         // The other end's answer; a multicast DNS responder may also speak where it asks.
         let answered = |query: &Waiting| {
@@ -152,11 +171,11 @@ impl DnsFlow {
                 && query.asker != from
                 && message.question.is_none_or(|question| question.hash == query.hash)
         };
-        let Some(at) = self.waiting.iter().position(answered) else {
+        let at = self.waiting.iter().position(answered);
+        let Some(query) = at.and_then(|at| self.waiting.remove(at)) else {
             self.track_unasked(from, time, message, bytes);
             return;
         };
-        let query = self.waiting.remove(at);
         self.answered = Some((query.id, query.hash));
         if let Some(shown) = self.shown.as_mut().filter(|_| query.first) {
             shown.rcode = Some(message.rcode);

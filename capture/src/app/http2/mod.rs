@@ -10,12 +10,15 @@
 //! is unknown from then on (see [`hpack`]): such names are null, later ones are right again.
 //!
 //! Limits: [`MAX_STREAMS`] requests wait for answers, of more the oldest is given up; a header block is kept up to
-//! [`MAX_BLOCK`] bytes.
+//! [`MAX_BLOCK`] bytes. They wait in the order of their streams' numbers, which is that of their beginning: found by halving,
+//! added at the end, and given up at the front.
 
 mod frame;
 mod half;
 mod hpack;
 mod huffman;
+
+use std::collections::VecDeque;
 
 pub(crate) use self::frame::probe;
 use self::frame::{END_STREAM, Frame, Kind};
@@ -24,8 +27,9 @@ use super::exchange::End;
 use super::http::{HttpSlice, Names, Request};
 use crate::memory;
 
-/// Most requests that wait for their answers.
-const MAX_STREAMS: usize = 64;
+/// Most requests that wait for their answers: no less than what servers allow at once (100 by RFC 9113, 6.5.2; nginx 128,
+/// Go 250).
+const MAX_STREAMS: usize = 256;
 
 /// Most bytes of a header block that are kept.
 const MAX_BLOCK: usize = 16 * 1024;
@@ -41,7 +45,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Http2 {
     halves: [Half; 2],
-    waiting: Vec<Waiting>,
+    /// By stream.
+    waiting: VecDeque<Waiting>,
     client: Option<End>,
     grpc: bool,
 }
@@ -50,12 +55,12 @@ impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let last = request.start;
-        Self { waiting: vec![Waiting { stream: 1, request, last }], client: Some(client), ..Self::default() }
+        Self { waiting: [Waiting { stream: 1, request, last }].into(), client: Some(client), ..Self::default() }
     }
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
-        memory::of_vec(&self.waiting)
+        memory::of_queue(&self.waiting)
             + self.waiting.iter().map(|waiting| waiting.request.owned_bytes()).sum::<usize>()
             + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
     }
@@ -131,8 +136,14 @@ impl Http2 {
         slice.finish(if self.grpc { "grpc" } else { "http2" }, waiting.request, waiting.last);
     }
 
+    /// Where the stream's request waits, else where it would.
+    fn position(&self, stream: u32) -> Result<usize, usize> {
+        self.waiting.binary_search_by_key(&stream, |waiting| waiting.stream)
+    }
+
     fn find(&mut self, stream: u32) -> Option<&mut Waiting> {
-        self.waiting.iter_mut().find(|waiting| waiting.stream == stream)
+        let at = self.position(stream).ok()?;
+        self.waiting.get_mut(at)
     }
 
     /// A frame's header was read, or found malformed.
@@ -245,11 +256,13 @@ impl Http2 {
     }
 
     fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
-        if self.waiting.len() >= MAX_STREAMS {
-            let oldest = self.waiting.remove(0);
+        if self.waiting.len() >= MAX_STREAMS
+            && let Some(oldest) = self.waiting.pop_front()
+        {
             self.finish(oldest, slice);
         }
-        self.waiting.push(waiting);
+        let (Ok(at) | Err(at)) = self.position(waiting.stream);
+        self.waiting.insert(at, waiting);
     }
 
     fn answer(&mut self, end: End, time: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
@@ -273,8 +286,7 @@ impl Http2 {
     }
 
     fn remove(&mut self, stream: u32, slice: &mut HttpSlice) {
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.stream == stream) {
-            let waiting = self.waiting.remove(at);
+        if let Some(waiting) = self.position(stream).ok().and_then(|at| self.waiting.remove(at)) {
             self.finish(waiting, slice);
         }
     }
