@@ -30,8 +30,8 @@ impl Lent {
         let mut memory = SPARE.take();
         if memory.len() < length {
             // The old is given back before: nothing of it is wanted.
-            memory = Vec::new();
-            memory.resize(length, 0);
+            drop(memory);
+            memory = vec![0; length];
         }
         let mut lent = Self { memory, length };
         file.read_exact_at(lent.memory.get_mut(..length).unwrap_or_default(), first)?;
