@@ -17,9 +17,36 @@ const VERSION: u8 = 1;
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sketch {
-    /// Bucket and count, sorted by bucket; no count is zero.
-    buckets: Vec<(u16, u64)>,
+    /// Sorted by bucket; no count is zero.
+    buckets: Vec<Bucket>,
     count: u64,
+}
+
+/// A bucket and its count in one word, the bucket above: an answer can have a hundred thousand sketches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bucket(u64);
+
+impl Bucket {
+    /// Bits of a count.
+    const COUNT: u32 = 52;
+    /// What a count is at most: four thousand million million.
+    const MOST: u64 = (1 << Self::COUNT) - 1;
+
+    fn new(number: u16, count: u64) -> Self {
+        Self(u64::from(number) << Self::COUNT | count.min(Self::MOST))
+    }
+
+    fn number(self) -> u16 {
+        (self.0 >> Self::COUNT) as u16
+    }
+
+    fn count(self) -> u64 {
+        self.0 & Self::MOST
+    }
+
+    fn with(self, count: u64) -> Self {
+        Self::new(self.number(), self.count().saturating_add(count))
+    }
 }
 
 fn bucket_of(number: u64) -> u16 {
@@ -74,15 +101,15 @@ impl Sketch {
         self.add_bucket(bucket_of(number), 1);
     }
 
-    fn add_bucket(&mut self, bucket: u16, count: u64) {
-        self.count += count;
-        match self.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+    fn add_bucket(&mut self, number: u16, count: u64) {
+        self.count = self.count.saturating_add(count);
+        match self.buckets.binary_search_by_key(&number, |bucket| bucket.number()) {
             Ok(at) => {
-                if let Some((_, known)) = self.buckets.get_mut(at) {
-                    *known += count;
+                if let Some(known) = self.buckets.get_mut(at) {
+                    *known = known.with(count);
                 }
             }
-            Err(at) => self.buckets.insert(at, (bucket, count)),
+            Err(at) => self.buckets.insert(at, Bucket::new(number, count)),
         }
     }
 
@@ -92,8 +119,8 @@ impl Sketch {
             self.clone_from(other);
             return;
         }
-        for (bucket, count) in &other.buckets {
-            self.add_bucket(*bucket, *count);
+        for bucket in &other.buckets {
+            self.add_bucket(bucket.number(), bucket.count());
         }
     }
 
@@ -101,11 +128,11 @@ impl Sketch {
     pub(crate) fn quantile(&self, quantile: f64) -> Option<u64> {
         let rank = ((quantile * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
         let mut before = 0;
-        let bucket = self.buckets.iter().find(|(_, count)| {
-            before += count;
+        let bucket = self.buckets.iter().find(|bucket| {
+            before += bucket.count();
             before >= rank
         });
-        bucket.map(|(bucket, _)| middle(*bucket))
+        bucket.map(|bucket| middle(bucket.number()))
     }
 
     /// In bytes: the version, the number of buckets, and of each the distance from the one before and the count; numbers as in
@@ -114,10 +141,10 @@ impl Sketch {
         let mut bytes = vec![VERSION];
         put(&mut bytes, self.buckets.len() as u64);
         let mut before = 0;
-        for (bucket, count) in &self.buckets {
-            put(&mut bytes, u64::from(bucket - before));
-            put(&mut bytes, *count);
-            before = *bucket;
+        for bucket in &self.buckets {
+            put(&mut bytes, u64::from(bucket.number() - before));
+            put(&mut bytes, bucket.count());
+            before = bucket.number();
         }
         bytes
     }
@@ -134,11 +161,11 @@ impl Sketch {
         for number in 0..length {
             let (distance, count) = (take(&mut rest)?, take(&mut rest)?);
             let bucket = before.checked_add(distance).filter(|bucket| *bucket < BUCKETS as u64)?;
-            if (distance == 0 && number > 0) || count == 0 {
+            if (distance == 0 && number > 0) || count == 0 || count > Bucket::MOST {
                 return None;
             }
             sketch.count = sketch.count.checked_add(count)?;
-            sketch.buckets.push((bucket as u16, count));
+            sketch.buckets.push(Bucket::new(bucket as u16, count));
             before = bucket;
         }
         rest.is_empty().then_some(sketch)
@@ -151,7 +178,7 @@ impl Sketch {
 
     /// Bytes on the heap.
     pub(crate) fn memory(&self) -> usize {
-        self.buckets.capacity() * size_of::<(u16, u64)>()
+        self.buckets.capacity() * size_of::<Bucket>()
     }
 }
 

@@ -14,8 +14,7 @@ use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
 use super::scan::{OpenFile, Pull, Scanner};
-use super::schema::schema;
-use super::{Range, Table, files};
+use super::{Range, Table, files, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::ast::Node;
@@ -101,7 +100,7 @@ impl Engine {
         memory: Option<RecordBatch>,
         (condition, limit): (&Condition<R>, Option<usize>),
     ) -> Result<RecordBatch, TableError> {
-        let schema = schema::<R>();
+        let schema = schema::schema::<R>();
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let mut batches: Vec<RecordBatch> = memory.into_iter().collect();
         if !files.is_empty() {
@@ -125,19 +124,19 @@ impl Engine {
         condition: &Condition<R>,
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
-        let streams = self.streams(files, condition, columns).await?;
-        let schema = streams.first().map_or_else(schema::<R>, |stream| stream.schema());
+        let schema = schema::plain::<R>(columns);
+        let streams = self.streams(files, condition, &schema).await?;
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::select_all(streams))))
     }
 
-    /// As [`Self::stream`], in as many streams as can be worked on at the same time.
+    /// As [`Self::stream`], in the columns of `schema`, in as many streams as can be worked on at the same time.
     pub(super) async fn streams<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
-        columns: &[&str],
+        schema: &SchemaRef,
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        self.scanner.streams(files, condition, columns).await
+        self.scanner.streams(files, condition, schema).await
     }
 
     /// All rows that pass, in these columns and no order; files are read as rows are asked for.

@@ -17,7 +17,7 @@ use wiretag_capture::Kind;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_enrich::{Record, Tagged};
 
-use super::columns::{Builder, Identities};
+use super::columns::{Builder, Identities, UNIQUE};
 use crate::sys::prefetch;
 
 /// Time zone of all times.
@@ -29,6 +29,28 @@ const BLOCK: usize = 512;
 pub(super) fn schema<R: Record>() -> SchemaRef {
     let field = |column: AnyColumn<R>| Field::new(column.name(), data_type(column.kind()), true);
     Arc::new(Schema::new(all_columns().map(field).collect::<Vec<_>>()))
+}
+
+/// The columns with these names, in this order, as files have them: texts that come again each once.
+pub(super) fn as_stored<R: Record>(names: &[&str]) -> SchemaRef {
+    let field = |field: &Field| match field.data_type() {
+        DataType::Utf8 if !UNIQUE.contains(&field.name().as_str()) => {
+            let words = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+            field.clone().with_data_type(words)
+        }
+        _ => field.clone(),
+    };
+    Arc::new(Schema::new(some::<R>(names).iter().map(field).collect::<Vec<_>>()))
+}
+
+/// The columns with these names, in this order.
+pub(super) fn plain<R: Record>(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(some::<R>(names)))
+}
+
+fn some<R: Record>(names: &[&str]) -> Vec<Field> {
+    let whole = schema::<R>();
+    names.iter().filter_map(|name| whole.field_with_name(name).ok().cloned()).collect()
 }
 
 /// The entries of a map.

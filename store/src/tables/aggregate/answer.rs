@@ -1,27 +1,20 @@
 //! Groups to rows of an answer: figures made of states, ordered, limited.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use super::groups::{Groups, Plan};
-use super::row::{GroupRow, Told};
+use super::row::{GroupRows, Told};
 use super::values::{KeyValue, NO_VALUE, Seen};
 use super::{AggregateAnswer, AggregateRequest, Period, Range, ServedBy, Table};
 use crate::query::plan::{Aggregate, AnswerColumn, Figure, KeyOf, Order};
 
-/// A row of the answer.
-#[derive(Debug)]
-struct Line {
-    key: Vec<KeyValue>,
-    figures: Vec<Told>,
-    /// Of the period before.
-    before: Vec<Told>,
-}
+/// Groups of which the figures are worth a thread.
+const MANY: u32 = 8_192;
 
-/// The lines of some of the groups, in order.
+/// The rows of some of the groups, in order: their figures, then those of the period before.
 #[derive(Debug, Default)]
 pub(super) struct Part {
-    lines: Vec<Line>,
+    rows: GroupRows,
     pub(super) groups: u64,
     previous: Option<Range>,
     served_by: ServedBy,
@@ -34,6 +27,14 @@ struct Source<'a, R: 'static> {
     range: Range,
     /// Number of the key that is time, and how wide its buckets are.
     time: Option<(usize, i64)>,
+    /// All figures of all groups, if all are wanted: groups are gone through once, as they lie in memory.
+    known: Vec<Told>,
+}
+
+/// A column that orders the answer; of a figure with its value in each group.
+struct Ordered {
+    order: Order,
+    figures: Vec<Told>,
 }
 
 impl Part {
@@ -53,14 +54,20 @@ impl Part {
         if let Some(before) = before.as_ref().filter(|_| aggregate.limit.is_none()) {
             add_gone(&mut now.groups, before, plan.by.len(), time, length);
         }
-        let source = Source { plan, groups: &now.groups, range: now.range, time };
-        let past = before.as_ref().map(|before| Source { plan, groups: &before.groups, range: before.range, time });
-        let chosen = source.chosen(&aggregate.ordered(), aggregate.limit);
-        let lines = chosen.into_iter().map(|group| {
-            let key: Vec<KeyValue> = (0..plan.by.len()).map(|at| now.groups.key(group, at).clone()).collect();
-            let before = past.as_ref().map_or_else(Vec::new, |past| past.figures_of(&key, length));
-            Line { figures: source.figures(Some(group)), key, before }
-        });
+        let source = Source::new(plan, &now, time, aggregate.limit.is_none());
+        let past = before.as_ref().map(|before| Source::new(plan, before, time, false));
+        let ordered = source.ordered(&aggregate.ordered());
+        let figures_of_a_period = plan.figures.len();
+        let periods = if past.is_some() { 2 } else { 1 };
+        let mut rows = GroupRows::new(plan.by.len(), figures_of_a_period * periods);
+        for group in source.chosen(&ordered, aggregate.limit) {
+            let key = (0..plan.by.len()).map(|at| now.groups.key(group, at));
+            let before = past.as_ref().map_or_else(Vec::new, |past| {
+                past.figures_of(&key.clone().cloned().collect::<Vec<KeyValue>>(), length)
+            });
+            let figures = (0..figures_of_a_period).map(|at| source.figure(at, group));
+            rows.push(key.cloned(), figures.chain(before));
+        }
         let mut served_by = now.served_by;
         if let Some(before) = &before {
             served_by.files += before.served_by.files;
@@ -70,7 +77,7 @@ impl Part {
             served_by.resolution = served_by.resolution.max(before.served_by.resolution);
         }
         Self {
-            lines: lines.collect(),
+            rows,
             groups: now.groups.len() as u64,
             previous: before.map(|before| before.range).and_then(|_| request.previous()),
             served_by,
@@ -79,22 +86,25 @@ impl Part {
 
     /// Both, in order, as far as they are wanted.
     pub(super) fn with<R: Table>(mut self, other: Self, aggregate: &Aggregate<R>) -> Self {
-        self.lines.extend(other.lines);
+        self.rows.append(other.rows);
         self.groups += other.groups;
         self.served_by.rows += other.served_by.rows;
-        let order = aggregate.ordered();
-        self.lines.sort_by(|a, b| {
+        let (order, rows) = (aggregate.ordered(), &self.rows);
+        let mut sorted: Vec<usize> = (0..rows.len()).collect();
+        sorted.sort_by(|a, b| {
+            let (key_a, key_b) = (rows.key(*a), rows.key(*b));
             let by_order = order.iter().map(|order| {
-                if let (Some(a), Some(b)) = (a.key.get(order.column), b.key.get(order.column)) {
+                if let (Some(a), Some(b)) = (key_a.get(order.column), key_b.get(order.column)) {
                     return directed(a, b, &KeyValue::Null, order.descending, KeyValue::cmp);
                 }
-                let figure = |line: &Line| line.figures.get(order.column - line.key.len()).copied();
-                let (a, b) = (figure(a).unwrap_or(Told::Nothing), figure(b).unwrap_or(Told::Nothing));
+                let figure = |row: usize| rows.figures(row).get(order.column - key_a.len()).copied();
+                let (a, b) = (figure(*a).unwrap_or(Told::Nothing), figure(*b).unwrap_or(Told::Nothing));
                 directed(&a, &b, &Told::Nothing, order.descending, Told::compare)
             });
-            by_order.fold(Ordering::Equal, Ordering::then).then_with(|| a.key.cmp(&b.key))
+            by_order.fold(Ordering::Equal, Ordering::then).then_with(|| key_a.cmp(key_b))
         });
-        self.lines.truncate(aggregate.limit.unwrap_or(usize::MAX));
+        sorted.truncate(aggregate.limit.unwrap_or(usize::MAX));
+        self.rows = rows.taken(&sorted);
         self
     }
 
@@ -106,13 +116,8 @@ impl Part {
                 figures.map(|column| AnswerColumn { name: format!("previous_{}", column.name), ..column.clone() });
             columns.extend(before.collect::<Vec<_>>());
         }
-        let names: Arc<[String]> = columns.iter().map(|column| column.name.clone()).collect();
-        let rows = self.lines.into_iter().map(|mut line| {
-            line.figures.extend(line.before);
-            GroupRow::new(&names, line.key, line.figures)
-        });
         AggregateAnswer {
-            rows: rows.collect(),
+            rows: self.rows.named(columns.iter().map(|column| column.name.clone()).collect()),
             groups: self.groups,
             previous: self.previous,
             served_by: self.served_by,
@@ -141,19 +146,55 @@ fn shifted(key: &[KeyValue], time: Option<(usize, i64)>, by: i64) -> Vec<KeyValu
     key
 }
 
-impl<R: Table> Source<'_, R> {
-    /// The groups of the answer, in order.
-    fn chosen(&self, order: &[Order], limit: Option<usize>) -> Vec<u32> {
-        let keys: Vec<Vec<u32>> = (0..self.plan.by.len()).map(|key| self.groups.ranks(key)).collect();
-        let all = 0..self.groups.len() as u32;
-        let figures = |order: &Order| {
-            let number = order.column.checked_sub(keys.len());
-            number.map_or_else(Vec::new, |number| all.clone().map(|group| self.figure(number, group)).collect())
+impl<'a, R: Table> Source<'a, R> {
+    fn new(plan: &'a Plan<R>, period: &'a Period, time: Option<(usize, i64)>, all: bool) -> Self {
+        let mut source = Self { plan, groups: &period.groups, range: period.range, time, known: Vec::new() };
+        if all {
+            source.known = source.all_figures();
+        }
+        source
+    }
+
+    /// The figures of all groups, one group behind the other; of many groups by as many threads as there are processors.
+    fn all_figures(&self) -> Vec<Told> {
+        let groups = self.groups.len() as u32;
+        let of = |some: std::ops::Range<u32>| -> Vec<Told> {
+            some.flat_map(|group| (0..self.plan.figures.len()).map(move |at| self.figure(at, group))).collect()
         };
-        let ordered: Vec<(Vec<Told>, Order)> = order.iter().map(|order| (figures(order), *order)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+        let share = groups.div_ceil(threads).max(MANY);
+        if groups <= share {
+            return of(0..groups);
+        }
+        std::thread::scope(|scope| {
+            let start = |first: u32| scope.spawn(move || of(first..groups.min(first + share)));
+            let parts: Vec<_> = (0..groups).step_by(share as usize).map(start).collect();
+            let figures = |part: std::thread::ScopedJoinHandle<'_, Vec<Told>>| match part.join() {
+                Ok(figures) => figures,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            parts.into_iter().flat_map(figures).collect()
+        })
+    }
+
+    /// What decides about the order.
+    fn ordered(&self, order: &[Order]) -> Vec<Ordered> {
+        let all = 0..self.groups.len() as u32;
+        let by = |order: &Order| {
+            let number = order.column.checked_sub(self.plan.by.len());
+            let figures =
+                number.map_or_else(Vec::new, |number| all.clone().map(|group| self.figure(number, group)).collect());
+            Ordered { order: *order, figures }
+        };
+        order.iter().map(by).collect()
+    }
+
+    /// The groups of the answer, in order.
+    fn chosen(&self, ordered: &[Ordered], limit: Option<usize>) -> Vec<u32> {
+        let keys: Vec<Vec<u32>> = (0..self.plan.by.len()).map(|key| self.groups.ranks(key)).collect();
         let rank = |key: &Vec<u32>, group: u32| key.get(group as usize).copied().unwrap_or(NO_VALUE);
         let compare = |a: &u32, b: &u32| {
-            let by_order = ordered.iter().map(|(figures, order)| {
+            let by_order = ordered.iter().map(|Ordered { order, figures }| {
                 if let Some(key) = keys.get(order.column) {
                     return directed(&rank(key, *a), &rank(key, *b), &NO_VALUE, order.descending, u32::cmp);
                 }
@@ -163,12 +204,24 @@ impl<R: Table> Source<'_, R> {
             let by_keys = || keys.iter().map(|key| rank(key, *a).cmp(&rank(key, *b)));
             by_order.fold(Ordering::Equal, Ordering::then).then_with(|| by_keys().fold(Ordering::Equal, Ordering::then))
         };
-        let mut groups: Vec<u32> = all.clone().collect();
+        let mut groups: Vec<u32> = (0..self.groups.len() as u32).collect();
         if let Some(limit) = limit.filter(|limit| *limit < groups.len()) {
             groups.select_nth_unstable_by(limit, compare);
             groups.truncate(limit);
         }
-        groups.sort_unstable_by(compare);
+        let first = ordered.first().and_then(|first| Some((first.order, keys.get(first.order.column)?)));
+        let Some((order, key)) = first else {
+            groups.sort_unstable_by(compare);
+            return groups;
+        };
+        // Most often time comes first: what is left to compare are the groups of one bucket.
+        let place = |group: &u32| match rank(key, *group) {
+            NO_VALUE => NO_VALUE,
+            rank if order.descending => NO_VALUE - 1 - rank,
+            rank => rank,
+        };
+        groups.sort_unstable_by_key(place);
+        groups.chunk_by_mut(|a, b| place(a) == place(b)).for_each(|same| same.sort_unstable_by(compare));
         groups
     }
 
@@ -194,6 +247,9 @@ impl<R: Table> Source<'_, R> {
     }
 
     fn figure(&self, at: usize, group: u32) -> Told {
+        if let Some(known) = self.known.get(group as usize * self.plan.figures.len() + at) {
+            return *known;
+        }
         let Some((figure, number)) = self.plan.figures.get(at) else { return Told::Nothing };
         let Some(state) = self.groups.state(*number) else { return Told::Nothing };
         let fields = self.plan.states.get(*number).map(|state| state.fields.as_slice()).unwrap_or_default();

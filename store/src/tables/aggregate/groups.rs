@@ -11,7 +11,7 @@ use wiretag_enrich::Record;
 
 use super::TableError;
 use super::states::{Keeps, States};
-use super::values::{Column, Interner, KeyValue, NO_VALUE, Seen};
+use super::values::{Column, Interner, KeyValue, NO_VALUE, Places, Seen};
 use crate::limits::Budget;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf};
@@ -103,6 +103,8 @@ pub(crate) struct Groups {
     part: Option<Part>,
     budget: Arc<Budget>,
     counted: usize,
+    /// Room for one tuple.
+    tuple: Vec<u32>,
 }
 
 impl Groups {
@@ -122,6 +124,7 @@ impl Groups {
             part,
             budget: budget.clone(),
             counted: 0,
+            tuple: Vec::new(),
         }
     }
 
@@ -239,26 +242,40 @@ impl Groups {
         if self.part.is_some() {
             rows.retain(|row| self.wanted(keys.iter().map(|key| key.get(*row as usize))));
         }
-        let numbers: Vec<Vec<u32>> =
-            keys.iter().zip(&mut self.keys).map(|(key, values)| key.numbers(rows, values)).collect();
-        let mut groups = Vec::with_capacity(rows.len());
-        let mut tuple = vec![0; numbers.len()];
-        let mut last = None;
-        for at in 0..rows.len() {
-            let mut same = last.is_some();
-            for (slot, column) in tuple.iter_mut().zip(&numbers) {
-                let number = column.get(at).copied().unwrap_or_default();
-                same &= *slot == number;
-                *slot = number;
+        let places: Vec<Places> =
+            keys.iter().zip(&mut self.keys).map(|(key, values)| key.places(rows, values)).collect();
+        let span = places.iter().try_fold(1_usize, |span, places| span.checked_mul(places.span));
+        // The group of each combination of values, found once, if that is less work than finding it for each row.
+        match span.filter(|span| *span <= rows.len().saturating_mul(4)) {
+            Some(span) => {
+                let mut known = vec![NO_VALUE; span];
+                let mut combinations = vec![0_u32; rows.len()];
+                for places in &places {
+                    for (combination, place) in combinations.iter_mut().zip(&places.of_rows) {
+                        *combination = *combination * places.span as u32 + place;
+                    }
+                }
+                let mut group = |(at, combination): (usize, u32)| {
+                    let Some(known) = known.get_mut(combination as usize) else { return self.group_at(&places, at) };
+                    if *known == NO_VALUE {
+                        *known = self.group_at(&places, at);
+                    }
+                    *known
+                };
+                combinations.into_iter().enumerate().map(&mut group).collect()
             }
-            let group = match last {
-                Some(group) if same => group,
-                Some(_) | None => self.of_tuple(&tuple),
-            };
-            last = Some(group);
-            groups.push(group);
+            None => (0..rows.len()).map(|at| self.group_at(&places, at)).collect(),
         }
-        groups
+    }
+
+    /// The group of a row.
+    fn group_at(&mut self, places: &[Places], at: usize) -> u32 {
+        let mut tuple = std::mem::take(&mut self.tuple);
+        tuple.clear();
+        tuple.extend(places.iter().map(|places| places.number(at)));
+        let group = self.of_tuple(&tuple);
+        self.tuple = tuple;
+        group
     }
 
     /// Adds groups that another source made.

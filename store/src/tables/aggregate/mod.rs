@@ -281,7 +281,8 @@ impl<R: Table> TableStore<R> {
         condition: &Condition<R>,
         files: &[&FlowFile],
     ) -> Result<(Vec<Groups>, u64), TableError> {
-        let streams = self.inner.engine.streams(files, condition, &plan.columns()).await?;
+        let columns = schema::as_stored::<R>(&plan.columns());
+        let streams = self.inner.engine.streams(files, condition, &columns).await?;
         // What is not waited for is ended, when whoever asked goes away.
         let mut tasks = JoinSet::new();
         for mut stream in streams {

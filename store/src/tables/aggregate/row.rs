@@ -11,11 +11,23 @@ use super::values::KeyValue;
 use crate::json;
 
 /// The values of one group, under the names of the answer's columns.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct GroupRow {
-    names: Arc<[String]>,
-    key: Vec<KeyValue>,
+    rows: Arc<GroupRows>,
+    row: usize,
+}
+
+/// Rows of an answer, one behind the other: memory for each would take longer than the figures do.
+#[derive(Debug, Default)]
+pub(super) struct GroupRows {
+    names: Vec<String>,
+    /// Of each row so many.
+    keys: Vec<KeyValue>,
+    width: usize,
+    /// Of each row so many.
     figures: Vec<Told>,
+    figures_width: usize,
+    len: usize,
 }
 
 /// A figure of a group.
@@ -28,20 +40,79 @@ pub(super) enum Told {
 }
 
 /// A value as it is shown.
+#[derive(Debug)]
 enum Cell<'a> {
     Key(&'a KeyValue),
     Figure(Told),
 }
 
-impl GroupRow {
-    /// There is a name for each value.
-    pub(super) fn new(names: &Arc<[String]>, key: Vec<KeyValue>, figures: Vec<Told>) -> Self {
-        Self { names: names.clone(), key, figures }
+impl GroupRows {
+    /// Rows with so many keys and figures.
+    pub(super) fn new(width: usize, figures_width: usize) -> Self {
+        Self { width, figures_width, ..Self::default() }
     }
 
+    /// One more row, of as many values as the others have.
+    pub(super) fn push(&mut self, key: impl Iterator<Item = KeyValue>, figures: impl Iterator<Item = Told>) {
+        self.keys.extend(key);
+        self.figures.extend(figures);
+        self.len += 1;
+    }
+
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.keys.append(&mut other.keys);
+        self.figures.append(&mut other.figures);
+        self.len += other.len;
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn key(&self, row: usize) -> &[KeyValue] {
+        self.keys.get(row * self.width..(row + 1) * self.width).unwrap_or_default()
+    }
+
+    pub(super) fn figures(&self, row: usize) -> &[Told] {
+        self.figures.get(row * self.figures_width..(row + 1) * self.figures_width).unwrap_or_default()
+    }
+
+    /// These rows, in this order.
+    pub(super) fn taken(&self, rows: &[usize]) -> Self {
+        let mut taken = Self::new(self.width, self.figures_width);
+        for row in rows {
+            taken.push(self.key(*row).iter().cloned(), self.figures(*row).iter().copied());
+        }
+        taken
+    }
+
+    /// Each row, under these names.
+    pub(super) fn named(mut self, names: Vec<String>) -> Vec<GroupRow> {
+        self.names = names;
+        let rows = Arc::new(self);
+        (0..rows.len).map(|row| GroupRow { rows: rows.clone(), row }).collect()
+    }
+}
+
+impl std::fmt::Debug for GroupRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(self.cells()).finish()
+    }
+}
+
+impl PartialEq for GroupRow {
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.rows, &other.rows);
+        ours.names == theirs.names
+            && ours.key(self.row) == theirs.key(other.row)
+            && ours.figures(self.row) == theirs.figures(other.row)
+    }
+}
+
+impl GroupRow {
     fn cells(&self) -> impl Iterator<Item = (&String, Cell<'_>)> {
-        let figures = self.figures.iter().copied().map(Cell::Figure);
-        self.names.iter().zip(self.key.iter().map(Cell::Key).chain(figures))
+        let figures = self.rows.figures(self.row).iter().copied().map(Cell::Figure);
+        self.rows.names.iter().zip(self.rows.key(self.row).iter().map(Cell::Key).chain(figures))
     }
 
     /// The value in a column, null if it has none.
@@ -115,14 +186,16 @@ mod tests {
 
     #[test]
     fn it_is_written_as_its_map_is() {
-        let names: Arc<[String]> = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(str::to_owned).into();
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(str::to_owned).to_vec();
         let text = KeyValue::Text("x\"".into());
         let key = vec![KeyValue::Bool(true), KeyValue::Number(u64::MAX), KeyValue::Time(1), text, KeyValue::Null];
         let figures = vec![Told::Whole(i128::MAX), Told::Time(1), Told::Fraction(0.5), Told::Nothing];
-        let row = GroupRow::new(&names, key, figures);
+        let mut rows = GroupRows::new(key.len(), figures.len());
+        rows.push(key.into_iter(), figures.into_iter());
+        let row = rows.named(names.clone()).remove(0);
         assert_eq!(serde_json::to_value(&row).unwrap(), Json::Object(row.to_map()));
         assert_eq!((row.get("f"), row.get("h"), row.get("z")), (u64::MAX.into(), 0.5.into(), Json::Null));
-        assert_eq!(row.to_map().keys().cloned().collect::<Vec<_>>(), &*names);
+        assert_eq!(row.to_map().keys().cloned().collect::<Vec<_>>(), names);
         assert_eq!(row.values().filter(Json::is_null).count(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! What is kept of each group while rows are read: states that can be merged in any order and grouping.
 
+use datafusion::arrow::array::{Array, UInt64Array};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -114,12 +115,45 @@ impl States {
                 }
                 continue;
             }
+            if let Column::Number(numbers) = column
+                && self.add_numbers(numbers, rows, groups)
+            {
+                continue;
+            }
             for (row, group) in rows.iter().zip(groups) {
                 if let Some(value) = whole(column.get(*row as usize)) {
                     self.add_value(*group, value);
                 }
             }
         }
+    }
+
+    /// Adds numbers without asking for each what it is and what is kept of it, if that can be; most of what is asked for can.
+    fn add_numbers(&mut self, numbers: &UInt64Array, rows: &[u32], groups: &[u32]) -> bool {
+        let (nulls, numbers) = (numbers.nulls(), numbers.values());
+        let values = rows.iter().zip(groups).filter_map(|(row, group)| {
+            let there = nulls.is_none_or(|nulls| nulls.is_valid(*row as usize));
+            Some((*group as usize, *numbers.get(*row as usize).filter(|_| there)?))
+        });
+        match self {
+            Self::Sum(sums) => {
+                for (group, value) in values {
+                    if let Some((sum, count)) = sums.get_mut(group) {
+                        *sum += u128::from(value);
+                        *count += 1;
+                    }
+                }
+            }
+            Self::Sketch(sketches) => {
+                for (group, value) in values {
+                    if let Some(sketch) = sketches.get_mut(group) {
+                        sketch.add(value);
+                    }
+                }
+            }
+            Self::Rows(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => return false,
+        }
+        true
     }
 
     fn add_value(&mut self, group: u32, value: i128) {
@@ -182,8 +216,15 @@ impl States {
                     }
                 }
             }
-            Self::Sketch(sketches) => {
-                sketches.iter().zip(groups).for_each(|(sketch, group)| self.add_sketch(*group, sketch));
+            Self::Sketch(theirs) => {
+                let Self::Sketch(ours) = self else { return };
+                for (sketch, group) in theirs.into_iter().zip(groups) {
+                    match ours.get_mut(*group as usize) {
+                        Some(own) if own.is_empty() => *own = sketch,
+                        Some(own) => own.merge(&sketch),
+                        None => {}
+                    }
+                }
             }
             Self::Distinct(theirs) => {
                 let Self::Distinct(ours) = self else { return };

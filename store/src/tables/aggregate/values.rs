@@ -4,16 +4,19 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, MapArray, StringArray, TimestampNanosecondArray, UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, MapArray, StringArray, TimestampNanosecondArray, UInt64Array,
 };
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, TimestampNanosecondType, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, Int32Type, TimestampNanosecondType, UInt64Type};
 use datafusion::arrow::error::ArrowError;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Stands for no value where values are told apart by where they stand.
 pub(super) const NO_VALUE: u32 = u32::MAX;
+
+/// Buckets of time that are told apart without looking each up, at most.
+const MOST_BUCKETS: i64 = 65_536;
 
 /// One value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,8 +155,8 @@ pub(super) enum Column {
     /// With the moment and the width that times are rounded down to.
     Time(TimestampNanosecondArray, Option<(i64, i64)>),
     Text(StringArray),
-    /// Places in the values, and what is null.
-    Dictionary(Vec<usize>, ArrayRef, StringArray),
+    /// Which of the texts it is.
+    Words(Int32Array, StringArray),
     /// The values of one label.
     Label(Box<Labels>),
     Nothing,
@@ -166,10 +169,11 @@ fn texts(array: &ArrayRef) -> Result<StringArray, ArrowError> {
 impl Column {
     /// `label` is the key within a map, `buckets` what times are rounded down to.
     pub(super) fn new(array: &ArrayRef, label: Option<&str>, buckets: Option<(i64, i64)>) -> Result<Self, ArrowError> {
-        if let Some(dictionary) = array.as_any_dictionary_opt() {
-            let places =
-                if dictionary.values().is_empty() { vec![0; array.len()] } else { dictionary.normalized_keys() };
-            return Ok(Self::Dictionary(places, array.clone(), texts(dictionary.values())?));
+        if array.as_any_dictionary_opt().is_some() {
+            let kind = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+            let array = if *array.data_type() == kind { array.clone() } else { cast(array, &kind)? };
+            let words = array.as_dictionary::<Int32Type>();
+            return Ok(Self::Words(words.keys().clone(), texts(words.values())?));
         }
         Ok(match array.data_type() {
             DataType::Boolean => Self::Bool(array.as_boolean().clone()),
@@ -196,12 +200,12 @@ impl Column {
             Self::Number(values) if values.is_valid(row) => Seen::Number(values.value(row)),
             Self::Time(values, buckets) if values.is_valid(row) => Seen::Time(rounded(values.value(row), *buckets)),
             Self::Text(values) if values.is_valid(row) => Seen::Text(values.value(row)),
-            Self::Dictionary(places, array, values) if array.is_valid(row) => match places.get(row) {
-                Some(place) if values.is_valid(*place) => Seen::Text(values.value(*place)),
-                Some(_) | None => Seen::Null,
-            },
+            Self::Words(keys, words) if keys.is_valid(row) => {
+                let place = keys.value(row) as usize;
+                if place < words.len() && words.is_valid(place) { Seen::Text(words.value(place)) } else { Seen::Null }
+            }
             Self::Label(labels) => labels.get(row),
-            Self::Bool(_) | Self::Number(_) | Self::Time(..) | Self::Text(_) | Self::Dictionary(..) | Self::Nothing => {
+            Self::Bool(_) | Self::Number(_) | Self::Time(..) | Self::Text(_) | Self::Words(..) | Self::Nothing => {
                 Seen::Null
             }
         }
@@ -209,42 +213,104 @@ impl Column {
 
     /// The numbers of the values of these rows.
     pub(super) fn numbers(&self, rows: &[u32], interner: &mut Interner) -> Vec<u32> {
-        if let Self::Dictionary(places, array, values) = self {
-            // Each value of the dictionary is looked up once.
-            let mut numbers = vec![None; values.len()];
-            return rows
-                .iter()
-                .map(|row| {
-                    let row = *row as usize;
-                    let place = places.get(row).copied().filter(|_| array.is_valid(row));
-                    let Some(number) = place.and_then(|place| numbers.get_mut(place)) else {
-                        return interner.number(Seen::Null);
-                    };
-                    *number.get_or_insert_with(|| interner.number(self.get(row)))
-                })
-                .collect();
+        let places = self.places(rows, interner);
+        match places.numbers {
+            Some(numbers) => {
+                places.of_rows.iter().map(|place| numbers.get(*place as usize).copied().unwrap_or(NO_VALUE)).collect()
+            }
+            None => places.of_rows,
+        }
+    }
+
+    /// Which of the values that there are each of these rows has.
+    pub(super) fn places(&self, rows: &[u32], interner: &mut Interner) -> Places {
+        match self {
+            Self::Words(keys, words) => {
+                // One more for null.
+                let (nulls, keys) = (keys.nulls(), keys.values());
+                let place = |row: usize| match keys.get(row) {
+                    Some(key) if nulls.is_none_or(|nulls| nulls.is_valid(row)) => *key as u32,
+                    Some(_) | None => words.len() as u32,
+                };
+                return self.placed(rows, words.len() + 1, place, interner);
+            }
+            Self::Time(times, Some((origin, width))) if times.null_count() == 0 => {
+                let bucket = |row: usize| Some(times.value(row).checked_sub(*origin)?.div_euclid(*width.max(&1)));
+                let buckets: Option<Vec<i64>> = rows.iter().map(|row| bucket(*row as usize)).collect();
+                let buckets = buckets.unwrap_or_default();
+                if let (Some(first), Some(last)) = (buckets.iter().min(), buckets.iter().max())
+                    && let Some(span) = last.checked_sub(*first).filter(|span| *span < MOST_BUCKETS)
+                {
+                    let mut buckets = buckets.iter().map(|bucket| (bucket - first) as u32);
+                    return self.placed(rows, span as usize + 1, |_| buckets.next().unwrap_or_default(), interner);
+                }
+            }
+            Self::Bool(_) | Self::Number(_) | Self::Time(..) | Self::Text(_) | Self::Label(_) | Self::Nothing => {}
         }
         // Neighbours are often equal.
         let mut last = None;
-        rows.iter()
-            .map(|row| {
-                let value = self.get(*row as usize);
-                match last {
-                    Some((before, number)) if before == value => number,
-                    Some(_) | None => {
-                        let number = interner.number(value);
-                        last = Some((value, number));
-                        number
-                    }
+        let number = |row: &u32| {
+            let value = self.get(*row as usize);
+            match last {
+                Some((before, number)) if before == value => number,
+                Some(_) | None => {
+                    let number = interner.number(value);
+                    last = Some((value, number));
+                    number
                 }
-            })
-            .collect()
+            }
+        };
+        let of_rows = rows.iter().map(number).collect();
+        Places { of_rows, span: interner.values.len(), numbers: None }
+    }
+
+    /// Rows whose values `place` tells apart, by less than `span`: each value is looked up once.
+    fn placed(
+        &self,
+        rows: &[u32],
+        span: usize,
+        mut place: impl FnMut(usize) -> u32,
+        interner: &mut Interner,
+    ) -> Places {
+        let mut numbers = vec![NO_VALUE; span];
+        let of_row = |row: &u32| {
+            let place = place(*row as usize);
+            if let Some(number) = numbers.get_mut(place as usize).filter(|number| **number == NO_VALUE) {
+                *number = interner.number(self.get(*row as usize));
+            }
+            place
+        };
+        let of_rows = rows.iter().map(of_row).collect();
+        Places { of_rows, span, numbers: Some(numbers) }
+    }
+}
+
+/// Rows with their values told apart by small numbers, which are not those of the interner.
+pub(super) struct Places {
+    /// Of each row, less than `span`.
+    pub(super) of_rows: Vec<u32>,
+    pub(super) span: usize,
+    /// Of each place the number of its value, [`NO_VALUE`] if no row has it; without them places are the numbers.
+    numbers: Option<Vec<u32>>,
+}
+
+impl Places {
+    /// The number of the value of a row.
+    pub(super) fn number(&self, at: usize) -> u32 {
+        let place = self.of_rows.get(at).copied().unwrap_or_default();
+        self.numbers.as_ref().map_or(place, |numbers| numbers.get(place as usize).copied().unwrap_or_default())
     }
 }
 
 /// The beginning of the bucket that a time is in.
 fn rounded(time: i64, buckets: Option<(i64, i64)>) -> i64 {
     let Some((origin, width)) = buckets else { return time };
+    if let Some(since) = time.checked_sub(origin)
+        && let Some(begin) =
+            since.div_euclid(width.max(1)).checked_mul(width.max(1)).and_then(|at| at.checked_add(origin))
+    {
+        return begin;
+    }
     let (time, origin, width) = (i128::from(time), i128::from(origin), i128::from(width.max(1)));
     let begin = (time - origin).div_euclid(width) * width + origin;
     i64::try_from(begin).unwrap_or(if begin < 0 { i64::MIN } else { i64::MAX })

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::arrow::datatypes::{Field, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -224,18 +224,16 @@ impl Scanner {
         Ok(placed.collect())
     }
 
-    /// All rows that pass, in no order, in as many streams as there are threads.
+    /// All rows that pass, in the columns of `schema` and no order, in as many streams as there are threads.
     pub(super) async fn streams<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
-        columns: &[&str],
+        schema: &SchemaRef,
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        note(condition, files, || format!("all rows, columns {}", columns.join(", ")));
+        let columns = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
-        let whole = schema::<R>();
-        let fields: Vec<Field> = columns.iter().filter_map(|name| whole.field_with_name(name).ok().cloned()).collect();
-        let schema = Arc::new(Schema::new(fields));
         let mut queue = Vec::new();
         for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
             queue.extend(Target::of(open, files::latest_start(file)));

@@ -142,3 +142,77 @@ fn decompressed(page: &Bytes, plain: usize, most: usize) -> Result<Bytes, Parque
     CONTEXT.with_borrow_mut(|context| context.decompress_to_buffer(frame, &mut values))?;
     Ok(if levels.is_empty() { values.into() } else { [levels, &values].concat().into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+    use datafusion::arrow::compute::concat_batches;
+    use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
+    use parquet::arrow::{ArrowWriter, ProjectionMask, parquet_to_arrow_field_levels};
+    use parquet::basic::ZstdLevel;
+    use parquet::file::properties::{WriterProperties, WriterVersion};
+
+    use super::*;
+
+    const ROWS: usize = 10_000;
+
+    /// Words with nulls, and numbers without a dictionary, in pages of a thousand rows.
+    fn file(version: WriterVersion, compression: Compression) -> Bytes {
+        let word = |row: usize| (!row.is_multiple_of(7)).then(|| format!("word {}", row * row % 31));
+        let columns: [(&str, ArrayRef); 2] = [
+            ("word", Arc::new((0..ROWS).map(word).collect::<StringArray>())),
+            ("number", Arc::new((0..ROWS as u64).map(|row| Some(row * row)).collect::<UInt64Array>())),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap();
+        let properties = WriterProperties::builder()
+            .set_writer_version(version)
+            .set_compression(compression)
+            .set_column_dictionary_enabled("number".into(), false)
+            .set_data_page_row_count_limit(1_000)
+            .set_write_batch_size(1_000)
+            .build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+
+    #[test]
+    fn pages_are_what_the_library_makes_of_them() {
+        let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            for compression in [zstd, Compression::UNCOMPRESSED] {
+                let bytes = file(version, compression);
+                let few = RowSelection::from_consecutive_ranges([5..6, 1_500..1_700, 8_999..9_000].into_iter(), ROWS);
+                for selection in [None, Some(few)] {
+                    let mut theirs = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap();
+                    let (metadata, schema) = (theirs.metadata().clone(), theirs.schema().clone());
+                    let stored = metadata.file_metadata().schema_descr();
+                    let hint = Some(schema.fields());
+                    let levels = parquet_to_arrow_field_levels(stored, ProjectionMask::all(), hint).unwrap();
+                    let group =
+                        OneGroup { metadata: &metadata, group: metadata.row_group(0), bytes: Arc::new(bytes.clone()) };
+                    let ours =
+                        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, ROWS, selection.clone());
+                    let ours: Vec<RecordBatch> = ours.unwrap().map(Result::unwrap).collect();
+                    if let Some(selection) = selection {
+                        theirs = theirs.with_row_selection(selection);
+                    }
+                    let theirs: Vec<RecordBatch> = theirs.build().unwrap().map(Result::unwrap).collect();
+                    let whole = |batches: &[RecordBatch]| concat_batches(&schema, batches).unwrap();
+                    assert_eq!(whole(&ours), whole(&theirs), "{version:?} {compression:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_is_no_longer_than_its_column() {
+        let page = Bytes::from(zstd::bulk::compress(&[7; 1_000], 1).unwrap());
+        assert_eq!(decompressed(&page, 0, 1_000).unwrap(), vec![7; 1_000]);
+        assert!(decompressed(&page, 0, 999).is_err());
+        assert!(decompressed(&page.slice(..page.len() - 1), 0, 1_000).is_err());
+        assert!(decompressed(&page, page.len() + 1, 1_000).is_err());
+        let with_levels = Bytes::from([&[1, 2, 3][..], &page].concat());
+        assert_eq!(decompressed(&with_levels, 3, 1_000).unwrap(), [&[1, 2, 3][..], &[7; 1_000]].concat());
+    }
+}
