@@ -33,7 +33,7 @@ use super::error::TableError;
 /// Rows of a row group at most.
 pub(super) const GROUP: usize = 131_072;
 /// Rows of a page at most.
-const PAGE: usize = 4_096;
+pub(super) const PAGE: usize = 4_096;
 /// Of zstd.
 const LEVEL: i32 = 1;
 /// False answers of a bloom filter.

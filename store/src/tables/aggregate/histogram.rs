@@ -19,6 +19,7 @@ use crate::tables::{FlowStore, Range, Table, TableStore, TransactionStore};
 
 /// Buckets of a histogram at most.
 const MAX_BUCKETS: usize = 10_000;
+
 /// Totals of the flows that start in one stretch of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {

@@ -3,17 +3,21 @@
 
 use std::cell::RefCell;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
+use parquet::arrow::arrow_reader::RowSelection;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::super::encode::read_at;
 
-/// Bytes that are read to save a second read.
+/// Bytes that are read to save a second read: of what is asked for whole, and of single pages.
 const GAP: u64 = 1 << 15;
+const GAP_OF_PAGES: u64 = 1 << 12;
 /// Memory that a thread keeps for the next column, bytes.
 const KEPT: usize = 8 << 20;
 
@@ -59,30 +63,55 @@ impl Drop for Lent {
     }
 }
 
-/// The bytes of some column chunks.
+/// The bytes of some column chunks, or of some of their pages.
 pub(super) struct Chunks {
     parts: Vec<(u64, Bytes)>,
     length: u64,
 }
 
+/// The bytes of a column chunk.
+fn whole(column: &ColumnChunkMetaData) -> Range<u64> {
+    let (first, length) = column.byte_range();
+    first..first.saturating_add(length)
+}
+
+/// The bytes of the pages that have rows of the selection, and of the dictionary, which lies in front of the first page.
+fn pages(column: &ColumnChunkMetaData, selection: &RowSelection, pages: &[PageLocation]) -> Vec<Range<u64>> {
+    let whole = whole(column);
+    let Some(first) = pages.first().and_then(|page| u64::try_from(page.offset).ok()) else { return vec![whole] };
+    let mut ranges = selection.scan_ranges(pages);
+    if whole.start < first {
+        ranges.push(whole.start..first);
+    }
+    ranges
+}
+
 impl Chunks {
-    /// Reads chunks; those that lie together with one call.
-    pub(super) fn read(
+    /// Reads columns.
+    pub(super) fn whole<'a>(
         file: &File,
-        group: &RowGroupMetaData,
-        leaves: impl Iterator<Item = usize>,
+        columns: impl Iterator<Item = &'a ColumnChunkMetaData>,
     ) -> Result<Self, ParquetError> {
-        let mut ranges: Vec<(u64, u64)> = leaves
-            .filter_map(|leaf| group.columns().get(leaf))
-            .map(ColumnChunkMetaData::byte_range)
-            .map(|(first, length)| (first, first.saturating_add(length)))
-            .collect();
-        ranges.sort_unstable();
+        Self::read(file, columns.map(whole).collect(), GAP)
+    }
+
+    /// Reads what a selection needs of columns, of each of which it is known where its pages are.
+    pub(super) fn pages<'a>(
+        file: &File,
+        columns: impl Iterator<Item = (&'a ColumnChunkMetaData, &'a [PageLocation])>,
+        selection: &RowSelection,
+    ) -> Result<Self, ParquetError> {
+        Self::read(file, columns.flat_map(|(column, at)| pages(column, selection, at)).collect(), GAP_OF_PAGES)
+    }
+
+    /// Ranges that lie together are read with one call.
+    fn read(file: &File, mut ranges: Vec<Range<u64>>, gap: u64) -> Result<Self, ParquetError> {
+        ranges.sort_unstable_by_key(|range| range.start);
         let mut joined: Vec<(u64, u64)> = Vec::new();
-        for (first, end) in ranges {
+        for Range { start, end } in ranges {
             match joined.last_mut() {
-                Some(last) if first <= last.1.saturating_add(GAP) => last.1 = last.1.max(end),
-                Some(_) | None => joined.push((first, end)),
+                Some(last) if start <= last.1.saturating_add(gap) => last.1 = last.1.max(end),
+                Some(_) | None => joined.push((start, end)),
             }
         }
         let length = file.metadata()?.len();

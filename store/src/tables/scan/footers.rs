@@ -17,9 +17,11 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
 };
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::schema::types::TypePtr;
 
 use super::super::columns::UNIQUE;
+use super::super::encode::PAGE;
 use super::super::error::TableError;
 use super::super::observed::Observed;
 use super::chunks::{Chunks, Positioned};
@@ -54,6 +56,18 @@ struct Opened {
 struct Footer {
     metadata: Arc<ParquetMetaData>,
     layout: Arc<Layout>,
+}
+
+impl Footer {
+    /// Where the pages of the columns of a row group are, if the file says so of all of them.
+    fn pages(&self, file: &File, group: usize) -> Option<Vec<OffsetIndexMetaData>> {
+        let mut reader = ParquetMetaDataReader::new_with_metadata(ParquetMetaData::clone(&self.metadata))
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Optional);
+        reader.read_page_indexes(&Positioned(file)).ok()?;
+        let known = reader.finish().ok()?;
+        known.offset_index()?.get(group).cloned()
+    }
 }
 
 /// The columns of files: the same for all files of a release.
@@ -275,11 +289,20 @@ impl OpenFile {
             _ => fields.iter().map(|field| footer.layout.columns.get(field.name())).collect(),
         };
         let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
-        let bytes = Arc::new(Chunks::read(self.file(), meta, leaves)?);
+        let few = selection.filter(|_| rows.saturating_mul(2 * PAGE) <= meta.num_rows() as usize);
+        let pages = few.and_then(|_| footer.pages(self.file(), group));
+        let bytes = match (few, &pages) {
+            (Some(selection), Some(pages)) => {
+                let column =
+                    |leaf: usize| Some((meta.columns().get(leaf)?, pages.get(leaf)?.page_locations().as_slice()));
+                Chunks::pages(self.file(), leaves.filter_map(column), selection)?
+            }
+            (None, _) | (_, None) => Chunks::whole(self.file(), leaves.filter_map(|leaf| meta.columns().get(leaf)))?,
+        };
         if let Some(observed) = &self.observed {
             observed.read(bytes.len_read());
         }
-        let group = OneGroup { metadata: &footer.metadata, group: meta, bytes };
+        let group = OneGroup { metadata: &footer.metadata, group: meta, bytes: Arc::new(bytes), pages };
         let column = |(field, stored): (&&Field, Option<&Column>)| {
             let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
             let reader =

@@ -11,6 +11,7 @@ use parquet::basic::Compression;
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::page_index::offset_index::{OffsetIndexMetaData, PageLocation};
 use parquet::file::reader::ChunkReader;
 use parquet::file::serialized_reader::SerializedPageReader;
 use zstd::bulk::Decompressor;
@@ -25,6 +26,8 @@ pub(super) struct OneGroup<'a, C> {
     pub(super) metadata: &'a ParquetMetaData,
     pub(super) group: &'a RowGroupMetaData,
     pub(super) bytes: Arc<C>,
+    /// Where the pages of each column are, if only some of their bytes are there.
+    pub(super) pages: Option<Vec<OffsetIndexMetaData>>,
 }
 
 impl<C: ChunkReader + 'static> RowGroups for OneGroup<'_, C> {
@@ -35,7 +38,8 @@ impl<C: ChunkReader + 'static> RowGroups for OneGroup<'_, C> {
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
         let missing = || ParquetError::EOF("a row group has fewer columns than its file".into());
         let column = self.group.columns().get(leaf).ok_or_else(missing)?;
-        let pages = Pages::new(self.bytes.clone(), column, self.num_rows())?;
+        let at = self.pages.as_ref().and_then(|pages| pages.get(leaf)).map(|pages| pages.page_locations().clone());
+        let pages = Pages::new(self.bytes.clone(), column, self.num_rows(), at.filter(|at| !at.is_empty()))?;
         Ok(Box::new(OneColumn(Some(Box::new(pages)))))
     }
 
@@ -69,9 +73,14 @@ struct Pages<C: ChunkReader> {
 }
 
 impl<C: ChunkReader> Pages<C> {
-    fn new(bytes: Arc<C>, column: &ColumnChunkMetaData, rows: usize) -> Result<Self, ParquetError> {
+    fn new(
+        bytes: Arc<C>,
+        column: &ColumnChunkMetaData,
+        rows: usize,
+        at: Option<Vec<PageLocation>>,
+    ) -> Result<Self, ParquetError> {
         if !matches!(column.compression(), Compression::ZSTD(_)) {
-            return Ok(Self { stored: SerializedPageReader::new(bytes, column, rows, None)?, zstd: None });
+            return Ok(Self { stored: SerializedPageReader::new(bytes, column, rows, at)?, zstd: None });
         }
         let as_stored = ColumnChunkMetaData::builder(column.column_descr_ptr())
             .set_compression(Compression::UNCOMPRESSED)
@@ -80,7 +89,7 @@ impl<C: ChunkReader> Pages<C> {
             .set_data_page_offset(column.data_page_offset())
             .build()?;
         let most = usize::try_from(column.uncompressed_size()).unwrap_or_default();
-        Ok(Self { stored: SerializedPageReader::new(bytes, &as_stored, rows, None)?, zstd: Some(most) })
+        Ok(Self { stored: SerializedPageReader::new(bytes, &as_stored, rows, at)?, zstd: Some(most) })
     }
 }
 
@@ -145,13 +154,17 @@ fn decompressed(page: &Bytes, plain: usize, most: usize) -> Result<Bytes, Parque
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
     use datafusion::arrow::compute::concat_batches;
     use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
-    use parquet::arrow::{ArrowWriter, ProjectionMask, parquet_to_arrow_field_levels};
+    use parquet::arrow::{ArrowWriter, FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
     use parquet::basic::ZstdLevel;
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
     use parquet::file::properties::{WriterProperties, WriterVersion};
 
+    use super::super::chunks::Chunks;
     use super::*;
 
     const ROWS: usize = 10_000;
@@ -176,6 +189,22 @@ mod tests {
         writer.into_inner().unwrap().into()
     }
 
+    /// Reads a selection from the bytes of its pages alone.
+    fn some_pages(bytes: &Bytes, levels: &FieldLevels, selection: &RowSelection) -> ParquetRecordBatchReader {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let metadata = ParquetMetaDataReader::new()
+            .with_offset_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&file)
+            .unwrap();
+        let (group, pages) = (metadata.row_group(0), metadata.offset_index().unwrap()[0].clone());
+        let columns = group.columns().iter().zip(pages.iter().map(|pages| pages.page_locations().as_slice()));
+        let some = Chunks::pages(&file, columns, selection).unwrap();
+        assert!(some.len_read() < bytes.len() as u64 / 2, "{} of {}", some.len_read(), bytes.len());
+        let group = OneGroup { metadata: &metadata, group, bytes: Arc::new(some), pages: Some(pages) };
+        ParquetRecordBatchReader::try_new_with_row_groups(levels, &group, ROWS, Some(selection.clone())).unwrap()
+    }
+
     #[test]
     fn pages_are_what_the_library_makes_of_them() {
         let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
@@ -189,17 +218,27 @@ mod tests {
                     let stored = metadata.file_metadata().schema_descr();
                     let hint = Some(schema.fields());
                     let levels = parquet_to_arrow_field_levels(stored, ProjectionMask::all(), hint).unwrap();
-                    let group =
-                        OneGroup { metadata: &metadata, group: metadata.row_group(0), bytes: Arc::new(bytes.clone()) };
+                    let group = OneGroup {
+                        metadata: &metadata,
+                        group: metadata.row_group(0),
+                        bytes: Arc::new(bytes.clone()),
+                        pages: None,
+                    };
                     let ours =
                         ParquetRecordBatchReader::try_new_with_row_groups(&levels, &group, ROWS, selection.clone());
                     let ours: Vec<RecordBatch> = ours.unwrap().map(Result::unwrap).collect();
+                    let some: Option<Vec<RecordBatch>> = selection
+                        .as_ref()
+                        .map(|selection| some_pages(&bytes, &levels, selection).map(Result::unwrap).collect());
                     if let Some(selection) = selection {
                         theirs = theirs.with_row_selection(selection);
                     }
                     let theirs: Vec<RecordBatch> = theirs.build().unwrap().map(Result::unwrap).collect();
                     let whole = |batches: &[RecordBatch]| concat_batches(&schema, batches).unwrap();
                     assert_eq!(whole(&ours), whole(&theirs), "{version:?} {compression:?}");
+                    if let Some(some) = some {
+                        assert_eq!(whole(&some), whole(&theirs), "pages alone, {version:?} {compression:?}");
+                    }
                 }
             }
         }
