@@ -1,7 +1,8 @@
 //! From hash to slot: open addressing with linear probing, eight bytes an entry.
 //!
 //! An entry holds 32 bits of the hash, which decide its place (so nothing else is looked at when the table grows or an entry
-//! goes) and spare a look at the flow when they differ. At most seven eighths are in use. One cache line holds eight
+//! goes) and spare a look at the flow when they differ. At most seven eighths are in use, at least seven twelfths when it
+//! only grows: it grows by half, for a flow's entry is a twentieth of what the flow takes. One cache line holds eight
 //! entries, and where to look is known from the hash: [`Index::prefetch`] asks for it in advance.
 //!
 //! Removal moves what follows back (Knuth, vol. 3, 6.4, algorithm R), so there are no tombstones.
@@ -11,16 +12,14 @@ use super::sys;
 /// Hash in the high half, slot plus one in the low one; zero is free.
 type Entry = u64;
 
-/// Smallest table, as a power of two.
-const LEAST: u32 = 6;
+/// Entries of the smallest table.
+const LEAST: usize = 64;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     entries: Vec<Entry>,
     len: usize,
-    /// Places are the high bits of the hash: shifted down by this.
-    shift: u32,
 }
 
 const fn hash_of(entry: Entry) -> u32 {
@@ -32,14 +31,20 @@ impl Index {
         self.len
     }
 
+    /// The hash as a part of its range is the place as a part of the table.
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        (hash >> self.shift) as usize
+        ((u64::from(hash) * self.entries.len() as u64) >> 32) as usize
     }
 
     #[inline]
     fn next(&self, at: usize) -> usize {
-        (at + 1) & (self.entries.len() - 1)
+        if at + 1 < self.entries.len() { at + 1 } else { 0 }
+    }
+
+    /// Steps from one place to another.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.entries.len() - from }
     }
 
     #[inline]
@@ -89,7 +94,12 @@ impl Index {
 
     /// Bytes by which it grows with one more entry.
     pub(super) fn growth(&self) -> usize {
-        if self.is_full() { self.entries.len().max(1 << LEAST) * size_of::<Entry>() } else { 0 }
+        if self.is_full() { (self.grown() - self.entries.len()) * size_of::<Entry>() } else { 0 }
+    }
+
+    /// How many entries it has when it has grown.
+    fn grown(&self) -> usize {
+        (self.entries.len() + self.entries.len() / 2).max(LEAST)
     }
 
     fn put(&mut self, entry: Entry) {
@@ -103,9 +113,8 @@ impl Index {
     }
 
     fn grow(&mut self) {
-        let bits = if self.entries.is_empty() { LEAST } else { self.entries.len().trailing_zeros() + 1 };
-        self.shift = u32::BITS - bits;
-        let before = std::mem::replace(&mut self.entries, vec![0; 1 << bits]);
+        let grown = vec![0; self.grown()];
+        let before = std::mem::replace(&mut self.entries, grown);
         for entry in before.into_iter().filter(|entry| *entry != 0) {
             self.put(entry);
         }
@@ -123,14 +132,12 @@ impl Index {
             }
         }
         self.len -= 1;
-        let mask = self.entries.len() - 1;
         let mut at = hole;
         loop {
             at = self.next(at);
             let entry = self.entry(at);
             // What stands between its home and here may go back to the hole if that is not before its home.
-            let from_home = at.wrapping_sub(self.home(hash_of(entry))) & mask;
-            if entry != 0 && from_home < (at.wrapping_sub(hole) & mask) {
+            if entry != 0 && self.distance(self.home(hash_of(entry)), at) < self.distance(hole, at) {
                 continue;
             }
             if let Some(place) = self.entries.get_mut(hole) {
