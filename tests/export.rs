@@ -114,7 +114,7 @@ fn an_export_over_http_is_the_same() {
 fn others_read_the_flow_directory() {
     let built = Command::new("tests/python.sh").arg("tests/readers").output().unwrap();
     let problem = String::from_utf8_lossy(&built.stderr).into_owned();
-    if !require(&format!("DuckDB and chDB from PyPI: {problem}"), built.status.success()) {
+    if !require(&format!("DuckDB, chDB and Polars from PyPI: {problem}"), built.status.success()) {
         return;
     }
     let python = String::from_utf8(built.stdout).unwrap().trim().to_owned();
@@ -131,7 +131,7 @@ fn others_read_the_flow_directory() {
         let read = Command::new(&python).args(["tests/readers/read.py", &place]).output().unwrap();
         assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
         let answer: Value = serde_json::from_slice(&read.stdout).unwrap();
-        for engine in ["duckdb", "clickhouse"] {
+        for engine in ["duckdb", "clickhouse", "polars"] {
             let figures = &answer[engine];
             let expected = [
                 ("rows", 10_000),

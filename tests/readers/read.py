@@ -1,10 +1,11 @@
-"""Reads Parquet files of wiretag with DuckDB and with ClickHouse's engine, as docs/files.md says; prints the figures of both as JSON."""
+"""Reads Parquet files of wiretag with DuckDB, ClickHouse's engine and Polars, as docs/files.md says; prints the figures of each as JSON."""
 
 import json
 import sys
 
 import chdb
 import duckdb
+import polars
 
 FIGURES = {
     "rows": "count(*)",
@@ -32,4 +33,20 @@ def with_clickhouse(glob):
     return dict(zip(FIGURES, map(int, figures)), labelled=int(app))
 
 
-print(json.dumps({"duckdb": with_duckdb(sys.argv[1]), "clickhouse": with_clickhouse(sys.argv[1])}))
+def with_polars(glob):
+    hive = "hour=" in glob
+    flows = polars.scan_parquet(glob, hive_partitioning=hive, missing_columns="insert")
+    figures = {
+        "rows": polars.len(),
+        "client_bytes": polars.col("client_bytes").sum(),
+        "client_packets": polars.col("client_packets").sum(),
+        "flows": polars.col("flow_id").n_unique(),
+        "named": polars.col("client_identity").count(),
+        "first": polars.col("start").min().dt.epoch("us"),
+        "labelled": (polars.col("client_labels").map.get("app") == "cart").sum(),
+    }
+    return flows.select(**figures).collect().to_dicts()[0]
+
+
+GLOB = sys.argv[1]
+print(json.dumps({"duckdb": with_duckdb(GLOB), "clickhouse": with_clickhouse(GLOB), "polars": with_polars(GLOB)}))
