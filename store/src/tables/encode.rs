@@ -62,8 +62,8 @@ pub(super) const BLOOM: &[&str] = &[
 /// Texts of which it is known whether all or none are null: for searches for those without a name.
 const COUNTED: &[&str] = &["client_identity", "server_identity", "client_nat_ip", "server_nat_ip"];
 
-/// Numbers that hardly ever come again: not worth a dictionary. Plain, zstd takes the empty bytes away as well as any encoding
-/// that every reader knows.
+/// Numbers that hardly ever come again: not worth a dictionary. Packed into as many bits as their neighbours need they take an eighth
+/// more than plain ones after zstd, and a fourth of the time to read.
 const MEASURED: &[&str] = &[
     "client_port",
     "client_bytes",
@@ -109,7 +109,7 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
                 if MEASURED.contains(&field.name().as_str()) {
                     builder = builder
                         .set_column_dictionary_enabled(path.clone(), false)
-                        .set_column_encoding(path.clone(), Encoding::PLAIN);
+                        .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
                 }
                 // See `bounds`.
                 builder = builder.set_column_statistics_enabled(path, EnabledStatistics::None);

@@ -59,8 +59,9 @@ impl Part {
         let ordered = source.ordered(&aggregate.ordered());
         let figures_of_a_period = plan.figures.len();
         let periods = if past.is_some() { 2 } else { 1 };
-        let mut rows = GroupRows::new(plan.by.len(), figures_of_a_period * periods);
-        for group in source.chosen(&ordered, aggregate.limit) {
+        let chosen = source.chosen(&ordered, aggregate.limit);
+        let mut rows = GroupRows::new(chosen.len(), plan.by.len(), figures_of_a_period * periods);
+        for group in chosen {
             let key = (0..plan.by.len()).map(|at| now.groups.key(group, at));
             let before = past.as_ref().map_or_else(Vec::new, |past| {
                 past.figures_of(&key.clone().cloned().collect::<Vec<KeyValue>>(), length)
@@ -209,20 +210,28 @@ impl<'a, R: Table> Source<'a, R> {
             groups.select_nth_unstable_by(limit, compare);
             groups.truncate(limit);
         }
-        let first = ordered.first().and_then(|first| Some((first.order, keys.get(first.order.column)?)));
-        let Some((order, key)) = first else {
-            groups.sort_unstable_by(compare);
-            return groups;
+        // Ranks are compared as one number as far as they decide alone: most often time and one name, so all of it.
+        let of_order =
+            ordered.iter().map_while(|Ordered { order, .. }| Some((keys.get(order.column)?, order.descending)));
+        let mut leading: Vec<(&Vec<u32>, bool)> = of_order.collect();
+        if leading.len() == ordered.len() {
+            let orders = |key: usize| ordered.iter().any(|Ordered { order, .. }| order.column == key);
+            leading.extend(keys.iter().enumerate().filter(|(at, _)| !orders(*at)).map(|(_, key)| (key, false)));
+        }
+        leading.truncate(2);
+        let place = |group: u32| {
+            let places = leading.iter().map(|(key, descending)| match rank(key, group) {
+                NO_VALUE => NO_VALUE,
+                rank if *descending => NO_VALUE - 1 - rank,
+                rank => rank,
+            });
+            places.fold(0, |place, next| place << u32::BITS | u64::from(next))
         };
-        // Most often time comes first: what is left to compare are the groups of one bucket.
-        let place = |group: &u32| match rank(key, *group) {
-            NO_VALUE => NO_VALUE,
-            rank if order.descending => NO_VALUE - 1 - rank,
-            rank => rank,
-        };
-        groups.sort_unstable_by_key(place);
-        groups.chunk_by_mut(|a, b| place(a) == place(b)).for_each(|same| same.sort_unstable_by(compare));
-        groups
+        let mut placed: Vec<(u64, u32)> = groups.into_iter().map(|group| (place(group), group)).collect();
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        let same = placed.chunk_by_mut(|a, b| a.0 == b.0).filter(|same| same.len() > 1);
+        same.for_each(|same| same.sort_unstable_by(|a, b| compare(&a.1, &b.1)));
+        placed.into_iter().map(|(_, group)| group).collect()
     }
 
     /// The figures of the group with the key, whose times are so much later than here.

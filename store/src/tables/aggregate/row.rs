@@ -47,9 +47,10 @@ enum Cell<'a> {
 }
 
 impl GroupRows {
-    /// Rows with so many keys and figures.
-    pub(super) fn new(width: usize, figures_width: usize) -> Self {
-        Self { width, figures_width, ..Self::default() }
+    /// Room for so many rows with so many keys and figures.
+    pub(super) fn new(rows: usize, width: usize, figures_width: usize) -> Self {
+        let (keys, figures) = (Vec::with_capacity(rows * width), Vec::with_capacity(rows * figures_width));
+        Self { names: Vec::new(), keys, width, figures, figures_width, len: 0 }
     }
 
     /// One more row, of as many values as the others have.
@@ -79,7 +80,7 @@ impl GroupRows {
 
     /// These rows, in this order.
     pub(super) fn taken(&self, rows: &[usize]) -> Self {
-        let mut taken = Self::new(self.width, self.figures_width);
+        let mut taken = Self::new(rows.len(), self.width, self.figures_width);
         for row in rows {
             taken.push(self.key(*row).iter().cloned(), self.figures(*row).iter().copied());
         }
@@ -190,7 +191,7 @@ mod tests {
         let text = KeyValue::Text("x\"".into());
         let key = vec![KeyValue::Bool(true), KeyValue::Number(u64::MAX), KeyValue::Time(1), text, KeyValue::Null];
         let figures = vec![Told::Whole(i128::MAX), Told::Time(1), Told::Fraction(0.5), Told::Nothing];
-        let mut rows = GroupRows::new(key.len(), figures.len());
+        let mut rows = GroupRows::new(1, key.len(), figures.len());
         rows.push(key.into_iter(), figures.into_iter());
         let row = rows.named(names.clone()).remove(0);
         assert_eq!(serde_json::to_value(&row).unwrap(), Json::Object(row.to_map()));

@@ -1,8 +1,10 @@
 //! Open files and what is known of them: the outline of each, and the footers of those that were read. Both are kept as long
 //! as they fit: reading a footer costs more than many a search.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+    KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetStatisticsPolicy,
 };
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::schema::types::TypePtr;
@@ -61,12 +64,15 @@ struct Footer {
 impl Footer {
     /// Where the pages of the columns of a row group are, if the file says so of all of them.
     fn pages(&self, file: &File, group: usize) -> Option<Vec<OffsetIndexMetaData>> {
-        let mut reader = ParquetMetaDataReader::new_with_metadata(ParquetMetaData::clone(&self.metadata))
+        // Of this row group alone.
+        let whole = self.metadata.row_groups().get(group)?.clone();
+        let metadata = ParquetMetaDataBuilder::new(self.metadata.file_metadata().clone()).add_row_group(whole).build();
+        let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
         reader.read_page_indexes(&Positioned(file)).ok()?;
         let known = reader.finish().ok()?;
-        known.offset_index()?.get(group).cloned()
+        known.offset_index()?.first().cloned()
     }
 }
 
@@ -95,16 +101,18 @@ pub(in super::super) struct Footers {
     layouts: Mutex<VecDeque<Arc<Layout>>>,
 }
 
-/// What is known of files, the files read last.
+/// What is known of files, as far as it fits. What goes is drawn by lot: searches go through all files in the same order again and
+/// again, and of more than fit the oldest would always be gone just before it is wanted.
 struct Kept<T> {
     known: HashMap<PathBuf, (Id, usize, T)>,
-    order: VecDeque<PathBuf>,
+    paths: Vec<PathBuf>,
     bytes: usize,
+    lots: RandomState,
 }
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { known: HashMap::new(), order: VecDeque::new(), bytes: 0 }
+        Self { known: HashMap::new(), paths: Vec::new(), bytes: 0, lots: RandomState::default() }
     }
 }
 
@@ -113,18 +121,17 @@ impl<T: Clone> Kept<T> {
         self.known.get(path).filter(|(known, ..)| *known == id).map(|(.., kept)| kept.clone())
     }
 
-    /// Keeps something of so many bytes; what came first goes when all takes more than `most`.
+    /// Keeps something of so many bytes; some other goes when all takes more than `most`.
     fn keep(&mut self, path: &Path, id: Id, bytes: usize, kept: T, most: usize) {
         self.bytes += bytes;
         if let Some((_, old, _)) = self.known.insert(path.to_owned(), (id, bytes, kept)) {
             self.bytes = self.bytes.saturating_sub(old);
         } else {
-            self.order.push_back(path.to_owned());
+            self.paths.push(path.to_owned());
         }
-        while self.bytes > most
-            && let Some(oldest) = self.order.pop_front()
-        {
-            if let Some((_, old, _)) = self.known.remove(&oldest) {
+        while self.bytes > most && !self.paths.is_empty() {
+            let lot = self.lots.hash_one((path, self.bytes)) as usize % self.paths.len();
+            if let Some((_, old, _)) = self.known.remove(&self.paths.swap_remove(lot)) {
                 self.bytes = self.bytes.saturating_sub(old);
             }
         }
@@ -316,5 +323,33 @@ impl OpenFile {
             })
         };
         fields.iter().zip(stored).map(column).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_more_files_than_fit_some_are_still_known_when_they_come_again() {
+        let mut kept = Kept::default();
+        let path = |number: u64| PathBuf::from(format!("{number}.parquet"));
+        let id = |number: u64| (number, 0, 0, 0);
+        let mut met = [0; 3];
+        for met in &mut met {
+            for number in 0..1_000 {
+                match kept.get(&path(number), id(number)) {
+                    Some(known) => {
+                        assert_eq!(known, number);
+                        *met += 1;
+                    }
+                    None => kept.keep(&path(number), id(number), 10, number, 8_000),
+                }
+                assert!(kept.bytes <= 8_000 && kept.bytes == 10 * kept.known.len());
+            }
+        }
+        assert_eq!(met[0], 0);
+        assert!(met[1] > 400 && met[2] > 400, "{met:?}");
+        assert_eq!(kept.get(&path(999), id(1_000)), None, "another file with the same name");
     }
 }
