@@ -154,6 +154,18 @@ export async function search(table: Table, parameters: Parameters): Promise<Page
   return { ...rest, rows }
 }
 
+const TAIL = '/api/v1/flows/tail'
+
+/** Flows as they are stored: events `flow`, each a row, and `lost`, with the number of `rows` that there was no room for. */
+export const tail = (parameters: Parameters) => new EventSource(`${TAIL}?${query(parameters)}`)
+
+/** Fails with the reason why flows cannot be followed, which an `EventSource` keeps to itself. */
+export async function refusal(parameters: Parameters): Promise<void> {
+  const control = new AbortController()
+  await send(`${TAIL}?${query(parameters)}`, { signal: control.signal })
+  control.abort()
+}
+
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { aggregation, bytes, condition, conjunction, durationMicros, end, figure, losses, micros, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bytes, condition, conjunction, durationMicros, end, figure, followed, losses, micros, outcome, percent, request, served, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -60,6 +60,18 @@ describe('flows', () => {
     expect(what({ http_status: 200 })).toBe('→ 200')
     expect(what({ tls_sni: 'shop.example', http_method: null, http_path: null })).toBe('shop.example')
     expect(what({ protocol: 'tcp' })).toBe('')
+  })
+})
+
+describe('followed flows', () => {
+  const row = (flow_id: string, end_reason: string | null = 'fin', slice = 0) => ({ flow_id, slice, end_reason })
+
+  it('stand before the others, and only so many are kept', () => {
+    expect(followed([row('b'), row('a')], [row('d'), row('c')], 3)).toEqual([row('d'), row('c'), row('b')])
+  })
+
+  it('take the place of what was open', () => {
+    expect(followed([row('b'), row('a', null), row('a', 'fin', 1)], [row('a')])).toEqual([row('a'), row('b'), row('a', 'fin', 1)])
   })
 })
 

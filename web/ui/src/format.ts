@@ -148,3 +148,16 @@ export function served({ rollups, files, rows, resolution }: Served): string {
   const whole = resolution === undefined ? '' : `; where only roll-ups are left, whole ${resolution >= 3600 ? 'hours' : 'minutes'} count`
   return `from ${from.filter((part) => part !== '').join(', ')}${whole}`
 }
+
+/** Rows that are kept while flows are followed. */
+export const MOST_FOLLOWED = 500
+
+/** Rows with newer ones before them. A slice is there once, as it was told last; the oldest go. */
+export function followed(rows: Row[], newer: Row[], most: number = MOST_FOLLOWED): Row[] {
+  const seen = new Set<string>()
+  const all = [...newer, ...rows].filter((row) => {
+    const key = `${row.flow_id}.${row.slice}`
+    return !seen.has(key) && seen.add(key)
+  })
+  return all.slice(0, most)
+}
