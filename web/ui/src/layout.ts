@@ -44,8 +44,9 @@ const HEAD = 28
 const BOX_GAP = 48
 /** Rows of a column that are never split into two. */
 const FEW_ROWS = 6
-/** With more boxes, two stand beside each other. */
+/** With more boxes, at least two stand beside each other, and are no broader than this. */
 const FEW_BOXES = 3
+const FEW_COLUMNS = 4
 
 function groupBy<K, V>(values: V[], key: (value: V) => K): Map<K, V[]> {
   const groups = new Map<K, V[]>()
@@ -60,11 +61,11 @@ export function layout(items: Item[], links: Link[], width: number): Layout {
   const sorted = items.toSorted((a, b) => byText(a.id, b.id))
   const layers = layersOf(sorted.map((item) => item.id), links)
   const groups = groupBy(sorted, (item) => item.group)
-  const share = groups.size > FEW_BOXES ? Math.max((width - BOX_GAP) / 2, Math.min(width, 2 * (NODE.width + PAD) + COLUMN_GAP)) : width
+  const columns = groups.size > FEW_BOXES ? Math.min(fitting((width - BOX_GAP) / 2), FEW_COLUMNS) : fitting(width)
   const inner = [...groups].map(([group, members]) => {
     const ids = members.map((member) => member.id)
     const depth = ids.reduce((sum, id) => sum + (layers.get(id) ?? 0), 0) / ids.length
-    return { group, depth, columns: ordered(columnsOf(ids, layers, share), links) }
+    return { group, depth, columns: ordered(columnsOf(ids, layers, Math.max(columns, 1)), links) }
   })
   inner.sort((a, b) => a.depth - b.depth || byText(a.group, b.group))
   const boxes: Box[] = []
@@ -122,9 +123,11 @@ function layersOf(ids: string[], links: Link[]): Map<string, number> {
   return layers
 }
 
-/** The columns of a box, by layer: as many as fit into the width, long ones split. */
-function columnsOf(ids: string[], layers: Map<string, number>, width: number): string[][] {
-  const fit = Math.max(1, Math.floor((width - 2 * PAD + COLUMN_GAP) / (NODE.width + COLUMN_GAP)))
+/** Columns of a box of this width. */
+const fitting = (width: number) => Math.floor((width - 2 * PAD + COLUMN_GAP) / (NODE.width + COLUMN_GAP))
+
+/** The columns of a box, by layer: as many as fit, long ones split. */
+function columnsOf(ids: string[], layers: Map<string, number>, fit: number): string[][] {
   const used = [...new Set(ids.map((id) => layers.get(id) ?? 0))].sort((a, b) => a - b)
   const column = (id: string) => {
     const at = used.indexOf(layers.get(id) ?? 0)
