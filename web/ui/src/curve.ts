@@ -15,7 +15,7 @@ export function curve(client: Place, server: Place): string {
     `M${x1},${y1} C${c1},${y1} ${c2},${y2} ${x2},${y2}`
   if (client.x === server.x && client.y === server.y) {
     const [x, y] = [right(client), middle(client)]
-    return path(x, y - 8, x + 44, x + 44, x + ARROW, y + 8)
+    return path(x, y - 8, x + BULGE, x + BULGE, x + ARROW, y + 8)
   }
   if (server.x >= right(client)) {
     const reach = Math.max(36, (server.x - right(client)) / 2)

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Edge, Workload } from './api'
+import { ARROW, BULGE, curve } from './curve'
 import { conjunction } from './format'
 import { type Box, layout, NODE, type Place } from './layout'
 import { breadth, drawn, edgeConditions, figures, groupName, level, nodeConditions, nodeName, readChoice, short, troubles, written } from './map'
@@ -66,6 +67,30 @@ describe('a layout', () => {
 
   it('of nothing is nothing', () => {
     expect(layout([], [], 800)).toEqual({ width: 0, height: 0, boxes: [], places: new Map() })
+  })
+})
+
+describe('a curve', () => {
+  const at = (x: number, y: number): Place => ({ x, y })
+  /** Begin, and end before the arrow. */
+  const ends = (path: string) => {
+    const numbers = (path.match(/-?[\d.]+/g) ?? []).map(Number)
+    return { from: numbers.slice(0, 2), to: numbers.slice(-2), reach: Math.max(...numbers.filter((_, index) => index % 2 === 0)) }
+  }
+  const middle = NODE.height / 2
+
+  it('goes from the side of the client to the side of the server that are nearest', () => {
+    expect(ends(curve(at(0, 0), at(400, 100)))).toMatchObject({ from: [NODE.width, middle - 4], to: [400 - ARROW, 100 + middle - 4] })
+    expect(ends(curve(at(400, 100), at(0, 0)))).toMatchObject({ from: [400, 100 + middle + 4], to: [NODE.width + ARROW, middle + 4] })
+  })
+
+  it('goes around the right of what stands above each other, not beyond the drawing', () => {
+    for (const path of [curve(at(0, 0), at(0, 900)), curve(at(0, 900), at(0, 0)), curve(at(0, 0), at(0, 0))]) {
+      const { from, to, reach } = ends(path)
+      expect([from[0], to[0]]).toEqual([NODE.width, NODE.width + ARROW])
+      expect(reach).toBeGreaterThan(NODE.width)
+      expect(reach).toBeLessThanOrEqual(NODE.width + BULGE)
+    }
   })
 })
 
