@@ -50,13 +50,14 @@ fn the_page_shows_live_flows_in_chromium() {
         appliance.flows("container == web and tcp_state == SF and end_reason exists", &[]).into_iter().next()
     });
     let id = web["flow_id"].as_str().expect("an id").to_owned();
-    browser.open(&appliance, &format!("/?range=5m&flow={id}"), &appliance.token);
+    browser.open(&appliance, &format!("/?range=5m&q={NAMED}&flow={id}"), &appliance.token);
     browser.shows(&["GET web.demo/ → 200", "client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"]);
     let page = browser.shows(&["aria-pressed=\"true\">flows", "Transactions of this flow", "GET web.demo/"]);
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");
     let address = browser.eval("return location.href").to_string();
     assert!(!address.contains(&appliance.token), "nor in the address: {address}");
     if let Some((_, path)) = std::env::vars().find(|(name, _)| name == "WIRETAG_SCREENSHOT") {
+        browser.until("a full page", &format!("{ROWS}.length > 90"));
         browser.picture(&path);
     }
 
