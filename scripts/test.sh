@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 need_build_tools
-need_packages docker.io containernetworking-plugins containerd runc busybox-static iptables conntrack tshark tcpdump zstd chromium prometheus python3 python3-venv postgresql openssl softflowd nfdump
+need_packages docker.io containernetworking-plugins containerd runc busybox-static iptables conntrack tshark tcpdump zstd chromium-driver prometheus python3 python3-venv postgresql openssl softflowd nfdump
 # Kubernetes is built beside the Rust build, which often leaves a core idle. Without root the tests that need it say so.
 builder='' builder_log=$(mktemp)
 trap '[ -z "$builder" ] || kill -TERM -- "-$builder" 2>/dev/null || true; rm -f "$builder_log"' EXIT

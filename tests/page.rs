@@ -1,94 +1,204 @@
-//! The page in a real browser: Chromium renders live flows of the demonstration.
+//! The page in a real browser: Chromium shows the demonstration, and is clicked.
 //!
 //! `WIRETAG_SCREENSHOT=docs/screenshot.png cargo nextest run …` also keeps the picture.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
-use std::process::Command;
+use std::path::Path;
 
-use support::{Appliance, eventually, has, is_root};
-
-const FLAGS: &[&str] = &[
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1440,900",
-    "--virtual-time-budget=8000",
-];
+use serde_json::{Value, json};
+use support::browser::{Browser, END, ENTER, RIGHT};
+use support::{Appliance, eventually, is_root};
 
 /// The token of a reader.
 const READER: &str = "0123456789abcdef0123456789abcdef";
+/// Texts of the rows, cells apart by tabs.
+const ROWS: &str = "return [...document.querySelectorAll('section tbody tr')].map((row) => row.innerText)";
+/// Flows between workloads, without what these tell everybody.
+const NAMED: &str = "client_workload+exists+and+server_workload+exists";
+/// What stands above followed flows, if they are.
+const STATUS: &str = "return (document.querySelector('.follow')?.innerText ?? '')";
 
-/// Logs in through the interface that the login form uses, and hands the session to the browser in a page of its own.
-#[test]
-fn the_page_shows_live_flows_in_chromium() {
-    if !is_root() || !has("chromium") {
-        return;
+/// The demonstration, and somebody who may see one container's rows; a browser.
+fn demonstration(directory: &Path) -> Option<(Appliance, Browser)> {
+    if !is_root() {
+        return None;
     }
-    let directory = tempfile::tempdir().expect("a directory");
-    // Beside the owner somebody who may see one container's rows.
-    let (config, secret) = (directory.path().join("wiretag.toml"), directory.path().join("secret"));
+    let browser = Browser::start()?;
+    let (config, secret) = (directory.join("wiretag.toml"), directory.join("secret"));
     let reader = format!("name = 'shop'\ntoken_file = '{}'\nrows = 'container == web'\n", secret.display());
     std::fs::write(&config, format!("[[readers]]\n{reader}")).expect("written");
     std::fs::write(&secret, READER).expect("written");
     let config = config.to_str().expect("a path");
-    let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*", "--config", config]);
+    let appliance = Appliance::start(directory, &["--demo", "--interface", "wtdemo*", "--config", config]);
+    Some((appliance, browser))
+}
+
+/// Logs in through the interface that the login form uses, and hands the session to the browser in a page of its own.
+#[test]
+fn the_page_shows_live_flows_in_chromium() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some((appliance, browser)) = demonstration(directory.path()) else { return };
     eventually(40, "a name that does not exist", || appliance.flows("dns_rcode == NXDOMAIN", &[]).pop());
 
-    let login = rendered(&appliance, "/");
-    assert!(login.to_lowercase().contains("token"), "the page asks for the token first: {login}");
+    browser.visit(&appliance.url);
+    browser
+        .until("the page asks for the token first", "return document.querySelector('input[type=password]') !== null");
 
     let web = eventually(40, "a web flow", || {
         appliance.flows("container == web and tcp_state == SF and end_reason exists", &[]).into_iter().next()
     });
     let id = web["flow_id"].as_str().expect("an id").to_owned();
-    let page = rendered(&appliance, &format!("/?flow={id}#token={}", appliance.token));
-    for text in ["GET web.demo/ → 200", "client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"] {
-        assert!(page.contains(text), "no `{text}` in the page: {page}");
-    }
+    browser.open(&appliance, &format!("/?range=5m&q={NAMED}&flow={id}"), &appliance.token);
+    browser.shows(&["GET web.demo/ → 200", "client", "web", "SF", "NXDOMAIN", "Download packets", "server_rtt_us"]);
+    let page = browser.shows(&["aria-pressed=\"true\">flows", "Transactions of this flow", "GET web.demo/"]);
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");
-    for text in ["aria-pressed=\"true\">flows", "Transactions of this flow", "GET web.demo/"] {
-        assert!(page.contains(text), "no `{text}` in the page: {page}");
+    let address = browser.eval("return location.href").to_string();
+    assert!(!address.contains(&appliance.token), "nor in the address: {address}");
+    if let Some((_, path)) = std::env::vars().find(|(name, _)| name == "WIRETAG_SCREENSHOT") {
+        browser.until("a full page", &format!("{ROWS}.length > 90"));
+        browser.picture(&path);
     }
 
-    let page = rendered(&appliance, &format!("/?table=transactions&flow={id}#token={}", appliance.token));
-    for text in
-        ["aria-pressed=\"true\">transactions", "aria-label=\"Transactions\"", "A missing.demo", "NXDOMAIN", "200"]
-    {
-        assert!(page.contains(text), "no `{text}` in the page of transactions: {page}");
-    }
-    assert!(page.contains("server_rtt_us"), "a transaction's flow has its details: {page}");
-    let page = rendered(&appliance, &format!("/?flow=00000000000000ff#token={}", appliance.token));
-    assert!(page.contains("This flow is not there yet"), "a transaction may be there before its flow: {page}");
+    browser.open(&appliance, &format!("/?table=transactions&flow={id}"), &appliance.token);
+    browser.shows(&["aria-pressed=\"true\">transactions", "aria-label=\"Transactions\"", "A missing.demo", "NXDOMAIN"]);
+    browser.shows(&["200", "server_rtt_us"]);
+    browser.open(&appliance, "/?flow=00000000000000ff", &appliance.token);
+    browser.shows(&["This flow is not there yet"]);
 
-    let all = rendered(&appliance, &format!("/?table=transactions#token={}", appliance.token));
-    assert!(all.contains("missing.demo") && !all.contains("rows-seen"), "the owner sees every row: {all}");
-    let page = rendered(&appliance, &format!("/?table=transactions#token={READER}"));
-    for text in ["only <code>container == web</code>", "Logged in as shop", "GET"] {
-        assert!(page.contains(text), "no `{text}` in the page of a reader: {page}");
-    }
+    browser.open(&appliance, "/?table=transactions", &appliance.token);
+    let all = browser.shows(&["missing.demo"]);
+    assert!(!all.contains("rows-seen"), "the owner sees every row: {all}");
+    browser.open(&appliance, "/?table=transactions", READER);
+    let page = browser.shows(&["only <code>container == web</code>", "Logged in as shop", "GET"]);
     assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
     assert!(!appliance.log().contains(READER), "{}", appliance.log());
     appliance.stop();
 }
 
-/// The page's document after its scripts ran.
-fn rendered(appliance: &Appliance, path: &str) -> String {
-    let profile = tempfile::tempdir().expect("a directory");
-    let user = format!("--user-data-dir={}", profile.path().display());
-    let picture = std::env::vars().find(|(name, _)| name == "WIRETAG_SCREENSHOT").map(|(_, path)| path);
-    let url = format!("{}{path}", appliance.url);
-    if let Some(picture) = picture {
-        let picture = format!("--screenshot={picture}");
-        Command::new("chromium").args(FLAGS).args([&user, &picture, &url]).output().expect("chromium runs");
+#[test]
+fn the_map_leads_to_the_flows_behind_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some((appliance, browser)) = demonstration(directory.path()) else { return };
+    eventually(40, "a web flow", || appliance.flows("server_workload == demo/web and end_reason exists", &[]).pop());
+
+    browser.open(&appliance, &format!("/?view=map&q={NAMED}"), &appliance.token);
+    let names = "return [...document.querySelectorAll('.map .name')].map((own) => own.textContent).sort().join()";
+    eventually(30, "all of the demonstration is on the map", || {
+        (browser.eval(names) == "demo/client,demo/dns,demo/web").then_some(())
+    });
+    let page = browser.shows(&["3 workloads, 2 edges", "no namespace"]);
+    assert!(page.contains("demo/client in no namespace"), "a node says what it is: {page}");
+
+    // By the mouse: a workload, its edge, the flows of this.
+    browser.click(".map .node[aria-label^='demo/web ']");
+    browser.shows(&["as server", "rtt to server, p50 · p95"]);
+    browser.click(".peers button");
+    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+    let link = browser.eval("return location.pathname + location.search");
+    browser.click("aside button.main");
+    browser.until("flows", &format!("{ROWS}.length"));
+    let others = browser.eval(&format!("{ROWS}.filter((row) => !row.includes('web:80'))"));
+    assert_eq!(others, json!([]), "only those of the edge");
+    let query = browser.eval("return document.querySelector('[aria-label=Query]').value");
+    for part in ["server_workload exists and client_cluster not exists", "server_workload == \"demo/web\""] {
+        assert!(query.as_str().expect("text").contains(part), "no `{part}` in {query}");
     }
-    let output =
-        Command::new("chromium").args(FLAGS).args([&user, "--dump-dom", &url]).output().expect("chromium runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+
+    // Back, and by a link, everything is as it was.
+    browser.eval("history.back()");
+    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+    browser.visit(&format!("{}{}", appliance.url, link.as_str().expect("text")));
+    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+
+    // By the keyboard: from the first workload to the one on its right.
+    browser.open(&appliance, &format!("/?view=map&q={NAMED}"), &appliance.token);
+    let focus = "document.querySelector('.map .node[tabindex=\"0\"]')?.focus()";
+    browser.until("the map", &format!("{focus}; return document.activeElement.classList.contains('node')"));
+    let focused = "return document.activeElement.getAttribute('aria-label')";
+    let first = browser.eval(focused);
+    browser.press(RIGHT);
+    let second = browser.eval(focused);
+    assert_ne!(first, second, "the arrow goes on");
+    browser.press(ENTER);
+    browser.shows(&["aria-label=\"Workload\""]);
+
+    browser.open(&appliance, "/?view=map&form=table", &appliance.token);
+    let row = "(row) => row.includes('demo/client') && row.includes('demo/dns')";
+    browser.until("the same as a table", &format!("{ROWS}.some({row})"));
+    browser.open(&appliance, "/?view=map&q=server_port+==+1", &appliance.token);
+    browser.shows(&["No flows match"]);
+    browser.open(&appliance, "/?view=map&q=server_port+==", &appliance.token);
+    browser.shows(&["expected a value"]);
+    appliance.stop();
+}
+
+#[test]
+fn flows_are_followed_as_they_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some((appliance, browser)) = demonstration(directory.path()) else { return };
+    eventually(40, "a web flow", || appliance.flows("server_workload == demo/web and end_reason exists", &[]).pop());
+
+    browser.open(&appliance, "/?q=server_port+==+80&follow=1", &appliance.token);
+    browser.until("it follows", &format!("{STATUS}.includes('appear as they end')"));
+    browser.until("flows so far", &format!("{ROWS}.length"));
+    // Nothing else than the stream brings rows from here on.
+    let asked = "return performance.getEntriesByType('resource').filter((own) => own.name.includes('/flows?')).length";
+    let (before, newest) = (browser.eval(asked), browser.eval(&format!("{ROWS}[0].split('\\t')[0]")));
+    let newest = newest.as_str().expect("a time").to_owned();
+    browser.until("a later flow on top", &format!("{ROWS}[0].split('\\t')[0] > '{newest}'"));
+    let others = browser.eval(&format!("{ROWS}.filter((row) => !row.includes(':80')).length"));
+    assert_eq!(others, 0, "only what matches: {}", browser.eval(ROWS));
+    assert_eq!(browser.eval(asked), before, "no search was made meanwhile");
+
+    browser.until("enough rows to scroll", &format!("{ROWS}.length > 25"));
+    browser.eval("window.scrollTo(0, 400)");
+    browser.until("it waits for the reader", &format!("{STATUS}.includes('Paused while you read')"));
+    let top = browser.eval(&format!("{ROWS}[0]"));
+    browser.until("new flows are counted", &format!("{STATUS}.match(/Show \\d+ new/)?.[0]"));
+    assert_eq!(browser.eval(&format!("{ROWS}[0]")), top, "what is read does not move");
+    browser.click(".follow button");
+    browser.until("they are shown", &format!("{ROWS}[0] !== {top}"));
+
+    // Another query ends it; so does the appliance, which is told.
+    browser.eval("document.querySelector('[aria-label=Query]').focus()");
+    browser.press(&format!("{END} and protocol == tcp{ENTER}"));
+    browser.until("it follows no longer", "return document.querySelector('.follow') === null");
+    browser.click("label[title^='New flows'] input");
+    browser.until("it follows again", &format!("{STATUS}.includes('appear as they end')"));
+    appliance.stop();
+    browser.until("the end of the stream is told", &format!("{STATUS}.includes('broke off')"));
+}
+
+#[test]
+fn bars_of_transactions_are_what_the_interface_counts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some((appliance, browser)) = demonstration(directory.path()) else { return };
+    let rows = eventually(60, "transactions of some seconds", || {
+        let rows = appliance.flows("", &["--transactions"]);
+        (rows.len() > 30).then_some(rows)
+    });
+    let starts = || rows.iter().map(|row| row["start"].as_str().expect("a time"));
+    let range = format!("from={}&to={}", starts().min().expect("a row"), starts().max().expect("a row"));
+    // Bars say their value in their title; the height is the share of the greatest.
+    let bars = "return [...document.querySelectorAll('.histogram svg rect')].map((bar) => \
+                [bar.querySelector('title').textContent.split(': ')[1], Number(bar.getAttribute('height'))])";
+    eventually(60, "the bars and the interface agree", || {
+        browser.open(&appliance, &format!("/?table=transactions&range=custom&{range}"), &appliance.token);
+        browser.until("bars", &format!("{bars}.length"));
+        let shown: Vec<Value> = browser.eval(bars).as_array().expect("bars").clone();
+        let told = appliance.json(&format!("/api/v1/transactions/histogram?buckets=60&{range}"));
+        let told: Vec<u64> =
+            told["buckets"].as_array()?.iter().filter_map(|own| own["transactions"].as_u64()).collect();
+        let values: Vec<u64> = shown.iter().filter_map(|bar| bar[0].as_str()?.parse().ok()).collect();
+        let most = *told.iter().max()? as f64;
+        let heights = shown
+            .iter()
+            .zip(&told)
+            .all(|(bar, own)| bar[1].as_f64().is_some_and(|height| (height - 20.0 * *own as f64 / most).abs() < 1e-6));
+        let sum: u64 = values.iter().sum();
+        (values == told && heights && sum >= 30).then_some(())
+    });
+    appliance.stop();
 }

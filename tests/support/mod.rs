@@ -1,6 +1,7 @@
 //! A small vocabulary for driving the binary from outside.
 #![allow(dead_code, unreachable_pub, reason = "each test target uses its own part of the vocabulary")]
 
+pub mod browser;
 pub mod docker;
 
 use std::ffi::OsStr;

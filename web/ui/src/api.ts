@@ -31,6 +31,62 @@ export interface Groups {
   rows: Row[]
   /** How many there are, of which `rows` may have fewer. */
   groups: number
+  served_by: Served
+  completeness: Page['completeness']
+}
+
+/** Where figures come from. */
+export interface Served {
+  files: number
+  rows: number
+  rollups: number
+  /** What counts where only roll-ups are left: whole minutes (60) or hours (3600) that begin in the range, s. */
+  resolution?: number
+}
+
+/** A workload; all ends of a namespace that nobody owns; all ends without any name. */
+export interface Workload {
+  id: string
+  cluster: string | null
+  namespace: string | null
+  workload: string | null
+  workload_kind: string | null
+  count_as_client: number
+  count_as_server: number
+  sent_bytes: number
+  received_bytes: number
+}
+
+/** What clients and servers exchanged. What was not seen is null. */
+export interface Figures {
+  count: number
+  bytes: number
+  client_bytes: number
+  server_bytes: number
+  packets: number
+  retransmits: number | null
+  resets: number | null
+  syn_retries: number | null
+  http_requests: number | null
+  http_errors: number | null
+  client_rtt_p50_us: number | null
+  client_rtt_p95_us: number | null
+  server_rtt_p50_us: number | null
+  server_rtt_p95_us: number | null
+  response_time_p50_us: number | null
+  response_time_p95_us: number | null
+}
+
+/** What a client and a server, ids of workloads, exchanged. */
+export type Edge = Figures & { client: string; server: string }
+
+/** The service map; most bytes first. */
+export interface Topology {
+  nodes: Workload[]
+  edges: Edge[]
+  /** How many there are, of which `edges` may have fewer. */
+  edges_total: number
+  served_by: Served
   completeness: Page['completeness']
 }
 
@@ -98,8 +154,36 @@ export async function search(table: Table, parameters: Parameters): Promise<Page
   return { ...rest, rows }
 }
 
+const TAIL = '/api/v1/flows/tail'
+
+/** Flows as they are stored: events `flow`, each a row, and `lost`, with the number of `rows` that there was no room for. */
+export const tail = (parameters: Parameters) => new EventSource(`${TAIL}?${query(parameters)}`)
+
+/** Fails with the reason why flows cannot be followed, which an `EventSource` keeps to itself. */
+export async function refusal(parameters: Parameters): Promise<void> {
+  const control = new AbortController()
+  await send(`${TAIL}?${query(parameters)}`, { signal: control.signal })
+  control.abort()
+}
+
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
+
+/** The service map of flows; it counts primary observations only. */
+export const topology = (parameters: Parameters) => get<Topology>('/api/v1/topology', parameters)
+
+const FIGURES = `count, sum(bytes) as bytes, sum(client_bytes) as client_bytes, sum(server_bytes) as server_bytes, sum(packets) as packets,
+  sum(retransmits) as retransmits, sum(resets) as resets, sum(syn_retries) as syn_retries, sum(http_requests) as http_requests,
+  sum(http_errors) as http_errors, p50(client_rtt_us) as client_rtt_p50_us, p95(client_rtt_us) as client_rtt_p95_us,
+  p50(server_rtt_us) as server_rtt_p50_us, p95(server_rtt_us) as server_rtt_p95_us,
+  p50(response_time_avg_us) as response_time_p50_us, p95(response_time_avg_us) as response_time_p95_us`.replaceAll(/\s+/g, ' ')
+
+/** The figures of an edge, of all flows that pass; null if none does. */
+export async function figures(parameters: Parameters, condition: string): Promise<Figures | null> {
+  const { rows } = await aggregate('flows', { ...parameters, q: `${condition} | ${FIGURES}` })
+  const row = rows[0]
+  return row && Number(row.count) > 0 ? (row as unknown as Figures) : null
+}
 
 type Totals = Record<Table | 'client_bytes' | 'server_bytes' | 'request_bytes' | 'response_bytes', number> & Bucket
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { aggregation, bytes, condition, durationMicros, end, figure, losses, micros, narrowed, outcome, percent, request, unnamed, what } from './format'
+import { aggregation, bytes, condition, conjunction, durationMicros, end, figure, followed, losses, micros, outcome, percent, request, served, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -63,15 +63,37 @@ describe('flows', () => {
   })
 })
 
+describe('followed flows', () => {
+  const row = (flow_id: string, end_reason: string | null = 'fin', slice = 0) => ({ flow_id, slice, end_reason })
+
+  it('stand before the others, and only so many are kept', () => {
+    expect(followed([row('b'), row('a')], [row('d'), row('c')], 3)).toEqual([row('d'), row('c'), row('b')])
+  })
+
+  it('take the place of what was open', () => {
+    expect(followed([row('b'), row('a', null), row('a', 'fin', 1)], [row('a')])).toEqual([row('a'), row('b'), row('a', 'fin', 1)])
+  })
+})
+
 describe('queries', () => {
   it('quote text and not numbers', () => {
     expect(condition('server_port', 80)).toBe('server_port == 80')
     expect(condition('client_container', 'a"b')).toBe('client_container == "a\\"b"')
   })
 
-  it('narrow what is there', () => {
-    expect(narrowed('', 'app', 'dns')).toBe('app == "dns"')
-    expect(narrowed('ip == 1.1.1.1 or port == 2', 'app', 'dns')).toBe('(ip == 1.1.1.1 or port == 2) and app == "dns"')
+  it('mean this value only, whatever its characters', () => {
+    expect(condition('client_workload', String.raw`a\b*c?`)).toBe(String.raw`client_workload == "a\\b\*c\?"`)
+    expect(condition('client_workload', 'a | b')).toBe('client_workload == "a | b"')
+    expect(condition('primary', true)).toBe('primary == true')
+    expect(condition('client_workload', null)).toBe('client_workload not exists')
+  })
+
+  it('are put together', () => {
+    expect(conjunction(['', condition('app', 'dns')])).toBe('app == "dns"')
+    expect(conjunction(['ip == 1.1.1.1 OR port == 2', 'app == "dns"'])).toBe('(ip == 1.1.1.1 OR port == 2) and app == "dns"')
+    expect(conjunction(['a == 1 || b == 2'])).toBe('a == 1 || b == 2')
+    expect(conjunction([' * ', 'a == 1', 'b == 2'])).toBe('a == 1 and b == 2')
+    expect(conjunction([])).toBe('')
   })
 })
 
@@ -90,5 +112,10 @@ describe('aggregations', () => {
     expect(figure(2.5, 'number_per_second')).toBe('2.50/s')
     expect(figure('2026-03-01T14:05:00.000000000Z', 'time')).toBe('2026-03-01 14:05:00')
     expect(figure(null, 'text')).toBe('—')
+  })
+
+  it('say where they come from', () => {
+    expect(served({ rollups: 0, files: 1, rows: 20 })).toBe('from 1 file, 20 rows')
+    expect(served({ rollups: 2, files: 0, rows: 1, resolution: 3600 })).toBe('from 2 roll-ups, 1 row; where only roll-ups are left, whole hours count')
   })
 })

@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Bucket, Cell, NodeLoss, Row } from './api'
+import type { Bucket, Cell, NodeLoss, Row, Served } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -127,14 +127,37 @@ export function figure(value: Cell | undefined, kind: string): string {
   return (Number.isInteger(value) ? String(value) : value.toFixed(2)) + per
 }
 
-/** `field == value` in the query language. */
+/** `field == value` in the query language: exactly this value, whatever characters it has; none is `field not exists`. */
 export function condition(field: string, value: Cell): string {
+  if (value === null) return `${field} not exists`
   if (typeof value === 'number' || typeof value === 'boolean') return `${field} == ${value}`
-  return `${field} == "${text(value).replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+  return `${field} == "${text(value).replaceAll(/[\\"*?]/g, '\\$&')}"`
 }
 
-export function narrowed(query: string, field: string, value: Cell): string {
-  const more = condition(field, value)
-  if (query.trim() === '') return more
-  return /\bor\b|\|\|/.test(query) ? `(${query}) and ${more}` : `${query} and ${more}`
+/** All of these conditions. What may have an `or` is put in parentheses. */
+export function conjunction(conditions: string[]): string {
+  const parts = conditions.map((part) => part.trim()).filter((part) => part !== '' && part !== '*')
+  if (parts.length === 1) return parts[0] ?? ''
+  return parts.map((part) => (/\bor\b|\|\|/i.test(part) ? `(${part})` : part)).join(' and ')
+}
+
+/** Where figures come from, in words. */
+export function served({ rollups, files, rows, resolution }: Served): string {
+  const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
+  const from = [rollups > 0 ? count(rollups, 'roll-up') : '', files > 0 ? count(files, 'file') : '', count(rows, 'row')]
+  const whole = resolution === undefined ? '' : `; where only roll-ups are left, whole ${resolution >= 3600 ? 'hours' : 'minutes'} count`
+  return `from ${from.filter((part) => part !== '').join(', ')}${whole}`
+}
+
+/** Rows that are kept while flows are followed. */
+export const MOST_FOLLOWED = 500
+
+/** Rows with newer ones before them. A slice is there once, as it was told last; the oldest go. */
+export function followed(rows: Row[], newer: Row[], most: number = MOST_FOLLOWED): Row[] {
+  const seen = new Set<string>()
+  const all = [...newer, ...rows].filter((row) => {
+    const key = `${row.flow_id}.${row.slice}`
+    return !seen.has(key) && seen.add(key)
+  })
+  return all.slice(0, most)
 }
