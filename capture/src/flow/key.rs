@@ -180,6 +180,11 @@ impl Key {
         }
     }
 
+    /// Whether the addresses are those of IPv6.
+    pub(super) const fn is_v6(&self) -> bool {
+        self.flags & V6 != 0
+    }
+
     /// Whether the flow's packets carry those of other flows.
     pub(super) const fn is_carrier(&self) -> bool {
         self.flags & CARRIER != 0
