@@ -150,10 +150,8 @@ impl<'a> Stack<'a> {
                 Ok(Layer::Ethernet)
             }
             0x22f3 => trill(cursor),
-            // LLC of a frame whose length needs no mention (jumbo frames).
-            0x8870 => Ok(Layer::Llc),
-            // A length (802.3), not a type.
-            0..=1500 => Ok(Layer::Llc),
+            // A length (802.3), not a type, or one that needs no mention (jumbo frames).
+            0..=1500 | 0x8870 => Ok(Layer::Llc),
             _ => Err(DecodeError::NotIp),
         }
     }

@@ -32,11 +32,20 @@ impl<'a> Link<'a> {
 /// Parses the header of the packet's link type; only IP gets through.
 pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
     let cursor = Cursor { data: packet.data, on_wire: packet.wire_len };
-    let (cursor, link_type) = described(cursor, packet.link_type)?;
     let mut stack = Stack::default();
     if let Some((_, tci)) = packet.vlan {
         stack.tag(tci);
     }
+    match packet.link_type {
+        LinkType::PPI | LinkType::PKTAP => {
+            let (cursor, link_type) = described(cursor, packet.link_type)?;
+            of_type(stack, cursor, link_type)
+        }
+        link_type => of_type(stack, cursor, link_type),
+    }
+}
+
+fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) -> Result<Link<'a>, DecodeError> {
     match link_type {
         LinkType::ETHERNET => stack.walk(cursor, Layer::Ethernet),
         LinkType::LINUX_SLL => {
@@ -70,7 +79,7 @@ fn described(mut cursor: Cursor<'_>, link_type: LinkType) -> Result<(Cursor<'_>,
         LinkType::PPI => (word(0).map(|word| word >> 16), word(4)),
         // Length, kind of record, link type.
         LinkType::PKTAP => (word(0), word(8)),
-        LinkType(_) => return Ok((cursor, link_type)),
+        LinkType(_) => return Err(DecodeError::LinkType),
     };
     let (len, inner) = len.zip(inner).ok_or(DecodeError::LinkCut)?;
     cursor.skip(len as usize)?;

@@ -120,15 +120,27 @@ pub(super) fn open<'a>(
 }
 
 /// The packet inside a datagram to this port.
+#[inline(always)]
 pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
-    let ports = &ports.of;
-    let by_port = if ports.vxlan.contains(&port) {
+    let Ports { of, all } = ports;
+    let by_port = if of.vxlan.contains(&port) {
         vxlan(cursor)
-    } else if ports.geneve.contains(&port) {
+    } else if of.geneve.contains(&port) {
         geneve(cursor)
-    } else if ports.gtpu.contains(&port) {
+    } else if of.gtpu.contains(&port) {
         gtpu(cursor)
-    } else if ports.vxlan_gpe.contains(&port) {
+    } else if all.contains(&port) {
+        in_udp_seldom(port, cursor, of)
+    } else {
+        None
+    };
+    if by_port.is_some() { by_port } else { teredo(cursor) }
+}
+
+/// Tunnels that are rare: apart, so that the others stay quick.
+#[inline(never)]
+fn in_udp_seldom<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
+    if ports.vxlan_gpe.contains(&port) {
         vxlan_gpe(cursor)
     } else if ports.mpls.contains(&port) {
         mpls(cursor, TunnelKind::MplsUdp)
@@ -138,8 +150,7 @@ pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option
         ayiya(cursor)
     } else {
         None
-    };
-    by_port.or_else(|| teredo(cursor))
+    }
 }
 
 /// The cursor behind a header.
@@ -263,6 +274,7 @@ fn gtpu(cursor: Cursor<'_>) -> Option<Inside<'_>> {
 
 /// IPv6 in UDP, after an authentication header and an origin indication if there are any. Addresses and length must fit:
 /// there may be Teredo on any port.
+#[inline(never)]
 fn teredo(mut cursor: Cursor<'_>) -> Option<Inside<'_>> {
     if cursor.data.starts_with(&[0, 1]) {
         let [_, _, client, value] = *cursor.data.first_chunk::<4>()?;
