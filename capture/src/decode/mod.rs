@@ -36,7 +36,7 @@ use self::link::Link;
 use self::transport::Parsed;
 use self::tunnel::{Inside, Ports};
 pub use self::tunnel::{Sealed, TunnelPorts, sealed};
-use crate::packet::Packet;
+use crate::packet::{LinkType, Packet};
 use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelStack};
 
 /// The innermost packet of a frame.
@@ -217,6 +217,12 @@ pub mod flags {
 /// Decodes down to the innermost packet, with the usual ports of tunnels.
 pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
     Decoder::new(TunnelPorts::default()).decode(packet)
+}
+
+/// Whether packets of this link type have a decoder.
+pub fn reads(link_type: LinkType) -> bool {
+    let nothing = Packet { time: 0, data: &[], wire_len: 0, link_type, interface: 0, direction: None, vlan: None };
+    decode(&nothing) != Err(DecodeError::LinkType)
 }
 
 /// Decodes packets, and remembers of the last one what carried it.

@@ -61,14 +61,14 @@ impl Arrival {
     /// Whose link-layer address and which direction a packet came with, as a number.
     #[inline]
     fn place(&self) -> u8 {
-        let [a, b, c, d, e, f] = self.src_mac.unwrap_or_default();
+        let [v0, v1, n0, n1, n2, n3] = self.src_mac.unwrap_or_default();
         let direction = match self.direction {
             None => 0,
             Some(Direction::Ingress) => 1,
             Some(Direction::Egress) => 2,
         };
         // What tells addresses of one network apart is mostly at their end.
-        let mixed = u32::from_le_bytes([c, d, e, f]) ^ u32::from(u16::from_le_bytes([a, b])) ^ direction << 17;
+        let mixed = u32::from_le_bytes([n0, n1, n2, n3]) ^ u32::from(u16::from_le_bytes([v0, v1])) ^ direction << 17;
         (mixed.wrapping_mul(0x9e37_79b1) >> 24) as u8
     }
 }

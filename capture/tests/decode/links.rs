@@ -1,6 +1,7 @@
 //! Every link type, and every layer between link and network, leads to the same datagram.
 
 use wiretag_capture::LinkType;
+use wiretag_capture::decode::reads;
 
 use crate::wire::*;
 
@@ -16,6 +17,8 @@ fn link_types_without_ethernet() {
     }
     assert_eq!(refused(LinkType::NULL, &joined(&[&[7, 0, 0, 0], &hello])), "not_ip");
     assert_eq!(refused(LinkType(160), &hello), "link_type");
+    assert!(!reads(LinkType(160)));
+    assert!([0, 1, 12, 101, 113, 127, 192, 258, 276].into_iter().map(LinkType).all(reads));
     assert_eq!(refused(LinkType::RAW, &[]), "ip_cut");
 }
 
