@@ -1,9 +1,10 @@
 //! GRE (RFC 2784, 2890), its PPTP version (RFC 2637), NVGRE (RFC 7637), and ERSPAN (draft-foschiano-erspan) types I to III.
 //!
 //! Source routes (RFC 1701) are stepped over, and so is the header of WCCP's redirected packets
-//! (draft-mclaggan-wccp-v2rev1); MikroTik's EoIP shares PPTP's version. NVGRE cannot be told for certain from Ethernet in GRE with a key: it is
-//! taken for granted when nothing but the key is there and its VSID is one that the RFC allows; a key whose low 24 bits
-//! are zero is not (VMware's mirror sessions put the direction into the high byte).
+//! (draft-mclaggan-wccp-v2rev1). Aruba's access points carry 802.11; MikroTik's EoIP shares PPTP's version. NVGRE cannot be
+//! told for certain from Ethernet in GRE with a key: it is taken for granted when nothing but the key is there and its VSID
+//! is one that the RFC allows; a key whose low 24 bits are zero is not (VMware's mirror sessions put the direction into the
+//! high byte).
 
 use super::layers::{Cursor, Layer};
 use super::tunnel::{Inside, behind};
@@ -44,6 +45,10 @@ fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
         0x88be => erspan2(cursor),
         0x22eb => erspan3(cursor),
         0x6558 => Some(ethernet(cursor, flags, key)),
+        // Aruba's access points hand on what they hear.
+        0x8200..=0x83f0 if kind.is_multiple_of(16) => {
+            Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::Wlan, cursor })
+        }
         0x883e => {
             // The first version has no header.
             let header = if cursor.data.first()? >> 4 == 4 { 0 } else { 4 };

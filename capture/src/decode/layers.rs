@@ -7,7 +7,7 @@
 //! [`MAX_LAYERS`] are followed. Limit: labels, paths and service ids are not part of a flow's identity.
 
 use super::link::{IPV4, IPV6, Link};
-use super::{DecodeError, u16_at};
+use super::{DecodeError, u16_at, wlan};
 
 /// Headers of one frame before IP: more are stacked only by attackers.
 const MAX_LAYERS: usize = 24;
@@ -43,6 +43,8 @@ pub(super) enum Layer {
     Ethernet,
     /// What this EtherType says.
     EtherType(u16),
+    /// 802.11.
+    Wlan,
     /// Logical link control.
     Llc,
     /// PPP, with or without address and control.
@@ -90,6 +92,7 @@ impl<'a> Stack<'a> {
             layer = match layer {
                 Layer::Ethernet => self.ethernet(&mut cursor)?,
                 Layer::EtherType(kind) => self.ether_type(&mut cursor, kind)?,
+                Layer::Wlan => wlan::frame(&mut self, &mut cursor)?,
                 Layer::Llc => llc(&mut cursor)?,
                 Layer::Ppp => ppp(&mut cursor)?,
                 Layer::Pppoe => pppoe(&mut cursor)?,

@@ -65,7 +65,7 @@ fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) ->
         LinkType::C_HDLC => stack.walk(cursor, Layer::Hdlc),
         LinkType::MPLS => stack.walk(cursor, Layer::Mpls),
         LinkType::NFLOG => nflog(stack, cursor),
-        LinkType::IEEE802_11 => wlan::frame(stack, cursor),
+        LinkType::IEEE802_11 => stack.walk(cursor, Layer::Wlan),
         LinkType::IEEE802_11_RADIO => wlan::with_radio(stack, cursor),
         LinkType(_) => Err(DecodeError::LinkType),
     }

@@ -69,7 +69,7 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Whether the inner packet has a frame of its own.
+    /// Whether the inner packet has an Ethernet frame of its own.
     pub(super) fn has_frame(&self) -> bool {
         self.layer == Layer::Ethernet
     }

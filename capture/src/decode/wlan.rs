@@ -22,18 +22,19 @@ const QUALITY: u8 = 0x80;
 const AGGREGATED: u8 = 0x80;
 
 /// A frame behind a radiotap header.
-pub(super) fn with_radio<'a>(stack: Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+pub(super) fn with_radio<'a>(mut stack: Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
     let [version, _, l0, l1] = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
     if version != 0 {
         return Err(DecodeError::LinkMalformed);
     }
     let header = cursor.data.get(..u16::from_le_bytes([l0, l1]).into()).ok_or(DecodeError::LinkCut)?;
     cursor.skip(header.len())?;
-    read(stack, cursor, is_padded(header))
+    let layer = read(&mut stack, &mut cursor, is_padded(header))?;
+    stack.walk(cursor, layer)
 }
 
-/// A frame.
-pub(super) fn frame<'a>(stack: Stack<'a>, cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+/// Reads the header of a frame.
+pub(super) fn frame<'a>(stack: &mut Stack<'a>, cursor: &mut Cursor<'a>) -> Result<Layer, DecodeError> {
     read(stack, cursor, false)
 }
 
@@ -53,7 +54,7 @@ fn is_padded(header: &[u8]) -> bool {
     header.get(at).is_some_and(|flags| flags & PADDED != 0)
 }
 
-fn read<'a>(mut stack: Stack<'a>, mut cursor: Cursor<'a>, padded: bool) -> Result<Link<'a>, DecodeError> {
+fn read<'a>(stack: &mut Stack<'a>, cursor: &mut Cursor<'a>, padded: bool) -> Result<Layer, DecodeError> {
     let [kind, flags] = *cursor.data.first_chunk::<2>().ok_or(DecodeError::LinkCut)?;
     if kind & KIND != DATA || kind & WITHOUT_DATA != 0 {
         return Err(DecodeError::NotIp);
@@ -86,5 +87,5 @@ fn read<'a>(mut stack: Stack<'a>, mut cursor: Cursor<'a>, padded: bool) -> Resul
             (cursor.data.first_chunk(), cursor.data.get(6..).and_then(|rest| rest.first_chunk()));
         cursor.skip(14)?;
     }
-    stack.walk(cursor, Layer::Llc)
+    Ok(Layer::Llc)
 }

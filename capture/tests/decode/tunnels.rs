@@ -4,6 +4,7 @@ use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{FlowRecord, LinkType};
 
 use crate::wire::*;
+use crate::wlan::sent;
 use crate::wrapped::nsh;
 
 const ENDS: ([u8; 4], [u8; 4]) = (LEFT, RIGHT);
@@ -77,6 +78,7 @@ pub(crate) fn others() -> Vec<Case> {
         (47, gre(0x4000, 0x0800, &[0, 0, 0, 0, 8, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0], &packet), "gre", None),
         (47, wccp(&[1, 2, 3, 4]), "gre", None),
         (47, wccp(&[]), "gre", None),
+        (47, gre(0, 0x8200, &[], &sent()), "gre", None),
         (47, gre(0x2001, 0x6400, &[0, 52, 5, 0], &inner), "gre", Some(5)),
         (97, joined(&[&[0x30, 0], &inner]), "etherip", None),
         (137, joined(&[&[0, 0, 0x51, 64], &packet]), "mpls-ip", Some(5)),
