@@ -45,37 +45,37 @@ vocabulary! {
 }
 
 /// Most tunnels around a packet that are opened.
-pub const MAX_TUNNELS: usize = 6;
+pub const MAX_TUNNELS: usize = 8;
 
 /// Bits of a tunnel in the stack.
 const BITS: usize = 5;
 
 /// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], five bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TunnelStack(u32);
+pub struct TunnelStack(u64);
 
-const _: () = assert!(TunnelKind::ALL.len() < 1 << BITS && MAX_TUNNELS * BITS <= 32);
+const _: () = assert!(TunnelKind::ALL.len() < 1 << BITS && MAX_TUNNELS * BITS <= 48);
 
 impl TunnelStack {
     /// With one more tunnel inside; a full stack stays as it is.
     #[must_use]
     pub const fn with(self, kind: TunnelKind) -> Self {
         let depth = self.depth();
-        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u32 + 1) << (BITS * depth)) }
+        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u64 + 1) << (BITS * depth)) }
     }
 
     /// Number of tunnels.
     pub const fn depth(self) -> usize {
-        ((u32::BITS - self.0.leading_zeros()) as usize).div_ceil(BITS)
+        ((u64::BITS - self.0.leading_zeros()) as usize).div_ceil(BITS)
     }
 
-    /// All of it as a number, 0 without tunnels.
-    pub(crate) const fn bits(self) -> u32 {
+    /// All of it as a number of 48 bits, 0 without tunnels.
+    pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
     /// The stack of [`Self::bits`].
-    pub(crate) const fn of_bits(bits: u32) -> Self {
+    pub(crate) const fn of_bits(bits: u64) -> Self {
         Self(bits)
     }
 

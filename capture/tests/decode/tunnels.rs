@@ -168,15 +168,15 @@ fn inside_one_another() {
 }
 
 #[test]
-fn six_are_opened_and_no_more() {
-    for depth in [6, 7] {
+fn eight_are_opened_and_no_more() {
+    for depth in [8, 9] {
         let packet = (0..depth).fold(hello(), |inner, _| ipv4(4, ENDS, &inner));
         let mut wire = Wire::new();
         wire.frame(&frame(&packet));
         let (records, carriers, _) = wire.end();
-        assert_eq!((records.len(), carriers.len()), (1, 6));
-        assert_eq!(records[0].tunnel.as_ref().unwrap().stack.depth(), 6);
-        assert_eq!(records[0].protocol.0, if depth == 6 { 17 } else { 4 });
+        assert_eq!((records.len(), carriers.len()), (1, 8));
+        assert_eq!(records[0].tunnel.as_ref().unwrap().stack.depth(), 8);
+        assert_eq!(records[0].protocol.0, if depth == 8 { 17 } else { 4 });
     }
 }
 
