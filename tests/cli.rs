@@ -109,6 +109,7 @@ fn packets_that_belong_to_no_flow_are_counted_by_reason() {
         let summary = String::from_utf8_lossy(&output.stderr);
         assert!(output.stdout.is_empty() && summary.contains("packets 1,"), "{output:?}");
         assert!(summary.contains("in flows 0,") && summary.contains("link_type: 1"), "{output:?}");
+        assert!(summary.contains("hint: packets of link type 9999"), "{output:?}");
     }
     let path = file(directory.path(), "good.pcap", &pcap(1, &[udp_frame(10)]));
     assert!(wiretag(&["replay", &path]).stderr.is_empty(), "all is in flows: there is nothing to say");

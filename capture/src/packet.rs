@@ -20,6 +20,14 @@ impl LinkType {
     pub const PPP_SERIAL: Self = Self(50);
     /// PPPoE session.
     pub const PPP_ETHER: Self = Self(51);
+    /// 802.11, without anything about the radio.
+    pub const IEEE802_11: Self = Self(105);
+    /// 802.11 after a radiotap header.
+    pub const IEEE802_11_RADIO: Self = Self(127);
+    /// Per-packet information (PPI), and in it the link type.
+    pub const PPI: Self = Self(192);
+    /// What Apple's systems tell of a packet, and in it the link type.
+    pub const PKTAP: Self = Self(258);
     /// Raw IP, version in the first nibble.
     pub const RAW: Self = Self(101);
     /// Cisco HDLC.

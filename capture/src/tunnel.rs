@@ -33,45 +33,56 @@ vocabulary! {
         Gtpu = "gtpu",
         /// RFC 7510.
         MplsUdp = "mpls-udp",
+        /// RFC 4023.
+        MplsIp = "mpls-ip",
+        /// Version 2, RFC 2661.
+        L2tp = "l2tp",
+        /// RFC 3378.
+        EtherIp = "etherip",
+        /// draft-massar-v6ops-ayiya.
+        Ayiya = "ayiya",
     }
 }
 
 /// Most tunnels around a packet that are opened.
 pub const MAX_TUNNELS: usize = 8;
 
-/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], four bits each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct TunnelStack(u32);
+/// Bits of a tunnel in the stack.
+const BITS: usize = 5;
 
-const _: () = assert!(TunnelKind::ALL.len() < 16 && MAX_TUNNELS * 4 <= 32);
+/// The tunnels around a packet, outermost first: at most [`MAX_TUNNELS`], five bits each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TunnelStack(u64);
+
+const _: () = assert!(TunnelKind::ALL.len() < 1 << BITS && MAX_TUNNELS * BITS <= 48);
 
 impl TunnelStack {
     /// With one more tunnel inside; a full stack stays as it is.
     #[must_use]
     pub const fn with(self, kind: TunnelKind) -> Self {
         let depth = self.depth();
-        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u32 + 1) << (4 * depth)) }
+        if depth == MAX_TUNNELS { self } else { Self(self.0 | (kind as u64 + 1) << (BITS * depth)) }
     }
 
     /// Number of tunnels.
     pub const fn depth(self) -> usize {
-        (u32::BITS - self.0.leading_zeros()).div_ceil(4) as usize
+        ((u64::BITS - self.0.leading_zeros()) as usize).div_ceil(BITS)
     }
 
-    /// All of it as a number, 0 without tunnels.
-    pub(crate) const fn bits(self) -> u32 {
+    /// All of it as a number of 48 bits, 0 without tunnels.
+    pub(crate) const fn bits(self) -> u64 {
         self.0
     }
 
     /// The stack of [`Self::bits`].
-    pub(crate) const fn of_bits(bits: u32) -> Self {
+    pub(crate) const fn of_bits(bits: u64) -> Self {
         Self(bits)
     }
 
     /// The tunnels, outermost first.
     pub fn kinds(self) -> impl Iterator<Item = TunnelKind> {
         (0..self.depth()).filter_map(move |depth| {
-            let number = (self.0 >> (4 * depth)) as usize & 0x0f;
+            let number = (self.0 >> (BITS * depth)) as usize % (1 << BITS);
             TunnelKind::ALL.get(number.checked_sub(1)?).copied()
         })
     }

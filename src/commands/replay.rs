@@ -4,10 +4,12 @@
 //! on every run, however many threads share the flows. Rows that can still be preceded by others wait: a row leaves when every
 //! flow in the table began after it, which for a file means at its end, so memory grows with the number of rows, not of packets.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::num::NonZeroUsize;
 
 use anyhow::Context;
+use wiretag_capture::decode::reads;
 use wiretag_capture::engines::{Engines, Keep, Outcome};
 use wiretag_capture::file::{CaptureFile, FileError, FileInterface};
 use wiretag_capture::flow::FlowConfig;
@@ -30,10 +32,14 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     };
     let workers = NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN);
     let engines = Engines::start(&config, workers, keep).context("cannot start threads")?;
-    let (outcome, damage) = read(file, engines);
+    let (outcome, damage, unknown) = read(file, engines);
     let Outcome { records, transactions, slices, counters } = outcome;
     if arguments.null || !counters.refused.is_empty() || counters.flows_evicted > 0 {
         summary(&counters, slices, arguments.transactions);
+    }
+    if !unknown.is_empty() {
+        let types = unknown.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        eprintln!("hint: packets of link type {types} (tcpdump.org/linktypes.html) are not read");
     }
     match keep {
         Keep::Counts => {}
@@ -46,11 +52,16 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     }
 }
 
-/// Reads to the end, or to where the file is damaged.
-fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>) {
-    let mut names = Vec::new();
+/// Reads to the end, or to where the file is damaged; and link types of the file that have no decoder.
+fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>, BTreeSet<u16>) {
+    let (mut names, mut unknown) = (Vec::new(), BTreeSet::new());
     let damage = loop {
-        let mut describe = |number, interface: &FileInterface| names.push((number, interface.name.clone()));
+        let mut describe = |number, interface: &FileInterface| {
+            names.push((number, interface.name.clone()));
+            if !reads(interface.link_type) {
+                unknown.insert(interface.link_type.0);
+            }
+        };
         let burst = match file.next_burst(&mut describe) {
             Ok(burst) if burst.is_empty() => break None,
             Ok(burst) => burst,
@@ -64,7 +75,7 @@ fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileErr
         }
         engines.burst(&burst);
     };
-    (engines.finish(), damage)
+    (engines.finish(), damage, unknown)
 }
 
 /// What messages call stdin, and the interface of what comes from it.

@@ -13,6 +13,8 @@ pub(super) struct WrittenPorts {
     geneve: Option<Vec<u16>>,
     gtpu: Option<Vec<u16>>,
     mpls: Option<Vec<u16>>,
+    l2tp: Option<Vec<u16>>,
+    ayiya: Option<Vec<u16>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -32,10 +34,20 @@ pub(super) fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts>
         geneve: written.geneve.unwrap_or(defaults.geneve),
         gtpu: written.gtpu.unwrap_or(defaults.gtpu),
         mpls: written.mpls.unwrap_or(defaults.mpls),
+        l2tp: written.l2tp.unwrap_or(defaults.l2tp),
+        ayiya: written.ayiya.unwrap_or(defaults.ayiya),
     };
     let mut seen = Vec::new();
-    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls } = &ports;
-    let lists = [("vxlan", vxlan), ("vxlan_gpe", vxlan_gpe), ("geneve", geneve), ("gtpu", gtpu), ("mpls", mpls)];
+    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya } = &ports;
+    let lists = [
+        ("vxlan", vxlan),
+        ("vxlan_gpe", vxlan_gpe),
+        ("geneve", geneve),
+        ("gtpu", gtpu),
+        ("mpls", mpls),
+        ("l2tp", l2tp),
+        ("ayiya", ayiya),
+    ];
     for (name, list) in lists {
         if list.len() > MOST {
             bail!(

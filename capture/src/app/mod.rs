@@ -100,7 +100,7 @@ impl Name {
 }
 
 /// Segments with payload at whose beginning a direction is tried.
-const TRIES: u8 = 4;
+const TRIES: u8 = 8;
 
 /// What outlives a parser.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +118,11 @@ impl Tag {
 
     fn try_failed(&mut self, end: End) {
         self.tries[end.index()] = self.tries[end.index()].saturating_add(1);
+    }
+
+    /// Something was recognised: both ends are listened to, also one that said much before.
+    fn renew(&mut self) {
+        self.tries = [0; 2];
     }
 
     fn spend(&mut self) {
@@ -231,6 +236,7 @@ impl Application {
         };
         let session = &mut app.session;
         let back = Context { end: context.end.other(), ..context };
+        let was_spent = self.tag.is_spent(back.end);
         let closed = other.acknowledged(segment, &mut Reading { session, tag: &mut self.tag, context: back });
         let read = own.segment(segment, &mut Reading { session, tag: &mut self.tag, context });
         if !(closed || read) {
@@ -238,6 +244,10 @@ impl Application {
         }
         if self.tag.is_spent(context.end) {
             own.clear();
+        }
+        // What it said while nobody listened is not waited for.
+        if was_spent && !self.tag.is_spent(back.end) {
+            *other = Stream::default();
         }
         match app.session.progress() {
             session::Progress::Nothing if app.streams.iter().all(Stream::is_even) => self.app = None,
@@ -260,7 +270,7 @@ impl Application {
         let early = self.tag.tries[end.index()] == 0
             && begins.is_some_and(|begins| (1..1 << 16).contains(&segment.seq.wrapping_sub(begins)));
         let bytes = segment.payload.get(..segment.payload_len as usize).unwrap_or(segment.payload);
-        match recognise::tcp(bytes, context.ports, false) {
+        match recognise::tcp(recognise::behind_proxy(bytes), context.ports, false) {
             Found::No if !early => self.tag.try_failed(end),
             // A SYN may carry a beginning (RFC 7413), so it goes through the stream like all others.
             Found::Yes(Protocol::Named(name)) if !early => self.tag.name(name),

@@ -92,6 +92,23 @@ pub(super) fn udp(payload: &[u8], length: u32, ports: [u16; 2]) -> Datagram<'_> 
     Datagram::Unknown
 }
 
+/// What follows the header in which a proxy names its client (HAProxy's PROXY protocol), a line or the binary second version; the
+/// bytes themselves where there is none.
+pub(super) fn behind_proxy(bytes: &[u8]) -> &[u8] {
+    const LINE: &[u8] = b"PROXY ";
+    /// Longest line, with its end.
+    const MAX_LINE: usize = 107;
+    const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    let header = if bytes.starts_with(LINE) {
+        bytes.iter().take(MAX_LINE).position(|byte| *byte == b'\n').map(|end| end + 1)
+    } else if let Some([_, _, high, low, ..]) = bytes.strip_prefix(SIGNATURE) {
+        Some(SIGNATURE.len() + 4 + usize::from(u16::from_be_bytes([*high, *low])))
+    } else {
+        None
+    };
+    header.and_then(|header| bytes.get(header..)).unwrap_or(bytes)
+}
+
 fn magic(bytes: &[u8], magic: &[u8]) -> Probe {
     let shown = bytes.len().min(magic.len());
     if bytes.get(..shown) != magic.get(..shown) {
@@ -224,5 +241,24 @@ mod tests {
         }
         assert_eq!(tcp(b"220 mail ESMTP\r\n", PORTS, false), Found::No);
         assert_eq!(tcp(b"SSH-", PORTS, false), Found::More);
+    }
+
+    #[test]
+    fn what_a_proxy_says_is_stepped_over() {
+        let second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c123456789012";
+        let long = [b"PROXY ".as_slice(), &[b'x'; 120], b"\r\nGET /"].concat();
+        for (bytes, rest) in [
+            (&b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 443\r\nGET /"[..], &b"GET /"[..]),
+            (b"PROXY UNKNOWN\r\n", b""),
+            (&[second.as_slice(), b"GET /"].concat(), b"GET /"),
+            (second, b""),
+            // Cut, or too long: no header.
+            (&second[..20], &second[..20]),
+            (b"PROXY TCP4 10.0.0.1", b"PROXY TCP4 10.0.0.1"),
+            (&long, &long),
+            (b"GET /", b"GET /"),
+        ] {
+            assert_eq!(behind_proxy(bytes), rest);
+        }
     }
 }

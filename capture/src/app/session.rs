@@ -103,6 +103,7 @@ impl Session {
             self.http = Some(Box::new(HttpSlice::new(self.transactions)));
         }
         tag.name = Some(name);
+        tag.renew();
     }
 
     /// Bytes of memory owned beside the structure itself.
@@ -253,9 +254,11 @@ impl Session {
         }
     }
 
-    /// A piece with nothing before it.
+    /// A piece with nothing before it, but what a proxy may say of who is behind it.
     fn recognise_piece(&mut self, tag: &mut Tag, context: Context, bytes: &[u8]) {
+        let bytes = recognise::behind_proxy(bytes);
         match recognise::tcp(bytes, context.ports, false) {
+            Found::More if bytes.is_empty() => tag.try_failed(context.end),
             Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
             Found::More => {
                 if let Parser::Unknown(beginnings) = &mut self.parser {
@@ -319,7 +322,7 @@ impl Session {
             Switched::Other => self.parser = Parser::Done,
             Switched::Tunnel => {
                 self.parser = Parser::Unknown([Vec::new(), Vec::new()]);
-                tag.tries = [0; 2];
+                tag.renew();
             }
         }
         if !rest.is_empty() {

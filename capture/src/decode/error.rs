@@ -12,6 +12,9 @@ pub enum DecodeError {
     /// Encrypted on the link (MACsec, IEEE 802.1AE): nobody can say what it is.
     #[error("encrypted on the link")]
     Macsec,
+    /// Encrypted on the air (802.11).
+    #[error("encrypted on the air")]
+    Wlan,
     /// Cut before the end of the link-layer header.
     #[error("cut in the link-layer header")]
     LinkCut,
@@ -39,6 +42,7 @@ impl DecodeError {
             Self::LinkType => "link_type",
             Self::NotIp => "not_ip",
             Self::Macsec => "macsec",
+            Self::Wlan => "wlan_encrypted",
             Self::LinkCut => "link_cut",
             Self::LinkMalformed => "link_malformed",
             Self::IpCut => "ip_cut",

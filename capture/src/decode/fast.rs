@@ -9,7 +9,7 @@ use super::ip::{self, Ip};
 use super::layers::{Cursor, Stack};
 use super::link::{IPV4, IPV6, Link};
 use super::transport;
-use super::tunnel::{self, TunnelPorts};
+use super::tunnel::{self, Ports};
 use super::{Decoded, Transport, u16_at};
 use crate::packet::{LinkType, Packet};
 use crate::record::{Protocol, TunnelKind};
@@ -34,7 +34,7 @@ pub(crate) trait Take<'a> {
 
 /// A packet that is not in a tunnel, for `taker`.
 #[inline(always)]
-pub(super) fn plain<'a, T: Take<'a>>(packet: &Packet<'a>, ports: &TunnelPorts, taker: T) -> Option<T::Taken> {
+pub(super) fn plain<'a, T: Take<'a>>(packet: &Packet<'a>, ports: &Ports, taker: T) -> Option<T::Taken> {
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
@@ -50,7 +50,7 @@ trait Then<'a> {
 
 /// To be handed on, unless it carries another packet.
 struct Untunnelled<'p, T> {
-    ports: &'p TunnelPorts,
+    ports: &'p Ports,
     taker: T,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Then<'a> for Whole {
 #[inline(always)]
 pub(super) fn in_tunnel<'a>(
     packet: &Packet<'a>,
-    ports: &TunnelPorts,
+    ports: &Ports,
 ) -> Option<(Plain<'a>, TunnelKind, Option<u32>, Plain<'a>)> {
     if packet.link_type != LinkType::ETHERNET {
         return None;
@@ -150,7 +150,7 @@ mod tests {
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
-    use super::super::{AsItIs, Decoder};
+    use super::super::{AsItIs, Decoder, TunnelPorts};
     use super::*;
 
     fn built(kind: u8, payload: &[u8]) -> Vec<u8> {
@@ -211,7 +211,7 @@ mod tests {
             let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
             let packet =
                 Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan: None };
-            let ports = TunnelPorts::default();
+            let ports = Ports::new(TunnelPorts::default());
             let (plain, tunnel) = (plain(&packet, &ports, AsItIs).is_some(), in_tunnel(&packet, &ports).is_some());
             // The port of VXLAN alone needs a closer look.
             assert_eq!((plain, tunnel), (kind < 8 && kind != 3, kind >= 8), "{kind}");

@@ -1,8 +1,10 @@
 //! GRE (RFC 2784, 2890), its PPTP version (RFC 2637), NVGRE (RFC 7637), and ERSPAN (draft-foschiano-erspan) types I to III.
 //!
-//! GRE with routing (RFC 1701) is not opened. NVGRE cannot be told for certain from Ethernet in GRE with a key: it is
-//! taken for granted when nothing but the key is there and its VSID is one that the RFC allows; a key whose low 24 bits
-//! are zero is not (VMware's mirror sessions put the direction into the high byte).
+//! Source routes (RFC 1701) are stepped over, and so is the header of WCCP's redirected packets
+//! (draft-mclaggan-wccp-v2rev1). Aruba's access points carry 802.11; MikroTik's EoIP shares PPTP's version. NVGRE cannot be
+//! told for certain from Ethernet in GRE with a key: it is taken for granted when nothing but the key is there and its VSID
+//! is one that the RFC allows; a key whose low 24 bits are zero is not (VMware's mirror sessions put the direction into the
+//! high byte).
 
 use super::layers::{Cursor, Layer};
 use super::tunnel::{Inside, behind};
@@ -15,11 +17,11 @@ const KEY: u16 = 0x2000;
 const SEQUENCE: u16 = 0x1000;
 const ACKNOWLEDGEMENT: u16 = 0x0080;
 
+/// Protocol type of MikroTik's Ethernet over IP, whose key is a length and, in the other byte order, the tunnel's id.
+const EOIP: u16 = 0x6400;
+
 pub(super) fn open(cursor: Cursor<'_>) -> Option<Inside<'_>> {
     let (flags, kind) = (u16_at(cursor.data, 0)?, u16_at(cursor.data, 2)?);
-    if flags & ROUTING != 0 {
-        return None;
-    }
     match flags & 0x0007 {
         0 => version0(cursor, flags, kind),
         1 => pptp(cursor, flags, kind),
@@ -29,8 +31,12 @@ pub(super) fn open(cursor: Cursor<'_>) -> Option<Inside<'_>> {
 
 fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
     let optional = |bit: u16| if flags & bit == 0 { 0 } else { 4 };
-    let key = if flags & KEY == 0 { None } else { Some(u32_at(cursor.data, 4 + optional(CHECKSUM))?) };
-    let cursor = behind(cursor, 4 + optional(CHECKSUM) + optional(KEY) + optional(SEQUENCE))?;
+    let checksum = if flags & (CHECKSUM | ROUTING) == 0 { 0 } else { 4 };
+    let key = if flags & KEY == 0 { None } else { Some(u32_at(cursor.data, 4 + checksum)?) };
+    let mut cursor = behind(cursor, 4 + checksum + optional(KEY) + optional(SEQUENCE))?;
+    if flags & ROUTING != 0 {
+        cursor = behind_routes(cursor)?;
+    }
     match kind {
         // Type I has no header: the frame follows GRE's.
         0x88be if flags & SEQUENCE == 0 => {
@@ -39,8 +45,32 @@ fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
         0x88be => erspan2(cursor),
         0x22eb => erspan3(cursor),
         0x6558 => Some(ethernet(cursor, flags, key)),
+        // Aruba's access points hand on what they hear.
+        0x8200..=0x83f0 if kind.is_multiple_of(16) => {
+            Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::Wlan, cursor })
+        }
+        0x883e => {
+            // The first version has no header.
+            let header = if cursor.data.first()? >> 4 == 4 { 0 } else { 4 };
+            Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::Ip, cursor: behind(cursor, header)? })
+        }
         kind => Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::EtherType(kind), cursor }),
     }
+}
+
+/// Source routes that are stepped over.
+const MAX_ROUTES: usize = 16;
+
+/// The cursor behind the list of source routes: family, offset, length, and an empty one at the end.
+fn behind_routes(mut cursor: Cursor<'_>) -> Option<Cursor<'_>> {
+    for _ in 0..MAX_ROUTES {
+        let [f0, f1, _, len] = *cursor.data.first_chunk::<4>()?;
+        cursor = behind(cursor, 4 + usize::from(len))?;
+        if [f0, f1, len] == [0; 3] {
+            return Some(cursor);
+        }
+    }
+    None
 }
 
 fn ethernet(cursor: Cursor<'_>, flags: u16, key: Option<u32>) -> Inside<'_> {
@@ -59,7 +89,11 @@ fn ethernet(cursor: Cursor<'_>, flags: u16, key: Option<u32>) -> Inside<'_> {
 
 /// The key's high half is the payload's length, its low half the call.
 fn pptp(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
-    if kind != 0x880b || flags & KEY == 0 {
+    if kind == EOIP && flags & !0x0007 == KEY {
+        let id = cursor.data.get(6..8).and_then(|id| id.first_chunk()).map(|id| u32::from(u16::from_le_bytes(*id)));
+        return Some(Inside { kind: TunnelKind::Gre, id, layer: Layer::Ethernet, cursor: behind(cursor, 8)? });
+    }
+    if kind != 0x880b || flags & KEY == 0 || flags & ROUTING != 0 {
         return None;
     }
     let optional = |bit: u16| if flags & bit == 0 { 0 } else { 4 };

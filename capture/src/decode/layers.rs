@@ -1,12 +1,13 @@
 //! Layers between link and network: Ethernet (IEEE 802.3), 802.1Q and 802.1ad tags, LLC/SNAP (RFC 1042), PPP (RFC 1661,
 //! 1662), PPPoE sessions (RFC 2516), Cisco HDLC, MPLS (RFC 3032) with IP or an Ethernet pseudowire (RFC 4448) inside, MAC in MAC
-//! (802.1ah), service function chains (NSH, RFC 8300), MACsec (802.1AE) that only authenticates.
+//! (802.1ah), service function chains (NSH, RFC 8300), MACsec (802.1AE) that only authenticates, tags of port extenders
+//! (VN-Tag, 802.1BR), FabricPath and TRILL (RFC 6325).
 //!
 //! None of these is a tunnel: they leave no trace in a flow but VLAN ids, and the innermost Ethernet addresses. At most
 //! [`MAX_LAYERS`] are followed. Limit: labels, paths and service ids are not part of a flow's identity.
 
 use super::link::{IPV4, IPV6, Link};
-use super::{DecodeError, u16_at};
+use super::{DecodeError, u16_at, wlan};
 
 /// Headers of one frame before IP: more are stacked only by attackers.
 const MAX_LAYERS: usize = 24;
@@ -42,6 +43,8 @@ pub(super) enum Layer {
     Ethernet,
     /// What this EtherType says.
     EtherType(u16),
+    /// 802.11.
+    Wlan,
     /// Logical link control.
     Llc,
     /// PPP, with or without address and control.
@@ -89,6 +92,7 @@ impl<'a> Stack<'a> {
             layer = match layer {
                 Layer::Ethernet => self.ethernet(&mut cursor)?,
                 Layer::EtherType(kind) => self.ether_type(&mut cursor, kind)?,
+                Layer::Wlan => wlan::frame(&mut self, &mut cursor)?,
                 Layer::Llc => llc(&mut cursor)?,
                 Layer::Ppp => ppp(&mut cursor)?,
                 Layer::Pppoe => pppoe(&mut cursor)?,
@@ -140,8 +144,17 @@ impl<'a> Stack<'a> {
                 Ok(Layer::Ethernet)
             }
             0x88e5 => macsec(cursor),
-            // A length (802.3), not a type.
-            0..=1500 => Ok(Layer::Llc),
+            // Between the addresses and the type: VN-Tag's four bytes, 802.1BR's six.
+            0x8926 => tagged(cursor, 4),
+            0x893f => tagged(cursor, 6),
+            // FabricPath: a forwarding tag, then the frame.
+            0x8903 => {
+                cursor.skip(2)?;
+                Ok(Layer::Ethernet)
+            }
+            0x22f3 => trill(cursor),
+            // A length (802.3), not a type, or one that needs no mention (jumbo frames).
+            0..=1500 | 0x8870 => Ok(Layer::Llc),
             _ => Err(DecodeError::NotIp),
         }
     }
@@ -224,6 +237,23 @@ fn macsec(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
     let kind = cursor.u16(0)?;
     cursor.skip(2)?;
     Ok(Layer::EtherType(kind))
+}
+
+/// A tag of so many bytes, and the type of what follows.
+fn tagged(cursor: &mut Cursor<'_>, len: usize) -> Result<Layer, DecodeError> {
+    let kind = cursor.u16(len)?;
+    cursor.skip(len + 2)?;
+    Ok(Layer::EtherType(kind))
+}
+
+/// Version, length of the options in units of four bytes, hops; names of two bridges; options; then the frame.
+fn trill(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let first = cursor.u16(0)?;
+    if first >> 14 != 0 {
+        return Err(DecodeError::LinkMalformed);
+    }
+    cursor.skip(6 + usize::from(first >> 6 & 0x1f) * 4)?;
+    Ok(Layer::Ethernet)
 }
 
 fn pppoe(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {

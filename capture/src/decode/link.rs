@@ -1,9 +1,9 @@
 //! Link types down to the network layer: addresses and VLAN tags, and where the IP packet begins.
 //!
-//! What stands between the two (tags, LLC, PPP, PPPoE, MPLS) is [`super::layers`]' business.
+//! What stands between the two (tags, LLC, PPP, PPPoE, MPLS) is [`super::layers`]' business, and 802.11 that of [`super::wlan`].
 
 use super::layers::{Cursor, Layer, Stack};
-use super::{DecodeError, u16_at};
+use super::{DecodeError, u16_at, wlan};
 use crate::packet::{LinkType, Packet};
 
 pub(super) const IPV4: u16 = 0x0800;
@@ -37,14 +37,24 @@ pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
         stack.tag(tci);
     }
     match packet.link_type {
+        LinkType::PPI | LinkType::PKTAP => {
+            let (cursor, link_type) = described(cursor, packet.link_type)?;
+            of_type(stack, cursor, link_type)
+        }
+        link_type => of_type(stack, cursor, link_type),
+    }
+}
+
+fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) -> Result<Link<'a>, DecodeError> {
+    match link_type {
         LinkType::ETHERNET => stack.walk(cursor, Layer::Ethernet),
         LinkType::LINUX_SLL => {
-            stack.src_mac = packet.data.get(6..).and_then(|rest| rest.first_chunk());
-            cooked(stack, cursor, 16, u16_at(packet.data, 14))
+            stack.src_mac = address(cursor, (u16_at(cursor.data, 4), 6));
+            cooked(stack, cursor, 16, u16_at(cursor.data, 14))
         }
         LinkType::LINUX_SLL2 => {
-            stack.src_mac = packet.data.get(12..).and_then(|rest| rest.first_chunk());
-            cooked(stack, cursor, 20, u16_at(packet.data, 0))
+            stack.src_mac = address(cursor, (cursor.data.get(11).copied().map(u16::from), 12));
+            cooked(stack, cursor, 20, u16_at(cursor.data, 0))
         }
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD | LinkType::IPV4 | LinkType::IPV6 => {
             stack.walk(cursor, Layer::Ip)
@@ -55,8 +65,30 @@ pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
         LinkType::C_HDLC => stack.walk(cursor, Layer::Hdlc),
         LinkType::MPLS => stack.walk(cursor, Layer::Mpls),
         LinkType::NFLOG => nflog(stack, cursor),
+        LinkType::IEEE802_11 => stack.walk(cursor, Layer::Wlan),
+        LinkType::IEEE802_11_RADIO => wlan::with_radio(stack, cursor),
         LinkType(_) => Err(DecodeError::LinkType),
     }
+}
+
+/// The packet behind a header that says how it was captured and what it is.
+fn described(mut cursor: Cursor<'_>, link_type: LinkType) -> Result<(Cursor<'_>, LinkType), DecodeError> {
+    let word = |at: usize| cursor.data.get(at..).and_then(|rest| rest.first_chunk()).copied().map(u32::from_le_bytes);
+    let (len, inner) = match link_type {
+        // Version and flags, the length of it all, the link type.
+        LinkType::PPI => (word(0).map(|word| word >> 16), word(4)),
+        // Length, kind of record, link type.
+        LinkType::PKTAP => (word(0), word(8)),
+        LinkType(_) => return Err(DecodeError::LinkType),
+    };
+    let (len, inner) = len.zip(inner).ok_or(DecodeError::LinkCut)?;
+    cursor.skip(len as usize)?;
+    Ok((cursor, LinkType(u16::try_from(inner).map_err(|_| DecodeError::LinkType)?)))
+}
+
+/// The sender's address at a place in a cooked header, if its length is that of one: tunnel devices have none.
+fn address(cursor: Cursor<'_>, (len, at): (Option<u16>, usize)) -> Option<&[u8; 6]> {
+    cursor.data.get(at..).filter(|_| len == Some(6))?.first_chunk()
 }
 
 /// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.

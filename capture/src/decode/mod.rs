@@ -10,7 +10,7 @@
 //! * a tunnel whose inside cannot be decoded is the packet that it is;
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
-//! Limits: no 802.11; MACsec, ESP, WireGuard and compressed headers are not opened.
+//! Limits: MACsec, encrypted 802.11, ESP, WireGuard and compressed headers are not opened.
 #![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
 mod error;
@@ -22,6 +22,7 @@ mod layers;
 mod link;
 mod transport;
 mod tunnel;
+mod wlan;
 
 use std::net::IpAddr;
 
@@ -33,9 +34,9 @@ use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;
 use self::transport::Parsed;
-use self::tunnel::Inside;
+use self::tunnel::{Inside, Ports};
 pub use self::tunnel::{Sealed, TunnelPorts, sealed};
-use crate::packet::Packet;
+use crate::packet::{LinkType, Packet};
 use crate::record::{MAX_TUNNELS, Protocol, Tunnel, TunnelStack};
 
 /// The innermost packet of a frame.
@@ -218,17 +219,23 @@ pub fn decode<'a>(packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
     Decoder::new(TunnelPorts::default()).decode(packet)
 }
 
+/// Whether packets of this link type have a decoder.
+pub fn reads(link_type: LinkType) -> bool {
+    let nothing = Packet { time: 0, data: &[], wire_len: 0, link_type, interface: 0, direction: None, vlan: None };
+    decode(&nothing) != Err(DecodeError::LinkType)
+}
+
 /// Decodes packets, and remembers of the last one what carried it.
 #[derive(Debug)]
 pub struct Decoder {
-    ports: TunnelPorts,
+    ports: Ports,
     carriers: Vec<Decoded<'static>>,
 }
 
 impl Decoder {
     /// A decoder that opens tunnels on these ports.
     pub fn new(ports: TunnelPorts) -> Self {
-        Self { ports, carriers: Vec::with_capacity(MAX_TUNNELS) }
+        Self { ports: Ports::new(ports), carriers: Vec::with_capacity(MAX_TUNNELS) }
     }
 
     /// The packets around the last one that was decoded or joined, outermost first: empty without tunnels.
@@ -408,7 +415,7 @@ fn carrier(link: &Link<'_>, ip: &Ip<'_>, (ports, transport): &Parsed<'_>, around
 
 /// A fragment: the first one has ports and may be seen to carry a tunnel, the others have addresses.
 #[cold]
-fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a> {
+fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &Ports) -> Decoded<'a> {
     let parsed = transport::parse(ip).unwrap_or_else(|_| transport::portless(ip));
     let carrier = tunnel::may_open(ip.protocol, ip.payload, ports) && carries(link, ip, &parsed, ports);
     let payload_len = if ip.protocol == Protocol::TCP { 0 } else { parsed.1.payload_len() };
@@ -418,7 +425,7 @@ fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &TunnelPorts) -> Decoded<'a
 }
 
 /// Whether a first fragment begins a packet with another one inside, as far as it goes.
-fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPorts) -> bool {
+fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &Ports) -> bool {
     let port = parsed.0.map(|ports| ports.1);
     if ip.is_later_fragment() {
         return false;
@@ -434,6 +441,7 @@ fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &TunnelPort
             DecodeError::LinkType
             | DecodeError::NotIp
             | DecodeError::Macsec
+            | DecodeError::Wlan
             | DecodeError::LinkMalformed
             | DecodeError::IpMalformed
             | DecodeError::TransportMalformed,

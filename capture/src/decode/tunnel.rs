@@ -1,8 +1,10 @@
 //! Tunnels: which packets carry another one, and where it begins.
 //!
 //! In UDP, by destination port: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP
-//! TS 29.281), MPLS (RFC 7510); by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
-//! (RFC 2003, 2473, 4213) and GRE, for which see [`super::gre`]. ESP and WireGuard are told from content, not opened.
+//! TS 29.281), MPLS (RFC 7510), L2TP version 2 (RFC 2661), AYIYA (draft-massar-v6ops-ayiya); by content, since its ports change
+//! behind translators: Teredo (RFC 4380). By protocol number: IP in IP (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS (RFC 4023)
+//! and GRE, for which see [`super::gre`]. ESP and WireGuard are told from content, not opened; L2TP version 3 is not, since its
+//! packets do not say what they carry.
 
 use super::ip::Ip;
 use super::layers::{Cursor, Layer};
@@ -22,18 +24,38 @@ pub struct TunnelPorts {
     pub gtpu: Vec<u16>,
     /// MPLS in UDP: 6635.
     pub mpls: Vec<u16>,
-}
-
-impl TunnelPorts {
-    #[inline]
-    fn contains(&self, port: u16) -> bool {
-        [&self.vxlan, &self.geneve, &self.gtpu, &self.vxlan_gpe, &self.mpls].iter().any(|ports| ports.contains(&port))
-    }
+    /// L2TP version 2: 1701.
+    pub l2tp: Vec<u16>,
+    /// AYIYA: 5072.
+    pub ayiya: Vec<u16>,
 }
 
 impl Default for TunnelPorts {
     fn default() -> Self {
-        Self { vxlan: vec![4789, 8472], vxlan_gpe: vec![4790], geneve: vec![6081], gtpu: vec![2152], mpls: vec![6635] }
+        Self {
+            vxlan: vec![4789, 8472],
+            vxlan_gpe: vec![4790],
+            geneve: vec![6081],
+            gtpu: vec![2152],
+            mpls: vec![6635],
+            l2tp: vec![1701],
+            ayiya: vec![5072],
+        }
+    }
+}
+
+/// [`TunnelPorts`], and all of them in a row: most datagrams are compared with these and are done.
+#[derive(Debug)]
+pub(super) struct Ports {
+    of: TunnelPorts,
+    all: Box<[u16]>,
+}
+
+impl Ports {
+    pub(super) fn new(of: TunnelPorts) -> Self {
+        let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya } = &of;
+        let all = [vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya].into_iter().flatten().copied().collect();
+        Self { of, all }
     }
 }
 
@@ -47,7 +69,7 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Whether the inner packet has a frame of its own.
+    /// Whether the inner packet has an Ethernet frame of its own.
     pub(super) fn has_frame(&self) -> bool {
         self.layer == Layer::Ethernet
     }
@@ -55,7 +77,7 @@ impl Inside<'_> {
 
 /// Whether [`open`] is worth its call: what untunnelled packets pay.
 #[inline(always)]
-pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) -> bool {
+pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &Ports) -> bool {
     match protocol {
         Protocol::UDP => {
             let Some([_, _, p0, p1, l0, l1, _, _, first, _, _, _, n0, n1]) = payload.first_chunk::<14>() else {
@@ -65,9 +87,9 @@ pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) 
             // Teredo on any port: an indication, or an IPv6 packet as long as the datagram.
             *first == 0
                 || (*first >> 4 == 6 && number(n0, n1).checked_add(8 + 40) == Some(number(l0, l1)))
-                || ports.contains(number(p0, p1))
+                || ports.all.contains(&number(p0, p1))
         }
-        Protocol::GRE | Protocol(4 | 41) => true,
+        Protocol::GRE | Protocol(4 | 41 | 97 | 137) => true,
         Protocol(_) => false,
     }
 }
@@ -76,7 +98,7 @@ pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &TunnelPorts) 
 pub(super) fn open<'a>(
     ip: &Ip<'a>,
     (port, transport): (Option<u16>, &Transport<'a>),
-    ports: &TunnelPorts,
+    ports: &Ports,
 ) -> Option<Inside<'a>> {
     let outer = Cursor { data: ip.payload, on_wire: ip.payload_len };
     let v6 = ip.ends.is_v6();
@@ -91,26 +113,44 @@ pub(super) fn open<'a>(
         Protocol::GRE => gre::open(outer),
         Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),
         Protocol(41) => bare(if v6 { TunnelKind::Ip6ip6 } else { TunnelKind::Sit }),
+        Protocol(97) => etherip(outer),
+        Protocol(137) => mpls(outer, TunnelKind::MplsIp),
         Protocol(_) => None,
     }
 }
 
 /// The packet inside a datagram to this port.
-pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
-    let by_port = if ports.vxlan.contains(&port) {
+#[inline(always)]
+pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
+    let Ports { of, all } = ports;
+    let by_port = if of.vxlan.contains(&port) {
         vxlan(cursor)
-    } else if ports.geneve.contains(&port) {
+    } else if of.geneve.contains(&port) {
         geneve(cursor)
-    } else if ports.gtpu.contains(&port) {
+    } else if of.gtpu.contains(&port) {
         gtpu(cursor)
-    } else if ports.vxlan_gpe.contains(&port) {
-        vxlan_gpe(cursor)
-    } else if ports.mpls.contains(&port) {
-        mpls(cursor)
+    } else if all.contains(&port) {
+        in_udp_seldom(port, cursor, of)
     } else {
         None
     };
-    by_port.or_else(|| teredo(cursor))
+    if by_port.is_some() { by_port } else { teredo(cursor) }
+}
+
+/// Tunnels that are rare: apart, so that the others stay quick.
+#[inline(never)]
+fn in_udp_seldom<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Option<Inside<'a>> {
+    if ports.vxlan_gpe.contains(&port) {
+        vxlan_gpe(cursor)
+    } else if ports.mpls.contains(&port) {
+        mpls(cursor, TunnelKind::MplsUdp)
+    } else if ports.l2tp.contains(&port) {
+        l2tp(cursor)
+    } else if ports.ayiya.contains(&port) {
+        ayiya(cursor)
+    } else {
+        None
+    }
 }
 
 /// The cursor behind a header.
@@ -161,9 +201,48 @@ fn geneve(cursor: Cursor<'_>) -> Option<Inside<'_>> {
 const MAX_LABELS: usize = 16;
 
 /// Labels, of which the last says whose packet it is. Both directions have their own.
-fn mpls(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+fn mpls(cursor: Cursor<'_>, kind: TunnelKind) -> Option<Inside<'_>> {
     let last = (0..MAX_LABELS).map_while(|number| u32_at(cursor.data, 4 * number)).find(|label| label & 0x100 != 0)?;
-    Some(Inside { kind: TunnelKind::MplsUdp, id: Some(last >> 12), layer: Layer::Mpls, cursor })
+    Some(Inside { kind, id: Some(last >> 12), layer: Layer::Mpls, cursor })
+}
+
+/// A version of 3, and twelve bits that are zero.
+fn etherip(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    if u16_at(cursor.data, 0)? != 0x3000 {
+        return None;
+    }
+    Some(Inside { kind: TunnelKind::EtherIp, id: None, layer: Layer::Ethernet, cursor: behind(cursor, 2)? })
+}
+
+/// A data message: the length, numbers and padding that flags announce, tunnel and session, of which the latter is the id.
+fn l2tp(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    const CONTROL: u16 = 0x8000;
+    const LENGTH: u16 = 0x4000;
+    const SEQUENCE: u16 = 0x0800;
+    const OFFSET: u16 = 0x0200;
+    let flags = u16_at(cursor.data, 0)?;
+    if flags & CONTROL != 0 || flags & 0x000f != 2 {
+        return None;
+    }
+    let optional = |bit: u16, len: usize| if flags & bit == 0 { 0 } else { len };
+    let ids = 2 + optional(LENGTH, 2);
+    let session = u16_at(cursor.data, ids + 2)?;
+    let mut header = ids + 4 + optional(SEQUENCE, 4);
+    if flags & OFFSET != 0 {
+        header += 2 + usize::from(u16_at(cursor.data, header)?);
+    }
+    let id = Some(u32::from(session));
+    Some(Inside { kind: TunnelKind::L2tp, id, layer: Layer::Ppp, cursor: behind(cursor, header)? })
+}
+
+/// Lengths of identity and signature, what is to be done with the packet (it is to be forwarded), and its protocol.
+fn ayiya(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    let [identity, signature, operation, protocol] = *cursor.data.first_chunk::<4>()?;
+    if operation & 0x0f != 1 || !matches!(protocol, 4 | 41) {
+        return None;
+    }
+    let header = 8 + (1 << (identity >> 4)) + usize::from(signature >> 4) * 4;
+    Some(Inside { kind: TunnelKind::Ayiya, id: None, layer: Layer::Ip, cursor: behind(cursor, header)? })
 }
 
 /// Extension headers of GTP-U that are followed.
@@ -195,6 +274,7 @@ fn gtpu(cursor: Cursor<'_>) -> Option<Inside<'_>> {
 
 /// IPv6 in UDP, after an authentication header and an origin indication if there are any. Addresses and length must fit:
 /// there may be Teredo on any port.
+#[inline(never)]
 fn teredo(mut cursor: Cursor<'_>) -> Option<Inside<'_>> {
     if cursor.data.starts_with(&[0, 1]) {
         let [_, _, client, value] = *cursor.data.first_chunk::<4>()?;

@@ -4,18 +4,18 @@
 //! A copy has the same IPv4 identification, numbers, flags, window, options and length, and no pause since its original
 //! is longer than [`WINDOW`] (mirrors were seen that take two milliseconds). A real retransmission has another
 //! identification. Zero is none (RFC 6864 lets senders that forbid fragments repeat it, and zero is what these send), and
-//! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must follow its
-//! original directly within [`SHORT_WINDOW`], and be more than an acknowledgement without timestamps; so some copies
-//! stay unnoticed rather than a retransmission be lost.
+//! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must come from another
+//! place, that is another link-layer address or direction than its original, or follow it directly within
+//! [`SHORT_WINDOW`] and be more than an acknowledgement without timestamps; so some copies stay unnoticed rather than a
+//! retransmission be lost.
 //!
 //! Of datagrams the content counts instead of the numbers: length, both ends of the payload, and ICMP's header. Programs do
 //! send the same datagram again at once (counters, probes), and with DF set Linux gives those of unconnected sockets no
-//! identification. So without one a copy must come from another place, that is another link-layer address or direction than
-//! its original; only of an echo, which is numbered, a copy may come from the same place, as with TCP.
+//! identification. So without one a copy must come from another place; only of an echo, which is numbered, it may come from
+//! the same, as with TCP.
 //!
 //! The last [`REMEMBERED`] segments of a flow are kept as prints of 32 bits, two copies of one packet being rarely further
-//! apart: identification (16 bits), end (1), hash (15), or without identification the hash alone; of datagrams without one
-//! place (8) and hash (24).
+//! apart: identification (16 bits), end (1), hash (15), or without one place (8) and hash (24).
 
 use super::key::End;
 use super::options::Options;
@@ -45,6 +45,32 @@ pub(super) struct Arrival {
     pub(super) ip_id: Option<u16>,
     /// Time since the flow's last packet, ns.
     pub(super) pause: i64,
+    /// Link-layer address of who sent it here.
+    pub(super) src_mac: Option<[u8; 6]>,
+    /// Where the source knows it.
+    pub(super) direction: Option<Direction>,
+}
+
+impl Arrival {
+    /// Of a packet that comes so long after the flow's last one, ns.
+    #[inline]
+    pub(super) fn new(decoded: &Decoded<'_>, direction: Option<Direction>, pause: i64) -> Self {
+        Self { ip_id: decoded.ip_id, pause, src_mac: decoded.src_mac, direction }
+    }
+
+    /// Whose link-layer address and which direction a packet came with, as a number.
+    #[inline]
+    fn place(&self) -> u8 {
+        let [v0, v1, n0, n1, n2, n3] = self.src_mac.unwrap_or_default();
+        let direction = match self.direction {
+            None => 0,
+            Some(Direction::Ingress) => 1,
+            Some(Direction::Egress) => 2,
+        };
+        // What tells addresses of one network apart is mostly at their end.
+        let mixed = u32::from_le_bytes([n0, n1, n2, n3]) ^ u32::from(u16::from_le_bytes([v0, v1])) ^ direction << 17;
+        (mixed.wrapping_mul(0x9e37_79b1) >> 24) as u8
+    }
 }
 
 impl Recent {
@@ -56,27 +82,25 @@ impl Recent {
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
             return self.is_identified_copy(print_of(id, from, hash), pause);
         }
-        let print = hash.max(1);
-        let is_copy = self.prints[0] == print && pause <= SHORT_WINDOW && tells(segment, options);
-        self.remember(print, pause, is_copy)
+        self.is_unidentified_copy((hash, arrival.place()), pause, tells(segment, options))
     }
 
     /// Remembers a datagram; whether it is a copy of one that came before. Of other transports none is.
-    pub(super) fn is_copied_datagram(
-        &mut self,
-        from: End,
-        decoded: &Decoded<'_>,
-        direction: Option<Direction>,
-        arrival: Arrival,
-    ) -> bool {
-        let Some((hash, is_numbered)) = content(from, &decoded.transport) else { return false };
+    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival) -> bool {
+        let Some((hash, is_numbered)) = content(from, transport) else { return false };
         let pause = arrival.pause.saturating_abs();
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
             return self.is_identified_copy(print_of(id, from, hash), pause);
         }
-        let print = (u32::from(place(decoded, direction)) << 24) | (hash & 0x00ff_ffff).max(1);
-        let elsewhere = |other: &u32| other & 0x00ff_ffff == print & 0x00ff_ffff && *other != print;
-        let again = self.prints[0] == print && pause <= SHORT_WINDOW && is_numbered;
+        self.is_unidentified_copy((hash, arrival.place()), pause, is_numbered)
+    }
+
+    /// `tells` says whether the same from the same place may be one.
+    #[inline]
+    fn is_unidentified_copy(&mut self, (hash, place): (u32, u8), pause: i64, tells: bool) -> bool {
+        let print = (u32::from(place) << 24) | (hash & 0x00ff_ffff).max(1);
+        let elsewhere = |other: &u32| (other ^ print).trailing_zeros() >= 24 && *other != print;
+        let again = self.prints[0] == print && pause <= SHORT_WINDOW && tells;
         let is_copy = (pause <= WINDOW && self.prints.iter().any(elsewhere)) || again;
         self.remember(print, pause, is_copy)
     }
@@ -103,17 +127,6 @@ impl Recent {
 
 const fn print_of(id: u16, from: End, hash: u32) -> u32 {
     ((id as u32) << 16) | ((from as u32) << 15) | (hash & 0x7fff)
-}
-
-/// Whose link-layer address and which direction a packet came with, as a number.
-fn place(decoded: &Decoded<'_>, direction: Option<Direction>) -> u8 {
-    let mac = decoded.src_mac.unwrap_or_default().iter().fold(0_u64, |bits, byte| (bits << 8) | u64::from(*byte));
-    let direction = match direction {
-        None => 0,
-        Some(Direction::Ingress) => 1,
-        Some(Direction::Egress) => 2,
-    };
-    fold((mac << 2 | direction) ^ K[0], K[1]) as u8
 }
 
 /// Bytes at each end of a payload that are looked at.

@@ -3,7 +3,8 @@
 //! Invariants:
 //! * memory is bounded by [`FragmentLimits`]; the oldest packets are given up first, and counted;
 //! * what was captured of a packet is kept from its beginning on, so that a snap length hides bytes but no length;
-//! * a packet whose fragments overlap other than by repetition is not put together (RFC 5722);
+//! * where fragments of IPv4 overlap, what came first counts (RFC 791 leaves it open); a packet of IPv6 with such fragments is
+//!   not put together (RFC 8200, 4.5), unless one only repeats what is there;
 //! * a packet that was put together is remembered for a moment: a capture may deliver fragments twice.
 
 use std::collections::HashMap;
@@ -280,11 +281,29 @@ impl Parts {
         if from == to || self.ranges.iter().any(|range| range.0 <= from && to <= range.1) {
             return true;
         }
-        if self.ranges.iter().any(|range| range.0 < to && from < range.1) {
+        let overlaps = self.ranges.iter().any(|range| range.0 < to && from < range.1);
+        if overlaps && self.whole.key.is_v6() {
             return false;
         }
-        let at = self.ranges.partition_point(|range| range.1 <= from);
-        self.ranges.insert(at, (from, to));
+        let most = self.data.len().saturating_add(room);
+        let mut begin = from;
+        while begin < to {
+            // What is new begins here or behind the range that begins before, and ends where the next one begins.
+            let at = self.ranges.partition_point(|range| range.0 <= begin);
+            let known = at.checked_sub(1).and_then(|at| self.ranges.get(at)).map_or(begin, |range| range.1);
+            let end = self.ranges.get(at).map_or(to, |range| range.0.min(to));
+            if known < end && !self.take_in((begin.max(known), end), fragment, most) {
+                return false;
+            }
+            begin = end.max(known);
+        }
+        true
+    }
+
+    /// Takes in what a fragment has of a range that was not seen, if no more than `most` bytes are held then.
+    fn take_in(&mut self, range: (u32, u32), fragment: &Fragment<'_>, most: usize) -> bool {
+        let at = self.ranges.partition_point(|other| other.1 <= range.0);
+        self.ranges.insert(at, range);
         self.ranges.dedup_by(|next, range| {
             let touches = range.1 == next.0;
             if touches {
@@ -292,27 +311,29 @@ impl Parts {
             }
             touches
         });
-        self.ranges.len() <= MAX_PARTS && self.keep(fragment, room)
+        self.ranges.len() <= MAX_PARTS && self.keep(range, fragment, most)
     }
 
-    fn keep(&mut self, fragment: &Fragment<'_>, room: usize) -> bool {
-        let from = fragment.offset as usize;
-        let to = from + fragment.data.len();
-        if (fragment.data.len() as u32) < fragment.len {
-            self.cut = self.cut.min(to as u32);
+    fn keep(&mut self, (from, to): (u32, u32), fragment: &Fragment<'_>, most: usize) -> bool {
+        let data = fragment.data.get((from - fragment.offset) as usize..).unwrap_or_default();
+        let data = data.get(..(to - from) as usize).unwrap_or(data);
+        if (data.len() as u32) < to - from {
+            self.cut = self.cut.min(from + data.len() as u32);
         }
+        let from = from as usize;
+        let to = from + data.len();
         if to > self.data.len() {
-            if to - self.data.len() > room {
+            if to > most {
                 return false;
             }
             if from == self.data.len() {
-                self.data.extend_from_slice(fragment.data);
+                self.data.extend_from_slice(data);
                 return true;
             }
             self.data.resize(to, 0);
         }
         if let Some(place) = self.data.get_mut(from..to) {
-            place.copy_from_slice(fragment.data);
+            place.copy_from_slice(data);
         }
         true
     }
@@ -343,6 +364,46 @@ mod tests {
     use crate::decode::Transport;
 
     proptest! {
+        /// Of what overlaps, the first counts, as in a plain map from place to byte.
+        #[test]
+        fn overlaps_are_as_in_a_map(
+            parts in prop::collection::vec((0_u32..12, 1_u32..6, any::<bool>(), any::<u8>()), 1..40),
+            v6: bool,
+        ) {
+            let (src, dst) = (std::net::IpAddr::from([10, 0, 0, 1]), std::net::IpAddr::from([10, 0, 0, 2]));
+            let six = |ip: std::net::IpAddr| match ip {
+                std::net::IpAddr::V4(ip) if v6 => std::net::IpAddr::V6(ip.to_ipv6_mapped()),
+                std::net::IpAddr::V4(_) | std::net::IpAddr::V6(_) => ip,
+            };
+            let decoded = Decoded::new(six(src), six(dst), Protocol::UDP, Transport::Other { payload_len: 8 });
+            let (key, end) = Key::new(&decoded, 1);
+            let fragment = Fragment { id: 1, offset: 0, more: true, protocol: Protocol::UDP, data: &[], len: 0 };
+            let mut held = Parts::new(Whole::new(key, end, &fragment), 0);
+            let mut model = std::collections::BTreeMap::new();
+            for (at, units, cut, filling) in parts {
+                let (offset, len) = (at * 8, units * 8);
+                let data = vec![filling; if cut { len as usize / 2 } else { len as usize }];
+                let part = Fragment { offset, len, data: &data, ..fragment.clone() };
+                let new = (offset..offset + len).filter(|byte| !model.contains_key(byte)).count();
+                let taken = held.insert(&part, usize::MAX);
+                prop_assert_eq!(taken, !v6 || new == 0 || new == len as usize);
+                if !taken {
+                    return Ok(());
+                }
+                for byte in offset..offset + len {
+                    model.entry(byte).or_insert_with(|| data.get((byte - offset) as usize).copied());
+                }
+                prop_assert!(held.ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
+                let seen = held.ranges.iter().flat_map(|(from, to)| *from..*to);
+                prop_assert!(seen.eq(model.keys().copied()));
+                let uncut = model.iter().take_while(|(_, value)| value.is_some());
+                for (byte, value) in uncut.take_while(|(byte, _)| **byte < held.cut) {
+                    prop_assert_eq!(held.data.get(*byte as usize).copied(), *value);
+                }
+                prop_assert!(model.iter().all(|(byte, value)| value.is_some() || *byte >= held.cut));
+            }
+        }
+
         /// Whatever comes, what is held is counted and bounded, and a packet that is put together is what was divided.
         #[test]
         fn memory_is_bounded_and_what_is_joined_is_right(

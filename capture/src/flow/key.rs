@@ -47,13 +47,15 @@ pub(super) struct Key {
     /// Low end's port, then high end's; 0 without [`PORTS`].
     ports: u32,
     interface: u32,
-    /// [`TunnelStack::bits`].
+    /// [`TunnelStack::bits`], the low 32.
     tunnels: u32,
     /// Id of the innermost tunnel, mixed with those of the others; 0 without [`TUNNEL_ID`].
     tunnel_id: u32,
     /// 0 is no VLAN's id.
     vlan: u16,
     vlan_inner: u16,
+    /// The other bits of the tunnels.
+    tunnels_deep: u16,
     protocol: Protocol,
     flags: u8,
 }
@@ -68,7 +70,8 @@ impl PartialEq for Key {
             | (self.interface ^ other.interface)
             | (self.tunnels ^ other.tunnels)
             | (self.tunnel_id ^ other.tunnel_id);
-        let tags = (self.vlan ^ other.vlan) | (self.vlan_inner ^ other.vlan_inner);
+        let tags =
+            (self.vlan ^ other.vlan) | (self.vlan_inner ^ other.vlan_inner) | (self.tunnels_deep ^ other.tunnels_deep);
         let rest = (self.protocol.0 ^ other.protocol.0) | (self.flags ^ other.flags);
         addresses | u64::from(numbers) | u64::from(tags) | u64::from(rest) == 0
     }
@@ -117,6 +120,7 @@ impl Key {
         tunnel_id: 0,
         vlan: 0,
         vlan_inner: 0,
+        tunnels_deep: 0,
         protocol: Protocol(0),
         flags: 0,
     };
@@ -147,10 +151,11 @@ impl Key {
             addresses,
             ports,
             interface,
-            tunnels,
+            tunnels: tunnels as u32,
             tunnel_id,
             vlan: decoded.vlan.unwrap_or_default(),
             vlan_inner: decoded.vlan_inner.unwrap_or_default(),
+            tunnels_deep: (tunnels >> u32::BITS) as u16,
             protocol: decoded.protocol,
             flags,
         };
@@ -178,6 +183,16 @@ impl Key {
         if self.flags & V6 != 0 {
             self.protocol = Protocol(0);
         }
+    }
+
+    /// The tunnels around it.
+    fn tunnels(&self) -> TunnelStack {
+        TunnelStack::of_bits(u64::from(self.tunnels_deep) << u32::BITS | u64::from(self.tunnels))
+    }
+
+    /// Whether the addresses are those of IPv6.
+    pub(super) const fn is_v6(&self) -> bool {
+        self.flags & V6 != 0
     }
 
     /// Whether the flow's packets carry those of other flows.
@@ -317,21 +332,21 @@ impl Key {
 #[derive(Default)]
 pub(super) struct Ids {
     /// Interface, tunnels, and the hash so far.
-    last: Option<(u32, u32, SipHasher13)>,
+    last: Option<(u32, TunnelStack, SipHasher13)>,
 }
 
 impl Ids {
     pub(super) fn begun(&self, key: &Key) -> Option<SipHasher13> {
-        self.last.filter(|last| (last.0, last.1) == (key.interface, key.tunnels)).map(|last| last.2)
+        self.last.filter(|last| (last.0, last.1) == (key.interface, key.tunnels())).map(|last| last.2)
     }
 
     pub(super) fn begin(&mut self, key: &Key, node: &str, interface: &str) -> SipHasher13 {
         let mut hasher = SipHasher13::new();
-        for text in [interface, node, &TunnelStack::of_bits(key.tunnels).to_string()] {
+        for text in [interface, node, &key.tunnels().to_string()] {
             hasher.write(&(text.len() as u64).to_le_bytes());
             hasher.write(text.as_bytes());
         }
-        self.last = Some((key.interface, key.tunnels, hasher));
+        self.last = Some((key.interface, key.tunnels(), hasher));
         hasher
     }
 }

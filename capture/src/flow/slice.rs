@@ -196,7 +196,7 @@ impl Flow {
     #[inline]
     pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> Counted {
         let begins = self.is_empty();
-        let arrival = Arrival { ip_id: decoded.ip_id, pause: packet.time.saturating_sub(self.end) };
+        let arrival = Arrival::new(decoded, packet.direction, packet.time.saturating_sub(self.end));
         self.touched = Moment::of(clock);
         if begins {
             self.slice_began = self.touched;
@@ -310,7 +310,7 @@ impl Flow {
                 (progress, read)
             }
             Transport::Udp { .. } | Transport::Icmp { .. }
-                if self.track.is_copied_datagram(end, decoded, packet.direction, arrival) =>
+                if self.track.is_copied_datagram(end, &decoded.transport, arrival) =>
             {
                 (Progress { again: decoded.transport.payload_len(), ..Progress::default() }, false)
             }

@@ -3,8 +3,7 @@
 use super::duplicates::{Arrival, Recent};
 use super::key::End;
 use super::tcp::TcpFlow;
-use crate::decode::Decoded;
-use crate::packet::Direction;
+use crate::decode::Transport;
 use crate::record::{Protocol, Side};
 
 /// See the module documentation.
@@ -55,15 +54,9 @@ impl Track {
     }
 
     /// Counts a packet that the capture delivered before; whether it is one. Connections see to that themselves.
-    pub(super) fn is_copied_datagram(
-        &mut self,
-        from: End,
-        decoded: &Decoded<'_>,
-        direction: Option<Direction>,
-        arrival: Arrival,
-    ) -> bool {
+    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival) -> bool {
         let Self::Datagrams(Datagrams { recent, copies }) = self else { return false };
-        let is_copy = recent.is_copied_datagram(from, decoded, direction, arrival);
+        let is_copy = recent.is_copied_datagram(from, transport, arrival);
         copies[from.index()] = copies[from.index()].saturating_add(is_copy.into());
         is_copy
     }

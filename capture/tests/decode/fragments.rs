@@ -144,10 +144,36 @@ fn after_the_timeout_the_last_fragment_is_nobodys() {
 }
 
 #[test]
-fn overlaps_are_not_put_together() {
-    let datagram = udp(40_000, 53, &query()[8..]);
-    let mut frames = parts4(17, &datagram, 48);
-    frames.insert(1, frame(&part4(17, (ALICE, BOB), MORE | 4, &[6; 48])));
+fn what_came_first_counts_where_fragments_overlap() {
+    let segment = tcp(40_000, 80, 7, b"GET /right HTTP/1.1\r\nHost: a\r\n\r\n");
+    let part = |from: usize, to: usize, wrong: usize| {
+        let data = joined(&[&vec![b'x'; wrong], &segment[from + wrong..to]]);
+        let more = if to < segment.len() { MORE } else { 0 };
+        frame(&part4(6, (ALICE, BOB), more | (from / 8) as u16, &data))
+    };
+    let (whole, end) = (segment.len(), segment.len());
+    for parts in [
+        // Over the end of another, over both its ends, over the beginning of another and through several.
+        vec![part(0, 32, 0), part(24, 40, 8), part(40, end, 0)],
+        vec![part(16, 24, 0), part(32, 40, 0), part(8, end, 0), part(0, 16, 0)],
+        vec![part(0, 24, 0), part(0, 40, 24), part(16, end, 24)],
+    ] {
+        let count = parts.len() as u64;
+        let mut wire = play(&parts);
+        wire.frame(&frame(&ipv4(6, (ALICE, BOB), &tcp(40_000, 80, whole as u32 - 20 + 7, b"x"))));
+        let (records, _, counters) = wire.end();
+        assert_eq!((records.len(), counters.fragments_joined, counters.fragments_given_up), (1, 1, 0));
+        let client = &records[0].client;
+        assert_eq!((client.packets, client.payload_bytes), (count + 1, whole as u64 - 20 + 1));
+        assert_eq!(records[0].http.as_ref().unwrap().path.as_deref(), Some("/right"));
+    }
+}
+
+#[test]
+fn overlaps_in_ipv6_are_not_put_together() {
+    let mut frames = parts6(17, &query(), 48);
+    let header = joined(&[&[17, 0], &(32_u16 | 1).to_be_bytes(), &[0, 0, 0, 7]]);
+    frames.insert(1, frame(&ipv6(44, (ALICE, BOB), &joined(&[&header, &[6; 48]]))));
     let record = play(&frames).only();
     assert_eq!((record.client.packets, record.dns), (frames.len() as u64, None));
     // Beyond the longest packet there can be.

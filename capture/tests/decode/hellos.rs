@@ -113,6 +113,49 @@ fn tls_is_found_after_a_plain_beginning() {
     }
 }
 
+/// A banner in many segments, and a server that does not take the client's highest version; whoever of both said much.
+#[test]
+fn who_said_much_before_the_hellos_is_still_heard() {
+    let mut older = server_hello();
+    older[10] = 2;
+    for talkative in [true, false] {
+        let mut said: Vec<_> = (0..12).map(|number| (talkative, format!("214-{number}\r\n").into_bytes())).collect();
+        said.extend([(!talkative, b"AUTH TLS\r\n".to_vec())]);
+        if talkative {
+            // Only the server's hello is found.
+            said.extend([(false, older.clone())]);
+            assert_eq!(told(&record_of(&connection(21, &said, 1400))), (Some("tls"), None, Some("1.1")));
+        } else {
+            said.extend([(true, client_hello("db.example.org")), (false, older.clone())]);
+            let record = record_of(&connection(21, &said, 1400));
+            assert_eq!(told(&record), (Some("tls"), Some("db.example.org"), Some("1.1")));
+        }
+    }
+    let long: Vec<_> = (0..6)
+        .flat_map(|_| [(true, b"NOOP\r\n".to_vec()), (false, b"250 OK\r\n".to_vec())])
+        .chain([(true, b"STARTTLS\r\n".to_vec()), (false, b"220 go\r\n".to_vec())])
+        .collect();
+    let record = record_of(&upgraded(&("tls", 25, long), 1400));
+    assert_eq!(told(&record), (Some("tls"), Some("db.example.org"), Some("1.2")));
+}
+
+#[test]
+fn what_a_proxy_says_first_hides_nothing() {
+    let line = b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 443\r\n".to_vec();
+    let binary = joined(&[b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &[1; 12]]);
+    for header in [line, binary] {
+        let hello = client_hello("db.example.org");
+        let joined = joined(&[&header, &hello]);
+        for said in [vec![(true, joined)], vec![(true, header.clone()), (true, hello)]] {
+            let record = record_of(&connection(443, &[said, vec![(false, server_hello())]].concat(), 1400));
+            assert_eq!(told(&record), (Some("tls"), Some("db.example.org"), Some("1.2")));
+        }
+        let request = [&header, &b"GET /right HTTP/1.1\r\nHost: a\r\n\r\n"[..]].concat();
+        let record = record_of(&connection(80, &[(true, request)], 1400));
+        assert_eq!(record.http.unwrap().path.as_deref(), Some("/right"));
+    }
+}
+
 /// The hello alone comes in several segments.
 #[test]
 fn a_hello_in_pieces_is_found_too() {

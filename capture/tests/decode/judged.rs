@@ -8,8 +8,9 @@
 use std::process::Command;
 
 use crate::hellos::{beginnings, google_hellos, upgraded};
+use crate::tunnels::others;
 use crate::wire::*;
-use crate::wrapped::{mac_in_mac, macsec, nsh};
+use crate::wrapped::{extended, mac_in_mac, macsec, nsh};
 
 /// The values of fields in each frame, several of one field with commas between; `None` where there is no tshark.
 fn tshark(frames: &[Vec<u8>], fields: &[&str]) -> Option<Vec<String>> {
@@ -46,7 +47,7 @@ fn tshark(frames: &[Vec<u8>], fields: &[&str]) -> Option<Vec<String>> {
 fn wrapped_packets_are_what_they_are_meant_to_be() {
     let (packet, inner) = (hello(), frame(&hello()));
     let in_udp = |port, payload: &[u8]| frame(&ipv4(17, (LEFT, RIGHT), &udp(50_000, port, payload)));
-    let frames = [
+    let mut frames = vec![
         ethernet(0x894f, &nsh(1, &[1; 16], &packet)),
         ethernet(0x894f, &nsh(3, &[], &inner)),
         in_udp(4790, &joined(&[&[0x0c, 0, 0, 4, 0, 0, 5, 0], &nsh(1, &[1; 16], &packet)])),
@@ -54,6 +55,9 @@ fn wrapped_packets_are_what_they_are_meant_to_be() {
         in_udp(6635, &joined(&[&[0, 1, 0, 64, 0, 2, 1, 64], &packet])),
         macsec(0, &joined(&[&[8, 0], &packet])),
     ];
+    // All but the last, FabricPath, which the tool takes for a frame with its check sequence.
+    frames.extend(extended().into_iter().take(6));
+    frames.extend(others().into_iter().map(|(protocol, payload, ..)| frame(&ipv4(protocol, (LEFT, RIGHT), &payload))));
     let Some(lines) = tshark(&frames, &["ip.dst", "udp.dstport", "udp.length"]) else { return };
     for (line, data) in lines.iter().zip(&frames) {
         // The innermost comes last.

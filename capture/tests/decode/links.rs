@@ -1,6 +1,7 @@
 //! Every link type, and every layer between link and network, leads to the same datagram.
 
 use wiretag_capture::LinkType;
+use wiretag_capture::decode::reads;
 
 use crate::wire::*;
 
@@ -16,6 +17,8 @@ fn link_types_without_ethernet() {
     }
     assert_eq!(refused(LinkType::NULL, &joined(&[&[7, 0, 0, 0], &hello])), "not_ip");
     assert_eq!(refused(LinkType(160), &hello), "link_type");
+    assert!(!reads(LinkType(160)));
+    assert!([0, 1, 12, 101, 113, 127, 192, 258, 276].into_iter().map(LinkType).all(reads));
     assert_eq!(refused(LinkType::RAW, &[]), "ip_cut");
 }
 
@@ -29,6 +32,11 @@ fn linux_cooked() {
     let record = only(LinkType::LINUX_SLL2, &two);
     is_hello(&record);
     assert_eq!(record.client.mac, Some([9; 6]));
+    // Of a tunnel device, which has no address.
+    let bare = joined(&[&[0, 0, 0xff, 0xfe, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 0x08, 0], &hello()]);
+    assert_eq!(only(LinkType::LINUX_SLL, &bare).client.mac, None);
+    let bare = joined(&[&[0x08, 0, 0, 0, 0, 0, 0, 3, 0xff, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &hello()]);
+    assert_eq!(only(LinkType::LINUX_SLL2, &bare).client.mac, None);
     // A tag, and LLC instead of a type.
     let tagged = joined(&[&[0, 0, 0, 1, 0, 6, 9, 9, 9, 9, 9, 9, 0, 0, 0x81, 0], &tag(0x0800, 5, &hello())]);
     assert_eq!(only(LinkType::LINUX_SLL, &tagged).vlan, Some(5));

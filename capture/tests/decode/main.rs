@@ -13,4 +13,5 @@ mod speed;
 mod survival;
 mod tunnels;
 mod wire;
+mod wlan;
 mod wrapped;

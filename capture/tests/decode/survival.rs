@@ -4,8 +4,10 @@ use proptest::prelude::*;
 use wiretag_capture::LinkType;
 use wiretag_capture::packet::Packet;
 
+use crate::tunnels::others;
 use crate::wire::*;
-use crate::wrapped::{mac_in_mac, macsec, nsh};
+use crate::wlan::sent;
+use crate::wrapped::{extended, mac_in_mac, macsec, nsh};
 
 /// One packet of every kind, with its link type.
 fn kinds() -> Vec<(LinkType, Vec<u8>)> {
@@ -44,6 +46,16 @@ fn kinds() -> Vec<(LinkType, Vec<u8>)> {
         frame(&ipv6(17, (LEFT, RIGHT), &udp(50_000, 6635, &joined(&[&[0, 1, 0, 64, 0, 0, 0x51, 64], &packet])))),
     ];
     let mut all: Vec<_> = ethernets.into_iter().map(|data| (LinkType::ETHERNET, data)).collect();
+    all.extend(extended().into_iter().map(|data| (LinkType::ETHERNET, data)));
+    all.extend(
+        others()
+            .into_iter()
+            .map(|(protocol, payload, ..)| (LinkType::ETHERNET, frame(&ipv4(protocol, (LEFT, RIGHT), &payload)))),
+    );
+    all.push((LinkType::IEEE802_11, sent()));
+    all.push((LinkType::IEEE802_11_RADIO, joined(&[&[0, 0, 9, 0, 2, 0, 0, 0, 0], &sent()])));
+    all.push((LinkType::PPI, joined(&[&[0, 0, 8, 0, 1, 0, 0, 0], &inner])));
+    all.push((LinkType::PKTAP, joined(&[&[12, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], &inner])));
     all.push((LinkType::LINUX_SLL, joined(&[&[0, 0, 0, 1, 0, 6, 9, 9, 9, 9, 9, 9, 0, 0, 8, 0], &packet])));
     all.push((LinkType::LINUX_SLL2, joined(&[&[8, 0], &[0; 18], &packet])));
     all.push((LinkType::NFLOG, joined(&[&[2, 0, 0, 0, 5, 0, 10, 0, b'x', 0, 0, 0, 42, 0, 9, 0], &packet])));

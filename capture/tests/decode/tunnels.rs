@@ -4,6 +4,7 @@ use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{FlowRecord, LinkType};
 
 use crate::wire::*;
+use crate::wlan::sent;
 use crate::wrapped::nsh;
 
 const ENDS: ([u8; 4], [u8; 4]) = (LEFT, RIGHT);
@@ -64,6 +65,32 @@ fn in_gre() -> Vec<Case> {
     ]
 }
 
+/// Those that are rarely seen.
+pub(crate) fn others() -> Vec<Case> {
+    let (packet, inner) = (hello(), frame(&hello()));
+    let l2tp = |header: &[u8], ppp: &[u8]| udp(1701, 1701, &joined(&[header, ppp, &packet]));
+    let wccp = |header: &[u8]| gre(0, 0x883e, &[], &joined(&[header, &packet]));
+    vec![
+        (17, l2tp(&[0, 2, 0, 9, 0, 5], &[0xff, 3, 0, 0x21]), "l2tp", Some(5)),
+        (17, l2tp(&[0x40, 2, 0, 47, 0, 9, 0, 5], &[0x21]), "l2tp", Some(5)),
+        (17, l2tp(&[0x4a, 2, 0, 56, 0, 9, 0, 5, 0, 1, 0, 2, 0, 2, 9, 9], &[0, 0x21]), "l2tp", Some(5)),
+        (17, ayiya(0x11, 4, &packet), "ayiya", None),
+        (47, gre(0x4000, 0x0800, &[0, 0, 0, 0, 8, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0], &packet), "gre", None),
+        (47, wccp(&[1, 2, 3, 4]), "gre", None),
+        (47, wccp(&[]), "gre", None),
+        (47, gre(0, 0x8200, &[], &sent()), "gre", None),
+        (47, gre(0x2001, 0x6400, &[0, 52, 5, 0], &inner), "gre", Some(5)),
+        (97, joined(&[&[0x30, 0], &inner]), "etherip", None),
+        (137, joined(&[&[0, 0, 0x51, 64], &packet]), "mpls-ip", Some(5)),
+    ]
+}
+
+/// Identity of 16 bytes, signature of 20.
+fn ayiya(operation: u8, next: u8, inner: &[u8]) -> Vec<u8> {
+    let header = [0x44, 0x52, operation, next, 0, 0, 0, 1];
+    udp(50_000, 5072, &joined(&[&header, &[1; 16], &[2; 20], inner]))
+}
+
 fn check(record: &FlowRecord, stack: &str, id: Option<u32>, context: &str) {
     is_hello(record);
     let tunnel = record.tunnel.as_ref().map(|tunnel| (tunnel.stack.to_string(), tunnel.id));
@@ -73,7 +100,8 @@ fn check(record: &FlowRecord, stack: &str, id: Option<u32>, context: &str) {
 #[test]
 fn every_tunnel_in_both_versions() {
     for version in [4, 6] {
-        for (number, (protocol, payload, stack, id)) in in_udp().into_iter().chain(in_gre()).enumerate() {
+        for (number, (protocol, payload, stack, id)) in in_udp().into_iter().chain(in_gre()).chain(others()).enumerate()
+        {
             let context = format!("case {number}, {stack} in IPv{version}");
             let outer = ip(version, protocol, ENDS, &payload);
             let mut wire = Wire::new();
@@ -160,10 +188,16 @@ fn what_cannot_be_opened_is_the_flow_that_it_is() {
     let cases = [
         ipv4(17, ENDS, &vxlan(5, &arp)),
         ipv4(17, ENDS, &no_vni),
-        ipv4(47, ENDS, &gre(0x4000, 0x0800, &[0; 8], &hello())),
         ipv4(47, ENDS, &gre(0x0002, 0x0800, &[], &hello())),
         ipv4(4, ENDS, &[0x45; 10]),
         ipv4(17, ENDS, &udp(2152, 2152, &joined(&[&[0x32, 1, 0, 4, 0, 0, 0, 0], &hello()]))),
+        // A control message, one of version 3, padding without end; a heartbeat; another version; routes without end.
+        ipv4(17, ENDS, &udp(1701, 1701, &joined(&[&[0xc8, 2, 0, 60, 0, 9, 0, 0, 0, 1, 0, 2], &hello()]))),
+        ipv4(17, ENDS, &udp(1701, 1701, &joined(&[&[0, 3, 0, 0, 0, 0, 0, 5, 0, 0x21], &hello()]))),
+        ipv4(17, ENDS, &udp(1701, 1701, &joined(&[&[2, 2, 0, 9, 0, 5, 0xff, 0xff, 0, 0x21], &hello()]))),
+        ipv4(17, ENDS, &ayiya(0x10, 59, &[])),
+        ipv4(97, ENDS, &joined(&[&[0x40, 0], &frame(&hello())])),
+        ipv4(47, ENDS, &gre(0x4000, 0x0800, &[0; 4], &[9, 9, 0, 0].repeat(30))),
     ];
     for packet in cases {
         let record = only(LinkType::ETHERNET, &frame(&packet));

@@ -17,6 +17,20 @@ pub(crate) fn mac_in_mac(inner: &[u8]) -> Vec<u8> {
     joined(&[&[4; 6], &[6; 6], &[0x88, 0xa8], &tag(0x88e7, 100, &service)])
 }
 
+/// Frames with the tags of port extenders and fabrics.
+pub(crate) fn extended() -> Vec<Vec<u8>> {
+    let (packet, inner) = (hello(), frame(&hello()));
+    vec![
+        ethernet(0x8926, &joined(&[&[0x80, 1, 0, 2, 8, 0], &packet])),
+        ethernet(0x8926, &joined(&[&[0x80, 1, 0, 2, 0x81, 0], &tag(0x0800, 5, &packet)])),
+        ethernet(0x893f, &joined(&[&[0, 1, 0, 2, 0, 0, 8, 0], &packet])),
+        ethernet(0x22f3, &joined(&[&[0, 0x3f, 0, 1, 0, 2], &inner])),
+        ethernet(0x22f3, &joined(&[&[0, 0x7f, 0, 1, 0, 2, 9, 9, 9, 9], &inner])),
+        ethernet(0x8870, &joined(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &packet])),
+        ethernet(0x8903, &joined(&[&[0, 0x41], &inner])),
+    ]
+}
+
 /// A frame of MACsec: flags, and what follows the tag.
 pub(crate) fn macsec(flags: u8, rest: &[u8]) -> Vec<u8> {
     let channel: &[u8] = if flags & 0x20 == 0 { &[] } else { &[2, 2, 2, 2, 2, 2, 0, 1] };
@@ -57,6 +71,20 @@ fn mac_in_mac_leads_to_the_customers_frame() {
     is_hello(&tagged);
     assert_eq!((tagged.vlan, tagged.vlan_inner), (Some(100), Some(7)));
     assert_eq!(refused(LinkType::ETHERNET, &mac_in_mac(&[0; 9])), "link_cut");
+}
+
+#[test]
+fn tags_of_port_extenders_and_fabrics_are_stepped_over() {
+    for frame in extended() {
+        let record = only_ethernet(&frame);
+        is_hello(&record);
+        assert_eq!(record.client.mac, Some([3; 6]));
+    }
+    assert_eq!(only_ethernet(&extended()[1]).vlan, Some(5));
+    assert_eq!(refused(LinkType::ETHERNET, &ethernet(0x8926, &[0x80, 1, 0, 2, 8])), "link_cut");
+    assert_eq!(refused(LinkType::ETHERNET, &ethernet(0x22f3, &[0x40; 40])), "link_malformed");
+    let endless = [0x80, 1, 0, 2, 0x89, 0x26].repeat(40);
+    assert_eq!(refused(LinkType::ETHERNET, &ethernet(0x8926, &endless)), "link_malformed");
 }
 
 #[test]

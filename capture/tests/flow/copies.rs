@@ -142,6 +142,36 @@ fn connection() -> Result<Vec<Vec<u8>>, BuildWriteError> {
     steps.into_iter().map(frame).collect()
 }
 
+/// A capture of both sides of a router as one: each packet comes again from the router's address. None has an identification.
+#[test]
+fn segments_without_identification_are_copies_if_they_come_from_another_place() {
+    for (mac, copies) in [(9, Some([3, 2])), (0, None)] {
+        let mut engine = Engine::new(FlowConfig::new("node", Source::File));
+        let mut records = Vec::new();
+        for (number, frame) in (0..).zip(connection().expect("frames")) {
+            let mut again = frame.clone();
+            // In the other case the same comes again from the same place: it is sent again.
+            if mac != 0 {
+                again[6..12].fill(mac);
+                again[22] -= 1;
+            }
+            for (late, data) in [(0, &frame), (300_000, &again)] {
+                let (time, wire_len) = (BEGIN + number * MS + late, data.len() as u32);
+                let link_type = LinkType::ETHERNET;
+                let packet = Packet { time, data, wire_len, link_type, interface: 1, direction: None, vlan: None };
+                engine.packet(&packet, &mut records);
+            }
+        }
+        engine.finish(EndReason::EndOfInput, &mut records);
+        let [record] = records.as_slice() else { panic!("{records:#?}") };
+        let sides = [&record.client, &record.server];
+        assert_eq!(sides.map(|side| side.capture_duplicates), copies.map_or([Some(0); 2], |copies| copies.map(Some)));
+        let repeated = sides.map(|side| side.retransmits);
+        assert_eq!(repeated, if copies.is_some() { [Some(0); 2] } else { [Some(2); 2] });
+        assert_eq!(sides.map(|side| (side.packets, side.payload_bytes)), [(6, 4), (4, 4)]);
+    }
+}
+
 /// A capture of both sides of a bridge in one file: each packet is on two of its interfaces.
 #[test]
 fn copies_on_two_interfaces_of_a_file_are_two_flows_without_a_retransmission() {

@@ -73,7 +73,6 @@ impl Counts {
 pub(crate) fn parse(bytes: &[u8], bar: Bar) -> Option<Message<'_>> {
     let header: &[u8; HEADER] = bytes.first_chunk()?;
     let [i1, i0, flags, codes, q1, q0, a1, a0, n1, n0, r1, r0] = *header;
-    let opcode = (flags >> 3) & 0x0f;
     let response = flags & 0x80 != 0;
     let counts = Counts {
         questions: u16::from_be_bytes([q1, q0]),
@@ -82,7 +81,7 @@ pub(crate) fn parse(bytes: &[u8], bar: Bar) -> Option<Message<'_>> {
         additionals: u16::from_be_bytes([r1, r0]),
     };
     let questions = counts.questions;
-    if !matches!(opcode, 0..=2 | 4..=6) || questions > MAX_QUESTIONS || (questions == 0 && !response) {
+    if questions > MAX_QUESTIONS || (questions == 0 && !response) {
         return None;
     }
     if bar == Bar::Content && !is_ordinary(flags, codes, counts) {
@@ -300,6 +299,7 @@ mod tests {
         assert_eq!(with(|bytes| bytes[3] = 0x40), only_on_the_port, "a reserved bit");
         assert_eq!(with(|bytes| bytes[7] = 1), only_on_the_port, "a record that is not there");
         assert_eq!(with(|bytes| bytes[20] = 200), only_on_the_port, "an unknown type");
+        assert_eq!(with(|bytes| bytes[2] = 0x39), only_on_the_port, "an operation that nobody defined");
     }
 
     #[test]
