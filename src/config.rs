@@ -19,7 +19,7 @@ use wiretag_capture::flow::FragmentLimits;
 use wiretag_enrich::kubernetes::KubernetesConfig;
 use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
-pub(crate) use self::otlp::{OtlpConfig, headers};
+pub(crate) use self::otlp::{Coding, OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
 pub(crate) use self::readers::ReaderConfig;
