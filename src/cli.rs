@@ -181,6 +181,7 @@ pub(crate) enum RowsFormat {
     Json,
     Csv,
     Parquet,
+    Ipfix,
 }
 
 impl RowsFormat {
@@ -190,7 +191,7 @@ impl RowsFormat {
             Self::Table => Some(Format::Table),
             Self::Json => Some(Format::Json),
             Self::Csv => Some(Format::Csv),
-            Self::Parquet => None,
+            Self::Parquet | Self::Ipfix => None,
         }
     }
 }
@@ -220,7 +221,7 @@ pub(crate) struct FlowsArguments {
     /// Search transactions (one row for each DNS and HTTP exchange) instead of flows
     #[arg(long)]
     pub(crate) transactions: bool,
-    /// Most rows, newest first, or `all` [default: 100; with `--output` or `--format parquet` all]
+    /// Most rows, newest first, or `all` [default: 100; with `--output` or a format of files all]
     #[arg(long, value_name = "ROWS", value_parser = limit)]
     pub(crate) limit: Option<Limit>,
     /// Tell how the query is answered, instead of the answer: files, what is left out, the engine's plan, the time
@@ -229,7 +230,7 @@ pub(crate) struct FlowsArguments {
     /// Of an aggregation, also the figures of the period before, of the same length
     #[arg(long, conflicts_with = "follow")]
     pub(crate) compare: bool,
-    /// Output format
+    /// Output format; `parquet` and `ipfix` (RFC 5655, of flows) are files
     #[arg(long, value_enum, default_value_t = RowsFormat::Table)]
     pub(crate) format: RowsFormat,
     /// File to write, of everything that matches; `-` is stdout

@@ -16,10 +16,11 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use wiretag_capture::decode::TunnelPorts;
 use wiretag_capture::flow::FragmentLimits;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::kubernetes::KubernetesConfig;
 use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 
-pub(crate) use self::otlp::{OtlpConfig, headers};
+pub(crate) use self::otlp::{Coding, OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
 pub(crate) use self::readers::ReaderConfig;
@@ -183,6 +184,8 @@ pub(crate) struct RunConfig {
     pub(crate) netflow: Option<NetflowConfig>,
     /// Where our flows go, if anywhere.
     pub(crate) ipfix: Option<IpfixConfig>,
+    /// How files of our flows are numbered, and what is sent.
+    pub(crate) ipfix_numbers: Numbers,
     /// The same as logs.
     pub(crate) otlp: Option<OtlpConfig>,
     /// Who may read besides the owner.
@@ -249,6 +252,7 @@ impl RunConfig {
                 conntrack: written.kernel.conntrack.unwrap_or(true),
             },
             netflow: peers::netflow(&written.netflow)?,
+            ipfix_numbers: peers::numbers(&written.ipfix),
             ipfix: peers::ipfix(written.ipfix)?,
             otlp: otlp::otlp(written.otlp)?,
             readers: readers::readers(written.readers)?,

@@ -38,11 +38,12 @@ fn stderr_has_colours() -> bool {
     std::io::stderr().is_terminal() && !refused
 }
 
-/// Logs to stderr; `WIRETAG_LOG` overrides the level.
+/// Logs to stderr; `WIRETAG_LOG` overrides the level. The client of the Kubernetes API tells each request that fails, several a second while the
+/// server is away: the source says once what that means.
 pub(crate) fn start_logging(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info",
+        0 => "warn,kube_client=off",
+        1 => "info,kube_client=off",
         _ => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("WIRETAG_LOG")

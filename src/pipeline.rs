@@ -162,6 +162,7 @@ impl Pipeline {
             tail,
             keys,
             limits: config.queries,
+            ipfix: config.ipfix_numbers,
             instance,
         };
         let ((server, stop_server), repairs) = (serve(listener, app), recovery.repairs);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Appliance, flows, is_root, require, rows, wiretag_fails, wiretag_ok};
+use support::{Appliance, flows, has, is_root, require, rows, run, wiretag_fails, wiretag_ok};
 
 /// Two capture files of DNS-like datagrams three hours apart, `count` flows each, from one named machine to many.
 fn filled(directory: &Path, count: u32) -> PathBuf {
@@ -75,6 +75,7 @@ fn an_export_is_everything_that_a_search_finds() {
         (vec!["flows", "--limit", "all"], "a table is for a terminal"),
         (vec!["flows", "--limit", "0"], "a number from 1, or `all`"),
         (vec!["flows", "| top server_ip", "--format", "parquet"], "an aggregation is short"),
+        (vec!["flows", "--transactions", "--format", "ipfix", "-o", "/tmp/x"], "IPFIX tells of flows"),
         (vec!["flows", "server_port = ", "--format", "parquet", "-o", "/tmp/x"], "hint: "),
     ] {
         let (code, error) = wiretag_fails(&[&arguments[..], &["--data", data]].concat());
@@ -90,14 +91,15 @@ fn an_export_over_http_is_the_same() {
     }
     let directory = tempfile::tempdir().unwrap();
     let data = filled(directory.path(), 3_000);
-    let files = ["json", "csv", "parquet"].map(|format| std::fs::read(export(&data, "", format, &[])).unwrap());
+    let formats = ["json", "csv", "parquet", "ipfix"];
+    let files = formats.map(|format| std::fs::read(export(&data, "", format, &[])).unwrap());
     let appliance = Appliance::start(&data, &["--interface", "no-such-interface"]);
-    for (format, before) in ["json", "csv", "parquet"].into_iter().zip(&files) {
+    for (format, before) in formats.into_iter().zip(files) {
         let now = std::fs::read(export(&data, "", format, &[])).unwrap();
-        if format == "parquet" {
-            assert_eq!((&now[..4], &now[now.len() - 4..]), (&b"PAR1"[..], &b"PAR1"[..]));
-        } else {
-            assert!(now == *before, "{format}");
+        match format {
+            "parquet" => assert_eq!((&now[..4], &now[now.len() - 4..]), (&b"PAR1"[..], &b"PAR1"[..])),
+            "ipfix" => assert!(without_times(now) == without_times(before), "{format}"),
+            _ => assert!(now == before, "{format}"),
         }
     }
     let lines = appliance.get("/api/v1/flows/export?format=jsonl&from=2023-11-01T00:00:00Z&limit=5");
@@ -105,8 +107,52 @@ fn an_export_over_http_is_the_same() {
     let (status, body) = appliance.request("/api/v1/flows/export?format=xml", Some(&appliance.token));
     assert!(status == 400 && body.contains("parquet"), "{status}: {body}");
     assert_eq!(appliance.request("/api/v1/flows/export?format=csv", None).0, 401);
+    let (status, body) = appliance.request("/api/v1/transactions/export?format=ipfix", Some(&appliance.token));
+    assert!(status == 400 && body.contains("IPFIX tells of flows"), "{status}: {body}");
     assert_eq!(appliance.get("/api/v1/transactions/export?format=csv").lines().count(), 1);
     appliance.stop();
+}
+
+/// Messages of IPFIX without their times of export.
+fn without_times(mut file: Vec<u8>) -> Vec<u8> {
+    let mut start = 0;
+    while start < file.len() {
+        file[start + 4..start + 8].fill(0);
+        start += usize::from(u16::from_be_bytes([file[start + 2], file[start + 3]]));
+    }
+    file
+}
+
+/// Wireshark reads a file of IPFIX as such (RFC 5655), and counts and sums what wiretag does.
+#[test]
+fn wireshark_reads_an_export() {
+    if !has("tshark") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let data = filled(directory.path(), 3_000);
+    let query = "client_ip == 10.0.0.1 and server_port == 8080";
+    let searched = flows(&data, query, &["--limit", "100000"]);
+    let sum = |column: &str| searched.iter().map(|row| row[column].as_u64().unwrap()).sum::<u64>();
+    let file = export(&data, query, "ipfix", &[]);
+    // As it is, it reads no template of more than 60 fields.
+    let read = ["-o", "cflow.max_template_fields:0", "-r", file.to_str().unwrap()];
+    let cells = |field: &str| {
+        let text = run("tshark", &[&read[..], &["-T", "fields", "-e", field]].concat());
+        text.lines()
+            .flat_map(|line| line.split(','))
+            .filter(|cell| !cell.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let figures = |field: &str| cells(field).iter().map(|cell| cell.parse::<u64>().unwrap()).sum::<u64>();
+    let clients = cells("cflow.srcaddr");
+    assert_eq!((searched.len(), clients.len()), (3_000, 3_000));
+    assert!(clients.iter().all(|ip| ip == "10.0.0.1"));
+    // Both directions have one name there.
+    assert_eq!(figures("cflow.octets"), sum("client_bytes") + sum("server_bytes"));
+    assert_eq!(figures("cflow.packets"), sum("client_packets") + sum("server_packets"));
+    assert_eq!(run("tshark", &[&read[..], &["-Y", "_ws.malformed or _ws.expert"]].concat()), "");
 }
 
 /// Others count and sum what wiretag does, in the flow directory and in an export, and see each row once after a merge.

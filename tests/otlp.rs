@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Appliance, Process, eventually, flows, is_root, require, rows};
+use support::{Appliance, Process, eventually, flows, has, is_root, require, rows, run};
 use wiretag_enrich::otlp;
 
 /// Records by flow and slice.
@@ -20,6 +20,8 @@ struct Receiver {
     python: String,
     directory: tempfile::TempDir,
     port: u16,
+    /// Options of `[otlp]` that lead to it.
+    options: String,
 }
 
 impl Receiver {
@@ -33,7 +35,32 @@ impl Receiver {
         let python = String::from_utf8(built.stdout).unwrap().trim().to_owned();
         // A port that is free now.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Some(Self { python, directory: tempfile::tempdir().unwrap(), port })
+        let options = format!("endpoint = 'http://127.0.0.1:{port}'");
+        Some(Self { python, directory: tempfile::tempdir().unwrap(), port, options })
+    }
+
+    /// Makes an authority; its certificate.
+    fn authority(&self, name: &str) -> PathBuf {
+        let own = ["-subj", &format!("/CN={name}"), "-addext", "keyUsage=critical,keyCertSign"];
+        self.certificate(name, &own)
+    }
+
+    /// Makes a certificate for a server, which an authority signs.
+    fn server(&self, authority: &str, names: &str) {
+        let (certificate, key) = (self.path(&format!("{authority}.pem")), self.path(&format!("{authority}.key")));
+        let names = format!("subjectAltName={names}");
+        let signer = ["-CA", certificate.to_str().unwrap(), "-CAkey", key.to_str().unwrap()];
+        let own = ["-subj", "/CN=a server", "-addext", &names, "-addext", "basicConstraints=critical,CA:FALSE"];
+        self.certificate("server", &[signer.as_slice(), &own].concat());
+    }
+
+    /// `NAME.pem` and `NAME.key`, valid for a month.
+    fn certificate(&self, name: &str, more: &[&str]) -> PathBuf {
+        let (certificate, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        let kind = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "30"];
+        let files = ["-keyout", key.to_str().unwrap(), "-out", certificate.to_str().unwrap()];
+        run("openssl", &[kind.as_slice(), &files, more].concat());
+        certificate
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -49,8 +76,12 @@ impl Receiver {
     fn listen(&self, mode: &str) -> Process {
         self.mode(mode);
         let (port, directory) = (self.port.to_string(), self.directory.path().to_str().unwrap());
-        let child = Command::new(&self.python).args(["tests/receiver/receive.py", &port, directory]).spawn();
-        let process = Process(child.unwrap());
+        let mut command = Command::new(&self.python);
+        command.args(["tests/receiver/receive.py", &port, directory]);
+        if self.path("server.pem").exists() {
+            command.args([self.path("server.pem"), self.path("server.key")]);
+        }
+        let process = Process(command.spawn().unwrap());
         eventually(30, "the receiver listens", || TcpStream::connect(("127.0.0.1", self.port)).ok());
         process
     }
@@ -59,11 +90,7 @@ impl Receiver {
     fn appliance(&self, data: &Path) -> Appliance {
         std::fs::write(self.path("headers"), "authorization: Bearer sesame\n").unwrap();
         let headers = self.path("headers");
-        let text = format!(
-            "[otlp]\nendpoint = 'http://127.0.0.1:{}'\nheaders_file = '{}'\nbatch = 5\n",
-            self.port,
-            headers.display()
-        );
+        let text = format!("[otlp]\n{}\nheaders_file = '{}'\nbatch = 5\n", self.options, headers.display());
         std::fs::write(self.path("wiretag.toml"), text).unwrap();
         let config = self.path("wiretag.toml");
         Appliance::start(data, &["--config", config.to_str().unwrap(), "--demo", "--interface", "wtdemo*"])
@@ -122,7 +149,66 @@ fn records_are_the_rows() {
     assert!(!appliance.log().contains("sesame"));
     let data = appliance.data.clone();
     appliance.stop();
-    assert_same(&data, &receiver.records());
+    let records = receiver.records();
+    assert!(records.values().all(|record| record["encoding"] == "gzip"));
+    assert_same(&data, &records);
+}
+
+/// Over TLS, to a receiver with a certificate of a private authority.
+#[test]
+fn records_arrive_over_tls() {
+    let Some(mut receiver) = Receiver::new().filter(|_| has("openssl")) else { return };
+    let authority = receiver.authority("ours");
+    receiver.server("ours", "DNS:localhost");
+    receiver.options = format!(
+        "endpoint = 'https://localhost:{}'\nca_file = '{}'\ncompression = 'none'",
+        receiver.port,
+        authority.display()
+    );
+    let _process = receiver.listen("ok");
+    let data = tempfile::tempdir().unwrap();
+    let appliance = receiver.appliance(&data.path().join("data"));
+    eventually(60, "records arrive", || (appliance.count("wiretag_otlp_records_total") >= 20).then_some(()));
+    assert_eq!(appliance.count("wiretag_otlp_lost_records_total"), 0);
+    let data = appliance.data.clone();
+    appliance.stop();
+    let records = receiver.records();
+    assert!(records.values().all(|record| record["encoding"].is_null()));
+    assert_same(&data, &records);
+}
+
+/// Who has a certificate of another authority, or for another name, gets nothing; it is told once, and what it did not get is counted.
+#[test]
+fn a_stranger_gets_nothing() {
+    let Some(mut receiver) = Receiver::new().filter(|_| has("openssl")) else { return };
+    receiver.authority("ours");
+    receiver.authority("theirs");
+    for (endpoint, trusted, words) in [
+        // The machine's own authorities know none of the two.
+        ("localhost", "", "not trusted; hint: `otlp.ca_file`"),
+        ("localhost", "theirs", "not trusted; hint: `otlp.ca_file`"),
+        ("127.0.0.1", "ours", "not valid for name \"127.0.0.1\""),
+    ] {
+        receiver.server("ours", "DNS:localhost");
+        receiver.options = format!("endpoint = 'https://{endpoint}:{}'", receiver.port);
+        if !trusted.is_empty() {
+            let file = receiver.path(&format!("{trusted}.pem"));
+            receiver.options += &format!("\nca_file = '{}'", file.display());
+        }
+        let process = receiver.listen("ok");
+        let data = tempfile::tempdir().unwrap();
+        let appliance = receiver.appliance(&data.path().join("data"));
+        eventually(60, "attempts", || (appliance.count("wiretag_otlp_retries_total") > 1).then_some(()));
+        assert_eq!(appliance.log().matches("flows are not exported").count(), 1, "{}", appliance.log());
+        assert!(appliance.log().contains(words), "{}", appliance.log());
+        let (data, log) = (appliance.data.clone(), appliance.log.clone());
+        appliance.stop();
+        let rows = flows(&data, "primary == true", &["--limit", "100000"]).len();
+        let told = format!("{rows} flows were given up");
+        eventually(10, "what was not sent is told", || log.lock().unwrap().contains(&told).then_some(()));
+        assert!(rows > 0 && receiver.records().is_empty());
+        drop(process);
+    }
 }
 
 /// A receiver that is not there, is busy, goes away and comes back has everything in the end.
@@ -159,7 +245,8 @@ fn a_receiver_that_comes_back_has_everything() {
 /// What a receiver refuses, whole or in part, is counted, and the rest goes on.
 #[test]
 fn what_is_refused_is_counted() {
-    let Some(receiver) = Receiver::new() else { return };
+    let Some(mut receiver) = Receiver::new() else { return };
+    receiver.options += "\ncompression = 'none'";
     let _process = receiver.listen("400");
     let data = tempfile::tempdir().unwrap();
     let appliance = receiver.appliance(&data.path().join("data"));

@@ -107,6 +107,12 @@ fn flag_letters(flags: Option<u8>) -> Value<'static> {
     text(flags.and_then(|flags| FLAGS.get(usize::from(flags))).map(String::as_str))
 }
 
+/// The flags that are shown with these letters.
+pub fn flags_of(letters: &str) -> Option<u8> {
+    let flags = FLAGS.iter().position(|own| own == letters)?;
+    u8::try_from(flags).ok()
+}
+
 fn dns(record: &FlowRecord) -> Option<&Dns> {
     record.dns.as_deref()
 }

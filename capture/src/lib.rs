@@ -29,6 +29,7 @@ pub mod ring;
 pub mod transaction;
 pub mod tunnel;
 
+pub use app::app_named;
 pub use buffer::PacketBuffer;
 pub use burst::Burst;
 pub use columns::{Column, Kind, Value};

@@ -13,17 +13,17 @@ pub use crate::tunnel::{MAX_TUNNELS, Tunnel, TunnelKind, TunnelStack};
 
 /// Declares a closed enum whose variants have one spelling, used in JSON, Parquet and queries alike.
 macro_rules! vocabulary {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        $vis enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
             /// Every value, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            $vis const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// The spelling in every interface.
-            pub const fn as_str(self) -> &'static str {
+            $vis const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }
         }
@@ -40,7 +40,7 @@ pub(crate) use vocabulary;
 
 vocabulary! {
     /// Why a slice ended.
-    EndReason {
+    pub EndReason {
         /// Both sides closed with FIN, and the linger time passed.
         Fin = "fin",
         /// A reset ended the connection.
@@ -64,7 +64,7 @@ vocabulary! {
 
 vocabulary! {
     /// What kind of source saw the packets.
-    Source {
+    pub Source {
         /// `AF_PACKET` ring.
         Ring = "ring",
         /// Capture file.
@@ -76,7 +76,7 @@ vocabulary! {
 
 vocabulary! {
     /// Where on its way the flow was seen.
-    ObservedAt {
+    pub ObservedAt {
         /// On the client's own interface.
         Client = "client",
         /// On the server's own interface.
@@ -88,7 +88,7 @@ vocabulary! {
 
 vocabulary! {
     /// What decided which side is the client.
-    OrientedBy {
+    pub OrientedBy {
         /// A SYN: its sender is the client.
         Syn = "syn",
         /// A SYN-ACK: its receiver is the client.
@@ -104,7 +104,7 @@ vocabulary! {
 
 vocabulary! {
     /// Connection state at the end of the slice; names and meaning as Zeek's `conn_state`.
-    TcpState {
+    pub TcpState {
         /// SYN without answer.
         S0 = "S0",
         /// Established, not closed.
@@ -280,7 +280,7 @@ impl Side {
 
 vocabulary! {
     /// What an ICMP or ICMPv6 error says of the packet that it quotes (RFC 792, 1122, 1812, 4443).
-    IcmpError {
+    pub IcmpError {
         /// No route.
         NetUnreachable = "net_unreachable",
         /// No host.

@@ -6,7 +6,7 @@ use crate::record::vocabulary;
 
 vocabulary! {
     /// Encapsulations that are opened. IP in IP has the names of Linux' tunnel devices.
-    TunnelKind {
+    pub TunnelKind {
         /// RFC 7348.
         Vxlan = "vxlan",
         /// draft-ietf-nvo3-vxlan-gpe.

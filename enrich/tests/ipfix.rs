@@ -9,7 +9,7 @@ use rows::{BEGIN, ClientVeth, SECOND};
 use wiretag_capture::netflow::Collector;
 use wiretag_capture::record::OrientedBy;
 use wiretag_capture::{FlowRecord, Protocol};
-use wiretag_enrich::ipfix::{self, EXAMPLE_ENTERPRISE, Encoder, Format, MESSAGE, Message, Owner};
+use wiretag_enrich::ipfix::{self, Encoder, Format, MESSAGE, Message, Numbers, Owner};
 use wiretag_enrich::{EndTag, Identity, TaggedBy, TaggedFlow};
 
 const NOW: i64 = BEGIN + 70 * SECOND;
@@ -51,7 +51,7 @@ fn read(encoder: &Encoder, messages: &[Message]) -> Vec<FlowRecord> {
 fn what_is_written_is_read() {
     let sent: Vec<TaggedFlow> =
         (0..300).map(|number| if number % 3 == 0 { of_ipv6(number) } else { row(number) }).collect();
-    let (mut encoder, mut messages) = (Encoder::new(1, EXAMPLE_ENTERPRISE), Vec::new());
+    let (mut encoder, mut messages) = (Encoder::new(Numbers::default()), Vec::new());
     encoder.encode(&sent, NOW, &mut messages);
     assert!(messages.iter().all(|message| message.bytes.len() <= MESSAGE), "{messages:?}");
     assert_eq!(messages.iter().map(|message| message.records).sum::<u32>(), 300);
@@ -84,7 +84,7 @@ fn types_and_codes_of_icmp_survive() {
         let mut row = if protocol == Protocol::ICMP6 { of_ipv6(1) } else { row(1) };
         (row.record.protocol, row.record.client.tcp_flags, row.record.server.tcp_flags) = (protocol, None, None);
         (row.record.client.port, row.record.server.port) = (Some(ports.0), Some(ports.1));
-        let (mut encoder, mut messages) = (Encoder::new(1, EXAMPLE_ENTERPRISE), Vec::new());
+        let (mut encoder, mut messages) = (Encoder::new(Numbers::default()), Vec::new());
         encoder.encode([&row], NOW, &mut messages);
         let received = &read(&encoder, &messages)[0];
         assert_eq!((received.client.port, received.server.port), (Some(read_as.0), Some(read_as.1)), "{protocol:?}");
@@ -93,7 +93,7 @@ fn types_and_codes_of_icmp_survive() {
 
 #[test]
 fn numbers_count_what_was_lost_on_this_side_too() {
-    let (mut encoder, mut messages) = (Encoder::new(1, EXAMPLE_ENTERPRISE), Vec::new());
+    let (mut encoder, mut messages) = (Encoder::new(Numbers::default()), Vec::new());
     let sent: Vec<_> = (0..100).map(row).collect();
     encoder.encode(&sent, NOW, &mut messages);
     assert!(messages.len() > 4);
@@ -127,7 +127,7 @@ fn a_record_longer_than_a_message_goes_alone_and_texts_are_cut() {
         ..Identity::default()
     };
     long.client.identity = Some(Arc::new(identity));
-    let (mut encoder, mut messages) = (Encoder::new(1, EXAMPLE_ENTERPRISE), Vec::new());
+    let (mut encoder, mut messages) = (Encoder::new(Numbers::default()), Vec::new());
     encoder.encode([&row(0), &long, &of_ipv6(2)], NOW, &mut messages);
     assert_eq!(messages.iter().map(|message| message.records).collect::<Vec<_>>(), [1, 1, 1]);
     assert_eq!(read(&encoder, &messages).len(), 3);

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::tables::{ExportFormat, ExportOptions};
 use wiretag_store::{Store, Table};
 
@@ -25,6 +26,14 @@ pub(super) fn way(arguments: &FlowsArguments) -> anyhow::Result<Way> {
     let is_export = arguments.output.is_some() || arguments.limit == Some(Limit::All);
     match arguments.format {
         RowsFormat::Parquet => Ok(Way::Export(ExportFormat::Parquet)),
+        RowsFormat::Ipfix if arguments.transactions => {
+            Err(WrongUsage("IPFIX tells of flows; hint: transactions are `--format parquet`, `csv` or `json`".into())
+                .into())
+        }
+        // A running appliance has numbers of its own.
+        RowsFormat::Ipfix => {
+            Ok(Way::Export(ExportFormat::Ipfix { numbers: Numbers::default(), now: crate::host::now() }))
+        }
         RowsFormat::Csv if is_export => Ok(Way::Export(ExportFormat::Csv)),
         RowsFormat::Json if is_export => Ok(Way::Export(ExportFormat::JsonLines)),
         RowsFormat::Csv => Ok(Way::Print(Format::Csv)),
@@ -58,8 +67,10 @@ where
     Store: Has<R>,
 {
     let path = arguments.output.as_deref().unwrap_or(Path::new("-"));
-    if format == ExportFormat::Parquet && path.as_os_str() == "-" && io::IsTerminal::is_terminal(&io::stdout()) {
-        return Err(WrongUsage("Parquet is not for a terminal; hint: name a file with `--output`".into()).into());
+    let is_text = matches!(format, ExportFormat::Csv | ExportFormat::JsonLines);
+    if !is_text && path.as_os_str() == "-" && io::IsTerminal::is_terminal(&io::stdout()) {
+        let text = format!("`{}` is not for a terminal; hint: name a file with `--output`", name(format));
+        return Err(WrongUsage(text).into());
     }
     let limit = match arguments.limit {
         Some(Limit::Rows(rows)) => Some(u64::from(rows)),
@@ -109,6 +120,7 @@ const fn name(format: ExportFormat) -> &'static str {
         ExportFormat::Parquet => "parquet",
         ExportFormat::Csv => "csv",
         ExportFormat::JsonLines => "jsonl",
+        ExportFormat::Ipfix { .. } => "ipfix",
     }
 }
 

@@ -6,28 +6,51 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with `endpoint`, `headers_file`, `batch` and `interval`")]
+#[serde(
+    deny_unknown_fields,
+    default,
+    expecting = "a table with `endpoint`, `ca_file`, `compression`, `headers_file`, `batch` and `interval`"
+)]
 pub(super) struct WrittenOtlp {
     endpoint: Option<String>,
+    ca_file: Option<PathBuf>,
+    compression: Option<String>,
     headers_file: Option<PathBuf>,
     batch: Option<u32>,
     interval: Option<u32>,
 }
 
 /// Headers that wiretag writes itself.
-const OWN: [&str; 4] = ["content-length", "content-type", "host", "transfer-encoding"];
+const OWN: [&str; 5] = ["content-encoding", "content-length", "content-type", "host", "transfer-encoding"];
+
+/// How what is sent is made small: a content coding of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Gzip,
+    None,
+}
 
 /// How rows are exported as log records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OtlpConfig {
     /// URL of the receiver, without `/v1/logs`.
     pub(crate) endpoint: String,
+    /// Certificates of the authorities that are trusted, in PEM, instead of those that the machine trusts.
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) compression: Coding,
     /// What is sent with each request, for authentication.
     pub(crate) headers_file: Option<PathBuf>,
     /// Records in a request at most.
     pub(crate) batch: u32,
     /// Time that a record waits for others, ns.
     pub(crate) interval: i64,
+}
+
+impl OtlpConfig {
+    /// Whether the receiver is spoken to in TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.endpoint.starts_with("https://")
+    }
 }
 
 pub(super) fn otlp(written: WrittenOtlp) -> anyhow::Result<Option<OtlpConfig>> {
@@ -38,26 +61,33 @@ pub(super) fn otlp(written: WrittenOtlp) -> anyhow::Result<Option<OtlpConfig>> {
     if !(1..=60).contains(&interval) {
         bail!("`otlp.interval` is {interval}; hint: between 1 and 60 seconds");
     }
+    let compression = match written.compression.as_deref() {
+        Some("gzip") | None => Coding::Gzip,
+        Some("none") => Coding::None,
+        Some(other) => bail!("`otlp.compression` is `{other}`; hint: `gzip` or `none`"),
+    };
     let Some(endpoint) = written.endpoint else {
-        if written.headers_file.is_some() {
-            bail!(
-                "`otlp.headers_file` is written without `otlp.endpoint`; hint: `endpoint = \"http://127.0.0.1:4318\"`"
-            );
+        for (name, file) in [("headers_file", &written.headers_file), ("ca_file", &written.ca_file)] {
+            if file.is_some() {
+                bail!(
+                    "`otlp.{name}` is written without `otlp.endpoint`; hint: `endpoint = \"https://collector.example:4318\"`"
+                );
+            }
         }
         return Ok(None);
     };
-    if endpoint.starts_with("https://") {
-        bail!(
-            "`otlp.endpoint` is `{endpoint}`, and TLS is not spoken; hint: `http://` to a collector near by, which forwards"
-        );
-    }
     let endpoint = endpoint.trim_end_matches('/').to_owned();
-    let is_url = endpoint.strip_prefix("http://").is_some_and(is_place);
-    if !is_url {
-        bail!("`otlp.endpoint` is `{endpoint}`; hint: as in `http://collector.example:4318`, without `/v1/logs`");
+    let place = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+    if !place.is_some_and(is_place) {
+        bail!("`otlp.endpoint` is `{endpoint}`; hint: as in `https://collector.example:4318`, without `/v1/logs`");
     }
     let interval = i64::from(interval) * 1_000_000_000;
-    Ok(Some(OtlpConfig { endpoint, headers_file: written.headers_file, batch, interval }))
+    let WrittenOtlp { ca_file, headers_file, .. } = written;
+    let config = OtlpConfig { endpoint, ca_file, compression, headers_file, batch, interval };
+    if config.ca_file.is_some() && !config.is_tls() {
+        bail!("`otlp.ca_file` is written, but `otlp.endpoint` is `{}`; hint: `https://`", config.endpoint);
+    }
+    Ok(Some(config))
 }
 
 /// A host, perhaps a port, perhaps a path; no user, since passwords in it would be shown.
@@ -117,20 +147,24 @@ mod tests {
             ("http://collector:4318/", "http://collector:4318"),
             ("http://[::1]:4318", "http://[::1]:4318"),
             ("http://collector/otlp", "http://collector/otlp"),
+            ("https://collector.example/", "https://collector.example"),
         ] {
             let own = exporter(&format!("endpoint = '{written}'")).expect("an exporter").expect("wanted");
             assert_eq!((&*own.endpoint, own.batch, own.interval), (endpoint, 512, 1_000_000_000));
         }
         for (wrong, part) in [
-            ("endpoint = 'collector:4318'", "`http://collector.example:4318`"),
-            ("endpoint = 'https://collector'", "TLS"),
-            ("endpoint = 'http://'", "`http://collector.example:4318`"),
+            ("endpoint = 'collector:4318'", "`https://collector.example:4318`"),
+            ("endpoint = 'http://'", "`https://collector.example:4318`"),
+            ("endpoint = 'https://'", "`https://collector.example:4318`"),
+            ("endpoint = 'http://a'\nca_file = '/a'", "`https://`"),
+            ("endpoint = 'http://a'\ncompression = 'zstd'", "`gzip` or `none`"),
             ("endpoint = 'http://a:b'", "without `/v1/logs`"),
             ("endpoint = 'http://user:word@a'", "without `/v1/logs`"),
             ("endpoint = 'http://a/v1/logs'", "without `/v1/logs`"),
             ("endpoint = 'http://a'\nbatch = 0", "between 1 and 8192"),
             ("endpoint = 'http://a'\ninterval = 61", "between 1 and 60"),
             ("headers_file = '/a'", "without `otlp.endpoint`"),
+            ("ca_file = '/a'", "without `otlp.endpoint`"),
         ] {
             let error = exporter(wrong).expect_err(wrong);
             assert!(error.contains(part) && error.contains("hint: "), "{error}");

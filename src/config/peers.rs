@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::bail;
 use serde::Deserialize;
-use wiretag_enrich::ipfix::EXAMPLE_ENTERPRISE;
+use wiretag_enrich::ipfix::Numbers;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table with `listen`, `exporters` and `buffer_mib`")]
@@ -49,8 +49,7 @@ impl NetflowConfig {
 pub(crate) struct IpfixConfig {
     /// Host and port of the receiver.
     pub(crate) export: String,
-    pub(crate) enterprise: u32,
-    pub(crate) domain: u32,
+    pub(crate) numbers: Numbers,
     /// Time after which templates are sent again, ns.
     pub(crate) templates: i64,
 }
@@ -107,23 +106,25 @@ pub(super) fn netflow(written: &WrittenNetflow) -> anyhow::Result<Option<Netflow
     Ok(Some(NetflowConfig { listen, exporters, buffer: (mib as usize) << 20 }))
 }
 
+/// Also of files, wherever rows are exported to.
+pub(super) fn numbers(written: &WrittenIpfix) -> Numbers {
+    let Numbers { domain, enterprise } = Numbers::default();
+    Numbers { domain: written.domain.unwrap_or(domain), enterprise: written.enterprise.unwrap_or(enterprise) }
+}
+
 pub(super) fn ipfix(written: WrittenIpfix) -> anyhow::Result<Option<IpfixConfig>> {
     let templates = written.templates.unwrap_or(60);
     if !(1..=3600).contains(&templates) {
         bail!("`ipfix.templates` is {templates}; hint: between 1 and 3600 seconds");
     }
+    let numbers = numbers(&written);
     let Some(export) = written.export else { return Ok(None) };
     let is_address =
         export.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if !is_address {
         bail!("`ipfix.export` is `{export}`; hint: a host and a port, as in `collector.example:4739`");
     }
-    Ok(Some(IpfixConfig {
-        export,
-        enterprise: written.enterprise.unwrap_or(EXAMPLE_ENTERPRISE),
-        domain: written.domain.unwrap_or(1),
-        templates: i64::from(templates) * 1_000_000_000,
-    }))
+    Ok(Some(IpfixConfig { export, numbers, templates: i64::from(templates) * 1_000_000_000 }))
 }
 
 #[cfg(test)]
@@ -177,7 +178,10 @@ mod tests {
         let exporter = |text: &str| ipfix(toml::from_str(text).expect("TOML")).map_err(|error| error.to_string());
         assert_eq!(exporter(""), Ok(None));
         let own = exporter("export = 'collector:4739'").expect("an exporter").expect("wanted");
-        assert_eq!((own.enterprise, own.domain, own.templates), (EXAMPLE_ENTERPRISE, 1, 60_000_000_000));
+        assert_eq!((own.numbers, own.templates), (Numbers::default(), 60_000_000_000));
+        let own =
+            exporter("export = 'collector:4739'\nenterprise = 7\ndomain = 8").expect("an exporter").expect("wanted");
+        assert_eq!(own.numbers, Numbers { domain: 8, enterprise: 7 });
         for wrong in ["export = 'collector'", "export = ':4739'", "export = 'a:b'", "export = 'a:1'\ntemplates = 0"] {
             assert!(exporter(wrong).expect_err(wrong).contains("hint: "));
         }

@@ -89,7 +89,7 @@ impl IpfixSender {
 /// Starts the thread.
 pub(super) fn start(config: IpfixConfig) -> anyhow::Result<(Arc<IpfixStatus>, IpfixSender, oneshot::Receiver<()>)> {
     let status = Arc::new(IpfixStatus { export: config.export.clone(), ..IpfixStatus::default() });
-    let encoder = Encoder::new(config.domain, config.enterprise);
+    let encoder = Encoder::new(config.numbers);
     let (queue, messages) = crossbeam_channel::bounded(QUEUE);
     let (done, is_done) = oneshot::channel();
     let thread = Thread {

@@ -4,6 +4,8 @@
 //! receiver does not take at present is sent again, later each time; one that it does not want is lost at once. When the appliance
 //! stops, what waits is sent as long as [`DRAIN`] allows and the receiver takes it.
 
+mod receiver;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio::sync::oneshot;
 use wiretag_enrich::TaggedFlow;
 use wiretag_enrich::otlp::{self, ENOUGH, Encoder, Records};
 
+use self::receiver::{HttpReceiver, Outcome};
 use crate::config::OtlpConfig;
 use crate::metrics::Sample;
 
@@ -30,8 +33,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const GIVE_UP: i64 = 300_000_000_000;
 /// Time that sending may take at the end, ns.
 const DRAIN: i64 = 4_000_000_000;
-/// Bytes of an answer that are read.
-const MOST_ANSWER: u64 = 64 << 10;
 
 /// What became of rows.
 #[derive(Default)]
@@ -112,29 +113,20 @@ pub(super) fn start(
     config: OtlpConfig,
     resource: &[(&str, Option<&str>)],
 ) -> anyhow::Result<(Arc<OtlpStatus>, OtlpSender, oneshot::Receiver<()>)> {
-    let headers = config.headers_file.as_deref().map(crate::config::headers).transpose()?.unwrap_or_default();
+    let receiver = HttpReceiver::new(&config)?;
     let status = Arc::new(OtlpStatus { endpoint: config.endpoint.clone(), ..OtlpStatus::default() });
     let (queue, pieces) = crossbeam_channel::bounded(QUEUE);
     let (running, stopping) = crossbeam_channel::bounded(0);
     let (done, is_done) = oneshot::channel();
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .max_redirects(0)
-        .proxy(None)
-        .http_status_as_error(false)
-        .user_agent(concat!("wiretag/", env!("CARGO_PKG_VERSION")))
-        .build();
     let sender = OtlpSender { batch: config.batch, queue, status: status.clone(), _running: running };
     let thread = Thread {
-        url: format!("{}/v1/logs", config.endpoint),
-        agent: ureq::Agent::new_with_config(agent),
+        receiver,
         encoder: Encoder::new(resource, env!("CARGO_PKG_VERSION")),
         config,
-        headers,
         status: status.clone(),
         stopping,
         stop_at: None,
-        failing: false,
+        failing: None,
         given_up: 0,
         warned: false,
     };
@@ -147,28 +139,17 @@ pub(super) fn start(
     Ok((status, sender, is_done))
 }
 
-/// What the receiver made of a request.
-enum Outcome {
-    /// It has it.
-    Taken(otlp::Partial),
-    /// It may have it later; after this time, if it said so.
-    Later(String, Option<Duration>),
-    /// It does not want it.
-    Refused(String),
-}
-
 struct Thread {
     config: OtlpConfig,
-    url: String,
-    agent: ureq::Agent,
+    receiver: HttpReceiver,
     encoder: Encoder,
-    headers: Vec<(String, String)>,
     status: Arc<OtlpStatus>,
     /// Never says anything; ends when no more rows come.
     stopping: Receiver<()>,
     /// When sending ends, once the appliance stops.
     stop_at: Option<i64>,
-    failing: bool,
+    /// Why the last request was not taken.
+    failing: Option<String>,
     /// Records that nobody took in time.
     given_up: u64,
     /// A warning of a receiver that takes a request is logged once.
@@ -184,7 +165,7 @@ impl Thread {
             self.deliver(&batch);
         }
         if self.given_up > 0 {
-            tracing::warn!("{} flows were given up that `{}` did not take", self.given_up, self.url);
+            tracing::warn!("{} flows were given up that `{}` did not take", self.given_up, self.receiver.url);
         }
     }
 
@@ -218,17 +199,18 @@ impl Thread {
 
     /// Sends a batch until somebody has it or it is given up.
     fn deliver(&mut self, batch: &Records) {
-        let (request, records) = (self.encoder.request(&batch.bytes), u64::from(batch.records));
+        let records = u64::from(batch.records);
+        let body = match self.receiver.body(self.encoder.request(&batch.bytes)) {
+            Ok(body) => body,
+            Err(error) => return self.refused(records, format!("cannot compress: {error}")),
+        };
         let (begun, mut pause) = (crate::host::now(), FIRST_PAUSE);
         loop {
-            let until_next = match self.send(&request) {
+            let until_next = match self.send(&body) {
                 Outcome::Taken(partial) => return self.taken(records, &partial),
-                Outcome::Refused(why) => {
-                    self.status.lost_refused.fetch_add(records, Ordering::Relaxed);
-                    return self.failed(&why);
-                }
+                Outcome::Refused(why) => return self.refused(records, why),
                 Outcome::Later(why, asked) => {
-                    self.failed(&why);
+                    self.failed(why);
                     wait(asked, pause)
                 }
             };
@@ -245,7 +227,7 @@ impl Thread {
         }
     }
 
-    fn send(&mut self, request: &[u8]) -> Outcome {
+    fn send(&mut self, body: &[u8]) -> Outcome {
         let mut patience = PATIENCE;
         if self.is_stopping() {
             let left = self.stop_at.unwrap_or_default().saturating_sub(crate::host::now());
@@ -255,40 +237,25 @@ impl Thread {
             patience = Duration::from_nanos(left.unsigned_abs());
         }
         self.status.requests.fetch_add(1, Ordering::Relaxed);
-        let mut post = self.agent.post(&self.url).config().timeout_global(Some(patience)).build();
-        for (name, value) in &self.headers {
-            post = post.header(name, value);
-        }
-        let mut answer = match post.content_type("application/x-protobuf").send(request) {
-            Ok(answer) => answer,
-            Err(error) => return Outcome::Later(error.to_string(), None),
-        };
-        let status = answer.status();
-        match status.as_u16() {
-            // A body that does not arrive is that of a request that was taken.
-            200..=299 => {
-                let body = answer.body_mut().with_config().limit(MOST_ANSWER).read_to_vec().unwrap_or_default();
-                Outcome::Taken(otlp::partial(&body))
-            }
-            429 | 502 | 503 | 504 => {
-                let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-                Outcome::Later(format!("it answers {status}"), asked.map(Duration::from_secs))
-            }
-            _ => Outcome::Refused(format!("it answers {status}")),
-        }
+        self.receiver.send(body, patience)
     }
 
     fn taken(&mut self, records: u64, partial: &otlp::Partial) {
         let rejected = partial.rejected.min(records);
         self.status.records.fetch_add(records - rejected, Ordering::Relaxed);
         self.status.lost_rejected.fetch_add(rejected, Ordering::Relaxed);
-        if std::mem::take(&mut self.failing) {
-            tracing::warn!("flows are exported to `{}` again", self.url);
+        if self.failing.take().is_some() {
+            tracing::warn!("flows are exported to `{}` again", self.receiver.url);
         }
         let is_news = rejected > 0 || !partial.message.is_empty();
         if is_news && !std::mem::replace(&mut self.warned, true) {
-            tracing::warn!("`{}` rejects {rejected} of {records} flows: {:?}", self.url, partial.message);
+            tracing::warn!("`{}` rejects {rejected} of {records} flows: {:?}", self.receiver.url, partial.message);
         }
+    }
+
+    fn refused(&mut self, records: u64, why: String) {
+        self.status.lost_refused.fetch_add(records, Ordering::Relaxed);
+        self.failed(why);
     }
 
     /// Whether no more rows come; the end is set when that is seen first.
@@ -299,9 +266,11 @@ impl Thread {
         self.stop_at.is_some()
     }
 
-    fn failed(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!("flows are not exported to `{}`: {why}", self.url);
+    /// Each reason is told once, until another one or a success.
+    fn failed(&mut self, why: String) {
+        if self.failing.as_ref() != Some(&why) {
+            tracing::warn!("flows are not exported to `{}`: {why}", self.receiver.url);
+            self.failing = Some(why);
         }
     }
 }

@@ -1,11 +1,14 @@
-"""A receiver of OpenTelemetry logs: receive.py PORT DIRECTORY.
+"""A receiver of OpenTelemetry logs: receive.py PORT DIRECTORY [CERTIFICATE KEY].
 
 Writes each log record that it takes as a line of JSON into DIRECTORY/records, and does as DIRECTORY/mode says: `ok` takes everything,
 `reject` all but the first record of a request, a number is the status that it answers. Who has another authorization gets 401.
+With a certificate and its key it speaks TLS.
 """
+import gzip
 import http.server
 import json
 import pathlib
+import ssl
 import sys
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
@@ -50,6 +53,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(401)
         if mode.isdigit():
             return self.answer(int(mode))
+        encoding = self.headers["Content-Encoding"]
+        if encoding == "gzip":
+            body = gzip.decompress(body)
+        elif encoding is not None:
+            return self.answer(415)
         request = ExportLogsServiceRequest.FromString(body)
         response, lines = ExportLogsServiceResponse(), []
         for resource_logs in request.resource_logs:
@@ -57,6 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for scope_logs in resource_logs.scope_logs:
                 for record in scope_logs.log_records:
                     lines.append(json.dumps({
+                        "encoding": encoding,
                         "resource": resource,
                         "scope": scope_logs.scope.name,
                         "event": record.event_name,
@@ -76,4 +85,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3], sys.argv[4])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()

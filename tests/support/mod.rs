@@ -89,7 +89,7 @@ impl Drop for Process {
 /// A running appliance; killed when dropped.
 pub struct Appliance {
     child: Child,
-    log: Arc<Mutex<String>>,
+    pub log: Arc<Mutex<String>>,
     pub data: PathBuf,
     pub url: String,
     pub token: String,

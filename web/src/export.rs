@@ -1,10 +1,11 @@
-//! Everything that matches as Parquet, CSV or JSON lines: a download, streamed as packets are ([`crate::download`]).
+//! Everything that matches as Parquet, CSV, JSON lines or IPFIX: a download, streamed as packets are ([`crate::download`]).
 
 use axum::extract::State;
 use axum::response::Response;
 use tokio::sync::mpsc;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::tables::{ExportFormat, ExportOptions, TableStore};
-use wiretag_store::{Store, Table};
+use wiretag_store::{Store, Table, TableName};
 
 use crate::Shared;
 use crate::caller::Caller;
@@ -17,7 +18,7 @@ use crate::params::{self, Params};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportParameters {
-    /// `parquet`, `csv` (with a header) or `jsonl` (one object a line).
+    /// `parquet`, `csv` (with a header), `jsonl` (one object a line), or of flows `ipfix` (a file of RFC 5655).
     #[param(inline)]
     format: FormatParameter,
     /// Query; empty means everything.
@@ -42,14 +43,17 @@ pub(crate) enum FormatParameter {
     Csv,
     /// JSON lines.
     Jsonl,
+    /// RFC 5655.
+    Ipfix,
 }
 
 impl FormatParameter {
-    const fn parts(self) -> (ExportFormat, &'static str, &'static str) {
+    const fn parts(self, numbers: Numbers, now: i64) -> (ExportFormat, &'static str, &'static str) {
         match self {
             Self::Parquet => (ExportFormat::Parquet, "application/vnd.apache.parquet", "parquet"),
             Self::Csv => (ExportFormat::Csv, "text/csv; charset=utf-8", "csv"),
             Self::Jsonl => (ExportFormat::JsonLines, "application/x-ndjson", "jsonl"),
+            Self::Ipfix => (ExportFormat::Ipfix { numbers, now }, "application/octet-stream", "ipfix"),
         }
     }
 }
@@ -92,7 +96,10 @@ async fn export<R: Table>(
     let query = caller.query::<R>(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all_observations = parameters.all_observations.unwrap_or(false);
-    let (format, content_type, ending) = parameters.format.parts();
+    if matches!(parameters.format, FormatParameter::Ipfix) && R::NAME != TableName::Flows {
+        return Err(ApiError::wrong("IPFIX tells of flows", "transactions are `parquet`, `csv` or `jsonl`"));
+    }
+    let (format, content_type, ending) = parameters.format.parts(shared.ipfix, crate::now());
     let options = ExportOptions { format, range, all_observations, limit: parameters.limit };
     let permit = permit(&shared)?;
     let (sender, chunks) = mpsc::channel(CHUNKS);

@@ -46,6 +46,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::timeline::View;
 use wiretag_store::{Loss, QueryLimits, Store};
 
@@ -86,6 +87,8 @@ pub struct App {
     pub keys: Keys,
     /// How much queries may take.
     pub limits: QueryLimits,
+    /// How files of IPFIX are numbered.
+    pub ipfix: Numbers,
     /// Tells this run from others that may have had the address, or will.
     pub instance: String,
 }
@@ -98,6 +101,7 @@ struct Inner {
     pending_loss: PendingLoss,
     identities: Identities,
     tail: Tail,
+    ipfix: Numbers,
     instance: String,
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
@@ -126,7 +130,7 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, pending_loss, identities, tail, keys, limits, instance } = app;
+    let App { store, registry, health, pending_loss, identities, tail, keys, limits, ipfix, instance } = app;
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
@@ -139,6 +143,7 @@ fn router(app: App) -> std::io::Result<Router> {
         pending_loss,
         identities,
         tail,
+        ipfix,
         instance,
         auth,
         metrics,

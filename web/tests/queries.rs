@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
 use wiretag_web::{App, Keys, Tail};
@@ -62,6 +63,7 @@ impl Server {
             tail: tail.clone(),
             keys: Keys { token: "token".into(), readers: readers::all() },
             limits,
+            ipfix: Numbers::default(),
             instance: "test".into(),
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

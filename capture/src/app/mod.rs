@@ -35,58 +35,44 @@ pub(crate) use self::probe::Probe;
 use self::recognise::{Datagram, Found, Protocol};
 use self::session::Session;
 use self::stream::{Reader, Stream};
-use crate::decode::Tcp;
+use crate::decode::{Sealed, Tcp};
 use crate::memory;
-use crate::record::FlowRecord;
+use crate::record::{FlowRecord, vocabulary};
 
-/// Protocols by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Name {
-    Dns,
-    Mdns,
-    Llmnr,
-    Http,
-    Http2,
-    Grpc,
-    WebSocket,
-    Ssh,
-    MySql,
-    Postgres,
-    Redis,
-    Kafka,
-    Amqp,
-    MongoDb,
-    Ssdp,
-    Tls,
-    Dtls,
-    Quic,
+vocabulary! {
+    /// Protocols, as in the column `app`.
+    pub(crate) Name {
+        Dns = "dns",
+        Mdns = "mdns",
+        Llmnr = "llmnr",
+        Http = "http",
+        Http2 = "http2",
+        Grpc = "grpc",
+        WebSocket = "websocket",
+        Ssh = "ssh",
+        MySql = "mysql",
+        Postgres = "postgres",
+        Redis = "redis",
+        Kafka = "kafka",
+        Amqp = "amqp",
+        MongoDb = "mongodb",
+        Ssdp = "ssdp",
+        Tls = "tls",
+        Dtls = "dtls",
+        Quic = "quic",
+    }
+}
+
+/// What a flow of packets that carry those of others is called in the column `app`.
+pub(crate) const CARRIER: &str = "tunnel";
+
+/// The protocol of this name, as the column `app` has it.
+pub fn app_named(text: &str) -> Option<&'static str> {
+    let names = Name::ALL.iter().map(|name| name.as_str()).chain(Sealed::ALL.iter().map(|name| name.as_str()));
+    names.chain([CARRIER]).find(|name| *name == text)
 }
 
 impl Name {
-    /// As in the column `app`.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Mdns => "mdns",
-            Self::Llmnr => "llmnr",
-            Self::Http => "http",
-            Self::Http2 => "http2",
-            Self::Grpc => "grpc",
-            Self::WebSocket => "websocket",
-            Self::Ssh => "ssh",
-            Self::MySql => "mysql",
-            Self::Postgres => "postgres",
-            Self::Redis => "redis",
-            Self::Kafka => "kafka",
-            Self::Amqp => "amqp",
-            Self::MongoDb => "mongodb",
-            Self::Ssdp => "ssdp",
-            Self::Tls => "tls",
-            Self::Dtls => "dtls",
-            Self::Quic => "quic",
-        }
-    }
-
     /// DNS by the port that it is spoken on.
     fn of_dns(ports: [u16; 2]) -> Self {
         if ports.contains(&5353) {

@@ -9,7 +9,7 @@
 use super::ip::Ip;
 use super::layers::{Cursor, Layer};
 use super::{Decoded, Transport, gre, u16_at, u32_at};
-use crate::record::{Protocol, TunnelKind};
+use crate::record::{Protocol, TunnelKind, vocabulary};
 
 /// UDP ports of tunnels that are not everywhere the same; an empty list leaves them closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,22 +293,13 @@ fn teredo(mut cursor: Cursor<'_>) -> Option<Inside<'_>> {
     Some(Inside { kind: TunnelKind::Teredo, id: None, layer: Layer::Ip, cursor })
 }
 
-/// An encryption that hides what a packet carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sealed {
-    /// ESP (RFC 4303), by its protocol number or in UDP (RFC 3948).
-    Esp,
-    /// WireGuard, on any port.
-    Wireguard,
-}
-
-impl Sealed {
-    /// The name in the column `app`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Esp => "esp",
-            Self::Wireguard => "wireguard",
-        }
+vocabulary! {
+    /// An encryption that hides what a packet carries, as in the column `app`.
+    pub Sealed {
+        /// ESP (RFC 4303), by its protocol number or in UDP (RFC 3948).
+        Esp = "esp",
+        /// WireGuard, on any port.
+        Wireguard = "wireguard",
     }
 }
 

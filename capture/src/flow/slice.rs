@@ -11,7 +11,7 @@ use super::related::Share;
 use super::response::ResponseTimes;
 use super::tcp::{Progress, TcpFlow};
 use super::track::Track;
-use crate::app::{Application, Context, Finished};
+use crate::app::{Application, CARRIER, Context, Finished};
 use crate::decode::{Decoded, Sealed, Tcp, Transport, flags, sealed};
 use crate::memory;
 use crate::packet::{Direction, Packet};
@@ -391,7 +391,7 @@ impl Flow {
             syn_retries: self.track.tcp().map(TcpFlow::syn_retries),
             handshake_rtt_us: rtt.whole.get(),
             responses: self.responses.figures(),
-            app: if self.key.is_carrier() { Some("tunnel") } else { self.sealed.map(Sealed::as_str) },
+            app: if self.key.is_carrier() { Some(CARRIER) } else { self.sealed.map(Sealed::as_str) },
             dns: None,
             tls: None,
             http: None,

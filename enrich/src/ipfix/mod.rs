@@ -1,7 +1,7 @@
 //! Our flows to others: rows as IPFIX (RFC 7011), both directions in one record (RFC 5103), with the names of both ends.
 //!
 //! ```text
-//! message  header | set of two templates            at first, and again by whoever sends
+//! message  header | set of two templates            at first, and again by whoever sends; in a file once
 //! message  header | records of IPv4 | records of IPv6
 //! ```
 //!
@@ -10,6 +10,8 @@
 //! * The client is the source. A figure that was not seen is all ones, a text that is not there is empty.
 //! * A message has at most [`MESSAGE`] bytes, so that it fits into a packet, unless one record alone is longer.
 //! * Sequence numbers count the records before the message, those that were lost on this side included: who receives sees the loss.
+//!
+//! One message after the other is a file (RFC 5655).
 //!
 //! The encoder is pure: the time of export is an argument, and who sends the messages decides what to do when nobody takes them.
 
@@ -37,6 +39,21 @@ const MOST_TEXT: usize = 254;
 /// Seconds from 1900 to 1970 (RFC 5905).
 const NTP_EPOCH: i64 = 2_208_988_800;
 
+/// Under which numbers records and wiretag's own elements are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Observation domain.
+    pub domain: u32,
+    /// Enterprise of wiretag's own elements.
+    pub enterprise: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { domain: 1, enterprise: EXAMPLE_ENTERPRISE }
+    }
+}
+
 /// A message, and how many records are in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -57,18 +74,17 @@ impl Message {
 /// Makes messages of one observation domain.
 #[derive(Debug, Clone)]
 pub struct Encoder {
-    domain: u32,
-    enterprise: u32,
+    numbers: Numbers,
     number: u32,
 }
 
 impl Encoder {
-    /// `enterprise` is the number under which wiretag's own elements are told.
-    pub const fn new(domain: u32, enterprise: u32) -> Self {
-        Self { domain, enterprise, number: 0 }
+    /// Messages from number 0 on.
+    pub const fn new(numbers: Numbers) -> Self {
+        Self { numbers, number: 0 }
     }
 
-    /// The message with the templates, to be sent before the message with this number.
+    /// The message with the templates, to be sent before the message with this number, or at the beginning of a file.
     pub fn templates(&self, number: u32, now: i64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
         begin_set(&mut bytes, 2);
@@ -91,7 +107,7 @@ impl Encoder {
         let enterprise = match field.owner {
             Owner::Iana => None,
             Owner::Reverse => Some(REVERSE),
-            Owner::Wiretag => Some(self.enterprise),
+            Owner::Wiretag => Some(self.numbers.enterprise),
         };
         let flag = if enterprise.is_some() { 0x8000 } else { 0 };
         bytes.extend((id | flag).to_be_bytes());
@@ -151,7 +167,7 @@ impl Encoder {
         let seconds = now.div_euclid(1_000_000_000) as u32;
         let mut header = 10_u16.to_be_bytes().to_vec();
         header.extend(length.to_be_bytes());
-        for word in [seconds, number, self.domain] {
+        for word in [seconds, number, self.numbers.domain] {
             header.extend(word.to_be_bytes());
         }
         for (place, byte) in bytes.iter_mut().zip(header) {
@@ -235,7 +251,7 @@ mod tests {
             let owner = format!("{:?}", field.owner);
             assert!(field.ids.iter().all(|id| *id < 0x8000) && seen.insert((owner, field.ids)), "{}", field.name);
         }
-        let templates = Encoder::new(1, EXAMPLE_ENTERPRISE).templates(0, 0);
+        let templates = Encoder::new(Numbers::default()).templates(0, 0);
         assert!(templates.len() <= MESSAGE, "{}", templates.len());
     }
 

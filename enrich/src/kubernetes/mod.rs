@@ -37,6 +37,7 @@ mod pods;
 mod resource;
 mod services;
 mod source;
+mod standing;
 mod state;
 #[cfg(test)]
 mod stories;

@@ -18,7 +18,7 @@ const MOST_WAITING: usize = 65_536;
 const MOST_PODS: usize = 4096;
 
 /// Kinds of owners that mostly belong to something themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum OwnerKind {
     ReplicaSet,
     Job,

@@ -1,6 +1,6 @@
 //! The task that runs the watches and tells what they mean.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::client::{Connector, Failure};
 use super::now;
 use super::objects::Bare;
-use super::owners::{OwnerKind, Wanted};
+use super::owners::Wanted;
 use super::resource::{Named, Resource, path_of_owner};
+use super::standing::{Line, Standings};
 use super::state::{Kind, Object, State};
 use super::tell::{SOURCE, When};
 use super::watch::{Told, Watch, page};
@@ -26,10 +27,6 @@ const QUEUE: usize = 1024;
 const AT_A_TIME: usize = 8;
 /// A server that comes back makes several new lists: they are confirmed together, after so long.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// Objects of a resource that are not understood and are counted, at most.
-const MOST_UNREAD: usize = 1000;
-/// A resource that failed so often is not waited for.
-const GIVEN_UP: u32 = 3;
 
 /// How much of the cluster is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,37 +143,11 @@ impl KubernetesSource {
 /// An owner that was asked for, and the answer.
 type Answer = (Wanted, Result<Bare, Failure>);
 
-/// State of one kind of resource.
-#[derive(Debug, Default)]
-struct Standing {
-    /// It has been listed, or is not waited for.
-    settled: bool,
-    works: bool,
-    /// It is not waited for.
-    given_up: bool,
-    failures: u32,
-    why: Option<String>,
-    /// Names of objects that are there but not understood, by UID; of very many not all.
-    unread: BTreeMap<Arc<str>, String>,
-}
-
-impl Standing {
-    /// What is missing of it, and why.
-    fn missing(&self, name: &str) -> Option<String> {
-        if let Some(why) = &self.why {
-            return Some(format!("{name} ({why})"));
-        }
-        let first = self.unread.values().next()?;
-        Some(format!("{} of the {name} (not understood: {first})", self.unread.len()))
-    }
-}
-
 struct Hub {
     scope: Scope,
     state: State,
     connector: Arc<Connector>,
-    /// By the resource's usual name.
-    standing: BTreeMap<&'static str, Standing>,
+    standings: Standings,
     status: watch::Sender<SourceStatus>,
     others: watch::Sender<bool>,
     questions: JoinSet<Answer>,
@@ -188,6 +159,8 @@ struct Hub {
     cluster: Arc<str>,
     /// This node, until the cluster has told that it is one of its own.
     node: Option<Arc<str>>,
+    /// The log says that the cluster has no such node.
+    is_stranger: bool,
 }
 
 impl Hub {
@@ -197,12 +170,12 @@ impl Hub {
         status: watch::Sender<SourceStatus>,
         others: watch::Sender<bool>,
     ) -> Self {
-        let names = config.scope.resources().iter().filter_map(|forms| forms.first());
+        let kinds = config.scope.resources().iter().filter_map(|forms| forms.first()).map(|first| first.kind());
         Self {
             scope: config.scope,
             state: State::new(config.cluster.clone(), config.node.clone()),
             connector,
-            standing: names.map(|resource| (name(resource.kind()), Standing::default())).collect(),
+            standings: Standings::new(kinds),
             status,
             others,
             questions: JoinSet::new(),
@@ -211,6 +184,7 @@ impl Hub {
             events: Vec::new(),
             cluster: config.cluster.clone(),
             node: Some(config.node.clone()),
+            is_stranger: false,
         }
     }
 
@@ -232,28 +206,20 @@ impl Hub {
                 self.understood(object.kind(), object.uid());
             }
             Told::Gone { object, .. } => self.understood(object.kind(), object.uid()),
-            Told::Unread { resource, named, failure } => self.unread(resource, named, &failure),
+            Told::Unread { resource, named, failure } => self.unread(resource, &named, &failure),
             Told::GoneUnread { resource, named, .. } => self.understood(resource.kind(), &named.uid),
             Told::Listed { resource, uids, heard, .. } => self.listed(resource, &uids, heard),
             // Addresses are those of pods.
-            Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.has_all() => {
+            Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.standings.has_all(|_| true) => {
                 self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
             }
             Told::Heard { .. } => {}
             Told::Works { resource } => {
-                let standing = self.standing.entry(name(resource.kind())).or_default();
-                let (settled, unread) = (standing.settled, std::mem::take(&mut standing.unread));
-                *standing = Standing { works: true, settled, unread, ..Standing::default() };
+                self.standings.works(resource.kind());
                 self.show();
             }
             Told::Failed { resource, failure } => {
-                let standing = self.standing.entry(name(resource.kind())).or_default();
-                standing.works = false;
-                standing.failures += 1;
-                let is_final = matches!(failure, Failure::Forbidden(_) | Failure::NotFound);
-                standing.given_up = is_final || standing.failures >= GIVEN_UP;
-                standing.settled |= standing.given_up;
-                standing.why = Some(failure.to_string());
+                self.standings.failed(resource.kind(), &failure);
                 self.show();
                 self.let_pods_begin();
             }
@@ -261,30 +227,29 @@ impl Hub {
     }
 
     /// An object that is not understood: what was known of it stays as it was.
-    fn unread(&mut self, resource: Resource, named: Named, failure: &Failure) {
-        let unread = &mut self.standing.entry(name(resource.kind())).or_default().unread;
-        if unread.len() < MOST_UNREAD && !unread.contains_key(&named.uid) {
+    fn unread(&mut self, resource: Resource, named: &Named, failure: &Failure) {
+        if self.standings.unread(resource.kind(), &named.uid, &named.name) {
             let kind = resource.name();
             tracing::warn!(
                 "kubernetes: of the {kind}, {} is not understood: {failure}; what was known stays",
                 named.name
             );
-            unread.insert(named.uid, named.name);
             self.show();
         }
     }
 
     /// It can be read again, or is gone.
     fn understood(&mut self, kind: Kind, uid: &Arc<str>) {
-        if self.standing.get_mut(name(kind)).is_some_and(|own| own.unread.remove(uid).is_some()) {
+        if self.standings.understood(kind, uid) {
             self.show();
         }
     }
 
     fn listed(&mut self, resource: Resource, uids: &HashSet<Arc<str>>, heard: Option<i64>) {
-        let standing = self.standing.entry(name(resource.kind())).or_default();
-        standing.settled = true;
-        standing.unread.retain(|uid, _| uids.contains(uid));
+        self.standings.listed(resource.kind(), uids);
+        if resource.kind() == Kind::Nodes {
+            self.look_for_this_node();
+        }
         self.show();
         self.let_pods_begin();
         let before = if self.due.is_some() { self.heard } else { heard };
@@ -292,9 +257,20 @@ impl Hub {
         self.due = Some(Instant::now() + TOGETHER);
     }
 
+    /// All nodes were told: is this host one of them?
+    fn look_for_this_node(&mut self) {
+        let Some(own) = self.node.as_deref().filter(|own| !self.standings.has_unread(Kind::Nodes, own)) else { return };
+        if !std::mem::replace(&mut self.is_stranger, true) {
+            tracing::warn!(
+                "kubernetes: the cluster has no node `{own}`, so that pods are not looked for in this host's traffic; hint: \
+                 `kubernetes.node` in the configuration or `--node` is this host's name in `kubectl get nodes`"
+            );
+        }
+    }
+
     /// All that holds, unless something is still on its way.
     fn snapshot(&mut self) {
-        if !self.standing.values().all(|own| own.works || own.given_up) {
+        if !self.standings.is_steady() {
             self.due = Some(Instant::now() + TOGETHER);
             return;
         }
@@ -305,29 +281,20 @@ impl Hub {
         self.events.push(self.state.snapshot(When { sure: at, at }, self.heard));
     }
 
-    /// Whether everything was listed once.
-    fn has_all(&self) -> bool {
-        self.standing.values().all(|own| own.settled)
-    }
-
     fn let_pods_begin(&self) {
-        let others = self.standing.iter().filter(|(own, _)| **own != name(Kind::Pods));
-        if others.into_iter().all(|(_, standing)| standing.settled) {
+        if self.standings.has_all(|kind| kind != Kind::Pods) {
             self.others.send_replace(true);
         }
     }
 
-    fn show(&self) {
-        let missing: Vec<String> = self.standing.iter().filter_map(|(name, own)| own.missing(name)).collect();
-        let works = self.standing.values().filter(|own| own.works).count();
-        let status = match (works, self.standing.values().find_map(|own| own.why.as_ref())) {
-            (0, None) => SourceStatus::Starting,
-            (0, Some(reason)) => SourceStatus::Absent { reason: reason.clone() },
-            (_, Some(_)) => SourceStatus::Partial { missing: missing.join(", ") },
-            (works, None) if works < self.standing.len() => SourceStatus::Starting,
-            (_, None) if !missing.is_empty() => SourceStatus::Partial { missing: missing.join(", ") },
-            (_, None) => SourceStatus::Connected,
-        };
+    fn show(&mut self) {
+        for line in self.standings.lines() {
+            match line {
+                Line::Lost(why) => tracing::warn!("kubernetes: {why}"),
+                Line::Again => tracing::warn!("kubernetes: the API server is heard again"),
+            }
+        }
+        let status = self.standings.status();
         self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;
@@ -369,18 +336,5 @@ impl Hub {
                 self.state.unanswered(&wanted.uid);
             }
         }
-    }
-}
-
-/// What people call it.
-const fn name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Pods => "pods",
-        Kind::Nodes => "nodes",
-        Kind::Services => "services",
-        Kind::Endpoints => "endpoints",
-        Kind::Owners(OwnerKind::ReplicaSet) => "replicasets",
-        Kind::Owners(OwnerKind::Job) => "jobs",
-        Kind::Namespaces => "namespaces",
     }
 }

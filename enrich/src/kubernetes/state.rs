@@ -35,7 +35,7 @@ pub(super) enum Object {
 }
 
 /// What lists of objects are complete lists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     Pods,
     Nodes,
@@ -43,6 +43,21 @@ pub(super) enum Kind {
     Endpoints,
     Owners(OwnerKind),
     Namespaces,
+}
+
+impl Kind {
+    /// What people call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Nodes => "nodes",
+            Self::Services => "services",
+            Self::Endpoints => "endpoints",
+            Self::Owners(OwnerKind::ReplicaSet) => "replicasets",
+            Self::Owners(OwnerKind::Job) => "jobs",
+            Self::Namespaces => "namespaces",
+        }
+    }
 }
 
 impl Object {

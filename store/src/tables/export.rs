@@ -1,4 +1,4 @@
-//! Everything that passes, as Parquet, CSV or JSON lines: the rows of a search in the order of a search, without its limit.
+//! Everything that passes, as Parquet, CSV, JSON lines or IPFIX: the rows of a search in the order of a search, without its limit.
 //!
 //! The answer is made stretch by stretch, newest first, each of some [`ROWS`] rows, so that memory is bounded however long it is. A row is of the
 //! stretch in which it starts, and each stretch is asked for when its turn comes: a row that goes from memory to a file meanwhile, or
@@ -17,14 +17,15 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use wiretag_enrich::Tagged;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 
 use super::engine::Condition;
 use super::error::TableError;
 use super::rows::{self, Place};
 use super::schema::{batch, schema};
-use super::{Range, Table, TableStore, files};
-use crate::catalog::FlowFile;
+use super::{Range, Table, TableStore, files, ipfix};
+use crate::catalog::{FlowFile, TableName};
 use crate::csv;
 use crate::error::StoreError;
 use crate::export::ChannelWriter;
@@ -39,6 +40,9 @@ const CHUNK: usize = 64 << 10;
 /// Rows of a row group in Parquet at most, and its bytes in memory.
 const GROUP: (usize, usize) = (131_072, 64 << 20);
 
+/// Rows that are made anew from columns at once.
+const AT_ONCE: usize = 1_024;
+
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
@@ -48,6 +52,13 @@ pub enum ExportFormat {
     Csv,
     /// One JSON object a line.
     JsonLines,
+    /// A file of IPFIX (RFC 5655), of flows only; `now` is its time of export, ns.
+    Ipfix {
+        /// Domain and enterprise.
+        numbers: Numbers,
+        /// When.
+        now: i64,
+    },
 }
 
 /// What to export.
@@ -79,6 +90,11 @@ impl<R: Table> TableStore<R> {
         options: ExportOptions,
         out: W,
     ) -> Result<(u64, W), StoreError> {
+        if matches!(options.format, ExportFormat::Ipfix { .. }) && R::NAME != TableName::Flows {
+            return Err(
+                TableError::Range("IPFIX tells of flows; hint: transactions are `csv`, `jsonl` or `parquet`").into()
+            );
+        }
         let (parts, taken) = channel(BATCHES);
         let ExportOptions { format, range, all_observations, limit } = options;
         let writing = tokio::task::spawn_blocking(move || write::<R, W>(taken, format, out));
@@ -197,6 +213,7 @@ fn write<R: Table, W: Write + Send>(
 ) -> Result<(u64, W), StoreError> {
     match format {
         ExportFormat::Parquet => write_parquet::<R, W>(parts, out),
+        ExportFormat::Ipfix { numbers, now } => write_ipfix(parts, (numbers, now), out),
         ExportFormat::Csv | ExportFormat::JsonLines => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let (mut count, mut text) = (0, String::new());
@@ -210,7 +227,7 @@ fn write<R: Table, W: Write + Send>(
                     for row in rows::of_columns(&names, batch.columns(), R::NUMBER) {
                         match format {
                             ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.to_map())),
-                            ExportFormat::JsonLines | ExportFormat::Parquet => {
+                            ExportFormat::JsonLines | ExportFormat::Parquet | ExportFormat::Ipfix { .. } => {
                                 let line = serde_json::to_string(&row);
                                 text.push_str(&line.map_err(|source| StoreError::Row { what: "a row", source })?);
                             }
@@ -253,6 +270,28 @@ fn write_parquet<R: Table, W: Write + Send>(mut parts: Receiver<Part>, out: W) -
                 out.flush().map_err(failed)?;
                 return Ok((count, out));
             }
+        }
+    }
+}
+
+/// Of rows of flows.
+fn write_ipfix<W: Write>(
+    mut parts: Receiver<Part>,
+    (numbers, now): (Numbers, i64),
+    out: W,
+) -> Result<(u64, W), StoreError> {
+    let mut writer = ipfix::FileWriter::new(numbers, now, out).map_err(failed)?;
+    let mut count = 0;
+    loop {
+        match parts.blocking_recv().ok_or(StoreError::Closed)? {
+            Part::Rows(batch) => {
+                for start in (0..batch.num_rows()).step_by(AT_ONCE) {
+                    let part = batch.slice(start, AT_ONCE.min(batch.num_rows() - start));
+                    writer.write(&ipfix::flows(&part)?).map_err(failed)?;
+                }
+                count += batch.num_rows() as u64;
+            }
+            Part::End => return Ok((count, writer.finish().map_err(failed)?)),
         }
     }
 }

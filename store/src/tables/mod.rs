@@ -13,6 +13,7 @@
 //! Searches go from the newest hour back and stop when no older file can change the page.
 
 pub(crate) mod aggregate;
+mod cells;
 mod columns;
 mod compact;
 mod counters;
@@ -25,6 +26,7 @@ mod export;
 mod files;
 mod flows;
 mod flush;
+mod ipfix;
 mod merge;
 mod named;
 mod observed;

@@ -1,23 +1,22 @@
 //! The rows of a file whose ends have a name by now: what is stored of them, and what the tagger says to it.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray};
 use datafusion::arrow::datatypes::Field;
 use parquet::arrow::arrow_reader::RowSelection;
 use wiretag_capture::tunnel::TunnelKind;
-use wiretag_capture::{FlowRecord, ObservedAt, Protocol, Source, Value, Wrapping};
+use wiretag_capture::{FlowRecord, ObservedAt, Protocol, Source, Wrapping};
 use wiretag_enrich::tagged::{AnyColumn, IDENTITY_COLUMNS};
 use wiretag_enrich::tagger::{Again, NamesAgain, StoredEnd, StoredRow};
 use wiretag_enrich::{EndTag, TaggedBy};
 
 use super::Table;
+use super::cells::{Cells, word};
 use super::columns::{Builder, Identities};
 use super::engine::Condition;
 use super::error::TableError;
-use super::rows::value_at;
 use super::scan::{self, OpenFile};
 use super::schema::schema;
 
@@ -111,7 +110,7 @@ pub(super) fn named<R: Table>(file: &OpenFile, condition: &Condition<R>, again: 
         if let Some(passing) = passing {
             let chosen: Vec<usize> = passing.set_indices().collect();
             let selection = RowSelection::from_filters(&[BooleanArray::new(passing, None)]);
-            let cells = Cells::read::<R>(file, group, &selection)?;
+            let cells = cells::<R>(file, group, &selection)?;
             for (at, row) in chosen.into_iter().enumerate() {
                 let ends = new_names(&cells, at, &mut names).map(|tag| tag.and_then(|tag| found.number(tag)));
                 if let (Ok(row), true) = (u32::try_from(row), ends.iter().any(Option::is_some)) {
@@ -125,92 +124,56 @@ pub(super) fn named<R: Table>(file: &OpenFile, condition: &Condition<R>, again: 
 }
 
 fn new_names(cells: &Cells, row: usize, names: &mut NamesAgain<'_>) -> [Option<EndTag>; 2] {
-    cells.row(row).map_or([None, None], |stored| names.of(&stored))
+    stored(cells, row).map_or([None, None], |stored| names.of(&stored))
 }
 
-/// The columns that names depend on.
-struct Cells(HashMap<&'static str, ArrayRef>);
+/// The columns that names depend on, of some rows of a group.
+fn cells<R: Table>(file: &OpenFile, group: usize, selection: &RowSelection) -> Result<Cells, TableError> {
+    let schema = schema::<R>();
+    let known = |name: &&&'static str| schema.field_with_name(name).is_ok();
+    let names: Vec<&'static str> = ASKED.iter().filter(known).copied().collect();
+    let fields: Vec<&Field> = names.iter().filter_map(|name| schema.field_with_name(name).ok()).collect();
+    Ok(Cells::new(names.into_iter().zip(file.columns(group, &fields, Some(selection))?)))
+}
 
-impl Cells {
-    fn read<R: Table>(file: &OpenFile, group: usize, selection: &RowSelection) -> Result<Self, TableError> {
-        let schema = schema::<R>();
-        let known = |name: &&&'static str| schema.field_with_name(name).is_ok();
-        let names: Vec<&'static str> = ASKED.iter().filter(known).copied().collect();
-        let fields: Vec<&Field> = names.iter().filter_map(|name| schema.field_with_name(name).ok()).collect();
-        Ok(Self(names.into_iter().zip(file.columns(group, &fields, Some(selection))?).collect()))
-    }
+/// What is stored of a row; `None`: not enough.
+fn stored(cells: &Cells, row: usize) -> Option<StoredRow<'_>> {
+    let tunnel = cells.text("tunnel", row).map(|kinds| kinds.rsplit('+').next().unwrap_or(kinds));
+    let tunnel = match tunnel {
+        // One that this release does not know says nothing of a network.
+        Some(kind) => Some(word(TunnelKind::ALL, TunnelKind::as_str, kind)?),
+        None => None,
+    };
+    let id = cells.number("tunnel_id", row).and_then(|number| u32::try_from(number).ok());
+    Some(StoredRow {
+        source: cells.word("source", row, Source::ALL, Source::as_str)?,
+        node: cells.text("node", row)?,
+        interface: cells.text("interface", row)?,
+        observed_at: cells.word("observed_at", row, ObservedAt::ALL, ObservedAt::as_str),
+        protocol: Protocol::parse(cells.text("protocol", row)?)?,
+        wrapping: Wrapping {
+            vlan: cells.small("vlan", row),
+            vlan_inner: cells.small("vlan_inner", row),
+            tunnel: tunnel.map(|kind| (kind, id)),
+        },
+        start: cells.time("start", row)?,
+        end: cells.time("end", row)?,
+        client: end(cells, ["client_ip", "client_port", "client_mac", "client_tagged_by"], CLIENT_NAT, row)?,
+        server: end(cells, ["server_ip", "server_port", "server_mac", "server_tagged_by"], SERVER_NAT, row)?,
+    })
+}
 
-    /// What is stored of a row; `None`: not enough.
-    fn row(&self, row: usize) -> Option<StoredRow<'_>> {
-        let tunnel = self.text("tunnel", row).map(|kinds| kinds.rsplit('+').next().unwrap_or(kinds));
-        let tunnel = match tunnel {
-            // One that this release does not know says nothing of a network.
-            Some(kind) => Some(word(TunnelKind::ALL, TunnelKind::as_str, kind)?),
-            None => None,
-        };
-        let small = |name| self.number(name, row).and_then(|number| u16::try_from(number).ok());
-        let id = self.number("tunnel_id", row).and_then(|number| u32::try_from(number).ok());
-        Some(StoredRow {
-            source: word(Source::ALL, Source::as_str, self.text("source", row)?)?,
-            node: self.text("node", row)?,
-            interface: self.text("interface", row)?,
-            observed_at: self.text("observed_at", row).and_then(|at| word(ObservedAt::ALL, ObservedAt::as_str, at)),
-            protocol: Protocol::parse(self.text("protocol", row)?)?,
-            wrapping: Wrapping {
-                vlan: small("vlan"),
-                vlan_inner: small("vlan_inner"),
-                tunnel: tunnel.map(|kind| (kind, id)),
-            },
-            start: self.time("start", row)?,
-            end: self.time("end", row)?,
-            client: self.end(["client_ip", "client_port", "client_mac", "client_tagged_by"], CLIENT_NAT, row)?,
-            server: self.end(["server_ip", "server_port", "server_mac", "server_tagged_by"], SERVER_NAT, row)?,
-        })
-    }
-
-    fn end(&self, [ip, port, mac, tagged_by]: [&str; 4], nat: [&str; 2], row: usize) -> Option<StoredEnd> {
-        let ip_at = |name| self.text(name, row).and_then(|text| text.parse::<IpAddr>().ok());
-        let port_at = |name| self.number(name, row).and_then(|port| u16::try_from(port).ok());
-        let [nat_ip, nat_port] = nat;
-        Some(StoredEnd {
-            ip: ip_at(ip)?,
-            port: port_at(port),
-            mac: self.text(mac, row).and_then(mac_of),
-            tagged_by: word(TaggedBy::ALL, TaggedBy::as_str, self.text(tagged_by, row)?)?,
-            translated: ip_at(nat_ip).zip(port_at(nat_port)).map(|(ip, port)| SocketAddr::new(ip, port)),
-        })
-    }
-
-    fn value(&self, name: &str, row: usize) -> Value<'_> {
-        self.0.get(name).map_or(Value::Null, |array| value_at(array, row))
-    }
-
-    fn text(&self, name: &str, row: usize) -> Option<&str> {
-        if let Value::Text(Cow::Borrowed(text)) = self.value(name, row) { Some(text) } else { None }
-    }
-
-    fn number(&self, name: &str, row: usize) -> Option<u64> {
-        if let Value::Number(number) = self.value(name, row) { Some(number) } else { None }
-    }
-
-    fn time(&self, name: &str, row: usize) -> Option<i64> {
-        if let Value::Time(time) = self.value(name, row) { Some(time) } else { None }
-    }
+fn end(cells: &Cells, [ip, port, mac, tagged_by]: [&str; 4], nat: [&str; 2], row: usize) -> Option<StoredEnd> {
+    let [nat_ip, nat_port] = nat;
+    let translated = cells.ip(nat_ip, row).zip(cells.small(nat_port, row));
+    Some(StoredEnd {
+        ip: cells.ip(ip, row)?,
+        port: cells.small(port, row),
+        mac: cells.mac(mac, row),
+        tagged_by: cells.word(tagged_by, row, TaggedBy::ALL, TaggedBy::as_str)?,
+        translated: translated.map(|(ip, port)| SocketAddr::new(ip, port)),
+    })
 }
 
 const CLIENT_NAT: [&str; 2] = ["client_nat_ip", "client_nat_port"];
 const SERVER_NAT: [&str; 2] = ["server_nat_ip", "server_nat_port"];
-
-/// The word of a vocabulary that is spelled so.
-fn word<T: Copy>(all: &[T], spell: impl Fn(T) -> &'static str, text: &str) -> Option<T> {
-    all.iter().copied().find(|word| spell(*word) == text)
-}
-
-fn mac_of(text: &str) -> Option<[u8; 6]> {
-    let mut bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
-    let mut mac = [0; 6];
-    for byte in &mut mac {
-        *byte = bytes.next()?.ok()?;
-    }
-    bytes.next().is_none().then_some(mac)
-}

@@ -9,12 +9,16 @@ use crate::rows;
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use serde_json::{Map, Value};
 use wiretag_capture::FlowRecord;
+use wiretag_capture::netflow::Collector;
 use wiretag_enrich::TaggedFlow;
+use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::query::{self, Query};
 use wiretag_store::tables::{ExportFormat, ExportOptions, Range, Row, SearchOptions};
 use wiretag_store::{Role, Store, StoreConfig, StoreError};
 
 const HOUR: i64 = 3_600_000_000_000;
+const IPFIX: ExportFormat =
+    ExportFormat::Ipfix { numbers: Numbers { domain: 1, enterprise: 7 }, now: rows::START + 26 * HOUR };
 
 async fn store(dir: &std::path::Path) -> Store {
     let config = StoreConfig::new(dir, Role::Appliance);
@@ -132,6 +136,32 @@ async fn parquet_and_csv_hold_the_same() {
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
 }
 
+#[tokio::test]
+async fn a_file_of_ipfix_holds_the_rows_of_a_search_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path()).await;
+    let query = query::parse("client_bytes > 100").unwrap();
+    let searched = searched(&store, &query, options(IPFIX)).await;
+    let (count, mut file) = exported(&store, &query, options(IPFIX)).await;
+    let mut collector = Collector::default();
+    while !file.is_empty() {
+        let rest = file.split_off(usize::from(u16::from_be_bytes([file[2], file[3]])));
+        collector.datagram(([192, 0, 2, 1], 4739).into(), &file, rows::START + 26 * HOUR);
+        file = rest;
+    }
+    let mut read = Vec::new();
+    collector.flush(&mut read);
+    let bytes: Vec<u64> = read.iter().map(|row| row.record.client.bytes).collect();
+    let expected: Vec<u64> = searched.iter().map(|row| row["client_bytes"].as_u64().unwrap()).collect();
+    assert_eq!((count, bytes.len()), (2_900, 2_900));
+    assert!(bytes == expected, "the same rows in the same order");
+    let counters = collector.counters();
+    assert_eq!((counters.malformed.len(), counters.missing()), (0, 0), "{counters:?}");
+
+    let of_transactions = store.transactions.export(&query::parse("").unwrap(), options(IPFIX), Vec::new()).await;
+    assert!(of_transactions.is_err_and(|error| error.to_string().contains("IPFIX tells of flows")));
+}
+
 /// Rows go to files, and files are merged and deleted, while exports run: each has every row that was there, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exports_are_whole_while_files_come_and_go() {
@@ -183,7 +213,7 @@ async fn an_export_that_cannot_be_written_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path()).await;
     let everything = query::parse("").unwrap();
-    for format in [ExportFormat::Parquet, ExportFormat::Csv, ExportFormat::JsonLines] {
+    for format in [ExportFormat::Parquet, ExportFormat::Csv, ExportFormat::JsonLines, IPFIX] {
         for (kind, room) in [(std::io::ErrorKind::BrokenPipe, 10), (std::io::ErrorKind::StorageFull, 2_000)] {
             let exported = store.flows.export(&everything, options(format), Fails(kind, room)).await;
             let error = exported.map(|(rows, _)| rows).unwrap_err();

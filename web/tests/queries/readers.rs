@@ -99,6 +99,13 @@ async fn no_route_tells_of_rows_that_a_filter_stops() {
     for path in tables.map(|path| format!("/api/v1/{path}")) {
         assert!(told.contains(&path.as_str()), "{path} should tell of the pod at all: {told:?}");
     }
+    for format in ["csv", "ipfix"] {
+        let asked = address("/api/v1/flows/export", &[("format", format), FROM, TO]);
+        for (token, pods) in [(OWNER, [true, true]), (SHOP, [false, true])] {
+            let (code, text) = status(&server, ("GET", &asked), token, "").await;
+            assert_eq!((code, ["pod-0", "pod-1"].map(|pod| text.contains(pod))), (200, pods), "{format}: {text}");
+        }
+    }
     let whole = ["/api/v1/erasures", "/api/v1/erasures", "/api/v1/erasures/{id}", "/api/v1/identities"];
     assert_eq!(stopped, whole, "what has no rows is for those who may see all");
 }
