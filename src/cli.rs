@@ -49,6 +49,11 @@ pub(crate) enum Command {
     Erasures(ErasuresArguments),
     /// Capture file to flow records on stdout (JSON lines), nothing stored
     Replay(ReplayArguments),
+    /// Move the catalog of a data directory from SQLite to PostgreSQL
+    ///
+    /// Neither `wiretag run` nor an import may use the directory meanwhile. All comes in one transaction, into a schema that is made for
+    /// it; if anything fails, everything is as it was. Flows and packets stay where they are.
+    MoveCatalog(MoveCatalogArguments),
     /// Who had an address, and when
     Identities(IdentitiesArguments),
     /// Columns: name, kind, definition
@@ -365,6 +370,15 @@ pub(crate) struct ReplayArguments {
     pub(crate) workers: u8,
     #[command(flatten)]
     pub(crate) memory: MemoryArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveCatalogArguments {
+    /// Configuration file (TOML) whose `[catalog]` names the database
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArguments,
 }
 
 #[derive(Debug, Args)]

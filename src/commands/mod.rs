@@ -11,6 +11,7 @@ mod flows;
 mod follow;
 mod identities;
 mod import;
+mod move_catalog;
 mod pcap;
 mod replay;
 mod run;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
         Command::Sql(arguments) => runtime()?.block_on(sql::run(&arguments)),
         Command::Erase(arguments) => runtime()?.block_on(erase::run(&arguments)),
         Command::Erasures(arguments) => runtime()?.block_on(erase::list(&arguments)),
+        Command::MoveCatalog(arguments) => runtime()?.block_on(move_catalog::run(&arguments)),
         Command::Pcap(arguments) => runtime()?.block_on(pcap::run(&arguments)),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Identities(arguments) => runtime()?.block_on(identities::run(&arguments)),

@@ -106,10 +106,26 @@ pub enum StoreError {
         reason: String,
     },
     /// The data directory has a catalog already, and it is not where it is said to be.
-    #[error("the data directory has its catalog in `{}`; hint: leave out `[catalog] url`, or choose a new data directory with `--data`", .path.display())]
+    #[error("the data directory has its catalog in `{}`; hint: leave out `[catalog] url`, move it with `wiretag move-catalog`, or choose a new data directory with `--data`", .path.display())]
     CatalogElsewhere {
         /// The file.
         path: PathBuf,
+    },
+    /// The catalog of the data directory is in a database already.
+    #[error("the catalog of the data directory is in PostgreSQL already, in the schema `{schema}`")]
+    CatalogMoved {
+        /// The schema.
+        schema: String,
+    },
+    /// A copy of a catalog has other rows than the catalog.
+    #[error("`{table}` has {here} rows, and {there} arrived; nothing was changed")]
+    NotWhole {
+        /// The table.
+        table: &'static str,
+        /// In the catalog.
+        here: i64,
+        /// In the copy.
+        there: i64,
     },
     /// The database has no catalog of this data directory.
     #[error("the catalog of the data directory is not in `{}`; hint: `[catalog] url` must name the server and database where it was made, or where it was restored", .path.display())]

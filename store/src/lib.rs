@@ -44,7 +44,7 @@ use tokio::sync::mpsc::Sender;
 
 pub use catalog::{
     Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss,
-    Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+    Moved, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
 };
 pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;

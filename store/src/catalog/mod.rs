@@ -22,6 +22,7 @@ mod postgres;
 mod rollups;
 mod rows;
 mod sqlite;
+mod transfer;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -34,6 +35,7 @@ pub use imports::{Import, ImportState, Origin, Stored};
 pub use postgres::PostgresConfig;
 pub use rollups::RollupFile;
 pub use rows::{FlowFile, Loss, TableName, Totals};
+pub use transfer::Moved;
 
 use crate::error::StoreError;
 use database::{Change, Database, sql};

@@ -18,9 +18,9 @@ pub(crate) const PLACE: &str = "catalog.json";
 
 /// Where the catalog of a data directory is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Place {
-    schema: String,
-    server: PostgresConfig,
+pub(super) struct Place {
+    pub(super) schema: String,
+    pub(super) server: PostgresConfig,
 }
 
 impl Catalog {
@@ -90,7 +90,7 @@ impl Place {
         Ok(Catalog::over(Database::Postgres(database)))
     }
 
-    fn read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+    pub(super) fn read(data_dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = data_dir.join(PLACE);
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -106,7 +106,7 @@ impl Place {
     }
 
     /// Whole or not at all.
-    fn write(&self, data_dir: &Path, replace: bool) -> Result<(), StoreError> {
+    pub(super) fn write(&self, data_dir: &Path, replace: bool) -> Result<(), StoreError> {
         let path = data_dir.join(PLACE);
         let temporary = data_dir.join(format!("{PLACE}.{}.tmp", std::process::id()));
         let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::Task(error.to_string()))?;

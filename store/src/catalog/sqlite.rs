@@ -6,11 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use sqlx::Transaction;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::query::Query;
 use sqlx::sqlite::{
-    Sqlite, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    Sqlite, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 
 use super::database::{Own, Row, Statement, Value};
@@ -91,6 +93,11 @@ impl SqliteCatalog {
     pub(super) async fn all(&self, statement: Statement<'_>) -> Result<Vec<Row>, sqlx::Error> {
         let rows = bound(statement).fetch_all(&self.reads).await?;
         Ok(rows.into_iter().map(Row::Sqlite).collect())
+    }
+
+    /// The rows of an answer, one after the other.
+    pub(super) fn rows(&self, text: &'static str) -> BoxStream<'_, Result<SqliteRow, sqlx::Error>> {
+        sqlx::query(text).fetch(&self.reads)
     }
 
     /// `None`: open for reading only.

@@ -109,6 +109,17 @@ pub(in crate::catalog) async fn create(config: &PostgresConfig, data_dir: &Path)
     Ok(schema)
 }
 
+/// Takes a schema that was made for a catalog back.
+pub(in crate::catalog) async fn remove(config: &PostgresConfig, schema: &str) -> Result<(), StoreError> {
+    let options = config.options()?;
+    let place = PostgresConfig::place(&options, schema);
+    let failed = |source| StoreError::Catalog { path: place.clone(), source };
+    let mut connection = connect(&options).await.map_err(failed)?;
+    connection.execute(AssertSqlSafe(format!("DROP SCHEMA {schema} CASCADE"))).await.map_err(failed)?;
+    let _ = connection.close().await;
+    Ok(())
+}
+
 /// Whether the catalog can be used: a sentence about the server.
 pub(in crate::catalog) async fn check(config: &PostgresConfig) -> Result<String, StoreError> {
     let options = config.options()?;

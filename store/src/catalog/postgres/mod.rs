@@ -22,7 +22,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use connect::PostgresConfig;
-pub(super) use connect::{check, create};
+pub(super) use connect::{check, create, remove};
 
 use super::database::{Own, Row, Statement, Value};
 use crate::error::StoreError;
@@ -73,6 +73,13 @@ pub(super) struct PostgresChange {
     catalog: PostgresCatalog,
     connection: Option<PoolConnection<Postgres>>,
     _turn: OwnedMutexGuard<()>,
+}
+
+/// Values of a column, as an array.
+pub(super) enum Column {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<Option<String>>),
+    Bytes(Vec<Vec<u8>>),
 }
 
 impl std::fmt::Debug for PostgresCatalog {
@@ -204,6 +211,20 @@ impl PostgresChange {
         Ok(rows.into_iter().map(Row::Postgres).collect())
     }
 
+    /// Many rows at once, each column a parameter.
+    pub(super) async fn fill(&mut self, text: &'static str, columns: Vec<Column>) -> Result<u64, sqlx::Error> {
+        let filled = columns.into_iter().fold(sqlx::query(text), |query, column| match column {
+            Column::Numbers(numbers) => query.bind(numbers),
+            Column::Texts(texts) => query.bind(texts.into_iter().map(|own| own.map(without_zeros)).collect::<Vec<_>>()),
+            Column::Bytes(bytes) => query.bind(bytes),
+        });
+        Ok(patient(filled.execute(self.connection()?)).await?.rows_affected())
+    }
+
+    pub(super) fn place(&self) -> PathBuf {
+        self.catalog.place()
+    }
+
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         let catalog = self.catalog.clone();
         let failed = |source| StoreError::Catalog { path: catalog.place(), source };
@@ -242,11 +263,15 @@ impl Drop for PostgresChange {
 fn bound(statement: Statement<'_>) -> Query<'_, Postgres, PgArguments> {
     statement.values.into_iter().fold(sqlx::query(statement.text), |query, value| match value {
         Value::Number(number) => query.bind(number),
-        // PostgreSQL has no text with a zero in it.
-        Value::Text(text) if text.contains('\0') => query.bind(text.replace('\0', "\u{fffd}")),
+        Value::Text(text) if text.contains('\0') => query.bind(without_zeros(text.to_owned())),
         Value::Text(text) => query.bind(text),
         Value::Bytes(bytes) => query.bind(bytes),
     })
+}
+
+/// PostgreSQL has no text with a zero in it.
+fn without_zeros(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// What does not come in time is an error.
