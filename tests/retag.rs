@@ -249,7 +249,8 @@ fn an_api_server_that_was_away_names_what_was_stored_meanwhile() {
     assert_eq!(web("server_ip == 198.18.91.3 and server_pod exists").len(), 0);
     // However often it was tried, the log has a line for the beginning and one for the end.
     let log = appliance.log();
-    let said = ["the API server is not heard: ", "the API server is heard again", "WARN kubernetes: ", "failed with error"];
+    let said =
+        ["the API server is not heard: ", "the API server is heard again", "WARN kubernetes: ", "failed with error"];
     assert_eq!(said.map(|words| log.matches(words).count()), [1, 1, 2, 0], "{log}");
     appliance.stop();
     assert_eq!(count(&data, "server_pod == cart"), (stored, stored as u64));
