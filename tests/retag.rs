@@ -240,12 +240,7 @@ fn an_api_server_that_was_away_names_what_was_stored_meanwhile() {
         let found = appliance.flows("server_pod == cart", &["--transactions"]);
         (found.len() == stored).then_some(())
     });
-    for table in ["flows", "transactions"] {
-        eventually(30, "it is counted", || {
-            let label = format!("table=\"{table}\"");
-            (appliance.metric("wiretag_store_retagged_rows_total", &label) as usize == stored).then_some(())
-        });
-    }
+    assert_counted(&appliance, stored);
     assert_eq!(web("server_ip == 198.18.91.3 and server_pod exists").len(), 0);
     assert_told_once(&appliance.log());
     appliance.stop();
@@ -266,4 +261,14 @@ fn assert_a_stranger_is_told(data: &Path, arguments: &[&str]) {
     eventually(30, "it is told", || appliance.log().contains("the cluster has no node `n2`").then_some(()));
     assert!(appliance.log().contains("hint: `kubernetes.node`"), "{}", appliance.log());
     appliance.stop();
+}
+
+/// Rows that were named, of either table.
+fn assert_counted(appliance: &Appliance, rows: usize) {
+    for table in ["flows", "transactions"] {
+        eventually(30, "it is counted", || {
+            let label = format!("table=\"{table}\"");
+            (appliance.metric("wiretag_store_retagged_rows_total", &label) as usize == rows).then_some(())
+        });
+    }
 }
