@@ -108,8 +108,7 @@ impl Pipeline {
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(&config.node, &store, &capture, (&stages, &peers)));
 
-        let (packets, packet_batches) = packet_queue();
-        let pressed = Arc::new(Notify::new());
+        let ((packets, packet_batches), pressed) = (packet_queue(), Arc::new(Notify::new()));
         let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
         let packet_log = writer.start(packet_batches)?;
 

@@ -193,7 +193,7 @@ fn a_stranger_gets_nothing() {
         receiver.options = format!("endpoint = 'https://{endpoint}:{}'", receiver.port);
         if !trusted.is_empty() {
             let file = receiver.path(&format!("{trusted}.pem"));
-            receiver.options += &format!("\nca_file = '{}'", file.display());
+            receiver.options = format!("{}\nca_file = '{}'", receiver.options, file.display());
         }
         let process = receiver.listen("ok");
         let data = tempfile::tempdir().unwrap();

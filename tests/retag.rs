@@ -240,24 +240,35 @@ fn an_api_server_that_was_away_names_what_was_stored_meanwhile() {
         let found = appliance.flows("server_pod == cart", &["--transactions"]);
         (found.len() == stored).then_some(())
     });
-    for table in ["flows", "transactions"] {
-        eventually(30, "it is counted", || {
-            let label = format!("table=\"{table}\"");
-            (appliance.metric("wiretag_store_retagged_rows_total", &label) as usize == stored).then_some(())
-        });
-    }
+    assert_counted(&appliance, stored);
     assert_eq!(web("server_ip == 198.18.91.3 and server_pod exists").len(), 0);
-    // However often it was tried, the log has a line for the beginning and one for the end.
-    let log = appliance.log();
+    assert_told_once(&appliance.log());
+    appliance.stop();
+    assert_eq!(count(&data, "server_pod == cart"), (stored, stored as u64));
+    assert_a_stranger_is_told(&data, &["--config", config, "--interface", &far.name]);
+}
+
+/// However often the API server was asked while it was away, the log has a line for the beginning and one for the end.
+fn assert_told_once(log: &str) {
     let said =
         ["the API server is not heard: ", "the API server is heard again", "WARN kubernetes: ", "failed with error"];
     assert_eq!(said.map(|words| log.matches(words).count()), [1, 1, 2, 0], "{log}");
-    appliance.stop();
-    assert_eq!(count(&data, "server_pod == cart"), (stored, stored as u64));
+}
 
-    // This host under a name that no node has.
-    let appliance = Appliance::start(&data, &["--config", config, "--node", "n2", "--interface", &far.name]);
+/// This host under a name that no node has.
+fn assert_a_stranger_is_told(data: &Path, arguments: &[&str]) {
+    let appliance = Appliance::start(data, &[arguments, &["--node", "n2"]].concat());
     eventually(30, "it is told", || appliance.log().contains("the cluster has no node `n2`").then_some(()));
     assert!(appliance.log().contains("hint: `kubernetes.node`"), "{}", appliance.log());
     appliance.stop();
+}
+
+/// Rows that were named, of either table.
+fn assert_counted(appliance: &Appliance, rows: usize) {
+    for table in ["flows", "transactions"] {
+        eventually(30, "it is counted", || {
+            let label = format!("table=\"{table}\"");
+            (appliance.metric("wiretag_store_retagged_rows_total", &label) as usize == rows).then_some(())
+        });
+    }
 }

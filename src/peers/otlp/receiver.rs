@@ -109,18 +109,17 @@ impl HttpReceiver {
 
 /// Certificates of the authorities that may say who the receiver is.
 fn trusted(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
-    let certificates = match ca_file {
-        Some(path) => read(path)?,
-        None => {
-            // One that cannot be read is like one that is not there.
-            let found = rustls_native_certs::load_native_certs().certs;
-            if found.is_empty() {
-                bail!(
-                    "this machine has no certificates of authorities; hint: install `ca-certificates`, or name a file in `otlp.ca_file`"
-                );
-            }
-            found
+    let certificates = if let Some(path) = ca_file {
+        read(path)?
+    } else {
+        // One that cannot be read is like one that is not there.
+        let found = rustls_native_certs::load_native_certs().certs;
+        if found.is_empty() {
+            bail!(
+                "this machine has no certificates of authorities; hint: install `ca-certificates`, or name a file in `otlp.ca_file`"
+            );
         }
+        found
     };
     Ok(certificates.iter().map(|own| Certificate::from_der(own).to_owned()).into())
 }

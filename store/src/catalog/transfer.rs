@@ -180,15 +180,15 @@ async fn copy_all(
     let mut moved = Vec::new();
     for table in TABLES {
         copy(table, from, &mut change).await?;
-        let here = number(catalog.database.all(sql(table.counted)).await?).map_err(catalog.failed())?;
-        let there = number(change.all(sql(table.counted)).await.map_err(wrote)?).map_err(wrote)?;
+        let here = number(&catalog.database.all(sql(table.counted)).await?).map_err(catalog.failed())?;
+        let there = number(&change.all(sql(table.counted)).await.map_err(wrote)?).map_err(wrote)?;
         if here != there {
             return Err(StoreError::NotWhole { table: table.name, here, there });
         }
         if let Some(numbered) = table.numbered {
             // Of numbers that no row has any more.
             let last = sql("SELECT coalesce(max(seq), 0) AS n FROM sqlite_sequence WHERE name = $1").bind(table.name);
-            let last = number(catalog.database.all(last).await?).map_err(catalog.failed())?;
+            let last = number(&catalog.database.all(last).await?).map_err(catalog.failed())?;
             change.all(sql(numbered).bind(last)).await.map_err(wrote)?;
         }
         moved.push((table.name, here.cast_unsigned()));
@@ -220,7 +220,7 @@ async fn copy(table: &Table, from: &SqliteCatalog, change: &mut PostgresChange) 
 }
 
 /// The one number of an answer.
-fn number(rows: Vec<Row>) -> Result<i64, sqlx::Error> {
+fn number(rows: &[Row]) -> Result<i64, sqlx::Error> {
     rows.first().map_or(Ok(0), |row| row.get("n"))
 }
 

@@ -57,8 +57,8 @@ pub(super) fn flows(batch: &RecordBatch) -> Result<Vec<TaggedFlow>, TableError> 
 
 fn flow(cells: &Cells, row: usize) -> Option<TaggedFlow> {
     let shared = |column: &str| cells.text(column, row).map(Arc::<str>::from);
-    let client = side(cells, row, Columns::CLIENT)?;
-    let server = side(cells, row, Columns::SERVER)?;
+    let client = side(cells, row, &Columns::CLIENT)?;
+    let server = side(cells, row, &Columns::SERVER)?;
     let record = FlowRecord {
         flow_id: u64::from_str_radix(cells.text("flow_id", row)?, 16).ok()?,
         slice: cells.small("slice", row)?,
@@ -83,12 +83,11 @@ fn flow(cells: &Cells, row: usize) -> Option<TaggedFlow> {
         http: shared("http_host").map(|host| Box::new(Http { host: Some(host), ..Http::default() })),
         ..FlowRecord::new(Protocol::parse(cells.text("protocol", row)?)?, client, server)
     };
-    let [client, server] = [Columns::CLIENT, Columns::SERVER].map(|columns| tag(cells, row, columns));
+    let [client, server] = [&Columns::CLIENT, &Columns::SERVER].map(|columns| tag(cells, row, columns));
     Some(TaggedFlow { record, client, server })
 }
 
 /// Names of the columns of an end.
-#[derive(Clone, Copy)]
 struct Columns {
     ip: &'static str,
     port: &'static str,
@@ -127,7 +126,7 @@ impl Columns {
     const SERVER: Self = columns!("server");
 }
 
-fn side(cells: &Cells, row: usize, columns: Columns) -> Option<Side> {
+fn side(cells: &Cells, row: usize, columns: &Columns) -> Option<Side> {
     Some(Side {
         mac: cells.mac(columns.mac, row),
         packets: cells.number(columns.packets, row).unwrap_or_default(),
@@ -139,7 +138,7 @@ fn side(cells: &Cells, row: usize, columns: Columns) -> Option<Side> {
     })
 }
 
-fn tag(cells: &Cells, row: usize, columns: Columns) -> EndTag {
+fn tag(cells: &Cells, row: usize, columns: &Columns) -> EndTag {
     let text = |column: &str| cells.text(column, row).map(Arc::<str>::from);
     let identity = text(columns.identity).map(|identity| {
         Arc::new(Identity {
@@ -174,7 +173,7 @@ mod tests {
         fn pick<T: Copy>(all: &[T], number: u64) -> T {
             all[number as usize % all.len()]
         }
-        let seen = |every: u64| number % every != 0;
+        let seen = |every: u64| !number.is_multiple_of(every);
         let small = u8::try_from(number % 256).unwrap();
         let text = |name: &str| Arc::<str>::from(format!("{name}-{number}-ß"));
         let ip =
