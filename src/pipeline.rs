@@ -108,9 +108,9 @@ impl Pipeline {
         let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(&config.node, &store, &capture, (&stages, &peers)));
 
-        let ((packets, packet_batches), pressed) = (packet_queue(), Arc::new(Notify::new()));
+        let pressed = Arc::new(Notify::new());
         let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
-        let packet_log = writer.start(packet_batches)?;
+        let (packet_log, packets) = writer.start()?;
 
         let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
 
@@ -345,10 +345,12 @@ impl PacketWriter {
         Ok(Self { log, stages, troubles, pressed, step: config.packets.bytes / 32 })
     }
 
-    /// Starts it; it ends when every worker has.
-    fn start(self, queue: PacketReceiver) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    /// Starts it, with the queue to it; it ends when every worker has.
+    fn start(self) -> anyhow::Result<(std::thread::JoinHandle<()>, PacketSender)> {
+        let (packets, queue) = packet_queue();
         let thread = std::thread::Builder::new().name("packet-log".into());
-        thread.spawn(move || self.run(&queue)).context("cannot start the packet log's thread")
+        let thread = thread.spawn(move || self.run(&queue)).context("cannot start the packet log's thread")?;
+        Ok((thread, packets))
     }
 
     fn run(mut self, (batches, used): &PacketReceiver) {
