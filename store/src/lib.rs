@@ -38,6 +38,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures_util::future::BoxFuture;
 use tables::Engine;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
@@ -151,7 +152,12 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// Opens the store for writing. If nobody else writes, what a crash left is repaired first.
-    pub async fn open(config: StoreConfig) -> Result<(Self, Recovery), StoreError> {
+    pub fn open(config: StoreConfig) -> BoxFuture<'static, Result<(Self, Recovery), StoreError>> {
+        // Boxed, as other long work: compiled here, see `tables::entries`.
+        Box::pin(Self::opened(config))
+    }
+
+    async fn opened(config: StoreConfig) -> Result<(Self, Recovery), StoreError> {
         let unwritable = |source| StoreError::Unwritable { path: config.data_dir.clone(), source };
         private::create_dir_all(&config.data_dir).map_err(unwritable)?;
         let data_dir = std::fs::canonicalize(&config.data_dir).map_err(unwritable)?;
@@ -202,7 +208,11 @@ impl Store {
 
     /// Opens the store for reading: no lock, no repair. Rows that a writer still has in memory are not seen; packets are,
     /// up to its last flush.
-    pub async fn open_read_only(data_dir: &Path) -> Result<Self, StoreError> {
+    pub fn open_read_only(data_dir: &Path) -> BoxFuture<'_, Result<Self, StoreError>> {
+        Box::pin(Self::opened_read_only(data_dir))
+    }
+
+    async fn opened_read_only(data_dir: &Path) -> Result<Self, StoreError> {
         let catalog = Catalog::read_in(data_dir).await?;
         let data_dir = std::fs::canonicalize(data_dir).map_err(StoreError::io("open", data_dir))?;
         let engine = Engine::open(&data_dir)?;
@@ -256,7 +266,11 @@ impl Store {
 
     /// Flushes rows, tells the catalog of segments, applies retention at the time `now`. Called every two seconds; each
     /// part is done even if the one before it failed, and the first error is returned.
-    pub async fn maintain(&self, now: i64) -> Result<Maintenance, StoreError> {
+    pub fn maintain(&self, now: i64) -> BoxFuture<'_, Result<Maintenance, StoreError>> {
+        Box::pin(self.maintained(now))
+    }
+
+    async fn maintained(&self, now: i64) -> Result<Maintenance, StoreError> {
         let flushed = self.flush().await;
         if flushed.is_ok() {
             self.flushed.store(now, Ordering::Relaxed);
@@ -284,7 +298,11 @@ impl Store {
     }
 
     /// Flushes what is in memory and closes the catalog. The packet log is sealed by its thread before.
-    pub async fn close(&self) -> Result<(), StoreError> {
+    pub fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.closed())
+    }
+
+    async fn closed(&self) -> Result<(), StoreError> {
         let flushed = if self.catalog.is_read_only() { Ok(0) } else { self.flush().await };
         let recorded = self.record_segments().await;
         self.catalog.close().await;

@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::postgres::{self, PostgresCatalog, PostgresConfig};
@@ -26,7 +27,15 @@ pub(super) struct Place {
 impl Catalog {
     /// Opens the catalog of a data directory for writing. If there is none, it is made: in PostgreSQL if `server` is given, else in
     /// SQLite. If there is one in PostgreSQL, `server` is how it is reached from now on.
-    pub async fn open_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<Self, StoreError> {
+    pub fn open_in<'a>(
+        data_dir: &'a Path,
+        server: Option<&'a PostgresConfig>,
+    ) -> BoxFuture<'a, Result<Self, StoreError>> {
+        // Boxed, as what else asks a server: compiled here, see `tables::entries`.
+        Box::pin(Self::opened_in(data_dir, server))
+    }
+
+    async fn opened_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<Self, StoreError> {
         let place = match (Place::read(data_dir)?, server) {
             (None, None) => return Self::open(&data_dir.join(FILE)).await,
             (None, Some(server)) => Place::make(data_dir, server).await?,
@@ -44,7 +53,11 @@ impl Catalog {
     }
 
     /// Opens the catalog of a data directory for reading, also while others write it.
-    pub async fn read_in(data_dir: &Path) -> Result<Self, StoreError> {
+    pub fn read_in(data_dir: &Path) -> BoxFuture<'_, Result<Self, StoreError>> {
+        Box::pin(Self::reads_in(data_dir))
+    }
+
+    async fn reads_in(data_dir: &Path) -> Result<Self, StoreError> {
         match Place::read(data_dir)? {
             Some(place) => place.open(true).await,
             None => Self::open_read_only(&data_dir.join(FILE)).await,
@@ -52,7 +65,14 @@ impl Catalog {
     }
 
     /// Whether the catalog of a data directory could be used, without making or changing anything: a sentence about it.
-    pub async fn check_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<String, StoreError> {
+    pub fn check_in<'a>(
+        data_dir: &'a Path,
+        server: Option<&'a PostgresConfig>,
+    ) -> BoxFuture<'a, Result<String, StoreError>> {
+        Box::pin(Self::checked_in(data_dir, server))
+    }
+
+    async fn checked_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<String, StoreError> {
         let place = Place::read(data_dir)?;
         let Some(server) = server.or(place.as_ref().map(|place| &place.server)) else {
             return Ok(format!("SQLite, `{}`", data_dir.join(FILE).display()));

@@ -12,6 +12,7 @@ mod packets;
 
 use std::collections::BTreeSet;
 
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use wiretag_capture::{FlowRecord, Transaction};
 
@@ -77,7 +78,14 @@ fn parsed<R: Table>(filter: &str) -> Result<(), String> {
 
 impl Store {
     /// What an erasure would remove now. Nothing is noted.
-    pub async fn preview_erasure(&self, request: &ErasureRequest) -> Result<ErasurePreview, StoreError> {
+    pub fn preview_erasure<'a>(
+        &'a self,
+        request: &'a ErasureRequest,
+    ) -> BoxFuture<'a, Result<ErasurePreview, StoreError>> {
+        Box::pin(self.erasable(request))
+    }
+
+    async fn erasable(&self, request: &ErasureRequest) -> Result<ErasurePreview, StoreError> {
         request.check()?;
         let range = Range { from: request.from, to: request.to };
         let parsed = |error: query::QueryError| StoreError::Erasure(error.to_string());
@@ -107,7 +115,14 @@ impl Store {
 
     /// Brings erasures that were noted to their end, one after the other; one that fails says why, and the first error is
     /// returned. `clock` gives the time, ns since the epoch.
-    pub async fn continue_erasures(&self, clock: &(dyn Fn() -> i64 + Sync)) -> Result<(), StoreError> {
+    pub fn continue_erasures<'a>(
+        &'a self,
+        clock: &'a (dyn Fn() -> i64 + Sync),
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.erase_all(clock))
+    }
+
+    async fn erase_all(&self, clock: &(dyn Fn() -> i64 + Sync)) -> Result<(), StoreError> {
         if !self.erases() {
             return Err(StoreError::ReadOnly);
         }

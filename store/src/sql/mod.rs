@@ -26,6 +26,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures_util::TryStreamExt;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::timeline::View;
@@ -81,7 +82,16 @@ struct Tables {
 
 impl Store {
     /// Answers a question in SQL; `identities` is what is known of them.
-    pub async fn sql(&self, request: &SqlRequest, identities: Arc<View>) -> Result<SqlAnswer, StoreError> {
+    pub fn sql<'a>(
+        &'a self,
+        request: &'a SqlRequest,
+        identities: Arc<View>,
+    ) -> BoxFuture<'a, Result<SqlAnswer, StoreError>> {
+        // Boxed: compiled here, see `tables::entries`.
+        Box::pin(self.asked(request, identities))
+    }
+
+    async fn asked(&self, request: &SqlRequest, identities: Arc<View>) -> Result<SqlAnswer, StoreError> {
         if request.text.chars().nth(MAX_LENGTH).is_some() {
             return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} characters")));
         }

@@ -46,8 +46,7 @@ pub struct Explanation {
 }
 
 impl<R: Table> TableStore<R> {
-    /// Answers a query, and tells how.
-    pub async fn explain(&self, request: &ExplainRequest<R>) -> Result<Explanation, StoreError> {
+    pub(super) async fn explained(&self, request: &ExplainRequest<R>) -> Result<Explanation, StoreError> {
         let observed = Arc::new(Observed::default());
         let Statement { filter, aggregate } = &request.statement;
         let answer_rows = match aggregate {

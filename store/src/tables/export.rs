@@ -6,7 +6,7 @@
 //! that is over are not in it.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -28,15 +28,12 @@ use super::{Range, Table, TableStore, files, ipfix};
 use crate::catalog::{FlowFile, TableName};
 use crate::csv;
 use crate::error::StoreError;
-use crate::export::ChannelWriter;
 use crate::query::Query;
 
 /// Rows of a stretch, if they come evenly: sorted in memory.
 const ROWS: u64 = 65_536;
 /// Batches between those who read and those who write.
 const BATCHES: usize = 2;
-/// Bytes that are handed on at once, about.
-const CHUNK: usize = 64 << 10;
 /// Rows of a row group in Parquet at most, and its bytes in memory.
 const GROUP: (usize, usize) = (131_072, 64 << 20);
 
@@ -111,17 +108,6 @@ impl<R: Table> TableStore<R> {
             (Ok(()) | Err(StoreError::Closed), written) => written,
             (Err(error), _) => Err(error),
         }
-    }
-
-    /// As [`Self::export`], in chunks; gives the number of rows.
-    pub async fn export_to(
-        &self,
-        query: &Query<R>,
-        options: ExportOptions,
-        chunks: Sender<Vec<u8>>,
-    ) -> Result<u64, StoreError> {
-        let out = BufWriter::with_capacity(CHUNK, ChannelWriter(chunks));
-        self.export(query, options, out).await.map(|(rows, _)| rows)
     }
 
     async fn send(&self, condition: &Condition<R>, limit: u64, parts: &Sender<Part>) -> Result<(), StoreError> {

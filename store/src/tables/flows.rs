@@ -1,5 +1,6 @@
 //! What is asked of flows only: the slices and other observations of one flow, and references to packets.
 
+use futures_util::future::BoxFuture;
 use wiretag_capture::FlowRecord;
 
 use super::engine::Condition;
@@ -32,7 +33,17 @@ const REF_COLUMNS: &[&str] =
 
 impl FlowStore {
     /// References to the rows that pass, newest first.
-    pub async fn refs(
+    pub fn refs<'a>(
+        &'a self,
+        query: &'a Query<FlowRecord>,
+        range: Range,
+        all_observations: bool,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<FlowRef>, StoreError>> {
+        Box::pin(self.refs_of(query, range, all_observations, limit))
+    }
+
+    async fn refs_of(
         &self,
         query: &Query<FlowRecord>,
         range: Range,
@@ -54,7 +65,15 @@ impl FlowStore {
     }
 
     /// All slices of a flow that are `permitted`, first to last.
-    pub async fn flow(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
+    pub fn flow<'a>(
+        &'a self,
+        flow_id: u64,
+        permitted: &'a Query<FlowRecord>,
+    ) -> BoxFuture<'a, Result<Vec<Row>, StoreError>> {
+        Box::pin(self.slices_of(flow_id, permitted))
+    }
+
+    async fn slices_of(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
         let query = query::parse(&format!("flow_id == {flow_id:016x}")).map_err(TableError::from)?;
         let condition = Condition::new(query.within(permitted).node, Range::ALL, true);
         let mut rows = self.rows(&condition, MAX_SLICES, &[]).await?;
@@ -64,7 +83,15 @@ impl FlowStore {
 
     /// Rows of other flows with the same Community ID whose time overlaps: the same packets at other points, as far as
     /// they are `permitted`.
-    pub async fn observations(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
+    pub fn observations<'a>(
+        &'a self,
+        flow_id: u64,
+        permitted: &'a Query<FlowRecord>,
+    ) -> BoxFuture<'a, Result<Vec<Row>, StoreError>> {
+        Box::pin(self.observations_of(flow_id, permitted))
+    }
+
+    async fn observations_of(&self, flow_id: u64, permitted: &Query<FlowRecord>) -> Result<Vec<Row>, StoreError> {
         let slices = self.flow(flow_id, permitted).await?;
         let community_id = slices.iter().find_map(|row| row.text("community_id"));
         let from = slices.iter().map(|row| row.place.start.0).min();

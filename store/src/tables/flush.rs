@@ -29,8 +29,7 @@ struct Hour {
 }
 
 impl<R: Table> TableStore<R> {
-    /// Moves the rows in memory to files, one for each hour; on failure they stay. Returns the rows moved.
-    pub async fn flush(&self) -> Result<u64, StoreError> {
+    pub(super) async fn flushed(&self) -> Result<u64, StoreError> {
         let result = self.flush_recent().await;
         self.inner.failing.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {

@@ -19,6 +19,7 @@ mod compact;
 mod counters;
 mod encode;
 mod engine;
+mod entries;
 mod erase;
 mod error;
 mod explain;
@@ -56,6 +57,7 @@ pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, S
 use self::counters::Counts;
 pub use self::counters::TableCounters;
 pub use self::engine::Engine;
+use self::entries::Entries;
 pub use self::erase::Erasable;
 pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
@@ -71,7 +73,7 @@ use crate::error::StoreError;
 use crate::query::{Query, RowFilter};
 
 /// What a store must know of the rows that it keeps.
-pub trait Table: Record {
+pub trait Table: Record + Entries {
     /// Its name: in the catalog, and of its directory.
     const NAME: TableName;
     /// The column with the number that tells rows of one flow apart.
@@ -266,9 +268,7 @@ impl<R: Table> TableStore<R> {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Takes rows; searches see them at once. When memory is full, files are written first. Rows are dropped and counted,
-    /// which is an error, only if that fails.
-    pub async fn append(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
+    async fn appended(&self, mut rows: Vec<Tagged<R>>) -> Result<(), StoreError> {
         let inner = &self.inner;
         inner.counts.received.fetch_add(rows.len() as u64, Ordering::Relaxed);
         loop {

@@ -47,9 +47,7 @@ struct Renamed {
 }
 
 impl<R: Table> TableStore<R> {
-    /// Looks at the next file of those that may have these rows. Gives the number of rows that were named, `None` if there is no
-    /// further file.
-    pub async fn retag_next(
+    pub(super) async fn named_next(
         &self,
         late: &LateRows,
         (again, progress): (&Again, &mut Retagging),

@@ -37,8 +37,12 @@ pub struct Page {
 }
 
 impl<R: Table> TableStore<R> {
-    /// A page of rows that pass, newest start first, then by flow id and number.
-    pub async fn search(&self, query: &Query<R>, range: Range, options: SearchOptions) -> Result<Page, StoreError> {
+    pub(super) async fn page(
+        &self,
+        query: &Query<R>,
+        range: Range,
+        options: SearchOptions,
+    ) -> Result<Page, StoreError> {
         let after = options.after.as_deref().map(Place::parse).transpose()?;
         let condition = Condition { after, ..Condition::new(query.node.clone(), range, options.all_observations) };
         let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use futures_util::future::BoxFuture;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::TaggedBy;
 use wiretag_enrich::tagged::all_columns;
@@ -71,11 +72,20 @@ struct Stretch<const SUMS: usize> {
 impl FlowStore {
     /// Totals of the rows that pass and start in the range, in `buckets` stretches of equal length. Open slices count as
     /// they are by now: each slice is in an answer once.
-    pub async fn histogram(
-        &self,
-        query: &Query<FlowRecord>,
+    pub fn histogram<'a>(
+        &'a self,
+        query: &'a Query<FlowRecord>,
         range: Range,
         buckets: usize,
+        all_observations: bool,
+    ) -> BoxFuture<'a, Result<Vec<Bucket>, StoreError>> {
+        Box::pin(self.buckets_of(query, (range, buckets), all_observations))
+    }
+
+    async fn buckets_of(
+        &self,
+        query: &Query<FlowRecord>,
+        (range, buckets): (Range, usize),
         all_observations: bool,
     ) -> Result<Vec<Bucket>, StoreError> {
         let sums = ["client_bytes", "server_bytes", "client_packets", "server_packets"];
@@ -100,11 +110,20 @@ impl FlowStore {
 
 impl TransactionStore {
     /// Totals of the rows that pass and start in the range, in `buckets` stretches of equal length.
-    pub async fn histogram(
-        &self,
-        query: &Query<Transaction>,
+    pub fn histogram<'a>(
+        &'a self,
+        query: &'a Query<Transaction>,
         range: Range,
         buckets: usize,
+        all_observations: bool,
+    ) -> BoxFuture<'a, Result<Vec<TransactionBucket>, StoreError>> {
+        Box::pin(self.buckets_of(query, (range, buckets), all_observations))
+    }
+
+    async fn buckets_of(
+        &self,
+        query: &Query<Transaction>,
+        (range, buckets): (Range, usize),
         all_observations: bool,
     ) -> Result<Vec<TransactionBucket>, StoreError> {
         let sums = ["request_bytes", "response_bytes"];

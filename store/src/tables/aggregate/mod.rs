@@ -109,12 +109,7 @@ struct Period {
 }
 
 impl<R: Table> TableStore<R> {
-    /// Groups of the rows that pass and start in the range, with their figures.
-    pub async fn aggregate(&self, request: &AggregateRequest<R>) -> Result<AggregateAnswer, StoreError> {
-        self.aggregate_observed(request, None).await
-    }
-
-    /// The same for who wants to know how it is answered.
+    /// Groups with their figures; `observed` is for who wants to know how it is answered.
     pub(in crate::tables) async fn aggregate_observed(
         &self,
         request: &AggregateRequest<R>,
