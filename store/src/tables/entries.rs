@@ -26,9 +26,9 @@ const CHUNK: usize = 64 << 10;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// See the module, and the methods of [`TableStore`] of the same names.
+/// See the module.
+#[allow(missing_docs, reason = "they are the methods of `TableStore` of the same names")]
 pub trait Entries: Sized + 'static {
-    #![allow(missing_docs)]
     fn append(table: &TableStore<Self>, rows: Vec<Tagged<Self>>) -> Answer<'_, ()>;
     fn flush(table: &TableStore<Self>) -> Answer<'_, u64>;
     fn search<'a>(
