@@ -11,14 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
+};
 use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions, ParquetMetaDataReader,
-    ParquetStatisticsPolicy,
+    ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions,
+    ParquetMetaDataReader, ParquetStatisticsPolicy,
 };
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::schema::types::TypePtr;
@@ -28,6 +31,7 @@ use super::super::encode::PAGE;
 use super::super::error::TableError;
 use super::super::observed::Observed;
 use super::chunks::{Chunks, Positioned};
+use super::flat::{self, Asks};
 use super::outline::{Chunk, Group, Outline};
 use super::pages::OneGroup;
 
@@ -35,6 +39,8 @@ use super::pages::OneGroup;
 const FOOTERS: usize = 64 << 20;
 /// Memory for outlines, bytes: some 5,000 files of the flows.
 const OUTLINES: usize = 64 << 20;
+/// Of so many rows one is wanted at most: then only their values are made, and not arrays of all rows.
+const SPARSE: usize = 8;
 /// Layouts that are kept: those of the tables, in some releases.
 const LAYOUTS: usize = 8;
 
@@ -88,6 +94,7 @@ struct Column {
     /// Its column chunks in a row group: a map has two.
     leaves: Range<usize>,
     levels: FieldLevels,
+    kind: DataType,
 }
 
 /// A file is known again by this.
@@ -226,7 +233,8 @@ impl Layout {
         let column = |(name, leaves): (String, Range<usize>)| {
             let mask = ProjectionMask::leaves(stored, leaves.clone());
             let levels = parquet_to_arrow_field_levels(stored, mask, Some(wanted.fields()))?;
-            Ok((name, Column { leaves, levels }))
+            let kind = wanted.field_with_name(&name)?.data_type().clone();
+            Ok((name, Column { leaves, levels, kind }))
         };
         let columns = leaves.into_iter().map(column).collect::<Result<_, ParquetError>>()?;
         let said = metadata.file_metadata().key_value_metadata().cloned();
@@ -279,6 +287,27 @@ impl OpenFile {
         columns.into_iter().next().ok_or_else(|| ParquetError::General("no column was read".into()).into())
     }
 
+    /// The rows of a row group whose value in a column passes; `None`: its pages do not tell, or the file has no such column.
+    pub(super) fn passing(
+        &self,
+        group: usize,
+        column: &str,
+        asks: &impl Asks,
+    ) -> Result<Option<BooleanBuffer>, TableError> {
+        let footer = self.footer()?;
+        let leaf = footer.layout.columns.get(column).filter(|column| column.leaves.len() == 1);
+        let meta = footer.metadata.row_groups().get(group);
+        let Some((leaf, meta)) = leaf.map(|column| column.leaves.start).zip(meta) else { return Ok(None) };
+        let Some(chunk) = meta.columns().get(leaf) else { return Ok(None) };
+        let bytes = Chunks::whole(self.file(), std::iter::once(chunk))?;
+        if let Some(observed) = &self.observed {
+            observed.read(bytes.len_read());
+        }
+        let group = OneGroup { metadata: &footer.metadata, group: meta, bytes: Arc::new(bytes), pages: None };
+        let rows = meta.num_rows() as usize;
+        Ok(flat::passing(&mut group.pages_of(leaf)?, chunk.column_descr(), rows, asks))
+    }
+
     /// Columns of a row group, in this order.
     pub(in super::super) fn columns(
         &self,
@@ -310,8 +339,15 @@ impl OpenFile {
             observed.read(bytes.len_read());
         }
         let group = OneGroup { metadata: &footer.metadata, group: meta, bytes: Arc::new(bytes), pages };
+        let some = selection.filter(|_| rows.saturating_mul(SPARSE) <= meta.num_rows() as usize).map(numbers);
         let column = |(field, stored): (&&Field, Option<&Column>)| {
             let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
+            if let (Some(some), [leaf]) = (&some, stored.leaves.clone().collect::<Vec<_>>().as_slice())
+                && let Some(described) = meta.columns().get(*leaf).map(ColumnChunkMetaData::column_descr)
+                && let Some(array) = flat::some(&mut group.pages_of(*leaf)?, described, some, &stored.kind)
+            {
+                return Ok(array);
+            }
             let reader =
                 ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, rows, selection.cloned())?;
             let parts = reader.collect::<Result<Vec<_>, _>>()?;
@@ -324,6 +360,17 @@ impl OpenFile {
         };
         fields.iter().zip(stored).map(column).collect()
     }
+}
+
+/// The numbers of the rows of a selection.
+fn numbers(selection: &RowSelection) -> Vec<usize> {
+    let mut next = 0;
+    let rows = |selector: &RowSelector| {
+        let first = next;
+        next += selector.row_count;
+        if selector.skip { first..first } else { first..next }
+    };
+    selection.iter().flat_map(rows).collect()
 }
 
 #[cfg(test)]

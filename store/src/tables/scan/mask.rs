@@ -1,7 +1,7 @@
 //! Which rows of a row group pass a condition, column by column: a column is read when the first test needs it, and a
 //! test of a text is made once for each distinct text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
@@ -9,6 +9,7 @@ use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UI
 
 use super::super::Table;
 use super::super::error::TableError;
+use super::flat::Asks;
 use super::footers::OpenFile;
 use super::outline::Group;
 use super::prune::may_hold;
@@ -20,13 +21,15 @@ pub(super) struct Columns<'a> {
     group: usize,
     fields: &'a HashMap<String, Field>,
     read: HashMap<String, ArrayRef>,
+    /// Of which pages were asked, and no array was made.
+    asked: HashSet<String>,
     rows: usize,
 }
 
 impl<'a> Columns<'a> {
     pub(super) fn new(file: &'a OpenFile, group: usize, fields: &'a HashMap<String, Field>) -> Self {
         let rows = file.groups().get(group).map_or(0, Group::rows);
-        Self { file, group, fields, read: HashMap::new(), rows }
+        Self { file, group, fields, read: HashMap::new(), asked: HashSet::new(), rows }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -81,7 +84,17 @@ impl<'a> Columns<'a> {
         if !may_hold(self.file, self.group, field, test, true) {
             return Ok(BooleanBuffer::new_unset(self.rows));
         }
-        let array = self.column(field.column.name())?;
+        let name = field.column.name();
+        // Who asks a column again is better off with its values.
+        if field.key.is_none()
+            && self.known(name).is_none()
+            && let Some(asked) = Asked::of(test)
+            && self.asked.insert(name.to_owned())
+            && let Some(passing) = self.file.passing(self.group, name, &asked)?
+        {
+            return Ok(passing);
+        }
+        let array = self.column(name)?;
         if let Some(key) = &field.key {
             return Ok(label(&array, key, test));
         }
@@ -140,6 +153,62 @@ fn compared<T: Copy + Ord>(numbers: &[T], nulls: Option<&NullBuffer>, compare: C
         Compare::LessEqual => values(numbers, nulls, |number| number <= wanted),
         Compare::Greater => values(numbers, nulls, |number| number > wanted),
         Compare::GreaterEqual => values(numbers, nulls, |number| number >= wanted),
+    }
+}
+
+/// A test that pages can be asked.
+enum Asked<'a> {
+    Any,
+    /// Numbers are signed in files; those that are not are compared with the other half first.
+    Number {
+        compare: Compare,
+        wanted: i64,
+        flip: i64,
+    },
+    Text(Tester<'a>, bool),
+}
+
+impl<'a> Asked<'a> {
+    fn of(test: &'a Test) -> Option<Self> {
+        Some(match test {
+            Test::Exists => Self::Any,
+            Test::Number(compare, wanted) => {
+                Self::Number { compare: *compare, wanted: wanted.cast_signed() ^ i64::MIN, flip: i64::MIN }
+            }
+            Test::Time(compare, wanted) => Self::Number { compare: *compare, wanted: *wanted, flip: 0 },
+            Test::Text(test) => Self::Text(Tester::new(test), true),
+            Test::NotText(test) => Self::Text(Tester::new(test), false),
+            Test::Bool(_) => return None,
+        })
+    }
+}
+
+impl Asks for Asked<'_> {
+    #[inline]
+    fn number(&self, number: i64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Number { compare, wanted, flip } => {
+                let number = number ^ flip;
+                match compare {
+                    Compare::Equal => number == *wanted,
+                    Compare::NotEqual => number != *wanted,
+                    Compare::Less => number < *wanted,
+                    Compare::LessEqual => number <= *wanted,
+                    Compare::Greater => number > *wanted,
+                    Compare::GreaterEqual => number >= *wanted,
+                }
+            }
+            Self::Text(..) => false,
+        }
+    }
+
+    fn text(&self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Number { .. } => false,
+            Self::Text(tester, wanted) => tester.passes(text) == *wanted,
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 //!   before any of them is read.
 //! * Row groups are taken from the newest back, a few at first and then more at a time, until no other can change the page.
 
+mod bits;
 mod chunks;
+mod flat;
 mod footers;
 mod group;
 mod mask;

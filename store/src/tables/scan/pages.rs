@@ -30,17 +30,23 @@ pub(super) struct OneGroup<'a, C> {
     pub(super) pages: Option<Vec<OffsetIndexMetaData>>,
 }
 
+impl<C: ChunkReader + 'static> OneGroup<'_, C> {
+    /// The pages of a column chunk.
+    pub(super) fn pages_of(&self, leaf: usize) -> Result<Pages<C>, ParquetError> {
+        let missing = || ParquetError::EOF("a row group has fewer columns than its file".into());
+        let column = self.group.columns().get(leaf).ok_or_else(missing)?;
+        let at = self.pages.as_ref().and_then(|pages| pages.get(leaf)).map(|pages| pages.page_locations().clone());
+        Pages::new(self.bytes.clone(), column, self.num_rows(), at.filter(|at| !at.is_empty()))
+    }
+}
+
 impl<C: ChunkReader + 'static> RowGroups for OneGroup<'_, C> {
     fn num_rows(&self) -> usize {
         self.group.num_rows() as usize
     }
 
     fn column_chunks(&self, leaf: usize) -> Result<Box<dyn PageIterator>, ParquetError> {
-        let missing = || ParquetError::EOF("a row group has fewer columns than its file".into());
-        let column = self.group.columns().get(leaf).ok_or_else(missing)?;
-        let at = self.pages.as_ref().and_then(|pages| pages.get(leaf)).map(|pages| pages.page_locations().clone());
-        let pages = Pages::new(self.bytes.clone(), column, self.num_rows(), at.filter(|at| !at.is_empty()))?;
-        Ok(Box::new(OneColumn(Some(Box::new(pages)))))
+        Ok(Box::new(OneColumn(Some(Box::new(self.pages_of(leaf)?)))))
     }
 
     fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
@@ -66,7 +72,7 @@ impl Iterator for OneColumn {
 impl PageIterator for OneColumn {}
 
 /// Pages of a column, each decompressed as it is taken.
-struct Pages<C: ChunkReader> {
+pub(super) struct Pages<C: ChunkReader> {
     stored: SerializedPageReader<C>,
     /// Bytes that a page can have, if pages are compressed by zstd; what else there is the library decompresses.
     zstd: Option<usize>,

@@ -1,0 +1,546 @@
+//! Columns without nesting, as their pages have them: a condition is asked of each word of a dictionary once and of the keys of the
+//! rows, and of a few rows only their values are made, where the library would make arrays of all rows first. What is stored in
+//! another way than by [`super::super::encode`] is `None`, and left to the library.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use datafusion::arrow::array::{
+    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, DictionaryArray, Int32Array, StringArray, StringBuilder,
+    TimestampNanosecondArray, UInt64Array, new_null_array,
+};
+use datafusion::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
+use datafusion::arrow::datatypes::{DataType, Int32Type, TimeUnit};
+use parquet::basic::{Encoding, Type};
+use parquet::column::page::{Page, PageReader};
+use parquet::schema::types::ColumnDescriptor;
+
+use super::bits::{BitWriter, Packed, Run, Runs, bits, differences};
+
+/// Bytes of a number.
+const NUMBER: usize = size_of::<i64>();
+
+/// A condition of single values.
+pub(super) trait Asks {
+    fn number(&self, number: i64) -> bool;
+    fn text(&self, text: &str) -> bool;
+}
+
+/// Distinct values of a column.
+enum Words {
+    Numbers(Vec<i64>),
+    Texts(Arc<StringArray>),
+}
+
+impl Words {
+    fn of(page: &Bytes, rows: usize, column: &ColumnDescriptor) -> Option<Self> {
+        match column.physical_type() {
+            _ if rows > page.len() => None,
+            Type::INT64 => {
+                let numbers: Vec<i64> = page.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+                (numbers.len() == rows).then_some(Self::Numbers(numbers))
+            }
+            Type::BYTE_ARRAY => {
+                let (mut letters, mut ends) = (Vec::with_capacity(page.len()), Vec::with_capacity(rows + 1));
+                ends.push(0);
+                let mut texts = Texts(page);
+                for _ in 0..rows {
+                    letters.extend_from_slice(texts.next()?);
+                    ends.push(i32::try_from(letters.len()).ok()?);
+                }
+                let ends = OffsetBuffer::new(ends.into());
+                Some(Self::Texts(Arc::new(StringArray::try_new(ends, Buffer::from_vec(letters), None).ok()?)))
+            }
+            _ => None,
+        }
+    }
+
+    fn pass(&self, asks: &impl Asks) -> Vec<bool> {
+        match self {
+            Self::Numbers(numbers) => numbers.iter().map(|number| asks.number(*number)).collect(),
+            Self::Texts(texts) => texts.iter().map(|text| text.is_some_and(|text| asks.text(text))).collect(),
+        }
+    }
+}
+
+/// Texts with their lengths before them.
+struct Texts<'a>(&'a [u8]);
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.0.split_first_chunk()?;
+        let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        self.0 = rest;
+        Some(text)
+    }
+}
+
+/// A page of rows.
+struct Sheet {
+    rows: usize,
+    /// Rows that have a value; `None`: all have.
+    valid: Option<BooleanBuffer>,
+    encoding: Encoding,
+    values: Bytes,
+}
+
+impl Sheet {
+    /// Of so many rows at most.
+    fn of(page: Page, column: &ColumnDescriptor, most: usize) -> Option<Self> {
+        let Page::DataPage { buf, num_values, encoding, def_level_encoding: Encoding::RLE, .. } = page else {
+            return None;
+        };
+        let rows = num_values as usize;
+        if rows > most {
+            return None;
+        }
+        if column.max_def_level() == 0 {
+            return Some(Self { rows, valid: None, encoding, values: buf });
+        }
+        let (length, rest) = buf.split_first_chunk()?;
+        let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        let valid = bits(levels, rows)?;
+        Some(Self { rows, valid, encoding, values: buf.slice_ref(values) })
+    }
+
+    /// Of rows, by their numbers in the column chunk: which have a value, and its number among those of the page.
+    fn present_of(&self, rows: &[usize], first: usize, numbers: &mut Vec<usize>, valid: &mut BitWriter) {
+        let Some(present) = &self.valid else {
+            numbers.extend(rows.iter().map(|row| row - first));
+            return valid.repeat(true, rows.len());
+        };
+        let (mut at, mut number) = (0, 0);
+        for row in rows.iter().map(|row| row - first) {
+            number += present.slice(at, row - at).count_set_bits();
+            at = row;
+            let has = present.value(row);
+            if has {
+                numbers.push(number);
+            }
+            valid.push(has);
+        }
+    }
+
+    /// Rows with a value.
+    fn present(&self) -> usize {
+        self.valid.as_ref().map_or(self.rows, BooleanBuffer::count_set_bits)
+    }
+
+    fn runs(&self, rows: usize) -> Option<Runs<'_>> {
+        let (width, keys) = self.values.split_first()?;
+        Some(Runs::new(keys, u32::from(*width), rows))
+    }
+
+    /// The rows that pass. `pass` is what the words of the dictionary do.
+    fn passing(&self, asks: &impl Asks, pass: Option<&[bool]>, numbers: &mut Vec<i64>) -> Option<BooleanBuffer> {
+        let present = self.present();
+        if present == 0 {
+            return Some(BooleanBuffer::new_unset(self.rows));
+        }
+        let mut passing = BitWriter::with_capacity(present);
+        match self.encoding {
+            Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY => {
+                let pass = pass?;
+                if !pass.contains(&true) {
+                    return Some(BooleanBuffer::new_unset(self.rows));
+                }
+                let passes = |key: u64| pass.get(key as usize).copied().unwrap_or_default();
+                let mut runs = self.runs(present)?;
+                for run in runs.by_ref() {
+                    match run {
+                        Run::Repeated(key, rows) => passing.repeat(passes(key), rows),
+                        Run::Packed(keys, rows) => passing.extend(rows, |at| passes(keys.get(at))),
+                    }
+                }
+                if !runs.is_over() {
+                    return None;
+                }
+            }
+            Encoding::DELTA_BINARY_PACKED => {
+                differences(&self.values, present, numbers)?;
+                passing.extend(present, |at| numbers.get(at).is_some_and(|number| asks.number(*number)));
+            }
+            _ => return None,
+        }
+        let passing = passing.finish();
+        Some(match &self.valid {
+            None => passing,
+            Some(valid) => spread(&passing, valid),
+        })
+    }
+}
+
+/// Bits of the rows that have a value, at the places of these rows.
+fn spread(bits: &BooleanBuffer, valid: &BooleanBuffer) -> BooleanBuffer {
+    let packed = Packed::new(bits.values(), 1);
+    let mut next = 0;
+    let mut spread = BitWriter::with_capacity(valid.len());
+    spread.extend(valid.len(), |at| {
+        valid.value(at) && {
+            let bit = packed.is_some_and(|bits| bits.get(next) == 1);
+            next += 1;
+            bit
+        }
+    });
+    spread.finish()
+}
+
+/// Whether pages of the column can be read here.
+fn is_flat(column: &ColumnDescriptor) -> bool {
+    column.max_rep_level() == 0 && column.max_def_level() <= 1
+}
+
+/// The rows of a column chunk that pass, of so many.
+pub(super) fn passing(
+    pages: &mut dyn PageReader,
+    column: &ColumnDescriptor,
+    rows: usize,
+    asks: &impl Asks,
+) -> Option<BooleanBuffer> {
+    if !is_flat(column) {
+        return None;
+    }
+    let (mut pass, mut numbers, mut all) = (None, Vec::new(), BooleanBufferBuilder::new(rows));
+    while let Some(page) = pages.get_next_page().ok()? {
+        if let Page::DictionaryPage { buf, num_values, .. } = &page {
+            pass = Some(Words::of(buf, *num_values as usize, column)?.pass(asks));
+        } else {
+            let sheet = Sheet::of(page, column, rows.checked_sub(all.len())?)?;
+            all.append_buffer(&sheet.passing(asks, pass.as_deref(), &mut numbers)?);
+        }
+    }
+    (all.len() == rows).then(|| all.finish())
+}
+
+/// Values of some rows, without those that have none.
+enum Values {
+    Numbers(Vec<i64>),
+    Keys(Vec<i32>),
+    Texts(Vec<Box<[u8]>>),
+    Bools(BitWriter),
+}
+
+impl Values {
+    fn new(kind: &DataType, rows: usize) -> Option<Self> {
+        Some(match kind {
+            DataType::UInt64 | DataType::Timestamp(TimeUnit::Nanosecond, _) => Self::Numbers(Vec::with_capacity(rows)),
+            DataType::Dictionary(..) => Self::Keys(Vec::with_capacity(rows)),
+            DataType::Utf8 => Self::Texts(Vec::with_capacity(rows)),
+            DataType::Boolean => Self::Bools(BitWriter::with_capacity(rows)),
+            _ => return None,
+        })
+    }
+
+    fn key(&mut self, key: u64, words: &Words) -> Option<()> {
+        match (self, words) {
+            (Self::Numbers(numbers), Words::Numbers(words)) => numbers.push(*words.get(key as usize)?),
+            (Self::Keys(keys), Words::Texts(words)) if (key as usize) < words.len() => keys.push(key as i32),
+            (Self::Numbers(_) | Self::Keys(_) | Self::Texts(_) | Self::Bools(_), _) => return None,
+        }
+        Some(())
+    }
+
+    /// Adds values of a page, by their numbers among those that the page has.
+    fn add(&mut self, sheet: &Sheet, wanted: &[usize], words: Option<&Words>, numbers: &mut Vec<i64>) -> Option<()> {
+        let Some(last) = wanted.last() else { return Some(()) };
+        match (&mut *self, sheet.encoding) {
+            (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) => {
+                let (mut first, mut rest) = (0, wanted);
+                for run in sheet.runs(last + 1)? {
+                    let rows = match run {
+                        Run::Repeated(_, rows) | Run::Packed(_, rows) => rows,
+                    };
+                    let (here, later) = rest.split_at(rest.partition_point(|at| *at < first + rows));
+                    for at in here {
+                        let key = match run {
+                            Run::Repeated(key, _) => key,
+                            Run::Packed(keys, _) => keys.get(at - first),
+                        };
+                        self.key(key, words?)?;
+                    }
+                    (first, rest) = (first + rows, later);
+                }
+                rest.is_empty().then_some(())
+            }
+            (Self::Numbers(values), Encoding::DELTA_BINARY_PACKED) => {
+                differences(&sheet.values, last + 1, numbers)?;
+                wanted.iter().try_for_each(|at| Some(values.push(*numbers.get(*at)?)))
+            }
+            (Self::Numbers(values), Encoding::PLAIN) => {
+                let stored = sheet.values.as_chunks::<NUMBER>().0;
+                wanted.iter().try_for_each(|at| Some(values.push(i64::from_le_bytes(*stored.get(*at)?))))
+            }
+            (Self::Bools(values), Encoding::PLAIN) => {
+                let stored = Packed::new(&sheet.values, 1)?;
+                wanted.iter().for_each(|at| values.push(stored.get(*at) == 1));
+                Some(())
+            }
+            (Self::Texts(values), Encoding::PLAIN) => {
+                let (mut texts, mut next) = (Texts(&sheet.values), 0);
+                wanted.iter().try_for_each(|at| {
+                    values.push(texts.nth(at - next)?.into());
+                    next = at + 1;
+                    Some(())
+                })
+            }
+            (Self::Numbers(_) | Self::Keys(_) | Self::Texts(_) | Self::Bools(_), _) => None,
+        }
+    }
+
+    /// The column: of all rows, of which `valid` have a value.
+    fn finish(self, kind: &DataType, words: Option<Words>, valid: BooleanBuffer) -> Option<ArrayRef> {
+        let nulls = Some(NullBuffer::new(valid.clone())).filter(|nulls| nulls.null_count() > 0);
+        Some(match (self, kind) {
+            (Self::Numbers(values), DataType::Timestamp(_, zone)) => {
+                let times = TimestampNanosecondArray::try_new(placed(values, &valid).into(), nulls).ok()?;
+                Arc::new(times.with_timezone_opt(zone.clone()))
+            }
+            (Self::Numbers(values), _) => {
+                let numbers = placed(values, &valid).into_iter().map(i64::cast_unsigned).collect::<Vec<_>>();
+                Arc::new(UInt64Array::try_new(numbers.into(), nulls).ok()?)
+            }
+            (Self::Keys(keys), _) => match words {
+                Some(Words::Texts(words)) => {
+                    let keys = Int32Array::try_new(placed(keys, &valid).into(), nulls).ok()?;
+                    Arc::new(DictionaryArray::<Int32Type>::try_new(keys, words).ok()?)
+                }
+                // Only of rows without a value.
+                Some(Words::Numbers(_)) | None => new_null_array(kind, valid.len()),
+            },
+            (Self::Texts(texts), _) => {
+                let mut texts = texts.into_iter();
+                let (mut column, mut broken) = (StringBuilder::with_capacity(valid.len(), 0), false);
+                for present in &valid {
+                    let text = if present { texts.next() } else { None };
+                    let letters = text.as_deref().map(std::str::from_utf8).transpose();
+                    broken |= letters.is_err();
+                    column.append_option(letters.unwrap_or_default());
+                }
+                if broken {
+                    return None;
+                }
+                Arc::new(column.finish())
+            }
+            (Self::Bools(bits), _) => Arc::new(BooleanArray::new(spread(&bits.finish(), &valid), nulls)),
+        })
+    }
+}
+
+/// Values at the places of the rows that have one.
+fn placed<T: Copy + Default>(values: Vec<T>, valid: &BooleanBuffer) -> Vec<T> {
+    if values.len() == valid.len() {
+        return values;
+    }
+    let mut values = values.into_iter();
+    valid.iter().map(|present| if present { values.next().unwrap_or_default() } else { T::default() }).collect()
+}
+
+/// Some rows of a column chunk, by their numbers, in order.
+pub(super) fn some(
+    pages: &mut dyn PageReader,
+    column: &ColumnDescriptor,
+    rows: &[usize],
+    kind: &DataType,
+) -> Option<ArrayRef> {
+    if !is_flat(column) {
+        return None;
+    }
+    let (mut values, mut valid) = (Values::new(kind, rows.len())?, BitWriter::with_capacity(rows.len()));
+    let (mut words, mut numbers, mut wanted) = (None, Vec::new(), Vec::new());
+    let (mut first, mut rest) = (0, rows);
+    while let Some(about) = pages.peek_next_page().ok()? {
+        let length = if about.is_dict { 0 } else { about.num_rows.or(about.num_levels)? };
+        let end = first + length;
+        let (here, later) = rest.split_at(rest.partition_point(|row| *row < end));
+        if here.is_empty() && !about.is_dict {
+            pages.skip_next_page().ok()?;
+        } else {
+            match pages.get_next_page().ok()?? {
+                Page::DictionaryPage { buf, num_values, .. } => {
+                    words = Some(Words::of(&buf, num_values as usize, column)?)
+                }
+                page => {
+                    let sheet = Sheet::of(page, column, length).filter(|sheet| sheet.rows == length)?;
+                    wanted.clear();
+                    sheet.present_of(here, first, &mut wanted, &mut valid);
+                    values.add(&sheet, &wanted, words.as_ref(), &mut numbers)?;
+                }
+            }
+        }
+        (first, rest) = (end, later);
+        if rest.is_empty() {
+            break;
+        }
+    }
+    rest.is_empty().then(|| values.finish(kind, words, valid.finish()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{AsArray, RecordBatch, UInt32Array};
+    use datafusion::arrow::compute::{cast, take};
+    use datafusion::arrow::datatypes::{Field, Schema};
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+    use parquet::file::properties::WriterProperties;
+    use proptest::prelude::*;
+
+    use super::super::pages::OneGroup;
+    use super::*;
+
+    /// How a column is stored.
+    #[derive(Debug, Clone, Copy)]
+    enum Stored {
+        Dictionary,
+        Differences,
+        Plain,
+    }
+
+    struct Above(i64);
+
+    impl Asks for Above {
+        fn number(&self, number: i64) -> bool {
+            number > self.0
+        }
+
+        fn text(&self, text: &str) -> bool {
+            text.parse().is_ok_and(|number| self.number(number))
+        }
+    }
+
+    /// A column with pages of this many rows.
+    fn file(array: &ArrayRef, stored: Stored, page: usize) -> Bytes {
+        let field = Field::new("column", array.data_type().clone(), true);
+        let schema = Arc::new(Schema::new(vec![field]));
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_dictionary_enabled(matches!(stored, Stored::Dictionary))
+            .set_data_page_row_count_limit(page)
+            .set_write_batch_size(page);
+        if matches!(stored, Stored::Differences) {
+            properties = properties.set_encoding(Encoding::DELTA_BINARY_PACKED);
+        }
+        let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties.build())).unwrap();
+        writer.write(&RecordBatch::try_new(schema, vec![array.clone()]).unwrap()).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+
+    /// What is read of the file, with and without knowing where pages are.
+    fn read<T>(bytes: &Bytes, read: impl Fn(&mut dyn PageReader, &ColumnDescriptor) -> T) -> [T; 2] {
+        let mut reader = ParquetMetaDataReader::new().with_offset_index_policy(PageIndexPolicy::Required);
+        reader.try_parse(bytes).unwrap();
+        let metadata = reader.finish().unwrap();
+        let known = metadata.offset_index().unwrap()[0].clone();
+        [None, Some(known)].map(|pages| {
+            let group =
+                OneGroup { metadata: &metadata, group: metadata.row_group(0), bytes: Arc::new(bytes.clone()), pages };
+            read(&mut group.pages_of(0).unwrap(), metadata.row_group(0).column(0).column_descr())
+        })
+    }
+
+    fn numbers() -> impl Strategy<Value = Vec<Option<u64>>> {
+        let number = prop_oneof![
+            3 => (0_u64..20).prop_map(Some),
+            1 => Just(None),
+            1 => (0_u32..64, any::<u64>()).prop_map(|(shift, number)| Some(number >> shift)),
+        ];
+        // Runs of one, too.
+        let run = (number, prop_oneof![4 => 1_usize..3, 1 => 1_usize..100]);
+        prop::collection::vec(run, 1..200)
+            .prop_map(|runs| runs.into_iter().flat_map(|(number, times)| vec![number; times]).collect())
+    }
+
+    fn columns(numbers: &[Option<u64>]) -> Vec<(ArrayRef, Vec<Stored>)> {
+        let signed = || numbers.iter().map(|number| number.map(u64::cast_signed));
+        let texts = || numbers.iter().map(|number| number.map(|number| number.cast_signed().to_string()));
+        let zone = |times: TimestampNanosecondArray| times.with_timezone("UTC");
+        vec![
+            (
+                Arc::new(numbers.iter().copied().collect::<UInt64Array>()),
+                vec![Stored::Dictionary, Stored::Differences, Stored::Plain],
+            ),
+            (Arc::new(zone(signed().collect())), vec![Stored::Differences]),
+            (Arc::new(texts().collect::<StringArray>()), vec![Stored::Dictionary, Stored::Plain]),
+            (
+                Arc::new(numbers.iter().map(|number| number.map(|number| number % 2 == 0)).collect::<BooleanArray>()),
+                vec![Stored::Plain],
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn rows_have_their_values(
+            numbers in numbers(),
+            page in prop_oneof![Just(64_usize), 1_usize..500],
+            chosen in prop::collection::btree_set(any::<prop::sample::Index>(), 1..30),
+        ) {
+            let mut rows: Vec<usize> = chosen.iter().map(|row| row.index(numbers.len())).collect();
+            rows.sort_unstable();
+            rows.dedup();
+            let places = UInt32Array::from_iter_values(rows.iter().map(|row| *row as u32));
+            for (array, all) in columns(&numbers) {
+                for stored in all {
+                    let bytes = file(&array, stored, page);
+                    let wanted = take(&array, &places, None).unwrap();
+                    let words = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+                    let kind = match (array.data_type(), stored) {
+                        (DataType::Utf8, Stored::Dictionary) => &words,
+                        (kind, _) => kind,
+                    };
+                    for found in read(&bytes, |pages, column| some(pages, column, &rows, kind)) {
+                        let found = found.unwrap();
+                        prop_assert_eq!(found.data_type(), kind);
+                        prop_assert_eq!(&cast(&found, array.data_type()).unwrap(), &wanted, "{:?}", stored);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn rows_pass_as_their_values_do(numbers in numbers(), page in 1_usize..500, least in -1_i64..20) {
+            let asks = Above(least);
+            let wanted: BooleanBuffer =
+                numbers.iter().map(|number| number.is_some_and(|number| asks.number(number.cast_signed()))).collect();
+            for (array, all) in columns(&numbers) {
+                for stored in all {
+                    let bytes = file(&array, stored, page);
+                    for found in read(&bytes, |pages, column| passing(pages, column, numbers.len(), &asks)) {
+                        match (stored, array.as_boolean_opt()) {
+                            // The library reads these.
+                            (Stored::Plain, _) if array.null_count() < array.len() => prop_assert_eq!(found, None),
+                            (Stored::Plain, _) => {}
+                            (Stored::Dictionary | Stored::Differences, _) => {
+                                prop_assert_eq!(found.as_ref(), Some(&wanted), "{:?}", stored);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn broken_pages_are_survived(
+            numbers in numbers(),
+            page in 1_usize..500,
+            broken in any::<prop::sample::Index>(),
+            by in any::<u8>(),
+        ) {
+            for (array, all) in columns(&numbers) {
+                for stored in all {
+                    let mut bytes = file(&array, stored, page).to_vec();
+                    let body = bytes.len() / 2;
+                    bytes[4 + broken.index(body)] ^= by;
+                    let bytes = Bytes::from(bytes);
+                    let rows: Vec<usize> = (0..numbers.len()).step_by(3).collect();
+                    // Whatever is found, nothing panics.
+                    read(&bytes, |pages, column| passing(pages, column, numbers.len(), &Above(3)));
+                    read(&bytes, |pages, column| some(pages, column, &rows, array.data_type()));
+                }
+            }
+        }
+    }
+}
