@@ -157,17 +157,23 @@ pub(super) fn differences(mut bytes: &[u8], wanted: usize, numbers: &mut Vec<i64
     Some(())
 }
 
-/// The bits of a hybrid of numbers of one bit; `Some(None)`: all are set.
-pub(super) fn bits(bytes: &[u8], rows: usize) -> Option<Option<BooleanBuffer>> {
+/// Which rows have a value.
+pub(super) enum Present {
+    All,
+    Some(BooleanBuffer),
+}
+
+/// What a hybrid of numbers of one bit says.
+pub(super) fn present(bytes: &[u8], rows: usize) -> Option<Present> {
     let (mut runs, mut written) = (Runs::new(bytes, 1, rows), BitWriter::with_capacity(rows));
     for run in runs.by_ref() {
         match run {
-            Run::Repeated(1, some) if some == rows => return Some(None),
+            Run::Repeated(1, some) if some == rows => return Some(Present::All),
             Run::Repeated(bit, some) => written.repeat(bit == 1, some),
             Run::Packed(packed, some) => written.extend(some, |at| packed.get(at) == 1),
         }
     }
-    runs.is_over().then(|| Some(written.finish()))
+    runs.is_over().then(|| Present::Some(written.finish()))
 }
 
 /// Bits one after the other, a word at a time.
@@ -267,7 +273,7 @@ mod tests {
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60), rows in 0_usize..10_000, width in 0_u32..70) {
             let mut numbers = Vec::new();
             let _ = differences(&bytes, rows, &mut numbers);
-            let _ = super::bits(&bytes, rows);
+            let _ = present(&bytes, rows);
             let all: usize = Runs::new(&bytes, width, rows)
                 .map(|run| match run {
                     Run::Repeated(_, some) | Run::Packed(_, some) => some,
