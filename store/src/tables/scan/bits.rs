@@ -8,38 +8,64 @@ const WORD: usize = size_of::<u64>();
 /// Numbers of a block of differences at most: what writers make has some hundreds.
 const MOST: u64 = 1 << 16;
 
-/// Numbers of `width` bits each, at most 64, lowest bit first.
+/// Numbers of `width` bits each, at most 64, lowest bit first; what follows them may be behind them.
 #[derive(Clone, Copy)]
 pub(super) struct Packed<'a> {
     bytes: &'a [u8],
     width: u32,
+    mask: u64,
 }
 
 impl<'a> Packed<'a> {
     pub(super) fn new(bytes: &'a [u8], width: u32) -> Option<Self> {
-        (width <= u64::BITS).then_some(Self { bytes, width })
+        let mask = u64::MAX.checked_shr(u64::BITS - width.min(u64::BITS)).unwrap_or_default();
+        (width <= u64::BITS).then_some(Self { bytes, width, mask })
     }
 
     /// A number; behind the end there are zeros.
     #[inline]
     pub(super) fn get(self, at: usize) -> u64 {
-        let bit = at * self.width as usize;
-        let (rest, shift) = (self.bytes.get(bit / 8..).unwrap_or_default(), (bit % 8) as u32);
-        let mask = u64::MAX.checked_shr(u64::BITS - self.width).unwrap_or_default();
-        let low = rest.first_chunk().map_or_else(|| last(rest), |word| u64::from_le_bytes(*word));
-        let number = low >> shift;
-        if shift + self.width <= u64::BITS {
-            return number & mask;
-        }
-        (number | u64::from(rest.get(WORD).copied().unwrap_or_default()) << (u64::BITS - shift)) & mask
+        bits_at(self.bytes, at * self.width as usize) & self.mask
     }
+
+    /// The first `count` numbers.
+    #[inline]
+    pub(super) fn each(self, count: usize, mut number: impl FnMut(u64)) {
+        if self.width == 0 {
+            return (0..count).for_each(|_| number(0));
+        }
+        // What lies in one word wherever it begins.
+        if self.width > u64::BITS - 7 {
+            return (0..count).for_each(|at| number(self.get(at)));
+        }
+        let mut bit = 0;
+        for _ in 0..count {
+            number((word(self.bytes.get(bit / 8..).unwrap_or_default()) >> (bit % 8)) & self.mask);
+            bit += self.width as usize;
+        }
+    }
+}
+
+/// A word of bits, from one on; behind the end there are zeros.
+#[inline]
+pub(super) fn bits_at(bytes: &[u8], bit: usize) -> u64 {
+    let (rest, shift) = (bytes.get(bit / 8..).unwrap_or_default(), bit % 8);
+    let low = word(rest) >> shift;
+    if shift == 0 {
+        return low;
+    }
+    low | u64::from(rest.get(WORD).copied().unwrap_or_default()) << (u64::BITS as usize - shift)
+}
+
+/// The first bytes as a number; behind the end there are zeros.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or_else(|| last(bytes), |word| u64::from_le_bytes(*word))
 }
 
 #[cold]
 fn last(bytes: &[u8]) -> u64 {
-    let mut word = [0; WORD];
-    word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    u64::from_le_bytes(word)
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// Numbers of a hybrid of bit-packed and repeated ones.
@@ -86,14 +112,14 @@ impl<'a> Iterator for Runs<'a> {
         // The last group may end with the numbers.
         let groups = head >> 1;
         let bytes = groups.checked_mul(self.width as usize)?.min(self.bytes.len());
-        let (packed, rest) = self.bytes.split_at_checked(bytes)?;
-        self.bytes = rest;
+        let packed = Packed::new(self.bytes, self.width)?;
+        self.bytes = self.bytes.get(bytes..)?;
         let rows = groups.checked_mul(8)?.min(self.left);
-        if packed.len() * 8 < rows * self.width as usize {
+        if bytes * 8 < rows * self.width as usize {
             return None;
         }
         self.left -= rows;
-        (rows > 0).then_some(Run::Packed(Packed { bytes: packed, width: self.width }, rows))
+        (rows > 0).then_some(Run::Packed(packed, rows))
     }
 }
 
@@ -141,17 +167,17 @@ pub(super) fn differences(mut bytes: &[u8], wanted: usize, numbers: &mut Vec<i64
                 break;
             }
             let length = (each * width as usize / 8).min(bytes.len());
-            let (packed, rest) = bytes.split_at_checked(length)?;
-            bytes = rest;
+            let packed = Packed::new(bytes, width)?;
+            bytes = bytes.get(length..)?;
             let rows = each.min(left);
             if length * 8 < rows * width as usize {
                 return None;
             }
-            let packed = Packed::new(packed, width)?;
-            numbers.extend((0..rows).map(|at| {
-                number = number.wrapping_add(least).wrapping_add(packed.get(at).cast_signed());
-                number
-            }));
+            numbers.reserve(rows);
+            packed.each(rows, |difference| {
+                number = number.wrapping_add(least).wrapping_add(difference.cast_signed());
+                numbers.push(number);
+            });
         }
     }
     Some(())
@@ -170,7 +196,7 @@ pub(super) fn present(bytes: &[u8], rows: usize) -> Option<Present> {
         match run {
             Run::Repeated(1, some) if some == rows => return Some(Present::All),
             Run::Repeated(bit, some) => written.repeat(bit == 1, some),
-            Run::Packed(packed, some) => written.extend(some, |at| packed.get(at) == 1),
+            Run::Packed(packed, some) => written.append(packed.bytes, some),
         }
     }
     runs.is_over().then(|| Present::Some(written.finish()))
@@ -201,6 +227,31 @@ impl BitWriter {
             at = end;
             self.flush();
         }
+    }
+
+    /// The first bits of some bytes, lowest bit first.
+    pub(super) fn append(&mut self, mut bytes: &[u8], mut bits: usize) {
+        while bits > 0 {
+            let some = bits.min(u64::BITS as usize) as u32;
+            self.append_word(word(bytes), some);
+            bytes = bytes.get(WORD..).unwrap_or_default();
+            bits -= some as usize;
+        }
+    }
+
+    /// The lowest bits of a word, one at least.
+    #[inline]
+    pub(super) fn append_word(&mut self, word: u64, bits: u32) {
+        let word = word & u64::MAX >> (u64::BITS - bits);
+        self.word |= word << self.filled;
+        if self.filled + bits < u64::BITS {
+            self.filled += bits;
+            return;
+        }
+        self.words.push(self.word);
+        let written = u64::BITS - self.filled;
+        self.word = word.checked_shr(written).unwrap_or_default();
+        self.filled = bits - written;
     }
 
     pub(super) fn push(&mut self, bit: bool) {
@@ -252,20 +303,26 @@ mod tests {
                 let kept = number & u64::MAX.checked_shr(64 - width).unwrap_or_default();
                 prop_assert_eq!(packed.get(at), kept);
             }
+            let mut each = Vec::new();
+            packed.each(numbers.len(), |number| each.push(number));
+            prop_assert_eq!(each, (0..numbers.len()).map(|at| packed.get(at)).collect::<Vec<_>>());
             prop_assert_eq!(packed.get(numbers.len()), 0);
         }
 
         #[test]
-        fn bits_are_written_in_order(runs in prop::collection::vec((any::<bool>(), 0_usize..200), 0..20), one_by_one in any::<bool>()) {
-            let mut bits = BitWriter::with_capacity(0);
-            for (bit, times) in &runs {
-                if one_by_one {
-                    bits.extend(*times, |_| *bit);
-                } else {
-                    bits.repeat(*bit, *times);
+        fn bits_are_written_in_order(parts in prop::collection::vec((0..3, any::<bool>(), prop::collection::vec(any::<u8>(), 0..20), 0_usize..8), 0..20)) {
+            let (mut bits, mut wanted) = (BitWriter::with_capacity(0), Vec::new());
+            for (how, bit, bytes, less) in &parts {
+                let count = (bytes.len() * 8).saturating_sub(*less);
+                let of = |at: usize| bytes[at / 8] >> (at % 8) & 1 == 1;
+                match how {
+                    0 => bits.extend(count, of),
+                    1 => bits.append(bytes, count),
+                    _ => bits.repeat(*bit, count),
                 }
+                wanted.extend((0..count).map(|at| if *how == 2 { *bit } else { of(at) }));
             }
-            let wanted: BooleanBuffer = runs.iter().flat_map(|(bit, times)| vec![*bit; *times]).collect();
+            let wanted: BooleanBuffer = wanted.into_iter().collect();
             prop_assert_eq!(bits.finish(), wanted);
         }
 

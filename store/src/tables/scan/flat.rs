@@ -15,7 +15,7 @@ use parquet::basic::{Encoding, Type};
 use parquet::column::page::{Page, PageReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::bits::{BitWriter, Packed, Present, Run, Runs, differences, present};
+use super::bits::{BitWriter, Packed, Present, Run, Runs, bits_at, differences, present};
 
 /// Bytes of a number.
 const NUMBER: usize = size_of::<i64>();
@@ -154,7 +154,7 @@ impl Sheet {
                 for run in runs.by_ref() {
                     match run {
                         Run::Repeated(key, rows) => passing.repeat(passes(key), rows),
-                        Run::Packed(keys, rows) => passing.extend(rows, |at| passes(keys.get(at))),
+                        Run::Packed(keys, rows) => keys.each(rows, |key| passing.push(passes(key))),
                     }
                 }
                 if !runs.is_over() {
@@ -177,16 +177,20 @@ impl Sheet {
 
 /// Bits of the rows that have a value, at the places of these rows.
 fn spread(bits: &BooleanBuffer, valid: &BooleanBuffer) -> BooleanBuffer {
-    let packed = Packed::new(bits.values(), 1);
-    let mut next = 0;
-    let mut spread = BitWriter::with_capacity(valid.len());
-    spread.extend(valid.len(), |at| {
-        valid.value(at) && {
-            let bit = packed.is_some_and(|bits| bits.get(next) == 1);
-            next += 1;
-            bit
+    let (chunks, mut spread, mut next) = (valid.bit_chunks(), BitWriter::with_capacity(valid.len()), 0);
+    let last = (chunks.remainder_bits(), chunks.remainder_len() as u32);
+    for (present, length) in chunks.iter().map(|word| (word, u64::BITS)).chain([last]).filter(|(_, length)| *length > 0)
+    {
+        let mut here = bits_at(bits.values(), next);
+        let (mut placed, mut rest) = (if present == u64::MAX { here } else { 0 }, present);
+        while rest != 0 && present != u64::MAX {
+            let place = rest & rest.wrapping_neg();
+            placed |= if here & 1 == 1 { place } else { 0 };
+            (here, rest) = (here >> 1, rest ^ place);
         }
-    });
+        next += present.count_ones() as usize;
+        spread.append_word(placed, length);
+    }
     spread.finish()
 }
 
