@@ -19,7 +19,7 @@ mod prune;
 mod pull;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -226,7 +226,8 @@ impl Scanner {
         Ok(placed.collect())
     }
 
-    /// All rows that pass, in the columns of `schema` and no order, in as many streams as there are threads.
+    /// All rows that pass, in the columns of `schema` and no order, in as many streams as there are threads. Every other stream begins at
+    /// the other end: rows of a time are hardly ever in two, so that their groups need not be merged.
     pub(super) async fn streams<R: Table>(
         &self,
         files: &[&FlowFile],
@@ -236,18 +237,20 @@ impl Scanner {
         let columns = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
         note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
-        let mut queue = Vec::new();
+        let mut queue = VecDeque::new();
         for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
             queue.extend(Target::of(open, files::latest_start(file)));
         }
         let queue = Arc::new(Mutex::new(queue));
-        let stream = |_| {
+        let stream = |number: usize| {
             let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch, DataFusionError>>(AHEAD);
             let (queue, wanted, columns) = (queue.clone(), wanted.clone(), schema.clone());
             self.pool.spawn(move || {
                 loop {
                     // The lock is not held while the group is read.
-                    let target = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let mut rest = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    let target = if number.is_multiple_of(2) { rest.pop_back() } else { rest.pop_front() };
+                    drop(rest);
                     let Some(target) = target else { return };
                     let batch = target.batch(&wanted, &columns);
                     let failed = batch.is_err();
