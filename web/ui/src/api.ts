@@ -172,6 +172,18 @@ export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`
 /** The service map of flows; it counts primary observations only. */
 export const topology = (parameters: Parameters) => get<Topology>('/api/v1/topology', parameters)
 
+/** Everything that matches, as files: names and addresses. Packets and IPFIX are of flows. */
+export function downloads(table: Table, parameters: Parameters, groups: string | null): [string, string][] {
+  const rows = table === 'flows' ? 'Flows' : 'Transactions'
+  const formats = [['CSV', 'csv'], ['JSON lines', 'jsonl'], ['Parquet', 'parquet'], ...(table === 'flows' ? [['IPFIX', 'ipfix']] : [])]
+  const link = (path: string, own: Parameters) => `/api/v1/${path}?${query({ ...parameters, ...own })}`
+  return [
+    ...(groups === null ? [] : [['Groups as CSV', link(`${table}/aggregate`, { q: groups, format: 'csv' })] as [string, string]]),
+    ...formats.map(([name, format]): [string, string] => [`${rows} as ${name}`, link(`${table}/export`, { format })]),
+    ...(table === 'flows' ? [['Packets as pcapng', link('pcap', {})] as [string, string]] : []),
+  ]
+}
+
 const FIGURES = `count, sum(bytes) as bytes, sum(client_bytes) as client_bytes, sum(server_bytes) as server_bytes, sum(packets) as packets,
   sum(retransmits) as retransmits, sum(resets) as resets, sum(syn_retries) as syn_retries, sum(http_requests) as http_requests,
   sum(http_errors) as http_errors, p50(client_rtt_us) as client_rtt_p50_us, p95(client_rtt_us) as client_rtt_p95_us,
