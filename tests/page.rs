@@ -98,7 +98,7 @@ fn downloads_what_is_shown(browser: &Browser) {
         let text = |at: usize| told[at].as_str().unwrap_or_default();
         assert!(text(0).contains(file) && text(1).starts_with(begin), "{name}: {} {:.40}", text(0), text(1));
     }
-    browser.click("h3");
+    browser.click(".brand");
     assert_eq!(browser.eval("return document.querySelector('.downloads').open"), false, "a click elsewhere closes it");
 }
 
