@@ -68,6 +68,14 @@ fn the_page_shows_live_flows_in_chromium() {
     browser.open(&appliance, "/?flow=00000000000000ff", &appliance.token);
     browser.shows(&["This flow is not there yet"]);
 
+    let long_ago = "range=custom&from=2001-01-01&to=2001-01-02";
+    browser.open(&appliance, &format!("/?q=server_port+==+80&{long_ago}"), &appliance.token);
+    browser.click(".empty button");
+    browser.until("flows of another time", &format!("{ROWS}.length"));
+    browser.open(&appliance, &format!("/?q=server_port+==+1&{long_ago}"), &appliance.token);
+    browser.click(".empty button");
+    browser.shows(&["No flows match in all that is kept"]);
+
     browser.open(&appliance, "/?table=transactions", &appliance.token);
     let all = browser.shows(&["missing.demo"]);
     assert!(!all.contains("rows-seen"), "the owner sees every row: {all}");

@@ -53,7 +53,8 @@ where
                 }
                 output::csv(&names, &rows)
             };
-            search.pages(data, limit, print).await
+            search.pages(data, limit, print).await?;
+            if header { Ok(()) } else { output::csv_header(&names) }
         }
         Format::Table => {
             let mut all = Vec::new();
@@ -91,10 +92,12 @@ pub(super) const HEADER: [&str; 12] = [
 const FIT: Fit<'static> = Fit { cut: 5, drop: &[9, 10, 11, 3, 7, 8] };
 
 fn table(rows: &[Row]) -> anyhow::Result<()> {
-    output::table(&HEADER, rows.iter().map(cells).collect(), Some(FIT))
+    let now = crate::host::now();
+    output::table(&HEADER, rows.iter().map(|row| cells(row, now)).collect(), Some(FIT))
 }
 
-pub(super) fn cells(row: &Row) -> Vec<String> {
+/// A row of a table; `now` is in ns.
+pub(super) fn cells(row: &Row, now: i64) -> Vec<String> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let sum = |name: &str| {
@@ -115,7 +118,7 @@ pub(super) fn cells(row: &Row) -> Vec<String> {
     let open = row.get("end_reason") == Some(&Value::Null);
     let state = if open { format!("{state} open").trim_start().to_owned() } else { state };
     vec![
-        text("start").get(5..23).unwrap_or_default().replace('T', " "),
+        output::moment(&text("start"), now),
         end(row, "client"),
         end(row, "server"),
         protocol,

@@ -169,6 +169,16 @@ export async function refusal(parameters: Parameters): Promise<void> {
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
+/** The range of the rows that match, whenever they were; null if none does. */
+export async function extent(table: Table, parameters: Parameters): Promise<{ from: string; to: string } | null> {
+  const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`
+  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: 'now' })
+  const [first, last] = [rows[0]?.first, rows[0]?.last]
+  if (typeof first !== 'string' || typeof last !== 'string') return null
+  // An end is exclusive.
+  return { from: first, to: new Date(Date.parse(last) + 1).toISOString() }
+}
+
 /** The service map of flows; it counts primary observations only. */
 export const topology = (parameters: Parameters) => get<Topology>('/api/v1/topology', parameters)
 
