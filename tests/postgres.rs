@@ -40,12 +40,11 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let (data_text, config) = (path("data"), path("wiretag.toml"));
-        let mut catalog = format!("[catalog]\nurl = '{}'\n", server.url(user));
-        if let Some(password) = password {
+        let secret = password.map_or(String::new(), |password| {
             std::fs::write(path("password"), format!("{password}\n")).unwrap();
-            catalog.push_str(&format!("password_file = '{}'\n", path("password")));
-        }
-        std::fs::write(&config, catalog).unwrap();
+            format!("password_file = '{}'\n", path("password"))
+        });
+        std::fs::write(&config, format!("[catalog]\nurl = '{}'\n{secret}", server.url(user))).unwrap();
         Some(Self { server, data: PathBuf::from(&data_text), _directory: directory, data_text, config })
     }
 

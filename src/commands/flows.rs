@@ -42,8 +42,8 @@ where
         export::Way::Print(format) => format,
     };
     let (limit, data) = (arguments.page(), &arguments.search.data.data);
-    match format {
-        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
+    let more = match format {
+        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await?,
         Format::Csv => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let mut header = false;
@@ -53,24 +53,31 @@ where
                 }
                 output::csv(&names, &rows)
             };
-            search.pages(data, limit, print).await?;
-            if header { Ok(()) } else { output::csv_header(&names) }
+            let more = search.pages(data, limit, print).await?;
+            if !header {
+                output::csv_header(&names)?;
+            }
+            more
         }
         Format::Table => {
             let mut all = Vec::new();
-            search
-                .pages(data, limit, &mut |rows| {
-                    all.extend(rows);
-                    Ok(())
-                })
-                .await?;
+            let keep = &mut |rows: Vec<Row>| {
+                all.extend(rows);
+                Ok(())
+            };
+            let more = search.pages(data, limit, keep).await?;
             if all.is_empty() {
                 eprintln!("no {} match", R::NAME);
                 return Ok(());
             }
-            table(&all)
+            table(&all)?;
+            more
         }
+    };
+    if more && arguments.limit.is_none() {
+        eprintln!("only the newest {limit} {}; hint: `--limit` shows more", R::NAME);
     }
+    Ok(())
 }
 
 /// The columns that matter, in the width of a terminal.

@@ -314,7 +314,7 @@ impl<R: Table> Parser<R> {
     /// As `!=`: of one column, there is a value, and it is another.
     fn not_contained(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
         let other = Node::Not(Box::new(self.contained(name)?));
-        match columns_of(name)?.as_slice() {
+        match columns_of::<R>(name)?.as_slice() {
             [_] => Ok(Node::And(vec![self.exists(name)?, other])),
             _ => Ok(other),
         }
