@@ -147,6 +147,13 @@ pub(crate) fn time(nanoseconds: i64) -> String {
     chrono::DateTime::from_timestamp_nanos(nanoseconds).to_rfc3339_opts(chrono::SecondsFormat::Nanos, true)
 }
 
+/// A time of a row in a table, to the millisecond; the year only if it is not that of `now`, ns.
+pub(crate) fn moment(text: &str, now: i64) -> String {
+    let year = time(now);
+    let from = if text.get(..5) == year.get(..5) { 5 } else { 0 };
+    text.get(from..23).unwrap_or_default().replace('T', " ")
+}
+
 /// Microseconds in the unit that reads best.
 pub(crate) fn micros(us: u64) -> String {
     match us {
@@ -183,6 +190,14 @@ mod tests {
         let error = anyhow::Error::new(StoreError::io("read", std::path::Path::new("/tmp"))(cause));
         let told = sentence(&error.context("the catalog; hint: look at it"));
         assert_eq!(told, "the catalog: cannot read `/tmp`: Is a directory (os error 21); hint: look at it");
+    }
+
+    #[test]
+    fn a_time_has_its_year_unless_it_is_this_one() {
+        let now = 1_772_323_200_000_000_000; // 2026-03-01
+        assert_eq!(moment("2026-01-31T14:05:12.345678901Z", now), "01-31 14:05:12.345");
+        assert_eq!(moment("2025-12-31T23:59:59.999999999Z", now), "2025-12-31 23:59:59.999");
+        assert_eq!(moment("", now), "");
     }
 
     #[test]

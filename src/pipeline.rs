@@ -33,8 +33,8 @@ use crate::stage_numbers::StageNumbers;
 use crate::static_identities::{StaticInterfaces, reconcile_static};
 use crate::trouble::{Stage, Troubles};
 use crate::upkeep::Upkeep;
-use crate::worker::{CaptureStatus, Scope};
-use crate::workers::{WorkerTemplate, WorkerThreads, follow_namespaces, start_worker};
+use crate::worker::CaptureStatus;
+use crate::workers::{WorkerTemplate, WorkerThreads, start_workers};
 
 /// Batches of packets, at most 1 MiB of bytes each, between capture and packet log.
 const PACKET_QUEUE: usize = 64;
@@ -97,9 +97,8 @@ impl Pipeline {
         let (registry, tail) = (prometheus::Registry::new(), wiretag_web::Tail::default());
         let (capture, stages) = <(Arc<CaptureStatus>, Arc<Mutex<StageNumbers>>)>::default();
         let heard = last_heard(config, &store).await?;
-        let kernel_source = kernel_source(config, &boot, heard);
-        let (kernel, kernel_numbers) = (kernel_source.status(), kernel_source.numbers());
-        let numbers = (stages.clone(), kernel_numbers.clone());
+        let kernel = kernel_source(config, &boot, heard);
+        let (numbers, kernel_numbers) = ((stages.clone(), kernel.numbers()), kernel.numbers());
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
         let (stop, workers) = (Arc::new(AtomicBool::new(false)), WorkerThreads::default());
@@ -134,19 +133,15 @@ impl Pipeline {
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let file = watcher.map(|own| (own, changes));
-        let (sources, mut tasks) =
-            Sources::start(config, Surroundings { boot: boot.clone(), heard, events, kernel, file });
+        let around = Surroundings { boot: boot.clone(), heard, events, kernel, file };
+        let (sources, mut tasks) = Sources::start(config, around)?;
         let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
         registry.register(Box::new(collector))?;
 
         let make =
             WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
-        for number in 0..config.workers {
-            start_worker(&workers, make.build(Scope::Host { patterns: config.interfaces.clone() }, number))?;
-        }
-        tasks.push(tokio::spawn(follow_namespaces(namespace_events, make, workers.clone())));
+        tasks.push(start_workers(make, &workers, namespace_events)?);
         tasks.push(tokio::spawn(record_loss(account.clone(), troubles.clone())));
         let (finish, finished) = watch::channel(false);
         let upkeep = Upkeep { store: store.clone(), published: published.clone(), stages, troubles: troubles.clone() };

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::cni::{CniCounters, CniSource};
 use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::docker::{DockerSource, DockerStatus};
-use wiretag_enrich::kernel::KernelStatus;
+use wiretag_enrich::kernel::{KernelSource, KernelStatus};
 use wiretag_enrich::kubernetes::KubernetesSource;
 use wiretag_enrich::static_file::{StaticFile, Watcher};
 use wiretag_enrich::{IdentityEvent, SourceStatus};
@@ -23,8 +24,8 @@ pub(crate) struct Surroundings {
     /// Until when an earlier run listened, ns.
     pub(crate) heard: Option<i64>,
     pub(crate) events: mpsc::Sender<IdentityEvent>,
-    /// State of the kernel source, which has a thread of its own.
-    pub(crate) kernel: watch::Receiver<KernelStatus>,
+    /// It has a thread of its own.
+    pub(crate) kernel: KernelSource,
     /// The static file, if there is one, and where its changes go.
     pub(crate) file: Option<(Watcher, mpsc::Sender<StaticFile>)>,
 }
@@ -42,9 +43,11 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Starts all that are wanted.
-    pub(crate) fn start(config: &RunConfig, around: Surroundings) -> (Self, Vec<JoinHandle<()>>) {
-        let Surroundings { boot, heard, events, kernel, file } = around;
+    pub(crate) fn start(config: &RunConfig, around: Surroundings) -> anyhow::Result<(Self, Vec<JoinHandle<()>>)> {
+        let Surroundings { boot, heard, events, kernel: kernel_source, file } = around;
         let mut tasks = Vec::new();
+        let kernel = kernel_source.status();
+        kernel_source.start(events.clone()).context("cannot start the kernel source's thread")?;
         let host: Arc<str> = config.node.as_str().into();
         let cluster: Arc<str> = config.cluster.as_str().into();
 
@@ -80,7 +83,7 @@ impl Sources {
             tasks.push(tokio::spawn(cni.run(events.clone())));
         }
         tasks.push(tokio::spawn(docker.run(events)));
-        (Self { states, docker: docker_status, kernel, cni: counters }, tasks)
+        Ok((Self { states, docker: docker_status, kernel, cni: counters }, tasks))
     }
 
     /// State of the kernel source, in words.

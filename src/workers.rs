@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::ring::{RingConfig, namespace_inode};
@@ -32,7 +33,7 @@ pub(crate) struct WorkerTemplate {
 }
 
 impl WorkerTemplate {
-    pub(crate) fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
+    fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
         flow.flow_memory = match &scope {
@@ -67,7 +68,20 @@ impl WorkerTemplate {
     }
 }
 
-pub(crate) fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> anyhow::Result<()> {
+/// Starts those of the host, and the task that follows container namespaces.
+pub(crate) fn start_workers(
+    make: WorkerTemplate,
+    workers: &WorkerThreads,
+    namespaces: mpsc::Receiver<IdentityEvent>,
+) -> anyhow::Result<JoinHandle<()>> {
+    for number in 0..make.config.workers {
+        let scope = Scope::Host { patterns: make.config.interfaces.clone() };
+        start_worker(workers, make.build(scope, number))?;
+    }
+    Ok(tokio::spawn(follow_namespaces(namespaces, make, workers.clone())))
+}
+
+fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> anyhow::Result<()> {
     let thread = worker::start(config)?;
     let mut workers = workers.lock().unwrap_or_else(PoisonError::into_inner);
     workers.retain(|worker| !worker.is_finished());
@@ -92,11 +106,7 @@ impl Open {
 }
 
 /// Opens a ring in each container namespace whose traffic passes no interface of the host, and closes it after.
-pub(crate) async fn follow_namespaces(
-    mut events: mpsc::Receiver<IdentityEvent>,
-    make: WorkerTemplate,
-    workers: WorkerThreads,
-) {
+async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: WorkerTemplate, workers: WorkerThreads) {
     let mut open: HashMap<u64, Open> = HashMap::new();
     while let Some(event) = events.recv().await {
         match event {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Appliance, flows, has, is_root, require, rows, run, wiretag_fails, wiretag_ok};
+use support::{Appliance, flows, has, is_root, require, rows, run, wiretag, wiretag_fails, wiretag_ok};
 
 /// Two capture files of DNS-like datagrams three hours apart, `count` flows each, from one named machine to many.
 fn filled(directory: &Path, count: u32) -> PathBuf {
@@ -60,6 +60,19 @@ fn an_export_is_everything_that_a_search_finds() {
     assert_eq!(searched.len(), 24_000);
     let lines = std::fs::read_to_string(export(&data, query, "json", &[])).unwrap();
     assert!(rows(&lines) == searched, "the same rows in the same order");
+    for (format, limit, lines, told) in [
+        ("csv", &[][..], 101, "only the newest 100 flows; hint: "),
+        ("json", &[], 100, "only the newest 100 flows; hint: "),
+        ("json", &["--limit", "100"], 100, ""),
+    ] {
+        let asked = ["flows", query, "--format", format, "--data", data.to_str().unwrap()];
+        let output = wiretag(&[&asked[..], limit].concat());
+        let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(stdout.lines().count() == lines && stderr.starts_with(told), "{format} {limit:?}: {stderr}");
+        assert_eq!(stderr.is_empty(), told.is_empty());
+    }
+    let none = wiretag_ok(&["flows", "port == 1", "--format", "csv", "--data", data.to_str().unwrap()]);
+    assert!(none.starts_with("flow_id,") && none.lines().count() == 1, "a header without rows: {none}");
     let piped = wiretag_ok(&["flows", query, "--format", "json", "--limit", "all", "--data", data.to_str().unwrap()]);
     assert!(piped == lines, "`--limit all` on stdout");
     let newest = std::fs::read_to_string(export(&data, query, "json", &["--limit", "7"])).unwrap();

@@ -133,17 +133,52 @@ fn what_does_not_arrive_makes_answers_incomplete() {
     appliance.stop();
 }
 
-/// The sums of an nfdump listing, both directions: flows, packets, bytes.
-fn listed(directory: &Path) -> (usize, u64, u64) {
-    let directory = directory.to_str().expect("a path");
-    let text = run("nfdump", &["-R", directory, "-q", "-o", "fmt:%sa|%da|%sp|%dp|%ipkt|%ibyt|%opkt|%obyt|%ts"]);
-    let mut sum = (0, 0, 0);
-    for line in text.lines().filter(|line| line.contains('|')) {
-        let fields: Vec<&str> = line.split('|').map(str::trim).collect();
-        let number = |field: usize| fields[field].parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
-        sum = (sum.0 + 1, sum.1 + number(4) + number(6), sum.2 + number(5) + number(7));
+/// nfcapd, which keeps what it receives in a directory.
+struct Collector {
+    process: Process,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Collector {
+    fn start(directory: &Path) -> Self {
+        let directory = directory.join("nfcapd");
+        std::fs::create_dir(&directory).expect("a directory");
+        // A port that is free now.
+        let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+        let process = Command::new("nfcapd")
+            .args(["-b", "127.0.0.1", "-p", &port.to_string(), "-t", "3600", "-w"])
+            .arg(&directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let process = Process(process.expect("nfcapd starts"));
+        eventually(10, "nfcapd listens", || UdpSocket::bind(("127.0.0.1", port)).is_err().then_some(()));
+        Self { process, port, directory }
     }
-    sum
+
+    /// Ends it when it has read everything; what nfdump then lists, both directions: flows, packets, bytes.
+    fn sums(mut self) -> (usize, u64, u64) {
+        let own = format!(":{:04X}", self.port);
+        eventually(10, "nfcapd has read everything", || {
+            let sockets = std::fs::read_to_string("/proc/net/udp").expect("sockets");
+            let mut lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let socket = lines.find(|fields| fields[1].ends_with(&own)).expect("its socket");
+            socket[4].ends_with(":00000000").then_some(())
+        });
+        run("kill", &["-TERM", &self.process.0.id().to_string()]);
+        eventually(10, "nfcapd ends", || self.process.0.try_wait().expect("wait"));
+        let directory = self.directory.to_str().expect("a path");
+        let text =
+            run("nfdump", &["-R", directory, "-q", "-N", "-o", "fmt:%sa|%da|%sp|%dp|%ipkt|%ibyt|%opkt|%obyt|%ts"]);
+        let mut sum = (0, 0, 0);
+        for line in text.lines().filter(|line| line.contains('|')) {
+            let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+            let number = |field: usize| fields[field].parse::<u64>().unwrap_or_else(|_| panic!("{line}"));
+            sum = (sum.0 + 1, sum.1 + number(4) + number(6), sum.2 + number(5) + number(7));
+        }
+        sum
+    }
 }
 
 /// nfcapd receives our IPFIX, and nfdump prints as many flows, packets and bytes as we have.
@@ -154,30 +189,48 @@ fn nfdump_prints_what_is_exported() {
     }
     let Some(capture) = capture() else { return };
     let directory = tempfile::tempdir().expect("a directory");
-    let received = directory.path().join("nfcapd");
-    std::fs::create_dir(&received).expect("a directory");
-    // A port that is free now.
-    let port = UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
-    let nfcapd = Command::new("nfcapd")
-        .args(["-b", "127.0.0.1", "-p", &port.to_string(), "-t", "3600", "-w"])
-        .arg(&received)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let mut nfcapd = Process(nfcapd.expect("nfcapd starts"));
-    eventually(10, "nfcapd listens", || UdpSocket::bind(("127.0.0.1", port)).is_err().then_some(()));
-
-    let (appliance, own) = listener(directory.path(), &format!("[ipfix]\nexport = '127.0.0.1:{port}'"));
+    let collector = Collector::start(directory.path());
+    let (appliance, own) = listener(directory.path(), &format!("[ipfix]\nexport = '127.0.0.1:{}'", collector.port));
     export(&capture, own, &["-v", "9"]);
     let expected = volumes(&replayed(&capture));
     let flows = expected.len() / 2;
     eventually(60, "all rows are exported", || (appliance.count("wiretag_ipfix_records_total") == flows).then_some(()));
     assert_eq!(appliance.count("wiretag_ipfix_lost_records_total"), 0);
     appliance.stop();
-    run("kill", &["-TERM", &nfcapd.0.id().to_string()]);
-    eventually(10, "nfcapd ends", || nfcapd.0.try_wait().expect("wait"));
     let (packets, bytes) = expected.values().fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-    assert_eq!(listed(&received), (flows, packets, bytes));
+    assert_eq!(collector.sums(), (flows, packets, bytes));
+}
+
+/// The messages of an exported file are what nfcapd receives, too: IPv4, IPv6 and ICMP.
+#[test]
+fn nfdump_prints_what_an_exported_file_holds() {
+    if !has("nfcapd") || !has("nfdump") {
+        return;
+    }
+    let Some(corpus) = corpus() else { return };
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, file) = (directory.path().join("data"), directory.path().join("all.ipfix"));
+    let data = data.to_str().expect("a path");
+    for name in ["retina__tls_ciphers", "zeek__ipv6-fragmented-dns", "zeek__icmp-destunreach-udp", "ndpi__6in4tunnel"] {
+        let capture = corpus.join(format!("pcaps/{name}.pcap"));
+        wiretag_ok(&["import", "--quiet", "--data", data, capture.to_str().expect("a path")]);
+    }
+    wiretag_ok(&["flows", "--format", "ipfix", "-o", file.to_str().expect("a path"), "--data", data]);
+    let collector = Collector::start(directory.path());
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let file = std::fs::read(file).expect("the file");
+    let mut rest = file.as_slice();
+    while !rest.is_empty() {
+        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+        socket.send_to(&rest[..length], ("127.0.0.1", collector.port)).expect("sent");
+        rest = &rest[length..];
+    }
+    let flows = flows(Path::new(data), "", &["--limit", "10000"]);
+    let protocols = |protocol: &str| flows.iter().any(|flow| flow["protocol"] == protocol);
+    assert!(protocols("icmp") && flows.iter().any(|flow| flow["client_ip"].to_string().contains(':')));
+    let sum = |what: &str| flows.iter().filter_map(|flow| flow[what].as_u64()).sum::<u64>();
+    let of_both = |what: &str| sum(&format!("client_{what}")) + sum(&format!("server_{what}"));
+    assert_eq!(collector.sums(), (flows.len(), of_both("packets"), of_both("bytes")));
 }
 
 /// What one appliance exports, another has: also what was captured, with IPv6 and ICMP in it. The receiver may come later.

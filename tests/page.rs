@@ -56,6 +56,7 @@ fn the_page_shows_live_flows_in_chromium() {
     assert!(!page.contains(&appliance.token), "the token does not stay in the page");
     let address = browser.eval("return location.href").to_string();
     assert!(!address.contains(&appliance.token), "nor in the address: {address}");
+    downloads_what_is_shown(&browser);
     if let Some((_, path)) = std::env::vars().find(|(name, _)| name == "WIRETAG_SCREENSHOT") {
         browser.until("a full page", &format!("{ROWS}.length > 90"));
         browser.picture(&path);
@@ -67,6 +68,14 @@ fn the_page_shows_live_flows_in_chromium() {
     browser.open(&appliance, "/?flow=00000000000000ff", &appliance.token);
     browser.shows(&["This flow is not there yet"]);
 
+    let long_ago = "range=custom&from=2001-01-01&to=2001-01-02";
+    browser.open(&appliance, &format!("/?q=server_port+==+80&{long_ago}"), &appliance.token);
+    browser.click(".empty button");
+    browser.until("flows of another time", &format!("{ROWS}.length"));
+    browser.open(&appliance, &format!("/?q=server_port+==+1&{long_ago}"), &appliance.token);
+    browser.click(".empty button");
+    browser.shows(&["No flows match in all that is kept"]);
+
     browser.open(&appliance, "/?table=transactions", &appliance.token);
     let all = browser.shows(&["missing.demo"]);
     assert!(!all.contains("rows-seen"), "the owner sees every row: {all}");
@@ -75,6 +84,30 @@ fn the_page_shows_live_flows_in_chromium() {
     assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
     assert!(!appliance.log().contains(READER), "{}", appliance.log());
     appliance.stop();
+}
+
+/// Each link of the menu gives a file of its kind, with the session's rights.
+fn downloads_what_is_shown(browser: &Browser) {
+    browser.click(".downloads summary");
+    let link = |name: &str| {
+        format!("[...document.querySelectorAll('.downloads a')].find((own) => own.innerText === '{name}').href")
+    };
+    for (name, file, begin) in [
+        ("Flows as CSV", "wiretag-flows.csv", "flow_id,"),
+        ("Flows as JSON lines", "wiretag-flows.jsonl", "{"),
+        ("Flows as Parquet", "wiretag-flows.parquet", "PAR1"),
+        ("Flows as IPFIX", "wiretag-flows.ipfix", "\0\n"),
+        ("Packets as pcapng", ".pcapng", "\n\r\r\n"),
+    ] {
+        let told = browser.eval(&format!(
+            "return fetch({}).then(async (own) => [own.headers.get('content-disposition'), await own.text()])",
+            link(name)
+        ));
+        let text = |at: usize| told[at].as_str().unwrap_or_default();
+        assert!(text(0).contains(file) && text(1).starts_with(begin), "{name}: {} {:.40}", text(0), text(1));
+    }
+    browser.click(".brand");
+    assert_eq!(browser.eval("return document.querySelector('.downloads').open"), false, "a click elsewhere closes it");
 }
 
 #[test]

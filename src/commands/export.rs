@@ -39,7 +39,8 @@ pub(super) fn way(arguments: &FlowsArguments) -> anyhow::Result<Way> {
         RowsFormat::Csv => Ok(Way::Print(Format::Csv)),
         RowsFormat::Json => Ok(Way::Print(Format::Json)),
         RowsFormat::Table if is_export => Err(WrongUsage(
-            "a table is for a terminal; hint: choose what is written with `--format parquet`, `csv` or `json`".into(),
+            "a table is for a terminal; hint: choose what is written with `--format parquet`, `csv`, `json` or `ipfix`"
+                .into(),
         )
         .into()),
         RowsFormat::Table => Ok(Way::Print(Format::Table)),

@@ -42,8 +42,8 @@ where
         export::Way::Print(format) => format,
     };
     let (limit, data) = (arguments.page(), &arguments.search.data.data);
-    match format {
-        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await,
+    let more = match format {
+        Format::Json => search.pages(data, limit, &mut |rows| output::json_lines(&rows)).await?,
         Format::Csv => {
             let names: Vec<&str> = all_columns::<R>().map(AnyColumn::name).collect();
             let mut header = false;
@@ -53,23 +53,31 @@ where
                 }
                 output::csv(&names, &rows)
             };
-            search.pages(data, limit, print).await
+            let more = search.pages(data, limit, print).await?;
+            if !header {
+                output::csv_header(&names)?;
+            }
+            more
         }
         Format::Table => {
             let mut all = Vec::new();
-            search
-                .pages(data, limit, &mut |rows| {
-                    all.extend(rows);
-                    Ok(())
-                })
-                .await?;
+            let keep = &mut |rows: Vec<Row>| {
+                all.extend(rows);
+                Ok(())
+            };
+            let more = search.pages(data, limit, keep).await?;
             if all.is_empty() {
                 eprintln!("no {} match", R::NAME);
                 return Ok(());
             }
-            table(&all)
+            table(&all)?;
+            more
         }
+    };
+    if more && arguments.limit.is_none() {
+        eprintln!("only the newest {limit} {}; hint: `--limit` shows more", R::NAME);
     }
+    Ok(())
 }
 
 /// The columns that matter, in the width of a terminal.
@@ -91,10 +99,12 @@ pub(super) const HEADER: [&str; 12] = [
 const FIT: Fit<'static> = Fit { cut: 5, drop: &[9, 10, 11, 3, 7, 8] };
 
 fn table(rows: &[Row]) -> anyhow::Result<()> {
-    output::table(&HEADER, rows.iter().map(cells).collect(), Some(FIT))
+    let now = crate::host::now();
+    output::table(&HEADER, rows.iter().map(|row| cells(row, now)).collect(), Some(FIT))
 }
 
-pub(super) fn cells(row: &Row) -> Vec<String> {
+/// A row of a table; `now` is in ns.
+pub(super) fn cells(row: &Row, now: i64) -> Vec<String> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let sum = |name: &str| {
@@ -115,7 +125,7 @@ pub(super) fn cells(row: &Row) -> Vec<String> {
     let open = row.get("end_reason") == Some(&Value::Null);
     let state = if open { format!("{state} open").trim_start().to_owned() } else { state };
     vec![
-        text("start").get(5..23).unwrap_or_default().replace('T', " "),
+        output::moment(&text("start"), now),
         end(row, "client"),
         end(row, "server"),
         protocol,

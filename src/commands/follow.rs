@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
                 let rows = row.get("rows").and_then(Value::as_u64).unwrap_or_default();
                 eprintln!("warning: {rows} rows are not shown: they came faster than they were read");
             }
-            ("flow", Format::Table) => writeln!(out, "{}", line(&cells(&row)))?,
+            ("flow", Format::Table) => writeln!(out, "{}", line(&cells(&row, crate::host::now())))?,
             ("flow", Format::Csv) => writeln!(out, "{}", wiretag_store::csv::line(names.iter().copied(), &row))?,
             ("flow", Format::Json) => writeln!(out, "{data}")?,
             _ => {}

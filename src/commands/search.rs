@@ -67,13 +67,13 @@ impl<R: Table> Search<R> {
         ]
     }
 
-    /// Pages through the answer: at most `limit` rows, a page at a time, so that memory is bounded.
+    /// Pages through the answer: at most `limit` rows, a page at a time, so that memory is bounded. Gives whether there are more.
     pub(crate) async fn pages(
         &self,
         data: &Path,
         limit: u32,
         each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()>
+    ) -> anyhow::Result<bool>
     where
         Store: Has<R>,
     {
@@ -90,7 +90,7 @@ impl<R: Table> Search<R> {
         appliance: &Appliance,
         limit: u32,
         each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let table = R::NAME.as_str();
         let mut after: Option<String> = None;
         let mut left = limit as usize;
@@ -116,7 +116,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
-        Ok(())
+        Ok(after.is_some())
     }
 
     /// From the data directory.
@@ -126,7 +126,7 @@ impl<R: Table> Search<R> {
         table: &TableStore<R>,
         limit: u32,
         each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         warn_of_losses(store, self.range).await?;
         let (mut after, mut left) = (None, limit as usize);
         while left > 0 {
@@ -141,7 +141,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
-        Ok(())
+        Ok(after.is_some())
     }
 }
 

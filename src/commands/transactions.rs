@@ -8,12 +8,13 @@ use crate::output::{self, Fit, Row};
 /// The columns that matter, in the width of a terminal.
 pub(super) fn table(rows: &[Row]) -> anyhow::Result<()> {
     let header = ["start", "client", "server", "app", "request", "status", "latency"];
-    output::table(&header, rows.iter().map(cells).collect(), Some(Fit { cut: 4, drop: &[3] }))
+    let now = crate::host::now();
+    output::table(&header, rows.iter().map(|row| cells(row, now)).collect(), Some(Fit { cut: 4, drop: &[3] }))
 }
 
-fn cells(row: &Row) -> Vec<String> {
+fn cells(row: &Row, now: i64) -> Vec<String> {
     vec![
-        text(row, "start").get(5..23).unwrap_or_default().replace('T', " "),
+        output::moment(text(row, "start"), now),
         end(row, "client"),
         end(row, "server"),
         text(row, "app").to_owned(),

@@ -206,7 +206,7 @@ impl<R: Table> Parser<R> {
             return self.exists(&name);
         }
         if self.negated("in") {
-            return Ok(Node::Not(Box::new(self.contained(&name)?)));
+            return self.not_contained(&name);
         }
         if self.negated("exists") {
             return Ok(Node::Not(Box::new(self.exists(&name)?)));
@@ -308,6 +308,15 @@ impl<R: Table> Parser<R> {
                 let message = format!("expected `,` or `}}` in the set, found {}", self.peek().name());
                 return Err(Mistake::new(self.column(), message));
             }
+        }
+    }
+
+    /// As `!=`: of one column, there is a value, and it is another.
+    fn not_contained(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
+        let other = Node::Not(Box::new(self.contained(name)?));
+        match columns_of::<R>(name)?.as_slice() {
+            [_] => Ok(Node::And(vec![self.exists(name)?, other])),
+            _ => Ok(other),
         }
     }
 

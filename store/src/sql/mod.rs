@@ -240,7 +240,11 @@ fn sentence(error: DataFusionError, memory: usize) -> StoreError {
         | DataFusionError::Execution(_)
         | DataFusionError::ArrowError(..)
         | DataFusionError::Configuration(_) => {
-            let text = root.strip_backtrace();
+            let text = match root {
+                // Its own sentence: the engine prints it as Rust does.
+                DataFusionError::SQL(error, _) => error.to_string(),
+                _ => root.strip_backtrace(),
+            };
             let text = text.split_once(": ").map_or(text.as_str(), |(_, text)| text);
             StoreError::Sql(format!(
                 "{}; hint: `SHOW TABLES` and `DESCRIBE flows` tell what there is",

@@ -52,7 +52,13 @@ const CONDITIONS: &[(&str, Meaning)] = &[
     ("server_port in {53, 100..9000}", |row| {
         number(row, "server_port").is_some_and(|port| port == 53 || (100..=9_000).contains(&port))
     }),
-    ("server_port not in {80}", |row| number(row, "server_port") != Some(80)),
+    ("server_port not in {80}", |row| number(row, "server_port").is_some_and(|port| port != 80)),
+    ("client_pod not in {web-1, web-2}", |row| {
+        text(row, "client_pod").is_some_and(|pod| !["web-1", "web-2"].contains(&pod))
+    }),
+    ("pod not in {web-1}", |row| !either(row, "pod", |pod| pod == "web-1")),
+    ("client_labels.app not in {a}", |row| label(&row["client_labels"]).is_some_and(|app| app != "a")),
+    ("client_ip not in 10.0.0.0/31", |row| last_byte(&row["client_ip"]) > 1),
     ("client_pod == web-?", |row| text(row, "client_pod").is_some_and(|pod| pod.len() == 5 && pod.starts_with("web-"))),
     ("client_pod != web-1", |row| text(row, "client_pod").is_some_and(|pod| pod != "web-1")),
     ("pod != web-1", |row| !either(row, "pod", |pod| pod == "web-1")),

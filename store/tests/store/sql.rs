@@ -199,7 +199,7 @@ async fn a_reader_of_some_rows_has_tables_without_the_others() {
 async fn mistakes_are_told() {
     let (_dir, store) = filled().await;
     for (text, what) in [
-        ("selct 1", "selct"),
+        ("selct 1", "Expected: an SQL statement, found: selct at Line: 1, Column: 1; hint: "),
         ("select clent_pod from flows", "clent_pod"),
         ("select * from flow", "flow"),
         ("select sum(client_pod) from flows", "sum"),

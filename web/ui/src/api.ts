@@ -169,8 +169,30 @@ export async function refusal(parameters: Parameters): Promise<void> {
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
+/** The range of the rows that match, whenever they were; null if none does. */
+export async function extent(table: Table, parameters: Parameters): Promise<{ from: string; to: string } | null> {
+  const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`
+  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: 'now' })
+  const [first, last] = [rows[0]?.first, rows[0]?.last]
+  if (typeof first !== 'string' || typeof last !== 'string') return null
+  // An end is exclusive.
+  return { from: first, to: new Date(Date.parse(last) + 1).toISOString() }
+}
+
 /** The service map of flows; it counts primary observations only. */
 export const topology = (parameters: Parameters) => get<Topology>('/api/v1/topology', parameters)
+
+/** Everything that matches, as files: names and addresses. Packets and IPFIX are of flows. */
+export function downloads(table: Table, parameters: Parameters, groups: string | null): [string, string][] {
+  const rows = table === 'flows' ? 'Flows' : 'Transactions'
+  const formats = [['CSV', 'csv'], ['JSON lines', 'jsonl'], ['Parquet', 'parquet'], ...(table === 'flows' ? [['IPFIX', 'ipfix']] : [])]
+  const link = (path: string, own: Parameters) => `/api/v1/${path}?${query({ ...parameters, ...own })}`
+  return [
+    ...(groups === null ? [] : [['Groups as CSV', link(`${table}/aggregate`, { q: groups, format: 'csv' })] as [string, string]]),
+    ...formats.map(([name, format]): [string, string] => [`${rows} as ${name}`, link(`${table}/export`, { format })]),
+    ...(table === 'flows' ? [['Packets as pcapng', link('pcap', {})] as [string, string]] : []),
+  ]
+}
 
 const FIGURES = `count, sum(bytes) as bytes, sum(client_bytes) as client_bytes, sum(server_bytes) as server_bytes, sum(packets) as packets,
   sum(retransmits) as retransmits, sum(resets) as resets, sum(syn_retries) as syn_retries, sum(http_requests) as http_requests,

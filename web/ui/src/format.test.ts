@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { aggregation, bytes, condition, conjunction, durationMicros, end, figure, followed, losses, micros, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -22,6 +22,21 @@ describe('values', () => {
 
   it('measure durations below the millisecond', () => {
     expect(durationMicros('2026-01-01T00:00:00.000100000Z', '2026-01-01T00:00:00.002350000Z')).toBe(2250)
+  })
+
+  it('have their day unless it is today', () => {
+    const [today, yesterday] = [{ start: '2026-03-02T00:00:01.250000000Z' }, { start: '2026-03-01T23:59:59.500000000Z' }]
+    const now = new Date('2026-03-02T12:00:00Z')
+    expect(moments([today], now)).toBe(clock)
+    expect(moments([today, yesterday], now)).toBe(moment)
+    expect(moment(yesterday.start)).toBe('2026-03-01 23:59:59.500')
+  })
+
+  it('end where the next bucket begins, the last one too', () => {
+    const buckets = ['00', '10', '20'].map((second) => ({ start: `2026-03-01T00:00:${second}.000000000Z`, rows: 0, bytes: 0, ambiguous_ends: 0, unnamed_ends: 0 }))
+    expect(bucketEnd(buckets, 0)).toBe('2026-03-01T00:00:10.000000000Z')
+    expect(bucketEnd(buckets, 2)).toBe('2026-03-01T00:00:30.000Z')
+    expect(bucketEnd([], -1)).toBe('')
   })
 
   it('name an end by pod, container, address', () => {

@@ -56,6 +56,24 @@ export function bytes(count: number): string {
 /** `14:05:12.345` of an RFC 3339 time, UTC. */
 export const clock = (time: string): string => time.slice(11, 23)
 
+/** The day and the time of it, `2026-01-31 14:05:12.345`, UTC. */
+export const moment = (time: string): string => time.slice(0, 23).replace('T', ' ')
+
+/** How the times of these rows are shown: with their day, unless all are of `now`'s. */
+export function moments(rows: Row[], now: Date = new Date()): (time: string) => string {
+  const today = now.toISOString().slice(0, 10)
+  return rows.every((row) => text(row.start).startsWith(today)) ? clock : moment
+}
+
+/** Where a bucket ends, and the next begins. */
+export function bucketEnd(buckets: Bucket[], at: number): string {
+  const next = buckets[at + 1]?.start
+  if (next !== undefined) return next
+  const [last, before] = [buckets[at]?.start ?? '', buckets[at - 1]?.start ?? '']
+  if (last === '' || before === '') return last
+  return new Date(2 * Date.parse(last) - Date.parse(before)).toISOString()
+}
+
 export function durationMicros(start: string, end: string): number {
   // Nanoseconds are beyond Date: whole milliseconds from Date, the rest from the text.
   const rest = (time: string) => Number((/\.\d{3}(\d{3})/.exec(time)?.[1] ?? '0').padEnd(3, '0'))

@@ -104,8 +104,12 @@ pub(in crate::catalog) async fn create(config: &PostgresConfig, data_dir: &Path)
     let made =
         format!("CREATE SCHEMA {schema}; COMMENT ON SCHEMA {schema} IS 'catalog of the wiretag data in {comment}'");
     connection.execute(AssertSqlSafe(made)).await.map_err(failed)?;
-    upgrade(&mut connection, &schema, &place).await?;
+    let upgraded = upgrade(&mut connection, &schema, &place).await;
     let _ = connection.close().await;
+    if let Err(error) = upgraded {
+        let _ = remove(config, &schema).await;
+        return Err(error);
+    }
     Ok(schema)
 }
 
