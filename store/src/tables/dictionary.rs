@@ -328,7 +328,7 @@ mod tests {
             let (start, length) = chunk.byte_range();
             assert_eq!(end, start + length, "the last page ends the chunk");
         }
-        let (skipped, taken) = (array.len() * 2 / 3, array.len() / 2);
+        let (skipped, taken) = (array.len() * 2 / 3, array.len().div_ceil(2));
         let selection = RowSelection::from(vec![RowSelector::skip(skipped), RowSelector::select(taken)]);
         let part = read(written(&[array.clone(), array.clone()]).with_row_selection(selection));
         assert_eq!(&part, &plain.slice(skipped, taken));
