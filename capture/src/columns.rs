@@ -4,62 +4,9 @@
 //! columns that the next stage appends), so that a name cannot be spelt in two ways.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use crate::record::{Dns, FlowRecord, Http, Responses, Side, Source, Tls, Tunnel};
-
-/// What a column holds; decides its type in Parquet and in queries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// True or false.
-    Bool,
-    /// A count or number.
-    Number,
-    /// Bytes; queries accept units (`10KB`, `1MiB`).
-    Size,
-    /// Microseconds; queries accept units (`20ms`, `1s`).
-    Duration,
-    /// Nanoseconds since the epoch, UTC; RFC 3339 in text.
-    Time,
-    /// IP address.
-    Ip,
-    /// Link-layer address, `aa:bb:cc:dd:ee:ff`.
-    Mac,
-    /// Text.
-    Text,
-    /// Text from a small closed set.
-    Word,
-    /// Text to text.
-    Map,
-}
-
-/// A value of a column.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value<'a> {
-    /// Not seen.
-    Null,
-    /// [`Kind::Bool`].
-    Bool(bool),
-    /// [`Kind::Number`], [`Kind::Size`], [`Kind::Duration`].
-    Number(u64),
-    /// [`Kind::Time`].
-    Time(i64),
-    /// [`Kind::Ip`].
-    Ip(IpAddr),
-    /// [`Kind::Mac`].
-    Mac([u8; 6]),
-    /// [`Kind::Text`], [`Kind::Word`].
-    Text(Cow<'a, str>),
-    /// [`Kind::Map`], sorted by key.
-    Map(Vec<(&'a str, &'a str)>),
-}
-
-impl Value<'_> {
-    /// A link-layer address as users see it.
-    pub fn mac_text(mac: [u8; 6]) -> String {
-        mac.map(|byte| format!("{byte:02x}")).join(":")
-    }
-}
+use crate::values::{Kind, Value, Values};
 
 /// One column of a table: of the flow record, or of what `R` is a row of.
 #[derive(Debug)]
@@ -72,7 +19,24 @@ pub struct Column<R = FlowRecord> {
     pub doc: &'static str,
     /// Reads it from a row.
     pub get: for<'a> fn(&'a R) -> Value<'a>,
+    /// Reads it from rows: the same function, in a loop of its own.
+    pub all: for<'a> fn(&[&'a R]) -> Values<'a>,
 }
+
+/// A column that is read by an expression.
+macro_rules! column {
+    ($name:expr, $kind:ident, $doc:expr, |$row:ident| $get:expr) => {
+        Column {
+            name: $name,
+            kind: Kind::$kind,
+            doc: $doc,
+            get: |$row| $get,
+            all: |rows| Values::of(Kind::$kind, rows.iter().copied().map(|$row| $get)),
+        }
+    };
+}
+
+pub(crate) use column;
 
 /// Values that may be absent.
 trait IntoValue<'a> {
@@ -141,12 +105,6 @@ fn tunnel(record: &FlowRecord) -> Option<&Tunnel> {
     record.tunnel.as_ref()
 }
 
-macro_rules! column {
-    ($name:expr, $kind:ident, $doc:expr, |$record:ident| $get:expr) => {
-        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |$record| $get }
-    };
-}
-
 /// A pair of columns, `client_` and `server_`, read from the two sides.
 macro_rules! sides {
     ($name:literal, $kind:ident, $doc:literal, |$side:ident| $get:expr) => {
@@ -166,7 +124,7 @@ macro_rules! sides {
 /// A column whose figure is not computed yet: always null.
 macro_rules! unseen {
     ($name:expr, $kind:ident, $doc:expr) => {
-        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |_| Value::Null }
+        column!($name, $kind, $doc, |_row| Value::Null)
     };
 }
 

@@ -28,13 +28,15 @@ pub mod record;
 pub mod ring;
 pub mod transaction;
 pub mod tunnel;
+mod values;
 
 pub use app::app_named;
 pub use buffer::PacketBuffer;
 pub use burst::Burst;
-pub use columns::{Column, Kind, Value};
+pub use columns::Column;
 pub use metrics::CaptureCounters;
 pub use packet::{LinkType, OwnedPacket, Packet};
 pub use record::{Direction, EndReason, FlowRecord, ObservedAt, OrientedBy, Protocol, Side, Source, TcpState};
 pub use transaction::{Exchange, Transaction};
 pub use tunnel::Wrapping;
+pub use values::{Kind, Value, Values};

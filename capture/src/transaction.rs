@@ -7,9 +7,10 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::columns::{Column, Kind, Value};
+use crate::columns::{Column, column};
 use crate::record::{Direction, ObservedAt, Protocol, Source};
 use crate::tunnel::Wrapping;
+use crate::values::{Kind, Value, Values};
 
 /// What was asked and answered. `None` means not seen, never zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,12 +119,6 @@ fn number(value: Option<impl Into<u64>>) -> Value<'static> {
 
 fn text(value: Option<&str>) -> Value<'_> {
     value.map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text)))
-}
-
-macro_rules! column {
-    ($name:literal, $kind:ident, $doc:literal, |$row:ident| $get:expr) => {
-        Column { name: $name, kind: Kind::$kind, doc: $doc, get: |$row| $get }
-    };
 }
 
 const COLUMNS: &[Column<Transaction>] = &[

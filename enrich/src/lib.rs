@@ -22,4 +22,4 @@ pub mod timeline;
 pub use event::IdentityEvent;
 pub use identity::{Identity, Interval, Key, Member};
 pub use status::SourceStatus;
-pub use tagged::{EndTag, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};
+pub use tagged::{EndTag, Ends, IdentityColumn, Record, Tagged, TaggedBy, TaggedFlow, TaggedTransaction};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use wiretag_capture::{Column, FlowRecord, Kind, Transaction, Value, columns, transaction};
+use wiretag_capture::{Column, FlowRecord, Kind, Transaction, Value, Values, columns, transaction};
 
 use crate::identity::Identity;
 
@@ -110,7 +110,12 @@ pub struct IdentityColumn {
     pub doc: &'static str,
     /// Reads it from the client's name and the server's.
     pub get: for<'a> fn(&'a EndTag, &'a EndTag) -> Value<'a>,
+    /// Reads it from many.
+    pub all: for<'a> fn(&[Ends<'a>]) -> Values<'a>,
 }
+
+/// The client's name and the server's.
+pub type Ends<'a> = (&'a EndTag, &'a EndTag);
 
 fn text(value: Option<&Arc<str>>) -> Value<'_> {
     value.map_or(Value::Null, |text| Value::Text(Cow::Borrowed(text)))
@@ -133,12 +138,14 @@ macro_rules! ends {
                 kind: Kind::$kind,
                 doc: concat!($doc, " (client)."),
                 get: |$tag, _| $get,
+                all: |ends| Values::of(Kind::$kind, ends.iter().map(|($tag, _)| $get)),
             },
             IdentityColumn {
                 name: concat!("server_", $name),
                 kind: Kind::$kind,
                 doc: concat!($doc, " (server)."),
                 get: |_, $tag| $get,
+                all: |ends| Values::of(Kind::$kind, ends.iter().map(|(_, $tag)| $get)),
             },
         ]
     };

@@ -1,5 +1,8 @@
 //! Builders of columns: no allocation for a value that was there before.
 //!
+//! Values come in blocks of rows, a vector for each column: reading, looking at what is null, and appending are loops of their own
+//! over what the first cache holds. A column of which a block has nothing costs a count.
+//!
 //! A text that rows share (a name, a word) is found by where it lies in memory: all rows of a batch are alive, so one place
 //! is one text. Only a place that is new is looked up by its letters.
 
@@ -11,16 +14,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanBuilder, DictionaryArray, Int32Array, MapArray, StringArray, StringBuilder, StructArray,
-    TimestampNanosecondArray, UInt64Array, new_null_array,
+    Array, ArrayRef, BooleanBuilder, DictionaryArray, Int32Array, MapArray, NullBufferBuilder, StringArray,
+    StringBuilder, StructArray, TimestampNanosecondArray, UInt64Array, new_null_array,
 };
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::datatypes::{DataType, Field, Fields, Int32Type};
+use datafusion::arrow::datatypes::{ArrowNativeType, DataType, Field, Fields, Int32Type};
 use datafusion::arrow::error::ArrowError;
 use foldhash::fast::RandomState;
-use wiretag_capture::{Kind, Value};
+use wiretag_capture::{Column, Kind, Value, Values};
 use wiretag_enrich::tagged::AnyColumn;
-use wiretag_enrich::{EndTag, Record};
+use wiretag_enrich::{Ends, IdentityColumn, Record};
 
 use super::schema::{UTC, entry, entry_fields};
 
@@ -31,33 +34,41 @@ const PLACES: usize = 4_096;
 /// Odd, without pattern: texts that lie side by side fall far apart.
 const SPREAD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
 
-/// Numbers of the identities of one end, in the order in which they come.
+/// The identities of one end, numbered in the order in which they come. All rows of a batch are alive, so one place in memory
+/// is one identity; no identity is one too.
 #[derive(Default)]
-pub(super) struct Identities {
+pub(super) struct Identities<'a> {
     numbers: HashMap<usize, u32, RandomState>,
     last: (usize, u32),
+    /// Of each row of the block.
+    rows: Vec<u32>,
+    /// Rows of the block in which one came first, in the order of their numbers.
+    new: Vec<Ends<'a>>,
 }
 
-impl Identities {
-    /// The number of an end's identity. All rows of a batch are alive, so one place in memory is one identity; no identity is
-    /// one too.
-    pub(super) fn number(&mut self, end: &EndTag) -> u32 {
-        let at = end.identity.as_ref().map_or(0, |identity| Arc::as_ptr(identity) as usize);
-        if self.last.0 == at && !self.numbers.is_empty() {
-            return self.last.1;
+impl<'a> Identities<'a> {
+    /// Looks at a block of rows, by their end on the `client`'s side or the server's.
+    pub(super) fn read(&mut self, ends: &[Ends<'a>], client: bool) {
+        self.rows.clear();
+        self.new.clear();
+        for both in ends {
+            let end = if client { both.0 } else { both.1 };
+            let at = end.identity.as_ref().map_or(0, |identity| Arc::as_ptr(identity) as usize);
+            if self.last.0 != at || self.numbers.is_empty() {
+                let next = self.numbers.len() as u32;
+                let number = *self.numbers.entry(at).or_insert(next);
+                if number == next {
+                    self.new.push(*both);
+                }
+                self.last = (at, number);
+            }
+            self.rows.push(self.last.1);
         }
-        let next = self.numbers.len() as u32;
-        let number = *self.numbers.entry(at).or_insert(next);
-        self.last = (at, number);
-        number
     }
 }
 
-/// A text's key in a dictionary; none for a null.
-#[derive(Clone, Copy)]
-pub(super) struct Key(Option<i32>);
-
 /// Builds one column.
+#[derive(Debug)]
 pub(super) enum Builder<'a> {
     Bools(BooleanBuilder),
     Numbers(Numbers<u64>),
@@ -66,7 +77,7 @@ pub(super) enum Builder<'a> {
     Macs(Spelled<[u8; 6]>),
     Texts(Texts<'a>),
     /// Of an identity: read once for each.
-    Attributes(Texts<'a>, Vec<Option<Key>>),
+    Attributes(Texts<'a>, Vec<Option<i32>>),
     Unique(StringBuilder),
     /// Of an identity.
     Maps(Box<Maps<'a>>),
@@ -85,47 +96,39 @@ impl<'a> Builder<'a> {
                 Self::Unique(StringBuilder::with_capacity(rows, rows * 30))
             }
             (Kind::Text | Kind::Word, _) => Self::Texts(Texts::new(rows)),
-            (Kind::Map, _) => Self::Maps(Box::new(Maps::new())),
+            (Kind::Map, _) => Self::Maps(Box::new(Maps::new(rows))),
         }
     }
 
-    /// Appends the values of rows, whose identities have these numbers; a value that is not of the column's kind is null.
-    pub(super) fn extend(&mut self, identities: &[u32], values: impl Iterator<Item = impl FnOnce() -> Value<'a>>) {
-        let by_identity = identities.iter().copied();
-        match self {
-            Self::Bools(builder) => values.for_each(|value| {
-                builder.append_option(if let Value::Bool(value) = value() { Some(value) } else { None });
-            }),
-            Self::Numbers(builder) => {
-                builder.extend(values.map(|value| if let Value::Number(value) = value() { Some(value) } else { None }));
+    /// Appends what a block of rows has in a column of their records.
+    pub(super) fn read_records<R>(&mut self, column: &Column<R>, records: &[&'a R]) {
+        self.append((column.all)(records), &[]);
+    }
+
+    /// Appends what a block of rows has in a column of their ends, whose identities were read.
+    pub(super) fn read_ends(&mut self, column: &IdentityColumn, ends: &[Ends<'a>], identities: &Identities<'a>) {
+        let by_identity = matches!(self, Self::Attributes(..) | Self::Maps(..));
+        self.append((column.all)(if by_identity { &identities.new } else { ends }), &identities.rows);
+    }
+
+    /// Appends the values of rows, or of new identities and the numbers of those of the rows.
+    fn append(&mut self, values: Values<'a>, identities: &[u32]) {
+        match (self, values) {
+            (Self::Bools(builder), Values::Bools(values)) => builder.extend(values),
+            (Self::Numbers(builder), Values::Numbers(values)) => builder.extend(&values),
+            (Self::Times(builder), Values::Times(values)) => builder.extend(&values),
+            (Self::Ips(builder), Values::Ips(values)) => builder.extend(&values, ToString::to_string),
+            (Self::Macs(builder), Values::Macs(values)) => builder.extend(&values, |mac| Value::mac_text(*mac)),
+            (Self::Texts(builder), Values::Texts(values)) => builder.extend(values),
+            (Self::Attributes(Texts { keys, words }, known), Values::Texts(new)) => {
+                known.extend(new.into_iter().map(|text| text.map(|text| words.key(text))));
+                let of_rows: Vec<_> = identities.iter().map(|identity| known[*identity as usize]).collect();
+                keys.0.extend(&of_rows);
             }
-            Self::Times(builder) => {
-                builder.extend(values.map(|value| if let Value::Time(value) = value() { Some(value) } else { None }));
-            }
-            Self::Ips(builder) => values.for_each(|value| {
-                builder.push(if let Value::Ip(ip) = value() { Some(ip) } else { None }, ToString::to_string);
-            }),
-            Self::Macs(builder) => values.for_each(|value| {
-                builder.push(if let Value::Mac(mac) = value() { Some(mac) } else { None }, |mac| Value::mac_text(*mac));
-            }),
-            Self::Texts(builder) => builder.extend(values.map(|value| value())),
-            Self::Attributes(texts, known) => {
-                let Texts { keys, words, .. } = texts;
-                keys.0.extend(by_identity.zip(values).map(|(identity, value)| {
-                    let key = remembered(known, identity, || match value() {
-                        Value::Text(text) => Key(Some(words.key(text))),
-                        _ => Key(None),
-                    });
-                    key.0
-                }));
-            }
-            Self::Unique(builder) => values.for_each(|value| match value() {
-                Value::Text(text) => builder.append_value(text),
-                _ => builder.append_null(),
-            }),
-            Self::Maps(builder) => by_identity.zip(values).for_each(|(identity, value)| {
-                builder.push(identity, || if let Value::Map(pairs) = value() { Some(pairs) } else { None });
-            }),
+            (Self::Unique(builder), Values::Texts(values)) => builder.extend(values),
+            (Self::Maps(builder), Values::Maps(new)) => builder.extend(new, identities),
+            // The column's kind decides of both.
+            (builder, values) => debug_assert!(false, "{values:?} in {builder:?}"),
         }
     }
 
@@ -151,61 +154,43 @@ impl<'a> Builder<'a> {
 }
 
 /// Numbers; nothing is kept while all of them are null.
+#[derive(Debug)]
 pub(super) struct Numbers<T> {
     values: Vec<T>,
-    valid: Vec<bool>,
-    nulls: usize,
+    nulls: NullBufferBuilder,
     rows: usize,
 }
 
-impl<T: Copy + Default> Numbers<T> {
+impl<T: ArrowNativeType> Numbers<T> {
     fn new(rows: usize) -> Self {
-        Self { values: Vec::new(), valid: Vec::new(), nulls: 0, rows }
+        Self { values: Vec::new(), nulls: NullBufferBuilder::new(rows), rows }
     }
 
-    fn push(&mut self, value: Option<T>) {
-        self.extend(std::iter::once(value));
-    }
-
-    #[inline]
-    fn extend(&mut self, mut values: impl Iterator<Item = Option<T>>) {
-        if self.values.is_empty() {
-            let Some(first) = values.find(|value| {
-                self.nulls += usize::from(value.is_none());
-                value.is_some()
-            }) else {
-                return;
-            };
-            self.values.reserve(self.rows);
-            self.valid.reserve(self.rows);
-            self.values.resize(self.nulls, T::default());
-            self.valid.resize(self.nulls, false);
-            self.add(first);
+    fn extend(&mut self, values: &[Option<T>]) {
+        let nulls = values.iter().filter(|value| value.is_none()).count();
+        if nulls < values.len() || !self.values.is_empty() {
+            self.values.reserve(self.rows.saturating_sub(self.values.len()));
+            self.values.resize(self.nulls.len(), T::default());
+            self.values.extend(values.iter().map(|value| value.unwrap_or_default()));
         }
-        values.for_each(|value| self.add(value));
-    }
-
-    #[inline]
-    fn add(&mut self, value: Option<T>) {
-        self.nulls += usize::from(value.is_none());
-        self.values.push(value.unwrap_or_default());
-        self.valid.push(value.is_some());
-    }
-
-    fn finish(mut self) -> (ScalarBuffer<T>, Option<NullBuffer>)
-    where
-        T: datafusion::arrow::datatypes::ArrowNativeType,
-    {
-        if self.values.is_empty() {
-            self.values.resize(self.nulls, T::default());
-            self.valid.resize(self.nulls, false);
+        match nulls {
+            0 => self.nulls.append_n_non_nulls(values.len()),
+            all if all == values.len() => self.nulls.append_n_nulls(all),
+            _ => {
+                let valid = BooleanBuffer::collect_bool(values.len(), |row| values[row].is_some());
+                self.nulls.append_buffer(&NullBuffer::new(valid));
+            }
         }
-        let nulls = (self.nulls > 0).then(|| NullBuffer::new(BooleanBuffer::from(self.valid)));
-        (self.values.into(), nulls)
+    }
+
+    fn finish(mut self) -> (ScalarBuffer<T>, Option<NullBuffer>) {
+        self.values.resize(self.nulls.len(), T::default());
+        (self.values.into(), self.nulls.finish())
     }
 }
 
 /// Keys of a dictionary.
+#[derive(Debug)]
 struct Keys(Numbers<i32>);
 
 impl Keys {
@@ -222,6 +207,7 @@ impl Keys {
 }
 
 /// Values that are spelled out once each.
+#[derive(Debug)]
 pub(super) struct Spelled<T> {
     keys: Keys,
     texts: StringBuilder,
@@ -234,12 +220,16 @@ impl<T: Copy + Eq + Hash> Spelled<T> {
         Self { keys: Keys(Numbers::new(rows)), texts: StringBuilder::new(), known: HashMap::default(), last: None }
     }
 
-    fn push(&mut self, value: Option<T>, spell: impl Fn(&T) -> String) {
-        let Some(value) = value else { return self.keys.0.push(None) };
+    fn extend(&mut self, values: &[Option<T>], spell: impl Fn(&T) -> String) {
+        let keys: Vec<_> = values.iter().map(|value| value.map(|value| self.key(value, &spell))).collect();
+        self.keys.0.extend(&keys);
+    }
+
+    fn key(&mut self, value: T, spell: impl Fn(&T) -> String) -> i32 {
         if let Some((last, key)) = self.last
             && last == value
         {
-            return self.keys.0.push(Some(key));
+            return key;
         }
         let next = self.known.len() as i32;
         let key = *self.known.entry(value).or_insert_with(|| {
@@ -247,7 +237,7 @@ impl<T: Copy + Eq + Hash> Spelled<T> {
             next
         });
         self.last = Some((value, key));
-        self.keys.0.push(Some(key));
+        key
     }
 }
 
@@ -255,6 +245,7 @@ impl<T: Copy + Eq + Hash> Spelled<T> {
 type Place = (usize, usize, i32);
 
 /// Texts that come again.
+#[derive(Debug)]
 pub(super) struct Texts<'a> {
     keys: Keys,
     words: Words<'a>,
@@ -272,17 +263,19 @@ impl<'a> Texts<'a> {
         Self { keys: Keys(Numbers::new(rows)), words }
     }
 
-    fn extend(&mut self, values: impl Iterator<Item = Value<'a>>) {
+    fn extend(&mut self, values: Vec<Option<Cow<'a, str>>>) {
         let Self { keys, words } = self;
-        keys.0.extend(values.map(|value| match value {
-            Value::Text(Cow::Borrowed(text)) => Some(words.place(text)),
-            Value::Text(text) => Some(words.key(text)),
-            _ => None,
-        }));
+        let mut key = |text| match text {
+            Cow::Borrowed(text) => words.place(text),
+            Cow::Owned(_) => words.key(text),
+        };
+        let keys_of_rows: Vec<_> = values.into_iter().map(|text| text.map(&mut key)).collect();
+        keys.0.extend(&keys_of_rows);
     }
 }
 
 /// The texts of a dictionary.
+#[derive(Debug)]
 struct Words<'a> {
     letters: StringBuilder,
     known: HashMap<Cow<'a, str>, i32, RandomState>,
@@ -328,41 +321,42 @@ impl<'a> Words<'a> {
     }
 }
 
-/// What is remembered under a number, made when it is asked for first.
-fn remembered<T>(known: &mut Vec<Option<T>>, number: u32, make: impl FnOnce() -> T) -> &T {
-    let at = number as usize;
-    if known.len() <= at {
-        known.resize_with(at + 1, || None);
-    }
-    known[at].get_or_insert_with(make)
-}
-
 /// Keys of the pairs of a map.
-type Pairs = Option<Vec<(i32, i32)>>;
+type Pairs = Option<[Vec<Option<i32>>; 2]>;
 
 /// Maps of text to text, of identities.
+#[derive(Debug)]
 pub(super) struct Maps<'a> {
-    known: Vec<Option<Pairs>>,
+    known: Vec<Pairs>,
     keys: Texts<'a>,
     values: Texts<'a>,
     lengths: Vec<usize>,
-    valid: Vec<bool>,
+    nulls: NullBufferBuilder,
 }
 
 impl<'a> Maps<'a> {
-    fn new() -> Self {
-        Self { known: Vec::new(), keys: Texts::new(0), values: Texts::new(0), lengths: Vec::new(), valid: Vec::new() }
+    fn new(rows: usize) -> Self {
+        let nulls = NullBufferBuilder::new(rows);
+        Self { known: Vec::new(), keys: Texts::new(0), values: Texts::new(0), lengths: Vec::new(), nulls }
     }
 
-    fn push(&mut self, identity: u32, pairs: impl FnOnce() -> Option<Vec<(&'a str, &'a str)>>) {
+    fn extend(&mut self, new: Vec<Option<Vec<(&'a str, &'a str)>>>, identities: &[u32]) {
         let Self { known, keys, values, .. } = self;
-        let mut pair = |(key, value)| (keys.words.key(Cow::Borrowed(key)), values.words.key(Cow::Borrowed(value)));
-        let pairs = remembered(known, identity, || Some(pairs()?.into_iter().map(&mut pair).collect())).as_deref();
-        self.lengths.push(pairs.map_or(0, <[_]>::len));
-        self.valid.push(pairs.is_some());
-        let pairs = pairs.unwrap_or_default();
-        self.keys.keys.0.extend(pairs.iter().map(|pair| Some(pair.0)));
-        self.values.keys.0.extend(pairs.iter().map(|pair| Some(pair.1)));
+        let mut key =
+            |(key, value)| (Some(keys.words.key(Cow::Borrowed(key))), Some(values.words.key(Cow::Borrowed(value))));
+        known.extend(new.into_iter().map(|pairs| {
+            let (keys, values) = pairs?.into_iter().map(&mut key).unzip();
+            Some([keys, values])
+        }));
+        for identity in identities {
+            let pairs = self.known[*identity as usize].as_ref();
+            self.lengths.push(pairs.map_or(0, |[keys, _]| keys.len()));
+            self.nulls.append(pairs.is_some());
+            if let Some([keys, values]) = pairs {
+                self.keys.keys.0.extend(keys);
+                self.values.keys.0.extend(values);
+            }
+        }
     }
 
     fn finish(self) -> Result<ArrayRef, ArrowError> {
@@ -375,8 +369,8 @@ impl<'a> Maps<'a> {
         let fields: Fields = entry_fields().iter().zip(&columns).map(alike).collect();
         let entry = entry().as_ref().clone().with_data_type(DataType::Struct(fields.clone()));
         let entries = StructArray::try_new(fields, columns, None)?;
-        let nulls = NullBuffer::from(self.valid);
+        let mut nulls = self.nulls;
         let offsets = OffsetBuffer::from_lengths(self.lengths);
-        Ok(Arc::new(MapArray::try_new(Arc::new(entry), offsets, entries, Some(nulls), false)?))
+        Ok(Arc::new(MapArray::try_new(Arc::new(entry), offsets, entries, nulls.finish(), false)?))
     }
 }

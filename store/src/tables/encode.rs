@@ -25,9 +25,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersi
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
 use super::columns::UNIQUE;
+use super::dictionary::{Chunks, Keyed};
 use super::error::TableError;
 
 /// Rows of a row group at most.
@@ -35,7 +36,7 @@ pub(super) const GROUP: usize = 131_072;
 /// Rows of a page at most.
 pub(super) const PAGE: usize = 4_096;
 /// Of zstd.
-const LEVEL: i32 = 1;
+pub(super) const LEVEL: i32 = 1;
 /// False answers of a bloom filter.
 const FALSE: f64 = 0.03;
 /// Columns that searches for one address, flow, container or name look up, where the table has them.
@@ -87,9 +88,13 @@ const MEASURED: &[&str] = &[
     "response_bytes",
 ];
 
+pub(super) fn compression() -> Result<Compression, ParquetError> {
+    Ok(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+}
+
 fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
     let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+        .set_compression(compression()?)
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by("wiretag".into())
         .set_max_row_group_row_count(Some(GROUP))
@@ -138,6 +143,7 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
 pub(super) struct Encoder {
     writer: SerializedFileWriter<BufWriter<File>>,
     columns: ArrowRowGroupWriterFactory,
+    chunks: Chunks,
     schema: SchemaRef,
     groups: usize,
 }
@@ -147,7 +153,13 @@ impl Encoder {
         let writer =
             ArrowWriter::try_new(BufWriter::with_capacity(1 << 18, file), schema.clone(), Some(properties(schema)?))?;
         let (writer, columns) = writer.into_serialized_writer()?;
-        Ok(Self { writer, columns, schema: schema.clone(), groups: 0 })
+        Ok(Self { writer, columns, chunks: Chunks::new()?, schema: schema.clone(), groups: 0 })
+    }
+
+    /// What Parquet's columns of the next row group are written with.
+    fn leaves(&self) -> Result<impl Iterator<Item = Leaf> + use<>, ParquetError> {
+        let columns = self.writer.schema_descr().columns().to_vec();
+        Ok(self.columns.create_column_writers(self.groups)?.into_iter().zip(columns))
     }
 
     /// Writes a row group from its columns, in the order of the schema.
@@ -155,10 +167,10 @@ impl Encoder {
         &mut self,
         arrays: impl Iterator<Item = Result<ArrayRef, TableError>>,
     ) -> Result<(), TableError> {
-        let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
+        let mut leaves = self.leaves()?;
         let mut group = self.writer.next_row_group()?;
         for (field, array) in self.schema.fields().iter().zip(arrays) {
-            encode(&mut group, &mut writers, (field, &array?))?;
+            encode(&mut group, (&mut leaves, &mut self.chunks), (field, &array?))?;
         }
         group.close()?;
         self.groups += 1;
@@ -188,19 +200,19 @@ impl Encoder {
         number: usize,
         mut changed: impl FnMut(&Field) -> Result<Option<ArrayRef>, TableError>,
     ) -> Result<(), TableError> {
-        let mut writers = self.columns.create_column_writers(self.groups)?.into_iter();
+        let mut leaves = self.leaves()?;
         let mut group = self.writer.next_row_group()?;
-        let mut leaves = metadata.row_group(number).columns().iter().enumerate().peekable();
+        let mut stored = metadata.row_group(number).columns().iter().enumerate().peekable();
         for field in self.schema.fields() {
             let array = changed(field)?;
             if let Some(array) = &array {
-                encode(&mut group, &mut writers, (field, array))?;
+                encode(&mut group, (&mut leaves, &mut self.chunks), (field, array))?;
             }
             let of_field =
                 |leaf: &(usize, &ColumnChunkMetaData)| leaf.1.column_path().parts().first() == Some(field.name());
-            while let Some((at, _)) = leaves.next_if(of_field) {
+            while let Some((at, _)) = stored.next_if(of_field) {
                 if array.is_none() {
-                    writers.next();
+                    leaves.next();
                     copy(&mut group, (source, metadata), (number, at))?;
                 }
             }
@@ -220,29 +232,56 @@ impl Encoder {
 /// A row group that is being written.
 type Group<'a> = SerializedRowGroupWriter<'a, BufWriter<File>>;
 
+/// What a column of Parquet is written with: by the library, and as.
+type Leaf = (ArrowColumnWriter, ColumnDescPtr);
+
 /// Writes a column to a row group.
 fn encode(
     group: &mut Group<'_>,
-    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
+    (leaves, chunks): (&mut impl Iterator<Item = Leaf>, &mut Chunks),
     (field, array): (&Field, &ArrayRef),
 ) -> Result<(), TableError> {
-    let mut bloom = Some(BLOOM.contains(&field.name().as_str()).then(|| bloom(array)).flatten());
+    let name = field.name().as_str();
+    let bloom = BLOOM.contains(&name).then(|| bloom(array)).flatten();
+    let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name);
+    if let Some(keyed) = comes_again.then(|| Keyed::of(array)).flatten() {
+        let (_, column) = leaves.next().ok_or_else(too_many)?;
+        let (bytes, mut close) = chunks.chunk(&keyed, column)?;
+        if COUNTED.contains(&name) {
+            let nulls = Some(array.null_count() as u64);
+            set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
+        }
+        if let Some(numbers) = array.as_primitive_opt() {
+            set_statistics(&mut close, bounds(numbers))?;
+        }
+        close.bloom_filter = bloom;
+        group.append_column(&bytes, close)?;
+        return Ok(());
+    }
+    let mut bloom = Some(bloom);
     // Texts in maps may be dictionaries: the array says what it is.
-    let field = Field::new(field.name(), array.data_type().clone(), true);
+    let field = Field::new(name, array.data_type().clone(), true);
     for leaf in compute_leaves(&field, array)? {
-        let mut writer =
-            writers.next().ok_or_else(|| ParquetError::General("more columns than the schema has".into()))?;
+        let (mut writer, _) = leaves.next().ok_or_else(too_many)?;
         writer.write(&leaf)?;
         let mut chunk = writer.close()?;
         if let Some(numbers) = array.as_primitive_opt() {
-            let metadata = chunk.close().metadata.clone().into_builder();
-            chunk.close_mut().metadata = metadata.set_statistics(bounds(numbers)).build()?;
+            set_statistics(chunk.close_mut(), bounds(numbers))?;
         }
         if let Some(Some(bloom)) = bloom.take() {
             chunk.close_mut().bloom_filter = Some(bloom);
         }
         chunk.append_to_row_group(group)?;
     }
+    Ok(())
+}
+
+fn too_many() -> ParquetError {
+    ParquetError::General("more columns than the schema has".into())
+}
+
+fn set_statistics(close: &mut ColumnCloseResult, statistics: Statistics) -> Result<(), ParquetError> {
+    close.metadata = close.metadata.clone().into_builder().set_statistics(statistics).build()?;
     Ok(())
 }
 

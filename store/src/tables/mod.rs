@@ -17,6 +17,7 @@ mod cells;
 mod columns;
 mod compact;
 mod counters;
+mod dictionary;
 mod encode;
 mod engine;
 mod entries;

@@ -10,7 +10,7 @@ use wiretag_capture::tunnel::TunnelKind;
 use wiretag_capture::{FlowRecord, ObservedAt, Protocol, Source, Wrapping};
 use wiretag_enrich::tagged::{AnyColumn, IDENTITY_COLUMNS};
 use wiretag_enrich::tagger::{Again, NamesAgain, StoredEnd, StoredRow};
-use wiretag_enrich::{EndTag, TaggedBy};
+use wiretag_enrich::{EndTag, Ends, TaggedBy};
 
 use super::Table;
 use super::cells::{Cells, word};
@@ -75,12 +75,12 @@ impl Named {
         let Some(column) = IDENTITY_COLUMNS.as_flattened().iter().find(|column| column.name == name) else {
             return Ok(None);
         };
-        let ends: Vec<[&EndTag; 2]> = rows.iter().map(|(_, ends)| ends.map(|end| self.name(end))).collect();
+        let ends: Vec<Ends<'_>> =
+            rows.iter().map(|(_, [client, server])| (self.name(*client), self.name(*server))).collect();
         let mut identities = Identities::default();
-        let side = usize::from(!name.starts_with("client_"));
-        let numbers: Vec<u32> = ends.iter().map(|ends| identities.number(ends[side])).collect();
+        identities.read(&ends, name.starts_with("client_"));
         let mut builder = Builder::new(AnyColumn::<FlowRecord>::Identity(column), rows.len());
-        builder.extend(&numbers, ends.iter().map(|&[client, server]| move || (column.get)(client, server)));
+        builder.read_ends(column, &ends, &identities);
         Ok(Some(builder.finish()?))
     }
 

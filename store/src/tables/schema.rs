@@ -15,7 +15,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, T
 use datafusion::arrow::error::ArrowError;
 use wiretag_capture::Kind;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
-use wiretag_enrich::{Record, Tagged};
+use wiretag_enrich::{Ends, Record, Tagged};
 
 use super::columns::{Builder, Identities, UNIQUE};
 use crate::sys::prefetch;
@@ -104,22 +104,21 @@ pub(super) fn arrays<R: Record>(rows: &[&Tagged<R>]) -> Result<Vec<ArrayRef>, Ar
 fn built<R: Record>(columns: Vec<AnyColumn<R>>, rows: &[&Tagged<R>]) -> Result<Vec<ArrayRef>, ArrowError> {
     let mut builders: Vec<(AnyColumn<R>, Builder<'_>)> =
         columns.into_iter().map(|column| (column, Builder::new(column, rows.len()))).collect();
-    let mut known = [Identities::default(), Identities::default()];
+    let [mut clients, mut servers] = [Identities::default(), Identities::default()];
     for block in rows.chunks(BLOCK) {
         for row in block {
             prefetch(*row);
         }
-        let [clients, servers] = &mut known;
-        let clients: Vec<u32> = block.iter().map(|row| clients.number(&row.client)).collect();
-        let servers: Vec<u32> = block.iter().map(|row| servers.number(&row.server)).collect();
+        let records: Vec<&R> = block.iter().map(|row| &row.record).collect();
+        let ends: Vec<Ends<'_>> = block.iter().map(|row| (&row.client, &row.server)).collect();
+        clients.read(&ends, true);
+        servers.read(&ends, false);
         for (column, builder) in &mut builders {
-            let numbers = if column.name().starts_with("client_") { &clients } else { &servers };
             match column {
-                AnyColumn::Record(column) => {
-                    builder.extend(numbers, block.iter().map(|row| || (column.get)(&row.record)));
-                }
+                AnyColumn::Record(column) => builder.read_records(column, &records),
                 AnyColumn::Identity(column) => {
-                    builder.extend(numbers, block.iter().map(|row| || (column.get)(&row.client, &row.server)));
+                    let identities = if column.name.starts_with("client_") { &clients } else { &servers };
+                    builder.read_ends(column, &ends, identities);
                 }
             }
         }
