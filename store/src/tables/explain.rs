@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::aggregate::AggregateRequest;
 use super::engine::Condition;
 use super::observed::{Observed, Work};
-use super::rows::Place;
+use super::rows::Cursor;
 use super::{Range, Table, TableStore};
 use crate::error::StoreError;
 use crate::query::Statement;
@@ -51,13 +51,12 @@ impl<R: Table> TableStore<R> {
         let Statement { filter, aggregate } = &request.statement;
         let answer_rows = match aggregate {
             None => {
-                let after = request.after.as_deref().map(Place::parse).transpose()?;
+                let began = request.after.as_deref().map(Cursor::parse).transpose()?;
                 let condition = Condition {
-                    after,
                     observed: Some(observed.clone()),
                     ..Condition::new(filter.node.clone(), request.range, request.all_observations)
                 };
-                self.rows(&condition, request.limit.saturating_add(1), &[]).await?.len().min(request.limit)
+                self.rows_behind(began, condition, request.limit.saturating_add(1)).await?.len().min(request.limit)
             }
             Some(aggregate) => {
                 let asked = AggregateRequest {

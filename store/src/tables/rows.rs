@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -14,6 +15,9 @@ use wiretag_enrich::Tagged;
 use super::error::TableError;
 use super::{RowKey, Table};
 use crate::json::{self, Shown};
+
+/// Rows in one place that a cursor can tell of.
+const MOST_ALIKE: usize = 1_000;
 
 /// Place of a row in every answer: newest start first, then flow id and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,21 +32,72 @@ impl Place {
         Self { start: Reverse(key.start), flow_id: key.flow_id, number: key.number }
     }
 
-    /// As a page cursor.
-    pub(super) fn cursor(self) -> String {
-        format!("{}.{:016x}.{}", self.start.0, self.flow_id, self.number)
+    /// The last place in front of it.
+    fn before(self) -> Self {
+        let Self { start, flow_id, number } = self;
+        match (number.checked_sub(1), flow_id.checked_sub(1)) {
+            (Some(number), _) => Self { start, flow_id, number },
+            (None, Some(flow_id)) => Self { start, flow_id, number: u64::MAX },
+            (None, None) => Self { start: Reverse(start.0.saturating_add(1)), flow_id: u64::MAX, number: u64::MAX },
+        }
+    }
+}
+
+/// Where a page ended. The same packets imported twice are rows in the same place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    place: Place,
+    /// How many rows in this place have been given, one at least.
+    given: usize,
+}
+
+impl Cursor {
+    /// At the end of a page, which began behind the other.
+    pub(super) fn behind(page: &[Row], began: Option<Self>) -> Option<Self> {
+        let place = page.last()?.place;
+        let here = page.iter().rev().take_while(|row| row.place == place).count();
+        let earlier = began.filter(|began| began.place == place && here == page.len()).map_or(0, |began| began.given);
+        Some(Self { place, given: here + earlier })
     }
 
-    /// Reads a page cursor.
+    /// What all rows of the next page are behind; so are those in its own place that were given.
+    pub(super) fn bound(self) -> Place {
+        self.place.before()
+    }
+
+    /// Rows behind the bound that may have been given.
+    pub(super) fn given(self) -> usize {
+        self.given
+    }
+
+    /// Leaves out those that were given.
+    pub(super) fn skip(self, rows: &mut Vec<Row>) {
+        let known = rows.iter().take(self.given).take_while(|row| row.place == self.place).count();
+        rows.drain(..known);
+    }
+
+    /// Reads a cursor.
     pub(super) fn parse(text: &str) -> Result<Self, TableError> {
         let mut parts = text.split('.');
         let start = parts.next().and_then(|part| part.parse().ok());
         let flow_id = parts.next().and_then(|part| u64::from_str_radix(part, 16).ok());
         let number = parts.next().and_then(|part| part.parse().ok());
-        match (start, flow_id, number, parts.next()) {
-            (Some(start), Some(flow_id), Some(number), None) => Ok(Self { start: Reverse(start), flow_id, number }),
+        let given =
+            parts.next().map_or(Some(1), |part| part.parse().ok().filter(|given| (1..=MOST_ALIKE).contains(given)));
+        match (start, flow_id, number, given, parts.next()) {
+            (Some(start), Some(flow_id), Some(number), Some(given), None) => {
+                Ok(Self { place: Place { start: Reverse(start), flow_id, number }, given })
+            }
             _ => Err(TableError::Cursor(text.to_owned())),
         }
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { start, flow_id, number } = self.place;
+        write!(f, "{}.{flow_id:016x}.{number}", start.0)?;
+        if self.given > 1 { write!(f, ".{}", self.given) } else { Ok(()) }
     }
 }
 

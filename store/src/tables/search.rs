@@ -7,7 +7,7 @@ use wiretag_enrich::Tagged;
 
 use super::engine::Condition;
 use super::error::TableError;
-use super::rows::{Place, Row};
+use super::rows::{Cursor, Place, Row};
 use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
@@ -43,13 +43,30 @@ impl<R: Table> TableStore<R> {
         range: Range,
         options: SearchOptions,
     ) -> Result<Page, StoreError> {
-        let after = options.after.as_deref().map(Place::parse).transpose()?;
-        let condition = Condition { after, ..Condition::new(query.node.clone(), range, options.all_observations) };
-        let mut rows = self.rows(&condition, options.limit.saturating_add(1), &[]).await?;
+        let began = options.after.as_deref().map(Cursor::parse).transpose()?;
+        let condition = Condition::new(query.node.clone(), range, options.all_observations);
+        let mut rows = self.rows_behind(began, condition, options.limit.saturating_add(1)).await?;
         let more = rows.len() > options.limit;
         rows.truncate(options.limit);
-        let next = rows.last().filter(|_| more).map(|row| row.place.cursor());
+        let next = Cursor::behind(&rows, began).filter(|_| more).map(|cursor| cursor.to_string());
         Ok(Page { rows, next })
+    }
+
+    /// The first `limit` rows behind a page.
+    pub(super) async fn rows_behind(
+        &self,
+        began: Option<Cursor>,
+        condition: Condition<R>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let condition = Condition { after: began.map(Cursor::bound), ..condition };
+        let given = began.map_or(0, Cursor::given);
+        let mut rows = self.rows(&condition, limit.saturating_add(given), &[]).await?;
+        if let Some(began) = began {
+            began.skip(&mut rows);
+        }
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     /// The first `limit` rows; `columns` (empty: all) is what rows from files are read with.

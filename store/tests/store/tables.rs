@@ -128,6 +128,31 @@ async fn pages_follow_each_other_over_files_and_memory() {
     pages_follow::<Transaction>().await;
 }
 
+/// The same packets imported twice: each of their rows comes as often as it is there, also where a page ends between them.
+async fn pages_tell_rows_alike<R: Sample>() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = store::<R>(dir.path()).await;
+    let mut expected: Vec<_> = (0..12).flat_map(|id| vec![(id, 0); if id == 5 { 9 } else { 2 }]).collect();
+    expected.sort_unstable();
+    for (id, _) in expected.iter().rev() {
+        store.append(vec![R::row(*id)]).await.unwrap();
+        if id % 3 == 0 {
+            store.flush().await.unwrap();
+        }
+    }
+    for limit in 1..=expected.len() {
+        let mut found = paged(&store, limit).await;
+        found.sort_unstable();
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn rows_in_the_same_place_are_all_in_some_page() {
+    pages_tell_rows_alike::<FlowRecord>().await;
+    pages_tell_rows_alike::<Transaction>().await;
+}
+
 /// Requests of one packet begin in the same nanosecond: their numbers order them, over pages and files.
 #[tokio::test]
 async fn exchanges_that_begin_together_are_told_apart() {
