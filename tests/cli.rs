@@ -56,6 +56,24 @@ fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
+/// A pcapng with interfaces of these link types, and packets of the interface with a number.
+fn pcapng(link_types: &[u16], packets: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    use wiretag_capture::pcapng::{InterfaceBlock, enhanced_packet, interface_description, section_header};
+    use wiretag_capture::{LinkType, Packet};
+    let mut file = Vec::new();
+    section_header(&mut file, "test");
+    for number in link_types {
+        let link_type = LinkType(*number);
+        interface_description(&mut file, &InterfaceBlock { name: "eth0", description: None, link_type, snap_len: 0 });
+    }
+    for (interface, data) in packets {
+        let (wire_len, interface, link_type) = (u32::try_from(data.len()).expect("short"), *interface, LinkType(0));
+        let packet = Packet { time: 0, data, wire_len, link_type, interface, direction: None, vlan: None };
+        enhanced_packet(&mut file, interface, &packet, None);
+    }
+    file
+}
+
 fn file(directory: &Path, name: &str, bytes: &[u8]) -> String {
     let path = directory.join(name);
     std::fs::write(&path, bytes).expect("written");
@@ -113,6 +131,12 @@ fn packets_that_belong_to_no_flow_are_counted_by_reason() {
     }
     let path = file(directory.path(), "good.pcap", &pcap(1, &[udp_frame(10)]));
     assert!(wiretag(&["replay", &path]).stderr.is_empty(), "all is in flows: there is nothing to say");
+    // Of interfaces without packets there is nothing to say either.
+    let path = file(directory.path(), "quiet.pcapng", &pcapng(&[9998, 1], &[(1, udp_frame(10))]));
+    assert!(wiretag(&["replay", &path]).stderr.is_empty());
+    let path = file(directory.path(), "half-quiet.pcapng", &pcapng(&[9998, 9997], &[(1, udp_frame(10))]));
+    let summary = String::from_utf8(wiretag(&["replay", &path]).stderr).expect("text");
+    assert!(summary.contains("hint: packets of link type 9997 ("), "{summary}");
 }
 
 /// `wiretag` with `input` on stdin.

@@ -52,15 +52,13 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     }
 }
 
-/// Reads to the end, or to where the file is damaged; and link types of the file that have no decoder.
+/// Reads to the end, or to where the file is damaged; and link types of packets that have no decoder.
 fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>, BTreeSet<u16>) {
-    let (mut names, mut unknown) = (Vec::new(), BTreeSet::new());
+    let (mut names, mut any_unread, mut unknown) = (Vec::new(), false, BTreeSet::new());
     let damage = loop {
         let mut describe = |number, interface: &FileInterface| {
             names.push((number, interface.name.clone()));
-            if !reads(interface.link_type) {
-                unknown.insert(interface.link_type.0);
-            }
+            any_unread |= !reads(interface.link_type);
         };
         let burst = match file.next_burst(&mut describe) {
             Ok(burst) if burst.is_empty() => break None,
@@ -72,6 +70,11 @@ fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileErr
             if let Some(name) = name {
                 engines.name_interface(number, &name);
             }
+        }
+        // An interface may have no packets.
+        if any_unread {
+            let types = burst.iter().map(|packet| packet.link_type);
+            unknown.extend(types.filter(|link_type| !reads(*link_type)).map(|link_type| link_type.0));
         }
         engines.burst(&burst);
     };

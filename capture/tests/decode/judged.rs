@@ -7,20 +7,35 @@
 
 use std::process::Command;
 
+use wiretag_capture::pcapng::{self, InterfaceBlock};
+use wiretag_capture::{LinkType, Packet};
+
 use crate::hellos::{beginnings, google_hellos, upgraded};
+use crate::seldom::{seldom, tagged};
 use crate::tunnels::others;
 use crate::wire::*;
 use crate::wrapped::{extended, mac_in_mac, macsec, nsh};
 
-/// The values of fields in each frame, several of one field with commas between; `None` where there is no tshark.
+/// The values of fields in each frame of Ethernet, several of one field with commas between; `None` where there is no tshark.
 fn tshark(frames: &[Vec<u8>], fields: &[&str]) -> Option<Vec<String>> {
+    let packets: Vec<_> = frames.iter().map(|frame| (LinkType::ETHERNET, frame.clone())).collect();
+    tshark_of(&packets, fields)
+}
+
+/// As [`tshark`], each packet of an interface of its own.
+fn tshark_of(packets: &[(LinkType, Vec<u8>)], fields: &[&str]) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("frames.pcap");
-    let mut file = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_le_bytes).concat();
-    for (frame, number) in frames.iter().zip(0_u32..) {
-        let len = frame.len() as u32;
-        file.extend([1_700_000_000, number * 1000, len, len].map(u32::to_le_bytes).concat());
-        file.extend(frame);
+    let path = directory.path().join("frames.pcapng");
+    let mut file = Vec::new();
+    pcapng::section_header(&mut file, "test");
+    for (link_type, _) in packets {
+        let (description, link_type) = (None, *link_type);
+        pcapng::interface_description(&mut file, &InterfaceBlock { name: "x", description, link_type, snap_len: 0 });
+    }
+    for ((link_type, data), number) in packets.iter().zip(0_u32..) {
+        let (time, wire_len, link_type) = (i64::from(number) * 1000, data.len() as u32, *link_type);
+        let packet = Packet { time, data, wire_len, link_type, interface: number, direction: None, vlan: None };
+        pcapng::enhanced_packet(&mut file, number, &packet, None);
     }
     std::fs::write(&path, file).expect("written");
     let mut command = Command::new("tshark");
@@ -67,6 +82,16 @@ fn wrapped_packets_are_what_they_are_meant_to_be() {
     assert_eq!(lines.len(), frames.len());
     let sealed = tshark(&[macsec(0x2c, &packet)], &["frame.protocols"]).expect("it was there");
     assert_eq!(sealed, ["eth:ethertype:macsec:data"]);
+}
+
+#[test]
+fn link_types_are_what_they_are_meant_to_be() {
+    let packets = [seldom(), tagged()].concat();
+    let Some(lines) = tshark_of(&packets, &["ip.dst", "udp.dstport", "udp.length"]) else { return };
+    for (line, (link_type, data)) in lines.iter().zip(&packets) {
+        assert_eq!(line, "10.0.0.2\t9\t18", "{link_type:?} {data:02x?}");
+    }
+    assert_eq!(lines.len(), packets.len());
 }
 
 #[test]
