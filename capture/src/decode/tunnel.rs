@@ -55,20 +55,40 @@ impl Default for TunnelPorts {
     }
 }
 
-/// [`TunnelPorts`], and all of them in a row: most datagrams are compared with these and are done.
+/// [`TunnelPorts`], and all of them in a row behind a filter: most datagrams have ports that neither has.
 #[derive(Debug)]
 pub(super) struct Ports {
     of: TunnelPorts,
     all: Box<[u16]>,
+    /// A bit for each port, by its last ten bits.
+    filter: [u64; 16],
 }
 
 impl Ports {
     pub(super) fn new(of: TunnelPorts) -> Self {
         let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya, capwap, lisp, tzsp } = &of;
         let all = [vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya, capwap, lisp, tzsp];
-        let all = all.into_iter().flatten().copied().collect();
-        Self { of, all }
+        let all: Box<[u16]> = all.into_iter().flatten().copied().collect();
+        let mut filter = [0_u64; 16];
+        for port in &all {
+            if let Some(bits) = filter.get_mut(word(*port)) {
+                *bits |= 1 << (port & 63);
+            }
+        }
+        Self { of, all, filter }
     }
+
+    #[inline(always)]
+    fn has(&self, port: u16) -> bool {
+        let bits = self.filter.get(word(port)).copied().unwrap_or_default();
+        bits >> (port & 63) & 1 == 1 && self.all.contains(&port)
+    }
+}
+
+/// The word of the filter that has a port's bit.
+#[inline(always)]
+fn word(port: u16) -> usize {
+    usize::from((port >> 6) & 15)
 }
 
 /// What a tunnel carries.
@@ -99,8 +119,8 @@ pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &Ports) -> boo
             // Teredo on any port: an indication, or an IPv6 packet as long as the datagram.
             *first == 0
                 || (*first >> 4 == 6 && number(n0, n1).checked_add(8 + 40) == Some(number(l0, l1)))
-                || ports.all.contains(&number(p0, p1))
-                || ports.all.contains(&number(s0, s1))
+                || ports.has(number(p0, p1))
+                || ports.has(number(s0, s1))
         }
         Protocol::GRE | Protocol(4 | 41 | 97 | 103 | 137 | 143) => true,
         Protocol(_) => false,
@@ -140,14 +160,14 @@ pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option
 
 #[inline(always)]
 fn by_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
-    let Ports { of, all } = ports;
+    let of = &ports.of;
     if of.vxlan.contains(&port) {
         vxlan(cursor)
     } else if of.geneve.contains(&port) {
         geneve(cursor)
     } else if of.gtpu.contains(&port) {
         gtpu(cursor)
-    } else if all.contains(&port) {
+    } else if ports.has(port) {
         in_udp_seldom(port, cursor, of)
     } else {
         None

@@ -205,6 +205,17 @@ fn what_is_missing_in_a_body_is_subtracted() {
 }
 
 #[test]
+fn a_request_whose_end_is_missing_ends_with_what_was_captured() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "PUT /1 HTTP/1.1\r\nContent-Length: 3000\r\n\r\n");
+    talk.says(2 * MS, Client, vec![b'z'; 1000]);
+    talk.missed(Client, 2000);
+    talk.says(5 * MS, Server, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions), [(Some("PUT"), Some("/1"), Some(201), Some(3000))]);
+}
+
+#[test]
 fn after_a_gap_in_a_head_the_next_one_is_found() {
     let mut talk = Talk::new();
     talk.says(0, Client, "GET /1 HTTP/1.1\r\nCookie: ");
