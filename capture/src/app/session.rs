@@ -4,13 +4,13 @@ use super::dns::{Bar, DnsFlow, DnsStream, Message, parse};
 use super::dtls::DtlsFlow;
 use super::exchange::{End, Finished, give};
 use super::http::HttpSlice;
-use super::http1::{Http1, Switched};
+use super::http1::{self, Http1, Switched};
 use super::http2::Http2;
 use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
 use super::upgrade::{Step, Upgrade};
-use super::{Context, Name, Tag};
+use super::{Context, Name, Probe, Tag};
 use crate::memory;
 use crate::record::FlowRecord;
 
@@ -131,6 +131,12 @@ impl Session {
                 if let Some((switched, rest)) = http1.bytes(end, time, bytes, slice) {
                     self.switch(tag, context, switched, rest);
                 }
+            }
+            // A server that speaks first in HTTP/2, and a client that knows only HTTP/1.
+            (Parser::Http2(http2), Some(_)) if http2.is_silent(end) && http1::probe(bytes, false) == Probe::Yes => {
+                self.parser = Parser::Http1(Box::default());
+                tag.name = Some(Name::Http);
+                self.bytes(tag, context, bytes);
             }
             (Parser::Http2(http2), Some(slice)) => {
                 http2.bytes(end, time, bytes, slice);
