@@ -9,7 +9,7 @@ use super::http2::Http2;
 use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
-use super::upgrade::{Step, Upgrade};
+use super::upgrade::{Step, Upgrade, unwrapped};
 use super::{Context, Name, Probe, Tag};
 use crate::memory;
 use crate::record::FlowRecord;
@@ -145,6 +145,7 @@ impl Session {
                 }
             }
             (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
+            (Parser::Tls(tls), _) if tag.name == Some(Name::MsSql) => tls.bytes(end.index(), unwrapped(bytes)),
             (Parser::Tls(tls), _) => tls.bytes(end.index(), bytes),
             (Parser::Upgrade(upgrade), _) => match upgrade.step(end, bytes) {
                 Step::Tls(bytes) => {

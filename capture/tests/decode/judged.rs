@@ -10,7 +10,7 @@ use std::process::Command;
 use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
-use crate::hellos::{beginnings, google_hellos, upgraded};
+use crate::hellos::{beginnings, google_hellos, sql_server, upgraded};
 use crate::seldom::{seldom, tagged};
 use crate::tunnels::others;
 use crate::wire::*;
@@ -102,6 +102,8 @@ fn hellos_are_what_they_are_meant_to_be() {
         .collect();
     let Some(lines) = tshark(&datagrams, &["gquic.version", "gquic.tag.sni"]) else { return };
     assert_eq!(lines, ["Q043\twww.example.org", "Q046\twww.example.org"]);
+    let lines = tshark(&sql_server(1400), &["tls.handshake.extensions_server_name"]).expect("it was there");
+    assert_eq!(lines.iter().filter(|line| !line.is_empty()).collect::<Vec<_>>(), ["db.example.org"]);
     for beginning in beginnings() {
         let frames = upgraded(&beginning, 1400);
         let lines = tshark(&frames, &["tls.handshake.extensions_server_name"]).expect("it was there");
