@@ -111,6 +111,27 @@ fn a_truncated_file_gives_what_was_whole_and_fails() {
 }
 
 #[test]
+fn compressed_files_are_read_as_they_are() {
+    let directory = temporary();
+    let bytes = pcap(1, &[udp_frame(10), udp_frame(20)]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &bytes).expect("compressed");
+    let gzip = gzip.finish().expect("compressed");
+    let zstd = zstd::encode_all(&*bytes, 1).expect("compressed");
+    let plain = wiretag_ok(&["replay", &file(directory.path(), "plain.pcap", &bytes)]);
+    for (name, compressed) in [("a.pcap.gz", &gzip), ("a.pcap.zst", &zstd)] {
+        let path = file(directory.path(), name, compressed);
+        assert_eq!(wiretag_ok(&["replay", &path]), plain, "{name}");
+        let output = wiretag_reads(&["replay", "-"], compressed);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), plain, "{name}");
+        // Cut: what was whole, and an error.
+        let path = file(directory.path(), name, &compressed[..compressed.len() / 2]);
+        let (code, error) = wiretag_fails(&["replay", &path]);
+        assert!(code == 1 && error.contains(name), "{error}");
+    }
+}
+
+#[test]
 fn packets_that_belong_to_no_flow_are_counted_by_reason() {
     let directory = temporary();
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 6], &[0; 28]].concat();

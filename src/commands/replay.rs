@@ -16,6 +16,7 @@ use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{CaptureCounters, Source};
 use wiretag_store::{Table, json};
 
+use super::capture_file;
 use crate::cli::ReplayArguments;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
@@ -87,9 +88,9 @@ pub(super) const STDIN: &str = "stdin";
 /// Opens a capture file; `-` is stdin.
 pub(super) fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
     if path.as_os_str() == "-" {
-        return Ok(CaptureFile::new(Box::new(std::io::stdin()), STDIN)?);
+        return Ok(capture_file::read(Box::new(std::io::stdin()), STDIN)?);
     }
-    Ok(CaptureFile::open(path)?)
+    Ok(capture_file::open(path)?)
 }
 
 fn print<R: Table>(mut records: Vec<R>) -> anyhow::Result<()> {
