@@ -115,7 +115,7 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Capture files (pcap, pcapng)
+    /// Capture files (pcap, pcapng; also gzip, zstd)
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Static identities (YAML)
@@ -357,7 +357,7 @@ pub(crate) struct PcapArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArguments {
-    /// Capture file (pcap, pcapng); `-` is stdin
+    /// Capture file (pcap, pcapng; also gzip, zstd); `-` is stdin
     pub(crate) file: PathBuf,
     /// Transactions (DNS and HTTP exchanges) instead of flows
     #[arg(long)]

@@ -56,6 +56,24 @@ fn pcap(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
+/// A pcapng with interfaces of these link types, and packets of the interface with a number.
+fn pcapng(link_types: &[u16], packets: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    use wiretag_capture::pcapng::{InterfaceBlock, enhanced_packet, interface_description, section_header};
+    use wiretag_capture::{LinkType, Packet};
+    let mut file = Vec::new();
+    section_header(&mut file, "test");
+    for number in link_types {
+        let link_type = LinkType(*number);
+        interface_description(&mut file, &InterfaceBlock { name: "eth0", description: None, link_type, snap_len: 0 });
+    }
+    for (interface, data) in packets {
+        let (wire_len, interface, link_type) = (u32::try_from(data.len()).expect("short"), *interface, LinkType(0));
+        let packet = Packet { time: 0, data, wire_len, link_type, interface, direction: None, vlan: None };
+        enhanced_packet(&mut file, interface, &packet, None);
+    }
+    file
+}
+
 fn file(directory: &Path, name: &str, bytes: &[u8]) -> String {
     let path = directory.join(name);
     std::fs::write(&path, bytes).expect("written");
@@ -93,6 +111,27 @@ fn a_truncated_file_gives_what_was_whole_and_fails() {
 }
 
 #[test]
+fn compressed_files_are_read_as_they_are() {
+    let directory = temporary();
+    let bytes = pcap(1, &[udp_frame(10), udp_frame(20)]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &bytes).expect("compressed");
+    let gzip = gzip.finish().expect("compressed");
+    let zstd = zstd::encode_all(&*bytes, 1).expect("compressed");
+    let plain = wiretag_ok(&["replay", &file(directory.path(), "plain.pcap", &bytes)]);
+    for (name, compressed) in [("a.pcap.gz", &gzip), ("a.pcap.zst", &zstd)] {
+        let path = file(directory.path(), name, compressed);
+        assert_eq!(wiretag_ok(&["replay", &path]), plain, "{name}");
+        let output = wiretag_reads(&["replay", "-"], compressed);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), plain, "{name}");
+        // Cut: what was whole, and an error.
+        let path = file(directory.path(), name, &compressed[..compressed.len() / 2]);
+        let (code, error) = wiretag_fails(&["replay", &path]);
+        assert!(code == 1 && error.contains(name), "{error}");
+    }
+}
+
+#[test]
 fn packets_that_belong_to_no_flow_are_counted_by_reason() {
     let directory = temporary();
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 6], &[0; 28]].concat();
@@ -113,6 +152,12 @@ fn packets_that_belong_to_no_flow_are_counted_by_reason() {
     }
     let path = file(directory.path(), "good.pcap", &pcap(1, &[udp_frame(10)]));
     assert!(wiretag(&["replay", &path]).stderr.is_empty(), "all is in flows: there is nothing to say");
+    // Of interfaces without packets there is nothing to say either.
+    let path = file(directory.path(), "quiet.pcapng", &pcapng(&[9998, 1], &[(1, udp_frame(10))]));
+    assert!(wiretag(&["replay", &path]).stderr.is_empty());
+    let path = file(directory.path(), "half-quiet.pcapng", &pcapng(&[9998, 9997], &[(1, udp_frame(10))]));
+    let summary = String::from_utf8(wiretag(&["replay", &path]).stderr).expect("text");
+    assert!(summary.contains("hint: packets of link type 9997 ("), "{summary}");
 }
 
 /// `wiretag` with `input` on stdin.

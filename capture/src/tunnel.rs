@@ -41,6 +41,16 @@ vocabulary! {
         EtherIp = "etherip",
         /// draft-massar-v6ops-ayiya.
         Ayiya = "ayiya",
+        /// Ethernet in SRv6 (RFC 8986), by its protocol number.
+        Srv6 = "srv6",
+        /// RFC 5415, 5416.
+        Capwap = "capwap",
+        /// RFC 9300.
+        Lisp = "lisp",
+        /// TaZmen sniffer protocol.
+        Tzsp = "tzsp",
+        /// Registers of PIM, RFC 7761.
+        Pim = "pim",
     }
 }
 

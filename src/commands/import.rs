@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
-use wiretag_capture::file::{CaptureFile, FileInterface};
+use wiretag_capture::file::FileInterface;
 use wiretag_capture::flow::{Engine, FlowConfig, TOGETHER};
 use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, Source, Transaction};
 use wiretag_enrich::static_file;
@@ -25,7 +25,7 @@ use wiretag_store::{
     Stored, private,
 };
 
-use super::{Interrupted, WrongUsage};
+use super::{Interrupted, WrongUsage, capture_file};
 use crate::cli::ImportArguments;
 use crate::identities::persist;
 use crate::static_identities::apply_static;
@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
                        file, or look at it with `wiretag replay -`";
             return Err(WrongUsage(why.into()).into());
         }
-        drop(CaptureFile::open(file)?);
+        drop(capture_file::open(file)?);
     }
     let data = &arguments.data.data;
     private::create_dir_all(data).with_context(|| {
@@ -242,7 +242,7 @@ impl<'a> Import<'a> {
     }
 
     async fn read(&mut self, path: &Path) -> anyhow::Result<Outcome> {
-        let mut file = CaptureFile::open(path)?;
+        let mut file = capture_file::open(path)?;
         let progress = progress(path, self.importer.quiet);
         let (mut described, mut bursts) = (Vec::new(), 0_u64);
         let outcome = loop {

@@ -1,6 +1,7 @@
 //! One module a command; this one chooses.
 
 mod aggregate;
+mod capture_file;
 pub(crate) mod cni;
 mod doctor;
 mod erase;

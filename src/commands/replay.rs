@@ -16,6 +16,7 @@ use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{CaptureCounters, Source};
 use wiretag_store::{Table, json};
 
+use super::capture_file;
 use crate::cli::ReplayArguments;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
@@ -52,15 +53,13 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     }
 }
 
-/// Reads to the end, or to where the file is damaged; and link types of the file that have no decoder.
+/// Reads to the end, or to where the file is damaged; and link types of packets that have no decoder.
 fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>, BTreeSet<u16>) {
-    let (mut names, mut unknown) = (Vec::new(), BTreeSet::new());
+    let (mut names, mut any_unread, mut unknown) = (Vec::new(), false, BTreeSet::new());
     let damage = loop {
         let mut describe = |number, interface: &FileInterface| {
             names.push((number, interface.name.clone()));
-            if !reads(interface.link_type) {
-                unknown.insert(interface.link_type.0);
-            }
+            any_unread |= !reads(interface.link_type);
         };
         let burst = match file.next_burst(&mut describe) {
             Ok(burst) if burst.is_empty() => break None,
@@ -73,6 +72,11 @@ fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileErr
                 engines.name_interface(number, &name);
             }
         }
+        // An interface may have no packets.
+        if any_unread {
+            let types = burst.iter().map(|packet| packet.link_type);
+            unknown.extend(types.filter(|link_type| !reads(*link_type)).map(|link_type| link_type.0));
+        }
         engines.burst(&burst);
     };
     (engines.finish(), damage, unknown)
@@ -84,9 +88,9 @@ pub(super) const STDIN: &str = "stdin";
 /// Opens a capture file; `-` is stdin.
 pub(super) fn open(path: &std::path::Path) -> anyhow::Result<CaptureFile> {
     if path.as_os_str() == "-" {
-        return Ok(CaptureFile::new(Box::new(std::io::stdin()), STDIN)?);
+        return Ok(capture_file::read(Box::new(std::io::stdin()), STDIN)?);
     }
-    Ok(CaptureFile::open(path)?)
+    Ok(capture_file::open(path)?)
 }
 
 fn print<R: Table>(mut records: Vec<R>) -> anyhow::Result<()> {

@@ -15,6 +15,9 @@ pub(super) struct WrittenPorts {
     mpls: Option<Vec<u16>>,
     l2tp: Option<Vec<u16>>,
     ayiya: Option<Vec<u16>>,
+    capwap: Option<Vec<u16>>,
+    lisp: Option<Vec<u16>>,
+    tzsp: Option<Vec<u16>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -36,9 +39,12 @@ pub(super) fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts>
         mpls: written.mpls.unwrap_or(defaults.mpls),
         l2tp: written.l2tp.unwrap_or(defaults.l2tp),
         ayiya: written.ayiya.unwrap_or(defaults.ayiya),
+        capwap: written.capwap.unwrap_or(defaults.capwap),
+        lisp: written.lisp.unwrap_or(defaults.lisp),
+        tzsp: written.tzsp.unwrap_or(defaults.tzsp),
     };
     let mut seen = Vec::new();
-    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya } = &ports;
+    let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya, capwap, lisp, tzsp } = &ports;
     let lists = [
         ("vxlan", vxlan),
         ("vxlan_gpe", vxlan_gpe),
@@ -47,6 +53,9 @@ pub(super) fn tunnel_ports(written: WrittenPorts) -> anyhow::Result<TunnelPorts>
         ("mpls", mpls),
         ("l2tp", l2tp),
         ("ayiya", ayiya),
+        ("capwap", capwap),
+        ("lisp", lisp),
+        ("tzsp", tzsp),
     ];
     for (name, list) in lists {
         if list.len() > MOST {

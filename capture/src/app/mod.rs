@@ -51,6 +51,7 @@ vocabulary! {
         WebSocket = "websocket",
         Ssh = "ssh",
         MySql = "mysql",
+        MsSql = "mssql",
         Postgres = "postgres",
         Redis = "redis",
         Kafka = "kafka",

@@ -128,6 +128,9 @@ fn named(bytes: &[u8]) -> Option<Protocol> {
     if is_mysql_greeting(little_endian, rest) {
         return Some(Protocol::Upgrading(Name::MySql));
     }
+    if tds_payload(bytes).is_some_and(is_mssql_prelogin) && big_endian & 0xffff == bytes.len() {
+        return Some(Protocol::Upgrading(Name::MsSql));
+    }
     if big_endian == bytes.len() && is_postgres_request(rest) {
         return Some(Protocol::Upgrading(Name::Postgres));
     }
@@ -156,6 +159,22 @@ fn is_mysql_greeting(length: usize, rest: &[u8]) -> bool {
         && (1..=2).contains(&digits)
         && version.get(digits) == Some(&b'.')
         && version.iter().take(end).all(u8::is_ascii_graphic)
+}
+
+/// The first message of Microsoft's SQL Server (MS-TDS, 2.2.6.5): options with offsets and lengths, the version first.
+fn is_mssql_prelogin(payload: &[u8]) -> bool {
+    let [0, 0, offset, 0, 6, options @ ..] = payload else { return false };
+    let ends = options.iter().step_by(5).position(|token| *token > 7);
+    ends.is_some_and(|more| usize::from(*offset) == 5 * (more + 1) + 1 && options.get(5 * more) == Some(&0xff))
+}
+
+/// What a packet of TDS for the time before login carries, if one begins here: kind, status, length, process, number, window.
+/// TLS' handshake is in such packets, too.
+pub(super) fn tds_payload(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        [0x12, 0 | 1, _, _, _, _, _, 0, payload @ ..] => Some(payload),
+        _ => None,
+    }
 }
 
 /// The client's request for TLS, or for GSSAPI, after which that may follow.
@@ -220,11 +239,13 @@ mod tests {
     #[test]
     fn first_messages_are_told_apart() {
         let mysql = b"\x15\0\0\0\x0a8.0.33\0\x01\0\0\0abcdefgh\0";
+        let mssql = b"\x12\x01\0\x1a\0\0\x01\0\0\0\x0b\0\x06\x01\0\x11\0\x01\xff\x0b\0\x06\x01\0\0\0";
         let postgres = b"\0\0\0\x14\0\x03\0\0user\0alice\0\0";
-        let upgrades = |bytes: &[u8]| bytes == mysql || bytes.len() == 8 && bytes[4] == 0x04;
+        let upgrades = |bytes: &[u8]| bytes == mysql || bytes == mssql || bytes.len() == 8 && bytes[4] == 0x04;
         for (bytes, name) in [
             (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], Name::Ssh),
             (mysql, Name::MySql),
+            (mssql, Name::MsSql),
             (postgres, Name::Postgres),
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Name::Postgres),
             (b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", Name::Redis),

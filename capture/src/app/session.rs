@@ -4,13 +4,13 @@ use super::dns::{Bar, DnsFlow, DnsStream, Message, parse};
 use super::dtls::DtlsFlow;
 use super::exchange::{End, Finished, give};
 use super::http::HttpSlice;
-use super::http1::{Http1, Switched};
+use super::http1::{self, Http1, Switched};
 use super::http2::Http2;
 use super::quic::QuicFlow;
 use super::recognise::{self, Found, MAX_BEGINNING, Protocol};
 use super::tls::TlsFlow;
-use super::upgrade::{Step, Upgrade};
-use super::{Context, Name, Tag};
+use super::upgrade::{Step, Upgrade, unwrapped};
+use super::{Context, Name, Probe, Tag};
 use crate::memory;
 use crate::record::FlowRecord;
 
@@ -132,6 +132,12 @@ impl Session {
                     self.switch(tag, context, switched, rest);
                 }
             }
+            // A server that speaks first in HTTP/2, and a client that knows only HTTP/1.
+            (Parser::Http2(http2), Some(_)) if http2.is_silent(end) && http1::probe(bytes, false) == Probe::Yes => {
+                self.parser = Parser::Http1(Box::default());
+                tag.name = Some(Name::Http);
+                self.bytes(tag, context, bytes);
+            }
             (Parser::Http2(http2), Some(slice)) => {
                 http2.bytes(end, time, bytes, slice);
                 if http2.is_grpc() {
@@ -139,6 +145,7 @@ impl Session {
                 }
             }
             (Parser::DnsStream(dns), _) => dns.bytes(end, time, bytes),
+            (Parser::Tls(tls), _) if tag.name == Some(Name::MsSql) => tls.bytes(end.index(), unwrapped(bytes)),
             (Parser::Tls(tls), _) => tls.bytes(end.index(), bytes),
             (Parser::Upgrade(upgrade), _) => match upgrade.step(end, bytes) {
                 Step::Tls(bytes) => {

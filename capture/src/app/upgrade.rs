@@ -1,5 +1,5 @@
 //! Protocols that begin in the clear and may go over to TLS on the same connection: PostgreSQL and MySQL ask for it in a message
-//! of their own, after which the client's hello comes. The flow keeps its name, and has the fields of TLS besides.
+//! of their own, after which the client's hello comes; Microsoft's SQL Server has the handshake in packets of its own protocol. The flow keeps its name, and has the fields of TLS besides.
 //!
 //! SMTP, IMAP, POP3, LDAP and others that nobody names here need no help: a hello is found at the beginning of one of the first
 //! [segments](super::TRIES) of a direction, whatever came before.
@@ -7,6 +7,7 @@
 //! Invariant: nothing is kept, and after [`MAX_PIECES`] of an end no hello is expected any more.
 
 use super::exchange::End;
+use super::recognise::tds_payload;
 use super::tls;
 use super::{Name, Probe};
 
@@ -41,7 +42,11 @@ impl Upgrade {
 
     /// Looks at the next piece of what an end sent.
     pub(super) fn step<'a>(&mut self, end: End, bytes: &'a [u8]) -> Step<'a> {
-        let rest = bytes.get(self.request_len(bytes)..).unwrap_or_default();
+        let rest = if self.name == Name::MsSql {
+            unwrapped(bytes)
+        } else {
+            bytes.get(self.request_len(bytes)..).unwrap_or_default()
+        };
         if tls::probe(rest) == Probe::Yes {
             return Step::Tls(rest);
         }
@@ -58,6 +63,12 @@ impl Upgrade {
             (_, _) => 0,
         }
     }
+}
+
+/// What a packet of SQL Server's protocol carries; the bytes themselves where none begins. After the handshake, which is so
+/// wrapped, TLS has no packets around it.
+pub(super) fn unwrapped(bytes: &[u8]) -> &[u8] {
+    tds_payload(bytes).unwrap_or(bytes)
 }
 
 #[cfg(test)]

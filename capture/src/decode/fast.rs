@@ -6,7 +6,7 @@
 //! memory, takes four times as long.
 
 use super::ip::{self, Ip};
-use super::layers::{Cursor, Stack};
+use super::layers::{Cursor, Layer, Stack};
 use super::link::{IPV4, IPV6, Link};
 use super::transport;
 use super::tunnel::{self, Ports};
@@ -90,7 +90,7 @@ pub(super) fn in_tunnel<'a>(
     let outer = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Whole)?;
     let Transport::Udp { payload, payload_len } = outer.transport else { return None };
     let inside = tunnel::in_udp(outer.ports.1, Cursor { data: payload, on_wire: payload_len }, ports)?;
-    if !inside.has_frame() {
+    if inside.layer != Layer::Ethernet {
         return None;
     }
     let inner = frame(inside.cursor, None, Whole)?;

@@ -45,6 +45,7 @@ fn version0(cursor: Cursor<'_>, flags: u16, kind: u16) -> Option<Inside<'_>> {
         0x88be => erspan2(cursor),
         0x22eb => erspan3(cursor),
         0x6558 => Some(ethernet(cursor, flags, key)),
+        0x6559 => Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::Relay, cursor }),
         // Aruba's access points hand on what they hear.
         0x8200..=0x83f0 if kind.is_multiple_of(16) => {
             Some(Inside { kind: TunnelKind::Gre, id: key, layer: Layer::Wlan, cursor })

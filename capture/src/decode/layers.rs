@@ -1,13 +1,14 @@
 //! Layers between link and network: Ethernet (IEEE 802.3), 802.1Q and 802.1ad tags, LLC/SNAP (RFC 1042), PPP (RFC 1661,
 //! 1662), PPPoE sessions (RFC 2516), Cisco HDLC, MPLS (RFC 3032) with IP or an Ethernet pseudowire (RFC 4448) inside, MAC in MAC
 //! (802.1ah), service function chains (NSH, RFC 8300), MACsec (802.1AE) that only authenticates, tags of port extenders
-//! (VN-Tag, 802.1BR), FabricPath and TRILL (RFC 6325).
+//! (VN-Tag, 802.1BR), FabricPath and TRILL (RFC 6325), Cisco's ISL and security group tags, tags of redundant networks (HSR,
+//! IEC 62439-3; 802.1CB), batman-adv; Frame Relay is [`super::relay`]'s.
 //!
 //! None of these is a tunnel: they leave no trace in a flow but VLAN ids, and the innermost Ethernet addresses. At most
 //! [`MAX_LAYERS`] are followed. Limit: labels, paths and service ids are not part of a flow's identity.
 
 use super::link::{IPV4, IPV6, Link};
-use super::{DecodeError, u16_at, wlan};
+use super::{DecodeError, relay, u16_at, wlan};
 
 /// Headers of one frame before IP: more are stacked only by attackers.
 const MAX_LAYERS: usize = 24;
@@ -20,6 +21,12 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// The cursor behind a header.
+    pub(super) fn behind(mut self, len: usize) -> Result<Self, DecodeError> {
+        self.skip(len)?;
+        Ok(self)
+    }
+
     /// Goes behind a header.
     pub(super) fn skip(&mut self, len: usize) -> Result<(), DecodeError> {
         self.data = self.data.get(len..).ok_or(DecodeError::LinkCut)?;
@@ -27,11 +34,11 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    fn u16(&self, at: usize) -> Result<u16, DecodeError> {
+    pub(super) fn u16(&self, at: usize) -> Result<u16, DecodeError> {
         u16_at(self.data, at).ok_or(DecodeError::LinkCut)
     }
 
-    fn byte(&self, at: usize) -> Result<u8, DecodeError> {
+    pub(super) fn byte(&self, at: usize) -> Result<u8, DecodeError> {
         self.data.get(at).copied().ok_or(DecodeError::LinkCut)
     }
 }
@@ -45,6 +52,8 @@ pub(super) enum Layer {
     EtherType(u16),
     /// 802.11.
     Wlan,
+    /// 802.11, the first two bytes perhaps in the other order.
+    WlanInCapwap,
     /// Logical link control.
     Llc,
     /// PPP, with or without address and control.
@@ -53,6 +62,10 @@ pub(super) enum Layer {
     Pppoe,
     /// Cisco HDLC.
     Hdlc,
+    /// Frame Relay.
+    Relay,
+    /// Network layer protocol identifier.
+    Nlpid,
     /// Label stack.
     Mpls,
     /// Network service header.
@@ -93,10 +106,13 @@ impl<'a> Stack<'a> {
                 Layer::Ethernet => self.ethernet(&mut cursor)?,
                 Layer::EtherType(kind) => self.ether_type(&mut cursor, kind)?,
                 Layer::Wlan => wlan::frame(&mut self, &mut cursor)?,
+                Layer::WlanInCapwap => wlan::in_capwap(&mut self, &mut cursor)?,
                 Layer::Llc => llc(&mut cursor)?,
                 Layer::Ppp => ppp(&mut cursor)?,
                 Layer::Pppoe => pppoe(&mut cursor)?,
                 Layer::Hdlc => hdlc(&mut cursor)?,
+                Layer::Relay => relay::frame(&mut cursor)?,
+                Layer::Nlpid => relay::identified(&mut cursor)?,
                 Layer::Mpls => mpls(&mut cursor)?,
                 Layer::Nsh => nsh(&mut cursor)?,
                 Layer::Ip => return Ok(self.link(cursor)),
@@ -118,6 +134,12 @@ impl<'a> Stack<'a> {
 
     fn ethernet(&mut self, cursor: &mut Cursor<'a>) -> Result<Layer, DecodeError> {
         let kind = cursor.u16(12)?;
+        if kind <= 1500 && is_isl(cursor.data) {
+            // The VLAN's number, and a bit that says whether it is about a spanning tree.
+            self.tag(cursor.u16(20)? >> 1);
+            cursor.skip(26)?;
+            return Ok(Layer::Ethernet);
+        }
         self.dst_mac = cursor.data.first_chunk();
         self.src_mac = cursor.data.get(6..).and_then(|rest| rest.first_chunk());
         cursor.skip(14)?;
@@ -144,8 +166,8 @@ impl<'a> Stack<'a> {
                 Ok(Layer::Ethernet)
             }
             0x88e5 => macsec(cursor),
-            // Between the addresses and the type: VN-Tag's four bytes, 802.1BR's six.
-            0x8926 => tagged(cursor, 4),
+            // Between the addresses and the type: four bytes of VN-Tag, HSR or 802.1CB, six of 802.1BR.
+            0x8926 | 0x892f | 0xf1c1 => tagged(cursor, 4),
             0x893f => tagged(cursor, 6),
             // FabricPath: a forwarding tag, then the frame.
             0x8903 => {
@@ -153,6 +175,9 @@ impl<'a> Stack<'a> {
                 Ok(Layer::Ethernet)
             }
             0x22f3 => trill(cursor),
+            // Cisco's security group: version 1, one option.
+            0x8909 if cursor.data.starts_with(&[1, 1]) => tagged(cursor, 6),
+            0x4305 => batman(cursor),
             // A length (802.3), not a type, or one that needs no mention (jumbo frames).
             0..=1500 | 0x8870 => Ok(Layer::Llc),
             _ => Err(DecodeError::NotIp),
@@ -165,11 +190,20 @@ fn llc(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
     match cursor.data.first_chunk::<3>().ok_or(DecodeError::LinkCut)? {
         [0xaa, 0xaa, 0x03] => {
             let (oui, kind) = (cursor.data.get(3..6).ok_or(DecodeError::LinkCut)?, cursor.u16(6)?);
+            if oui == relay::BRIDGED && matches!(kind, 1 | 7) {
+                // Two bytes of padding, then the frame (RFC 2684, 5.2).
+                cursor.skip(10)?;
+                return Ok(Layer::Ethernet);
+            }
             if !matches!(oui, [0, 0, 0 | 0xf8]) || kind <= 1500 {
                 return Err(DecodeError::NotIp);
             }
             cursor.skip(8)?;
             Ok(Layer::EtherType(kind))
+        }
+        [0xfe, 0xfe, 0x03] => {
+            cursor.skip(3)?;
+            Ok(Layer::Nlpid)
         }
         [0x06, 0x06, 0x03] => {
             cursor.skip(3)?;
@@ -199,6 +233,16 @@ fn ppp(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
     match protocol {
         0x0021 | 0x0057 => Ok(Layer::Ip),
         0x0281 | 0x0283 => Ok(Layer::Mpls),
+        // One of several links (RFC 1990): what begins and ends in this frame; the sequence number has 24 bits.
+        0x003d if cursor.byte(0)? == 0xc0 => {
+            cursor.skip(4)?;
+            Ok(Layer::Ppp)
+        }
+        // A bridged frame (RFC 3518) of Ethernet: flags and kind before it.
+        0x0031 if cursor.byte(1)? == 1 => {
+            cursor.skip(2)?;
+            Ok(Layer::Ethernet)
+        }
         _ => Err(DecodeError::NotIp),
     }
 }
@@ -253,6 +297,21 @@ fn trill(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
         return Err(DecodeError::LinkMalformed);
     }
     cursor.skip(6 + usize::from(first >> 6 & 0x1f) * 4)?;
+    Ok(Layer::Ethernet)
+}
+
+/// Whether this is ISL's header: the first five bytes of its destination, and the SNAP that follows the length.
+fn is_isl(data: &[u8]) -> bool {
+    matches!(data, [0x01 | 0x03, 0, 0x0c, 0, 0, ..]) && data.get(14..17) == Some(&[0xaa, 0xaa, 3])
+}
+
+/// batman-adv, version 15: one receiver's frame behind 10 bytes, all receivers' behind 14.
+fn batman(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    match (cursor.byte(0)?, cursor.byte(1)?) {
+        (0x40, 15) => cursor.skip(10)?,
+        (0x01, 15) => cursor.skip(14)?,
+        (_, _) => return Err(DecodeError::NotIp),
+    }
     Ok(Layer::Ethernet)
 }
 

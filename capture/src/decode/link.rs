@@ -1,9 +1,10 @@
 //! Link types down to the network layer: addresses and VLAN tags, and where the IP packet begins.
 //!
-//! What stands between the two (tags, LLC, PPP, PPPoE, MPLS) is [`super::layers`]' business, and 802.11 that of [`super::wlan`].
+//! What stands between the two (tags, LLC, PPP, PPPoE, MPLS) is [`super::layers`]' business, 802.11 that of [`super::wlan`], and
+//! link types that are seldom seen that of [`super::seldom`].
 
 use super::layers::{Cursor, Layer, Stack};
-use super::{DecodeError, u16_at, wlan};
+use super::{DecodeError, seldom, u16_at, wlan};
 use crate::packet::{LinkType, Packet};
 
 pub(super) const IPV4: u16 = 0x0800;
@@ -48,6 +49,12 @@ pub(super) fn parse<'a>(packet: &Packet<'a>) -> Result<Link<'a>, DecodeError> {
 fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) -> Result<Link<'a>, DecodeError> {
     match link_type {
         LinkType::ETHERNET => stack.walk(cursor, Layer::Ethernet),
+        LinkType::LINUX_SLL if u16_at(cursor.data, 2) == Some(ARPHRD_RADIOTAP) => {
+            wlan::with_radio(stack, cursor.behind(16)?)
+        }
+        LinkType::LINUX_SLL2 if u16_at(cursor.data, 8) == Some(ARPHRD_RADIOTAP) => {
+            wlan::with_radio(stack, cursor.behind(20)?)
+        }
         LinkType::LINUX_SLL => {
             stack.src_mac = address(cursor, (u16_at(cursor.data, 4), 6));
             cooked(stack, cursor, 16, u16_at(cursor.data, 14))
@@ -59,7 +66,7 @@ fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) ->
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD | LinkType::IPV4 | LinkType::IPV6 => {
             stack.walk(cursor, Layer::Ip)
         }
-        LinkType::NULL | LinkType::LOOP => loopback(&stack, cursor),
+        LinkType::NULL | LinkType::LOOP => family(stack, cursor, 4),
         LinkType::PPP | LinkType::PPP_SERIAL => stack.walk(cursor, Layer::Ppp),
         LinkType::PPP_ETHER => stack.walk(cursor, Layer::Pppoe),
         LinkType::C_HDLC => stack.walk(cursor, Layer::Hdlc),
@@ -67,9 +74,12 @@ fn of_type<'a>(mut stack: Stack<'a>, cursor: Cursor<'a>, link_type: LinkType) ->
         LinkType::NFLOG => nflog(stack, cursor),
         LinkType::IEEE802_11 => stack.walk(cursor, Layer::Wlan),
         LinkType::IEEE802_11_RADIO => wlan::with_radio(stack, cursor),
-        LinkType(_) => Err(DecodeError::LinkType),
+        link_type => seldom::parse(stack, cursor, link_type),
     }
 }
+
+/// Linux' type of a wireless interface whose frames have a radiotap header, also in cooked captures.
+const ARPHRD_RADIOTAP: u16 = 803;
 
 /// The packet behind a header that says how it was captured and what it is.
 fn described(mut cursor: Cursor<'_>, link_type: LinkType) -> Result<(Cursor<'_>, LinkType), DecodeError> {
@@ -106,15 +116,20 @@ fn cooked<'a>(
     }
 }
 
-/// BSD loopback: an address family of 4 bytes, in the byte order of who captured or of the network. IPv6 is 24, 28 or 30,
-/// 10 on Linux.
-fn loopback<'a>(stack: &Stack<'a>, mut cursor: Cursor<'a>) -> Result<Link<'a>, DecodeError> {
+/// BSD loopback, and others whose header of `len` bytes begins with an address family of 4 bytes, in the byte order of who
+/// captured or of the network.
+pub(super) fn family<'a>(stack: Stack<'a>, cursor: Cursor<'a>, len: usize) -> Result<Link<'a>, DecodeError> {
     let family = *cursor.data.first_chunk::<4>().ok_or(DecodeError::LinkCut)?;
-    cursor.skip(4)?;
-    match u32::from_be_bytes(family).min(u32::from_le_bytes(family)) {
-        2 | 10 | 24 | 28 | 30 => stack.walk(cursor, Layer::Ip),
-        _ => Err(DecodeError::NotIp),
+    let cursor = cursor.behind(len)?;
+    if !is_ip_family(u32::from_be_bytes(family).min(u32::from_le_bytes(family))) {
+        return Err(DecodeError::NotIp);
     }
+    stack.walk(cursor, Layer::Ip)
+}
+
+/// IPv4 is 2 everywhere; IPv6 is 24, 28 or 30 on BSDs, 10 on Linux, 26 on Solaris.
+pub(super) const fn is_ip_family(family: u32) -> bool {
+    matches!(family, 2 | 10 | 24 | 26 | 28 | 30)
 }
 
 /// Attribute of NFLOG that holds the packet.

@@ -10,7 +10,8 @@
 //! * a tunnel whose inside cannot be decoded is the packet that it is;
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
-//! Limits: MACsec, encrypted 802.11, ESP, WireGuard and compressed headers are not opened.
+//! Limits: MACsec, encrypted 802.11, ESP, WireGuard and compressed headers are not opened; what samples other packets (sFlow) is no
+//! tunnel.
 #![allow(clippy::inline_always, reason = "measured: a call copies what else stays in registers, see `fast`")]
 
 mod error;
@@ -20,6 +21,8 @@ mod icmp;
 mod ip;
 mod layers;
 mod link;
+mod relay;
+mod seldom;
 mod transport;
 mod tunnel;
 mod wlan;
@@ -338,8 +341,7 @@ impl Decoder {
         mut around: Around,
     ) -> Decoded<'a> {
         for _ in around.depth()..MAX_TUNNELS {
-            let port = parsed.0.map(|ports| ports.1);
-            let Some(inside) = tunnel::open(&ip, (port, &parsed.1), &self.ports) else { break };
+            let Some(inside) = tunnel::open(&ip, &parsed, &self.ports) else { break };
             let Ok((inner_link, inner_ip)) = inner(&link, &inside) else { break };
             let outer = (ip.ends, around.clone());
             if inner_ip.fragment.is_some() {
@@ -426,11 +428,10 @@ fn fragment<'a>(link: &Link<'a>, ip: &Ip<'a>, ports: &Ports) -> Decoded<'a> {
 
 /// Whether a first fragment begins a packet with another one inside, as far as it goes.
 fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &Ports) -> bool {
-    let port = parsed.0.map(|ports| ports.1);
     if ip.is_later_fragment() {
         return false;
     }
-    let Some(inside) = tunnel::open(ip, (port, &parsed.1), ports) else { return false };
+    let Some(inside) = tunnel::open(ip, parsed, ports) else { return false };
     let inner = inner(link, &inside).and_then(|(_, ip)| match ip.fragment {
         Some(_) => Ok(()),
         None => transport::parse(&ip).map(|_| ()),

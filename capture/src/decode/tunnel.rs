@@ -1,13 +1,15 @@
 //! Tunnels: which packets carry another one, and where it begins.
 //!
-//! In UDP, by destination port: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP
-//! TS 29.281), MPLS (RFC 7510), L2TP version 2 (RFC 2661), AYIYA (draft-massar-v6ops-ayiya); by content, since its ports change
-//! behind translators: Teredo (RFC 4380). By protocol number: IP in IP (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS (RFC 4023)
-//! and GRE, for which see [`super::gre`]. ESP and WireGuard are told from content, not opened; L2TP version 3 is not, since its
-//! packets do not say what they carry.
+//! In UDP, by either port, the destination's first: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U
+//! (3GPP TS 29.281), MPLS (RFC 7510), L2TP version 2 (RFC 2661), AYIYA (draft-massar-v6ops-ayiya), data of CAPWAP (RFC 5415) and LISP
+//! (RFC 9300), TZSP; by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
+//! (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (143, RFC 8986), registers of PIM (RFC 7761) and GRE, for
+//! which see [`super::gre`]. ESP and WireGuard are told from content, not opened; L2TP version 3 is not, since its packets do not
+//! say what they carry. Fragments of CAPWAP's own are not put together: what the first has counts.
 
 use super::ip::Ip;
 use super::layers::{Cursor, Layer};
+use super::transport::Parsed;
 use super::{Decoded, Transport, gre, u16_at, u32_at};
 use crate::record::{Protocol, TunnelKind, vocabulary};
 
@@ -28,6 +30,12 @@ pub struct TunnelPorts {
     pub l2tp: Vec<u16>,
     /// AYIYA: 5072.
     pub ayiya: Vec<u16>,
+    /// CAPWAP's data: 5247.
+    pub capwap: Vec<u16>,
+    /// LISP's data: 4341.
+    pub lisp: Vec<u16>,
+    /// TZSP: 37008.
+    pub tzsp: Vec<u16>,
 }
 
 impl Default for TunnelPorts {
@@ -40,23 +48,47 @@ impl Default for TunnelPorts {
             mpls: vec![6635],
             l2tp: vec![1701],
             ayiya: vec![5072],
+            capwap: vec![5247],
+            lisp: vec![4341],
+            tzsp: vec![37_008],
         }
     }
 }
 
-/// [`TunnelPorts`], and all of them in a row: most datagrams are compared with these and are done.
+/// [`TunnelPorts`], and all of them in a row behind a filter: most datagrams have ports that neither has.
 #[derive(Debug)]
 pub(super) struct Ports {
     of: TunnelPorts,
     all: Box<[u16]>,
+    /// A bit for each port, by its last ten bits.
+    filter: [u64; 16],
 }
 
 impl Ports {
     pub(super) fn new(of: TunnelPorts) -> Self {
-        let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya } = &of;
-        let all = [vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya].into_iter().flatten().copied().collect();
-        Self { of, all }
+        let TunnelPorts { vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya, capwap, lisp, tzsp } = &of;
+        let all = [vxlan, vxlan_gpe, geneve, gtpu, mpls, l2tp, ayiya, capwap, lisp, tzsp];
+        let all: Box<[u16]> = all.into_iter().flatten().copied().collect();
+        let mut filter = [0_u64; 16];
+        for port in &all {
+            if let Some(bits) = filter.get_mut(word(*port)) {
+                *bits |= 1 << (port & 63);
+            }
+        }
+        Self { of, all, filter }
     }
+
+    #[inline(always)]
+    fn has(&self, port: u16) -> bool {
+        let bits = self.filter.get(word(port)).copied().unwrap_or_default();
+        bits >> (port & 63) & 1 == 1 && self.all.contains(&port)
+    }
+}
+
+/// The word of the filter that has a port's bit.
+#[inline(always)]
+fn word(port: u16) -> usize {
+    usize::from((port >> 6) & 15)
 }
 
 /// What a tunnel carries.
@@ -69,9 +101,9 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Whether the inner packet has an Ethernet frame of its own.
+    /// Whether the inner packet has a frame of its own.
     pub(super) fn has_frame(&self) -> bool {
-        self.layer == Layer::Ethernet
+        matches!(self.layer, Layer::Ethernet | Layer::Wlan | Layer::WlanInCapwap)
     }
 }
 
@@ -80,33 +112,31 @@ impl Inside<'_> {
 pub(super) fn may_open(protocol: Protocol, payload: &[u8], ports: &Ports) -> bool {
     match protocol {
         Protocol::UDP => {
-            let Some([_, _, p0, p1, l0, l1, _, _, first, _, _, _, n0, n1]) = payload.first_chunk::<14>() else {
+            let Some([s0, s1, p0, p1, l0, l1, _, _, first, _, _, _, n0, n1]) = payload.first_chunk::<14>() else {
                 return false;
             };
             let number = |high: &u8, low: &u8| u16::from_be_bytes([*high, *low]);
             // Teredo on any port: an indication, or an IPv6 packet as long as the datagram.
             *first == 0
                 || (*first >> 4 == 6 && number(n0, n1).checked_add(8 + 40) == Some(number(l0, l1)))
-                || ports.all.contains(&number(p0, p1))
+                || ports.has(number(p0, p1))
+                || ports.has(number(s0, s1))
         }
-        Protocol::GRE | Protocol(4 | 41 | 97 | 137) => true,
+        Protocol::GRE | Protocol(4 | 41 | 97 | 103 | 137 | 143) => true,
         Protocol(_) => false,
     }
 }
 
-/// The packet inside, if this is a tunnel's; `port` is the destination's. Whether it can be decoded is another question.
-pub(super) fn open<'a>(
-    ip: &Ip<'a>,
-    (port, transport): (Option<u16>, &Transport<'a>),
-    ports: &Ports,
-) -> Option<Inside<'a>> {
+/// The packet inside, if this is a tunnel's. Whether it can be decoded is another question.
+pub(super) fn open<'a>(ip: &Ip<'a>, (ends, transport): &Parsed<'a>, ports: &Ports) -> Option<Inside<'a>> {
     let outer = Cursor { data: ip.payload, on_wire: ip.payload_len };
     let v6 = ip.ends.is_v6();
     let bare = |kind| Some(Inside { kind, id: None, layer: Layer::Ip, cursor: outer });
     match ip.protocol {
         Protocol::UDP => match *transport {
             Transport::Udp { payload, payload_len } => {
-                in_udp(port?, Cursor { data: payload, on_wire: payload_len }, ports)
+                let ((source, destination), cursor) = ((*ends)?, Cursor { data: payload, on_wire: payload_len });
+                in_udp(destination, cursor, ports).or_else(|| by_port(source, cursor, ports))
             }
             Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Other { .. } => None,
         },
@@ -114,7 +144,9 @@ pub(super) fn open<'a>(
         Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),
         Protocol(41) => bare(if v6 { TunnelKind::Ip6ip6 } else { TunnelKind::Sit }),
         Protocol(97) => etherip(outer),
+        Protocol(103) => pim(outer),
         Protocol(137) => mpls(outer, TunnelKind::MplsIp),
+        Protocol(143) => Some(Inside { kind: TunnelKind::Srv6, id: None, layer: Layer::Ethernet, cursor: outer }),
         Protocol(_) => None,
     }
 }
@@ -122,19 +154,24 @@ pub(super) fn open<'a>(
 /// The packet inside a datagram to this port.
 #[inline(always)]
 pub(super) fn in_udp<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
-    let Ports { of, all } = ports;
-    let by_port = if of.vxlan.contains(&port) {
+    let by_port = by_port(port, cursor, ports);
+    if by_port.is_some() { by_port } else { teredo(cursor) }
+}
+
+#[inline(always)]
+fn by_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
+    let of = &ports.of;
+    if of.vxlan.contains(&port) {
         vxlan(cursor)
     } else if of.geneve.contains(&port) {
         geneve(cursor)
     } else if of.gtpu.contains(&port) {
         gtpu(cursor)
-    } else if all.contains(&port) {
+    } else if ports.has(port) {
         in_udp_seldom(port, cursor, of)
     } else {
         None
-    };
-    if by_port.is_some() { by_port } else { teredo(cursor) }
+    }
 }
 
 /// Tunnels that are rare: apart, so that the others stay quick.
@@ -148,6 +185,13 @@ fn in_udp_seldom<'a>(port: u16, cursor: Cursor<'a>, ports: &TunnelPorts) -> Opti
         l2tp(cursor)
     } else if ports.ayiya.contains(&port) {
         ayiya(cursor)
+    } else if ports.capwap.contains(&port) {
+        capwap(cursor)
+    } else if ports.lisp.contains(&port) {
+        lisp(cursor)
+    } else if ports.tzsp.contains(&port) {
+        let (header, layer) = tazmen(cursor)?;
+        Some(Inside { kind: TunnelKind::Tzsp, id: None, layer, cursor: behind(cursor, header)? })
     } else {
         None
     }
@@ -245,6 +289,61 @@ fn ayiya(cursor: Cursor<'_>) -> Option<Inside<'_>> {
     Some(Inside { kind: TunnelKind::Ayiya, id: None, layer: Layer::Ip, cursor: behind(cursor, header)? })
 }
 
+/// Version and type; length of the header in units of four bytes, radio, binding; flags; and the place in a packet that is
+/// divided. What is not a frame of 802.11 is one of Ethernet.
+fn capwap(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    const NATIVE: u8 = 0x01;
+    const KEEP_ALIVE: u8 = 0x08;
+    let [first, len, binding, flags, _, _, o0, o1] = *cursor.data.first_chunk::<8>()?;
+    if first != 0 || flags & KEEP_ALIVE != 0 || u16::from_be_bytes([o0, o1]) >> 3 != 0 {
+        return None;
+    }
+    let layer = match (binding & NATIVE, (binding >> 1) & 0x1f) {
+        (0, _) => Layer::Ethernet,
+        (_, 1) => Layer::WlanInCapwap,
+        (_, _) => return None,
+    };
+    let header = usize::from(len >> 3) * 4;
+    Some(Inside { kind: TunnelKind::Capwap, id: None, layer, cursor: behind(cursor, header)? })
+}
+
+/// Flags, of which one says that there is an instance in the second word.
+fn lisp(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    const INSTANCE: u8 = 0x08;
+    let id = if cursor.data.first()? & INSTANCE == 0 { None } else { Some(u32_at(cursor.data, 4)? >> 8) };
+    Some(Inside { kind: TunnelKind::Lisp, id, layer: Layer::Ip, cursor: behind(cursor, 8)? })
+}
+
+/// Tags of TZSP that are followed.
+const MAX_TAGS: usize = 32;
+
+/// Length of a header of TZSP, and what follows: version 1, a packet that was received or is to be sent, its kind, tags.
+pub(super) fn tazmen(cursor: Cursor<'_>) -> Option<(usize, Layer)> {
+    let layer = match cursor.data.first_chunk::<4>()? {
+        [1, 0 | 1, 0, 1] => Layer::Ethernet,
+        [1, 0 | 1, 0, 18] => Layer::Wlan,
+        _ => return None,
+    };
+    let mut at = 4;
+    for _ in 0..MAX_TAGS {
+        match cursor.data.get(at)? {
+            0 => at += 1,
+            1 => return Some((at + 1, layer)),
+            _ => at += 2 + usize::from(*cursor.data.get(at + 1)?),
+        }
+    }
+    None
+}
+
+/// A register of version 2 that has the packet of a source, and is not only a sign of life.
+fn pim(cursor: Cursor<'_>) -> Option<Inside<'_>> {
+    const NULL: u32 = 0x4000_0000;
+    if *cursor.data.first()? != 0x21 || u32_at(cursor.data, 4)? & NULL != 0 {
+        return None;
+    }
+    Some(Inside { kind: TunnelKind::Pim, id: None, layer: Layer::Ip, cursor: behind(cursor, 8)? })
+}
+
 /// Extension headers of GTP-U that are followed.
 const MAX_GTP_EXTENSIONS: usize = 8;
 
@@ -269,7 +368,10 @@ fn gtpu(cursor: Cursor<'_>) -> Option<Inside<'_>> {
             next = *cursor.data.get(header - 1)?;
         }
     }
-    Some(Inside { kind: TunnelKind::Gtpu, id: Some(teid), layer: Layer::Ip, cursor: behind(cursor, header)? })
+    let cursor = behind(cursor, header)?;
+    // What it carries is agreed on elsewhere: IP, or in 5G Ethernet.
+    let layer = if matches!(cursor.data.first()? >> 4, 4 | 6) { Layer::Ip } else { Layer::Ethernet };
+    Some(Inside { kind: TunnelKind::Gtpu, id: Some(teid), layer, cursor })
 }
 
 /// IPv6 in UDP, after an authentication header and an origin indication if there are any. Addresses and length must fit:

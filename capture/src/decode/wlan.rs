@@ -38,6 +38,14 @@ pub(super) fn frame<'a>(stack: &mut Stack<'a>, cursor: &mut Cursor<'a>) -> Resul
     read(stack, cursor, false)
 }
 
+/// Reads the header of a frame in CAPWAP (RFC 5416), where some controllers swap the first two bytes. The low half of the first
+/// is that of data in only one of the orders.
+pub(super) fn in_capwap<'a>(stack: &mut Stack<'a>, cursor: &mut Cursor<'a>) -> Result<Layer, DecodeError> {
+    let [first, second] = *cursor.data.first_chunk::<2>().ok_or(DecodeError::LinkCut)?;
+    let control = if first & KIND != DATA && second & KIND == DATA { [second, first] } else { [first, second] };
+    header(stack, cursor, control, false)
+}
+
 /// Whether headers of frames are padded to four bytes: a flag in the radiotap field `Flags`, which follows the words that
 /// say which fields there are, and an aligned `TSFT` of eight bytes.
 fn is_padded(header: &[u8]) -> bool {
@@ -55,7 +63,17 @@ fn is_padded(header: &[u8]) -> bool {
 }
 
 fn read<'a>(stack: &mut Stack<'a>, cursor: &mut Cursor<'a>, padded: bool) -> Result<Layer, DecodeError> {
-    let [kind, flags] = *cursor.data.first_chunk::<2>().ok_or(DecodeError::LinkCut)?;
+    let control = *cursor.data.first_chunk::<2>().ok_or(DecodeError::LinkCut)?;
+    header(stack, cursor, control, padded)
+}
+
+/// The header that begins with these two bytes, in whatever order they are.
+fn header<'a>(
+    stack: &mut Stack<'a>,
+    cursor: &mut Cursor<'a>,
+    [kind, flags]: [u8; 2],
+    padded: bool,
+) -> Result<Layer, DecodeError> {
     if kind & KIND != DATA || kind & WITHOUT_DATA != 0 {
         return Err(DecodeError::NotIp);
     }

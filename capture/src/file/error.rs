@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The first bytes are no capture file's.
-    #[error("`{path}` is not a capture file; hint: pcap and pcapng are read, decompress others first")]
+    #[error("`{path}` is not a capture file; hint: pcap and pcapng are read, also compressed by gzip or zstd")]
     NotACapture {
         /// File.
         path: String,

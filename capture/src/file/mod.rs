@@ -1,4 +1,4 @@
-//! Capture files: classic pcap (both byte orders, micro- and nanoseconds, Kuznetzov's variant) and pcapng, streaming.
+//! Capture files: classic pcap (both byte orders, micro- and nanoseconds, Kuznetzov's variant, AIX') and pcapng, streaming.
 //!
 //! Memory is bounded by the greatest block that is accepted ([`MAX_BLOCK`]), whatever the file claims. A damaged file
 //! gives every whole packet before the damage, then one error with the offset.

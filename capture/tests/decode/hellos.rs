@@ -113,6 +113,30 @@ fn tls_is_found_after_a_plain_beginning() {
     }
 }
 
+/// A client of SQL Server and its server, who wrap TLS' handshake into their own packets, but not what follows it.
+pub(crate) fn sql_server(most: usize) -> Vec<Vec<u8>> {
+    let packet = |kind: u8, payload: &[u8]| {
+        joined(&[&[kind, 1], &(8 + payload.len() as u16).to_be_bytes(), &[0, 0, 1, 0], payload])
+    };
+    let options = [0, 0, 11, 0, 6, 1, 0, 17, 0, 1, 0xff, 11, 0, 6, 1, 0, 0, 0];
+    let said = [
+        (true, packet(0x12, &options)),
+        (false, packet(4, &options)),
+        (true, packet(0x12, &client_hello("db.example.org"))),
+        (false, packet(0x12, &server_hello())),
+        (true, vec![0x17, 3, 3, 0, 2, 1, 2]),
+    ];
+    connection(1433, &said, most)
+}
+
+#[test]
+fn a_handshake_in_packets_of_sql_server_is_found() {
+    for most in [1400, 40] {
+        let record = record_of(&sql_server(most));
+        assert_eq!(told(&record), (Some("mssql"), Some("db.example.org"), Some("1.2")), "{most}");
+    }
+}
+
 /// A banner in many segments, and a server that does not take the client's highest version; whoever of both said much.
 #[test]
 fn who_said_much_before_the_hellos_is_still_heard() {

@@ -7,20 +7,35 @@
 
 use std::process::Command;
 
-use crate::hellos::{beginnings, google_hellos, upgraded};
+use wiretag_capture::pcapng::{self, InterfaceBlock};
+use wiretag_capture::{LinkType, Packet};
+
+use crate::hellos::{beginnings, google_hellos, sql_server, upgraded};
+use crate::seldom::{seldom, tagged};
 use crate::tunnels::others;
 use crate::wire::*;
 use crate::wrapped::{extended, mac_in_mac, macsec, nsh};
 
-/// The values of fields in each frame, several of one field with commas between; `None` where there is no tshark.
+/// The values of fields in each frame of Ethernet, several of one field with commas between; `None` where there is no tshark.
 fn tshark(frames: &[Vec<u8>], fields: &[&str]) -> Option<Vec<String>> {
+    let packets: Vec<_> = frames.iter().map(|frame| (LinkType::ETHERNET, frame.clone())).collect();
+    tshark_of(&packets, fields)
+}
+
+/// As [`tshark`], each packet of an interface of its own.
+fn tshark_of(packets: &[(LinkType, Vec<u8>)], fields: &[&str]) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("frames.pcap");
-    let mut file = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_le_bytes).concat();
-    for (frame, number) in frames.iter().zip(0_u32..) {
-        let len = frame.len() as u32;
-        file.extend([1_700_000_000, number * 1000, len, len].map(u32::to_le_bytes).concat());
-        file.extend(frame);
+    let path = directory.path().join("frames.pcapng");
+    let mut file = Vec::new();
+    pcapng::section_header(&mut file, "test");
+    for (link_type, _) in packets {
+        let (description, link_type) = (None, *link_type);
+        pcapng::interface_description(&mut file, &InterfaceBlock { name: "x", description, link_type, snap_len: 0 });
+    }
+    for ((link_type, data), number) in packets.iter().zip(0_u32..) {
+        let (time, wire_len, link_type) = (i64::from(number) * 1000, data.len() as u32, *link_type);
+        let packet = Packet { time, data, wire_len, link_type, interface: number, direction: None, vlan: None };
+        pcapng::enhanced_packet(&mut file, number, &packet, None);
     }
     std::fs::write(&path, file).expect("written");
     let mut command = Command::new("tshark");
@@ -70,6 +85,16 @@ fn wrapped_packets_are_what_they_are_meant_to_be() {
 }
 
 #[test]
+fn link_types_are_what_they_are_meant_to_be() {
+    let packets = [seldom(), tagged()].concat();
+    let Some(lines) = tshark_of(&packets, &["ip.dst", "udp.dstport", "udp.length"]) else { return };
+    for (line, (link_type, data)) in lines.iter().zip(&packets) {
+        assert_eq!(line, "10.0.0.2\t9\t18", "{link_type:?} {data:02x?}");
+    }
+    assert_eq!(lines.len(), packets.len());
+}
+
+#[test]
 fn hellos_are_what_they_are_meant_to_be() {
     let datagrams: Vec<_> = google_hellos()
         .into_iter()
@@ -77,6 +102,8 @@ fn hellos_are_what_they_are_meant_to_be() {
         .collect();
     let Some(lines) = tshark(&datagrams, &["gquic.version", "gquic.tag.sni"]) else { return };
     assert_eq!(lines, ["Q043\twww.example.org", "Q046\twww.example.org"]);
+    let lines = tshark(&sql_server(1400), &["tls.handshake.extensions_server_name"]).expect("it was there");
+    assert_eq!(lines.iter().filter(|line| !line.is_empty()).collect::<Vec<_>>(), ["db.example.org"]);
     for beginning in beginnings() {
         let frames = upgraded(&beginning, 1400);
         let lines = tshark(&frames, &["tls.handshake.extensions_server_name"]).expect("it was there");

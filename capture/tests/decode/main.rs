@@ -9,6 +9,7 @@ mod invariance;
 mod judged;
 mod lengths;
 mod links;
+mod seldom;
 mod speed;
 mod survival;
 mod tunnels;

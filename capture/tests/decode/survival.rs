@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 use wiretag_capture::LinkType;
+use wiretag_capture::decode::reads;
 use wiretag_capture::packet::Packet;
 
+use crate::seldom::{seldom, tagged};
 use crate::tunnels::others;
 use crate::wire::*;
 use crate::wlan::sent;
@@ -62,6 +64,8 @@ fn kinds() -> Vec<(LinkType, Vec<u8>)> {
     all.push((LinkType::PPP, joined(&[&[0xff, 3, 0, 0x21], &packet])));
     all.push((LinkType::NULL, joined(&[&[2, 0, 0, 0], &packet])));
     all.push((LinkType::C_HDLC, joined(&[&[0x0f, 0, 8, 0], &packet])));
+    all.extend(seldom());
+    all.extend(tagged());
     all
 }
 
@@ -92,7 +96,7 @@ fn every_prefix_and_every_bit() {
 proptest! {
     #[test]
     fn any_bytes_of_any_link_type(
-        link_type in prop::sample::select(vec![0, 1, 9, 12, 50, 51, 101, 104, 108, 113, 219, 228, 239, 276]),
+        link_type in (0_u16..300).prop_filter("has a decoder", |number| reads(LinkType(*number))),
         data in prop::collection::vec(any::<u8>(), 0..200),
         wire_len in any::<u32>(),
         vlan in any::<Option<(u16, u16)>>(),
@@ -109,11 +113,12 @@ proptest! {
     /// Fields of headers that lead on to others, again and again.
     #[test]
     fn mutated_packets(
-        kind in 0_usize..23,
+        kind in any::<prop::sample::Index>(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
     ) {
-        let (link_type, mut data) = kinds().swap_remove(kind);
+        let mut kinds = kinds();
+        let (link_type, mut data) = kinds.swap_remove(kind.index(kinds.len()));
         let wire_len = data.len() as u32;
         for (at, value) in changes {
             let at = at.index(data.len());

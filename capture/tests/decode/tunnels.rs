@@ -82,7 +82,30 @@ pub(crate) fn others() -> Vec<Case> {
         (47, gre(0x2001, 0x6400, &[0, 52, 5, 0], &inner), "gre", Some(5)),
         (97, joined(&[&[0x30, 0], &inner]), "etherip", None),
         (137, joined(&[&[0, 0, 0x51, 64], &packet]), "mpls-ip", Some(5)),
+        (143, inner.clone(), "srv6", None),
+        (103, joined(&[&[0x21, 0, 0, 0, 0, 0, 0, 0], &packet]), "pim", None),
+        (47, gre(0, 0x6559, &[0x18, 0x41, 3, 0xcc], &packet), "gre", None),
+        (17, udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, 52, 0, 0, 0, 5], &inner])), "gtpu", Some(5)),
+        (17, capwap(&[0x10, 2, 0, 0, 0, 0, 0], &inner), "capwap", None),
+        (17, capwap(&[0x10, 3, 0, 0, 0, 0, 0], &swapped()), "capwap", None),
+        (17, capwap(&[0x20, 3, 0x30, 0, 0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0], &swapped()), "capwap", None),
+        (17, udp(50_000, 4341, &joined(&[&[0x80, 0, 0, 1, 0, 0, 0, 1], &packet])), "lisp", None),
+        (17, udp(50_000, 4341, &joined(&[&[0x88, 0, 0, 1, 0, 0, 5, 1], &packet])), "lisp", Some(5)),
+        (17, udp(50_000, 37_008, &joined(&[&[1, 0, 0, 1, 1], &inner])), "tzsp", None),
+        (17, udp(50_000, 37_008, &joined(&[&[1, 1, 0, 18, 0, 10, 1, 5, 1], &sent()])), "tzsp", None),
     ]
+}
+
+/// To a controller: the preamble, the rest of the header, and a frame.
+fn capwap(header: &[u8], inner: &[u8]) -> Vec<u8> {
+    udp(50_000, 5247, &joined(&[&[0], header, inner]))
+}
+
+/// A frame of 802.11 as Cisco's controllers give it.
+fn swapped() -> Vec<u8> {
+    let mut frame = sent();
+    frame.swap(0, 1);
+    frame
 }
 
 /// Identity of 16 bytes, signature of 20.
@@ -152,6 +175,36 @@ fn teredo_on_any_port() {
 }
 
 #[test]
+fn what_a_tunnels_port_answers_is_opened() {
+    let l2tp = |src, dst, ppp: &[u8]| udp(src, dst, &joined(&[&[0, 2, 0, 9, 0, 5, 0xff, 3, 0, 0x21], ppp]));
+    let mut wire = Wire::new();
+    wire.frame(&frame(&ipv4(17, (LEFT, RIGHT), &l2tp(50_000, 1701, &hello()))));
+    wire.frame(&frame(&ipv4(17, (RIGHT, LEFT), &l2tp(1701, 50_000, &reply()))));
+    let record = wire.only();
+    assert_eq!((record.client.packets, record.server.packets), (1, 1));
+    for (port, header, inner) in [
+        (2152, &[0x30, 0xff, 0, 38, 0, 0, 0, 5][..], hello()),
+        (4789, &[8, 0, 0, 0, 0, 0, 5, 0], frame(&hello())),
+        (5247, &[0, 0x10, 2, 0, 0, 0, 0, 0], frame(&hello())),
+    ] {
+        let datagram = udp(port, 50_000, &joined(&[header, &inner]));
+        assert!(only(LinkType::ETHERNET, &frame(&ipv4(17, ENDS, &datagram))).tunnel.is_some(), "{port}");
+    }
+}
+
+#[test]
+fn frames_of_the_air_in_capwap_are_read_in_either_order() {
+    for (inner, client) in [(sent(), [3; 6]), (swapped(), [3; 6]), (frame(&hello()), [3; 6])] {
+        let header: &[u8] = if inner.len() > 60 { &[0x10, 3, 0, 0, 0, 0, 0] } else { &[0x10, 2, 0, 0, 0, 0, 0] };
+        let tagged = ethernet(0x8100, &tag(0x0800, 7, &ipv4(17, ENDS, &capwap(header, &inner))));
+        let record = only(LinkType::ETHERNET, &tagged);
+        check(&record, "capwap", None, "capwap");
+        // The VLAN is that of the outer frame.
+        assert_eq!((record.client.mac, record.vlan), (Some(client), None));
+    }
+}
+
+#[test]
 fn inside_one_another() {
     let ipip = ipv4(4, (LEFT, BOB), &hello());
     let inner = gre(0x2000, 0x0800, &[0, 0, 0, 9], &ipip);
@@ -198,6 +251,15 @@ fn what_cannot_be_opened_is_the_flow_that_it_is() {
         ipv4(17, ENDS, &ayiya(0x10, 59, &[])),
         ipv4(97, ENDS, &joined(&[&[0x40, 0], &frame(&hello())])),
         ipv4(47, ENDS, &gre(0x4000, 0x0800, &[0; 4], &[9, 9, 0, 0].repeat(30))),
+        // DTLS; a sign of life; a later part; another kind of radio.
+        ipv4(17, ENDS, &udp(50_000, 5247, &joined(&[&[1, 0, 0, 0], &[0; 60]]))),
+        ipv4(17, ENDS, &capwap(&[0x10, 2, 8, 0, 0, 0, 0], &frame(&hello()))),
+        ipv4(17, ENDS, &capwap(&[0x10, 2, 0x80, 0, 1, 0, 8], &frame(&hello()))),
+        ipv4(17, ENDS, &capwap(&[0x10, 7, 0, 0, 0, 0, 0], &frame(&hello()))),
+        // A sign of life, and a prune.
+        ipv4(103, ENDS, &joined(&[&[0x21, 0, 0, 0, 0x40, 0, 0, 0], &hello()])),
+        ipv4(103, ENDS, &joined(&[&[0x23, 0, 0, 0, 0, 0, 0, 0], &hello()])),
+        ipv4(17, ENDS, &udp(50_000, 37_008, &joined(&[&[1, 4, 0, 1, 1], &frame(&hello())]))),
     ];
     for packet in cases {
         let record = only(LinkType::ETHERNET, &frame(&packet));

@@ -205,6 +205,33 @@ fn what_is_missing_in_a_body_is_subtracted() {
 }
 
 #[test]
+fn an_empty_line_before_a_request_is_none_of_it() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "\r\nGET /1 HTTP/1.1\r\n\r\n");
+    talk.says(2 * MS, Server, "HTTP/2.0 204 No Content\r\n\r\n");
+    talk.says(3 * MS, Client, "\r\n");
+    talk.says(4 * MS, Client, "GET /2 HTTP/1.0\r\n\r\n");
+    talk.says(5 * MS, Server, "ICY 200 OK\r\nicy-name: radio\r\n\r\n...");
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).status), (2, Some(204)));
+    assert_eq!(
+        exchanges(&transactions),
+        [(Some("GET"), Some("/1"), Some(204), Some(2000)), (Some("GET"), Some("/2"), Some(200), Some(1000))]
+    );
+}
+
+#[test]
+fn a_request_whose_end_is_missing_ends_with_what_was_captured() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "PUT /1 HTTP/1.1\r\nContent-Length: 3000\r\n\r\n");
+    talk.says(2 * MS, Client, vec![b'z'; 1000]);
+    talk.missed(Client, 2000);
+    talk.says(5 * MS, Server, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions), [(Some("PUT"), Some("/1"), Some(201), Some(3000))]);
+}
+
+#[test]
 fn after_a_gap_in_a_head_the_next_one_is_found() {
     let mut talk = Talk::new();
     talk.says(0, Client, "GET /1 HTTP/1.1\r\nCookie: ");

@@ -133,6 +133,17 @@ fn http_1_becomes_http_2_by_an_upgrade() {
 }
 
 #[test]
+fn a_client_that_knows_only_http_1_is_read_though_the_server_speaks_first() {
+    let mut talk = Talk::new();
+    talk.says(0, Server, frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]));
+    talk.says(MS, Client, "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    talk.says(2 * MS, Server, frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 1]));
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).path.as_deref(), http(&record).status), (Some("http"), Some("/1"), None));
+    assert_eq!(exchanges(&transactions), [(Some("/1"), None, None)]);
+}
+
+#[test]
 fn midstream_frames_are_recognised_by_a_block_that_decodes() {
     let mut talk = Talk::midstream();
     talk.says(0, Client, frame(0, 0, 5, &[7; 300]));

@@ -32,6 +32,7 @@ const METHODS: [&[u8]; 14] = [
 /// Whether a stream that begins like this is HTTP/1; `cut` says that the bytes that follow were not captured.
 pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
     const STATUS: &[u8] = b"HTTP/1.";
+    let bytes = behind_empty_line(bytes);
     let shown = bytes.len().min(STATUS.len());
     if bytes.get(..shown) == STATUS.get(..shown) {
         return match bytes.get(..12) {
@@ -40,6 +41,11 @@ pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
         };
     }
     probe_request(bytes, cut)
+}
+
+/// Old clients end a body with an empty line too many (RFC 9112, 2.2).
+fn behind_empty_line(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes)
 }
 
 fn probe_request(bytes: &[u8], cut: bool) -> Probe {
@@ -105,11 +111,19 @@ pub(super) fn request(line: &[u8], cut: bool) -> Option<(&[u8], &[u8])> {
     (!target.is_empty()).then_some((method, target))
 }
 
-/// Status of a status line.
+/// Status of a status line: of SHOUTcast and with other versions too, since the request says what it is.
 pub(super) fn status(line: &[u8]) -> Option<u16> {
-    let rest = line.strip_prefix(b"HTTP/1.")?;
-    let [minor, b' ', digits @ ..] = rest.first_chunk::<5>()? else { return None };
-    if !minor.is_ascii_digit() || rest.get(5).is_some_and(u8::is_ascii_digit) {
+    let rest = match line {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b' ', rest @ ..]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            rest
+        }
+        [b'I', b'C', b'Y', b' ', rest @ ..] => rest,
+        _ => return None,
+    };
+    let digits = rest.first_chunk::<3>()?;
+    if rest.get(3).is_some_and(u8::is_ascii_digit) {
         return None;
     }
     let status = digits
@@ -199,7 +213,10 @@ mod tests {
                 assert_eq!(probe(&yes.as_bytes()[..end], false), Probe::More, "{}", &yes[..end]);
             }
         }
+        assert_eq!(probe(b"\r\nGET / HTTP/1.1\r\n", false), Probe::Yes);
+        assert_eq!(probe(b"\r\n", false), Probe::More);
         for no in [
+            "\r\n\r\nlogin: ",
             "GET / RTSP/1.0\r\n",
             "GET name\r\n",
             "HELO a\r\n",
@@ -232,6 +249,10 @@ mod tests {
         assert_eq!(
             (status(b"HTTP/1.1 200 OK"), status(b"HTTP/1.0 099"), status(b"HTTP/1.1 2000")),
             (Some(200), None, None)
+        );
+        assert_eq!(
+            (status(b"ICY 200 OK"), status(b"HTTP/2.0 404"), status(b"HTTP/x.0 404")),
+            (Some(200), Some(404), None)
         );
         assert_eq!(authority(b"HTTP://h:1?q"), Some(&b"h:1"[..]));
         assert_eq!(authority(b"/a?b=http://c"), None);

@@ -135,7 +135,11 @@ impl Http1 {
     pub(crate) fn gap(&mut self, end: End, time: i64, length: u64, slice: &mut HttpSlice) {
         let half = self.half(end);
         match half.state {
-            State::Body(left) | State::Chunk(left) if length <= left => self.step(end, time, length, slice),
+            // When they were sent is not known: the message goes on to the last byte that was captured.
+            State::Body(left) | State::Chunk(left) if length <= left => {
+                let last = half.last;
+                self.step(end, last, length, slice);
+            }
             State::UntilClose => half.count(length, time),
             State::Lost => self.extend_lost(end, time),
             State::Start => {

@@ -94,6 +94,11 @@ impl Half {
         memory::of_vec(&self.kept) + memory::of_vec(&self.block) + self.decoder.owned_bytes()
     }
 
+    /// Whether the beginning of the preface was read.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.have > 0
+    }
+
     /// Reads the preface, if there is one; the rest of the bytes.
     pub(super) fn preface<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let expected = PREFACE.get(usize::from(self.have)..).unwrap_or_default();

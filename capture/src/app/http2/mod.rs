@@ -65,6 +65,12 @@ impl Http2 {
             + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
     }
 
+    /// Whether nothing came of a direction so far.
+    pub(crate) fn is_silent(&self, end: End) -> bool {
+        let half = &self.halves[end.index()];
+        half.state == State::Preface && !half.has_begun()
+    }
+
     /// Whether a call of gRPC was seen.
     pub(crate) fn is_grpc(&self) -> bool {
         self.grpc
