@@ -342,9 +342,10 @@ impl OpenFile {
         let some = selection.filter(|_| rows.saturating_mul(SPARSE) <= meta.num_rows() as usize).map(numbers);
         let column = |(field, stored): (&&Field, Option<&Column>)| {
             let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
-            if let (Some(some), [leaf]) = (&some, stored.leaves.clone().collect::<Vec<_>>().as_slice())
-                && let Some(described) = meta.columns().get(*leaf).map(ColumnChunkMetaData::column_descr)
-                && let Some(array) = flat::some(&mut group.pages_of(*leaf)?, described, some, &stored.kind)
+            let leaf = stored.leaves.start;
+            if let (Some(some), 1) = (&some, stored.leaves.len())
+                && let Some(described) = meta.columns().get(leaf).map(ColumnChunkMetaData::column_descr)
+                && let Some(array) = flat::some(&mut group.pages_of(leaf)?, described, some, &stored.kind)
             {
                 return Ok(array);
             }

@@ -188,17 +188,7 @@ impl Asks for Asked<'_> {
     fn number(&self, number: i64) -> bool {
         match self {
             Self::Any => true,
-            Self::Number { compare, wanted, flip } => {
-                let number = number ^ flip;
-                match compare {
-                    Compare::Equal => number == *wanted,
-                    Compare::NotEqual => number != *wanted,
-                    Compare::Less => number < *wanted,
-                    Compare::LessEqual => number <= *wanted,
-                    Compare::Greater => number > *wanted,
-                    Compare::GreaterEqual => number >= *wanted,
-                }
-            }
+            Self::Number { compare, wanted, flip } => compare.holds(&(number ^ flip), wanted),
             Self::Text(..) => false,
         }
     }
