@@ -1,72 +1,12 @@
-//! Numbers as pages of Parquet pack them (the format's `Encodings.md`): runs of bit-packed or repeated ones, and differences of
+//! Numbers as pages of Parquet have them (the format's `Encodings.md`): runs of bit-packed or repeated ones, and differences of
 //! neighbours. What is not so is `None`: the library reads it then, and says what is wrong.
 
 use datafusion::arrow::buffer::BooleanBuffer;
 
-/// Bytes are looked at so many at a time.
-const WORD: usize = size_of::<u64>();
+use super::packed::{Packed, WORD, last, word};
+
 /// Numbers of a block of differences at most: what writers make has some hundreds.
 const MOST: u64 = 1 << 16;
-
-/// Numbers of `width` bits each, at most 64, lowest bit first; what follows them may be behind them.
-#[derive(Clone, Copy)]
-pub(super) struct Packed<'a> {
-    bytes: &'a [u8],
-    width: u32,
-    mask: u64,
-}
-
-impl<'a> Packed<'a> {
-    pub(super) fn new(bytes: &'a [u8], width: u32) -> Option<Self> {
-        let mask = u64::MAX.checked_shr(u64::BITS - width.min(u64::BITS)).unwrap_or_default();
-        (width <= u64::BITS).then_some(Self { bytes, width, mask })
-    }
-
-    /// A number; behind the end there are zeros.
-    #[inline]
-    pub(super) fn get(self, at: usize) -> u64 {
-        bits_at(self.bytes, at * self.width as usize) & self.mask
-    }
-
-    /// The first `count` numbers.
-    #[inline]
-    pub(super) fn each(self, count: usize, mut number: impl FnMut(u64)) {
-        if self.width == 0 {
-            return (0..count).for_each(|_| number(0));
-        }
-        // What lies in one word wherever it begins.
-        if self.width > u64::BITS - 7 {
-            return (0..count).for_each(|at| number(self.get(at)));
-        }
-        let mut bit = 0;
-        for _ in 0..count {
-            number((word(self.bytes.get(bit / 8..).unwrap_or_default()) >> (bit % 8)) & self.mask);
-            bit += self.width as usize;
-        }
-    }
-}
-
-/// A word of bits, from one on; behind the end there are zeros.
-#[inline]
-pub(super) fn bits_at(bytes: &[u8], bit: usize) -> u64 {
-    let (rest, shift) = (bytes.get(bit / 8..).unwrap_or_default(), bit % 8);
-    let low = word(rest) >> shift;
-    if shift == 0 {
-        return low;
-    }
-    low | u64::from(rest.get(WORD).copied().unwrap_or_default()) << (u64::BITS as usize - shift)
-}
-
-/// The first bytes as a number; behind the end there are zeros.
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or_else(|| last(bytes), |word| u64::from_le_bytes(*word))
-}
-
-#[cold]
-fn last(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
 
 /// Numbers of a hybrid of bit-packed and repeated ones.
 pub(super) enum Run<'a> {
@@ -142,43 +82,112 @@ fn zigzag(bytes: &mut &[u8]) -> Option<i64> {
     Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
 }
 
-/// Numbers of which the differences are packed (`DELTA_BINARY_PACKED`), the first `wanted` of them at least.
-pub(super) fn differences(mut bytes: &[u8], wanted: usize, numbers: &mut Vec<i64>) -> Option<()> {
-    numbers.clear();
-    let (block, parts) = (varint(&mut bytes)?, varint(&mut bytes)?);
-    let all = usize::try_from(varint(&mut bytes)?).ok()?;
-    let mut number = zigzag(&mut bytes)?;
-    if wanted > all || parts == 0 || block > MOST || !block.is_multiple_of(parts) || !(block / parts).is_multiple_of(8)
-    {
-        return None;
-    }
-    if wanted == 0 {
-        return Some(());
-    }
-    let (parts, each) = (parts as usize, (block / parts) as usize);
-    numbers.push(number);
-    while numbers.len() < wanted {
-        let least = zigzag(&mut bytes)?;
-        let (widths, rest) = bytes.split_at_checked(parts)?;
-        bytes = rest;
-        for width in widths.iter().map(|width| u32::from(*width)) {
-            let left = all - numbers.len();
-            if left == 0 {
-                break;
-            }
-            let length = (each * width as usize / 8).min(bytes.len());
-            let packed = Packed::new(bytes, width)?;
-            bytes = bytes.get(length..)?;
-            let rows = each.min(left);
-            if length * 8 < rows * width as usize {
-                return None;
-            }
-            numbers.reserve(rows);
-            packed.each(rows, |difference| {
-                number = number.wrapping_add(least).wrapping_add(difference.cast_signed());
-                numbers.push(number);
-            });
+/// Numbers of which the differences are packed (`DELTA_BINARY_PACKED`).
+struct Differences<'a> {
+    bytes: &'a [u8],
+    /// Differences that are packed alike, and how many of these parts a block has.
+    each: usize,
+    parts: usize,
+    /// The widths of the rest of the block, and the difference that all of its differences have in common.
+    widths: &'a [u8],
+    least: i64,
+    /// Numbers of the page, and those that have come.
+    all: usize,
+    come: usize,
+    first: i64,
+}
+
+/// Differences that are packed alike: each is so much more.
+struct Part<'a> {
+    least: i64,
+    more: Packed<'a>,
+    rows: usize,
+}
+
+impl<'a> Differences<'a> {
+    fn new(mut bytes: &'a [u8]) -> Option<Self> {
+        let (block, parts) = (varint(&mut bytes)?, varint(&mut bytes)?);
+        let all = usize::try_from(varint(&mut bytes)?).ok()?;
+        let first = zigzag(&mut bytes)?;
+        if parts == 0 || block > MOST || !block.is_multiple_of(parts) || !(block / parts).is_multiple_of(8) {
+            return None;
         }
+        let (parts, each) = (parts as usize, (block / parts) as usize);
+        Some(Self { bytes, each, parts, widths: &[], least: 0, all, come: all.min(1), first })
+    }
+}
+
+impl<'a> Iterator for Differences<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let rows = self.each.min(self.all - self.come);
+        if rows == 0 {
+            return None;
+        }
+        if self.widths.is_empty() {
+            self.least = zigzag(&mut self.bytes)?;
+            (self.widths, self.bytes) = self.bytes.split_at_checked(self.parts)?;
+        }
+        let (width, widths) = self.widths.split_first()?;
+        let length = (self.each * usize::from(*width) / 8).min(self.bytes.len());
+        let more = Packed::new(self.bytes, u32::from(*width))?;
+        if length * 8 < rows * usize::from(*width) {
+            return None;
+        }
+        self.bytes = self.bytes.get(length..)?;
+        self.widths = widths;
+        self.come += rows;
+        Some(Part { least: self.least, more, rows })
+    }
+}
+
+/// Numbers of which the differences are packed, the first `wanted` of them at least.
+pub(super) fn differences(bytes: &[u8], wanted: usize, numbers: &mut Vec<i64>) -> Option<()> {
+    numbers.clear();
+    let mut parts = Differences::new(bytes)?;
+    let mut number = parts.first;
+    numbers.extend((parts.all > 0).then_some(number));
+    while numbers.len() < wanted {
+        let part = parts.next()?;
+        numbers.reserve(part.rows);
+        part.more.chunks(part.rows, |more| {
+            numbers.extend(more.iter().map(|more| {
+                number = number.wrapping_add(part.least).wrapping_add(more.cast_signed());
+                number
+            }));
+        });
+    }
+    Some(())
+}
+
+/// Of numbers of which the differences are packed those at some places, in order: what lies between is added up.
+pub(super) fn some_differences(bytes: &[u8], places: &[usize], numbers: &mut Vec<i64>) -> Option<()> {
+    let mut parts = Differences::new(bytes)?;
+    let (mut number, mut rest) = (parts.first, places);
+    if let Some((0, later)) = rest.split_first() {
+        if parts.all == 0 {
+            return None;
+        }
+        numbers.push(number);
+        rest = later;
+    }
+    while !rest.is_empty() {
+        let first = parts.come;
+        let part = parts.next()?;
+        let (here, later) = rest.split_at(rest.partition_point(|place| *place < first + part.rows));
+        let Some(last) = here.last() else {
+            let all = part.least.wrapping_mul(part.rows as i64);
+            number = number.wrapping_add(all).wrapping_add(part.more.sum(part.rows).cast_signed());
+            continue;
+        };
+        rest = later;
+        let (mut here, mut at) = (here.iter().peekable(), first);
+        part.more.each(if later.is_empty() { last - first + 1 } else { part.rows }, |more| {
+            number = number.wrapping_add(part.least).wrapping_add(more.cast_signed());
+            numbers.extend(here.next_if_eq(&&at).map(|_| number));
+            at += 1;
+        });
     }
     Some(())
 }
@@ -196,7 +205,7 @@ pub(super) fn present(bytes: &[u8], rows: usize) -> Option<Present> {
         match run {
             Run::Repeated(1, some) if some == rows => return Some(Present::All),
             Run::Repeated(bit, some) => written.repeat(bit == 1, some),
-            Run::Packed(packed, some) => written.append(packed.bytes, some),
+            Run::Packed(packed, some) => written.append(packed.bytes(), some),
         }
     }
     runs.is_over().then(|| Present::Some(written.finish()))
@@ -292,24 +301,6 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packed_numbers_are_found_at_their_places(width in 0_u32..=64, numbers in prop::collection::vec(any::<u64>(), 0..40)) {
-            let mut bits = BitWriter::with_capacity(0);
-            for number in &numbers {
-                bits.extend(width as usize, |bit| number >> bit & 1 == 1);
-            }
-            let bits = bits.finish();
-            let packed = Packed::new(&bits.values()[..bits.len().div_ceil(8)], width).unwrap();
-            for (at, number) in numbers.iter().enumerate() {
-                let kept = number & u64::MAX.checked_shr(64 - width).unwrap_or_default();
-                prop_assert_eq!(packed.get(at), kept);
-            }
-            let mut each = Vec::new();
-            packed.each(numbers.len(), |number| each.push(number));
-            prop_assert_eq!(each, (0..numbers.len()).map(|at| packed.get(at)).collect::<Vec<_>>());
-            prop_assert_eq!(packed.get(numbers.len()), 0);
-        }
-
-        #[test]
         fn bits_are_written_in_order(parts in prop::collection::vec((0..3, any::<bool>(), prop::collection::vec(any::<u8>(), 0..20), 0_usize..8), 0..20)) {
             let (mut bits, mut wanted) = (BitWriter::with_capacity(0), Vec::new());
             for (how, bit, bytes, less) in &parts {
@@ -330,6 +321,7 @@ mod tests {
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60), rows in 0_usize..10_000, width in 0_u32..70) {
             let mut numbers = Vec::new();
             let _ = differences(&bytes, rows, &mut numbers);
+            let _ = some_differences(&bytes, &[rows], &mut numbers);
             let _ = present(&bytes, rows);
             let all: usize = Runs::new(&bytes, width, rows)
                 .map(|run| match run {

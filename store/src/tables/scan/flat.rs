@@ -2,23 +2,26 @@
 //! rows, and of a few rows only their values are made, where the library would make arrays of all rows first. What is stored in
 //! another way than by [`super::super::encode`] is `None`, and left to the library.
 
+use std::ops::BitOr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, DictionaryArray, Int32Array, StringArray, StringBuilder,
+    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, DictionaryArray, Int32Array, StringBuilder,
     TimestampNanosecondArray, UInt64Array, new_null_array,
 };
-use datafusion::arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
+use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use parquet::basic::{Encoding, Type};
 use parquet::column::page::{Page, PageReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::bits::{BitWriter, Packed, Present, Run, Runs, bits_at, differences, present};
+use super::bits::{BitWriter, Present, Run, Runs, differences, present, some_differences};
+use super::packed::{Packed, bits_at};
 
-/// Bytes of a number.
+/// Bytes of a number, and of the length before a text.
 const NUMBER: usize = size_of::<i64>();
+const LENGTH: usize = size_of::<u32>();
 
 /// A condition of single values.
 pub(super) trait Asks {
@@ -26,40 +29,69 @@ pub(super) trait Asks {
     fn text(&self, text: &str) -> bool;
 }
 
-/// Distinct values of a column.
-enum Words {
-    Numbers(Vec<i64>),
-    Texts(Arc<StringArray>),
+/// Distinct values of a column, as the page of the dictionary has them.
+struct Words {
+    page: Bytes,
+    kind: Type,
+    count: usize,
 }
 
 impl Words {
-    fn of(page: &Bytes, rows: usize, column: &ColumnDescriptor) -> Option<Self> {
-        match column.physical_type() {
-            _ if rows > page.len() => None,
-            Type::INT64 => {
-                let numbers: Vec<i64> = page.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-                (numbers.len() == rows).then_some(Self::Numbers(numbers))
+    fn of(page: Bytes, count: usize, column: &ColumnDescriptor) -> Option<Self> {
+        let kind = column.physical_type();
+        let each = match kind {
+            Type::INT64 => NUMBER,
+            Type::BYTE_ARRAY => LENGTH,
+            Type::BOOLEAN | Type::INT32 | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::FIXED_LEN_BYTE_ARRAY => {
+                return None;
             }
-            Type::BYTE_ARRAY => {
-                let (mut letters, mut ends) = (Vec::with_capacity(page.len()), Vec::with_capacity(rows + 1));
-                ends.push(0);
-                let mut texts = Texts(page);
-                for _ in 0..rows {
-                    letters.extend_from_slice(texts.next()?);
-                    ends.push(i32::try_from(letters.len()).ok()?);
-                }
-                let ends = OffsetBuffer::new(ends.into());
-                Some(Self::Texts(Arc::new(StringArray::try_new(ends, Buffer::from_vec(letters), None).ok()?)))
-            }
-            _ => None,
-        }
+        };
+        (count <= page.len() / each).then_some(Self { page, kind, count })
     }
 
-    fn pass(&self, asks: &impl Asks) -> Vec<bool> {
-        match self {
-            Self::Numbers(numbers) => numbers.iter().map(|number| asks.number(*number)).collect(),
-            Self::Texts(texts) => texts.iter().map(|text| text.is_some_and(|text| asks.text(text))).collect(),
+    fn numbers(&self) -> Option<&[[u8; NUMBER]]> {
+        (self.kind == Type::INT64).then(|| self.page.as_chunks().0.get(..self.count)).flatten()
+    }
+
+    fn texts(&self) -> Option<Texts<'_>> {
+        (self.kind == Type::BYTE_ARRAY).then_some(Texts(&self.page))
+    }
+
+    fn pass(&self, asks: &impl Asks) -> Option<Vec<bool>> {
+        if let Some(numbers) = self.numbers() {
+            return Some(numbers.iter().map(|number| asks.number(i64::from_le_bytes(*number))).collect());
         }
+        let (mut texts, mut pass) = (self.texts()?, Vec::with_capacity(self.count));
+        for _ in 0..self.count {
+            pass.push(asks.text(std::str::from_utf8(texts.next()?).ok()?));
+        }
+        Some(pass)
+    }
+
+    /// Rows by the keys of their words: a column that has these words only.
+    fn column(&self, mut keys: Vec<i32>, nulls: Option<NullBuffer>) -> Option<ArrayRef> {
+        let absent = |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+        let mut places = vec![None; self.count];
+        let mut last = 0;
+        for (_, key) in (0..).zip(&keys).filter(|(row, _)| !absent(*row)) {
+            *places.get_mut(*key as usize)? = Some(0);
+            last = last.max(*key as usize);
+        }
+        let (mut texts, mut words, mut count) = (self.texts()?, StringBuilder::new(), 0);
+        for place in places.iter_mut().take(last + 1) {
+            let text = texts.next()?;
+            if let Some(place) = place {
+                words.append_value(std::str::from_utf8(text).ok()?);
+                *place = count;
+                count += 1;
+            }
+        }
+        for key in &mut keys {
+            // Rows without a value have any key.
+            *key = places.get(*key as usize).copied().flatten().unwrap_or_default();
+        }
+        let keys = Int32Array::try_new(keys.into(), nulls).ok()?;
+        Some(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, Arc::new(words.finish())).ok()?))
     }
 }
 
@@ -154,7 +186,10 @@ impl Sheet {
                 for run in runs.by_ref() {
                     match run {
                         Run::Repeated(key, rows) => passing.repeat(passes(key), rows),
-                        Run::Packed(keys, rows) => keys.each(rows, |key| passing.push(passes(key))),
+                        Run::Packed(keys, rows) => keys.chunks(rows, |keys| {
+                            let bits = keys.iter().zip(0_u32..).map(|(key, at)| u64::from(passes(*key)) << at);
+                            passing.append_word(bits.fold(0, BitOr::bitor), keys.len() as u32);
+                        }),
                     }
                 }
                 if !runs.is_over() {
@@ -176,8 +211,8 @@ impl Sheet {
 }
 
 /// Bits of the rows that have a value, at the places of these rows.
-fn spread(bits: &BooleanBuffer, valid: &BooleanBuffer) -> BooleanBuffer {
-    let (chunks, mut spread, mut next) = (valid.bit_chunks(), BitWriter::with_capacity(valid.len()), 0);
+pub(super) fn spread(bits: &BooleanBuffer, valid: &BooleanBuffer) -> BooleanBuffer {
+    let (chunks, mut spread, mut next) = (valid.bit_chunks(), BitWriter::with_capacity(valid.len()), bits.offset());
     let last = (chunks.remainder_bits(), chunks.remainder_len() as u32);
     for (present, length) in chunks.iter().map(|word| (word, u64::BITS)).chain([last]).filter(|(_, length)| *length > 0)
     {
@@ -212,7 +247,7 @@ pub(super) fn passing(
     let (mut pass, mut numbers, mut all) = (None, Vec::new(), BooleanBufferBuilder::new(rows));
     while let Some(page) = pages.get_next_page().ok()? {
         if let Page::DictionaryPage { buf, num_values, .. } = &page {
-            pass = Some(Words::of(buf, *num_values as usize, column)?.pass(asks));
+            pass = Some(Words::of(buf.clone(), *num_values as usize, column)?.pass(asks)?);
         } else {
             let sheet = Sheet::of(page, column, rows.checked_sub(all.len())?)?;
             all.append_buffer(&sheet.passing(asks, pass.as_deref(), &mut numbers)?);
@@ -241,16 +276,16 @@ impl Values {
     }
 
     fn key(&mut self, key: u64, words: &Words) -> Option<()> {
-        match (self, words) {
-            (Self::Numbers(numbers), Words::Numbers(words)) => numbers.push(*words.get(key as usize)?),
-            (Self::Keys(keys), Words::Texts(words)) if (key as usize) < words.len() => keys.push(key as i32),
-            (Self::Numbers(_) | Self::Keys(_) | Self::Texts(_) | Self::Bools(_), _) => return None,
+        match self {
+            Self::Numbers(numbers) => numbers.push(i64::from_le_bytes(*words.numbers()?.get(key as usize)?)),
+            Self::Keys(keys) if words.texts().is_some() && (key as usize) < words.count => keys.push(key as i32),
+            Self::Keys(_) | Self::Texts(_) | Self::Bools(_) => return None,
         }
         Some(())
     }
 
     /// Adds values of a page, by their numbers among those that the page has.
-    fn add(&mut self, sheet: &Sheet, wanted: &[usize], words: Option<&Words>, numbers: &mut Vec<i64>) -> Option<()> {
+    fn add(&mut self, sheet: &Sheet, wanted: &[usize], words: Option<&Words>) -> Option<()> {
         let Some(last) = wanted.last() else { return Some(()) };
         match (&mut *self, sheet.encoding) {
             (_, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) => {
@@ -271,10 +306,7 @@ impl Values {
                 }
                 rest.is_empty().then_some(())
             }
-            (Self::Numbers(values), Encoding::DELTA_BINARY_PACKED) => {
-                differences(&sheet.values, last + 1, numbers)?;
-                add(values, wanted, |at| numbers.get(at).copied())
-            }
+            (Self::Numbers(values), Encoding::DELTA_BINARY_PACKED) => some_differences(&sheet.values, wanted, values),
             (Self::Numbers(values), Encoding::PLAIN) => {
                 let stored = sheet.values.as_chunks::<NUMBER>().0;
                 add(values, wanted, |at| stored.get(at).map(|bytes| i64::from_le_bytes(*bytes)))
@@ -310,14 +342,9 @@ impl Values {
                 let numbers = placed(values, valid).into_iter().map(i64::cast_unsigned).collect::<Vec<_>>();
                 Arc::new(UInt64Array::try_new(numbers.into(), nulls).ok()?)
             }
-            (Self::Keys(keys), _) => match words {
-                Some(Words::Texts(words)) => {
-                    let keys = Int32Array::try_new(placed(keys, valid).into(), nulls).ok()?;
-                    Arc::new(DictionaryArray::<Int32Type>::try_new(keys, words).ok()?)
-                }
-                // Only of rows without a value.
-                Some(Words::Numbers(_)) | None => new_null_array(kind, valid.len()),
-            },
+            // Only of rows without a value.
+            (Self::Keys(keys), _) if keys.is_empty() => new_null_array(kind, valid.len()),
+            (Self::Keys(keys), _) => words?.column(placed(keys, valid), nulls)?,
             (Self::Texts(texts), _) => {
                 let mut texts = texts.into_iter();
                 let (mut column, mut broken) = (StringBuilder::with_capacity(valid.len(), 0), false);
@@ -365,7 +392,7 @@ pub(super) fn some(
         return None;
     }
     let (mut values, mut valid) = (Values::new(kind, rows.len())?, BitWriter::with_capacity(rows.len()));
-    let (mut words, mut numbers, mut wanted) = (None, Vec::new(), Vec::new());
+    let (mut words, mut wanted) = (None, Vec::new());
     let (mut first, mut rest) = (0, rows);
     while let Some(about) = pages.peek_next_page().ok()? {
         let length = if about.is_dict { 0 } else { about.num_rows.or(about.num_levels)? };
@@ -376,13 +403,13 @@ pub(super) fn some(
         } else {
             match pages.get_next_page().ok()?? {
                 Page::DictionaryPage { buf, num_values, .. } => {
-                    words = Some(Words::of(&buf, num_values as usize, column)?);
+                    words = Some(Words::of(buf, num_values as usize, column)?);
                 }
                 page => {
                     let sheet = Sheet::of(page, column, length).filter(|sheet| sheet.rows == length)?;
                     wanted.clear();
                     sheet.present_of(here, first, &mut wanted, &mut valid);
-                    values.add(&sheet, &wanted, words.as_ref(), &mut numbers)?;
+                    values.add(&sheet, &wanted, words.as_ref())?;
                 }
             }
         }

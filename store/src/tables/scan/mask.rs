@@ -3,14 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
+use datafusion::arrow::compute::filter;
 use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UInt64Type};
+use parquet::arrow::arrow_reader::RowSelection;
 
 use super::super::Table;
 use super::super::error::TableError;
-use super::flat::Asks;
-use super::footers::OpenFile;
+use super::flat::{Asks, spread};
+use super::footers::{FEW, OpenFile};
 use super::outline::Group;
 use super::prune::may_hold;
 use crate::query::ast::{self, Compare, Node, Test, TextTest};
@@ -61,10 +63,7 @@ impl<'a> Columns<'a> {
             Node::And(nodes) => {
                 let mut all = BooleanBuffer::new_set(self.rows);
                 for node in nodes {
-                    if all.count_set_bits() == 0 {
-                        break;
-                    }
-                    all = &all & &self.passing(node)?;
+                    all = self.still_passing(all, node)?;
                 }
                 all
             }
@@ -77,6 +76,55 @@ impl<'a> Columns<'a> {
             }
             Node::Test(field, test) => self.tested(field, test)?,
         })
+    }
+
+    /// Of the rows that passed so far those for which `node` is true, too: of few rows only their values are looked at.
+    fn still_passing<R: Table>(&mut self, so_far: BooleanBuffer, node: &Node<R>) -> Result<BooleanBuffer, TableError> {
+        if so_far.count_set_bits() == 0 {
+            return Ok(so_far);
+        }
+        if let Node::Test(field, test) = node
+            && may_hold(self.file, self.group, field, test, true)
+            && let Some(values) = self.few(&so_far, field.column.name())?
+        {
+            return Ok(spread(&answer(&values, field.key.as_deref(), test), &so_far));
+        }
+        Ok(&so_far & &self.passing(node)?)
+    }
+
+    /// The values of the rows that passed so far, if these are few and the column was not read yet.
+    fn few(&self, so_far: &BooleanBuffer, name: &str) -> Result<Option<ArrayRef>, TableError> {
+        let unread = self.fields.get(name).filter(|_| self.known(name).is_none());
+        let few = (1..=self.rows / FEW).contains(&so_far.count_set_bits());
+        let Some(field) = unread.filter(|_| few) else { return Ok(None) };
+        let selection = RowSelection::from_filters(&[BooleanArray::new(so_far.clone(), None)]);
+        Ok(Some(self.file.column(self.group, field, Some(&selection))?))
+    }
+
+    /// The values of these rows.
+    pub(super) fn of_rows(&mut self, rows: &BooleanBuffer, name: &str) -> Result<ArrayRef, TableError> {
+        match self.few(rows, name)? {
+            Some(values) => Ok(values),
+            None => Ok(filter(&self.column(name)?, &BooleanArray::new(rows.clone(), None))?),
+        }
+    }
+
+    /// Of the rows that passed so far those whose value passes, too; without an answer none does.
+    pub(super) fn narrowed(
+        &mut self,
+        so_far: BooleanBuffer,
+        name: &str,
+        passes: impl Fn(&ArrayRef) -> Option<BooleanBuffer>,
+    ) -> Result<BooleanBuffer, TableError> {
+        if so_far.count_set_bits() == 0 {
+            return Ok(so_far);
+        }
+        if let Some(values) = self.few(&so_far, name)? {
+            let passing = passes(&values).unwrap_or_else(|| BooleanBuffer::new_unset(values.len()));
+            return Ok(spread(&passing, &so_far));
+        }
+        let passing = passes(&self.column(name)?).unwrap_or_else(|| BooleanBuffer::new_unset(self.rows));
+        Ok(&so_far & &passing)
     }
 
     fn tested<R: Table>(&mut self, field: &ast::Field<R>, test: &Test) -> Result<BooleanBuffer, TableError> {
@@ -95,29 +143,35 @@ impl<'a> Columns<'a> {
             return Ok(passing);
         }
         let array = self.column(name)?;
-        if let Some(key) = &field.key {
-            return Ok(label(&array, key, test));
-        }
-        Ok(match test {
-            Test::Exists => match array.logical_nulls() {
-                Some(nulls) => nulls.inner().clone(),
-                None => BooleanBuffer::new_set(self.rows),
-            },
-            Test::Bool(wanted) => match array.as_boolean_opt() {
-                Some(array) => rows(array, |row| array.value(row) == *wanted),
-                None => BooleanBuffer::new_unset(self.rows),
-            },
-            Test::Number(compare, wanted) => match array.as_primitive_opt::<UInt64Type>() {
-                Some(array) => compared(array.values(), array.nulls(), *compare, *wanted),
-                None => BooleanBuffer::new_unset(self.rows),
-            },
-            Test::Time(compare, wanted) => match array.as_primitive_opt::<TimestampNanosecondType>() {
-                Some(array) => compared(array.values(), array.nulls(), *compare, *wanted),
-                None => BooleanBuffer::new_unset(self.rows),
-            },
-            Test::Text(test) => texts(&array, &Tester::new(test), true),
-            Test::NotText(test) => texts(&array, &Tester::new(test), false),
-        })
+        Ok(answer(&array, field.key.as_deref(), test))
+    }
+}
+
+/// Which values pass; those of a label, of a column of labels.
+fn answer(array: &ArrayRef, key: Option<&str>, test: &Test) -> BooleanBuffer {
+    if let Some(key) = key {
+        return label(array, key, test);
+    }
+    let none = || BooleanBuffer::new_unset(array.len());
+    match test {
+        Test::Exists => match array.logical_nulls() {
+            Some(nulls) => nulls.inner().clone(),
+            None => BooleanBuffer::new_set(array.len()),
+        },
+        Test::Bool(wanted) => match array.as_boolean_opt() {
+            Some(flags) => rows(flags, |row| flags.value(row) == *wanted),
+            None => none(),
+        },
+        Test::Number(compare, wanted) => match array.as_primitive_opt::<UInt64Type>() {
+            Some(numbers) => compared(numbers.values(), numbers.nulls(), *compare, *wanted),
+            None => none(),
+        },
+        Test::Time(compare, wanted) => match array.as_primitive_opt::<TimestampNanosecondType>() {
+            Some(times) => compared(times.values(), times.nulls(), *compare, *wanted),
+            None => none(),
+        },
+        Test::Text(test) => texts(array, &Tester::new(test), true),
+        Test::NotText(test) => texts(array, &Tester::new(test), false),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pages as they are stored, and what the library makes of them.
 
-use datafusion::arrow::array::{AsArray, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{AsArray, RecordBatch, StringArray, UInt32Array};
 use datafusion::arrow::compute::{cast, take};
 use datafusion::arrow::datatypes::{Field, Schema};
 use parquet::arrow::ArrowWriter;
