@@ -51,7 +51,7 @@ impl SqliteCatalog {
         let options = options(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
+            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true);
         let writes = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed(path))?;
         if let Err(error) = MIGRATIONS.run(&writes).await {
