@@ -35,6 +35,7 @@ const QUESTIONS: &[&str] = &[
     "not (protocol == udp) and tagged_by == none | sum(retransmits) by 30m",
     "| p95(client_rtt_us), max(server_rtt_us) by server_workload",
     "pod exists | count by 1h",
+    "| rate(bytes), rate by 1h",
 ];
 
 fn named(workload: Option<&str>) -> EndTag {

@@ -290,7 +290,9 @@ impl<'a, R: Table> Source<'a, R> {
         if let Some((at, width)) = self.time
             && let KeyValue::Time(begin) = self.groups.key(group, at)
         {
-            (from, to) = (from.max(*begin), to.min(begin.saturating_add(width)));
+            let end = begin.saturating_add(width);
+            // Of what began before all that is known only the whole bucket is.
+            (from, to) = (if from < end { from.max(*begin) } else { *begin }, to.min(end));
         }
         (i128::from(to) - i128::from(from)).max(1) as f64 / 1e9
     }

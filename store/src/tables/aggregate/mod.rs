@@ -191,14 +191,15 @@ impl<R: Table> TableStore<R> {
             ..Condition::new(request.filter.node.clone(), range, request.all_observations)
         };
         let width = rollup::serve::width(plan, &condition.node, condition.all_observations);
-        let (mut snapshot, rolled) = self.snapshot_with(range, width.is_some()).await?;
+        let (mut snapshot, rolled) = self.answerable(range, width.is_some()).await?;
         let mut served_by = ServedBy::default();
         served_by.rows += self.add_memory(&mut groups, plan, &condition, &snapshot).await?;
+        let mut oldest = None;
         if let Some(width) = width {
             let files = std::mem::take(&mut snapshot.files);
             let read = self.add_rolled(&mut groups, plan, &condition, (width, files, rolled)).await?;
             (served_by.rollups, served_by.rolled_rows) = (read.rollups, read.rows);
-            (served_by.resolution, snapshot.files) = (read.coarse, read.files);
+            (served_by.resolution, snapshot.files, oldest) = (read.coarse, read.files, read.oldest);
         }
         let files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         served_by.files = files.len() as u64;
@@ -209,12 +210,14 @@ impl<R: Table> TableStore<R> {
         for chunk in files.chunks(FILES) {
             served_by.rows += self.add_files(&mut groups, plan, &condition, chunk).await?;
         }
+        let mut range = range;
         if plan.figures.iter().any(|(figure, _)| *figure == Figure::Rate) {
-            let oldest = snapshot.memory().map(|row| row.record.key().start);
+            // Rates are of the time of which something is kept.
+            let memory = snapshot.memory().map(|row| row.record.key().start);
             let open = self.inner.recent.read().await.open.oldest();
-            let oldest = oldest.chain(self.inner.catalog.totals_of(R::NAME).await?.start).chain(open).min();
-            let from = range.from.max(oldest.unwrap_or(range.from));
-            return Ok(Period { groups, range: Range { from, to: range.to }, served_by });
+            let kept = self.inner.catalog.totals_of(R::NAME).await?.start;
+            let oldest = memory.chain(kept).chain(open).chain(oldest).min();
+            range.from = range.from.max(oldest.unwrap_or(range.from));
         }
         Ok(Period { groups, range, served_by })
     }
@@ -252,16 +255,14 @@ impl<R: Table> TableStore<R> {
         plan: &Arc<Plan<R>>,
         condition: &Condition<R>,
         files: &[&FlowFile],
-    ) -> Result<u64, TableError> {
-        let read = match self.read_groups(groups, plan, condition, files).await {
-            Err(limit @ TableError::Limit(_)) => return Err(limit),
-            Err(error) => match self.without_unreadable(files, error).await?.as_slice() {
-                [] => Ok((Vec::new(), 0)),
-                rest => self.read_groups(groups, plan, condition, rest).await,
-            },
-            read => read,
+    ) -> Result<u64, StoreError> {
+        let mut rest = files.to_vec();
+        let (parts, rows) = loop {
+            match self.read_groups(groups, plan, condition, &rest).await {
+                Err(error) => rest = self.without_unreadable(&rest, error).await?,
+                Ok(read) => break read,
+            }
         };
-        let (parts, rows) = read?;
         for part in parts {
             groups.merge(part)?;
         }

@@ -42,6 +42,25 @@ pub(super) struct Read {
     pub(super) coarse: Option<i64>,
     /// Files of rows that are left to be read.
     pub(super) files: Vec<FlowFile>,
+    /// Begin of the oldest of the roll-ups that have rows of which only they are left.
+    pub(super) oldest: Option<i64>,
+}
+
+/// Roll-ups of which not all rows are kept any more.
+fn outliving<'a>(used: &'a [RollupFile], known: &[RollupFile], of: &HashMap<String, String>) -> Vec<&'a RollupFile> {
+    let mut kept: HashMap<&str, u64> = HashMap::new();
+    for rollup in of.values() {
+        *kept.entry(rollup).or_default() += 1;
+    }
+    for file in known.iter().filter(|file| file.width == MINUTE && !file.gone) {
+        if let Some(day) = file.day.as_deref()
+            && kept.get(file.path.as_str()).is_some_and(|files| *files >= file.files)
+        {
+            *kept.entry(day).or_default() += 1;
+        }
+    }
+    let is_whole = |file: &RollupFile| kept.get(file.path.as_str()).is_some_and(|files| *files >= file.files);
+    used.iter().filter(|file| !is_whole(file)).collect()
 }
 
 impl<R: Table> TableStore<R> {
@@ -60,8 +79,9 @@ impl<R: Table> TableStore<R> {
             match self.read_rollups(groups, plan, condition, &share.rollups).await? {
                 Ok((part, rows)) => {
                     groups.merge(part)?;
+                    let oldest = outliving(&share.rollups, &rollups, &of).iter().map(|file| file.start).min();
                     let (rollups, coarse) = (share.rollups.len() as u64, share.coarse);
-                    return Ok(Read { rollups, rows, coarse, files: share.files });
+                    return Ok(Read { rollups, rows, coarse, files: share.files, oldest });
                 }
                 Err(unreadable) => {
                     rollups.retain(|file| file.width == MINUTE || !unreadable.contains(&file.path));
