@@ -9,7 +9,7 @@ use wiretag_store::tables::{AggregateRequest, GroupRow};
 use wiretag_store::{Store, Table};
 
 use super::WrongUsage;
-use super::search::{Has, Search, loss_sentence, warn_of_loss};
+use super::search::{Has, Search, warn_of_loss, warn_of_losses};
 use crate::cli::Format;
 use crate::client::Appliance;
 use crate::output::{self, Row};
@@ -105,9 +105,6 @@ where
     Store: Has<R>,
 {
     let store = Store::open_read_only(data).await?;
-    for loss in store.completeness(search.range.from, search.range.to).await? {
-        loss_sentence(&loss);
-    }
     let request = AggregateRequest {
         filter: search.query.clone(),
         aggregate,
@@ -117,6 +114,7 @@ where
         memory: DEFAULT_MEMORY,
     };
     let answer = Has::<R>::table(&store).aggregate(&request).await?;
+    warn_of_losses(&store, search.range).await?;
     let columns = answer.columns.into_iter().map(|column| Column {
         name: column.name,
         kind: column.kind.name(),

@@ -82,11 +82,12 @@ where
         ask(&appliance, search, (format, limit), path)?
     } else {
         let store = Store::open_read_only(data).await?;
-        warn_of_losses(&store, search.range).await?;
         let options = ExportOptions { format, range: search.range, all_observations: search.all_observations, limit };
         let out = Counted { out: create(path)?, bytes: 0 };
         let exported = store.table().export(&search.query, options, out).await;
-        exported.with_context(|| not_whole(path))?.1.bytes
+        let bytes = exported.with_context(|| not_whole(path))?.1.bytes;
+        warn_of_losses(&store, search.range).await?;
+        bytes
     };
     if path.as_os_str() != "-" {
         eprintln!("{bytes} bytes written to `{}`", path.display());

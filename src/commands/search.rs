@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Aggregate, Query, Statement};
-use wiretag_store::tables::{self, Range, SearchOptions, TableStore};
+use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
 use wiretag_store::{Loss, Store, Table};
 
 use crate::cli::SearchArguments;
@@ -97,12 +97,8 @@ impl<R: Table> Search<R> {
         while left > 0 {
             let mut parameters = self.parameters();
             parameters.push(("limit", PAGE.min(left).to_string()));
-            let first = after.is_none();
             parameters.extend(after.map(|cursor| ("after", cursor)));
             let mut answer = appliance.json(&format!("/api/v1/{table}"), &parameters)?;
-            if first {
-                warn_of_loss(&answer);
-            }
             let page = answer.get_mut(table).and_then(Value::as_array_mut);
             let page = page.with_context(|| format!("the answer has no `{table}`"))?;
             left = left.saturating_sub(page.len());
@@ -112,7 +108,9 @@ impl<R: Table> Search<R> {
             });
             each(rows.collect())?;
             after = answer.get("next").and_then(Value::as_str).map(str::to_owned);
-            if after.is_none() {
+            if after.is_none() || left == 0 {
+                // By then it is known which files cannot be read.
+                warn_of_loss(&answer);
                 break;
             }
         }
@@ -127,7 +125,6 @@ impl<R: Table> Search<R> {
         limit: u32,
         each: &mut dyn FnMut(Vec<Row>) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        warn_of_losses(store, self.range).await?;
         let (mut after, mut left) = (None, limit as usize);
         while left > 0 {
             let options = SearchOptions { limit: PAGE.min(left), all_observations: self.all_observations, after };
@@ -141,6 +138,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
+        warn_of_losses(store, self.range).await?;
         Ok(after.is_some())
     }
 }
@@ -169,14 +167,16 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
 
 /// Loss in the range goes to stderr: stdout holds nothing but data.
 pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Result<()> {
-    for loss in store.completeness(range.from, range.to).await? {
-        loss_sentence(&loss);
-    }
+    let completeness = store.completeness(range.from, range.to).await?;
+    completeness.nodes.iter().for_each(loss_sentence);
+    unreadable_sentence(completeness.unreadable);
     Ok(())
 }
 
 /// As [`warn_of_losses`], from an answer.
 pub(super) fn warn_of_loss(answer: &Value) {
+    let unread = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
+    unreadable_sentence(Missing { files: unread("unreadable_files"), rows: unread("unreadable_rows") });
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -193,7 +193,16 @@ pub(super) fn warn_of_loss(answer: &Value) {
     }
 }
 
-pub(super) fn loss_sentence(loss: &Loss) {
+fn unreadable_sentence(missing: Missing) {
+    if missing.files > 0 {
+        eprintln!(
+            "warning: incomplete: {} files cannot be read, {} rows of this time are missing; hint: the log names them: restore them from a backup",
+            missing.files, missing.rows
+        );
+    }
+}
+
+fn loss_sentence(loss: &Loss) {
     if loss.is_complete() {
         return;
     }

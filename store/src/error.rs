@@ -187,6 +187,9 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
+    /// A file was merged or deleted while its rows were wanted.
+    #[error("files were merged or deleted while they were read; hint: ask again, for a shorter time if it comes again")]
+    Changed,
     /// A segment is being written, and is not sealed soon enough.
     #[error("`{path}` is still being written: its packets stay until it is sealed; hint: does an import run?")]
     SegmentOpen {

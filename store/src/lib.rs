@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures_util::future::BoxFuture;
-use tables::Engine;
+use tables::{Engine, Missing, Range};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 
@@ -112,6 +112,15 @@ pub struct Maintenance {
     pub packets: Totals,
     /// Time of the oldest flow, transaction or packet that is kept: identities before it may be forgotten.
     pub oldest: Option<i64>,
+}
+
+/// What is missing in a range of time.
+#[derive(Debug, Clone, Default)]
+pub struct Completeness {
+    /// What each node saw and lost.
+    pub nodes: Vec<Loss>,
+    /// What is stored and cannot be read.
+    pub unreadable: Missing,
 }
 
 /// Everything under one data directory.
@@ -413,8 +422,10 @@ impl Store {
         tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
     }
 
-    /// What each node saw and lost in `[from, to)`.
-    pub async fn completeness(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
-        self.catalog.loss(from, to).await
+    /// What is missing in `[from, to)`, as far as is known.
+    pub async fn completeness(&self, from: i64, to: i64) -> Result<Completeness, StoreError> {
+        let range = Range { from, to };
+        let (flows, transactions) = (self.flows.missing(range).await?, self.transactions.missing(range).await?);
+        Ok(Completeness { nodes: self.catalog.loss(from, to).await?, unreadable: flows.and(transactions) })
     }
 }

@@ -11,7 +11,7 @@ use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::Record;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::Table;
-use wiretag_store::tables::{Page, Range, Row, SearchOptions, TableStore};
+use wiretag_store::tables::{Missing, Page, Range, Row, SearchOptions, TableStore};
 
 use crate::caller::Caller;
 use crate::error::{ApiError, ErrorBody};
@@ -87,8 +87,12 @@ pub(crate) struct TransactionsAnswer {
 /// What was lost in a time range.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill.
+    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, and all that is stored can be read.
     complete: bool,
+    /// Files of this time that cannot be read.
+    unreadable_files: u64,
+    /// Rows of these: what they have is not part of answers.
+    unreadable_rows: u64,
     /// By node.
     nodes: Vec<NodeLoss>,
 }
@@ -387,8 +391,10 @@ pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Complet
     let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
     let pending = (shared.pending_loss)();
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
-    let mut complete = true;
-    for loss in shared.store.completeness(range.from, range.to).await?.into_iter().chain(pending) {
+    let known = shared.store.completeness(range.from, range.to).await?;
+    let Missing { files: unreadable_files, rows: unreadable_rows } = known.unreadable;
+    let mut complete = unreadable_files == 0;
+    for loss in known.nodes.into_iter().chain(pending) {
         complete &= loss.is_complete();
         let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
             node: loss.node.clone(),
@@ -410,5 +416,5 @@ pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Complet
         node.transactions_lost += loss.transaction_rows;
         node.interruptions += loss.interruptions;
     }
-    Ok(Completeness { complete, nodes: nodes.into_values().collect() })
+    Ok(Completeness { complete, unreadable_files, unreadable_rows, nodes: nodes.into_values().collect() })
 }

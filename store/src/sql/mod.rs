@@ -108,14 +108,14 @@ impl Store {
             Err(error @ (StoreError::Sql(_) | StoreError::Limit(_))) => Err(error),
             Err(error) => {
                 // A file that cannot be read is left out of answers; it does not fail them.
-                let (flows, lost) = tables.flows.readable(&self.flows).await?;
-                let (transactions, also) = tables.transactions.readable(&self.transactions).await?;
-                if lost + also == 0 {
+                let flows = tables.flows.readable(&self.flows, &error).await?;
+                let transactions = tables.transactions.readable(&self.transactions, &error).await?;
+                if flows.is_none() && transactions.is_none() {
                     return Err(error);
                 }
-                tracing::warn!(lost = lost + also, %error, "files cannot be read: their rows are not part of the answer");
-                let tables = Tables { flows: Arc::new(flows), transactions: Arc::new(transactions), ..tables };
-                self.sql.ask(tables, request.clone()).await
+                let flows = flows.map_or_else(|| tables.flows.clone(), Arc::new);
+                let transactions = transactions.map_or_else(|| tables.transactions.clone(), Arc::new);
+                self.sql.ask(Tables { flows, transactions, ..tables }, request.clone()).await
             }
         }
     }

@@ -48,18 +48,17 @@ impl<R: Table> TableStore<R> {
         let mut superseded = inner.merging.lock().await;
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         // The others are part of a roll-up as they are.
-        let all: Vec<FlowFile> = inner.catalog.unrolled(R::NAME).await?;
+        let all: Vec<FlowFile> = self.readable(inner.catalog.unrolled(R::NAME).await?);
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
-        let readable: Vec<FlowFile> = inner.engine.readable(&chosen).await?.into_iter().cloned().collect();
-        if readable.len() < 2 {
-            return Ok(0);
-        }
-        let open = inner.engine.open_files(&readable.iter().collect::<Vec<_>>()).await?;
-        let (dir, files) = (inner.engine.data_dir().to_owned(), readable.clone());
-        let merged = tokio::task::spawn_blocking(move || merge::merge_hour::<R>(&dir, &files, &open))
-            .await
-            .map_err(TableError::from)??;
-        let paths: Vec<String> = readable.iter().map(|file| file.path.clone()).collect();
+        let merged = match self.merge(&chosen).await {
+            Ok(merged) => merged,
+            Err(error) => {
+                // The others are merged the next time.
+                self.without_unreadable(&chosen, error).await?;
+                return Ok(0);
+            }
+        };
+        let paths: Vec<String> = chosen.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
         // Readers take the catalog's list under this lock.
@@ -73,9 +72,16 @@ impl<R: Table> TableStore<R> {
         }
         drop(guard);
         let count = paths.len() as u64;
-        let replaced = readable.iter().map(|file| (file.path.clone(), file.bytes));
+        let replaced = chosen.iter().map(|file| (file.path.clone(), file.bytes));
         superseded.extend(replaced.map(|(path, bytes)| Superseded { path, since: now, bytes }));
         Ok(count)
+    }
+
+    async fn merge(&self, chosen: &[&FlowFile]) -> Result<FlowFile, TableError> {
+        let open = self.inner.engine.open_files(chosen).await?;
+        let files: Vec<FlowFile> = chosen.iter().copied().cloned().collect();
+        let dir = self.inner.engine.data_dir().to_owned();
+        tokio::task::spawn_blocking(move || merge::merge_hour::<R>(&dir, &files, &open)).await?
     }
 
     /// Bytes of replaced files that wait to be deleted.
@@ -91,22 +97,21 @@ impl<R: Table> TableStore<R> {
 }
 
 fn delete_old(data_dir: &std::path::Path, superseded: &mut Vec<Superseded>, now: i64) -> Result<(), TableError> {
-    let mut stay = Vec::new();
+    // What cannot be deleted stays in the list, and is tried again.
+    let (mut stay, mut failed) = (Vec::new(), None);
     for file in superseded.drain(..) {
+        let path = data_dir.join(&file.path);
         if now.saturating_sub(file.since) < KEEP {
             stay.push(file);
-            continue;
-        }
-        let path = data_dir.join(&file.path);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(TableError::io("delete", &path)(error));
-            }
-            _ => {}
+        } else if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            failed = failed.or(Some(TableError::io("delete", &path)(error)));
+            stay.push(file);
         }
     }
     *superseded = stay;
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// The files of the next merge, all of one origin: the oldest hour first.

@@ -160,9 +160,8 @@ impl Engine {
     /// Those of `files` that can be read; reading is checked file by file, so only after a failure.
     pub(super) async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, TableError> {
         let paths: Vec<PathBuf> = candidates.iter().map(|file| self.data_dir.join(&file.path)).collect();
-        let states =
-            tokio::task::spawn_blocking(move || paths.iter().map(|path| files::readable(path)).collect::<Vec<_>>())
-                .await?;
+        let look = move || paths.iter().map(|path| files::readable(path)).collect::<Result<Vec<_>, _>>();
+        let states = tokio::task::spawn_blocking(look).await??;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
 }

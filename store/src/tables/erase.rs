@@ -41,7 +41,7 @@ impl<R: Table> TableStore<R> {
     pub async fn erasable(&self, query: &Query<R>, range: Range) -> Result<Erasable, StoreError> {
         let condition = Condition::new(query.node.clone(), range, true);
         let snapshot = self.snapshot(range).await?;
-        let in_memory = snapshot.memory().filter(|row| condition.matches(row)).count() as u64;
+        let in_memory = snapshot.matching(&condition).await.len() as u64;
         let mut found = Erasable { rows: in_memory, ..Erasable::default() };
         for file in snapshot.files.iter().filter(|file| condition.touches(file)) {
             match self.look(file, &condition).await {

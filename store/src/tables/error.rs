@@ -1,6 +1,6 @@
 //! What can go wrong in the store of a table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
 
@@ -64,8 +64,26 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// The file that cannot be read, if that is what went wrong.
+    pub(super) fn unreadable(&self) -> Option<&Path> {
+        match self {
+            Self::Read { path, .. } => Some(path),
+            Self::Engine(DataFusionError::External(inner)) => inner.downcast_ref().and_then(Self::unreadable),
+            Self::Io { .. }
+            | Self::Write { .. }
+            | Self::Encode(_)
+            | Self::Engine(_)
+            | Self::Columns(_)
+            | Self::Cursor(_)
+            | Self::Range(_)
+            | Self::Query(_)
+            | Self::Limit(_)
+            | Self::Task(_) => None,
+        }
+    }
+
     /// For `map_err` around file operations.
-    pub(super) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }

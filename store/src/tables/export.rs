@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use datafusion::arrow::array::RecordBatch;
 use parquet::arrow::ArrowWriter;
@@ -16,7 +15,6 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use wiretag_enrich::Tagged;
 use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 
@@ -125,13 +123,13 @@ impl<R: Table> TableStore<R> {
 
     /// Where rows start, newest first; each stretch has about so many rows that they can be sorted in memory.
     async fn stretches(&self, condition: &Condition<R>) -> Result<Vec<Range>, StoreError> {
-        let snapshot = self.snapshot(condition.range).await?;
+        let (snapshot, _) = self.answerable(condition.range, false).await?;
         let mut hours: BTreeMap<i64, u64> = BTreeMap::new();
         let mut count = |start: i64, rows: u64| {
             let hour = start.div_euclid(files::HOUR);
             *hours.entry(hour).or_default() += rows;
         };
-        snapshot.memory().filter(|row| condition.matches(row)).for_each(|row| count(row.record.key().start, 1));
+        snapshot.matching(condition).await.into_iter().for_each(|row| count(row.record.key().start, 1));
         for file in snapshot.files.iter().filter(|file| condition.touches(file)) {
             let last = files::latest_start(file).min(condition.range.to);
             let mut hour = file.start;
@@ -161,34 +159,28 @@ impl<R: Table> TableStore<R> {
         limit: u64,
         parts: &Sender<Part>,
     ) -> Result<u64, StoreError> {
-        let snapshot = self.snapshot(condition.range).await?;
+        let (snapshot, _) = self.answerable(condition.range, false).await?;
         let not_before = condition.not_before.unwrap_or(i64::MIN);
         let in_reach = |file: &&FlowFile| condition.touches(file) && files::latest_start(file) >= not_before;
         let candidates: Vec<&FlowFile> = snapshot.files.iter().filter(in_reach).collect();
-        let mut recent: Vec<&Tagged<R>> = snapshot.memory().filter(|row| condition.matches(row)).collect();
+        let mut recent = snapshot.matching(condition).await;
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         if candidates.is_empty() && recent.is_empty() {
             return Ok(0);
         }
-        let readable = self.readable(&candidates).await?;
         let memory = if recent.is_empty() { None } else { Some(batch(&recent).map_err(TableError::from)?) };
         let few = usize::try_from(limit).ok().filter(|few| *few < ROWS as usize);
-        let rows = self.inner.engine.sorted(&readable, memory, (condition, few)).await?;
+        let mut rest = candidates;
+        let rows = loop {
+            match self.inner.engine.sorted(&rest, memory.clone(), (condition, few)).await {
+                Err(error) => rest = self.without_unreadable(&rest, error).await?,
+                Ok(rows) => break rows,
+            }
+        };
         let rows = rows.slice(0, rows.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX)));
         let sent = rows.num_rows() as u64;
         parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
         Ok(sent)
-    }
-
-    /// Those that can be read; the others are counted, as in a search.
-    async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, StoreError> {
-        let readable = self.inner.engine.readable(candidates).await?;
-        let lost = candidates.len() - readable.len();
-        if lost > 0 {
-            self.inner.counts.unreadable_files.fetch_add(lost as u64, Ordering::Relaxed);
-            tracing::warn!(lost, "files cannot be read: their rows are not part of the export");
-        }
-        Ok(readable)
     }
 }
 

@@ -5,11 +5,13 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, NaiveDate, Timelike};
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
 use super::encode::{Encoder, GROUP};
 use super::error::TableError;
@@ -172,14 +174,29 @@ pub(super) fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Whether a file is there, whole, and Parquet from beginning to end as far as its footer tells.
-pub(super) fn readable(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    parquet::arrow::arrow_reader::ArrowReaderMetadata::load(
-        &file,
-        parquet::arrow::arrow_reader::ArrowReaderOptions::new(),
-    )
-    .is_ok()
+/// A file is known again by this: inode, length, when it was changed.
+pub(super) type Id = (u64, u64, i64, i64);
+
+pub(super) fn id_of(about: &fs::Metadata) -> Id {
+    (about.ino(), about.size(), about.mtime(), about.mtime_nsec())
+}
+
+/// What the file of this name is now; none if it is not there.
+pub(super) fn id(path: &Path) -> Option<Id> {
+    fs::metadata(path).ok().as_ref().map(id_of)
+}
+
+/// Whether a file is there, whole, and Parquet from beginning to end as far as its footer tells. An error says nothing of the file: there
+/// are too many open ones, say.
+pub(super) fn readable(path: &Path) -> Result<bool, TableError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+            return Err(TableError::io("open", path)(error));
+        }
+        Err(_) => return Ok(false),
+    };
+    Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).is_ok())
 }
 
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.
@@ -192,8 +209,12 @@ pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String
     result.map_err(TableError::io("write", &list))
 }
 
-/// Moves what the catalog does not name out of the way and says so; names registered files that are missing.
-pub(super) fn repair(data_dir: &Path, table: TableName, registered: &[FlowFile]) -> Result<Vec<String>, TableError> {
+/// Moves what the catalog does not name out of the way and says so; names registered files that cannot be read, in words and alone.
+pub(super) fn repair(
+    data_dir: &Path,
+    table: TableName,
+    registered: &[FlowFile],
+) -> Result<(Vec<String>, HashSet<String>), TableError> {
     let mut sentences = Vec::new();
     let known: HashSet<PathBuf> = registered.iter().map(|file| data_dir.join(&file.path)).collect();
     let list = data_dir.join(table.as_str()).join(SUPERSEDED);
@@ -215,8 +236,13 @@ pub(super) fn repair(data_dir: &Path, table: TableName, registered: &[FlowFile])
         sentences.push(format!("file `{}` {why}: moved to `{}`", path.display(), target.display()));
     }
     let _ = fs::remove_file(&list);
-    for file in registered.iter().filter(|file| !readable(&data_dir.join(&file.path))) {
+    let mut unreadable = HashSet::new();
+    for file in registered {
         let path = data_dir.join(&file.path);
+        if readable(&path)? {
+            continue;
+        }
+        unreadable.insert(file.path.clone());
         let state = if path.exists() { "cannot be read" } else { "is missing" };
         sentences.push(format!(
             "file `{}` {state}: its {} rows are not part of answers; hint: restore it from a backup",
@@ -224,7 +250,7 @@ pub(super) fn repair(data_dir: &Path, table: TableName, registered: &[FlowFile])
             file.rows
         ));
     }
-    Ok(sentences)
+    Ok((sentences, unreadable))
 }
 
 fn set_aside(data_dir: &Path, path: &Path) -> Result<PathBuf, TableError> {

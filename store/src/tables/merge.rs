@@ -75,7 +75,7 @@ pub(super) fn merge_hour<R: Table>(
     };
     let origin = files.first().map(|file| file.origin).unwrap_or_default();
     let columns = ArrowSchemaConverter::new().convert(&schema)?;
-    let footers = open.iter().map(footer).collect::<Result<Vec<_>, _>>()?;
+    let footers = open.iter().map(|file| file.reading(|| Ok(footer(file)?))).collect::<Result<Vec<_>, _>>()?;
     let alike: Vec<bool> = footers
         .iter()
         .map(|footer| footer.file_metadata().schema_descr().root_schema() == columns.root_schema())
@@ -124,7 +124,7 @@ pub(super) fn column(files: &[OpenFile], parts: &[Part], field: &Field) -> Resul
     let mut arrays: Vec<ArrayRef> = Vec::with_capacity(parts.len());
     for (at, group) in parts {
         let Some(file) = files.get(*at) else { continue };
-        let array = file.column(*group, field, None)?;
+        let array = file.reading(|| file.column(*group, field, None))?;
         // A column that one of the files does not have is null there, as text.
         arrays.push(if array.data_type() == wanted { array } else { cast(&array, wanted)? });
     }

@@ -8,7 +8,7 @@
 //!   row: each answer has the one or the other;
 //! * memory is bounded: [`TableStore::append`] writes files when it is full, and waits for that; only if they cannot be
 //!   written what comes is dropped, counted, and an error;
-//! * a file that cannot be read is left out of answers and counted, it does not fail them.
+//! * a file that cannot be read is left out of answers, counted and told with them ([`TableStore::missing`]); it does not fail them.
 //!
 //! Searches go from the newest hour back and stop when no older file can change the page.
 
@@ -43,6 +43,7 @@ mod scan;
 mod schema;
 mod search;
 mod standing;
+mod unreadable;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -57,6 +58,7 @@ use wiretag_enrich::{Record, Tagged};
 pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, ServedBy, TransactionBucket};
 use self::counters::Counts;
 pub use self::counters::TableCounters;
+use self::engine::Condition;
 pub use self::engine::Engine;
 use self::entries::Entries;
 pub use self::erase::Erasable;
@@ -69,6 +71,7 @@ use self::open::OpenRows;
 pub use self::retag::Retagging;
 pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
+pub use self::unreadable::Missing;
 use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;
 use crate::query::{Query, RowFilter};
@@ -151,6 +154,9 @@ pub type TransactionStore = TableStore<Transaction>;
 /// Rows of a table in memory at most; about a kilobyte each.
 const MAX_RECENT: usize = 200_000;
 
+/// Rows in memory that are looked at in one go.
+const TURN: usize = 1_000;
+
 /// `[from, to)`, ns since the epoch: rows whose `[start, end]` touches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -191,6 +197,8 @@ struct Inner<R: 'static> {
     failing: AtomicBool,
     /// Of the rows in memory.
     origin: std::sync::Mutex<Origin>,
+    /// Files that cannot be read.
+    unreadable: unreadable::Unreadable,
     /// What rows are held against before they come to a file.
     standing: std::sync::RwLock<Arc<standing::Standing<R>>>,
 }
@@ -222,6 +230,22 @@ impl<R> Snapshot<R> {
     }
 }
 
+impl<R: Table> Snapshot<R> {
+    /// The rows in memory that pass. Others have their turn in between, also whoever gives up.
+    async fn matching(&self, condition: &Condition<R>) -> Vec<&Tagged<R>> {
+        let mut matching = Vec::new();
+        for (row, number) in self.memory().zip(1_usize..) {
+            if condition.matches(row) {
+                matching.push(row);
+            }
+            if number.is_multiple_of(TURN) {
+                tokio::task::yield_now().await;
+            }
+        }
+        matching
+    }
+}
+
 impl<R: Table> TableStore<R> {
     /// Opens the store; the sentences say what had to be repaired.
     pub async fn open(engine: &Arc<Engine>, catalog: Catalog) -> Result<(Self, Vec<String>), StoreError> {
@@ -237,8 +261,13 @@ impl<R: Table> TableStore<R> {
         let store = Self::over(engine, catalog, max_recent);
         let registered = store.inner.catalog.files_of(R::NAME).await?;
         let dir = engine.data_dir().to_owned();
-        let repairs = tokio::task::spawn_blocking(move || files::repair(&dir, R::NAME, &registered)).await;
-        Ok((store, repairs.map_err(TableError::from)??))
+        let repair = move || files::repair(&dir, R::NAME, &registered).map(|found| (found, registered));
+        let ((repairs, unreadable), registered) =
+            tokio::task::spawn_blocking(repair).await.map_err(TableError::from)??;
+        for file in registered.iter().filter(|file| unreadable.contains(&file.path)) {
+            store.leave_out(file, &"it was not to be read at the start");
+        }
+        Ok((store, repairs))
     }
 
     /// For a writer beside another: repairs nothing, so that what the other one is writing stays where it is.
@@ -264,6 +293,7 @@ impl<R: Table> TableStore<R> {
             pressed: Notify::new(),
             failing: AtomicBool::new(false),
             origin: std::sync::Mutex::default(),
+            unreadable: unreadable::Unreadable::default(),
             standing: std::sync::RwLock::new(Arc::new(standing::Standing::new())),
         };
         Self { inner: Arc::new(inner) }
@@ -327,27 +357,36 @@ impl<R: Table> TableStore<R> {
         Ok(self.snapshot_with(range, false).await?.0)
     }
 
-    /// As [`Self::snapshot`], with the roll-ups if they are wanted.
+    /// What answers are made of: without the files that are known to be unreadable, and with the roll-ups if they are wanted.
+    async fn answerable(&self, range: Range, rolled: bool) -> Result<(Snapshot<R>, Rolled), StoreError> {
+        let (snapshot, rolled) = self.snapshot_with(range, rolled).await?;
+        Ok((Snapshot { files: self.readable(snapshot.files), ..snapshot }, rolled))
+    }
+
     async fn snapshot_with(&self, range: Range, rolled: bool) -> Result<(Snapshot<R>, Rolled), StoreError> {
         let recent = self.inner.recent.read().await;
-        let rolled = if rolled { self.rolled().await? } else { Rolled::default() };
-        let files = if range == Range::ALL {
-            self.inner.catalog.files_of(R::NAME).await?
-        } else {
-            self.inner.catalog.flow_files(R::NAME, range.from, range.to).await?
-        };
+        let (rolled, files) =
+            if rolled { self.rolled(range).await? } else { (Rolled::default(), self.files(range).await?) };
         Ok((Snapshot { chunks: recent.chunks.clone(), open: recent.open.within(range), files }, rolled))
     }
 
-    /// Roll-ups and what they are of, as of one moment. Within the process that makes them the lock of the memory sees to that;
-    /// in another one, both are read again until nothing came between.
-    async fn rolled(&self) -> Result<Rolled, StoreError> {
+    async fn files(&self, range: Range) -> Result<Vec<FlowFile>, StoreError> {
+        if range == Range::ALL {
+            self.inner.catalog.files_of(R::NAME).await
+        } else {
+            self.inner.catalog.flow_files(R::NAME, range.from, range.to).await
+        }
+    }
+
+    /// Files, roll-ups and what they are of, as of one moment. Within the process that makes them the lock of the memory sees to that;
+    /// in another one, all are read again until nothing came between.
+    async fn rolled(&self, range: Range) -> Result<(Rolled, Vec<FlowFile>), StoreError> {
         let mut rollups = self.inner.catalog.rollups().await?;
         loop {
-            let of = self.inner.catalog.rolled().await?;
+            let (of, files) = (self.inner.catalog.rolled().await?, self.files(range).await?);
             let again = self.inner.catalog.rollups().await?;
             if again == rollups {
-                return Ok(Rolled { rollups, of });
+                return Ok((Rolled { rollups, of }, files));
             }
             rollups = again;
         }

@@ -52,23 +52,25 @@ impl<R: 'static> std::fmt::Debug for SnapshotTable<R> {
 impl<R: Table> TableStore<R> {
     /// The table as it is now, or what is left of it by `filter`.
     pub(crate) async fn provider(&self, filter: Option<&RowFilter>) -> Result<SnapshotTable<R>, StoreError> {
-        let snapshot = Arc::new(self.snapshot(Range::ALL).await?);
+        let snapshot = Arc::new(self.answerable(Range::ALL, false).await?.0);
         let permitted = filter.map(R::permitted).cloned();
         Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine: self.inner.engine.clone(), permitted })
     }
 }
 
 impl<R: Table> SnapshotTable<R> {
-    /// Without the files that cannot be read, and how many these are; they are counted where the rows are kept.
-    pub(crate) async fn readable(&self, store: &TableStore<R>) -> Result<(Self, usize), StoreError> {
+    /// Without the files that cannot be read; none if it is the same: the error has another cause.
+    pub(crate) async fn readable(&self, store: &TableStore<R>, error: &StoreError) -> Result<Option<Self>, StoreError> {
         let files: Vec<&FlowFile> = self.snapshot.files.iter().collect();
-        let readable: Vec<FlowFile> = self.engine.readable(&files).await?.into_iter().cloned().collect();
-        let lost = files.len() - readable.len();
-        store.inner.counts.unreadable_files.fetch_add(lost as u64, std::sync::atomic::Ordering::Relaxed);
+        let readable = store.sound(&files, error).await?;
+        if readable.len() == files.len() {
+            return Ok(None);
+        }
         let Snapshot { chunks, open, .. } = &*self.snapshot;
-        let snapshot = Arc::new(Snapshot { chunks: chunks.clone(), open: open.clone(), files: readable });
+        let files = readable.into_iter().cloned().collect();
+        let snapshot = Arc::new(Snapshot { chunks: chunks.clone(), open: open.clone(), files });
         let (schema, engine, permitted) = (self.schema.clone(), self.engine.clone(), self.permitted.clone());
-        Ok((Self { schema, snapshot, engine, permitted }, lost))
+        Ok(Some(Self { schema, snapshot, engine, permitted }))
     }
 }
 

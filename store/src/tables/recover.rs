@@ -72,9 +72,9 @@ impl FlowStore {
         let stored = self.inner.catalog.flow_files(TableName::Flows, range.from, range.to).await?;
         let stored: Vec<&FlowFile> = stored.iter().collect();
         for group in stored.chunks(*FILES.end()) {
-            if let Err(error) = self.strike(wanted, group, &condition).await {
-                let rest = self.without_unreadable(group, error).await?;
-                self.strike(wanted, &rest, &condition).await?;
+            let mut rest = group.to_vec();
+            while let Err(error) = self.strike(wanted, &rest, &condition).await {
+                rest = self.without_unreadable(&rest, error).await?;
             }
         }
         Ok(())

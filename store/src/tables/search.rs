@@ -1,12 +1,8 @@
 //! Questions to the store of a table: pages of rows.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
-
-use wiretag_enrich::Tagged;
 
 use super::engine::Condition;
-use super::error::TableError;
 use super::rows::{Cursor, Place, Row};
 use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
@@ -76,8 +72,8 @@ impl<R: Table> TableStore<R> {
         limit: usize,
         columns: &[&str],
     ) -> Result<Vec<Row>, StoreError> {
-        let snapshot = self.snapshot(condition.range).await?;
-        let mut recent: Vec<&Tagged<R>> = snapshot.memory().filter(|row| condition.matches(row)).collect();
+        let (snapshot, _) = self.answerable(condition.range, false).await?;
+        let mut recent = snapshot.matching(condition).await;
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         recent.truncate(limit);
         let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
@@ -103,30 +99,13 @@ impl<R: Table> TableStore<R> {
         condition: &Condition<R>,
         limit: usize,
         columns: &[&str],
-    ) -> Result<Vec<Row>, TableError> {
-        let engine = &self.inner.engine;
-        match engine.rows(files, condition, limit, columns).await {
-            Ok(rows) => Ok(rows),
-            Err(error) => {
-                let rest = self.without_unreadable(files, error).await?;
-                engine.rows(&rest, condition, limit, columns).await
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut rest = files.to_vec();
+        loop {
+            match self.inner.engine.rows(&rest, condition, limit, columns).await {
+                Err(error) => rest = self.without_unreadable(&rest, error).await?,
+                Ok(rows) => return Ok(rows),
             }
         }
-    }
-
-    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause.
-    pub(super) async fn without_unreadable<'a>(
-        &self,
-        files: &[&'a FlowFile],
-        error: TableError,
-    ) -> Result<Vec<&'a FlowFile>, TableError> {
-        let rest = self.inner.engine.readable(files).await?;
-        let lost = files.len() - rest.len();
-        if lost == 0 {
-            return Err(error);
-        }
-        self.inner.counts.unreadable_files.fetch_add(lost as u64, Ordering::Relaxed);
-        tracing::warn!(lost, %error, "files cannot be read: their rows are not part of the answer");
-        Ok(rest)
     }
 }

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod catalog;
+mod damage;
 mod erase;
 mod erase_packets;
 mod erase_rollups;

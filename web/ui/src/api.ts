@@ -19,9 +19,17 @@ export interface NodeLoss {
   interruptions: number
 }
 
+export interface Completeness {
+  complete: boolean
+  /** Files that cannot be read, and how many rows of the time they have. */
+  unreadable_files: number
+  unreadable_rows: number
+  nodes: NodeLoss[]
+}
+
 export interface Page {
   rows: Row[]
-  completeness: { complete: boolean; nodes: NodeLoss[] }
+  completeness: Completeness
   next: string | null
 }
 
@@ -32,7 +40,7 @@ export interface Groups {
   /** How many there are, of which `rows` may have fewer. */
   groups: number
   served_by: Served
-  completeness: Page['completeness']
+  completeness: Completeness
 }
 
 /** Where figures come from. */
@@ -87,7 +95,7 @@ export interface Topology {
   /** How many there are, of which `edges` may have fewer. */
   edges_total: number
   served_by: Served
-  completeness: Page['completeness']
+  completeness: Completeness
 }
 
 /** Rows of one stretch of time, and the bytes of both directions. */

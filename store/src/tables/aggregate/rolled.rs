@@ -1,6 +1,6 @@
 //! Rows that were added up before: files of roll-ups, as partial groups.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;

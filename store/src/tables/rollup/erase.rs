@@ -44,7 +44,7 @@ impl FlowStore {
         let condition = standing::condition::<FlowRecord>(erasure)?;
         let (mut unchecked, mut unread) = (0, BTreeSet::new());
         let _no_rollup = self.inner.rolling.lock().await;
-        for old in lasting(&self.rolled().await?, condition.range) {
+        for old in lasting(&self.rolled(condition.range).await?.0, condition.range) {
             let (dir, file) = (self.inner.engine.data_dir().to_owned(), old.clone());
             let (node, range) = (condition.node.clone(), condition.range);
             let work = move || -> Result<_, TableError> {

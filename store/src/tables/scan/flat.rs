@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::{
-    Array, ArrayRef, BooleanArray, BooleanBufferBuilder, DictionaryArray, Int32Array, StringBuilder,
-    TimestampNanosecondArray, UInt64Array, new_null_array,
+    ArrayRef, BooleanArray, BooleanBufferBuilder, DictionaryArray, Int32Array, StringBuilder, TimestampNanosecondArray,
+    UInt64Array, new_null_array,
 };
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::arrow::datatypes::{DataType, Int32Type, TimeUnit};

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +29,7 @@ use parquet::schema::types::TypePtr;
 use super::super::columns::UNIQUE;
 use super::super::encode::PAGE;
 use super::super::error::TableError;
+use super::super::files::{self, Id};
 use super::super::observed::Observed;
 use super::chunks::{Chunks, Positioned};
 use super::flat::{self, Asks};
@@ -40,7 +41,7 @@ const FOOTERS: usize = 64 << 20;
 /// Memory for outlines, bytes: some 5,000 files of the flows.
 const OUTLINES: usize = 64 << 20;
 /// Of so many rows one is wanted at most: then only their values are made, and not arrays of all rows.
-const SPARSE: usize = 8;
+pub(super) const FEW: usize = 8;
 /// Layouts that are kept: those of the tables, in some releases.
 const LAYOUTS: usize = 8;
 
@@ -97,9 +98,6 @@ struct Column {
     kind: DataType,
 }
 
-/// A file is known again by this.
-type Id = (u64, u64, i64, i64);
-
 /// Outlines and footers that were read.
 #[derive(Default)]
 pub(in super::super) struct Footers {
@@ -149,6 +147,18 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Reads of a file: what is wrong with its bytes is told with its name.
+fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, TableError>) -> Result<T, TableError> {
+    // Of some broken headers of pages the library panics.
+    let caught = catch_unwind(AssertUnwindSafe(read));
+    let broken = |source| TableError::Read { path: path.to_owned(), source };
+    match caught.unwrap_or_else(|_| Err(ParquetError::General("a page is broken".into()).into())) {
+        Err(TableError::Encode(source)) => Err(broken(source)),
+        Err(TableError::Columns(source)) => Err(broken(source.into())),
+        read => read,
+    }
+}
+
 impl Footers {
     /// Opens a file.
     pub(in super::super) fn open(
@@ -156,9 +166,13 @@ impl Footers {
         path: &Path,
         observed: Option<Arc<Observed>>,
     ) -> Result<OpenFile, TableError> {
+        reading(path, || self.opened(path, observed))
+    }
+
+    fn opened(self: &Arc<Self>, path: &Path, observed: Option<Arc<Observed>>) -> Result<OpenFile, TableError> {
         let file = File::open(path).map_err(TableError::io("open", path))?;
         let about = file.metadata().map_err(TableError::io("read", path))?;
-        let id = (about.ino(), about.size(), about.mtime(), about.mtime_nsec());
+        let id = files::id_of(&about);
         let known = lock(&self.outlines).get(path, id);
         let mut footer = None;
         let outline = if let Some(known) = known {
@@ -266,6 +280,11 @@ impl OpenFile {
         self.opened.outline.chunk(group, column)
     }
 
+    /// Reads of the file: what is wrong with its bytes is told with its name.
+    pub(in super::super) fn reading<T>(&self, read: impl FnOnce() -> Result<T, TableError>) -> Result<T, TableError> {
+        reading(&self.opened.path, read)
+    }
+
     fn footer(&self) -> Result<Arc<Footer>, ParquetError> {
         let opened = &self.opened;
         let mut known = lock(&opened.footer);
@@ -339,7 +358,7 @@ impl OpenFile {
             observed.read(bytes.len_read());
         }
         let group = OneGroup { metadata: &footer.metadata, group: meta, bytes: Arc::new(bytes), pages };
-        let some = selection.filter(|_| rows.saturating_mul(SPARSE) <= meta.num_rows() as usize).map(numbers);
+        let some = selection.filter(|_| rows.saturating_mul(FEW) <= meta.num_rows() as usize).map(numbers);
         let column = |(field, stored): (&&Field, Option<&Column>)| {
             let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
             let leaf = stored.leaves.start;

@@ -73,20 +73,17 @@ impl Target {
         }
         let mut columns = Columns::new(&self.file, self.group, &wanted.fields);
         let mut mask = columns.passing(&on.node)?;
-        if !on.all_observations && mask.count_set_bits() > 0 {
-            let primary = columns.column("primary")?;
-            mask = match primary.as_boolean_opt() {
-                Some(flags) => &mask & &present(flags),
-                None => BooleanBuffer::new_unset(columns.rows()),
-            };
+        if !on.all_observations {
+            let flags = |array: &ArrayRef| array.as_boolean_opt().map(present);
+            mask = columns.narrowed(mask, "primary", flags)?;
         }
-        let all_start = starts.1 < on.range.to && starts.1 <= newest && starts.0 >= oldest;
-        if !all_start && mask.count_set_bits() > 0 {
+        if starts.1 >= on.range.to || starts.1 > newest || starts.0 < oldest {
             let to = on.range.to;
-            mask = &mask & &timed(&columns.column("start")?, |start| start < to && start <= newest && start >= oldest);
+            let begins = |start| start < to && start <= newest && start >= oldest;
+            mask = columns.narrowed(mask, "start", |array| timed(array, begins))?;
         }
-        if ends.0 < on.range.from && mask.count_set_bits() > 0 {
-            mask = &mask & &timed(&columns.column("end")?, |end| end >= on.range.from);
+        if ends.0 < on.range.from {
+            mask = columns.narrowed(mask, "end", |array| timed(array, |end| end >= on.range.from))?;
         }
         if let Some(observed) = &on.observed {
             observed.found(mask.count_set_bits());
@@ -96,16 +93,20 @@ impl Target {
 
     /// Which rows pass; `None`: no row does.
     pub(super) fn passing<R: Table>(&self, wanted: &Wanted<R>) -> Result<Option<BooleanBuffer>, TableError> {
-        Ok(self.mask(wanted)?.map(|(mask, _)| mask))
+        self.file.reading(|| Ok(self.mask(wanted)?.map(|(mask, _)| mask)))
     }
 
     /// The newest rows that pass, `limit` and those that start with the last of them: start, and number in the group.
     pub(super) fn newest<R: Table>(&self, wanted: &Wanted<R>, limit: usize) -> Result<Vec<(i64, u32)>, TableError> {
+        self.file.reading(|| self.found(wanted, limit))
+    }
+
+    fn found<R: Table>(&self, wanted: &Wanted<R>, limit: usize) -> Result<Vec<(i64, u32)>, TableError> {
         let Some((mask, mut columns)) = self.mask(wanted)? else { return Ok(Vec::new()) };
-        let starts = columns.column("start")?;
+        let starts = columns.of_rows(&mask, "start")?;
         let Some(starts) = starts.as_primitive_opt::<TimestampNanosecondType>() else { return Ok(Vec::new()) };
         let mut found: Vec<(i64, u32)> =
-            mask.set_indices().filter(|row| starts.is_valid(*row)).map(|row| (starts.value(row), row as u32)).collect();
+            starts.iter().zip(mask.set_indices()).filter_map(|(start, row)| Some((start?, row as u32))).collect();
         let tie = wanted.condition.after.map(|after| after.start.0);
         let counted = found.iter().filter(|(start, _)| Some(*start) != tie).count();
         if counted > limit && limit > 0 {
@@ -122,9 +123,11 @@ impl Target {
         let total = self.file.groups().get(self.group).map_or(0, Group::rows);
         let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
-        let columns = self.file.columns(self.group, fields, Some(&selection))?;
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-        Ok(rows::of_columns(&names, &columns, number))
+        self.file.reading(|| {
+            let columns = self.file.columns(self.group, fields, Some(&selection))?;
+            Ok(rows::of_columns(&names, &columns, number))
+        })
     }
 
     /// The rows that pass, in the columns of `schema`.
@@ -133,6 +136,10 @@ impl Target {
         wanted: &Wanted<R>,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, TableError> {
+        self.file.reading(|| self.filtered(wanted, schema))
+    }
+
+    fn filtered<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<RecordBatch>, TableError> {
         let Some((mask, columns)) = self.mask(wanted)? else { return Ok(None) };
         let (passing, rows) = (mask.count_set_bits(), columns.rows());
         let chosen = BooleanArray::new(mask, None);
@@ -170,9 +177,7 @@ fn present(flags: &BooleanArray) -> BooleanBuffer {
     }
 }
 
-fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool + Copy) -> BooleanBuffer {
-    match array.as_primitive_opt::<TimestampNanosecondType>() {
-        Some(times) => values(times.values(), times.nulls(), passes),
-        None => BooleanBuffer::new_unset(array.len()),
-    }
+fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool + Copy) -> Option<BooleanBuffer> {
+    let times = array.as_primitive_opt::<TimestampNanosecondType>()?;
+    Some(values(times.values(), times.nulls(), passes))
 }

@@ -13,6 +13,7 @@ mod footers;
 mod group;
 mod mask;
 mod outline;
+mod packed;
 mod pages;
 mod pool;
 mod prune;

@@ -1,0 +1,175 @@
+//! Files that are broken, wherever: answers are without their rows and say so, and nothing else stops.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use wiretag_capture::FlowRecord;
+use wiretag_enrich::timeline::Timeline;
+use wiretag_store::catalog::Catalog;
+use wiretag_store::limits::DEFAULT_MEMORY;
+use wiretag_store::query::{Query, parse_statement};
+use wiretag_store::sql::SqlRequest;
+use wiretag_store::tables::{AggregateRequest, Engine, ExportFormat, ExportOptions, Missing, Range, SearchOptions};
+use wiretag_store::{FlowStore, Role, Store, StoreConfig};
+
+use crate::rows::flow;
+
+const ALL: Range = Range { from: 0, to: i64::MAX };
+const HOUR: i64 = 3_600_000_000_000;
+/// Rows of a file.
+const ROWS: u64 = 40;
+
+async fn open(dir: &Path) -> FlowStore {
+    let engine = Engine::open(dir).unwrap();
+    let catalog = Catalog::open(&dir.join("catalog.sqlite")).await.unwrap();
+    FlowStore::open(&engine, catalog).await.unwrap().0
+}
+
+/// A file of rows that start in this hour.
+async fn file(store: &FlowStore, hour: i64, first: u64) {
+    let rows = (first..first + ROWS).map(|number| {
+        let mut row = flow(number);
+        row.record.start += hour * HOUR;
+        row.record.end = row.record.start;
+        row
+    });
+    store.append(rows.collect()).await.unwrap();
+    store.flush().await.unwrap();
+}
+
+/// The files of an hour.
+fn files(dir: &Path, hour: i64) -> BTreeSet<PathBuf> {
+    let dir = dir.join(format!("flows/date=2026-03-01/hour={hour:02}"));
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect()
+}
+
+/// Where the pages of each column begin.
+fn pages(path: &Path) -> Vec<usize> {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let group = reader.metadata().row_group(0);
+    let first = |column: &parquet::file::metadata::ColumnChunkMetaData| column.byte_range().0 as usize;
+    group.columns().iter().map(first).collect()
+}
+
+async fn listed(store: &FlowStore) -> u64 {
+    let options = SearchOptions { limit: 1_000, all_observations: true, after: None };
+    store.search(&Query::everything(), ALL, options).await.unwrap().rows.len() as u64
+}
+
+async fn counted(store: &FlowStore) -> u64 {
+    let statement =
+        parse_statement::<FlowRecord>("| count, sum(bytes), sum(retransmits) by server_workload", 0).unwrap();
+    let request = AggregateRequest {
+        filter: statement.filter,
+        aggregate: statement.aggregate.unwrap(),
+        range: ALL,
+        all_observations: true,
+        compare: false,
+        memory: 64 << 20,
+    };
+    let answer = store.aggregate(&request).await.unwrap();
+    answer.rows.iter().map(|row| row.get("count").as_u64().unwrap()).sum()
+}
+
+async fn exported(store: &FlowStore) -> u64 {
+    let options = ExportOptions { format: ExportFormat::JsonLines, range: ALL, all_observations: true, limit: None };
+    store.export(&Query::everything(), options, Vec::new()).await.unwrap().0
+}
+
+/// Of each column the first page is broken in three ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_page_is_broken_the_file_is_left_out_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for hour in 0..3 {
+        file(&store, hour, hour as u64 * ROWS).await;
+    }
+    drop(store);
+    let path = files(dir.path(), 1).pop_first().unwrap();
+    let (whole, mut met) = (fs::read(&path).unwrap(), 0);
+    for (number, at) in pages(&path).into_iter().enumerate() {
+        for (way, byte) in [0xff, 0x00, 0x2a].into_iter().enumerate() {
+            let mut broken = whole.clone();
+            broken[at..at + 12].fill(byte);
+            fs::write(&path, &broken).unwrap();
+            let store = open(dir.path()).await;
+            // Each kind of question is the first to meet it at times.
+            let rows = match (number + way) % 3 {
+                0 => listed(&store).await,
+                1 => counted(&store).await,
+                _ => exported(&store).await,
+            };
+            let missing = store.missing(ALL).await.unwrap();
+            let expected = if missing.files == 0 { 3 * ROWS } else { 2 * ROWS };
+            assert_eq!(rows, expected, "column {number}, {byte:#x}");
+            assert_eq!(missing.rows, missing.files * ROWS);
+            met += missing.files;
+            if missing.files == 0 {
+                continue;
+            }
+            assert_eq!(store.missing(Range { from: 0, to: flow(0).record.start }).await.unwrap(), Missing::default());
+            for rows in [listed(&store).await, counted(&store).await, exported(&store).await] {
+                assert_eq!(rows, 2 * ROWS, "column {number}, {byte:#x}");
+            }
+            assert_eq!(store.counters().unreadable_files, 1);
+            // It comes back from a backup.
+            fs::write(&path, &whole).unwrap();
+            assert_eq!((listed(&store).await, store.missing(ALL).await.unwrap()), (3 * ROWS, Missing::default()));
+        }
+    }
+    // Questions do not read all columns.
+    assert!(met > 130, "{met}");
+}
+
+/// SQL reads with the engine's own reader: it leaves out what other questions met.
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_and_the_answers_of_the_store_are_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(dir.path(), Role::Appliance)).await.unwrap().0;
+    for hour in 0..3 {
+        file(&store.flows, hour, hour as u64 * ROWS).await;
+    }
+    let path = files(dir.path(), 1).pop_first().unwrap();
+    let mut broken = fs::read(&path).unwrap();
+    let at = pages(&path)[0];
+    broken[at..at + 12].fill(0xff);
+    fs::write(&path, &broken).unwrap();
+    assert_eq!(listed(&store.flows).await, 2 * ROWS);
+    let unreadable = store.completeness(0, i64::MAX).await.unwrap().unreadable;
+    assert_eq!(unreadable, Missing { files: 1, rows: ROWS });
+    let text = "select count(*) as n, sum(client_bytes) as bytes from flows".to_owned();
+    let request = SqlRequest { text, limit: 10, memory: DEFAULT_MEMORY, rows: None };
+    let answer = store.sql(&request, Arc::new(Timeline::new().view())).await.unwrap();
+    assert_eq!((&answer.rows[0]["n"], &answer.rows[0]["bytes"]), (&(2 * ROWS).into(), &(2 * ROWS * 300).into()));
+}
+
+#[tokio::test]
+async fn a_broken_file_does_not_hold_up_merges() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for (hour, first) in [(0, 0), (0, 100), (1, 200), (1, 300), (2, 400), (2, 500), (2, 600)] {
+        file(&store, hour, first).await;
+    }
+    // Of the oldest hour one is not even Parquet; of the next one a page is broken.
+    fs::write(files(dir.path(), 0).pop_first().unwrap(), "PAR1").unwrap();
+    for path in files(dir.path(), 2).into_iter().take(1) {
+        let mut broken = fs::read(&path).unwrap();
+        for at in pages(&path) {
+            broken[at..at + 12].fill(0xff);
+        }
+        fs::write(&path, &broken).unwrap();
+    }
+    let later = flow(0).record.start + 100 * HOUR;
+    for _ in 0..8 {
+        store.compact(later).await.unwrap();
+    }
+    store.compact(later + HOUR).await.unwrap();
+    let left = [0, 1, 2].map(|hour| files(dir.path(), hour).len());
+    assert_eq!(left, [2, 1, 2]);
+    assert_eq!(listed(&store).await, 5 * ROWS);
+}
