@@ -73,7 +73,7 @@ impl Account {
             unwritten: self.stages.lock().unwrap_or_else(PoisonError::into_inner).packets_dropped,
             flow_rows: self.capture.lost_slices() + flows.dropped + self.peers.missing(),
             transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
-            interruptions: 0,
+            interruptions: self.capture.interruptions(),
         }
     }
 
@@ -115,6 +115,6 @@ fn since(before: &Loss, after: &Loss) -> Loss {
         unwritten: after.unwritten.saturating_sub(before.unwritten),
         flow_rows: after.flow_rows.saturating_sub(before.flow_rows),
         transaction_rows: after.transaction_rows.saturating_sub(before.transaction_rows),
-        interruptions: 0,
+        interruptions: after.interruptions.saturating_sub(before.interruptions),
     }
 }

@@ -27,6 +27,11 @@ pub(crate) struct Appliance {
 impl Appliance {
     /// Starts everything; when this returns, it captures and answers.
     pub(crate) async fn start(mut config: RunConfig) -> anyhow::Result<Self> {
+        // Rings, files and requests of a busy node are more than the thousand that a process may open unless it asks for more.
+        match wiretag_capture::ring::raise_descriptor_limit() {
+            Ok(limit) => tracing::info!("{limit} files and sockets may be open"),
+            Err(error) => tracing::warn!("no more files and sockets than usual may be open: {error}"),
+        }
         let listener = tokio::net::TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| cannot_listen(config.listen, &error))?;
         let url = format!("http://{}", listener.local_addr()?);

@@ -95,7 +95,8 @@ impl Pipeline {
         let published = Arc::new(Published::new(&timeline));
 
         let (registry, tail) = (prometheus::Registry::new(), wiretag_web::Tail::default());
-        let (capture, stages) = <(Arc<CaptureStatus>, Arc<Mutex<StageNumbers>>)>::default();
+        let (troubles, stages) = <(Arc<Troubles>, Arc<Mutex<StageNumbers>>)>::default();
+        let capture = Arc::new(CaptureStatus::new(troubles.clone()));
         let heard = last_heard(config, &store).await?;
         let kernel = kernel_source(config, &boot, heard);
         let (numbers, kernel_numbers) = ((stages.clone(), kernel.numbers()), kernel.numbers());
@@ -104,7 +105,6 @@ impl Pipeline {
         let (stop, workers) = (Arc::new(AtomicBool::new(false)), WorkerThreads::default());
         let (peers, (export, exported)) = Peers::start(config, (&records, &capture), (&workers, &stop))?;
 
-        let troubles = Arc::new(Troubles::default());
         let account = Arc::new(Account::new(&config.node, &store, &capture, (&stages, &peers)));
 
         let pressed = Arc::new(Notify::new());

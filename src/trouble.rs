@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Writing works again when it has not failed for so long, ns: a full disk takes a small block now and then.
+/// What failed works again when it has not failed for so long, ns: a full disk takes a small block now and then.
 const CALM: i64 = 5_000_000_000;
 
-/// What is written.
+/// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
+    /// The rings.
+    Capture,
+    /// Which interfaces there are, and capture in the namespaces of containers.
+    Interfaces,
+    /// The socket of exporters.
+    Netflow,
     /// The packet log.
     Packets,
     /// Flows and transactions, and the upkeep of the store.
@@ -22,13 +28,17 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    const fn as_str(self) -> &'static str {
+    /// Of what, and what does or does not happen to it.
+    const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Packets => "packets",
-            Self::Rows => "flows and transactions",
-            Self::Open => "open flows",
-            Self::Identities => "identities",
-            Self::Accounts => "capture statistics",
+            Self::Capture => ("packets", "captured"),
+            Self::Interfaces => ("interfaces", "followed"),
+            Self::Netflow => ("records of exporters", "heard"),
+            Self::Packets => ("packets", "written"),
+            Self::Rows => ("flows and transactions", "written"),
+            Self::Open => ("open flows", "written"),
+            Self::Identities => ("identities", "written"),
+            Self::Accounts => ("capture statistics", "written"),
         }
     }
 }
@@ -46,18 +56,18 @@ struct State {
 pub(crate) struct Troubles(Mutex<BTreeMap<Stage, State>>);
 
 impl Troubles {
-    /// Writing failed at `now`.
+    /// It failed at `now`.
     pub(crate) fn failed(&self, stage: Stage, error: &dyn std::fmt::Display, now: i64) {
         let mut states = self.lock();
         let state = states.entry(stage).or_default();
         state.failed_at = now;
         if state.error.is_none() {
-            tracing::error!("{} are not written: {error}", stage.as_str());
+            tracing::error!("{}", sentence(stage, error));
         }
         state.error = Some(error.to_string());
     }
 
-    /// Writing worked at `now`; `lost` is what has been lost so far.
+    /// It worked at `now`; `lost` is what has been lost so far.
     pub(crate) fn works(&self, stage: Stage, lost: u64, now: i64) {
         let mut states = self.lock();
         let state = states.entry(stage).or_default();
@@ -66,8 +76,11 @@ impl Troubles {
                 return;
             }
             state.error = None;
-            let lost = lost.saturating_sub(state.lost_before);
-            tracing::warn!("{} are written again; {lost} were lost meanwhile", stage.as_str());
+            let (what, done) = stage.words();
+            match lost.saturating_sub(state.lost_before) {
+                0 => tracing::warn!("{what} are {done} again"),
+                lost => tracing::warn!("{what} are {done} again; {lost} were lost meanwhile"),
+            }
         }
         state.lost_before = lost;
     }
@@ -76,12 +89,17 @@ impl Troubles {
     pub(crate) fn sentences(&self) -> Vec<String> {
         let states = self.lock();
         let failing = states.iter().filter_map(|(stage, state)| Some((stage, state.error.as_ref()?)));
-        failing.map(|(stage, error)| format!("{} are not written: {error}", stage.as_str())).collect()
+        failing.map(|(stage, error)| sentence(*stage, error)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Stage, State>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn sentence(stage: Stage, error: &dyn std::fmt::Display) -> String {
+    let (what, done) = stage.words();
+    format!("{what} are not {done}: {error}")
 }
 
 #[cfg(test)]

@@ -4,23 +4,29 @@
 //! Every few seconds it also hands on what is open ([`crate::checkpoint`]), a part of it between two bursts.
 //!
 //! A worker never waits for a later stage before it ends: what does not fit into a queue is counted (`queue_drops` for packets of the
-//! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for.
+//! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for. It also never
+//! ends because something failed: what can be captured is, the rest is tried again, and [`crate::trouble`] says so meanwhile.
+
+mod status;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, Link, LinkKind, LinkWatcher};
-use wiretag_capture::ring::{self, Ring, RingConfig};
-use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Transaction};
+use wiretag_capture::ring::{self, Ring, RingConfig, RingError};
+use wiretag_capture::{EndReason, FlowRecord, Transaction};
 
+pub(crate) use self::status::CaptureStatus;
+use self::status::SourceStatus;
 use crate::checkpoint::Pace;
 use crate::outbox::{InterfaceNames, Outbox, PacketSender};
+use crate::trouble::Stage;
 
 /// Flow records and transactions on their way to the tagger, with the network namespace (0: wiretag's own) of their interfaces.
 pub(crate) struct RecordBatch {
@@ -91,128 +97,6 @@ pub(crate) enum Scope {
     },
 }
 
-/// What all workers capture, for metrics, health and completeness.
-#[derive(Default)]
-pub(crate) struct CaptureStatus {
-    /// By network namespace and number of the worker.
-    sources: Mutex<HashMap<(u64, u16), SourceStatus>>,
-    finished: Mutex<CaptureCounters>,
-    lost_slices: AtomicU64,
-    lost_transactions: AtomicU64,
-    /// Open slices that were handed on, and those that found a queue full or could not be written.
-    open: AtomicU64,
-    lost_open: AtomicU64,
-    /// Rows in the queue to the tagger.
-    queued_rows: AtomicU64,
-}
-
-#[derive(Default, Clone)]
-struct SourceStatus {
-    counters: CaptureCounters,
-    interfaces: Vec<Arc<str>>,
-    /// Time between two looks at what is open, ns.
-    checkpoint: i64,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl CaptureStatus {
-    /// Sums over all sources, the ended ones included.
-    pub(crate) fn counters(&self) -> CaptureCounters {
-        let mut sum = locked(&self.finished).clone();
-        for source in locked(&self.sources).values() {
-            sum.add(&source.counters);
-        }
-        sum
-    }
-
-    /// Names of the interfaces that are captured now.
-    pub(crate) fn interfaces(&self) -> Vec<Arc<str>> {
-        let mut names: Vec<_> =
-            locked(&self.sources).values().flat_map(|source| source.interfaces.iter().cloned()).collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    /// Flow rows that found the queue to the tagger full.
-    pub(crate) fn lost_slices(&self) -> u64 {
-        self.lost_slices.load(Ordering::Relaxed)
-    }
-
-    /// Transactions that found the queue to the tagger full.
-    pub(crate) fn lost_transactions(&self) -> u64 {
-        self.lost_transactions.load(Ordering::Relaxed)
-    }
-
-    /// Open slices that workers have handed on.
-    pub(crate) fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Open slices that were lost behind the workers. When there are more, workers give everything that is open again.
-    pub(crate) fn lost_open(&self) -> u64 {
-        self.lost_open.load(Ordering::Relaxed)
-    }
-
-    /// Open slices found a queue full or could not be written.
-    pub(crate) fn lose_open(&self, slices: usize) {
-        self.lost_open.fetch_add(slices as u64, Ordering::Relaxed);
-    }
-
-    /// Time between two looks at what is open, ns; of the worker that looks least often.
-    pub(crate) fn checkpoint(&self) -> i64 {
-        locked(&self.sources).values().map(|source| source.checkpoint).max().unwrap_or_default()
-    }
-
-    /// Rows of flows were lost on their way to the tagger.
-    pub(crate) fn lose_slices(&self, rows: usize) {
-        self.lost_slices.fetch_add(rows as u64, Ordering::Relaxed);
-    }
-
-    /// Hands rows to the tagger, or gives them back if there is no room.
-    pub(crate) fn offer(&self, queue: &mpsc::Sender<RecordBatch>, batch: RecordBatch) -> Result<(), RecordBatch> {
-        if self.queued_rows.load(Ordering::Relaxed) >= MOST_QUEUED_ROWS {
-            return Err(batch);
-        }
-        // Counted first: the tagger may take it at once.
-        let rows = batch.len();
-        self.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
-        queue.try_send(batch).map_err(|error| {
-            self.received(rows);
-            error.into_inner()
-        })
-    }
-
-    /// Hands rows of flows to the tagger, and waits for room.
-    pub(crate) fn hand_on(&self, queue: &mpsc::Sender<RecordBatch>, batch: RecordBatch) {
-        let rows = batch.len();
-        self.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
-        if queue.blocking_send(batch).is_err() {
-            self.received(rows);
-            self.lose_slices(rows);
-        }
-    }
-
-    /// So many rows have left the queue to the tagger.
-    pub(crate) fn received(&self, rows: usize) {
-        self.queued_rows.fetch_sub(rows as u64, Ordering::Relaxed);
-    }
-
-    fn publish(&self, source: (u64, u16), status: SourceStatus) {
-        locked(&self.sources).insert(source, status);
-    }
-
-    fn end(&self, source: (u64, u16)) {
-        if let Some(mut source) = locked(&self.sources).remove(&source) {
-            (source.counters.flows_active, source.counters.flow_memory) = (0, 0);
-            locked(&self.finished).add(&source.counters);
-        }
-    }
-}
-
 /// Starts the thread; the ring is open when this returns.
 pub(crate) fn start(config: WorkerConfig) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let name = match &config.scope {
@@ -227,6 +111,8 @@ struct Worker {
     config: WorkerConfig,
     ring: Ring,
     watcher: Option<LinkWatcher>,
+    /// When the interfaces are to be looked at.
+    look_at: Option<i64>,
     engine: Engine,
     names: Arc<InterfaceNames>,
     selected: Vec<Arc<str>>,
@@ -251,6 +137,9 @@ const LAST_ROWS: usize = 8_192;
 /// Open slices handed on after a burst at most: so many when there is little to do, and one for so many packets else.
 const OPEN_ROWS: usize = 2_048;
 const PACKETS_AN_OPEN_ROW: u64 = 8;
+/// After a failure the interfaces are looked at again after so long, ns; the ring is read again after so long.
+const RETRY: i64 = 1_000_000_000;
+const PAUSE: Duration = Duration::from_millis(100);
 /// Nanoseconds that packets wait at most for their batch to fill: blocks that are made of whole batches need no more copying.
 const BATCH_AGE: i64 = 200_000_000;
 
@@ -271,6 +160,7 @@ impl Worker {
             config,
             ring,
             watcher,
+            look_at: None,
             engine,
             names: Arc::default(),
             selected: Vec::new(),
@@ -290,7 +180,7 @@ impl Worker {
     }
 
     /// Chooses the interfaces anew and names those that are new.
-    fn select(&mut self) -> anyhow::Result<()> {
+    fn select(&mut self) -> Result<(), RingError> {
         let chosen: Vec<SeenLink> = match &self.config.scope {
             Scope::Host { patterns } => {
                 let links = links::list()?;
@@ -306,6 +196,10 @@ impl Worker {
                 interfaces.iter().map(seen).collect()
             }
         };
+        if self.netns == 0 {
+            let indexes: Vec<u32> = chosen.iter().map(|link| link.index).collect();
+            self.ring.set_interfaces(&indexes)?;
+        }
         // Those that wait have the names of before.
         self.outbox.send();
         for link in &chosen {
@@ -317,10 +211,6 @@ impl Worker {
             }
         }
         self.told.retain(|index, _| chosen.iter().any(|own| own.index == *index));
-        if self.netns == 0 {
-            let indexes: Vec<u32> = chosen.iter().map(|link| link.index).collect();
-            self.ring.set_interfaces(&indexes)?;
-        }
         self.outbox.names = self.names.clone();
         self.selected = chosen.into_iter().map(|link| link.name).collect();
         Ok(())
@@ -328,15 +218,11 @@ impl Worker {
 
     fn run(&mut self) {
         while !self.stopped() {
-            if let Err(error) = self.burst() {
-                tracing::error!("capture on namespace {} ended: {error:#}", self.netns);
-                break;
-            }
+            self.follow_interfaces(crate::host::now());
+            self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
-        if let Err(error) = self.burst() {
-            tracing::debug!("capture on namespace {}: {error:#}", self.netns);
-        }
+        self.burst();
         self.outbox.send();
         // In parts: the records of a full table at once would take more memory than the table.
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
@@ -355,26 +241,50 @@ impl Worker {
         gone || self.config.stop.load(Ordering::Relaxed)
     }
 
-    /// Burst, decode, track, expire, hand on.
-    fn burst(&mut self) -> anyhow::Result<()> {
-        if let Some(watcher) = &mut self.watcher
-            && watcher.wait(Duration::ZERO)?
-        {
-            self.select()?;
+    /// Chooses the interfaces anew when one has changed. If that fails, those of before stay, and it is tried again after a while.
+    fn follow_interfaces(&mut self, now: i64) {
+        let Some(watcher) = &mut self.watcher else { return };
+        // If it cannot be asked, there may be a change.
+        if watcher.wait(Duration::ZERO).unwrap_or(true) {
+            self.look_at.get_or_insert(now);
         }
+        match self.look_at {
+            None => self.config.status.works(Stage::Interfaces, now),
+            Some(at) if at > now => {}
+            Some(_) => {
+                let outcome = self.select();
+                self.look_at = outcome.is_err().then_some(now + RETRY);
+                if let Err(error) = outcome {
+                    self.config.status.failed(Stage::Interfaces, &error, now);
+                }
+            }
+        }
+    }
+
+    /// Burst, decode, track, expire, hand on.
+    fn burst(&mut self) {
         let before = self.engine.counters().packets;
         let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
-        self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
+        let polled = self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
             engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
-        })?;
+        });
         let now = crate::host::now();
         outbox.send_if_older_than(now - BATCH_AGE);
-        self.kernel_drops = self.ring.drops()?;
+        match polled.and_then(|_| self.ring.drops()) {
+            Ok(drops) => {
+                self.kernel_drops = drops;
+                self.config.status.works(Stage::Capture, now);
+            }
+            Err(error) => {
+                self.config.status.failed(Stage::Capture, &error, now);
+                // What fails at once would be tried without end.
+                std::thread::park_timeout(PAUSE);
+            }
+        }
         self.engine.advance(now, &mut self.records);
         self.look_at_open(now, self.engine.counters().packets - before);
         self.hand_on_rows();
         self.publish();
-        Ok(())
     }
 
     /// When it is time, takes a part of what is open, in proportion to the packets of the burst: under load the ring must
@@ -400,39 +310,32 @@ impl Worker {
     fn hand_on_rows(&mut self) {
         self.engine.take_transactions(&mut self.transactions);
         let status = self.config.status.clone();
-        let queued = status.queued_rows.load(Ordering::Relaxed);
-        if queued > MOST_QUEUED_ROWS / 2 {
+        if status.queued_rows() > MOST_QUEUED_ROWS / 2 {
             // The rest of the queue is for what ends.
             self.lose_open();
         }
         if self.records.is_empty() && self.transactions.is_empty() && self.links.is_empty() && self.open.is_empty() {
             return;
         }
-        if queued < MOST_QUEUED_ROWS {
-            let batch = RecordBatch {
-                netns: self.netns,
-                records: std::mem::take(&mut self.records),
-                transactions: std::mem::take(&mut self.transactions),
-                open: std::mem::take(&mut self.open),
-                links: std::mem::take(&mut self.links),
-            };
-            let open = batch.open.len() as u64;
-            // Counted first: the tagger may take it at once.
-            let rows = batch.len();
-            status.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
-            let Err(mpsc::error::TrySendError::Full(batch) | mpsc::error::TrySendError::Closed(batch)) =
-                self.config.records.try_send(batch)
-            else {
-                status.open.fetch_add(open, Ordering::Relaxed);
-                return;
-            };
-            status.received(rows);
-            let RecordBatch { records, transactions, open, links, .. } = batch;
-            (self.records, self.transactions, self.open, self.links) = (records, transactions, open, links);
-        }
+        let batch = RecordBatch {
+            netns: self.netns,
+            records: std::mem::take(&mut self.records),
+            transactions: std::mem::take(&mut self.transactions),
+            open: std::mem::take(&mut self.open),
+            links: std::mem::take(&mut self.links),
+        };
+        let Err(batch) = status.offer(&self.config.records, batch) else { return };
+        let RecordBatch { records, transactions, open, links, .. } = batch;
+        (self.records, self.transactions, self.open, self.links) = (records, transactions, open, links);
         self.lose_open();
-        lose_beyond(MOST_WAITING_ROWS, &mut self.records, &status.lost_slices);
-        lose_beyond(MOST_WAITING_ROWS, &mut self.transactions, &status.lost_transactions);
+        if self.records.len() > MOST_WAITING_ROWS {
+            status.lose_slices(self.records.len());
+            self.records.clear();
+        }
+        if self.transactions.len() > MOST_WAITING_ROWS {
+            status.lose_transactions(self.transactions.len());
+            self.transactions.clear();
+        }
     }
 
     /// There is no room for what is open: the next look gives everything.
@@ -458,17 +361,10 @@ impl Worker {
                 open: Vec::new(),
                 links: std::mem::take(&mut self.links),
             };
-            let rows = batch.len();
-            if rows == 0 && batch.links.is_empty() {
+            if batch.len() == 0 && batch.links.is_empty() {
                 return;
             }
-            status.queued_rows.fetch_add(rows as u64, Ordering::Relaxed);
-            if let Err(mpsc::error::SendError(batch)) = self.config.records.blocking_send(batch) {
-                status.lost_slices.fetch_add((batch.records.len() + records.len()) as u64, Ordering::Relaxed);
-                let left = batch.transactions.len() + transactions.len();
-                status.lost_transactions.fetch_add(left as u64, Ordering::Relaxed);
-                return;
-            }
+            status.hand_on(&self.config.records, batch);
         }
     }
 
@@ -480,13 +376,5 @@ impl Worker {
         let (interfaces, checkpoint) = (self.selected.clone(), self.pace.interval());
         let status = SourceStatus { counters, interfaces, checkpoint };
         self.config.status.publish((self.netns, self.config.number), status);
-    }
-}
-
-/// Gives up rows that are too many to wait, and counts them.
-fn lose_beyond<T>(most: usize, waiting: &mut Vec<T>, lost: &AtomicU64) {
-    if waiting.len() > most {
-        lost.fetch_add(waiting.len() as u64, Ordering::Relaxed);
-        waiting.clear();
     }
 }

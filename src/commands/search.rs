@@ -211,7 +211,7 @@ fn loss_sentence(loss: &Loss) {
         (loss.queue_drops + loss.unwritten, "packets not kept"),
         (loss.flow_rows, "flow rows lost"),
         (loss.transaction_rows, "transactions lost"),
-        (loss.interruptions, "times killed (the seconds before are missing)"),
+        (loss.interruptions, "times killed or unable to capture (the seconds around are missing)"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

@@ -1,13 +1,14 @@
 //! The listener: one thread that reads the socket, gives each datagram of a known exporter to the collector, and hands rows to the tagger.
 //!
 //! Like a capture worker it never waits for a later stage before it ends: rows that find the queue full wait here, and beyond a limit they are
-//! lost and counted as slices. What the kernel drops because this thread is too slow is counted too, and shows in the sequence
+//! lost and counted as slices. A socket that fails is read again, and is a trouble meanwhile. What the kernel drops because this thread is too slow is counted too, and shows in the sequence
 //! numbers of the exporters.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -16,10 +17,13 @@ use wiretag_capture::netflow::{Collector, Exported, NetflowCounters, Socket};
 
 use crate::config::NetflowConfig;
 use crate::metrics::Sample;
+use crate::trouble::Stage;
 use crate::worker::{CaptureStatus, RecordBatch};
 
 /// Datagrams that are read before rows are handed on.
 const BURST: usize = 256;
+/// After a failure the socket is read again after so long.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Rows that wait at most for room in the queue.
 const MOST_WAITING: usize = 65_536;
 /// Rows of one exporter handed on at once.
@@ -119,11 +123,16 @@ impl Listener {
     fn run(mut self) {
         let mut buffer = vec![0; DATAGRAM];
         while !self.stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.burst(&mut buffer) {
-                tracing::error!("NetFlow is not heard any more: {error}");
-                break;
+            let (outcome, now) = (self.burst(&mut buffer), crate::host::now());
+            match outcome {
+                Ok(()) => self.capture.works(Stage::Netflow, now),
+                Err(error) => {
+                    self.capture.failed(Stage::Netflow, &error, now);
+                    // What fails at once would be tried without end.
+                    std::thread::park_timeout(PAUSE);
+                }
             }
-            self.collector.take(crate::host::now(), &mut self.exported);
+            self.collector.take(now, &mut self.exported);
             self.sort();
             self.hand_on();
             self.publish();

@@ -116,7 +116,7 @@ pub(crate) struct NodeLoss {
     flow_rows_lost: u64,
     /// Transactions that were lost.
     transactions_lost: u64,
-    /// Times that the node was killed or crashed: what it saw in the seconds before is missing.
+    /// Times that the node was killed or crashed, so that what it saw in the seconds before is missing, or that it could not capture.
     interruptions: u64,
 }
 

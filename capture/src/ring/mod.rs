@@ -119,6 +119,11 @@ impl Ring {
     }
 }
 
+/// Raises how many descriptors this process may have open to what it may raise it to, and returns that.
+pub fn raise_descriptor_limit() -> std::io::Result<u64> {
+    sys::raise_descriptor_limit()
+}
+
 /// Runs `work` on a thread of its own that has entered the network namespace at `netns` (`/run/netns/NAME`,
 /// `/proc/PID/ns/net`). Sockets that it opens stay in that namespace.
 pub fn in_namespace<T: Send + 'static>(

@@ -245,6 +245,21 @@ impl Netlink {
     }
 }
 
+/// Raises the soft limit of descriptors to the hard one, and returns it.
+pub(super) fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole `rlimit`, which the kernel fills.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a whole `rlimit`, which the kernel only reads.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Moves the calling thread into a network namespace.
 pub(super) fn enter_network_namespace(namespace: &File) -> io::Result<()> {
     // SAFETY: no pointers; it changes only the calling thread.

@@ -78,7 +78,7 @@ pub struct Loss {
     pub flow_rows: u64,
     /// The same of transactions.
     pub transaction_rows: u64,
-    /// Times that the node was killed or crashed: what it saw in the last seconds before is missing.
+    /// Times that the node was killed or crashed, so that what it saw in the last seconds before is missing, or that it could not capture.
     pub interruptions: u64,
 }
 

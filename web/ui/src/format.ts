@@ -9,7 +9,7 @@ export function losses(node: NodeLoss): string[] {
     [node.queue_drops + node.unwritten, 'packets not kept'],
     [node.flow_rows_lost, 'flow rows lost'],
     [node.transactions_lost, 'transactions lost'],
-    [node.interruptions, 'times killed (the seconds before are missing)'],
+    [node.interruptions, 'times killed or unable to capture (the seconds around are missing)'],
   ]
   return parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
 }
