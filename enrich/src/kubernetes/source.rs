@@ -209,11 +209,12 @@ impl Hub {
             Told::Unread { resource, named, failure } => self.unread(resource, &named, &failure),
             Told::GoneUnread { resource, named, .. } => self.understood(resource.kind(), &named.uid),
             Told::Listed { resource, uids, heard, .. } => self.listed(resource, &uids, heard),
-            // Addresses are those of pods.
-            Told::Heard { resource, at } if resource.kind() == Kind::Pods && self.standings.has_all(|_| true) => {
-                self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
+            // Addresses are those of pods. Before the snapshot, pods that are gone since the last one still have theirs.
+            Told::Heard { resource, at } => {
+                if resource.kind() == Kind::Pods && self.standings.has_all(|_| true) && self.due.is_none() {
+                    self.events.push(IdentityEvent::Heard { source: SOURCE.into(), at });
+                }
             }
-            Told::Heard { .. } => {}
             Told::Works { resource } => {
                 self.standings.works(resource.kind());
                 self.show();

@@ -69,14 +69,19 @@ fn config(kubeconfig: PathBuf, scope: Scope) -> KubernetesConfig {
 
 impl Run {
     fn start(server: Server, scope: Scope, page: u32) -> Self {
+        let mut timeline = Timeline::new();
+        // Names are asked for as of now, of which no source can have told yet.
+        timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: i64::MAX });
+        Self::start_with(server, scope, page, timeline)
+    }
+
+    /// The same with what is known from before.
+    fn start_with(server: Server, scope: Scope, page: u32, timeline: Timeline) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let source = KubernetesSource::new(config(kubeconfig(&folder, &server), scope), None).with_page(page);
         let status = source.status();
         let (sender, events) = mpsc::channel(64);
         let task = tokio::spawn(source.run(sender));
-        let mut timeline = Timeline::new();
-        // Names are asked for as of now, of which no source can have told yet.
-        timeline.apply(&IdentityEvent::Heard { source: "kubernetes".into(), at: i64::MAX });
         Self { server, folder, events, status, told: Vec::new(), timeline, task }
     }
 
@@ -98,7 +103,11 @@ impl Run {
     }
 
     fn who(&self, ip: &str) -> String {
-        match self.timeline.ip("blue", ip.parse().expect("an address"), now()) {
+        self.who_at(ip, now())
+    }
+
+    fn who_at(&self, ip: &str, at: i64) -> String {
+        match self.timeline.ip("blue", ip.parse().expect("an address"), at) {
             Lookup::One(identity, _) => identity.identity.to_string(),
             Lookup::Ambiguous(_) => "ambiguous".into(),
             Lookup::None => "none".into(),
@@ -109,6 +118,14 @@ impl Run {
         let key = Key::Service { network: "blue".into(), protocol: 6, ip: ip.parse().expect("an address"), port };
         let current = self.timeline.current(now(), None);
         current.into_iter().find(|own| own.key == key)?.identity.service.as_deref().map(str::to_owned)
+    }
+
+    /// Until when the source was heard.
+    fn heard(&self) -> Option<i64> {
+        self.told.iter().rev().find_map(|event| match event {
+            IdentityEvent::Heard { at, .. } => Some(*at),
+            _ => None,
+        })
     }
 
     fn snapshots(&self) -> usize {
@@ -152,6 +169,27 @@ async fn everything_is_listed_in_pages_and_told_as_one_snapshot() {
     assert_eq!(pages.len(), 3, "{pages:?}");
     assert!(pages.iter().all(|page| page.contains("limit=10")), "{pages:?}");
     run.until_status(|status| *status == SourceStatus::Connected).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_died_while_nobody_listened_has_its_address_no_more_once_the_source_is_heard() {
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("a", "10.0.0.7"));
+    let mut before = Run::start_with(server, Scope::Cluster, 500, Timeline::new());
+    before.until("the pod", |run| run.heard().is_some_and(|at| run.who_at("10.0.0.7", at) == "a")).await;
+    let known = std::mem::take(&mut before.timeline);
+    drop(before);
+
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("b", "10.0.0.7"));
+    let mut run = Run::start_with(server, Scope::Cluster, 500, known);
+    let is_heard = |run: &Run| {
+        let who = run.heard().map(|at| run.who_at("10.0.0.7", at));
+        assert_ne!(who.as_deref(), Some("a"), "after {:?}", run.told);
+        who.is_some_and(|who| who == "b")
+    };
+    run.until("its heir", is_heard).await;
+    assert_eq!(run.snapshots(), 1);
 }
 
 #[tokio::test]
