@@ -64,6 +64,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
         docker(arguments.docker.as_deref()),
         kubernetes(arguments),
         sockets(),
+        processes(),
         conntrack(),
         cri(arguments),
         cni(Path::new("/etc/cni/net.d")),
@@ -242,6 +243,30 @@ fn sockets() -> Check {
     }
 }
 
+/// Whether the sockets of other users' processes are found.
+fn processes() -> Check {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    match missing_for_processes(&status).as_slice() {
+        [] => Check::ok("processes", "those of all users can be looked into"),
+        missing => Check::warning(
+            "processes",
+            format!(
+                "those of other users cannot be looked into; hint: without {} their host-network containers have no names",
+                missing.join(" and ")
+            ),
+        ),
+    }
+}
+
+/// What of the capabilities that `/proc/PID/fd` of another user's process needs a process with this status does not have.
+fn missing_for_processes(status: &str) -> Vec<&'static str> {
+    // Numbers of `linux/capability.h`; CAP_DAC_OVERRIDE (1) includes CAP_DAC_READ_SEARCH (2).
+    const NEEDED: [(&str, u64); 2] = [("CAP_DAC_READ_SEARCH", 1 << 1 | 1 << 2), ("CAP_SYS_PTRACE", 1 << 19)];
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or_default();
+    NEEDED.iter().filter(|(_, either)| effective & either == 0).map(|(name, _)| *name).collect()
+}
+
 fn conntrack() -> Check {
     match wiretag_enrich::kernel::check().conntrack {
         PartStatus::On => Check::ok("conntrack", "the kernel tells what is translated"),
@@ -290,5 +315,21 @@ fn cni(directory: &Path) -> Check {
         (0, None) => Check::ok("cni", format!("no CNI network in `{}`", directory.display())),
         (_, None) => Check::ok("cni", "the plugin is in the chain of every CNI network"),
         (_, Some(path)) => Check::warning("cni", format!("`{}` does not chain `wiretag-cni`; {hint}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_into_processes_is_missed_by_name() {
+        let missing =
+            |capabilities: &str| missing_for_processes(&format!("Uid:\t0\nCapEff:\t{capabilities}\nSeccomp:\t0\n"));
+        assert!(missing("000001ffffffffff").is_empty());
+        // CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_PTRACE, CAP_SYS_ADMIN; then with CAP_DAC_READ_SEARCH.
+        assert_eq!(missing("0000000000283000"), ["CAP_DAC_READ_SEARCH"]);
+        assert!(missing("0000000000283004").is_empty());
+        assert_eq!(missing("0000000000000000"), ["CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"]);
     }
 }

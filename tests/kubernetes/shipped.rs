@@ -131,6 +131,7 @@ fn may_do_what_it_needs(pod: &Pod<'_>) {
     let told = pod.exec("wiretag", &["wiretag", "doctor", "--config", "/etc/wiretag/wiretag.toml"]);
     assert!(told.contains("everything that cluster `kubernetes` needs is allowed"), "{told}");
     assert!(told.contains("`/run/containerd/sock` answers"), "{told}");
+    assert!(told.contains("those of all users can be looked into"), "{told}");
 }
 
 /// Makes the image and gives it to the node.
@@ -180,8 +181,8 @@ fn the_shipped_daemon_set_names_pods_with_no_more_rights_than_it_asks_for() {
     let own = seen("/?before", 2).into_iter().find(|flow| flow["observed_at"] == "client").expect("its interface");
     assert_eq!(own["client_tagged_by"], "interface", "by the runtime: {own}");
 
-    // A pod on the host's network is known by its socket, though wiretag sees processes from inside of a pod.
-    let host = cluster.run_pod(&Plan::idle("host").host_network());
+    // A pod on the host's network is known by its socket, though wiretag sees processes of other users from inside of a pod.
+    let host = cluster.run_pod(&Plan::idle("host").host_network().user(65_534));
     host.slow_fetch("main", &web.ip(), "/?host");
     for flow in seen("/?host", 1) {
         is_named(&flow, "client", End::new(&host, "main"));

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::sockets::Count;
+
 /// Figures, written by the source's thread and read by whoever asks.
 #[derive(Debug, Default)]
 pub struct KernelNumbers {
@@ -12,6 +14,7 @@ pub struct KernelNumbers {
     unseen: AtomicU64,
     beyond: AtomicU64,
     unowned: AtomicU64,
+    denied: AtomicU64,
     deferred: AtomicU64,
     overruns: AtomicU64,
     untold: AtomicU64,
@@ -40,7 +43,7 @@ impl KernelNumbers {
     }
 
     /// What was missed, by reason.
-    pub fn missed(&self) -> [(&'static str, u64); 7] {
+    pub fn missed(&self) -> [(&'static str, u64); 8] {
         let value = |number: &AtomicU64| number.load(Ordering::Relaxed);
         [
             // Sockets that ended before they were seen.
@@ -49,6 +52,8 @@ impl KernelNumbers {
             ("socket_limit", value(&self.beyond)),
             // Sockets whose process was not found because there were too many descriptors to read.
             ("socket_process", value(&self.unowned)),
+            // Sockets whose process was not found because some processes may not be looked into.
+            ("socket_denied", value(&self.denied)),
             // Sockets that were not asked for at once, for the cost of it.
             ("socket_deferred", value(&self.deferred)),
             // The kernel told more than was read; a dump makes up for it.
@@ -70,11 +75,13 @@ impl KernelNumbers {
         self.round_ns.fetch_add(took.max(0).unsigned_abs(), Ordering::Relaxed);
     }
 
-    pub(super) fn set_sockets(&self, sockets: usize, (unseen, beyond, unowned): (u64, u64, u64)) {
+    pub(super) fn set_sockets(&self, sockets: usize, count: Count) {
+        let Count { unseen, beyond, unowned, denied } = count;
         self.sockets.store(sockets as u64, Ordering::Relaxed);
         self.unseen.store(unseen, Ordering::Relaxed);
         self.beyond.store(beyond, Ordering::Relaxed);
         self.unowned.store(unowned, Ordering::Relaxed);
+        self.denied.store(denied, Ordering::Relaxed);
     }
 
     pub(super) fn set_translations(&self, translations: usize, untold: u64) {

@@ -40,8 +40,20 @@ pub(super) struct Owner {
 pub(super) struct Found {
     /// By inode.
     pub(super) owners: HashMap<u32, Owner>,
-    /// Every process of a container was looked into: what was not found belongs to none.
-    pub(super) complete: bool,
+    /// Whether what was not found belongs to none.
+    pub(super) searched: Searched,
+}
+
+/// How much a search looked into.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Searched {
+    /// Every process of a container.
+    #[default]
+    All,
+    /// All but some that may not be looked into.
+    Allowed,
+    /// There were too many descriptors to read at once.
+    Part,
 }
 
 /// Who can say whose sockets are.
@@ -160,7 +172,7 @@ impl Processes {
 
 impl Owners for Processes {
     fn find(&mut self, netns: u64, wanted: &HashSet<u32>) -> Found {
-        let mut found = Found { owners: HashMap::new(), complete: true };
+        let mut found = Found::default();
         let own = self.known.iter().filter(|(_, process)| process.netns == netns);
         let mut processes: Vec<(u32, Arc<str>, i64)> =
             own.filter_map(|(pid, own)| Some((*pid, own.container.clone()?, own.started))).collect();
@@ -175,13 +187,17 @@ impl Owners for Processes {
                 break;
             }
             if links >= MOST_LINKS {
-                found.complete = false;
+                found.searched = Searched::Part;
                 self.resume = Some(pid);
                 break;
             }
             let directory = self.proc.join(pid.to_string());
             let held = sockets_of(&directory, &mut links, wanted);
-            let inodes: Vec<u32> = held.into_iter().filter(|inode| !found.owners.contains_key(inode)).collect();
+            if held.is_err() {
+                found.searched = found.searched.max(Searched::Allowed);
+            }
+            let inodes: Vec<u32> =
+                held.into_iter().flatten().filter(|inode| !found.owners.contains_key(inode)).collect();
             let still = |container: &str| container_of(&directory).as_deref() == Some(container);
             if !inodes.is_empty() && still(&container) {
                 let owner = Owner { container, started: Some(started) };
@@ -218,16 +234,21 @@ fn container_of(directory: &Path) -> Option<String> {
     container_id::of_process(&cgroups).map(str::to_owned)
 }
 
-/// Which of the wanted sockets a process has.
-fn sockets_of(process: &Path, links: &mut usize, wanted: &HashSet<u32>) -> Vec<u32> {
+/// Which of the wanted sockets a process has. One that is gone has none; an error is that it may not be looked into.
+fn sockets_of(process: &Path, links: &mut usize, wanted: &HashSet<u32>) -> std::io::Result<Vec<u32>> {
+    let allowed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Err(error),
+        _ => Ok(None),
+    };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(process.join("fd")).into_iter().flatten().filter_map(Result::ok) {
+    let entries = std::fs::read_dir(process.join("fd")).map(Some).or_else(allowed)?;
+    for entry in entries.into_iter().flatten().filter_map(Result::ok) {
         *links += 1;
-        let link = std::fs::read_link(entry.path()).unwrap_or_default();
+        let Some(link) = std::fs::read_link(entry.path()).map(Some).or_else(allowed)? else { continue };
         let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         found.extend(inode.filter(|inode| wanted.contains(inode)));
     }
-    found
+    Ok(found)
 }
 
 /// When a process was made, ns since boot, from its `/proc/PID/stat`: the 22nd field; the second is a name in parentheses that

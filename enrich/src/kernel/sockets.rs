@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::processes::{Owner, Owners};
+use super::processes::{Owner, Owners, Searched};
 use super::sock_diag::{Own, Socket, TCP};
 use crate::event::{Connection, IdentityEvent};
 use crate::identity::{Identity, Interval, Key};
@@ -61,8 +61,10 @@ pub(super) struct Count {
     pub(super) unseen: u64,
     /// Sockets beyond the limit.
     pub(super) beyond: u64,
-    /// Sockets whose process was not found.
+    /// Sockets whose process was not found among as many as were looked into.
     pub(super) unowned: u64,
+    /// Sockets whose process was not found among those that may be looked into.
+    pub(super) denied: u64,
 }
 
 /// See the module documentation.
@@ -246,7 +248,11 @@ impl Sockets {
             } else if let Some(tracked) = self.tracked.get_mut(&cookie) {
                 if at.saturating_sub(tracked.first_seen) > PATIENCE {
                     tracked.whose = Whose::Nobody;
-                    self.count.unowned += u64::from(!found.complete);
+                    match found.searched {
+                        Searched::All => {}
+                        Searched::Allowed => self.count.denied += 1,
+                        Searched::Part => self.count.unowned += 1,
+                    }
                 } else {
                     self.open.push(cookie);
                 }

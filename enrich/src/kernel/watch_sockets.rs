@@ -197,9 +197,10 @@ impl WatchSockets {
         let mut sockets = self.host.sockets.len();
         for other in self.others.values() {
             counts.beyond += other.sockets.count.beyond;
+            counts.denied += other.sockets.count.denied;
             sockets += other.sockets.len();
         }
-        self.numbers.set_sockets(sockets, (counts.unseen, counts.beyond, counts.unowned));
+        self.numbers.set_sockets(sockets, counts);
         Ok(())
     }
 

@@ -79,6 +79,12 @@ impl Plan {
         self
     }
 
+    /// Its processes are this user's.
+    pub fn user(mut self, uid: u32) -> Self {
+        self.0["spec"]["securityContext"] = json!({"runAsUser": uid});
+        self
+    }
+
     /// `port` of the container that was added last is published as `host_port` of the node.
     pub fn host_port(mut self, port: u16, host_port: u16) -> Self {
         let last = self.0["spec"]["containers"].as_array_mut().and_then(|all| all.last_mut()).expect("a container");

@@ -7,10 +7,10 @@ use super::*;
 /// Says whose a socket is by its inode: 100 to 199 of `a`, 200 to 299 of `b`, and so on; of those below 100 nobody is.
 struct ByInode {
     started: Option<i64>,
-    complete: bool,
+    searched: Searched,
 }
 
-const KNOWS: ByInode = ByInode { started: None, complete: true };
+const KNOWS: ByInode = ByInode { started: None, searched: Searched::All };
 
 fn container(inode: u32) -> Option<Arc<str>> {
     let letter = char::from(b'a' + u8::try_from((inode / 100).checked_sub(1)?).ok()?);
@@ -20,7 +20,7 @@ fn container(inode: u32) -> Option<Arc<str>> {
 impl Owners for ByInode {
     fn find(&mut self, _: u64, wanted: &HashSet<u32>) -> Found {
         let owner = |inode: u32| Some((inode, Owner { container: container(inode)?, started: self.started }));
-        Found { owners: wanted.iter().filter_map(|inode| owner(*inode)).collect(), complete: self.complete }
+        Found { owners: wanted.iter().filter_map(|inode| owner(*inode)).collect(), searched: self.searched }
     }
 
     fn of_cgroup(&self, cgroup: u64) -> Option<Arc<str>> {
@@ -94,7 +94,7 @@ fn the_heir_of_a_port_begins_after_the_end_of_the_one_before() {
     // And after its own process.
     let mut out = Vec::new();
     end(&mut sockets, 2100, &listener(200, 80));
-    sockets.dumped(&[listener(300, 80)], 3000, &mut ByInode { started: Some(2500), complete: true }, &mut out);
+    sockets.dumped(&[listener(300, 80)], 3000, &mut ByInode { started: Some(2500), searched: Searched::All }, &mut out);
     assert_eq!(story(out), ["c:80 [2500,…)"]);
     // Ends that were not heard: it begins when it is seen.
     sockets.missed();
@@ -160,7 +160,7 @@ fn a_socket_that_is_asked_for_is_told_at_once_and_only_once() {
 fn whose_a_socket_is_may_become_known_later() {
     let mut sockets = sockets();
     let mut out = Vec::new();
-    let mut nobody = ByInode { started: None, complete: false };
+    let mut nobody = ByInode { started: None, searched: Searched::Part };
     let early = listener(1, 80);
     sockets.dumped(&[early], 1000, &mut nobody, &mut out);
     // Now its process is in the group of a container.
@@ -174,6 +174,13 @@ fn whose_a_socket_is_may_become_known_later() {
     }
     sockets.dumped(&[early], 4 * PATIENCE, &mut later, &mut out);
     assert!(out.is_empty() && sockets.count.unowned == 1);
+    // The reason is another one if some processes may not be looked into.
+    let mut sockets = super::tests::sockets();
+    nobody.searched = Searched::Allowed;
+    for at in [0, 2 * PATIENCE] {
+        sockets.dumped(&[early], at, &mut nobody, &mut out);
+    }
+    assert_eq!((sockets.count.unowned, sockets.count.denied), (0, 1));
 }
 
 /// Everything belongs to the container of an inode.
@@ -182,7 +189,7 @@ struct Renamed(u32);
 impl Owners for Renamed {
     fn find(&mut self, _: u64, wanted: &HashSet<u32>) -> Found {
         let owner = Owner { container: container(self.0).expect("a container"), started: None };
-        Found { owners: wanted.iter().map(|inode| (*inode, owner.clone())).collect(), complete: true }
+        Found { owners: wanted.iter().map(|inode| (*inode, owner.clone())).collect(), searched: Searched::All }
     }
 
     fn of_cgroup(&self, _: u64) -> Option<Arc<str>> {
