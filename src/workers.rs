@@ -5,21 +5,25 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::{RingConfig, namespace_inode};
+use wiretag_capture::ring::{RingConfig, RingError, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
 use crate::outbox::PacketSender;
+use crate::trouble::Stage;
 use crate::worker::{self, CaptureStatus, Scope, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
 
+/// A namespace that could not be opened is tried again after so long; within the calm of a trouble.
+const AGAIN: Duration = Duration::from_secs(1);
 /// What the flows of a container's own namespace may take, beside those of the host: this part of the memory for flows.
 const NAMESPACE_SHARE: usize = 16;
 
@@ -78,7 +82,8 @@ pub(crate) fn start_workers(
         let scope = Scope::Host { patterns: make.config.interfaces.clone() };
         start_worker(workers, make.build(scope, number))?;
     }
-    Ok(tokio::spawn(follow_namespaces(namespaces, make, workers.clone())))
+    let own = Namespaces { make, workers: workers.clone(), open: HashMap::new(), failed: HashMap::new() };
+    Ok(tokio::spawn(own.follow(namespaces)))
 }
 
 fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> anyhow::Result<()> {
@@ -106,43 +111,52 @@ impl Open {
 }
 
 /// Opens a ring in each container namespace whose traffic passes no interface of the host, and closes it after.
-async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: WorkerTemplate, workers: WorkerThreads) {
-    let mut open: HashMap<u64, Open> = HashMap::new();
-    while let Some(event) = events.recv().await {
+struct Namespaces {
+    make: WorkerTemplate,
+    workers: WorkerThreads,
+    open: HashMap<u64, Open>,
+    /// Those that are there and could not be opened: path and interfaces.
+    failed: HashMap<u64, (PathBuf, Vec<(u32, String)>)>,
+}
+
+impl Namespaces {
+    async fn follow(mut self, mut events: mpsc::Receiver<IdentityEvent>) {
+        let mut again = tokio::time::interval(AGAIN);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    None => return,
+                },
+                _ = again.tick(), if !self.failed.is_empty() => {
+                    for (inode, (path, interfaces)) in std::mem::take(&mut self.failed) {
+                        self.open(inode, path, interfaces).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, event: IdentityEvent) {
         match event {
             IdentityEvent::Namespace { netns: path, inode, mut interfaces, .. } => {
-                if let Some(known) = open.get(&inode) {
+                if let Some(known) = self.open.get(&inode) {
                     if interfaces.iter().all(|own| known.interfaces.contains(own)) && known.is_there(inode) {
-                        continue;
+                        return;
                     }
                     // Another source, or the same one later, knows of more.
                     let more = known.interfaces.iter().filter(|own| !interfaces.contains(own)).cloned();
                     interfaces.extend(more.collect::<Vec<_>>());
-                    known.gone.store(true, Ordering::Relaxed);
+                    self.close(inode);
                 }
-                let gone = Arc::new(AtomicBool::new(false));
-                let known = Open {
-                    gone: gone.clone(),
-                    path: path.clone(),
-                    interfaces: interfaces.clone(),
-                    at: crate::host::now(),
-                };
-                let scope = Scope::Namespace { path, inode, interfaces, gone };
-                let (config, workers) = (make.build(scope, 0), workers.clone());
-                match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
-                    Ok(Ok(())) => drop(open.insert(inode, known)),
-                    Ok(Err(error)) => tracing::warn!("no capture inside a container's namespace: {error:#}"),
-                    Err(error) => tracing::error!("{error}"),
-                }
+                self.open(inode, path, interfaces).await;
             }
             IdentityEvent::NamespaceGone { inode, at } => {
                 // The kernel gives the inode of a namespace that is gone to the next one: late word of its end is not meant
                 // for that one.
                 let is_meant = |known: &Open| known.at <= at || !known.is_there(inode);
-                if open.get(&inode).is_some_and(is_meant)
-                    && let Some(known) = open.remove(&inode)
-                {
-                    known.gone.store(true, Ordering::Relaxed);
+                if self.open.get(&inode).is_some_and(is_meant) {
+                    self.close(inode);
                 }
             }
             IdentityEvent::Learned(_)
@@ -156,5 +170,45 @@ async fn follow_namespaces(mut events: mpsc::Receiver<IdentityEvent>, make: Work
             | IdentityEvent::Network { .. }
             | IdentityEvent::Reconciled(_) => {}
         }
+    }
+
+    /// Opens it; or, if that fails and it is still there, notes it to be tried again.
+    async fn open(&mut self, inode: u64, path: PathBuf, interfaces: Vec<(u32, String)>) {
+        let gone = Arc::new(AtomicBool::new(false));
+        let known =
+            Open { gone: gone.clone(), path: path.clone(), interfaces: interfaces.clone(), at: crate::host::now() };
+        let scope = Scope::Namespace { path: path.clone(), inode, interfaces: interfaces.clone(), gone };
+        let (config, workers) = (self.make.build(scope, 0), self.workers.clone());
+        match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
+            Ok(Ok(())) => {
+                self.failed.remove(&inode);
+                self.open.insert(inode, known);
+            }
+            Ok(Err(error)) if is_denied(&error) || !known.is_there(inode) => {
+                tracing::warn!("no capture inside a container's namespace: {error:#}");
+            }
+            Ok(Err(error)) => {
+                self.make.capture.failed(Stage::Interfaces, &format_args!("{error:#}"), crate::host::now());
+                self.failed.insert(inode, (path, interfaces));
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    fn close(&mut self, inode: u64) {
+        if let Some(known) = self.open.remove(&inode) {
+            known.gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether it was not allowed, and will not be.
+fn is_denied(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<RingError>() {
+        Some(RingError::Permission { .. }) => true,
+        Some(RingError::Namespace { source, .. } | RingError::System { source, .. }) => {
+            source.kind() == std::io::ErrorKind::PermissionDenied
+        }
+        Some(RingError::TooManyInterfaces { .. } | RingError::Size { .. }) | None => false,
     }
 }

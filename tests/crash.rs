@@ -1,4 +1,4 @@
-//! What a kill -9 loses: the last seconds at most, also of connections that run.
+//! What a kill -9 loses: the last seconds at most, also of connections that run. What a moment without descriptors loses: that moment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use support::{Appliance, eventually, flows, is_root, rows, run, wiretag_ok};
+use support::{Appliance, eventually, flows, has, is_root, rows, run, wiretag_ok};
 use wiretag_capture::ring::in_namespace;
 
 const IDENTITIES: &str = "identities:\n  - name: web-box\n    ips: [198.18.91.1]\n  \
@@ -262,4 +262,41 @@ fn kills_under_load_lose_nothing_old_and_double_nothing() {
         appliance.stop();
     }
     drop(load);
+}
+
+/// Nothing can be opened when an interface appears: what is captured stays, the interface follows as soon as it can, and health and
+/// answers say so.
+#[test]
+fn an_interface_that_appears_while_nothing_can_be_opened_is_captured_afterwards() {
+    if !is_root() || !has("prlimit") {
+        return;
+    }
+    let _first = Wire::new("wtopen-a", 93);
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--interface", "wtopen-*"]);
+    let health = || appliance.json("/api/v1/health");
+    let captured = |health: &Value| health["interfaces"].as_array().expect("interfaces").len();
+    assert_eq!((captured(&health()), &health()["status"]), (1, &"ok".into()));
+    let limits = run("prlimit", &["--pid", &appliance.pid(), "--nofile", "--noheadings", "--output", "SOFT,HARD"]);
+    let limits: Vec<&str> = limits.split_whitespace().collect();
+    assert_eq!(limits[0], limits[1], "it takes all that it may have");
+
+    let allow = |files: &str| run("prlimit", &["--pid", &appliance.pid(), &format!("--nofile={files}:")]);
+    allow("3");
+    let _second = Wire::new("wtopen-b", 94);
+    let says = |words: &str| appliance.log().lines().filter(|line| line.contains(words)).count();
+    eventually(20, "the log says so", || (says("interfaces are not followed") > 0).then_some(()));
+    allow(limits[0]);
+    let told = health();
+    assert_eq!(told["status"], "degraded", "{told}");
+    assert!(told["problems"].to_string().contains("interfaces are not followed"), "{told}");
+    eventually(30, "all is well again", || {
+        let health = health();
+        (health["status"] == "ok" && captured(&health) == 2).then_some(())
+    });
+    assert_eq!((says("interfaces are not followed"), says("interfaces are followed again")), (1, 1));
+    let completeness = &appliance.json("/api/v1/flows?limit=1")["completeness"];
+    assert_eq!(completeness["complete"], false, "{completeness}");
+    assert!(completeness["nodes"][0]["interruptions"].as_u64() > Some(0), "{completeness}");
+    appliance.stop();
 }

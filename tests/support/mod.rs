@@ -132,6 +132,11 @@ impl Appliance {
         Self { child, log, data: data.to_owned(), url, token }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.log.lock().expect("the log").clone()
@@ -180,7 +185,7 @@ impl Appliance {
 
     /// SIGTERM, and wait for a clean end.
     pub fn stop(mut self) {
-        run("kill", &["-TERM", &self.child.id().to_string()]);
+        run("kill", &["-TERM", &self.pid()]);
         let status = eventually(30, "the appliance stops", || self.child.try_wait().expect("wait"));
         assert!(status.success(), "{status}");
     }
