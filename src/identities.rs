@@ -150,14 +150,19 @@ impl Tagging {
                     let event = self.static_interfaces.change(file, crate::host::now());
                     self.timeline.begin(event);
                 }
-                batch = records.recv() => match batch {
-                    Some(batch) => open = self.take(batch, &mut tagged),
-                    None => break,
-                },
+                // Before the rows, which may come without a pause; and these have a turn before the next.
                 _ = tick.tick() => {
                     self.drain(&mut tagged);
                     self.upkeep(&mut writing).await;
+                    tick.reset();
                 }
+                batch = records.recv() => match batch {
+                    Some(batch) => {
+                        open = self.take(batch, &mut tagged);
+                        self.timeline.advance(PORTION);
+                    }
+                    None => break,
+                },
                 () = std::future::ready(()), if is_busy => self.timeline.advance(PORTION),
             }
             self.show(&mut open).await;

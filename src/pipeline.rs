@@ -62,7 +62,7 @@ pub(crate) struct Pipeline {
     repairs: Vec<String>,
     stop: Arc<AtomicBool>,
     stages: Stages,
-    /// Ends the upkeep of the store, after one last round.
+    /// Ends the upkeep of the store, after one last round, and the accounts.
     finish: watch::Sender<bool>,
     account: Arc<Account>,
     server: JoinHandle<std::io::Result<()>>,
@@ -79,6 +79,7 @@ struct Stages {
     exported: Vec<oneshot::Receiver<()>>,
     journal: JournalThread,
     upkeep: JoinHandle<()>,
+    accounts: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -142,8 +143,8 @@ impl Pipeline {
         let make =
             WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
         tasks.push(start_workers(make, &workers, namespace_events)?);
-        tasks.push(tokio::spawn(record_loss(account.clone(), troubles.clone())));
         let (finish, finished) = watch::channel(false);
+        let accounts = tokio::spawn(record_loss(account.clone(), troubles.clone(), finished.clone()));
         let upkeep = Upkeep { store: store.clone(), published: published.clone(), stages, troubles: troubles.clone() };
         let upkeep = tokio::spawn(upkeep.run(pressed, (config.node.as_str().into(), boot), finished));
 
@@ -160,7 +161,7 @@ impl Pipeline {
             instance,
         };
         let ((server, stop_server), repairs) = (serve(listener, app), recovery.repairs);
-        let stages = Stages { workers, packet_log, tagging, exported, journal, upkeep, tasks };
+        let stages = Stages { workers, packet_log, tagging, exported, journal, upkeep, accounts, tasks };
         Ok(Self { capture, sources, repairs, stop, stages, finish, account, server, stop_server, store })
     }
 
@@ -196,7 +197,7 @@ impl Pipeline {
 
     /// Capture ends first; then each stage when its input ends and all of it is written; the account and the store last.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Stages { workers, packet_log, tagging, exported, journal, upkeep, tasks } = self.stages;
+        let Stages { workers, packet_log, tagging, exported, journal, upkeep, accounts, tasks } = self.stages;
         self.stop.store(true, Ordering::Relaxed);
         for task in tasks {
             task.abort();
@@ -223,6 +224,8 @@ impl Pipeline {
         let journal = tokio::task::spawn_blocking(move || journal.join().ok().flatten()).await?;
         let _ = self.finish.send(true);
         upkeep.await.context("the upkeep of the store ended badly")?;
+        // In order, and not in the middle of an account: the last one would have the same seconds again.
+        accounts.await.context("the accounts of what was lost ended badly")?;
         let account = self.account.close().await;
         self.store.close().await.context("the last rows could not be written")?;
         // Only now: until here it has what a kill would lose.
@@ -406,11 +409,14 @@ impl PacketWriter {
 }
 
 /// Every ten seconds: what was received and what was lost since, into the catalog.
-async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>) {
+async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>, mut finish: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(crate::account::EVERY);
     tick.tick().await;
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = finish.changed() => return,
+            _ = tick.tick() => {}
+        }
         let now = crate::host::now();
         match account.write().await {
             Ok(()) => troubles.works(Stage::Accounts, 0, now),
