@@ -40,7 +40,7 @@ impl Appliance {
         })?;
         let token = token(&token_path(&config.data))?;
         let readers = config.readers.iter().map(ReaderConfig::read).collect::<anyhow::Result<_>>()?;
-        let keys = wiretag_web::Keys { token: token.clone(), readers };
+        let keys = wiretag_web::Keys { token: token.clone(), readers, open_metrics: config.open_metrics };
         // From here on the directory is ours, and nothing is touched that another appliance may use.
         let opened = crate::pipeline::open_store(&config).await?;
         let demo = config.demo.then(Demo::start).transpose()?;
@@ -66,11 +66,11 @@ impl Appliance {
         let interfaces = self.pipeline.interfaces();
         eprintln!("wiretag {} on node `{}`", env!("CARGO_PKG_VERSION"), self.config.node);
         eprintln!("  open      {}", self.url);
-        if crate::host::stderr_is_journal() {
+        if crate::host::stderr_is_terminal() {
+            eprintln!("  token     {}", self.token);
+        } else {
             // Secrets do not belong in logs.
             eprintln!("  token     in `{}`", token_path(&self.config.data).display());
-        } else {
-            eprintln!("  token     {}", self.token);
         }
         eprintln!("  data      {}", self.config.data.display());
         eprintln!("  docker    {}", self.pipeline.docker());

@@ -33,6 +33,7 @@ struct Written {
     node: Option<String>,
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
+    open_metrics: Option<bool>,
     docker: Option<String>,
     #[serde(rename = "static")]
     static_file: Option<PathBuf>,
@@ -152,6 +153,8 @@ pub(crate) struct RunConfig {
     /// The catalog is in PostgreSQL; `None`: where it was before, and in SQLite at first.
     pub(crate) catalog: Option<PostgresConfig>,
     pub(crate) listen: SocketAddr,
+    /// Whether `/metrics` needs no token from this host.
+    pub(crate) open_metrics: bool,
     pub(crate) docker: Option<String>,
     pub(crate) static_file: Option<PathBuf>,
     /// The Kubernetes source, if it is wanted.
@@ -228,6 +231,7 @@ impl RunConfig {
             data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
             catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
+            open_metrics: written.open_metrics.unwrap_or(true),
             docker: arguments.docker.clone().or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
             cni: written.cni.enabled.unwrap_or(true),
@@ -417,7 +421,7 @@ mod tests {
         assert_eq!(compression, Compression::default());
         assert_eq!(tunnel_ports(shown.capture.tunnel_ports).expect("ports"), TunnelPorts::default());
         assert_eq!(fragments(&shown.capture.fragments).expect("limits"), FragmentLimits::default());
-        assert_eq!(shown.capture.flow_memory_mib, Some(DEFAULT_FLOW_MEMORY_MIB));
+        assert_eq!((shown.capture.flow_memory_mib, shown.open_metrics), (Some(DEFAULT_FLOW_MEMORY_MIB), Some(true)));
     }
 
     #[test]

@@ -27,15 +27,15 @@ fn read_line(path: &str) -> Option<String> {
     (!line.is_empty()).then(|| line.to_owned())
 }
 
-/// Whether stderr is kept by systemd's journal (systemd.exec(5), `JOURNAL_STREAM`).
-pub(crate) fn stderr_is_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some()
+/// Whether stderr is read by somebody, and not kept in a file, a journal, or the log of a container.
+pub(crate) fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
 }
 
 /// Whether what goes to stderr may have colours: a terminal, whose user did not say otherwise (no-color.org).
 fn stderr_has_colours() -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !refused
+    stderr_is_terminal() && !refused
 }
 
 /// Logs to stderr; `WIRETAG_LOG` overrides the level. The client of the Kubernetes API tells each request that fails, several a second while the

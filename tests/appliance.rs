@@ -396,6 +396,9 @@ fn wrong_starts_are_clear_errors() {
     assert!(error.contains("hint:"), "{error}");
     let (status, _) = appliance.request("/api/v1/flows", None);
     assert_eq!(status, 401);
+    // What is kept has no secrets.
+    let log = eventually(20, "the greeting", || Some(appliance.log()).filter(|log| log.contains("  capture ")));
+    assert!(log.contains("  token     in `") && !log.contains(&appliance.token), "{log}");
     appliance.stop();
 }
 

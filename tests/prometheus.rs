@@ -114,3 +114,23 @@ fn lint(metrics: &str) {
     let output = promtool.wait_with_output().expect("promtool ends");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Where a proxy on this host hides who asks, loopback is no reason to answer.
+#[test]
+fn metrics_want_a_token_from_everybody_where_that_is_configured() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("closed.toml");
+    std::fs::write(&config, "open_metrics = false\n").expect("written");
+    let nothing = ["--interface", "none-such*"];
+    let open = Appliance::start(directory.path(), &nothing);
+    assert_eq!(open.request("/metrics", None).0, 200);
+    open.stop();
+    let config = ["--config", config.to_str().expect("a path")];
+    let closed = Appliance::start(directory.path(), &[nothing, config].concat());
+    assert_eq!(closed.request("/metrics", None).0, 401);
+    assert_eq!(closed.request("/metrics", Some(&closed.token)).0, 200);
+    closed.stop();
+}

@@ -25,6 +25,7 @@ const CSRF: &str = "x-wiretag";
 
 /// Tokens, sessions, and the limit on failures.
 pub(crate) struct Auth {
+    open_metrics: bool,
     keys: Vec<(Hash, Who)>,
     sessions: Mutex<Sessions>,
     failures: Mutex<Failures>,
@@ -32,7 +33,7 @@ pub(crate) struct Auth {
 
 impl Auth {
     /// Knows the token of the owner, and those of readers. No two are the same.
-    pub(crate) fn new(Keys { token, readers }: Keys) -> std::io::Result<Self> {
+    pub(crate) fn new(Keys { token, readers, open_metrics }: Keys) -> std::io::Result<Self> {
         let mut keys = vec![(hash(&token), Who::Owner)];
         if token.is_empty() {
             return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
@@ -45,7 +46,12 @@ impl Auth {
             }
             keys.push((key, Who::Reader(Arc::new(Named { name, rows }))));
         }
-        Ok(Self { keys, sessions: Mutex::default(), failures: Mutex::default() })
+        Ok(Self { open_metrics, keys, sessions: Mutex::default(), failures: Mutex::default() })
+    }
+
+    /// Whether requests from this host may have `/metrics` without a token.
+    pub(crate) fn has_open_metrics(&self) -> bool {
+        self.open_metrics
     }
 
     /// Whose token it is; every one is compared.

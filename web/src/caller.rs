@@ -37,6 +37,8 @@ pub struct Keys {
     pub token: String,
     /// Who may read besides.
     pub readers: Vec<Reader>,
+    /// Requests that come straight from this host may have `/metrics` without a token.
+    pub open_metrics: bool,
 }
 
 /// How a request proved who sent it.

@@ -1,7 +1,8 @@
 //! `/metrics`, and what the server counts of itself.
 //!
 //! A scrape from this host needs no token, as Prometheus beside the appliance is the usual set-up. It must come straight
-//! from loopback (not through a proxy) and name a local host, so that no web site can read it by rebinding its name.
+//! from loopback and name a local host, so that no web site can read it by rebinding its name. A proxy on this host is known by the headers
+//! that it adds; one that adds none is not, and `open_metrics = false` is for that.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -56,7 +57,9 @@ pub(crate) async fn scrape(
     match shared.auth.caller(&headers) {
         // Pods have names there.
         Some(caller) if caller.rows().is_some() => return Err(partial()),
-        None if !is_local(peer.ip(), &headers) => return Err(ApiError::unauthorized()),
+        None if !shared.auth.has_open_metrics() || !is_local(peer.ip(), &headers) => {
+            return Err(ApiError::unauthorized());
+        }
         Some(_) | None => {}
     }
     let families = shared.registry.gather();

@@ -61,7 +61,7 @@ impl Server {
             pending_loss: Arc::new(Loss::default),
             identities: Arc::new(move || view.clone()),
             tail: tail.clone(),
-            keys: Keys { token: "token".into(), readers: readers::all() },
+            keys: Keys { token: "token".into(), readers: readers::all(), open_metrics: true },
             limits,
             ipfix: Numbers::default(),
             instance: "test".into(),
