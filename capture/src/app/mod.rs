@@ -206,6 +206,13 @@ impl Application {
         }
     }
 
+    /// A direction begins at this number, whatever an earlier SYN said: nothing of it was read so far.
+    pub(crate) fn begins(&mut self, end: End, first: u32) {
+        if let Some(app) = &mut self.app {
+            app.streams[end.index()] = Stream::starting_at(Some(first));
+        }
+    }
+
     /// Takes in a UDP payload of so many bytes on the wire.
     #[inline]
     pub(crate) fn udp(&mut self, context: Context, payload: &[u8], length: u32) {

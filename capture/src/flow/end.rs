@@ -75,17 +75,10 @@ impl TcpEnd {
         Some(self.mss).filter(|mss| *mss != 0)
     }
 
-    /// Greatest window offered in the slice, bytes. It is known how to scale it if both SYNs were seen, or one without the
-    /// option; windows of SYNs are never scaled (RFC 7323, 2.2).
+    /// Greatest window offered in the slice, bytes; windows of SYNs are never scaled (RFC 7323, 2.2).
     pub(super) fn window_max(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u32> {
         let of_syn = u32::from(self.window_syn);
-        let shift = match scales {
-            (Some(scale), Some(_)) => Some(scale),
-            (None, _) if self.is(OPENED) => Some(0),
-            (_, None) if other.is(OPENED) => Some(0),
-            (_, _) => None,
-        };
-        let offered = match shift {
+        let offered = match self.window_shift(other, scales) {
             Some(shift) => u32::from(self.window_max) << shift,
             None if self.window_max > 0 => return None,
             None => 0,
@@ -93,6 +86,22 @@ impl TcpEnd {
         // A closed window is one that was offered, too.
         let any = self.flags & !flags::RST != 0;
         any.then_some(offered.max(of_syn))
+    }
+
+    /// It is known how to scale windows if both SYNs were seen, or one without the option.
+    fn window_shift(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u8> {
+        match scales {
+            (Some(scale), Some(_)) => Some(scale),
+            (None, _) if self.is(OPENED) => Some(0),
+            (_, None) if other.is(OPENED) => Some(0),
+            (_, _) => None,
+        }
+    }
+
+    /// Bytes that this end may take beyond the next: what it offered last or most, at least 64 KiB, at most 2³⁰.
+    pub(super) fn window_now(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> u32 {
+        let shift = self.window_shift(other, scales).unwrap_or(14);
+        (u32::from(self.window.max(self.window_max)) << shift.min(14)).max(1 << 16)
     }
 
     /// Usual length of this end's segments, bytes: the longest payload, but not of a frame that offload will cut at what
@@ -215,6 +224,18 @@ impl TcpEnd {
             self.marks |= OPENED;
         }
         parts
+    }
+
+    /// Its SYN goes out with another number.
+    #[cold]
+    pub(super) fn renumber(&mut self, seq: u32) {
+        self.span = Span::begin(seq, 0);
+    }
+
+    /// What it acknowledged was of another number.
+    #[cold]
+    pub(super) fn forget_acknowledged(&mut self) {
+        self.marks &= !ACKNOWLEDGED;
     }
 
     pub(super) fn observe_fin(&mut self, holes: &mut Holes, seq: u32) -> Parts {

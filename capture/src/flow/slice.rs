@@ -298,6 +298,9 @@ impl Flow {
                             && let Some((client, by)) = tcp.client()
                         {
                             (self.client, self.oriented_by) = (client, by);
+                            if segment.flags & flags::ACK != 0 && tcp.is_unsaid(end) {
+                                self.application.begins(end, segment.seq.wrapping_add(1));
+                            }
                         }
                         progress
                     }

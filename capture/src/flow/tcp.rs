@@ -1,4 +1,4 @@
-//! TCP per flow: sequence space, acknowledgements, windows, close, and Zeek's connection state.
+//! TCP per flow: sequence space, acknowledgements, windows, close.
 //!
 //! A segment that brings new data in order, or acknowledges some, touches this structure only; what else may happen is
 //! in [`super::trouble`]. Definitions:
@@ -10,6 +10,8 @@
 //!
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
 
+mod state;
+
 use super::duplicates::{Arrival, Recent};
 use super::end::TcpEnd;
 use super::handshake::{Handshake, Rtt};
@@ -19,7 +21,7 @@ use super::options::Options;
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
-use crate::record::{EndReason, OrientedBy, Side, TcpState};
+use crate::record::{EndReason, OrientedBy, Side};
 
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -154,8 +156,13 @@ impl TcpFlow {
         counts.zero_windows += u32::from(closed);
     }
 
-    /// Resets carry any number, so only their payload (a diagnostic, RFC 9293 3.5.3) is looked at.
+    /// Resets may carry any number: one that the receiver drops is counted, and that is all. The payload is a diagnostic
+    /// (RFC 9293, 3.5.3).
     fn track_reset(&mut self, from: End, segment: &Tcp<'_>) -> Progress {
+        if !self.is_reset_by(from, segment.seq) {
+            self.trouble(from).counts.resets += 1;
+            return Progress::default();
+        }
         if self.roles.reset_by.is_none() && !self.closed_by_fins() {
             self.roles.reset_by = Some(from);
         }
@@ -169,6 +176,19 @@ impl TcpFlow {
         Progress { fresh: parts.fresh, late: parts.late, again: 0 }
     }
 
+    /// Whether a reset with this number ends the connection: not if it is out of the receiver's window (RFC 9293, 3.10.7.4),
+    /// where that is known. What the capture missed moves the window, so one window on either side of the next number that
+    /// is awaited, or of the next to be sent, will do. Before the receiver said anything but SYN its window is not looked at.
+    fn is_reset_by(&self, from: End, seq: u32) -> bool {
+        let (sender, receiver) = (self.end(from), self.end(from.other()));
+        let window = receiver.window_now(sender, (self.scales.get(from.other()), self.scales.get(from)));
+        let near = |number: u32| seq.wrapping_sub(number).wrapping_add(window) <= 2 * window;
+        let next = sender.is_seen().then_some(sender.span.next);
+        let awaited = receiver.acknowledged();
+        let unknown = next.is_none() && awaited.is_none();
+        unknown || !receiver.spoke() || next.is_some_and(near) || awaited.is_some_and(near)
+    }
+
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
         let first = self.end(from).isn().is_none();
         if first {
@@ -176,6 +196,9 @@ impl TcpFlow {
             self.scales.set(from, options.scale);
         }
         if segment.flags & flags::ACK != 0 {
+            if !first && self.is_unsaid(from) && self.end(from).isn() != Some(segment.seq) {
+                self.renumber(from, segment.seq);
+            }
             if self.roles.answerer.is_none() {
                 self.roles.answerer = Some(from);
                 // Without the SYN the client's half can still be measured.
@@ -208,6 +231,22 @@ impl TcpFlow {
         }
         if let Some(handshake) = &mut self.handshake {
             handshake.syn(time, options);
+        }
+    }
+
+    /// Whether this end sent nothing but SYNs so far.
+    pub(super) fn is_unsaid(&self, end: End) -> bool {
+        !self.end(end).spoke()
+    }
+
+    /// A server that forgot its SYN-ACK (SYN cookies) answers the SYN again with another number: that one counts.
+    #[cold]
+    fn renumber(&mut self, from: End, seq: u32) {
+        let (own, other) = pair(&mut self.ends, from);
+        own.renumber(seq);
+        other.forget_acknowledged();
+        if let Some(trouble) = &mut self.trouble {
+            trouble.ends[from.index()].holes = Holes::default();
         }
     }
 
@@ -432,41 +471,6 @@ impl TcpFlow {
             (Some(opener), _) => Some((opener, OrientedBy::Syn)),
             (None, Some(answerer)) => Some((answerer.other(), OrientedBy::SynAck)),
             (None, None) => None,
-        }
-    }
-
-    /// Zeek's `conn_state`; a connection of which both ends were heard midstream counts as established once closed.
-    pub(super) fn state(&self, client: End) -> TcpState {
-        let server = client.other();
-        let opened = self.roles.opener == Some(client);
-        let answered = self.roles.answerer == Some(server) || self.end(server).isn().is_some();
-        let talked = self.ends.iter().all(TcpEnd::spoke);
-        let established = (opened && answered) || talked;
-        match self.roles.reset_by {
-            Some(by) if by == server => match (opened, answered) {
-                (true, false) if !talked => return TcpState::Rej,
-                (false, true) if !self.end(client).is_seen() => return TcpState::Rstrh,
-                (true | false, true | false) => {
-                    return if established || answered { TcpState::Rstr } else { TcpState::Oth };
-                }
-            },
-            Some(_) => match (opened, answered) {
-                (true, false) if !talked => return TcpState::Rstos0,
-                (true | false, true | false) => {
-                    return if established || answered { TcpState::Rsto } else { TcpState::Oth };
-                }
-            },
-            None => {}
-        }
-        match (self.end(client).finished(), self.end(server).finished()) {
-            (true, true) => TcpState::Sf,
-            (true, false) if established => TcpState::S2,
-            (true, false) if opened => TcpState::Sh,
-            (false, true) if answered && !opened && !self.end(client).is_seen() => TcpState::Shr,
-            (false, true) if established => TcpState::S3,
-            (false, false) if opened && established => TcpState::S1,
-            (false, false) if opened && !self.end(server).is_seen() => TcpState::S0,
-            (true | false, true | false) => TcpState::Oth,
         }
     }
 

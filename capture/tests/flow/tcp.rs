@@ -275,3 +275,62 @@ fn a_fin_repeated_for_long_stays_with_its_connection() {
     let record = story.only();
     assert_eq!((record.end_reason, record.client.retransmits), (Some(EndReason::Fin), Some(4)));
 }
+
+/// A server with SYN cookies, or one that forgot a connection that was never complete, answers a repeated SYN with another number.
+#[test]
+fn a_syn_ack_with_another_number_begins_the_servers_numbers_anew() {
+    for ahead in [100_000_000, -100_000_000_i32, 3] {
+        let number = 2_000_000_000_u32.wrapping_add_signed(ahead);
+        let record = only(&[
+            segment(Client, SYN, 100, 0),
+            segment(Server, SYN | ACK, 2_000_000_000, 101),
+            segment(Client, SYN, 100, 0),
+            segment(Server, SYN | ACK, number, 101),
+            segment(Client, ACK, 101, number.wrapping_add(1)),
+            segment(Client, ACK, 101, number.wrapping_add(1)).data(10),
+            segment(Server, ACK, number.wrapping_add(1), 111).data(1000),
+            segment(Server, ACK, number.wrapping_add(1001), 111).data(1000),
+            segment(Client, ACK, 111, number.wrapping_add(2001)),
+        ]);
+        let server = &record.server;
+        assert_eq!(
+            (server.payload_bytes, server.packets_missed, server.retransmits),
+            (2000, Some(0), Some(0)),
+            "{ahead}"
+        );
+        assert_eq!((record.syn_retries, record.client.packets_missed), (Some(1), Some(0)), "{ahead}");
+        assert_eq!(record.tcp_state, Some(TcpState::S1), "{ahead}");
+    }
+}
+
+/// RFC 9293, 3.10.7.4: what is out of the window is dropped.
+#[test]
+fn a_reset_out_of_the_window_ends_nothing() {
+    for (number, ended) in [(501, true), (601, true), (1_000_501, false), (0xffe0_0000, false)] {
+        let mut story = Story::new();
+        story.handshake(0);
+        story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(10));
+        story.tcp(30 * MS, &segment(Server, RST, number, 0));
+        let first = story.tcp(40 * MS, &segment(Client, ACK, 111, 501).data(10));
+        if !ended {
+            assert_eq!(story.tcp(10 * SECOND, &segment(Server, ACK, 501, 121).data(20)), first);
+        }
+        let record = story.only();
+        let state = if ended { TcpState::Rstr } else { TcpState::S1 };
+        assert_eq!((record.tcp_state, record.server.resets), (Some(state), Some(1)), "{number}");
+    }
+}
+
+#[test]
+fn a_reset_ends_what_is_not_known_better() {
+    // Midstream, one direction alone, and nobody said what is awaited.
+    check_state(TcpState::Oth, &[segment(Client, ACK, 101, 501), segment(Client, RST, 3_000_000_000, 0)]);
+    check_state(TcpState::Oth, &[segment(Client, RST, 3_000_000_000, 0)]);
+    // The answer to a SYN that came again.
+    let refused = [
+        segment(Client, SYN, 100, 0),
+        segment(Server, SYN | ACK, 3_000_000_000, 101),
+        segment(Server, RST | ACK, 0, 101),
+    ];
+    check_state(TcpState::Rstr, &refused);
+}

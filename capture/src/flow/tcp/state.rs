@@ -1,0 +1,43 @@
+//! How far a connection came, as Zeek's `conn_state` tells it.
+
+use super::TcpFlow;
+use crate::flow::end::TcpEnd;
+use crate::flow::key::End;
+use crate::record::TcpState;
+
+impl TcpFlow {
+    /// Zeek's `conn_state`; a connection of which both ends were heard midstream counts as established once closed.
+    pub(in crate::flow) fn state(&self, client: End) -> TcpState {
+        let server = client.other();
+        let opened = self.roles.opener == Some(client);
+        let answered = self.roles.answerer == Some(server) || self.end(server).isn().is_some();
+        let talked = self.ends.iter().all(TcpEnd::spoke);
+        let established = (opened && answered) || talked;
+        match self.roles.reset_by {
+            Some(by) if by == server => match (opened, answered) {
+                (true, false) if !talked => return TcpState::Rej,
+                (false, true) if !self.end(client).is_seen() => return TcpState::Rstrh,
+                (true | false, true | false) => {
+                    return if established || answered { TcpState::Rstr } else { TcpState::Oth };
+                }
+            },
+            Some(_) => match (opened, answered) {
+                (true, false) if !talked => return TcpState::Rstos0,
+                (true | false, true | false) => {
+                    return if established || answered { TcpState::Rsto } else { TcpState::Oth };
+                }
+            },
+            None => {}
+        }
+        match (self.end(client).finished(), self.end(server).finished()) {
+            (true, true) => TcpState::Sf,
+            (true, false) if established => TcpState::S2,
+            (true, false) if opened => TcpState::Sh,
+            (false, true) if answered && !opened && !self.end(client).is_seen() => TcpState::Shr,
+            (false, true) if established => TcpState::S3,
+            (false, false) if opened && established => TcpState::S1,
+            (false, false) if opened && !self.end(server).is_seen() => TcpState::S0,
+            (true | false, true | false) => TcpState::Oth,
+        }
+    }
+}
