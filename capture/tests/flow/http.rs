@@ -138,6 +138,21 @@ fn the_target_in_absolute_form_names_the_host() {
     assert!(!transactions[0].exchange.complete);
 }
 
+/// RFC 7413: the SYN carries the request.
+#[test]
+fn an_answer_is_read_after_a_second_syn_ack_with_another_number() {
+    let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
+    let ports = |segment: Segment| segment.ports(40000, 27272);
+    story.tcp(0, &ports(segment(Client, SYN, 100, 0).payload(b"GET / HTTP/1.1\r\n\r\n")));
+    story.tcp(MS, &ports(segment(Server, SYN | ACK, 500, 119)));
+    story.tcp(SECOND, &ports(segment(Client, SYN, 100, 0)));
+    story.tcp(SECOND + MS, &ports(segment(Server, SYN | ACK, 900_000_000, 119)));
+    story.tcp(SECOND + 2 * MS, &ports(segment(Client, ACK, 119, 900_000_001)));
+    story.tcp(SECOND + 3 * MS, &ports(segment(Server, ACK, 900_000_001, 119).payload(OK.as_bytes())));
+    let record = story.only();
+    assert_eq!((http(&record).path.as_deref(), http(&record).status), (Some("/"), Some(200)));
+}
+
 #[test]
 fn an_upgrade_ends_http() {
     let mut talk = Talk::new();
@@ -245,6 +260,108 @@ fn after_a_gap_in_a_head_the_next_one_is_found() {
     assert_eq!(exchanges(&transactions).last(), Some(&(Some("GET"), Some("/2"), Some(200), Some(2000))));
 }
 
+/// Requests to /1, /2, … a second apart, each answered after 5 ms, of which the capture missed some messages.
+fn keep_alive(missed: &[(Host, usize)]) -> Vec<Transaction> {
+    let mut talk = Talk::new();
+    for number in 1..=5 {
+        let at = number as i64 * SECOND;
+        for (from, at, text) in [
+            (Client, at, format!("GET /{number} HTTP/1.1\r\n\r\n")),
+            (Server, at + 5 * MS, format!("HTTP/1.1 21{number} OK\r\nContent-Length: 5\r\n\r\nhello")),
+        ] {
+            if missed.contains(&(from, number)) {
+                talk.missed(from, text.len() as u32);
+            } else {
+                talk.says(at, from, text);
+            }
+        }
+    }
+    talk.only().1
+}
+
+#[test]
+fn a_lost_answer_takes_nothing_from_later_requests() {
+    let transactions = keep_alive(&[(Server, 2)]);
+    assert_eq!(
+        exchanges(&transactions),
+        [
+            (Some("GET"), Some("/1"), Some(211), Some(5000)),
+            (Some("GET"), Some("/2"), None, None),
+            (Some("GET"), Some("/3"), Some(213), Some(5000)),
+            (Some("GET"), Some("/4"), Some(214), Some(5000)),
+            (Some("GET"), Some("/5"), Some(215), Some(5000)),
+        ]
+    );
+    assert_eq!(transactions[1].exchange.end, BEGIN + 2 * SECOND);
+    let several = keep_alive(&[(Server, 2), (Server, 3)]);
+    let statuses: Vec<_> = several.iter().map(|transaction| transaction.exchange.status).collect();
+    assert_eq!(statuses, [Some(211), None, None, Some(214), Some(215)]);
+}
+
+#[test]
+fn a_lost_request_gives_its_answer_to_no_other() {
+    let transactions = keep_alive(&[(Client, 2)]);
+    assert_eq!(
+        exchanges(&transactions)[1..3],
+        [(None, None, Some(212), None), (Some("GET"), Some("/3"), Some(213), Some(5000))]
+    );
+    let both = keep_alive(&[(Client, 2), (Server, 2)]);
+    let statuses: Vec<_> = both.iter().map(|transaction| transaction.exchange.status).collect();
+    assert_eq!(statuses, [Some(211), Some(213), Some(214), Some(215)]);
+    // The next request is lost with the answer.
+    let next = keep_alive(&[(Server, 2), (Client, 3)]);
+    assert_eq!(exchanges(&next)[1], (Some("GET"), Some("/2"), Some(213), None));
+    assert_eq!(exchanges(&next)[2], (Some("GET"), Some("/4"), Some(214), Some(5000)));
+}
+
+#[test]
+fn a_gap_over_the_end_of_an_answer_and_the_beginning_of_the_next_takes_both() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n");
+    talk.missed(Server, 3000);
+    talk.says(SECOND, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.missed(Server, 100);
+    talk.says(SECOND + MS, Server, vec![b'z'; 900]);
+    talk.says(2 * SECOND, Client, "GET /3 HTTP/1.1\r\n\r\n");
+    talk.says(2 * SECOND + MS, Server, OK);
+    let (_, transactions) = talk.only();
+    assert_eq!(
+        exchanges(&transactions),
+        [
+            (Some("GET"), Some("/1"), Some(200), Some(1000)),
+            (Some("GET"), Some("/2"), None, None),
+            (Some("GET"), Some("/3"), Some(200), Some(1000)),
+        ]
+    );
+}
+
+#[test]
+fn which_of_the_pipelined_requests_is_answered_after_a_gap_is_not_known() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
+    talk.missed(Server, 43);
+    talk.says(MS, Client, "GET /3 HTTP/1.1\r\n\r\n");
+    talk.missed(Client, 20);
+    talk.says(2 * MS, Server, OK);
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions)[0], (Some("GET"), Some("/1"), None, None));
+
+    // Of the requests one is missing.
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    talk.missed(Client, 20);
+    let early = talk.segment(Client, b"GET /3 HTTP/1.1\r\n\r\n");
+    talk.story.tcp(MS, &early);
+    talk.says(2 * MS, Server, OK);
+    talk.says(3 * MS, Server, OK);
+    let (_, transactions) = talk.only();
+    assert_eq!(
+        exchanges(&transactions),
+        [(Some("GET"), Some("/1"), Some(200), Some(2000)), (Some("GET"), Some("/3"), Some(200), None)]
+    );
+}
+
 #[test]
 fn heads_cut_by_the_snap_length_count() {
     let mut talk = Talk::new();
@@ -264,6 +381,9 @@ fn heads_cut_by_the_snap_length_count() {
         exchanges(&transactions),
         [(Some("GET"), Some("/1"), Some(200), Some(3000)), (Some("GET"), Some("/2"), Some(200), Some(3000))]
     );
+    // How long they are is not known.
+    let lengths = transactions.iter().map(|transaction| &transaction.exchange);
+    assert!(lengths.map(|exchange| (exchange.request_bytes, exchange.response_bytes)).all(|both| both == (None, None)));
 }
 
 #[test]

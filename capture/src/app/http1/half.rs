@@ -207,6 +207,8 @@ pub(super) struct Half {
     /// Bytes of the message, and of its head.
     pub(super) bytes: u64,
     pub(super) head_bytes: u64,
+    /// Until when messages may have passed unseen, while that matters.
+    pub(super) lost: Option<i64>,
     /// The body may not come: a start line may follow instead.
     pub(super) doubtful: bool,
     /// The request that this direction sends.
@@ -274,10 +276,15 @@ impl Half {
         self.last = time;
     }
 
+    /// Bytes of the message so far; 0, which no message has, if some may be lost.
+    pub(super) fn known_bytes(&self) -> u64 {
+        if self.state == State::Lost { 0 } else { self.bytes }
+    }
+
     /// The answer that this direction sends is over.
     pub(super) fn finish_answer(&mut self, slice: &mut HttpSlice) {
         if let Some(mut request) = self.answering.take() {
-            request.response_bytes = self.bytes;
+            request.response_bytes = self.known_bytes();
             slice.finish(Http1::NAME, *request, self.last);
         }
     }

@@ -3,7 +3,12 @@
 //! Either end may ask: what a direction carries is read from its start lines. Bodies are stepped over by their framing,
 //! never kept. After a gap in anything but a body, or a line that is none, a direction waits for a segment that begins
 //! with a start line; a request of which only the beginning was captured still counts, and ends with the last
-//! payload before its answer.
+//! payload before its answer. How long the message was that it was in is not known.
+//!
+//! Whole messages may pass while a direction waits. A client that does not pipeline has had the answer to a request
+//! when it sends the next: if a newer request waits than what was lost, the older ones are over without an answer. If only
+//! older ones wait, or one was sent after others of which some may be lost, the next answer is given to the first of them,
+//! without latency.
 //!
 //! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`MAX_WAITING`] requests wait for answers, later ones
 //! are counted without names and without latency.
@@ -49,6 +54,8 @@ struct Waiting {
     request: Request,
     asked: Asked,
     upgrade: half::Upgrade,
+    /// Requests between it and those that waited before it may be lost.
+    doubtful: bool,
 }
 
 /// A connection.
@@ -89,6 +96,7 @@ impl Http1 {
             // The end of its message was lost.
             half.finish_answer(slice);
             half.uploading = None;
+            half.lost = half.lost.max(Some(half.last));
             half.state = State::Start;
         }
         self.resolve_doubt(end, bytes, slice);
@@ -141,24 +149,24 @@ impl Http1 {
                 self.step(end, last, length, slice);
             }
             State::UntilClose => half.count(length, time),
-            State::Lost => self.extend_lost(end, time),
             State::Start => {
                 let kept = std::mem::take(&mut half.line);
                 // The line was cut, and so are the fields after it.
                 if !kept.bytes.is_empty() {
                     self.line(end, time, Line { bytes: &kept.bytes, cut: true }, slice);
                 }
-                if self.half(end).state == State::Fields {
-                    self.cut_head(end, time, slice);
-                }
+                let begun = self.half(end).state == State::Fields;
                 self.lose(end, time);
+                if begun {
+                    self.cut_head(end, slice);
+                }
             }
             State::Fields => {
-                self.cut_head(end, time, slice);
                 self.lose(end, time);
+                self.cut_head(end, slice);
             }
-            State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => {
-                self.lose(end, time);
+            State::Lost | State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => {
+                self.lose(end, time)
             }
         }
     }
@@ -308,11 +316,12 @@ impl Http1 {
     }
 
     /// The head of a message was cut: what is known of it counts.
-    fn cut_head(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
+    fn cut_head(&mut self, end: End, slice: &mut HttpSlice) {
         match self.half(end).head.kind {
             Kind::Request(_) => {
                 self.ask(end, slice);
-                self.extend_lost(end, time);
+                let last = self.half(end).last;
+                self.end_request(end, last);
             }
             Kind::Response(100..=199) => {}
             Kind::Response(status) => drop(self.answer(end, status, slice)),
@@ -320,23 +329,47 @@ impl Http1 {
     }
 
     fn ask(&mut self, end: End, slice: &mut HttpSlice) {
-        let half = self.half(end);
+        let half = &mut self.halves[end.index()];
         let names = std::mem::take(&mut half.head.names);
         let mut request = slice.begin(end, half.began, names);
-        request.bytes = half.bytes;
+        request.bytes = half.known_bytes();
         half.uploading = Some(request.serial());
         let (asked, upgrade) = (half.head.asked(), half.head.upgrade);
+        let (began, alone) = (half.began, self.waiting.is_empty());
+        half.lost = half.lost.filter(|lost| !alone || *lost >= began);
+        let doubtful = half.lost.is_some() && !alone;
         if self.waiting.len() == MAX_WAITING || self.unplaced > 0 {
             self.unplaced = self.unplaced.saturating_add(1);
         } else {
-            self.waiting.push_back(Waiting { request, asked, upgrade });
+            self.waiting.push_back(Waiting { request, asked, upgrade, doubtful });
         }
+    }
+
+    /// Finishes what was answered while this direction was lost; whether it is sure which request is answered next.
+    fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> bool {
+        let half = self.half(end);
+        let older = match half.lost {
+            Some(lost) => self.waiting.iter().take_while(|waiting| waiting.request.start < lost).count(),
+            None => 0,
+        };
+        if older > 0 && older == self.waiting.len() {
+            let front = self.waiting.front().map(|waiting| waiting.request.start);
+            // If others came after the only one, they were lost, too.
+            return older == 1 && self.half(end.other()).lost <= front;
+        }
+        self.half(end).lost = None;
+        for Waiting { request, .. } in self.waiting.drain(..older) {
+            let last = request.end.unwrap_or(request.start);
+            slice.finish(Self::NAME, request, last);
+        }
+        older > 0 || self.waiting.front().is_none_or(|waiting| !waiting.doubtful)
     }
 
     /// Matches a final answer with its request.
     fn answer(&mut self, end: End, status: u16, slice: &mut HttpSlice) -> (Asked, half::Upgrade) {
+        let sure = self.forgo_lost(end, slice);
         let began = self.half(end).began;
-        let Some(Waiting { mut request, asked, upgrade }) = self.waiting.pop_front() else {
+        let Some(Waiting { mut request, asked, upgrade, .. }) = self.waiting.pop_front() else {
             self.unplaced = self.unplaced.saturating_sub(1);
             let request = slice.answer_unasked(end.other(), status, began);
             let half = self.half(end);
@@ -345,12 +378,17 @@ impl Http1 {
             half.doubtful = true;
             return (Asked::Other, half::Upgrade::None);
         };
+        if !sure {
+            request.end = None;
+        }
         slice.answer(&mut request, status, began);
         let asker = self.half(end.other());
         // A client that waited for leave to send a body does not send it after a final answer.
         asker.doubtful =
             asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
-        self.half(end).answering = Some(Box::new(request));
+        let half = self.half(end);
+        half.answering = Some(Box::new(request));
+        half.doubtful = !sure;
         (asked, upgrade)
     }
 
@@ -387,7 +425,8 @@ impl Http1 {
     /// The last byte so far of the request that this direction sends.
     fn end_request(&mut self, end: End, time: i64) {
         let half = self.half(end);
-        let (bytes, Some(serial)) = (half.bytes, half.uploading) else { return };
+        let bytes = half.known_bytes();
+        let Some(serial) = half.uploading else { return };
         if let Some(waiting) = self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
             waiting.request.end = Some(time);
             waiting.request.bytes = bytes;
@@ -398,10 +437,15 @@ impl Http1 {
         }
     }
 
+    /// The place is lost. When the bytes passed is not known: at the latest now.
     fn lose(&mut self, end: End, time: i64) {
         let half = self.half(end);
         half.state = State::Lost;
         half.line = half::Kept::default();
-        half.last = time;
+        half.lost = Some(time);
+        if half.uploading.is_some() {
+            let last = half.last;
+            self.end_request(end, last);
+        }
     }
 }
