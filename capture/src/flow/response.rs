@@ -4,11 +4,15 @@
 //! Only new payload counts: a repetition neither starts nor stops the clock, and of the server's only what advances the
 //! stream (a late segment belongs to an answer that has begun). A greeting of the server answers nothing. The flights of
 //! a TLS handshake are exchanges too. For UDP a request is whatever the client sends, a repetition restarts the clock.
+//! An answer after 36 minutes or more has no time: subscriptions are no requests.
 
 use std::num::NonZeroU32;
 
-use super::rtt::{elapsed, micros};
+use super::rtt::{Turn, elapsed, micros};
 use crate::record::Responses;
+
+/// Most times of a slice; more are not looked at.
+const MOST: u32 = (1 << 24) - 1;
 
 /// Response times of a slice, and the request that waits for its answer.
 #[derive(Debug, Default)]
@@ -18,37 +22,50 @@ pub(super) struct ResponseTimes {
     /// Times do not overlap, so their sum fits.
     sum: u32,
     greatest: u32,
-    count: u32,
+    /// How many, in the lower 24 bits; above them the turn of `asked`.
+    count_and_turn: u32,
 }
 
 impl ResponseTimes {
+    const fn count(&self) -> u32 {
+        self.count_and_turn & MOST
+    }
+
+    const fn turn(&self) -> Turn {
+        (self.count_and_turn >> 24) as Turn
+    }
+
     /// The client sent new payload.
     #[inline]
     pub(super) fn asked(&mut self, time: i64) {
-        self.asked = Some(NonZeroU32::new(micros(time)).unwrap_or(NonZeroU32::MIN));
+        let (asked, turn) = micros(time);
+        self.asked = Some(NonZeroU32::new(asked).unwrap_or(NonZeroU32::MIN));
+        self.count_and_turn = self.count() | u32::from(turn) << 24;
     }
 
     /// The server sent new payload.
     #[inline]
     pub(super) fn answered(&mut self, time: i64) {
         let Some(asked) = self.asked.take() else { return };
-        let Some(span) = elapsed(asked.get(), micros(time)) else { return };
-        if self.count == 0 {
-            self.first = span;
+        let Some(span) = elapsed((asked.get(), self.turn()), micros(time)) else { return };
+        match self.count() {
+            0 => self.first = span,
+            1..MOST => {}
+            MOST.. => return,
         }
-        self.count += 1;
+        self.count_and_turn += 1;
         self.sum = self.sum.saturating_add(span);
         self.greatest = self.greatest.max(span);
     }
 
     /// The figures of the slice.
     pub(super) fn figures(&self) -> Option<Responses> {
-        let mean = self.sum.checked_div(self.count)?;
-        Some(Responses { first_us: self.first, avg_us: mean, max_us: self.greatest, count: self.count })
+        let mean = self.sum.checked_div(self.count())?;
+        Some(Responses { first_us: self.first, avg_us: mean, max_us: self.greatest, count: self.count() })
     }
 
     /// Begins the next slice: a request still waits for its answer.
     pub(super) fn restart(&mut self) {
-        *self = Self { asked: self.asked, ..Self::default() };
+        *self = Self { asked: self.asked, count_and_turn: self.count_and_turn & !MOST, ..Self::default() };
     }
 }

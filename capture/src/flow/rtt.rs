@@ -7,18 +7,24 @@
 //!
 //! Measurements do not overlap, so their sum in microseconds fits where an hour does.
 
-/// A time or a span in microseconds; wraps after 71 minutes.
+/// A time or a span in microseconds; a time wraps after 71 minutes.
 pub(super) type Micros = u32;
 
-/// Microseconds of a packet's time.
-pub(super) const fn micros(time: i64) -> Micros {
-    time.div_euclid(1000) as Micros
+/// Which 2³¹ µs a time is in; wraps after 6 days.
+pub(super) type Turn = u8;
+
+/// Microseconds of a packet's time, and its turn.
+#[inline]
+pub(super) const fn micros(time: i64) -> (Micros, Turn) {
+    let micros = time.div_euclid(1000);
+    (micros as Micros, (micros >> 31) as Turn)
 }
 
-/// Microseconds between; `None` if the capture reordered the two.
-pub(super) const fn elapsed(from: Micros, to: Micros) -> Option<Micros> {
-    let span = to.wrapping_sub(from);
-    if span < 1 << 31 { Some(span) } else { None }
+/// Microseconds between; `None` if the capture reordered the two, or if they are 2³¹ µs (36 minutes) apart or more.
+#[inline]
+pub(super) const fn elapsed(from: (Micros, Turn), to: (Micros, Turn)) -> Option<Micros> {
+    let span = to.0.wrapping_sub(from.0);
+    if span < 1 << 31 && to.1.wrapping_sub(from.1) <= 1 { Some(span) } else { None }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +49,7 @@ pub(super) struct RoundTrips {
     count: u32,
     /// Low bits of its timestamp value.
     stamp: u16,
+    turn: Turn,
     timing: Timing,
 }
 
@@ -51,7 +58,8 @@ impl RoundTrips {
     #[inline]
     pub(super) fn sent(&mut self, time: i64, end: u32, timestamp: Option<u32>) {
         if self.timing == Timing::Idle {
-            (self.end, self.sent, self.timing) = (end, micros(time), Timing::Clear);
+            (self.end, self.timing) = (end, Timing::Clear);
+            (self.sent, self.turn) = micros(time);
             self.stamp = timestamp.unwrap_or_default() as u16;
         }
     }
@@ -75,7 +83,7 @@ impl RoundTrips {
         let not_later = echo.map(|echo| self.stamp.wrapping_sub(echo as u16) < 1 << 15);
         let answers = not_later.unwrap_or(self.timing == Timing::Clear);
         self.timing = Timing::Idle;
-        if let Some(span) = elapsed(self.sent, micros(time)).filter(|_| answers) {
+        if let Some(span) = elapsed((self.sent, self.turn), micros(time)).filter(|_| answers) {
             self.sum = self.sum.saturating_add(span);
             self.greatest = self.greatest.max(span);
             self.count += 1;
@@ -91,5 +99,24 @@ impl RoundTrips {
     /// Begins the next slice: the segment that is timed goes on.
     pub(super) fn restart(&mut self) {
         (self.sum, self.greatest, self.count) = (0, 0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_has_no_length() {
+        const LIMIT: i64 = 1 << 31;
+        let between = |from: i64, to: i64| elapsed(micros(from * 1000), micros(to * 1000));
+        for from in [0, 5, LIMIT - 1, LIMIT, 3 * LIMIT + 7, 255 * LIMIT + 9, -3] {
+            for span in [0, 1, LIMIT - 1] {
+                assert_eq!(between(from, from + span), Some(span as Micros), "{from} {span}");
+            }
+            for span in [-1, LIMIT, 2 * LIMIT, 2 * LIMIT + 5, 3 * LIMIT + 5, 7 * LIMIT] {
+                assert_eq!(between(from, from + span), None, "{from} {span}");
+            }
+        }
     }
 }

@@ -194,6 +194,22 @@ fn udp_answers_have_response_times_too() {
 }
 
 #[test]
+fn an_answer_after_more_than_half_an_hour_has_no_time() {
+    for (minutes, time) in [(35, Some(35 * 60_000_000)), (37, None), (72, None), (72 * 24, None)] {
+        let mut story = Story::new();
+        story.handshake(0);
+        story.tcp(SECOND, &segment(Client, ACK, 101, 501).data(10));
+        let keep_alives = (1..minutes).map(|minute| (minute * 60, segment(Client, ACK, 110, 501)));
+        for (second, keep_alive) in keep_alives {
+            story.tcp(second * SECOND, &keep_alive);
+        }
+        story.tcp((minutes * 60 + 1) * SECOND, &segment(Server, ACK, 501, 111).data(20));
+        let answered = story.end().iter().filter_map(|record| record.responses).next();
+        assert_eq!(answered.map(|responses| responses.max_us), time, "{minutes} minutes");
+    }
+}
+
+#[test]
 fn a_missed_end_shows_in_the_last_acknowledgement() {
     let mut story = Story::new();
     story.handshake(0);
