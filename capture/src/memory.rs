@@ -1,6 +1,6 @@
 //! What values hold on the heap, as the allocator sees it: every allocation costs a little more than what was asked for.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What an allocation takes beside its bytes: its header, and half of the 16 bytes that sizes are rounded up to.
@@ -30,4 +30,9 @@ pub(crate) fn of_queue<T>(queue: &VecDeque<T>) -> usize {
 pub(crate) fn of_text(text: Option<&Arc<str>>) -> usize {
     // Two counters stand before the text.
     text.map_or(0, |text| of_bytes(text.len() + 2 * size_of::<usize>()))
+}
+
+/// Bytes of a hash table: an item and a byte of its hash for each bucket, of which seven eighths may be in use.
+pub(crate) fn of_map<K, V, S>(map: &HashMap<K, V, S>) -> usize {
+    map.capacity() / 7 * 8 * (size_of::<(K, V)>() + 1)
 }

@@ -16,6 +16,7 @@ use super::key::{End, Key};
 use super::queue::Queues;
 use super::related::Share;
 use crate::decode::{Decoded, Fragment};
+use crate::memory;
 use crate::record::Protocol;
 
 /// Bounds of joining fragments.
@@ -130,6 +131,10 @@ pub(super) struct Fragments {
     free: Vec<u32>,
     ages: Queues,
     bytes: usize,
+    /// Bytes of memory that they take, with what says which of them are there.
+    held: usize,
+    /// Bytes of memory of the places of packets.
+    places: usize,
     given_up: u64,
 }
 
@@ -142,6 +147,8 @@ impl Fragments {
             free: Vec::new(),
             ages: Queues::new(1),
             bytes: 0,
+            held: 0,
+            places: 0,
             given_up: 0,
         }
     }
@@ -152,9 +159,17 @@ impl Fragments {
     }
 
     /// Bytes of memory held.
+    #[inline]
     pub(super) fn memory_bytes(&self) -> usize {
-        // A buffer that grows may be twice as long as what is in it.
-        2 * self.bytes + self.slots.capacity() * size_of::<Option<Parts>>()
+        self.held + self.places
+    }
+
+    /// Bytes of the places of packets, whatever is in them.
+    fn places(&self) -> usize {
+        memory::of_map(&self.index)
+            + memory::of_vec(&self.slots)
+            + memory::of_vec(&self.free)
+            + self.ages.memory_bytes()
     }
 
     /// Takes a fragment that was seen at `clock`.
@@ -165,7 +180,7 @@ impl Fragments {
         let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return Step { first: None, orphans: None, joined: None };
         };
-        let before = parts.data.len();
+        let before = (parts.data.len(), parts.owned_bytes());
         if parts.state == State::Open && !parts.insert(fragment, room) {
             parts.close(clock);
             self.given_up += 1;
@@ -182,7 +197,8 @@ impl Fragments {
         let held = parts.data.len();
         let joined = if parts.is_complete() { parts.join(clock) } else { None };
         let left = if joined.is_some() { 0 } else { held };
-        self.bytes = (self.bytes + left).saturating_sub(before);
+        self.bytes = (self.bytes + left).saturating_sub(before.0);
+        self.held = (self.held + parts.owned_bytes()).saturating_sub(before.1);
         Step { first, orphans, joined }
     }
 
@@ -237,6 +253,7 @@ impl Fragments {
         }
         self.index.insert(whole, slot);
         self.ages.push(0, slot);
+        self.places = self.places();
         slot
     }
 
@@ -245,6 +262,7 @@ impl Fragments {
         if let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::take) {
             self.index.remove(&parts.whole);
             self.bytes = self.bytes.saturating_sub(parts.data.len());
+            self.held = self.held.saturating_sub(parts.owned_bytes());
             self.given_up += u64::from(parts.state == State::Open);
             self.free.push(slot);
         }
@@ -264,6 +282,10 @@ impl Parts {
             first: None,
             orphans: None,
         }
+    }
+
+    fn owned_bytes(&self) -> usize {
+        memory::of_vec(&self.data) + memory::of_vec(&self.ranges)
     }
 
     /// Takes a fragment in, unless it contradicts the others or there is no room.

@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 
+use super::moment::micros;
 use super::options::Options;
 use crate::decode::{Tcp, flags};
 use crate::memory;
@@ -131,9 +132,4 @@ impl Handshake {
     pub(super) fn owned_bytes(&self) -> usize {
         memory::of_box::<Self>() + memory::of_vec(&self.syns.repeated) + memory::of_vec(&self.syn_acks.repeated)
     }
-}
-
-/// Microseconds between two times of packets; `None` if the capture reordered them.
-pub(super) fn micros(from: i64, to: i64) -> Option<u64> {
-    u64::try_from(to.checked_sub(from)?).ok().map(|nanos| nanos / 1000)
 }

@@ -59,6 +59,7 @@ pub use community_id::is_one_way;
 pub use config::FlowConfig;
 pub use fragments::FragmentLimits;
 pub(crate) use key::End;
+pub(crate) use moment::micros;
 pub(crate) use orient::lower_serves;
 pub use shard::{MAX_ENGINES, Shards, Share, shard};
 

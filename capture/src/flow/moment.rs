@@ -29,3 +29,8 @@ const LONGEST: u32 = 1 << 28;
 pub(super) fn units(nanoseconds: i64) -> u32 {
     (nanoseconds >> UNIT).clamp(1, i64::from(LONGEST)) as u32
 }
+
+/// Microseconds between two times of packets; `None` if the capture reordered them.
+pub(crate) fn micros(from: i64, to: i64) -> Option<u64> {
+    u64::try_from(to.checked_sub(from)?).ok().map(|nanos| nanos / 1000)
+}

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::key::{End, Key};
+use crate::memory::of_map;
 
 /// See the module documentation.
 #[derive(Default)]
@@ -70,11 +71,6 @@ impl Pairs {
             self.ways_back.remove(&way_back);
         }
     }
-}
-
-/// Bytes of a hash table: an item and a byte of its hash for each bucket, of which seven eighths may be in use.
-fn of_map<K, V, S>(map: &HashMap<K, V, S>) -> usize {
-    map.capacity() / 7 * 8 * (size_of::<(K, V)>() + 1)
 }
 
 #[cfg(test)]

@@ -88,6 +88,21 @@ fn what_is_counted_is_what_is_held() {
 }
 
 #[test]
+fn what_is_held_of_fragments_is_counted() {
+    let _alone = ALONE.lock().unwrap();
+    let flow = 360;
+    let mut traffic = Traffic::new(Engine::new(config(512 * MIB)));
+    traffic.fragment(0, 0);
+    let (before, counted_before) = (held(), traffic.engine.memory_bytes());
+    let packets = 1000;
+    // With a hole behind each.
+    (1..=packets).for_each(|client| (0..60).for_each(|at| traffic.fragment(client, 2 * at)));
+    let (taken, counted) = (held() - before, traffic.engine.memory_bytes() - counted_before);
+    assert!(taken >= (flow + 60 * 16) * packets as usize, "only {taken}");
+    assert!(counted.abs_diff(taken) <= taken / 10 + 8192, "{counted} bytes are counted, {taken} taken");
+}
+
+#[test]
 fn no_flood_takes_more_than_the_limit() {
     let _alone = ALONE.lock().unwrap();
     let limit = 8 * MIB;

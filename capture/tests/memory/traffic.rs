@@ -57,6 +57,16 @@ impl Traffic {
         self.tcp(client, true, (1, Some(1)), false, b"");
     }
 
+    /// Eight bytes of a datagram at a multiple of eight; more follow.
+    pub(crate) fn fragment(&mut self, client: u32, at: u16) {
+        let builder = PacketBuilder::ethernet2([2; 6], [3; 6]);
+        let builder = builder.ipv4((0x0a01_0000 + client).to_be_bytes(), [10, 0, 0, 1], 64).udp(40_000, 9);
+        self.frame.clear();
+        builder.write(&mut self.frame, b"").unwrap();
+        self.frame[20..22].copy_from_slice(&(0x2000 | at).to_be_bytes());
+        self.deliver();
+    }
+
     /// A datagram to the server's port.
     pub(crate) fn udp(&mut self, client: u32, port: u16, payload: &[u8]) {
         let builder = PacketBuilder::ethernet2([2; 6], [3; 6]);
