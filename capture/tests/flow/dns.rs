@@ -60,6 +60,25 @@ fn of_two_questions_the_first_is_kept() {
     assert_eq!((fields.qtype.as_deref(), fields.answers, fields.latency_us), (Some("A"), Some(2), Some(7000)));
 }
 
+/// The C library asks for A and AAAA on one socket, and repeats both when one answer is late.
+#[test]
+fn second_responses_of_a_client_that_asks_twice_are_no_exchanges() {
+    let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
+    for at in [0, 5 * SECOND] {
+        story.udp(at, Client, PORTS, &message(1, QUERY, 0, 1));
+        story.udp(at, Client, PORTS, &message(2, QUERY, 0, 28));
+    }
+    for at in [6 * SECOND, 7 * SECOND] {
+        story.udp(at, Server, PORTS, &message(1, RESPONSE, 1, 1));
+        story.udp(at, Server, PORTS, &message(2, RESPONSE, 0, 28));
+    }
+    let mut transactions = Vec::new();
+    story.engine.take_transactions(&mut transactions);
+    let exchanges = transactions.iter().map(|transaction| &transaction.exchange);
+    let rows: Vec<_> = exchanges.map(|e| (e.qtype.as_deref(), e.latency_us, e.retries)).collect();
+    assert_eq!(rows, [(Some("A"), Some(1_000_000), Some(1)), (Some("AAAA"), Some(1_000_000), Some(1))]);
+}
+
 #[test]
 fn without_an_answer_there_is_no_latency() {
     let mut story = Story::new();

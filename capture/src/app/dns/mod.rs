@@ -4,13 +4,15 @@
 //! its slice ended carries on into the next. Latency runs from the last repetition of the query. A response answers
 //! the query of the other end with the same id and question; a second response to a query is ignored.
 //!
-//! Limits: [`MAX_WAITING`] queries wait for their answers; one that waited for [`PATIENCE`] is given up.
+//! Limits: [`MAX_WAITING`] queries wait for their answers; one that waited for [`PATIENCE`] is given up; the last [`ANSWERED`] that
+//! were answered are remembered.
 
 mod message;
 mod names;
 mod stream;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub(crate) use self::message::{Bar, Message, parse};
@@ -23,6 +25,9 @@ use crate::transaction::Exchange;
 
 /// Most queries that wait for their answers: more than what forwarders and load generators have under way on one socket.
 const MAX_WAITING: usize = 256;
+
+/// Answered queries whose second responses are known: of a client that asks for several types at once, and repeats all of them.
+const ANSWERED: usize = 8;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -58,6 +63,17 @@ struct Waiting {
     first: bool,
 }
 
+/// A query that was answered, told by a hash of its id and question in four bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answered(NonZeroU32);
+
+impl Answered {
+    fn new(id: u16, hash: u64) -> Self {
+        let mixed = (hash ^ hash >> 32) as u32 ^ u32::from(id).wrapping_mul(0x9e37_79b1);
+        Self(NonZeroU32::new(mixed).unwrap_or(NonZeroU32::MIN))
+    }
+}
+
 /// The question that a slice shows, and its answer.
 #[derive(Debug, Clone, Default)]
 struct Shown {
@@ -77,8 +93,8 @@ pub(crate) struct DnsFlow {
     shown: Option<Shown>,
     /// By the time of their last repetition.
     waiting: VecDeque<Waiting>,
-    /// What was answered last: id and hash.
-    answered: Option<(u16, u64)>,
+    /// What was answered last, newest first.
+    answered: [Option<Answered>; ANSWERED],
     retries: u64,
     pub(crate) finished: Vec<Finished>,
 }
@@ -90,7 +106,7 @@ impl DnsFlow {
             transactions,
             shown: None,
             waiting: VecDeque::new(),
-            answered: None,
+            answered: [None; ANSWERED],
             retries: 0,
             finished: Vec::new(),
         }
@@ -176,7 +192,7 @@ impl DnsFlow {
             self.track_unasked(from, time, message, bytes);
             return;
         };
-        self.answered = Some((query.id, query.hash));
+        self.remember(Answered::new(query.id, query.hash));
         if let Some(shown) = self.shown.as_mut().filter(|_| query.first) {
             shown.rcode = Some(message.rcode);
             shown.answers = message.answers;
@@ -185,13 +201,19 @@ impl DnsFlow {
         self.finish(query, Some((time, message)), bytes);
     }
 
+    fn remember(&mut self, answered: Answered) {
+        self.answered.rotate_right(1);
+        self.answered[0] = Some(answered);
+    }
+
     /// A response whose query was not seen names what it answers.
     fn track_unasked(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
         if let Some(question) = message.question {
-            let again = self.answered.replace((message.id, question.hash));
-            if again == self.answered {
+            let answered = Answered::new(message.id, question.hash);
+            if self.answered.contains(&Some(answered)) {
                 return;
             }
+            self.remember(answered);
         }
         let name: Option<Arc<str>> = message.name().map(Into::into);
         let kind = message.question.map(|question| question.kind);
