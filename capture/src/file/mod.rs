@@ -178,6 +178,14 @@ impl CaptureFile {
         &self.interfaces
     }
 
+    /// Whether packets came that have no time of their own (pcapng's simple packets): theirs is that of the packet before.
+    pub fn has_untimed(&self) -> bool {
+        match &self.format {
+            Format::Classic(_) => false,
+            Format::Ng(ng) => ng.untimed,
+        }
+    }
+
     /// Bytes read so far.
     pub fn position(&self) -> u64 {
         self.input.position()

@@ -1,6 +1,12 @@
 //! pcapng (draft-ietf-opsawg-pcapng): several sections and interfaces; unknown blocks are skipped.
 //!
-//! Interfaces are numbered through all sections of the file, so that a number always means one interface.
+//! Interfaces are numbered through all sections of the file, so that a number always means one interface. Files that were
+//! joined describe theirs again in each section: one with the name, description and link type of an earlier section's has
+//! that one's number, the second of a kind that of the second. Of names and descriptions [`MAX_TEXT`] bytes are kept.
+//!
+//! Simple packets have no time: they have that of the packet before, or 0 where no packet with a time came before.
+
+use std::collections::HashMap;
 
 use super::input::Input;
 use super::{FileError, FileInterface, MAX_BLOCK, Step};
@@ -14,14 +20,39 @@ const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 /// Interfaces of one file; more are refused, so that a file of nothing else cannot fill the memory.
 const MAX_INTERFACES: usize = 1 << 16;
+/// Bytes of an interface's name or description.
+const MAX_TEXT: usize = 256;
 
-/// State of the section that is being read.
+/// The section that is being read, and what is known of those before.
 #[derive(Default)]
 pub(super) struct Ng {
     big_endian: bool,
-    /// Number of the section's first interface.
-    first_interface: usize,
-    clocks: Vec<Clock>,
+    /// Which section it is.
+    section: u64,
+    /// Its interfaces.
+    locals: Vec<Local>,
+    /// Numbers of interfaces by name, description and link type.
+    known: HashMap<(Option<String>, Option<String>, LinkType), Alike>,
+    /// Time of the last packet that had one.
+    time: i64,
+    pub(super) untimed: bool,
+}
+
+/// An interface of the section.
+struct Local {
+    /// Number in the file.
+    number: usize,
+    snap_len: u32,
+    clock: Clock,
+}
+
+/// Interfaces that are described alike.
+#[derive(Default)]
+struct Alike {
+    numbers: Vec<usize>,
+    /// How many this section has described.
+    described: usize,
+    section: u64,
 }
 
 /// `if_tsresol` and `if_tsoffset` of an interface.
@@ -58,7 +89,7 @@ impl Ng {
                 Step::Need(len) if !input.need(len)? => return Err(input.truncated()),
                 Step::Need(_) => {}
                 Step::Skip(len) => {
-                    self.section(input.bytes(), 0).map_err(|what| input.malformed(what))?;
+                    self.section(input.bytes()).map_err(|what| input.malformed(what))?;
                     input.take(len);
                     return Ok(());
                 }
@@ -116,30 +147,49 @@ impl Ng {
     /// Reads a block; gives what is a packet.
     fn block(&mut self, block: &[u8], interfaces: &mut Vec<FileInterface>) -> Result<Option<Found>, &'static str> {
         if block.starts_with(&SECTION_HEADER) {
-            self.section(block, interfaces.len())?;
+            self.section(block)?;
             return Ok(None);
         }
         match self.u32(block, 0) {
-            INTERFACE_DESCRIPTION if interfaces.len() >= MAX_INTERFACES => Err("more than 65536 interfaces"),
+            INTERFACE_DESCRIPTION if self.locals.len().max(interfaces.len()) >= MAX_INTERFACES => {
+                Err("more than 65536 interfaces")
+            }
             INTERFACE_DESCRIPTION => {
-                let described = self.interface(block).ok_or("an interface description that is too short")?;
-                interfaces.push(described.0);
-                self.clocks.push(described.1);
+                let (interface, clock) = self.interface(block).ok_or("an interface description that is too short")?;
+                let snap_len = interface.snap_len;
+                let number = self.number(interface, interfaces);
+                self.locals.push(Local { number, snap_len, clock });
                 Ok(None)
             }
-            kind @ (PACKET | SIMPLE_PACKET | ENHANCED_PACKET) => self.packet(kind, block, interfaces).map(Some),
+            kind @ (PACKET | SIMPLE_PACKET | ENHANCED_PACKET) => self.packet(kind, block).map(Some),
             _ => Ok(None),
         }
     }
 
-    fn section(&mut self, block: &[u8], first_interface: usize) -> Result<(), &'static str> {
+    fn section(&mut self, block: &[u8]) -> Result<(), &'static str> {
         let major = self.u16(block, 12);
         if self.u32(block, 4) < 28 || major != 1 {
             return Err("a section of an unknown version");
         }
-        self.first_interface = first_interface;
-        self.clocks.clear();
+        self.section += 1;
+        self.locals.clear();
         Ok(())
+    }
+
+    /// The number of an interface that the section describes; see the module documentation.
+    fn number(&mut self, interface: FileInterface, interfaces: &mut Vec<FileInterface>) -> usize {
+        let FileInterface { name, description, link_type, .. } = &interface;
+        let alike = self.known.entry((name.clone(), description.clone(), *link_type)).or_default();
+        if alike.section != self.section {
+            (alike.section, alike.described) = (self.section, 0);
+        }
+        let known = alike.numbers.get(alike.described).copied();
+        alike.described += 1;
+        known.unwrap_or_else(|| {
+            alike.numbers.push(interfaces.len());
+            interfaces.push(interface);
+            interfaces.len() - 1
+        })
     }
 
     fn interface(&self, block: &[u8]) -> Option<(FileInterface, Clock)> {
@@ -159,13 +209,13 @@ impl Ng {
         Some((interface, clock))
     }
 
-    fn packet(&self, kind: u32, block: &[u8], interfaces: &[FileInterface]) -> Result<Found, &'static str> {
+    fn packet(&mut self, kind: u32, block: &[u8]) -> Result<Found, &'static str> {
         const CUT: &str = "a packet block that is shorter than its packet";
         let room = block.len() - 4;
         let (local, from, captured, wire_len) = match kind {
             SIMPLE_PACKET if room >= 12 => {
                 let wire_len = self.u32(block, 8);
-                let snap_len = interfaces.get(self.first_interface).map_or(0, |interface| interface.snap_len);
+                let snap_len = self.locals.first().map_or(0, |local| local.snap_len);
                 let limit = if snap_len == 0 { u32::MAX } else { snap_len };
                 (0, 12, (wire_len.min(limit) as usize).min(room - 12), wire_len)
             }
@@ -180,13 +230,14 @@ impl Ng {
         if captured > room - from {
             return Err(CUT);
         }
-        let clock = self.clocks.get(local).ok_or("a packet of an interface that is not described")?;
-        // Simple packets have no time.
-        let time = if kind == SIMPLE_PACKET {
-            0
+        let Local { number, clock, .. } =
+            self.locals.get(local).ok_or("a packet of an interface that is not described")?;
+        let interface = *number;
+        if kind == SIMPLE_PACKET {
+            self.untimed = true;
         } else {
-            clock.nanoseconds(u64::from(self.u32(block, 12)) << 32 | u64::from(self.u32(block, 16)))
-        };
+            self.time = clock.nanoseconds(u64::from(self.u32(block, 12)) << 32 | u64::from(self.u32(block, 16)));
+        }
         let options = if kind == ENHANCED_PACKET { from + captured.next_multiple_of(4) } else { block.len() };
         let flags = self.options(block, options).find(|(code, _)| *code == 2);
         let direction = flags.and_then(|(_, value)| match self.u32(value, 0) & 3 {
@@ -194,7 +245,7 @@ impl Ng {
             2 => Some(Direction::Egress),
             _ => None,
         });
-        Ok(Found { interface: self.first_interface + local, time, from, captured, wire_len, direction })
+        Ok(Found { interface, time: self.time, from, captured, wire_len, direction })
     }
 
     /// Options from `at` to the end of the block, as far as they are whole.
@@ -233,6 +284,93 @@ fn resolution(value: u8) -> u64 {
     base.checked_pow(exponent).unwrap_or(1_000_000_000)
 }
 
+/// The first [`MAX_TEXT`] bytes, less a character that does not fit whole.
 fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+    // A character has at most four bytes.
+    let value = value.get(..MAX_TEXT + 3).unwrap_or(value);
+    let text = String::from_utf8_lossy(value);
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().trim_end_matches('\0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CaptureFile;
+
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let len = 12 + body.len().next_multiple_of(4);
+        let mut block = [kind.to_le_bytes(), (len as u32).to_le_bytes()].concat();
+        block.extend(body);
+        block.resize(len - 4, 0);
+        block.extend((len as u32).to_le_bytes());
+        block
+    }
+
+    fn section() -> Vec<u8> {
+        block(0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat())
+    }
+
+    fn interface(link_type: u8, name: &str) -> Vec<u8> {
+        let option = [&[2, 0], &(name.len() as u16).to_le_bytes()[..], name.as_bytes()].concat();
+        block(1, &[&[link_type, 0, 0, 0, 0, 0, 0, 0], option.as_slice()].concat())
+    }
+
+    fn packet(interface: u8, micros: u8) -> Vec<u8> {
+        let head: Vec<u8> = [interface, 0, micros, 4, 4].iter().flat_map(|word| [*word, 0, 0, 0]).collect();
+        block(6, &[head.as_slice(), b"abcd"].concat())
+    }
+
+    fn simple() -> Vec<u8> {
+        block(3, b"\x04\0\0\0abcd")
+    }
+
+    /// Interface and time of every packet, and the file.
+    fn read(blocks: &[Vec<u8>]) -> (Vec<(u32, i64)>, CaptureFile) {
+        let mut file = CaptureFile::new(Box::new(std::io::Cursor::new(blocks.concat())), "test").unwrap();
+        let mut packets = Vec::new();
+        while let Some(packet) = file.next_packet().unwrap() {
+            packets.push((packet.interface, packet.time));
+        }
+        (packets, file)
+    }
+
+    #[test]
+    fn a_simple_packet_has_the_time_of_the_packet_before() {
+        let (packets, file) =
+            read(&[section(), interface(1, "eth0"), simple(), packet(0, 7), simple(), packet(0, 9), section()]);
+        assert_eq!(packets, [(0, 0), (0, 7000), (0, 7000), (0, 9000)]);
+        assert!(file.has_untimed());
+        assert!(!read(&[section(), interface(1, "eth0"), packet(0, 7)]).1.has_untimed());
+    }
+
+    #[test]
+    fn joined_files_have_the_interfaces_that_they_describe_alike() {
+        let (packets, file) = read(&[
+            section(),
+            interface(1, "eth0"),
+            interface(1, "eth1"),
+            interface(1, "eth1"),
+            packet(1, 1),
+            packet(2, 2),
+            section(),
+            interface(1, "eth1"),
+            interface(101, "eth0"),
+            interface(1, "eth1"),
+            interface(1, "eth0"),
+            packet(0, 3),
+            packet(1, 4),
+            packet(2, 5),
+            packet(3, 6),
+        ]);
+        assert_eq!(packets, [(1, 1000), (2, 2000), (1, 3000), (3, 4000), (2, 5000), (0, 6000)]);
+        let interfaces = file.interfaces().iter().map(|own| (own.name.as_deref().unwrap(), own.link_type.0));
+        assert_eq!(interfaces.collect::<Vec<_>>(), [("eth0", 1), ("eth1", 1), ("eth1", 1), ("eth0", 101)]);
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        for (name, kept) in [("x".repeat(60_000), 256), ("\u{20ac}".repeat(20_000), 255), ("x".repeat(256), 256)] {
+            let (_, file) = read(&[section(), interface(1, &name)]);
+            assert_eq!(file.interfaces()[0].name.as_deref(), name.get(..kept));
+        }
+    }
 }
