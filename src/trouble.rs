@@ -72,7 +72,8 @@ impl Troubles {
         let mut states = self.lock();
         let state = states.entry(stage).or_default();
         if state.error.is_some() {
-            if now.saturating_sub(state.failed_at) < CALM {
+            // A clock that went back keeps nothing.
+            if (0..CALM).contains(&now.saturating_sub(state.failed_at)) {
                 return;
             }
             state.error = None;

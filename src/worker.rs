@@ -125,6 +125,10 @@ struct Worker {
     outbox: Outbox,
     /// Interfaces of which the tagger was told: an index may come back as another, and one may change its VRF.
     told: HashMap<u32, SeenLink>,
+    /// Interfaces that are gone, since when: their last flows still have their names.
+    gone: HashMap<u32, i64>,
+    /// The time of the last burst.
+    last: i64,
     kernel_drops: u64,
 }
 
@@ -137,6 +141,8 @@ const LAST_ROWS: usize = 8_192;
 /// Open slices handed on after a burst at most: so many when there is little to do, and one for so many packets else.
 const OPEN_ROWS: usize = 2_048;
 const PACKETS_AN_OPEN_ROW: u64 = 8;
+/// The clock may go back so far without consequences, ns.
+const STEP: i64 = 1_000_000_000;
 /// After a failure the interfaces are looked at again after so long, ns; the ring is read again after so long.
 const RETRY: i64 = 1_000_000_000;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -172,6 +178,8 @@ impl Worker {
             links: Vec::new(),
             outbox,
             told: HashMap::new(),
+            gone: HashMap::new(),
+            last: crate::host::now(),
             kernel_drops: 0,
         };
         worker.select()?;
@@ -210,15 +218,36 @@ impl Worker {
                 self.told.insert(link.index, link.clone());
             }
         }
-        self.told.retain(|index, _| chosen.iter().any(|own| own.index == *index));
+        self.forget_gone(&chosen);
         self.outbox.names = self.names.clone();
         self.selected = chosen.into_iter().map(|link| link.name).collect();
         Ok(())
     }
 
+    /// Names of interfaces are forgotten when no flow can have them any more.
+    fn forget_gone(&mut self, chosen: &[SeenLink]) {
+        let is_there = |index: &u32| chosen.iter().any(|own| own.index == *index);
+        let (now, flow) = (crate::host::now(), &self.config.flow);
+        let longest = flow.tcp_idle_timeout.max(flow.udp_idle_timeout).max(flow.other_idle_timeout);
+        let keep = longest.saturating_add(flow.active_timeout);
+        for (index, _) in self.told.extract_if(|index, _| !is_there(index)) {
+            self.gone.insert(index, now);
+        }
+        self.gone.retain(|index, _| !is_there(index));
+        for (index, _) in self.gone.extract_if(|_, since| now.saturating_sub(*since) > keep) {
+            self.engine.forget_interface(index);
+            Arc::make_mut(&mut self.names).remove(&index);
+        }
+    }
+
     fn run(&mut self) {
         while !self.stopped() {
-            self.follow_interfaces(crate::host::now());
+            let now = crate::host::now();
+            if now < self.last.saturating_sub(STEP) {
+                self.begin_anew(now);
+            }
+            self.last = now;
+            self.follow_interfaces(now);
             self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
@@ -231,6 +260,21 @@ impl Worker {
         self.hand_on_the_last();
         self.publish();
         self.config.status.end((self.netns, self.config.number));
+    }
+
+    /// The clock went back: what is open ends, for times behind it mean nothing, and would hold everything up until they come again.
+    fn begin_anew(&mut self, now: i64) {
+        let seconds = self.last.saturating_sub(now) / 1_000_000_000;
+        tracing::warn!(seconds, "the clock went back: open flows end, and begin anew with their next packet");
+        self.outbox.send();
+        while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
+            self.hand_on_rows();
+        }
+        self.hand_on_rows();
+        self.pace = Pace::new(self.config.checkpoint);
+        // What failed, and who went, then is in the future now.
+        self.look_at = self.look_at.map(|_| now);
+        self.gone.values_mut().for_each(|since| *since = now);
     }
 
     fn stopped(&self) -> bool {

@@ -53,7 +53,7 @@ vocabulary! {
         Evicted = "evicted",
         /// The capture file ended.
         EndOfInput = "end_of_input",
-        /// The appliance was stopped.
+        /// The appliance was stopped, or the clock of its machine went back.
         Shutdown = "shutdown",
         /// The appliance was killed or crashed; the row is what its journal had last, as of at most a few seconds before.
         Interrupted = "interrupted",
