@@ -247,7 +247,6 @@ impl Worker {
                 self.begin_anew(now);
             }
             self.last = now;
-            self.follow_interfaces(now);
             self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
@@ -307,6 +306,7 @@ impl Worker {
 
     /// Burst, decode, track, expire, hand on.
     fn burst(&mut self) {
+        self.follow_interfaces(crate::host::now());
         let before = self.engine.counters().packets;
         let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
         let polled = self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
