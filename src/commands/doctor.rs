@@ -261,7 +261,7 @@ fn processes() -> Check {
 /// What of the capabilities that `/proc/PID/fd` of another user's process needs a process with this status does not have.
 fn missing_for_processes(status: &str) -> Vec<&'static str> {
     // Numbers of `linux/capability.h`; CAP_DAC_OVERRIDE (1) includes CAP_DAC_READ_SEARCH (2).
-    const NEEDED: [(&str, u64); 2] = [("CAP_DAC_READ_SEARCH", 1 << 1 | 1 << 2), ("CAP_SYS_PTRACE", 1 << 19)];
+    const NEEDED: [(&str, u64); 2] = [("CAP_DAC_READ_SEARCH", 0b110), ("CAP_SYS_PTRACE", 1 << 19)];
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or_default();
     NEEDED.iter().filter(|(_, either)| effective & either == 0).map(|(name, _)| *name).collect()

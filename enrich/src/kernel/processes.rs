@@ -236,19 +236,24 @@ fn container_of(directory: &Path) -> Option<String> {
 
 /// Which of the wanted sockets a process has. One that is gone has none; an error is that it may not be looked into.
 fn sockets_of(process: &Path, links: &mut usize, wanted: &HashSet<u32>) -> std::io::Result<Vec<u32>> {
-    let allowed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => Err(error),
-        _ => Ok(None),
-    };
     let mut found = Vec::new();
-    let entries = std::fs::read_dir(process.join("fd")).map(Some).or_else(allowed)?;
+    let entries = unless_denied(std::fs::read_dir(process.join("fd")))?;
     for entry in entries.into_iter().flatten().filter_map(Result::ok) {
         *links += 1;
-        let Some(link) = std::fs::read_link(entry.path()).map(Some).or_else(allowed)? else { continue };
+        let Some(link) = unless_denied(std::fs::read_link(entry.path()))? else { continue };
         let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         found.extend(inode.filter(|inode| wanted.contains(inode)));
     }
     Ok(found)
+}
+
+/// Nothing where something is gone; an error where it may not be read.
+fn unless_denied<T>(read: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// When a process was made, ns since boot, from its `/proc/PID/stat`: the 22nd field; the second is a name in parentheses that
