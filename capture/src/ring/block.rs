@@ -4,6 +4,8 @@
 //! Layout (`linux/if_packet.h`): the block header holds the number of packets at 12 and the offset of the first at 16; each
 //! packet begins with `tpacket3_hdr` (next offset 0, seconds 4, nanoseconds 8, captured 12, wire 16, status 20, offset of the
 //! link layer 24 (u16), VLAN TCI 32, TPID 36 (u16)), followed at 48 by `sockaddr_ll` (index 4, hardware type 8 (u16), packet type 10).
+//!
+//! The kernel delivers each packet of a loopback interface twice, as sent and as received; only the second is handed on.
 
 use crate::burst::{Burst, Room};
 use crate::packet::{Direction, LinkType, Packet};
@@ -16,6 +18,11 @@ const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_LOOPBACK: u16 = 772;
 const ARPHRD_NONE: u16 = 0xfffe;
 const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_TUNNEL: u16 = 768;
+const ARPHRD_TUNNEL6: u16 = 769;
+const ARPHRD_SIT: u16 = 776;
+const ARPHRD_IPGRE: u16 = 778;
+const ARPHRD_IP6GRE: u16 = 823;
 
 /// Calls `each` for the packets of `block` that are `wanted`, several at a time.
 pub(super) fn packets<'a>(
@@ -29,7 +36,7 @@ pub(super) fn packets<'a>(
     let mut burst = Burst::new(room);
     for _ in 0..count {
         let Some((packet, next)) = block.get(at..).and_then(packet) else { break };
-        if wanted(&packet) {
+        if let Some(packet) = packet.filter(&wanted) {
             burst.push(packet);
         }
         if burst.is_full() {
@@ -46,8 +53,8 @@ pub(super) fn packets<'a>(
     }
 }
 
-/// A packet at the beginning of `bytes`, and the distance to the next.
-fn packet(bytes: &[u8]) -> Option<(Packet<'_>, u32)> {
+/// A packet at the beginning of `bytes`, unless it comes a second time, and the distance to the next.
+fn packet(bytes: &[u8]) -> Option<(Option<Packet<'_>>, u32)> {
     let next = u32_at(bytes, 0)?;
     let seconds = i64::from(u32_at(bytes, 4)?);
     let nanoseconds = i64::from(u32_at(bytes, 8)?);
@@ -58,24 +65,33 @@ fn packet(bytes: &[u8]) -> Option<(Packet<'_>, u32)> {
     let tpid = if status & STATUS_VLAN_TPID_VALID == 0 { 0x8100 } else { u16_at(bytes, 36)? };
     let vlan = (status & STATUS_VLAN_VALID != 0).then_some((tpid, u32_at(bytes, 32)? as u16));
     let address = bytes.get(SOCKET_ADDRESS..)?;
-    let direction = if *address.get(10)? == PACKET_OUTGOING { Direction::Egress } else { Direction::Ingress };
+    let (hardware, is_sent) = (u16_at(address, 8)?, *address.get(10)? == PACKET_OUTGOING);
+    if is_sent && hardware == ARPHRD_LOOPBACK {
+        return Some((None, next));
+    }
+    let data = bytes.get(link_layer..link_layer + captured)?;
     let packet = Packet {
         time: seconds * 1_000_000_000 + nanoseconds,
-        data: bytes.get(link_layer..link_layer + captured)?,
+        data,
         wire_len,
-        link_type: link_type(u16_at(address, 8)?),
+        link_type: link_type(hardware, data),
         interface: u32_at(address, 4)?,
-        direction: Some(direction),
+        direction: Some(if is_sent { Direction::Egress } else { Direction::Ingress }),
         vlan,
     };
-    Some((packet, next))
+    Some((Some(packet), next))
 }
 
-/// Link type of a hardware type; others are handed on as a type that has no decoder, and so are counted.
-const fn link_type(hardware: u16) -> LinkType {
-    match hardware {
-        ARPHRD_ETHER | ARPHRD_LOOPBACK => LinkType::ETHERNET,
-        ARPHRD_NONE | ARPHRD_RAWIP => LinkType::RAW,
+/// Link type of a hardware type and these bytes; others are handed on as a type that has no decoder, and so are counted. A tunnel
+/// may have headers of its own in front.
+const fn link_type(hardware: u16, data: &[u8]) -> LinkType {
+    match (hardware, data) {
+        (ARPHRD_ETHER | ARPHRD_LOOPBACK, _) => LinkType::ETHERNET,
+        (ARPHRD_NONE | ARPHRD_RAWIP, _) => LinkType::RAW,
+        (
+            ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE,
+            [0x40..=0x4f | 0x60..=0x6f, ..],
+        ) => LinkType::RAW,
         _ => LinkType(u16::MAX),
     }
 }
@@ -86,4 +102,51 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Link type, first byte and direction of what a block with these packets hands on: hardware type, packet type, first byte.
+    fn handed_on(packets_in: &[(u16, u8, u8)]) -> Vec<(LinkType, u8, Option<Direction>)> {
+        const LEN: usize = 96;
+        let mut block = vec![0; 48];
+        block[12..16].copy_from_slice(&(packets_in.len() as u32).to_ne_bytes());
+        block[16..20].copy_from_slice(&48_u32.to_ne_bytes());
+        for (hardware, kind, first) in packets_in {
+            let mut packet = [0; LEN];
+            for (at, word) in [(0, LEN as u32), (12, 4), (16, 4), (24, 80)] {
+                packet[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+            }
+            packet[56..58].copy_from_slice(&hardware.to_ne_bytes());
+            (packet[58], packet[80]) = (*kind, *first);
+            block.extend(packet);
+        }
+        let mut out = Vec::new();
+        packets(&block, &mut Room::default(), |_| true, &mut |burst| {
+            out.extend(burst.iter().map(|packet| (packet.link_type, packet.data[0], packet.direction)));
+        });
+        out
+    }
+
+    #[test]
+    fn a_packet_of_loopback_is_handed_on_once() {
+        let received = (LinkType::ETHERNET, 1, Some(Direction::Ingress));
+        assert_eq!(
+            handed_on(&[(772, 4, 1), (772, 0, 1), (1, 4, 2)]),
+            [received, (LinkType::ETHERNET, 2, Some(Direction::Egress)),]
+        );
+    }
+
+    #[test]
+    fn tunnels_carry_ip_or_what_nobody_reads() {
+        for hardware in [768, 769, 776, 778, 823] {
+            let types: Vec<_> = handed_on(&[(hardware, 0, 0x45), (hardware, 0, 0x60), (hardware, 0, 0xfe)])
+                .into_iter()
+                .map(|packet| packet.0)
+                .collect();
+            assert_eq!(types, [LinkType::RAW, LinkType::RAW, LinkType(u16::MAX)], "{hardware}");
+        }
+    }
 }

@@ -5,7 +5,10 @@
 //! only the chosen ones into the ring; it is replaced when interfaces come and go. The socket hears nothing before the
 //! ring and a filter are in place, and belongs for ever to the namespace of the thread that opened it.
 //!
-//! Packets received = packets handed to `each` + [`Ring::drops`].
+//! Packets received = packets handed to `each` + [`Ring::drops`]; what loopback sends is not received until it comes back.
+//!
+//! Rings that share the traffic ([`RingConfig::fanout`]) keep to it: a full one drops, and counts, rather than give packets of
+//! its flows to another that does not know them.
 
 mod block;
 mod error;
@@ -34,7 +37,8 @@ pub struct RingConfig {
     pub snap_len: u32,
     /// After so many milliseconds a block is handed over although it is not full.
     pub block_timeout_ms: u32,
-    /// Group of sockets that share the traffic by flow hash.
+    /// Group of sockets that share the traffic by flow hash. Fragments have no ports to share by, so the kernel puts those of
+    /// IPv4 together first: they come as one packet, with its length.
     pub fanout: Option<u16>,
 }
 

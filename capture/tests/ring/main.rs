@@ -1,0 +1,105 @@
+//! Rings on real interfaces, in a network namespace of their own; wants root and iproute2.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use wiretag_capture::Direction;
+use wiretag_capture::ring::{Ring, RingConfig, in_namespace};
+
+/// A network namespace with nothing but loopback, removed when dropped.
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// `None` where it cannot be made: outside CI the test says that it is skipped, in CI it fails.
+    fn new(purpose: &str) -> Option<Self> {
+        let namespace = Self { name: format!("wtring-{purpose}-{}", std::process::id()) };
+        let made = ip(&["netns", "add", &namespace.name]) && ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
+        let in_ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
+        assert!(made || !in_ci, "CI must have root and iproute2");
+        if !made {
+            eprintln!("skipped: no root, or no iproute2");
+        }
+        made.then_some(namespace)
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    Command::new("ip").args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+/// Index of loopback in every namespace.
+const LOOPBACK: u32 = 1;
+
+const SMALL: RingConfig =
+    RingConfig { block_size: 1 << 20, block_count: 4, snap_len: 65_535, block_timeout_ms: 20, fanout: None };
+
+/// Wire length and direction of every packet that comes while `talk` goes on and for a moment after.
+fn heard(mut ring: Ring, talk: impl FnOnce()) -> Vec<(u32, Option<Direction>)> {
+    talk();
+    let mut packets = Vec::new();
+    for _ in 0..10 {
+        ring.poll(Duration::from_millis(50), None, &mut |burst| {
+            packets.extend(burst.iter().map(|packet| (packet.wire_len, packet.direction)));
+        })
+        .unwrap();
+    }
+    packets
+}
+
+/// A connection over loopback, and a datagram of 20 bytes.
+fn talk_to_oneself() {
+    let listener = TcpListener::bind("127.0.0.1:5555").unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 50];
+        stream.read_exact(&mut bytes).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    let mut client = TcpStream::connect("127.0.0.1:5555").unwrap();
+    client.write_all(&[1; 50]).unwrap();
+    client.read_exact(&mut [0; 50]).unwrap();
+    server.join().unwrap();
+    let (sender, receiver) = (UdpSocket::bind("127.0.0.1:6000").unwrap(), UdpSocket::bind("127.0.0.1:7000").unwrap());
+    sender.send_to(&[2; 20], receiver.local_addr().unwrap()).unwrap();
+}
+
+#[test]
+fn a_packet_over_loopback_is_heard_once() {
+    let Some(namespace) = Namespace::new("once") else { return };
+    let packets = in_namespace(&namespace.path(), || heard(Ring::open(&SMALL, &[LOOPBACK]).unwrap(), talk_to_oneself));
+    let packets = packets.unwrap();
+    assert!(packets.iter().all(|(_, direction)| *direction == Some(Direction::Ingress)), "{packets:?}");
+    // 14 bytes of Ethernet, 20 of IPv4, 8 of UDP.
+    assert_eq!(packets.iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1, "{packets:?}");
+    // 50 bytes each way, with timestamps.
+    assert_eq!(packets.iter().filter(|(length, _)| *length == 14 + 20 + 32 + 50).count(), 2, "{packets:?}");
+}
+
+#[test]
+fn more_than_a_thousand_interfaces_are_let_in_and_replaced() {
+    let Some(namespace) = Namespace::new("many") else { return };
+    let packets = in_namespace(&namespace.path(), || {
+        // Twice as many would be too many for `net.core.optmem_max` as it was before Linux 6.8.
+        let others: Vec<u32> = (1000..2200).collect();
+        let mut ring = Ring::open(&SMALL, &others).unwrap();
+        let with_loopback = [&others[..600], &[LOOPBACK], &others[600..]].concat();
+        ring.set_interfaces(&with_loopback).unwrap();
+        heard(ring, talk_to_oneself).len()
+    });
+    assert!(packets.unwrap() > 5);
+}
