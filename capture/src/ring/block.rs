@@ -85,13 +85,11 @@ fn packet(bytes: &[u8]) -> Option<(Option<Packet<'_>>, u32)> {
 /// Link type of a hardware type and these bytes; others are handed on as a type that has no decoder, and so are counted. A tunnel
 /// may have headers of its own in front.
 const fn link_type(hardware: u16, data: &[u8]) -> LinkType {
-    match (hardware, data) {
-        (ARPHRD_ETHER | ARPHRD_LOOPBACK, _) => LinkType::ETHERNET,
-        (ARPHRD_NONE | ARPHRD_RAWIP, _) => LinkType::RAW,
-        (
-            ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE,
-            [0x40..=0x4f | 0x60..=0x6f, ..],
-        ) => LinkType::RAW,
+    let is_ip = matches!(data, [0x40..=0x4f | 0x60..=0x6f, ..]);
+    match hardware {
+        ARPHRD_ETHER | ARPHRD_LOOPBACK => LinkType::ETHERNET,
+        ARPHRD_NONE | ARPHRD_RAWIP => LinkType::RAW,
+        ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE | ARPHRD_IP6GRE if is_ip => LinkType::RAW,
         _ => LinkType(u16::MAX),
     }
 }

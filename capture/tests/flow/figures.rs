@@ -204,7 +204,7 @@ fn an_answer_after_more_than_half_an_hour_has_no_time() {
             story.tcp(second * SECOND, &keep_alive);
         }
         story.tcp((minutes * 60 + 1) * SECOND, &segment(Server, ACK, 501, 111).data(20));
-        let answered = story.end().iter().filter_map(|record| record.responses).next();
+        let answered = story.end().iter().find_map(|record| record.responses);
         assert_eq!(answered.map(|responses| responses.max_us), time, "{minutes} minutes");
     }
 }

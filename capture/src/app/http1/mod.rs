@@ -149,24 +149,25 @@ impl Http1 {
                 self.step(end, last, length, slice);
             }
             State::UntilClose => half.count(length, time),
-            State::Start => {
+            State::Start
+            | State::Fields
+            | State::Lost
+            | State::Body(_)
+            | State::Chunk(_)
+            | State::ChunkSize
+            | State::ChunkEnd
+            | State::Trailer => {
+                let begins = half.state == State::Start;
                 let kept = std::mem::take(&mut half.line);
                 // The line was cut, and so are the fields after it.
-                if !kept.bytes.is_empty() {
+                if begins && !kept.bytes.is_empty() {
                     self.line(end, time, Line { bytes: &kept.bytes, cut: true }, slice);
                 }
-                let begun = self.half(end).state == State::Fields;
+                let in_head = self.half(end).state == State::Fields;
                 self.lose(end, time);
-                if begun {
+                if in_head {
                     self.cut_head(end, slice);
                 }
-            }
-            State::Fields => {
-                self.lose(end, time);
-                self.cut_head(end, slice);
-            }
-            State::Lost | State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => {
-                self.lose(end, time)
             }
         }
     }
