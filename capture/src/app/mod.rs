@@ -207,9 +207,9 @@ impl Application {
     }
 
     /// A direction begins at this number, whatever an earlier SYN said: nothing of it was read so far.
-    pub(crate) fn begins(&mut self, end: End, first: u32) {
+    pub(crate) fn begins(&mut self, end: End, first: Option<u32>) {
         if let Some(app) = &mut self.app {
-            app.streams[end.index()] = Stream::starting_at(Some(first));
+            app.streams[end.index()] = Stream::starting_at(first);
         }
     }
 

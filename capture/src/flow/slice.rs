@@ -299,7 +299,7 @@ impl Flow {
                         {
                             (self.client, self.oriented_by) = (client, by);
                             if segment.flags & flags::ACK != 0 && tcp.is_unsaid(end) {
-                                self.application.begins(end, segment.seq.wrapping_add(1));
+                                self.application.begins(end, tcp.first_bytes()[end.index()]);
                             }
                         }
                         progress

@@ -243,6 +243,10 @@ impl TcpFlow {
     #[cold]
     fn renumber(&mut self, from: End, seq: u32) {
         let (own, other) = pair(&mut self.ends, from);
+        // What the other end agreed to holds; this is an old one that came late.
+        if own.isn().is_some_and(|isn| other.acknowledged() == Some(isn.wrapping_add(1))) {
+            return;
+        }
         own.renumber(seq);
         other.forget_acknowledged();
         if let Some(trouble) = &mut self.trouble {
@@ -424,15 +428,6 @@ impl TcpFlow {
             None if self.closed_by_fins() => Some(EndReason::Fin),
             None => None,
         }
-    }
-
-    /// Whether nothing is left to repeat: reset, or both FINs were acknowledged.
-    pub(super) fn is_close_acknowledged(&self) -> bool {
-        let acknowledged = |end: &TcpEnd, other: &TcpEnd| {
-            end.is_seen() && other.acknowledged().is_some_and(|ack| ack.wrapping_sub(end.span.next) < 1 << 31)
-        };
-        let [low, high] = &self.ends;
-        self.roles.reset_by.is_some() || (acknowledged(low, high) && acknowledged(high, low))
     }
 
     /// Whether the opener sent nothing but SYNs: nobody answered, or it did not care for the answer.

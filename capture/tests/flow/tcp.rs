@@ -303,6 +303,20 @@ fn a_syn_ack_with_another_number_begins_the_servers_numbers_anew() {
     }
 }
 
+#[test]
+fn an_old_syn_ack_that_comes_late_changes_nothing() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Server, SYN | ACK, 900_000_000, 101),
+        segment(Client, ACK, 101, 900_000_001),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Server, ACK, 900_000_001, 101).data(1000),
+        segment(Client, ACK, 101, 900_001_001),
+    ]);
+    assert_eq!((record.server.payload_bytes, record.server.packets_missed), (1000, Some(0)));
+}
+
 /// RFC 9293, 3.10.7.4: what is out of the window is dropped.
 #[test]
 fn a_reset_out_of_the_window_ends_nothing() {

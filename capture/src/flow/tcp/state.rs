@@ -6,6 +6,15 @@ use crate::flow::key::End;
 use crate::record::TcpState;
 
 impl TcpFlow {
+    /// Whether nothing is left to repeat: reset, or both FINs were acknowledged.
+    pub(in crate::flow) fn is_close_acknowledged(&self) -> bool {
+        let acknowledged = |end: &TcpEnd, other: &TcpEnd| {
+            end.is_seen() && other.acknowledged().is_some_and(|ack| ack.wrapping_sub(end.span.next) < 1 << 31)
+        };
+        let [low, high] = &self.ends;
+        self.roles.reset_by.is_some() || (acknowledged(low, high) && acknowledged(high, low))
+    }
+
     /// Zeek's `conn_state`; a connection of which both ends were heard midstream counts as established once closed.
     pub(in crate::flow) fn state(&self, client: End) -> TcpState {
         let server = client.other();
