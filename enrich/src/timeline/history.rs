@@ -265,6 +265,12 @@ impl History {
         self.claims.insert(at, Claim { reach, ..claim });
     }
 
+    /// Claims that ended after `after`, and only because their source told of another.
+    pub(super) fn replaced_after(&self, source: u8, after: i64) -> impl Iterator<Item = &Claim> {
+        let near = self.claims.iter().rev().take_while(move |claim| claim.reach > after);
+        near.filter(move |claim| claim.source == source && claim.ending == Ending::Replaced && claim.held_to > after)
+    }
+
     /// The latest end that a source is sure of, up to `at`.
     pub(super) fn last_end(&self, source: u8, at: i64) -> Option<i64> {
         let own = self.claims.iter().filter(|claim| claim.source == source && claim.held_to <= at);

@@ -109,6 +109,22 @@ impl Timeline {
         self.close(place, &claim, (to, unheard, own.at));
     }
 
+    /// What the source left open when it was last heard lasts no longer than that, although it told of the next one, perhaps an hour later,
+    /// before its snapshot.
+    fn compare_replaced(&mut self, own: &Reconciling, place: Place) {
+        let (Some(heard), Some(history)) = (own.heard, self.view.histories.get(&place)) else { return };
+        let is_named = |claim: &Claim| own.named.contains_key(&(place, claim.subject));
+        let replaced = history.replaced_after(own.source, heard);
+        let left: Vec<Claim> =
+            replaced.filter(|claim| claim.learned_at <= heard && !is_named(claim)).copied().collect();
+        for claim in left {
+            let known = self.view.subjects.get(claim.subject);
+            let stopped = known.and_then(|known| own.stopped.get(&known.id)).filter(|stopped| stopped.from <= heard);
+            let to = stopped.map_or(heard, |stopped| stopped.to).max(claim.from);
+            self.close(place, &claim, (to, stopped.is_none(), own.at));
+        }
+    }
+
     fn close(&mut self, place: Place, claim: &Claim, (to, unheard, learned_at): (i64, bool, i64)) {
         let Some(history) = self.view.histories.get_mut(&place) else { return };
         let Some(own) = history.history_mut().find_mut(claim.subject, claim.source, claim.from) else { return };
@@ -121,6 +137,9 @@ impl Timeline {
     fn begin_or_confirm(&mut self, mut interval: Interval, own: &Reconciling) {
         let place = self.view.names.place(&interval.key);
         let subject = self.view.subjects.number(&interval.identity.identity);
+        if let Some(place) = place {
+            self.compare_replaced(own, place);
+        }
         if place.zip(subject).is_some_and(|key| own.confirmed.contains(&key)) {
             let from = interval.valid_from.max(own.at);
             self.describe(&interval.identity, from, interval.learned_at, &interval.source);

@@ -384,10 +384,14 @@ impl View {
         Lookup::Ambiguous(several)
     }
 
-    /// Whether a claim lasts only because its source was not heard since, or ended with the span or before, give or take what the
-    /// source may be off, and it may yet tell of the next one.
+    /// Whether a claim lasts only because its source was not heard since, be it to the beginning of the next one that it knows, or ended with
+    /// the span or before, give or take what the source may be off, and it may yet tell of the next one.
     fn is_unheard(&self, claim: &Claim, when: Span) -> bool {
-        let is_doubtful = claim.ending == Ending::Open || (claim.late && when.to >= claim.sure_to());
+        let is_unended = match claim.ending {
+            Ending::Open | Ending::Replaced => true,
+            Ending::Sure | Ending::Unheard => false,
+        };
+        let is_doubtful = is_unended || (claim.late && when.to >= claim.sure_to());
         is_doubtful && self.is_behind(claim.source, when)
     }
 
