@@ -1,8 +1,8 @@
 //! The listener: one thread that reads the socket, gives each datagram of a known exporter to the collector, and hands rows to the tagger.
 //!
 //! Like a capture worker it never waits for a later stage before it ends: rows that find the queue full wait here, and beyond a limit they are
-//! lost and counted as slices. A socket that fails is read again, and is a trouble meanwhile. What the kernel drops because this thread is too slow is counted too, and shows in the sequence
-//! numbers of the exporters.
+//! lost and counted as slices. What the kernel drops because this thread is too slow is counted too, and shows in the sequence
+//! numbers of the exporters. A socket that fails is read again, and is a trouble meanwhile.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -379,11 +379,11 @@ impl Catalog {
         change.commit().await
     }
 
-    /// Accounts that touch `[from, to)`, summed by node: the time is what they cover. It does not end later because of an
-    /// interruption, of which nobody knows when it was.
+    /// Accounts that touch `[from, to)`, summed by node: the time is what they cover. It does not end later because of a
+    /// run that was killed, nobody knows when: the account of that has no packets.
     pub async fn loss(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
         let sums = sql("SELECT node, min(\"from\") AS \"from\", \
-             coalesce(max(CASE WHEN interruptions = 0 THEN \"to\" END), min(\"from\")) AS \"to\", \
+             coalesce(max(CASE WHEN interruptions = 0 OR packets > 0 THEN \"to\" END), min(\"from\")) AS \"to\", \
              CAST(sum(packets) AS BIGINT) AS packets, CAST(sum(kernel_drops) AS BIGINT) AS kernel_drops, \
              CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
              CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
