@@ -31,7 +31,8 @@
 //! [`UNCERTAIN`] either way. Nobody is named outside of what it tells; and inside, near an edge, only if nobody
 //! else may have held the key then: two identities whose uncertain edges touch are ambiguous there. Such a source tells late
 //! too: what it left open lasts only until it was last in touch ([`IdentityEvent::Heard`]), less [`UNCERTAIN`]; who is asked
-//! for a later time is ambiguous, since another may have the key already. [`View::heard`] says from when on that may change.
+//! for a later time is ambiguous, since another may have the key already, be it one before the next that was told. [`View::heard`] says from
+//! when on that may change.
 //!
 //! [`IdentityEvent::Heard`]: crate::IdentityEvent::Heard
 //!
