@@ -122,6 +122,7 @@ struct Namespaces {
 impl Namespaces {
     async fn follow(mut self, mut events: mpsc::Receiver<IdentityEvent>) {
         let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 event = events.recv() => match event {
