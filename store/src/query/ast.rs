@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use wiretag_enrich::tagged::AnyColumn;
 
 use super::pattern::Pattern;
+use super::sets::Alternatives;
 
 /// A condition on a row. Every node is true or false, never unknown.
 #[derive(Debug, Clone)]
@@ -12,7 +13,7 @@ pub(crate) enum Node<R: 'static> {
     /// Every row.
     All,
     And(Vec<Node<R>>),
-    Or(Vec<Node<R>>),
+    Or(Alternatives<R>),
     Not(Box<Node<R>>),
     /// False for a null, except that `Exists` asks just that.
     Test(Field<R>, Test),
@@ -76,6 +77,15 @@ impl TextTest {
             Self::Pattern(pattern) => pattern.matches(text),
             Self::Regex(regex) => regex.is_match(text),
             Self::Network(network) => text.parse().is_ok_and(|ip| network.contains(ip)),
+        }
+    }
+
+    /// The same of an address; `None`: its text has to be asked.
+    pub(super) fn admits(&self, ip: IpAddr) -> Option<bool> {
+        match self {
+            Self::Pattern(pattern) => pattern.is_exact().then(|| pattern.address() == Some(ip)),
+            Self::Regex(_) => None,
+            Self::Network(network) => Some(network.contains(ip)),
         }
     }
 }

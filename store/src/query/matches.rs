@@ -1,6 +1,9 @@
 //! The query over one row in memory: the definition of what a query means. The store answers from this for rows that are
 //! not in a file yet; tests prove that its answers from files are the same.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
 use wiretag_capture::Value;
 use wiretag_enrich::{Record, Tagged};
 
@@ -11,32 +14,62 @@ impl<R: Record> Node<R> {
         match self {
             Self::All => true,
             Self::And(nodes) => nodes.iter().all(|node| node.matches(row)),
-            Self::Or(nodes) => nodes.iter().any(|node| node.matches(row)),
+            Self::Or(nodes) => nodes.any(row),
             Self::Not(node) => !node.matches(row),
-            Self::Test(field, test) => field.passes(row, test),
+            Self::Test(field, test) => field.any(row, |value| value_passes(test, value)),
         }
     }
 }
 
 impl<R: Record> Field<R> {
-    fn passes(&self, row: &Tagged<R>, test: &Test) -> bool {
+    /// Whether its value in the row passes; of a map, that of the key.
+    pub(super) fn any(&self, row: &Tagged<R>, passes: impl Fn(&Seen<'_>) -> bool) -> bool {
         match (self.column.get(row), &self.key) {
-            (Value::Map(pairs), Some(key)) => pairs.iter().any(|(name, text)| name == key && text_passes(test, text)),
-            (value, _) => value_passes(test, &value),
+            (Value::Map(pairs), Some(key)) => pairs
+                .iter()
+                .filter(|(name, _)| name == key)
+                .any(|(_, text)| passes(&Seen::new(Value::Text(Cow::Borrowed(text))))),
+            (value, _) => passes(&Seen::new(value)),
         }
     }
 }
 
-fn value_passes(test: &Test, value: &Value<'_>) -> bool {
-    match (test, value) {
+/// A value, and its text as soon as a test needs that.
+pub(super) struct Seen<'a> {
+    value: Value<'a>,
+    text: OnceCell<String>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(value: Value<'a>) -> Self {
+        Self { value, text: OnceCell::new() }
+    }
+
+    pub(super) fn value(&self) -> &Value<'a> {
+        &self.value
+    }
+
+    /// Addresses in their one spelling; empty for what is no text.
+    pub(super) fn text(&self) -> &str {
+        match &self.value {
+            Value::Text(text) => text,
+            Value::Ip(ip) => self.text.get_or_init(|| ip.to_string()),
+            Value::Mac(mac) => self.text.get_or_init(|| Value::mac_text(*mac)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Time(_) | Value::Map(_) => "",
+        }
+    }
+}
+
+pub(super) fn value_passes(test: &Test, seen: &Seen<'_>) -> bool {
+    match (test, seen.value()) {
         (_, Value::Null) => false,
         (Test::Exists, _) => true,
         (Test::Bool(wanted), Value::Bool(value)) => wanted == value,
         (Test::Number(compare, wanted), Value::Number(value)) => compare.holds(value, wanted),
         (Test::Time(compare, wanted), Value::Time(value)) => compare.holds(value, wanted),
-        (_, Value::Text(text)) => text_passes(test, text),
-        (_, Value::Ip(ip)) => text_passes(test, &ip.to_string()),
-        (_, Value::Mac(mac)) => text_passes(test, &Value::mac_text(*mac)),
+        (Test::Text(test), Value::Ip(ip)) => test.admits(*ip).unwrap_or_else(|| test.matches(seen.text())),
+        (Test::NotText(test), Value::Ip(ip)) => !test.admits(*ip).unwrap_or_else(|| test.matches(seen.text())),
+        (_, Value::Text(_) | Value::Ip(_) | Value::Mac(_)) => text_passes(test, seen.text()),
         (_, Value::Bool(_) | Value::Number(_) | Value::Time(_) | Value::Map(_)) => false,
     }
 }

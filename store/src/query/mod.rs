@@ -6,7 +6,7 @@
 //! * Names, kinds and units come from the vocabulary of the table that is asked
 //!   ([`wiretag_enrich::tagged::all_columns`]): a query is for one table, and the compiler says so. Text compares by case,
 //!   words of small sets (protocols, states, response codes) do not.
-//! * Limits: [`MAX_LENGTH`] characters, 64 levels, 1,000 tests, regular expressions of 1 MiB compiled.
+//! * Limits: [`MAX_LENGTH`] characters, 64 levels, 1,000 tests, regular expressions of 1 MiB compiled, and of 4 MiB all together.
 
 pub(crate) mod ast;
 mod error;
@@ -16,7 +16,9 @@ pub(crate) mod matches;
 mod parser;
 pub(crate) mod pattern;
 pub(crate) mod plan;
+pub(crate) mod regexes;
 mod row_filter;
+mod sets;
 mod stages;
 mod time;
 mod values;

@@ -22,7 +22,9 @@ use super::fields;
 use super::lexer::{Operator, Positioned, Token};
 use super::pattern::Pattern;
 use super::plan::Aggregate;
-use super::values::{self, Written};
+use super::regexes::Regexes;
+use super::sets::Alternatives;
+use super::values::{self, Reading, Written};
 use crate::tables::Table;
 
 /// Nesting of parentheses and `not`.
@@ -35,15 +37,17 @@ pub(super) struct Parser<R> {
     at: usize,
     depth: usize,
     tests: usize,
-    /// What relative times count from; without it they are mistakes.
-    now: Option<i64>,
+    reading: Reading,
     /// The table whose columns names mean.
     table: PhantomData<R>,
 }
 
 impl<R: Table> Parser<R> {
     pub(super) fn new(tokens: Vec<Positioned>, now: Option<i64>) -> Self {
-        Self { tokens, at: 0, depth: 0, tests: 0, now, table: PhantomData }
+        let is_regex =
+            |token: &&Positioned| matches!(token.token, Token::Operator(Operator::Matches | Operator::MatchesNot));
+        let regexes = Regexes::expecting(tokens.iter().filter(is_regex).count());
+        Self { tokens, at: 0, depth: 0, tests: 0, reading: Reading { now, regexes }, table: PhantomData }
     }
 
     /// A condition and nothing else.
@@ -117,7 +121,7 @@ impl<R: Table> Parser<R> {
         while self.symbol(&Token::Or) || self.keyword("or") {
             nodes.push(self.all()?);
         }
-        Ok(joined(nodes, Node::Or))
+        Ok(joined(nodes, alternatives))
     }
 
     fn all(&mut self) -> Result<Node<R>, Mistake> {
@@ -227,7 +231,7 @@ impl<R: Table> Parser<R> {
 
     fn exists(&mut self, name: &Written) -> Result<Node<R>, Mistake> {
         let fields = columns_of(name)?;
-        self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Exists)), name)
+        self.either(&fields, |field, _| Ok(Node::Test(field.clone(), Test::Exists)), name)
     }
 
     fn value(&mut self) -> Result<Written, Mistake> {
@@ -256,14 +260,15 @@ impl<R: Table> Parser<R> {
     fn either(
         &mut self,
         fields: &[Field<R>],
-        mut make: impl FnMut(&Field<R>) -> Result<Node<R>, Mistake>,
+        mut make: impl FnMut(&Field<R>, &mut Reading) -> Result<Node<R>, Mistake>,
         value: &Written,
     ) -> Result<Node<R>, Mistake> {
         self.tests += fields.len();
         if self.tests > MAX_TESTS {
             return Err(Mistake::new(value.column, format!("the query has more than {MAX_TESTS} tests")));
         }
-        Ok(joined(fields.iter().map(&mut make).collect::<Result<_, _>>()?, Node::Or))
+        let nodes = fields.iter().map(|field| make(field, &mut self.reading)).collect::<Result<_, _>>()?;
+        Ok(joined(nodes, alternatives))
     }
 
     fn compare(&mut self, fields: &[Field<R>], operator: Operator, value: &Written) -> Result<Node<R>, Mistake> {
@@ -280,8 +285,9 @@ impl<R: Table> Parser<R> {
         if let Some(operator) = neither.filter(|_| fields.len() > 1) {
             return Ok(Node::Not(Box::new(self.compare(fields, operator, value)?)));
         }
-        let now = self.now;
-        let make = |field: &Field<R>| Ok(Node::Test(field.clone(), values::test(field, operator, value, now)?));
+        let make = |field: &Field<R>, reading: &mut Reading| {
+            Ok(Node::Test(field.clone(), values::test(field, operator, value, reading)?))
+        };
         self.either(fields, make, value)
     }
 
@@ -302,7 +308,7 @@ impl<R: Table> Parser<R> {
             let value = self.value()?;
             nodes.push(self.member(&fields, &value)?);
             if self.symbol(&Token::CloseSet) {
-                return Ok(joined(nodes, Node::Or));
+                return Ok(joined(nodes, alternatives));
             }
             if !self.symbol(&Token::Comma) {
                 let message = format!("expected `,` or `}}` in the set, found {}", self.peek().name());
@@ -324,10 +330,9 @@ impl<R: Table> Parser<R> {
         let Some((low, high)) = fields.first().and_then(|field| values::range(field, value)) else {
             return self.compare(fields, Operator::Equal, value);
         };
-        let now = self.now;
-        let make = |field: &Field<R>| {
-            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low, now)?);
-            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high, now)?);
+        let make = |field: &Field<R>, reading: &mut Reading| {
+            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low, reading)?);
+            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high, reading)?);
             Ok(Node::And(vec![at_least, at_most]))
         };
         self.either(fields, make, value)
@@ -340,13 +345,13 @@ impl<R: Table> Parser<R> {
         }
         if !quoted && let Some(test) = values::bare_address(word) {
             let fields = fields::resolve::<R>("ip").unwrap_or_default();
-            return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Text(test.clone()))), word);
+            return self.either(&fields, |field, _| Ok(Node::Test(field.clone(), Test::Text(test.clone()))), word);
         }
         if !quoted && let Some(fields) = fields::resolve::<R>(&word.text) {
             if let [field] = fields.as_slice()
                 && field.column.kind() == Kind::Bool
             {
-                return self.either(&fields, |field| Ok(Node::Test(field.clone(), Test::Bool(true))), word);
+                return self.either(&fields, |field, _| Ok(Node::Test(field.clone(), Test::Bool(true))), word);
             }
             let message = format!("`{}` is a column: expected an operator, found {}", word.text, self.peek().name());
             return Err(Mistake::new(self.column(), message).hint(format!(
@@ -363,7 +368,7 @@ impl<R: Table> Parser<R> {
             return Err(Mistake::new(word.column, "there is nothing to search for between the quotes"));
         }
         let pattern = TextTest::Pattern(Pattern::new(&word.text, true).anywhere());
-        self.either(&fields::searched(), |field| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))), word)
+        self.either(&fields::searched(), |field, _| Ok(Node::Test(field.clone(), Test::Text(pattern.clone()))), word)
     }
 }
 
@@ -383,4 +388,8 @@ fn joined<R>(mut nodes: Vec<Node<R>>, join: fn(Vec<Node<R>>) -> Node<R>) -> Node
         1 => nodes.remove(0),
         _ => join(nodes),
     }
+}
+
+fn alternatives<R: Table>(nodes: Vec<Node<R>>) -> Node<R> {
+    Node::Or(Alternatives::new(nodes))
 }

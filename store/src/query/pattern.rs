@@ -1,5 +1,7 @@
 //! Text patterns with `*` (any characters) and `?` (one character); `\` takes the meaning from the next character.
 
+use std::net::IpAddr;
+
 /// One element of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -13,6 +15,10 @@ enum Part {
 pub(crate) struct Pattern {
     parts: Vec<Part>,
     ignore_case: bool,
+    /// The text that alone matches, if there is one.
+    exact: Option<String>,
+    /// The address whose one spelling this text is.
+    address: Option<IpAddr>,
 }
 
 fn folded(character: char) -> char {
@@ -22,6 +28,14 @@ fn folded(character: char) -> char {
         (Some(one), None) => one,
         _ => character,
     }
+}
+
+fn literal(parts: &[Part]) -> Option<String> {
+    let one = |part: &Part| match part {
+        Part::One(character) => Some(*character),
+        Part::AnyOne | Part::Any => None,
+    };
+    parts.iter().map(one).collect()
 }
 
 impl Pattern {
@@ -42,7 +56,9 @@ impl Pattern {
                 other => other,
             });
         }
-        Self { parts, ignore_case }
+        let exact = if ignore_case { None } else { literal(&parts) };
+        let address = exact.as_ref().and_then(|text| text.parse().ok().filter(|ip: &IpAddr| ip.to_string() == *text));
+        Self { parts, ignore_case, exact, address }
     }
 
     /// The same pattern anywhere in a text.
@@ -53,25 +69,34 @@ impl Pattern {
         if self.parts.last() != Some(&Part::Any) {
             self.parts.push(Part::Any);
         }
+        (self.exact, self.address) = (None, None);
         self
     }
 
     /// The text that alone matches, if there are no wildcards and case counts.
     pub(crate) fn exact(&self) -> Option<String> {
-        if self.ignore_case { None } else { self.literal() }
+        self.exact.clone()
+    }
+
+    pub(super) fn is_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
+    /// The address whose text alone matches.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// The text without wildcards, if there are none.
     pub(crate) fn literal(&self) -> Option<String> {
-        let one = |part: &Part| match part {
-            Part::One(character) => Some(*character),
-            Part::AnyOne | Part::Any => None,
-        };
-        self.parts.iter().map(one).collect()
+        literal(&self.parts)
     }
 
     /// Whether the whole of `text` fits. Time is at most length of text × length of pattern.
     pub(crate) fn matches(&self, text: &str) -> bool {
+        if let Some(exact) = &self.exact {
+            return exact == text;
+        }
         let (mut at, mut rest) = (0, text.chars());
         // Where to go on when a guess about the last `*` fails: it takes one character more.
         let mut retry: Option<(usize, std::str::Chars<'_>)> = None;

@@ -11,6 +11,7 @@ use super::error::Mistake;
 use super::fields;
 use super::lexer::Operator;
 use super::pattern::Pattern;
+use super::regexes::Regexes;
 use super::time;
 
 /// A value as written.
@@ -20,12 +21,20 @@ pub(super) struct Written {
     pub(super) column: usize,
 }
 
-/// `field operator value`; relative times count from `now`.
+/// What values of one query are read with.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// What relative times count from; without it they are mistakes.
+    pub(super) now: Option<i64>,
+    pub(super) regexes: Regexes,
+}
+
+/// `field operator value`, as [`Reading`] says.
 pub(super) fn test<R: Record>(
     field: &Field<R>,
     operator: Operator,
     value: &Written,
-    now: Option<i64>,
+    reading: &mut Reading,
 ) -> Result<Test, Mistake> {
     let kind = if field.key.is_some() { Kind::Text } else { field.column.kind() };
     match (kind, operator) {
@@ -35,7 +44,7 @@ pub(super) fn test<R: Record>(
         }
         (Kind::Time, operator) => {
             let compare = compare(operator).ok_or_else(|| not_text(field, value))?;
-            Ok(Test::Time(compare, point_in_time(value, now)?))
+            Ok(Test::Time(compare, point_in_time(value, reading.now)?))
         }
         (Kind::Bool, Operator::Equal | Operator::NotEqual) => {
             let wanted = match value.text.as_str() {
@@ -49,8 +58,12 @@ pub(super) fn test<R: Record>(
             .hint("write `labels.app == checkout`, or `labels.\"app.kubernetes.io/name\"`")),
         (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::Equal) => Ok(Test::Text(text(field, value)?)),
         (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::NotEqual) => Ok(Test::NotText(text(field, value)?)),
-        (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::Matches) => Ok(Test::Text(regex(value)?)),
-        (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::MatchesNot) => Ok(Test::NotText(regex(value)?)),
+        (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::Matches) => {
+            Ok(Test::Text(TextTest::Regex(reading.regexes.regex(value)?)))
+        }
+        (Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, Operator::MatchesNot) => {
+            Ok(Test::NotText(TextTest::Regex(reading.regexes.regex(value)?)))
+        }
         (Kind::Bool | Kind::Ip | Kind::Mac | Kind::Text | Kind::Word, _) => {
             Err(Mistake::new(value.column, format!("`{}` has no order", field.column.name()))
                 .hint("`==`, `!=`, `in`, `exists` work here, and `~`, `!~` for text"))
@@ -179,17 +192,6 @@ fn exponent(text: &str) -> (u32, &str) {
         Ok(power @ 0..=18) => (power, unit),
         _ => (0, text),
     }
-}
-
-fn regex(value: &Written) -> Result<TextTest, Mistake> {
-    // The size limit bounds compile time and memory; matching is linear in the text anyway.
-    let regex = regex::RegexBuilder::new(&value.text).size_limit(1 << 20).build().map_err(|error| {
-        let reason = error.to_string();
-        let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Mistake::new(value.column, format!("not a regular expression: {last}"))
-            .hint("the syntax is that of RE2; put it in double quotes")
-    })?;
-    Ok(TextTest::Regex(regex))
 }
 
 fn text<R: Record>(field: &Field<R>, value: &Written) -> Result<TextTest, Mistake> {

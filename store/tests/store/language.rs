@@ -1,7 +1,7 @@
 //! What conditions mean, by a second and plain evaluator over rows as JSON; and pages of what they find, while rows arrive.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::rows::{self, START, flow};
@@ -136,6 +136,48 @@ fn tree() -> impl Strategy<Value = Tree> {
     })
 }
 
+/// Names, and what may stand in a set of each.
+const MEMBERS: &[(&str, &[&str])] = &[
+    (
+        "ip",
+        &[
+            "10.0.0.0",
+            "10.0.0.2",
+            "10.0.0.3",
+            "10.0.0.9",
+            "10.0.0.0/31",
+            "10.1.0.0/16",
+            "10.0.*.1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ],
+    ),
+    ("client_ip", &["10.0.0.1", "10.0.0.0/32", "10.0.0.?", "fd00::/8"]),
+    ("pod", &["web-0", "web-1", "WEB-2", "w*-2", "x"]),
+    ("client_pod", &["web-2", "\"web-?\"", "web-11", "y"]),
+    ("labels.app", &["a", "b", "z*", "c"]),
+    ("port", &["80", "53", "100..9000", "90..8080", "1..52"]),
+    ("server_rtt_us", &["0..1000", "3ms", "500..2000", "1s"]),
+    ("protocol", &["tcp", "UDP", "6", "i*"]),
+    (
+        "start",
+        &[
+            "2026-03-01T00:10:00Z",
+            "2026-03-01T00:05:00Z..2026-03-01T00:12:00Z",
+            "2026-03-01T00:11:00Z..2026-03-01T00:20:00Z",
+        ],
+    ),
+];
+
+/// Some members of some sets.
+fn sets() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+    let member = (0..MEMBERS.len(), any::<prop::sample::Index>()).prop_map(|(number, index)| {
+        let (name, members) = MEMBERS[number];
+        (name, members[index.index(members.len())])
+    });
+    prop::collection::vec(member, 1..40)
+}
+
 fn row() -> impl Strategy<Value = TaggedFlow> {
     let numbers = (0_i64..30, 0_u64..3_000, prop::option::of(0_u32..1_000_000), prop::option::of(0_u32..4));
     (0_u8..4, prop::option::of(0_u8..3), prop::option::of(0_u8..3), numbers, any::<bool>()).prop_map(
@@ -215,6 +257,45 @@ proptest! {
             for tree in &trees {
                 let expected: BTreeSet<u64> = plain.iter().filter(|row| tree.holds(row)).map(id).collect();
                 assert_eq!(found(&store, &tree.text()).await, expected, "{}", tree.text());
+            }
+        });
+    }
+
+    /// Whatever is looked up at once means the same as one after the other, in memory and in files.
+    #[test]
+    fn sets_mean_what_their_members_mean(
+        mut rows in prop::collection::vec(row(), 1..40),
+        many in prop::collection::vec(sets(), 6),
+    ) {
+        for (number, row) in rows.iter_mut().enumerate() {
+            row.record.flow_id = number as u64;
+        }
+        block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = store(dir.path()).await;
+            spread(&store, &rows).await;
+            for members in &many {
+                let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+                for (name, member) in members {
+                    names.entry(name).or_default().push(member);
+                }
+                let sets: Vec<String> =
+                    names.iter().map(|(name, members)| format!("{name} in {{{}}}", members.join(", "))).collect();
+                let text = sets.join(" or ");
+                let one = |(name, member): &(&str, &str)| parse::<FlowRecord>(&format!("{name} in {{{member}}}")).unwrap();
+                let each: Vec<Query<FlowRecord>> = members.iter().map(one).collect();
+                let whole = parse::<FlowRecord>(&text).unwrap();
+                let mut expected = BTreeSet::new();
+                for row in &rows {
+                    let passes = each.iter().any(|one| one.matches(row));
+                    assert_eq!(whole.matches(row), passes, "{text}");
+                    if passes {
+                        expected.insert(row.record.flow_id);
+                    }
+                }
+                assert_eq!(found(&store, &text).await, expected, "{text}");
+                let others: BTreeSet<u64> = (0..rows.len() as u64).filter(|id| !expected.contains(id)).collect();
+                assert_eq!(found(&store, &format!("not ({text})")).await, others, "not ({text})");
             }
         });
     }

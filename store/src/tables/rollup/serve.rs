@@ -114,7 +114,8 @@ impl<R: Record> Node<R> {
     pub(crate) fn each_field(&self, look: &mut impl FnMut(&Field<R>)) {
         match self {
             Self::All => {}
-            Self::And(nodes) | Self::Or(nodes) => nodes.iter().for_each(|node| node.each_field(look)),
+            Self::And(nodes) => nodes.iter().for_each(|node| node.each_field(look)),
+            Self::Or(nodes) => nodes.iter().for_each(|node| node.each_field(look)),
             Self::Not(node) => node.each_field(look),
             Self::Test(field, _) => look(field),
         }
