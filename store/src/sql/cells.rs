@@ -1,5 +1,7 @@
 //! Values of any type that SQL can make, as JSON.
 
+use std::fmt::Write;
+
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
@@ -9,6 +11,7 @@ use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use serde_json::{Map, Value as Json};
 
 use crate::json;
+use crate::limits::LimitReached;
 
 /// Name and type of the columns; a name that comes again gets a number.
 pub(super) fn columns(schema: &SchemaRef) -> Vec<(String, String)> {
@@ -39,15 +42,40 @@ fn type_name(kind: &DataType) -> String {
     .to_owned()
 }
 
-pub(super) fn value(array: &ArrayRef, row: usize) -> Json {
-    if array.is_null(row) {
-        return Json::Null;
+/// Memory of an answer that is not taken yet.
+#[derive(Debug)]
+pub(super) struct Room {
+    left: usize,
+    memory: usize,
+}
+
+impl Room {
+    pub(super) fn new(memory: usize) -> Self {
+        Self { left: memory, memory }
     }
-    match array.data_type() {
+
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), LimitReached> {
+        let left = self.left.checked_sub(bytes).ok_or(LimitReached::Memory { mib: self.memory >> 20 })?;
+        self.left = left;
+        Ok(())
+    }
+}
+
+/// One cell of the answer; what it needs is taken before it is made.
+pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Json, LimitReached> {
+    room.take(size_of::<Json>())?;
+    if array.is_null(row) {
+        return Ok(Json::Null);
+    }
+    Ok(match array.data_type() {
         DataType::Boolean => array.as_boolean().value(row).into(),
         DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).into(),
         DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
-        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Utf8 => {
+            let text = array.as_string::<i32>().value(row);
+            room.take(text.len())?;
+            text.into()
+        }
         kind if kind.is_integer() => {
             one(array, row, &DataType::Int64).map_or(Json::Null, |one| one.as_primitive::<Int64Type>().value(0).into())
         }
@@ -55,26 +83,34 @@ pub(super) fn value(array: &ArrayRef, row: usize) -> Json {
             .map_or(Json::Null, |one| one.as_primitive::<Float64Type>().value(0).into()),
         DataType::Timestamp(_, zone) => {
             let nanos = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
-            one(array, row, &nanos)
-                .map_or(Json::Null, |one| json::time(one.as_primitive::<TimestampNanosecondType>().value(0)).into())
+            let time =
+                one(array, row, &nanos).map(|one| json::time(one.as_primitive::<TimestampNanosecondType>().value(0)));
+            room.take(time.as_ref().map_or(0, String::len))?;
+            time.into()
         }
         DataType::Map(..) => {
             let entries = array.as_map().value(row);
-            let pair = |at: usize| (text(entries.column(0), at), value(entries.column(1), at));
-            Json::Object((0..entries.len()).map(pair).collect())
+            let mut pairs = Map::new();
+            for at in 0..entries.len() {
+                let key = text(entries.column(0), at, room)?;
+                pairs.insert(key, value(entries.column(1), at, room)?);
+            }
+            Json::Object(pairs)
         }
         DataType::Struct(fields) => {
-            let columns = fields.iter().zip(array.as_struct().columns());
-            Json::Object(
-                columns.map(|(field, column)| (field.name().clone(), value(column, row))).collect::<Map<_, _>>(),
-            )
+            let mut pairs = Map::new();
+            for (field, column) in fields.iter().zip(array.as_struct().columns()) {
+                room.take(field.name().len())?;
+                pairs.insert(field.name().clone(), value(column, row, room)?);
+            }
+            Json::Object(pairs)
         }
         DataType::List(_) => {
             let list = array.as_list::<i32>().value(row);
-            Json::Array((0..list.len()).map(|at| value(&list, at)).collect())
+            (0..list.len()).map(|at| value(&list, at, room)).collect::<Result<_, _>>().map(Json::Array)?
         }
-        _ => text(array, row).into(),
-    }
+        _ => text(array, row, room)?.into(),
+    })
 }
 
 /// The one value, of another type.
@@ -82,7 +118,31 @@ fn one(array: &ArrayRef, row: usize, kind: &DataType) -> Option<ArrayRef> {
     cast(&array.slice(row, 1), kind).ok().filter(|one| one.is_valid(0))
 }
 
-fn text(array: &ArrayRef, row: usize) -> String {
+fn text(array: &ArrayRef, row: usize, room: &mut Room) -> Result<String, LimitReached> {
     let options = FormatOptions::default();
-    ArrayFormatter::try_new(array, &options).map_or_else(|_| String::new(), |format| format.value(row).to_string())
+    let Ok(format) = ArrayFormatter::try_new(array, &options) else { return Ok(String::new()) };
+    let mut printed = Printed { text: String::new(), room, full: None };
+    let written = write!(printed, "{}", format.value(row));
+    match (written, printed.full) {
+        (_, Some(full)) => Err(full),
+        (Ok(()) | Err(_), None) => Ok(printed.text),
+    }
+}
+
+/// A text as far as there is room for it.
+struct Printed<'a> {
+    text: String,
+    room: &'a mut Room,
+    full: Option<LimitReached>,
+}
+
+impl Write for Printed<'_> {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        if let Err(full) = self.room.take(part.len()) {
+            self.full = Some(full);
+            return Err(std::fmt::Error);
+        }
+        self.text.push_str(part);
+        Ok(())
+    }
 }

@@ -5,10 +5,15 @@
 //!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
 //! * Who may see some rows only ([`SqlRequest::rows`]) has tables without the others.
 //! * Questions have threads of their own, with lower priority than capture.
-//! * Memory is limited for each query, and nothing is written to disk for want of it.
+//! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what functions make of
+//!   little is limited by [`functions`], [`bounded`] and [`plan`], the answer by what its cells need.
 
+mod bounded;
 mod cells;
+mod functions;
 mod identities;
+mod plan;
+mod planner;
 mod segments;
 mod threads;
 
@@ -18,10 +23,12 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::config::Dialect;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Ast;
@@ -31,7 +38,11 @@ use serde_json::{Map, Value as Json};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::timeline::View;
 
+use self::bounded::Share;
+use self::cells::Room;
+use self::functions::Functions;
 pub use self::identities::{KeyText, key_text};
+use self::planner::{Operators, Types};
 use self::threads::Threads;
 use crate::Store;
 use crate::error::StoreError;
@@ -40,10 +51,12 @@ use crate::query::RowFilter;
 use crate::tables::TableError;
 use crate::tables::provider::SnapshotTable;
 
-/// Characters in a query.
+/// Bytes of a query.
 const MAX_LENGTH: usize = 65_536;
-/// Memory of a cell of the answer, about.
-const CELL: usize = 64;
+/// Rows that are worked on at a time: so many copies of a literal that is as long as the query may be are within the usual memory.
+const BATCH: usize = 1_024;
+/// Memory of the name of a cell besides its bytes.
+const NAME: usize = size_of::<String>();
 /// Where names of tables are looked up.
 const CATALOG: &str = "wiretag";
 
@@ -92,8 +105,8 @@ impl Store {
     }
 
     async fn asked(&self, request: &SqlRequest, identities: Arc<View>) -> Result<SqlAnswer, StoreError> {
-        if request.text.chars().nth(MAX_LENGTH).is_some() {
-            return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} characters")));
+        if request.text.len() > MAX_LENGTH {
+            return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} bytes")));
         }
         let tables = Tables {
             flows: Arc::new(self.flows.provider(request.rows.as_ref()).await?),
@@ -146,7 +159,8 @@ impl Shared {
 
 async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -> Result<SqlAnswer, StoreError> {
     let failed = |error: DataFusionError| sentence(error, request.memory);
-    let session = session(&runtime, &tables, request.memory).map_err(failed)?;
+    let share = Share::of(0);
+    let session = session(&runtime, &tables, request.memory, &share).map_err(failed)?;
     let state = session.state();
     let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
     if let Some(what) = refused(&statement) {
@@ -157,16 +171,13 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
     let plan = state.statement_to_plan(statement).await.map_err(failed)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(failed)?;
+    share.set(plan::share(&plan, request.memory, BATCH).map_err(failed)?);
     let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
     let mut stream = frame.execute_stream().await.map_err(failed)?;
     let columns = cells::columns(&stream.schema());
-    let (mut rows, mut truncated, mut bytes) = (Vec::new(), false, 0);
+    let (mut rows, mut truncated, mut room) = (Vec::new(), false, Room::new(request.memory));
     while let Some(batch) = stream.try_next().await.map_err(failed)? {
-        bytes += batch.num_rows() * columns.len() * CELL;
-        if bytes > request.memory && rows.len() < request.limit {
-            return Err(LimitReached::Memory { mib: request.memory >> 20 }.into());
-        }
-        truncated = add(&mut rows, &batch, &columns, request.limit);
+        truncated = add(&mut rows, &batch, &columns, (request.limit, &mut room))?;
         if truncated {
             break;
         }
@@ -175,12 +186,18 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
 }
 
 /// Tables for one question, with its own memory.
-fn session(runtime: &RuntimeEnv, tables: &Tables, memory: usize) -> Result<SessionContext, DataFusionError> {
+fn session(
+    runtime: &RuntimeEnv,
+    tables: &Tables,
+    memory: usize,
+    share: &Share,
+) -> Result<SessionContext, DataFusionError> {
     let parallel = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     let mut config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema(CATALOG, "public")
         .with_target_partitions(parallel)
+        .with_batch_size(BATCH)
         .with_collect_statistics(false);
     let parquet = &mut config.options_mut().execution.parquet;
     parquet.pushdown_filters = true;
@@ -190,7 +207,22 @@ fn session(runtime: &RuntimeEnv, tables: &Tables, memory: usize) -> Result<Sessi
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
-    let session = SessionContext::new_with_config_rt(config, runtime);
+    let functions = Functions::new(share);
+    let mut planners = SessionStateDefaults::default_expr_planners();
+    planners.insert(0, Arc::new(Operators::new(&functions, share)));
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_scalar_functions(functions.scalars)
+        .with_higher_order_functions(Vec::new())
+        .with_aggregate_functions(functions.aggregates)
+        .with_window_functions(functions.windows)
+        .with_table_functions(functions.tables)
+        .with_expr_planners(planners)
+        .with_type_planner(Arc::new(Types))
+        .build();
+    let session = SessionContext::new_with_state(state);
     session.register_table("flows", tables.flows.clone())?;
     session.register_table("transactions", tables.transactions.clone())?;
     for (name, table) in &tables.whole {
@@ -199,14 +231,23 @@ fn session(runtime: &RuntimeEnv, tables: &Tables, memory: usize) -> Result<Sessi
     Ok(session)
 }
 
-/// Adds rows as far as they are wanted; true if there are more.
-fn add(rows: &mut Vec<Map<String, Json>>, batch: &RecordBatch, columns: &[(String, String)], limit: usize) -> bool {
-    let room = limit.saturating_sub(rows.len());
-    for row in 0..batch.num_rows().min(room) {
-        let cells = batch.columns().iter().map(|array| cells::value(array, row));
-        rows.push(columns.iter().map(|(name, _)| name.clone()).zip(cells).collect());
+/// Adds rows as far as they are wanted and there is room; true if there are more.
+fn add(
+    rows: &mut Vec<Map<String, Json>>,
+    batch: &RecordBatch,
+    columns: &[(String, String)],
+    (limit, room): (usize, &mut Room),
+) -> Result<bool, LimitReached> {
+    let wanted = limit.saturating_sub(rows.len());
+    for row in 0..batch.num_rows().min(wanted) {
+        let mut cells = Map::new();
+        for ((name, _), array) in columns.iter().zip(batch.columns()) {
+            room.take(NAME + name.len())?;
+            cells.insert(name.clone(), cells::value(array, row, room)?);
+        }
+        rows.push(cells);
     }
-    batch.num_rows() > room
+    Ok(batch.num_rows() > wanted)
 }
 
 /// What the statement is, if it is not a question.

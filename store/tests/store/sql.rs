@@ -228,3 +228,87 @@ async fn answers_and_memory_are_limited() {
     let error = store.sql(&request(much, 5, 4 << 20), view).await.unwrap_err();
     assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 4 })), "{error}");
 }
+
+/// A few characters ask for gigabytes, which are refused before they are taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_much_of_little_is_refused() {
+    let (_dir, store) = filled().await;
+    let long = "x".repeat(30_000);
+    let list = vec!["'x'"; 5_000].join(", ");
+    let levels: Vec<String> = (1..40).map(|at| format!("t{at} as (select a || a as a from t{})", at - 1)).collect();
+    let doubled = format!("with t0 as (select 'wiretag' as a), {} select a from t39", levels.join(", "));
+    let many = (0..900).map(|at| format!("lower(a) as a{at}")).collect::<Vec<_>>().join(", ");
+    let regexes = (1..200).map(|at| format!("client_pod ~ '\\w{{1{at}}}'")).collect::<Vec<_>>().join(" or ");
+    for text in [
+        "select repeat('x', 2147483000)".to_owned(),
+        "select lpad('x', 2147483000, 'y'), rpad('x', 2147483000)".to_owned(),
+        "select range(0, 2000000000)".to_owned(),
+        "select generate_series(0, 2000000000)".to_owned(),
+        "select array_repeat(1, 2000000000)".to_owned(),
+        "select array_resize([1], 2000000000, 0)".to_owned(),
+        "select cast(null as bigint[2000000000])".to_owned(),
+        "select arrow_cast(null, 'FixedSizeList(2000000000, Int64)')".to_owned(),
+        "select string_agg(client_pod, 'x') from flows".to_owned(),
+        "select array_agg(client_pod) over (order by start) from flows".to_owned(),
+        "select unnest(make_array(1, 2))".to_owned(),
+        "select struct(1, 2), {'a': 1}".to_owned(),
+        "select client_pod ~ client_host from flows".to_owned(),
+        "select regexp_like(client_pod, client_host) from flows".to_owned(),
+        format!("select replace('{long}', 'x', '{long}')"),
+        format!("select regexp_replace(a, 'x', '{long}', 'g') from (select '{long}' as a)"),
+        format!("select array_to_string([{list}], '{long}')"),
+        doubled,
+        format!("select {many} from (select replace('{}', 'x', '{}') as a)", "x".repeat(1_000), "y".repeat(1_000)),
+        format!("select count(*) from flows where {regexes}"),
+    ] {
+        let error = ask(&store, &text).await.expect_err(text.get(..80).unwrap_or(&text));
+        let start = text.get(..80).unwrap_or(&text);
+        assert!(
+            matches!(error, StoreError::Sql(_) | StoreError::Limit(LimitReached::Memory { .. })),
+            "{start}: {error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_are_there_work_as_before() {
+    let (_dir, store) = filled().await;
+    for (text, expected) in [
+        ("select 'a' || 'b', 'a' || null, 1 || 'x'", json!(["ab", null, "1x"])),
+        ("select [1, 2] || [3], [1] || 2, 0 || [1]", json!([[1, 2, 3], [1, 2], [0, 1]])),
+        ("select concat('a', null, 'b'), concat_ws('-', 'a', null, 'b')", json!(["ab", "a-b"])),
+        (
+            "select replace('a-b-c', '-', '+'), regexp_replace('a-b-c', '-(.)', '<$1>', 'g')",
+            json!(["a+b+c", "a<b><c>"]),
+        ),
+        ("select upper('ß'), lower('ABC'), initcap('ab cd')", json!(["SS", "abc", "Ab Cd"])),
+        ("select array_to_string([1, 2, 3], ', '), string_to_array('a,b', ',')", json!(["1, 2, 3", ["a", "b"]])),
+        (
+            "select substring('wiretag' from 5), trim('  x '), length('abc'), left('abc', 2)",
+            json!(["tag", "x", 3, "ab"]),
+        ),
+        (
+            "select to_char(timestamp '2026-03-01T00:00:00', '%Y-%m-%d'), translate('abc', 'ab', 'xy')",
+            json!(["2026-03-01", "xyc"]),
+        ),
+        ("select client_pod || ':' || server_port from flows order by start limit 1", json!(["pod-0:80"])),
+        ("select sum(value) from generate_series(1, 100)", json!([5_050])),
+    ] {
+        assert_eq!(json!(lines(&store, text).await), json!([expected]), "{text}");
+    }
+    let named = ask(&store, "select client_pod || 'x' from flows limit 1").await.unwrap();
+    assert!(named.columns[0].0.starts_with("flows.client_pod || "), "{:?}", named.columns);
+}
+
+/// The limit is one of bytes, not of cells.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_cells_count_in_full() {
+    let (_dir, store) = filled().await;
+    let view = Arc::new(Timeline::new().view());
+    let text = format!("select '{}' || value from generate_series(1, 2000)", "x".repeat(4_000));
+    let request = SqlRequest { text, limit: 5_000, memory: 64 << 20, rows: None };
+    assert_eq!(store.sql(&request, view.clone()).await.unwrap().rows.len(), 2_000);
+    let tight = SqlRequest { limit: 5_000, memory: 17 << 20, text: request.text.replace("2000", "6000"), ..request };
+    let error = store.sql(&tight, view).await.unwrap_err();
+    assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 17 })), "{error}");
+}
