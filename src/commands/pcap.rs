@@ -14,6 +14,8 @@ use crate::commands::search::Search;
 
 /// Most flows whose packets go into one file.
 const MOST_FLOWS: usize = 1_000_000;
+/// An answer that was begun can only be broken off.
+const BROKEN_OFF: &str = "the appliance broke off: packets are missing in what was written; hint: it stopped, or some packets cannot be read, which its log says";
 
 pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let search = Search::<FlowRecord>::new(&arguments.search)?;
@@ -21,8 +23,10 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     if let Some(appliance) = Appliance::find(data)? {
         let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;
         let mut out = Counted::new(create(&arguments.output)?);
-        io::copy(&mut body, &mut out).context("the appliance stopped answering")?;
-        return finish(out, &arguments.output);
+        let copied = io::copy(&mut body, &mut out);
+        finish(out, &arguments.output)?;
+        copied.context(BROKEN_OFF)?;
+        return Ok(());
     }
     let store = Store::open_read_only(data).await?;
     let flows = store.flows.refs(&search.query, search.range, search.all_observations, MOST_FLOWS).await?;

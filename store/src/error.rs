@@ -157,6 +157,18 @@ pub enum StoreError {
         /// Why.
         source: sqlx::migrate::MigrateError,
     },
+    /// Packets that are kept cannot be read; all others were given.
+    #[error("{packets} packets were written; those of {blocks} damaged blocks, and of {indexes} segments with a damaged index, are missing, the first in `{}`; hint: the disk may be failing: look at the kernel's log", .first.display())]
+    PacketsDamaged {
+        /// Packets that were written.
+        packets: u64,
+        /// Blocks that cannot be read.
+        blocks: u64,
+        /// Segments of which not all blocks are known.
+        indexes: u64,
+        /// The first segment with damage.
+        first: PathBuf,
+    },
     /// A file of the store does not hold what its format promises.
     #[error("`{}` is damaged at byte {offset}: {what}", .path.display())]
     Damaged {

@@ -30,7 +30,8 @@ pub enum Selection {
     All(Vec<FlowRef>),
 }
 
-/// Writes the packets in `[from, to)` from these segments; gives their number.
+/// Writes the packets in `[from, to)` from these segments; gives their number. If some cannot be read, all others are written before this is
+/// said as [`StoreError::PacketsDamaged`].
 pub fn write_pcap(
     segments: &[PathBuf],
     selection: &Selection,
@@ -78,7 +79,15 @@ pub fn write_pcap(
     };
     let stats = read_flows(segments, wanted, range, &mut each)?;
     hand_on(out, &mut buffer)?;
-    Ok(stats.packets)
+    match stats.first_damaged {
+        Some(first) => Err(StoreError::PacketsDamaged {
+            packets: stats.packets,
+            blocks: stats.blocks_damaged,
+            indexes: stats.indexes_damaged,
+            first,
+        }),
+        None => Ok(stats.packets),
+    }
 }
 
 fn hand_on(out: &mut dyn Write, buffer: &mut Vec<u8>) -> Result<(), StoreError> {

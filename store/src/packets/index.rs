@@ -393,10 +393,14 @@ fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
+/// How a seek table begins and ends.
+const SKIPPABLE: u32 = 0x184D_2A5E;
+const SEEKABLE: u32 = 0x8F92_EAB1;
+
 /// The seek table of zstd's seekable format (contrib/seekable_format in zstd), as a skippable frame.
 pub(super) fn seek_table(frames: &[(u32, u32)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(frames.len() * 8 + 17);
-    out.extend(0x184D_2A5E_u32.to_le_bytes());
+    out.extend(SKIPPABLE.to_le_bytes());
     out.extend((frames.len() as u32 * 8 + 9).to_le_bytes());
     for (compressed, uncompressed) in frames {
         out.extend(compressed.to_le_bytes());
@@ -404,8 +408,25 @@ pub(super) fn seek_table(frames: &[(u32, u32)]) -> Vec<u8> {
     }
     out.extend((frames.len() as u32).to_le_bytes());
     out.push(0);
-    out.extend(0x8F92_EAB1_u32.to_le_bytes());
+    out.extend(SEEKABLE.to_le_bytes());
     out
+}
+
+/// How many frames the seek table at the end of a segment counts; `None` if it has none, and is not sealed.
+pub(super) fn sealed_frames(segment: &Path) -> Option<u32> {
+    use std::os::unix::fs::FileExt;
+    let file = File::open(segment).ok()?;
+    let length = file.metadata().ok()?.len();
+    let mut footer = [0; 9];
+    file.read_exact_at(&mut footer, length.checked_sub(9)?).ok()?;
+    let mut cursor = Cursor(&footer);
+    let (frames, _, magic) = (cursor.u32()?, cursor.bytes(1)?, cursor.u32()?);
+    let mut header = [0; 8];
+    file.read_exact_at(&mut header, length.checked_sub(u64::from(frames) * 8 + 17)?).ok()?;
+    let mut cursor = Cursor(&header);
+    let whole =
+        magic == SEEKABLE && cursor.u32() == Some(SKIPPABLE) && cursor.u32() == frames.checked_mul(8)?.checked_add(9);
+    whole.then_some(frames)
 }
 
 #[cfg(test)]

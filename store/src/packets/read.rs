@@ -4,6 +4,9 @@
 //! is handed on once no later block can hold an earlier one. What waits is bounded by [`MAX_HELD`]; if more wanted packets
 //! overlap (blocks that span a very long time), the earliest are handed on early and order is only kept within what
 //! was held.
+//!
+//! What is damaged costs no more than itself: a block that does not check is left out, and so is what follows a record that does not check in
+//! the index of a segment. Both are counted; who hands the packets on has to say it.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
@@ -28,7 +31,7 @@ const MAX_HELD: usize = 256 << 20;
 const OVERHEAD: usize = 128;
 
 /// What reading did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadStats {
     /// Packets handed on.
     pub packets: u64,
@@ -38,6 +41,12 @@ pub struct ReadStats {
     pub blocks_skipped: u64,
     /// Segments that were gone: retention deleted them meanwhile.
     pub segments_gone: u64,
+    /// Blocks that hold wanted packets and cannot be read.
+    pub blocks_damaged: u64,
+    /// Segments whose index ends before they do: what is in their further blocks is not known.
+    pub indexes_damaged: u64,
+    /// The first file that is damaged.
+    pub first_damaged: Option<PathBuf>,
 }
 
 struct Source {
@@ -128,7 +137,10 @@ pub fn read_flows(
     for planned in plan {
         reader.hand_on(Some(planned.first), each)?;
         let Some(source) = sources.get(planned.source) else { continue };
-        reader.load(source, &planned)?;
+        if let Some(error) = reader.load(source, &planned)? {
+            reader.stats.blocks_damaged += 1;
+            reader.note_damage(&source.path, &error);
+        }
     }
     reader.hand_on(None, each)?;
     Ok(reader.stats)
@@ -149,25 +161,52 @@ impl Reader<'_> {
         let (mut sources, mut plan) = (Vec::new(), Vec::new());
         for path in segments {
             let index = index_path(path);
-            let Some(mut reader) = self.unless_gone(IndexReader::open(&index), "open", &index)?.flatten() else {
-                continue;
+            // Asked before: a segment that is sealed meanwhile had its last blocks behind what is read here.
+            let sealed = index::sealed_frames(path);
+            let Some(opened) = self.unless_gone(IndexReader::open(&index), "open", &index)? else { continue };
+            let (mut interfaces, mut frames) = (Vec::new(), 0_u32);
+            let end = match opened {
+                Some(mut reader) => loop {
+                    let (record, mut block) = match reader.next() {
+                        Ok(Some((record, Record::Block(block)))) => (record, block),
+                        Ok(Some((_, Record::Seal { .. }))) => break Ok(true),
+                        Ok(None) => break Ok(false),
+                        Err(error) => break Err(StoreError::io("read", &index)(error)),
+                    };
+                    frames += 1;
+                    let before = interfaces.len();
+                    interfaces.append(&mut block.interfaces);
+                    let in_range = !block.packets.is_empty() && block.first < self.to && block.last >= self.from;
+                    if in_range && self.wanted.block(&block) {
+                        plan.push(Planned { first: block.first, source: sources.len(), interfaces: before, record });
+                    } else if !block.packets.is_empty() {
+                        self.stats.blocks_skipped += 1;
+                    }
+                },
+                None => Ok(false),
             };
-            let mut interfaces = Vec::new();
-            while let Some((record, next)) = reader.next().map_err(StoreError::io("read", &index))? {
-                let Record::Block(mut block) = next else { break };
-                let before = interfaces.len();
-                interfaces.append(&mut block.interfaces);
-                let in_range = !block.packets.is_empty() && block.first < self.to && block.last >= self.from;
-                if in_range && self.wanted.block(&block) {
-                    plan.push(Planned { first: block.first, source: sources.len(), interfaces: before, record });
-                } else if !block.packets.is_empty() {
-                    self.stats.blocks_skipped += 1;
-                }
-            }
+            self.check_end(path, end, sealed.filter(|there| *there > frames));
             sources.push(Source { path: path.clone(), interfaces });
         }
         plan.sort_by_key(|planned| planned.first);
         Ok((sources, plan))
+    }
+
+    /// An index that ends without its seal is that of a segment which is being written, or damaged: if the segment has its seek table, which
+    /// counts more frames.
+    fn check_end(&mut self, path: &Path, end: Result<bool, StoreError>, more: Option<u32>) {
+        let error = match (end, more) {
+            (Ok(true), _) | (Ok(false), None) => return,
+            (Ok(false), Some(_)) => damaged(&index_path(path), 0, "it ends before the segment does"),
+            (Err(error), _) => error,
+        };
+        self.stats.indexes_damaged += 1;
+        self.note_damage(path, &error);
+    }
+
+    fn note_damage(&mut self, path: &Path, error: &StoreError) {
+        tracing::warn!(segment = %path.display(), %error, "packets cannot be read and are left out; hint: check the disk");
+        self.stats.first_damaged.get_or_insert_with(|| path.to_path_buf());
     }
 
     fn unless_gone<T>(
@@ -200,18 +239,29 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn load(&mut self, source: &Source, planned: &Planned) -> Result<(), StoreError> {
+    /// Reads a block; what is wrong with it, if that cannot be done.
+    fn load(&mut self, source: &Source, planned: &Planned) -> Result<Option<StoreError>, StoreError> {
         let index = index_path(&source.path);
-        let Some(index_file) = self.unless_gone(File::open(&index), "open", &index)? else { return Ok(()) };
-        let Some(file) = self.unless_gone(File::open(&source.path), "open", &source.path)? else { return Ok(()) };
-        let record = index::read_at(&index_file, planned.record).map_err(StoreError::io("read", &index))?;
+        let Some(index_file) = self.unless_gone(File::open(&index), "open", &index)? else { return Ok(None) };
+        let Some(file) = self.unless_gone(File::open(&source.path), "open", &source.path)? else { return Ok(None) };
+        Ok(self.load_from((&index_file, &index), &file, source, planned).err())
+    }
+
+    fn load_from(
+        &mut self,
+        (index_file, index): (&File, &Path),
+        file: &File,
+        source: &Source,
+        planned: &Planned,
+    ) -> Result<(), StoreError> {
+        let record = index::read_at(index_file, planned.record).map_err(StoreError::io("read", index))?;
         let Some(Record::Block(block)) = record else {
-            return Err(damaged(&index, planned.record, "the record changed"));
+            return Err(damaged(index, planned.record, "the record changed"));
         };
         let known = source.interfaces.get(..planned.interfaces + block.interfaces.len()).unwrap_or_default();
         let names: Vec<Arc<str>> = known.iter().map(|interface| Arc::from(interface.name.as_str())).collect();
         let before = known.get(..planned.interfaces).unwrap_or_default();
-        let bytes = [preamble(before), read_frame(&file, &source.path, &block)?].concat();
+        let bytes = [preamble(before), read_frame(file, &source.path, &block)?].concat();
         self.stats.blocks_read += 1;
         let wrong = |what: String| StoreError::Damaged { path: source.path.clone(), offset: block.offset, what };
         let mut capture = CaptureFile::new(Box::new(io::Cursor::new(bytes)), &source.path.to_string_lossy())

@@ -10,7 +10,7 @@ use wiretag_capture::file::CaptureFile;
 use wiretag_capture::{LinkType, Packet, PacketBuffer};
 use wiretag_store::export::write_pcap;
 use wiretag_store::packets::{FOLDER, SegmentChanges, Wanted, index_path, list, read_flows, recover};
-use wiretag_store::{Compression, FlowRef, PacketLog, PacketLogConfig, Selection};
+use wiretag_store::{Compression, FlowRef, PacketLog, PacketLogConfig, Selection, StoreError};
 
 const START: i64 = 1_700_000_000_000_000_000;
 
@@ -187,6 +187,79 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         .unwrap();
         assert_eq!(names, ["eth0", "veth8"], "interfaces of earlier blocks keep their names");
     }
+}
+
+/// Six blocks of a packet each, sealed or not.
+fn six_blocks(dir: &Path, sealed: bool) -> PathBuf {
+    let mut log = log(dir, "a");
+    for time in 0..6 {
+        log.append("eth0", &packet(time, &noise(time as u64, 900)), Some(1)).unwrap();
+        log.flush().unwrap();
+    }
+    if sealed {
+        log.seal().unwrap();
+    }
+    files(dir).remove(0)
+}
+
+fn spoil(file: &Path, at: impl Fn(usize) -> usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = at(bytes.len());
+    bytes[at] ^= 0xff;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// What is damaged costs no other packet, and is never silent.
+#[test]
+fn damage_costs_its_own_packets_and_is_said() {
+    let everything = (i64::MIN, i64::MAX);
+    let read = |dir: &Path| {
+        let mut times = Vec::new();
+        let stats = read_flows(&files(dir), Wanted::All, everything, &mut |_, packet, _| {
+            times.push(packet.time - START);
+            Ok(())
+        });
+        (times, stats.unwrap())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let segment = six_blocks(dir.path(), true);
+    let (times, stats) = read(dir.path());
+    assert_eq!((times.len(), stats.blocks_damaged, stats.indexes_damaged, stats.first_damaged), (6, 0, 0, None));
+    // About the middle of the frames: one block.
+    spoil(&segment, |length| length / 2);
+    let (times, stats) = read(dir.path());
+    assert_eq!((times.len(), stats.blocks_damaged, stats.indexes_damaged), (5, 1, 0), "{times:?}");
+    let mut out = Vec::new();
+    let error = write_pcap(&files(dir.path()), &Selection::All(Vec::new()), everything, &mut out).unwrap_err();
+    assert!(matches!(error, StoreError::PacketsDamaged { packets: 5, blocks: 1, indexes: 0, .. }), "{error}");
+    let mut written = CaptureFile::new(Box::new(Cursor::new(out)), "export").unwrap();
+    let mut count = 0;
+    while written.next_packet().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, 5, "what can be read is there");
+
+    // A record in the middle of the index: what follows is not known, and the first of it, too.
+    for length in [None, Some(8), Some(0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let index = index_path(&six_blocks(dir.path(), true));
+        match length {
+            None => spoil(&index, |length| length / 2),
+            Some(length) => std::fs::OpenOptions::new().write(true).open(&index).unwrap().set_len(length).unwrap(),
+        }
+        let (times, stats) = read(dir.path());
+        assert!(times.len() < 6 && times.iter().copied().eq(0..times.len() as i64), "{times:?}");
+        assert_eq!((times.is_empty(), stats.indexes_damaged), (length.is_some(), 1));
+        assert!(stats.first_damaged.is_some());
+    }
+
+    // Of a segment that is being written the index may end anywhere.
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_path(&six_blocks(dir.path(), false));
+    let length = index.metadata().unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&index).unwrap().set_len(length - 3).unwrap();
+    let (times, stats) = read(dir.path());
+    assert_eq!((times.len(), stats.indexes_damaged, stats.first_damaged), (5, 0, None));
 }
 
 #[test]
