@@ -1,7 +1,8 @@
 //! On start, while nobody else writes: the disk and the catalog are made to agree.
 //!
 //! * files that were waiting to be deleted are deleted, and so is what an erasure had begun to write;
-//! * segments that were open are cut back to their last whole block and sealed, registered or not;
+//! * segments that were open are cut back to their last whole block and sealed, registered or not; one with which this fails stays as it is, and
+//!   the next start tries again;
 //! * rows of segments whose file is gone are removed;
 //! * imports that were killed are said, and may be repeated.
 //!
@@ -45,7 +46,15 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
             let (data_dir, path) = (data_dir.to_path_buf(), path.clone());
             tokio::task::spawn_blocking(move || packets::recover(&data_dir, &path))
                 .await
-                .map_err(|error| StoreError::Task(error.to_string()))??
+                .map_err(|error| StoreError::Task(error.to_string()))?
+        };
+        // It is read as far as it can be; a disk that fails in one place must not keep everything from starting.
+        let recovered = match recovered {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                recovery.repairs.push(format!("`{path}` cannot be made whole now and stays as it is: {error}"));
+                continue;
+            }
         };
         match (&recovered.segment, recovered.cut) {
             (Some(_), 0) => {}
@@ -126,4 +135,27 @@ pub(crate) async fn recover_open(data_dir: &Path, flows: &FlowStore, recovery: &
             "the last run was interrupted, and its open flows cannot be recovered now: {error}; the next start tries again"
         ),
     });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+mod tests {
+    use super::*;
+
+    /// Files that wait are not taken for files that nobody knows, however many there are.
+    #[tokio::test]
+    async fn everything_that_waits_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap();
+        let mut waiting: Vec<(String, u64)> = (0..10_000).map(|at| (format!("flows/{at}"), 1)).collect();
+        let segment = format!("{FOLDER}/date=2026-03-01/000000-a-000001{}", packets::SUFFIX);
+        waiting.push((segment.clone(), 1));
+        let full = dir.path().join(&segment);
+        std::fs::create_dir_all(full.parent().unwrap()).unwrap();
+        std::fs::write(&full, "a segment").unwrap();
+        catalog.retire(&[], &waiting, 1).await.unwrap();
+        let recovery = recover(dir.path(), &catalog).await.unwrap();
+        assert_eq!(recovery.repairs, Vec::<String>::new());
+        assert!(!full.exists() && catalog.removals().await.unwrap().is_empty());
+    }
 }

@@ -221,8 +221,15 @@ pub(crate) async fn oldest(catalog: &Catalog) -> Result<Option<i64>, StoreError>
 
 /// Deletes files whose rows went before `before`.
 pub(crate) async fn delete_due(data_dir: &Path, catalog: &Catalog, before: i64) -> Result<u64, StoreError> {
-    let due = catalog.due_removals(before).await?;
-    delete(data_dir, catalog, due).await
+    let mut deleted = 0;
+    // The catalog gives some at a time, and what was deleted no more.
+    loop {
+        let due = catalog.due_removals(before).await?;
+        if due.is_empty() {
+            return Ok(deleted);
+        }
+        deleted += delete(data_dir, catalog, due).await?;
+    }
 }
 
 async fn delete(data_dir: &Path, catalog: &Catalog, due: Vec<String>) -> Result<u64, StoreError> {

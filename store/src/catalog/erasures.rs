@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::database::{Change, Row, sql};
-use super::rows::{put_file, put_segment};
+use super::rows::{keep_file, put_file, put_segment};
 use super::{Catalog, FlowFile, RollupFile, TableName};
 use crate::error::StoreError;
 use crate::packets::{ErasedSlice, ErasedSlices, Segment, index_path};
@@ -228,7 +228,7 @@ impl Catalog {
             keep(&mut change, *id, slices).await?;
         }
         if let Some(file) = file {
-            change.execute(put_file(file)).await?;
+            put_file(&mut change, file).await?;
         }
         change.commit().await
     }
@@ -302,7 +302,7 @@ impl Catalog {
         if let Some(new) = new {
             change.execute(put_segment(new)).await?;
             for path in [new.path.clone(), index_of(&new.path)] {
-                change.execute(sql("DELETE FROM removals WHERE path = $1").bind(&path)).await?;
+                keep_file(&mut change, &path).await?;
             }
         }
         queue(&mut change, (&old.path, old.bytes.cast_signed()), now).await?;

@@ -28,7 +28,7 @@ impl Catalog {
             return Err(StoreError::Gone { path: old.path.clone() });
         }
         if let Some(new) = new {
-            change.execute(put_file(new)).await?;
+            put_file(&mut change, new).await?;
         }
         if let Some(rollup) = &rollup {
             if unit.iter().all(|minutes| minutes.whole) {
@@ -66,7 +66,7 @@ impl Catalog {
             return Err(StoreError::Gone { path: old.path.clone() });
         }
         if let Some(new) = new {
-            change.execute(put_file(new)).await?;
+            put_file(&mut change, new).await?;
         }
         if let Some(rollup) = &rollup {
             self.drop_unit(&mut change, rollup, &unit, now).await?;

@@ -125,8 +125,17 @@ impl Place {
         Ok(Some(place))
     }
 
-    /// Whole or not at all.
+    /// Whole or not at all; one that is new is not there if this fails.
     pub(super) fn write(&self, data_dir: &Path, replace: bool) -> Result<(), StoreError> {
+        self.written(data_dir, replace, |folder| std::fs::File::open(folder)?.sync_all())
+    }
+
+    fn written(
+        &self,
+        data_dir: &Path,
+        replace: bool,
+        sync: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Result<(), StoreError> {
         let path = data_dir.join(PLACE);
         let temporary = data_dir.join(format!("{PLACE}.{}.tmp", std::process::id()));
         let text = serde_json::to_string_pretty(self).map_err(|error| StoreError::Task(error.to_string()))?;
@@ -136,7 +145,37 @@ impl Place {
             if replace { std::fs::rename(&temporary, &path) } else { std::fs::hard_link(&temporary, &path) }
         });
         let _ = std::fs::remove_file(&temporary);
-        let synced = written.and_then(|()| std::fs::File::open(data_dir)?.sync_all());
+        let synced = written.and_then(|()| {
+            // It would name a catalog that the caller takes back.
+            sync(data_dir).inspect_err(|_| {
+                if !replace {
+                    let _ = std::fs::remove_file(&path);
+                }
+            })
+        });
         synced.map_err(StoreError::io("write", &path))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_made_sure_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = PostgresConfig::new("postgres://wiretag@db.example/wiretag", None).unwrap();
+        let place = Place { schema: "wiretag_0123456789abcdef0123456789abcdef".into(), server };
+        let fails = |_: &Path| Err(Error::from(ErrorKind::StorageFull));
+        assert!(place.written(dir.path(), false, fails).is_err());
+        assert_eq!(Place::read(dir.path()).unwrap(), None);
+        place.write(dir.path(), false).unwrap();
+        // What was there before stays.
+        assert!(place.written(dir.path(), true, fails).is_err());
+        assert!(place.write(dir.path(), false).is_err());
+        assert_eq!(Place::read(dir.path()).unwrap(), Some(place));
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::database::{Row, Statement, sql};
+use super::database::{Change, Row, sql};
+use super::rows::keep_file;
 use super::{Catalog, Origin};
 use crate::error::StoreError;
 use crate::tables::rollup::MINUTE;
@@ -47,10 +48,10 @@ fn rollup(row: &Row) -> Result<RollupFile, sqlx::Error> {
     })
 }
 
-fn put(file: &RollupFile) -> Statement<'_> {
+async fn put(change: &mut Change, file: &RollupFile) -> Result<(), StoreError> {
     let put = "INSERT INTO rollups (path, width, start, rows, bytes, stored_at, import, files) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    sql(put)
+    let put = sql(put)
         .bind(&file.path)
         .bind(file.width)
         .bind(file.start)
@@ -58,7 +59,9 @@ fn put(file: &RollupFile) -> Statement<'_> {
         .bind(file.bytes.cast_signed())
         .bind(file.origin.stored_at)
         .bind(file.origin.import)
-        .bind(file.files.cast_signed())
+        .bind(file.files.cast_signed());
+    change.execute(put).await?;
+    keep_file(change, &file.path).await
 }
 
 impl Catalog {
@@ -74,7 +77,7 @@ impl Catalog {
                 return Err(StoreError::Gone { path: path.clone() });
             }
         }
-        change.execute(put(new)).await?;
+        put(&mut change, new).await?;
         change.commit().await
     }
 
@@ -87,7 +90,7 @@ impl Catalog {
                 return Err(StoreError::Gone { path: path.clone() });
             }
         }
-        change.execute(put(new)).await?;
+        put(&mut change, new).await?;
         change.commit().await
     }
 
@@ -126,5 +129,41 @@ impl Catalog {
             change.execute(queued.bind(&file.path).bind(now).bind(file.bytes.cast_signed())).await?;
         }
         change.commit().await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+mod tests {
+    use super::*;
+    use crate::catalog::{FlowFile, TableName};
+
+    /// A roll-up that is made again has the name of the one before, whose file it replaced.
+    #[tokio::test]
+    async fn what_is_registered_again_is_not_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap();
+        let queued = |path: &str| (path.to_owned(), 1);
+        let all = [queued("flows/a"), queued("rollups/a"), queued("rollups/day"), queued("flows/other")];
+        catalog.retire(&[], &all, 1).await.unwrap();
+        let origin = Origin::default();
+        let (path, table) = ("flows/a".to_owned(), TableName::Flows);
+        let file = FlowFile { table, path, rows: 1, bytes: 1, start: 0, end: 1, origin };
+        catalog.add_flow_file(&file).await.unwrap();
+        let minutes = RollupFile {
+            path: "rollups/a".into(),
+            width: MINUTE,
+            start: 0,
+            rows: 1,
+            bytes: 1,
+            origin,
+            files: 1,
+            day: None,
+            gone: false,
+        };
+        catalog.add_rollup(&minutes, &["flows/a".to_owned()]).await.unwrap();
+        let day = RollupFile { path: "rollups/day".into(), ..minutes };
+        catalog.add_rollup_of_hours(&day, &["rollups/a".to_owned()]).await.unwrap();
+        assert_eq!(catalog.removals().await.unwrap(), ["flows/other"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::database::{Row, Statement, sql};
+use super::database::{Change, Row, Statement, sql};
 use super::{Catalog, Origin};
 use crate::error::StoreError;
 use crate::packets::Segment;
@@ -152,9 +152,9 @@ fn loss(row: &Row) -> Result<Loss, sqlx::Error> {
     })
 }
 
-/// A file's row; one of the same path is replaced.
-pub(super) fn put_file(file: &FlowFile) -> Statement<'_> {
-    sql("INSERT INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
+/// A file's row; one of the same path is replaced, and a file that waited there to be deleted is not deleted any more.
+pub(super) async fn put_file(change: &mut Change, file: &FlowFile) -> Result<(), StoreError> {
+    let put = sql("INSERT INTO flow_files (\"table\", path, rows, bytes, start, \"end\", stored_at, import) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
          ON CONFLICT (path) DO UPDATE SET \"table\" = excluded.\"table\", rows = excluded.rows, bytes = excluded.bytes, \
          start = excluded.start, \"end\" = excluded.\"end\", stored_at = excluded.stored_at, import = excluded.import")
@@ -165,7 +165,14 @@ pub(super) fn put_file(file: &FlowFile) -> Statement<'_> {
     .bind(file.start)
     .bind(file.end)
     .bind(file.origin.stored_at)
-    .bind(file.origin.import)
+    .bind(file.origin.import);
+    change.execute(put).await?;
+    keep_file(change, &file.path).await
+}
+
+/// A path that is registered again: a file that waited there to be deleted was replaced by the new one.
+pub(super) async fn keep_file(change: &mut Change, path: &str) -> Result<(), StoreError> {
+    change.execute(sql("DELETE FROM removals WHERE path = $1").bind(path)).await.map(drop)
 }
 
 /// A segment's row; a sealed one stays sealed.
@@ -202,7 +209,7 @@ impl Catalog {
                 return Err(StoreError::Gone { path: path.clone() });
             }
         }
-        change.execute(put_file(new)).await?;
+        put_file(&mut change, new).await?;
         change.commit().await
     }
 

@@ -153,9 +153,11 @@ impl Catalog {
                 std::fs::rename(&file, &moved.file).map_err(StoreError::io("rename", &file))?;
                 Ok(moved)
             }
-            // Unsettled: perhaps all is there; without `catalog.json` nobody asks.
+            // Unsettled: perhaps all is there; without `catalog.json` nobody asks. If that could not be taken back, it counts.
             Err(error) => {
-                let _ = postgres::remove(server, &place.schema).await;
+                if Place::read(data_dir).is_ok_and(|counts| counts.is_none_or(|counts| counts.schema != place.schema)) {
+                    let _ = postgres::remove(server, &place.schema).await;
+                }
                 Err(error)
             }
         }

@@ -84,6 +84,28 @@ async fn a_killed_log_is_sealed_by_the_next_start_but_not_beside_a_writer() {
     assert_eq!(count(&store).await, 1);
 }
 
+/// One segment that cannot be read, as on a disk that begins to fail, costs nothing but itself.
+#[tokio::test]
+async fn a_segment_that_cannot_be_recovered_stays_and_the_start_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    log.append("eth0", &packet(START), Some(1)).unwrap();
+    log.flush().unwrap();
+    let good = dir.path().join(list(dir.path()).unwrap().remove(0));
+    drop((store, log));
+    // Opening a folder for writing fails as opening a bad sector does.
+    let bad = good.with_file_name("000000-bad-000001.pcapng.zst");
+    std::fs::create_dir(&bad).unwrap();
+    for _ in 0..2 {
+        let (store, recovery) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+        assert_eq!(recovery.repairs.len(), 1, "{recovery:?}");
+        assert!(recovery.repairs[0].contains("000000-bad-000001.pcapng.zst` cannot be made whole now"), "{recovery:?}");
+        assert!(bad.exists());
+        assert_eq!(store.catalog.all_segments().await.unwrap().len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn the_oldest_segments_go_first_and_the_open_one_stays() {
     let dir = tempfile::tempdir().unwrap();
