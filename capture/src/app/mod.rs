@@ -170,6 +170,14 @@ impl Reader for Reading<'_> {
         self.session.indifferent(self.context.end)
     }
 
+    fn time(&self) -> i64 {
+        self.context.time
+    }
+
+    fn at(&mut self, time: i64) {
+        self.context.time = time;
+    }
+
     #[inline]
     fn skip(&mut self, length: u32) -> bool {
         self.session.skip(self.context, length)

@@ -6,7 +6,8 @@
 //!   over anyway ([`Reader::indifferent`]);
 //! * what was seen before is dropped;
 //! * what never comes, or was cut by the snap length, is a [`Reader::gap`]: as soon as the other end acknowledges it
-//!   (RFC 9293, 3.4: then it was received, and only the capture missed it), or when no more can be kept.
+//!   (RFC 9293, 3.4: then it was received, and only the capture missed it), or when no more can be kept;
+//! * what was kept behind a gap has the time at which it passed; what waited for bytes that came, that of these.
 //!
 //! A direction begins at its SYN, else at the first payload that is seen. Sequence numbers wrap; all comparisons are
 //! distances from the next byte. The payload of resets is a diagnostic (RFC 9293, 3.5.3), not part of the stream.
@@ -34,6 +35,12 @@ pub(crate) trait Reader {
     /// How many of the next bytes make no difference to the reader.
     fn indifferent(&self) -> u64;
 
+    /// When what is handed on passed.
+    fn time(&self) -> i64;
+
+    /// What follows passed at another time.
+    fn at(&mut self, time: i64);
+
     /// Steps over that many bytes if nothing comes of it but a count: the short way through a body.
     fn skip(&mut self, _length: u32) -> bool {
         false
@@ -46,7 +53,17 @@ struct Early {
     seq: u32,
     /// Length on the wire.
     length: u32,
+    time: i64,
     bytes: Box<[u8]>,
+}
+
+/// What kept segments waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    /// Bytes that came now.
+    ForBytes,
+    /// Bytes that never come.
+    ForNothing,
 }
 
 /// See the module documentation.
@@ -140,9 +157,13 @@ impl Stream {
             if self.first_seq().is_some_and(|first| ack.wrapping_sub(first) < 1 << 31) {
                 self.step_over(reader);
             } else {
+                let behind = self.first_index().and_then(|index| self.early.as_deref()?.get(index));
+                if let Some(time) = behind.filter(|kept| kept.seq == ack).map(|kept| kept.time) {
+                    reader.at(time);
+                }
                 reader.gap(ack.wrapping_sub(next));
                 self.next = Some(ack);
-                self.deliver_early(reader);
+                self.deliver_early(Waited::ForNothing, reader);
             }
         }
     }
@@ -152,9 +173,9 @@ impl Stream {
         let ahead = seq.wrapping_sub(next);
         if ahead == 0 || ahead >= 1 << 31 || u64::from(ahead) <= reader.indifferent() {
             self.deliver(seq, length, bytes, reader);
-            self.deliver_early(reader);
+            self.deliver_early(Waited::ForBytes, reader);
         } else if ahead <= MAX_AHEAD {
-            self.keep(Early { seq, length, bytes: bytes.into() }, reader);
+            self.keep(Early { seq, length, time: reader.time(), bytes: bytes.into() }, reader);
         }
     }
 
@@ -196,12 +217,13 @@ impl Stream {
             self.early = None;
             return;
         };
+        reader.at(first.time);
         self.deliver(first.seq, first.length, &first.bytes, reader);
-        self.deliver_early(reader);
+        self.deliver_early(Waited::ForNothing, reader);
     }
 
     /// Hands on the kept segments whose turn has come.
-    fn deliver_early(&mut self, reader: &mut impl Reader) {
+    fn deliver_early(&mut self, waited: Waited, reader: &mut impl Reader) {
         while let Some(next) = self.next
             && let Some(early) = &self.early
         {
@@ -214,7 +236,12 @@ impl Stream {
                 return;
             }
             match self.first_early() {
-                Some(first) => self.deliver(first.seq, first.length, &first.bytes, reader),
+                Some(first) => {
+                    if waited == Waited::ForNothing {
+                        reader.at(reader.time().max(first.time));
+                    }
+                    self.deliver(first.seq, first.length, &first.bytes, reader);
+                }
                 None => self.early = None,
             }
         }
@@ -262,6 +289,7 @@ mod tests {
     struct Log {
         text: Vec<u8>,
         indifferent: u64,
+        time: i64,
     }
 
     impl Reader for Log {
@@ -275,6 +303,14 @@ mod tests {
 
         fn indifferent(&self) -> u64 {
             self.indifferent.saturating_sub(self.text.len() as u64)
+        }
+
+        fn time(&self) -> i64 {
+            self.time
+        }
+
+        fn at(&mut self, time: i64) {
+            self.time = time;
         }
     }
 
