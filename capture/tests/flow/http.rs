@@ -260,20 +260,25 @@ fn after_a_gap_in_a_head_the_next_one_is_found() {
     assert_eq!(exchanges(&transactions).last(), Some(&(Some("GET"), Some("/2"), Some(200), Some(2000))));
 }
 
-/// Requests to /1, /2, … a second apart, each answered after 5 ms, of which the capture missed some messages.
-fn keep_alive(missed: &[(Host, usize)]) -> Vec<Transaction> {
+/// Requests to /1, /2, … a second apart, each answered after 5 ms, of which the capture missed some messages, and of the
+/// others what is behind so many bytes of each segment.
+fn keep_alive(snap: usize, missed: &[(Host, usize)]) -> Vec<Transaction> {
     let mut talk = Talk::new();
     for number in 1..=5 {
         let at = number as i64 * SECOND;
-        for (from, at, text) in [
-            (Client, at, format!("GET /{number} HTTP/1.1\r\n\r\n")),
-            (Server, at + 5 * MS, format!("HTTP/1.1 21{number} OK\r\nContent-Length: 5\r\n\r\nhello")),
-        ] {
+        let request = format!("GET /{number} HTTP/1.1\r\nCookie: biscuit; and=another\r\n\r\n");
+        let (begin, end) = request.split_at(33);
+        let answer = format!("HTTP/1.1 21{number} OK\r\nContent-Length: 5\r\n\r\nhello");
+        for (from, at, text) in [(Client, at, begin), (Client, at + MS, end), (Server, at + 6 * MS, &answer)] {
             if missed.contains(&(from, number)) {
                 talk.missed(from, text.len() as u32);
-            } else {
-                talk.says(at, from, text);
+                continue;
             }
+            let captured = text.get(..snap).unwrap_or(text);
+            let mut segment = talk.segment(from, captured.as_bytes());
+            talk.missed(from, (text.len() - captured.len()) as u32);
+            segment.length = text.len() as u32;
+            talk.story.tcp(at, &segment);
         }
     }
     talk.only().1
@@ -281,7 +286,7 @@ fn keep_alive(missed: &[(Host, usize)]) -> Vec<Transaction> {
 
 #[test]
 fn a_lost_answer_takes_nothing_from_later_requests() {
-    let transactions = keep_alive(&[(Server, 2)]);
+    let transactions = keep_alive(100, &[(Server, 2)]);
     assert_eq!(
         exchanges(&transactions),
         [
@@ -292,24 +297,29 @@ fn a_lost_answer_takes_nothing_from_later_requests() {
             (Some("GET"), Some("/5"), Some(215), Some(5000)),
         ]
     );
-    assert_eq!(transactions[1].exchange.end, BEGIN + 2 * SECOND);
-    let several = keep_alive(&[(Server, 2), (Server, 3)]);
+    assert_eq!(transactions[1].exchange.end, BEGIN + 2 * SECOND + MS);
+    // So it is where a snap length leaves only the beginnings.
+    let cut = keep_alive(24, &[(Server, 2)]);
+    let rows: Vec<_> = exchanges(&cut).into_iter().map(|(_, _, status, latency)| (status, latency)).collect();
+    let answered = |status| (Some(status), Some(5000));
+    assert_eq!(rows, [answered(211), (None, None), answered(213), answered(214), answered(215)]);
+    let several = keep_alive(100, &[(Server, 2), (Server, 3)]);
     let statuses: Vec<_> = several.iter().map(|transaction| transaction.exchange.status).collect();
     assert_eq!(statuses, [Some(211), None, None, Some(214), Some(215)]);
 }
 
 #[test]
 fn a_lost_request_gives_its_answer_to_no_other() {
-    let transactions = keep_alive(&[(Client, 2)]);
+    let transactions = keep_alive(100, &[(Client, 2)]);
     assert_eq!(
         exchanges(&transactions)[1..3],
         [(None, None, Some(212), None), (Some("GET"), Some("/3"), Some(213), Some(5000))]
     );
-    let both = keep_alive(&[(Client, 2), (Server, 2)]);
+    let both = keep_alive(100, &[(Client, 2), (Server, 2)]);
     let rows: Vec<_> = exchanges(&both).into_iter().map(|(_, _, status, latency)| (status, latency)).collect();
     assert_eq!(rows, [211, 213, 214, 215].map(|status| (Some(status), Some(5000))));
     // The next request is lost with the answer.
-    let next = keep_alive(&[(Server, 2), (Client, 3)]);
+    let next = keep_alive(100, &[(Server, 2), (Client, 3)]);
     assert_eq!(exchanges(&next)[1], (Some("GET"), Some("/2"), Some(213), None));
     assert_eq!(exchanges(&next)[2], (Some("GET"), Some("/4"), Some(214), Some(5000)));
 }

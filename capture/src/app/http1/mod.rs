@@ -164,10 +164,12 @@ impl Http1 {
                     self.line(end, time, Line { bytes: &kept.bytes, cut: true }, slice);
                 }
                 let in_head = self.half(end).state == State::Fields;
-                self.lose(end, time);
+                self.lose(end);
                 if in_head {
                     self.cut_head(end, slice);
                 }
+                // When the bytes passed is not known: at the latest now.
+                self.half(end).lost = Some(time);
             }
         }
     }
@@ -438,12 +440,10 @@ impl Http1 {
         }
     }
 
-    /// The place is lost. When the bytes passed is not known: at the latest now.
-    fn lose(&mut self, end: End, time: i64) {
+    fn lose(&mut self, end: End) {
         let half = self.half(end);
         half.state = State::Lost;
         half.line = half::Kept::default();
-        half.lost = Some(time);
         if half.uploading.is_some() {
             let last = half.last;
             self.end_request(end, last);
