@@ -272,6 +272,7 @@ impl<'a> Import<'a> {
             }
         };
         progress.finish_and_clear();
+        super::replay::hint_untimed(&file);
         Ok(outcome)
     }
 

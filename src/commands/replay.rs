@@ -20,7 +20,7 @@ use super::capture_file;
 use crate::cli::ReplayArguments;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
-    let file = open(&arguments.file)?;
+    let mut file = open(&arguments.file)?;
     let config = FlowConfig {
         transactions: arguments.transactions,
         flow_memory: arguments.memory.bytes(),
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     };
     let workers = NonZeroUsize::new(arguments.workers.into()).unwrap_or(NonZeroUsize::MIN);
     let engines = Engines::start(&config, workers, keep).context("cannot start threads")?;
-    let (outcome, damage, unknown) = read(file, engines);
+    let (outcome, damage, unknown) = read(&mut file, engines);
     let Outcome { records, transactions, slices, counters } = outcome;
     if arguments.null || !counters.refused.is_empty() || counters.flows_evicted > 0 {
         summary(&counters, slices, arguments.transactions);
@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         let types = unknown.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         eprintln!("hint: packets of link type {types} (tcpdump.org/linktypes.html) are not read");
     }
+    hint_untimed(&file);
     match keep {
         Keep::Counts => {}
         Keep::Transactions => print(transactions)?,
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
 }
 
 /// Reads to the end, or to where the file is damaged; and link types of packets that have no decoder.
-fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>, BTreeSet<u16>) {
+fn read(file: &mut CaptureFile, mut engines: Engines) -> (Outcome, Option<FileError>, BTreeSet<u16>) {
     let (mut names, mut any_unread, mut unknown) = (Vec::new(), false, BTreeSet::new());
     let damage = loop {
         let mut describe = |number, interface: &FileInterface| {
@@ -80,6 +81,13 @@ fn read(mut file: CaptureFile, mut engines: Engines) -> (Outcome, Option<FileErr
         engines.burst(&burst);
     };
     (engines.finish(), damage, unknown)
+}
+
+/// Times of some packets are not theirs.
+pub(super) fn hint_untimed(file: &CaptureFile) {
+    if file.has_untimed() {
+        eprintln!("hint: packets without a time (pcapng's simple packets) have that of the packet before");
+    }
 }
 
 /// What messages call stdin, and the interface of what comes from it.
