@@ -223,6 +223,9 @@ impl Size {
             DataType::Utf8 => one(array.as_string::<i32>().value(row).len()),
             DataType::LargeUtf8 => one(array.as_string::<i64>().value(row).len()),
             DataType::Utf8View => one(array.as_string_view().value(row).len()),
+            DataType::Binary => one(array.as_binary::<i32>().value(row).len()),
+            DataType::LargeBinary => one(array.as_binary::<i64>().value(row).len()),
+            DataType::BinaryView => one(array.as_binary_view().value(row).len()),
             DataType::List(_) => Self::elements(&array.as_list::<i32>().value(row)),
             DataType::LargeList(_) => Self::elements(&array.as_list::<i64>().value(row)),
             DataType::Dictionary(..) => match array.as_dictionary_opt::<Int32Type>() {

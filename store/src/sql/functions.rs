@@ -38,6 +38,8 @@ const GROWING: &[(&str, Growth)] = &[
     ("btrim", Growth::Sum(1)),
     ("concat", Growth::Sum(1)),
     ("concat_ws", Growth::Joined),
+    ("decode", Growth::Sum(1)),
+    ("encode", Growth::Sum(2)),
     ("initcap", Growth::Sum(3)),
     ("left", Growth::Sum(1)),
     ("lower", Growth::Sum(3)),
