@@ -30,6 +30,9 @@ const MAX_HELD: usize = 256 << 20;
 /// What a waiting packet takes besides its bytes.
 const OVERHEAD: usize = 128;
 
+/// Damages that one reading logs: a disk that fails has many.
+const LOGGED: u64 = 10;
+
 /// What reading did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadStats {
@@ -205,7 +208,9 @@ impl Reader<'_> {
     }
 
     fn note_damage(&mut self, path: &Path, error: &StoreError) {
-        tracing::warn!(segment = %path.display(), %error, "packets cannot be read and are left out; hint: check the disk");
+        if self.stats.blocks_damaged + self.stats.indexes_damaged <= LOGGED {
+            tracing::warn!(segment = %path.display(), %error, "packets cannot be read and are left out; hint: check the disk");
+        }
         self.stats.first_damaged.get_or_insert_with(|| path.to_path_buf());
     }
 
