@@ -60,6 +60,19 @@ impl Auth {
         self.keys.iter().fold(None, |found, (key, who)| if same(&own, key) { Some(who.clone()) } else { found })
     }
 
+    /// What is told to somebody who logs in with no token of ours: not more often than [`Failures`] allows whether it was wrong.
+    fn failed(&self, now: i64) -> ApiError {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.allow(now) {
+            let hint = Some("wait a few seconds");
+            return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many failed logins", hint);
+        }
+        failures.add(now);
+        tracing::warn!("a login failed");
+        let hint = Some("the token is in the file `token` of the data directory");
+        ApiError::new(StatusCode::UNAUTHORIZED, "this is not the token", hint)
+    }
+
     /// Who sent the headers, if they prove it.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         if let Some(token) = bearer(headers) {
@@ -120,7 +133,7 @@ pub(crate) struct Session {
     (status = 204, description = "Logged in; the answer sets the cookie `wiretag_session`"),
     (status = 400, description = "No token in the body", body = ErrorBody),
     (status = 401, description = "Not the token", body = ErrorBody),
-    (status = 429, description = "Too many failed logins", body = ErrorBody)))]
+    (status = 429, description = "Not the token, and too many failed before", body = ErrorBody)))]
 pub(crate) async fn login(
     State(shared): State<Shared>,
     body: Result<Json<Login>, JsonRejection>,
@@ -128,20 +141,8 @@ pub(crate) async fn login(
     let hint = "send `{\"token\":\"…\"}` with the content type `application/json`";
     let Json(login) = body.map_err(|error| ApiError::wrong(error.body_text(), hint))?;
     let now = now();
-    let who = {
-        let mut failures = shared.auth.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if !failures.allow(now) {
-            let hint = Some("wait a few seconds");
-            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many failed logins", hint));
-        }
-        let Some(who) = shared.auth.of_token(login.token.trim()) else {
-            failures.add(now);
-            tracing::warn!("a login failed");
-            let hint = Some("the token is in the file `token` of the data directory");
-            return Err(ApiError::new(StatusCode::UNAUTHORIZED, "this is not the token", hint));
-        };
-        who
-    };
+    // Strangers who try keep nobody out who knows a token.
+    let Some(who) = shared.auth.of_token(login.token.trim()) else { return Err(shared.auth.failed(now)) };
     if let Some(name) = who.reader() {
         tracing::info!("the reader `{name}` logged in");
     }

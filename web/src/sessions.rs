@@ -1,6 +1,7 @@
 //! Sessions of the browser, whose they are, and the limit on failed logins. Pure: time is an argument.
 //!
-//! Only hashes of session ids are kept. The table is bounded: a new session takes the place of the one that ends first.
+//! Only hashes of session ids are kept. Each who has so many sessions: a new one takes the place of their own that ends first, and of nobody
+//! else's. Those who have tokens are few, so the table is bounded.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,8 @@ pub(crate) type Hash = [u8; 32];
 /// How long a session lasts.
 pub(crate) const SESSION_SECONDS: i64 = 12 * 3600;
 const SECOND: i64 = 1_000_000_000;
-const MAX_SESSIONS: usize = 1024;
+/// Sessions of one who at the same time.
+const MOST_EACH: usize = 256;
 /// Failed logins that are allowed at once; one more for each [`REFILL`].
 const FAILURES: i64 = 10;
 const REFILL: i64 = 6 * SECOND;
@@ -40,8 +42,9 @@ impl Sessions {
     /// Begins the session with this id.
     pub(crate) fn begin(&mut self, id: &str, who: Who, now: i64) {
         self.open.retain(|_, (end, _)| *end > now);
-        if self.open.len() >= MAX_SESSIONS
-            && let Some(first) = self.open.iter().min_by_key(|(_, (end, _))| *end).map(|(id, _)| *id)
+        let own = || self.open.iter().filter(|(_, (_, other))| other.reader() == who.reader());
+        if own().count() >= MOST_EACH
+            && let Some(first) = own().min_by_key(|(_, (end, _))| *end).map(|(id, _)| *id)
         {
             self.open.remove(&first);
         }
@@ -80,7 +83,10 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::caller::Named;
 
     #[test]
     fn a_session_lasts_twelve_hours_or_until_its_end() {
@@ -95,14 +101,19 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_the_oldest_goes_first() {
+    fn each_has_so_many_sessions_and_takes_nobody_elses() {
+        let reader = |name: &str| Who::Reader(Arc::new(Named { name: name.into(), rows: None }));
         let mut sessions = Sessions::default();
-        for number in 0..=MAX_SESSIONS {
-            sessions.begin(&number.to_string(), Who::Owner, number as i64);
+        sessions.begin("owner", Who::Owner, 0);
+        sessions.begin("other", reader("other"), 0);
+        for number in 0..=MOST_EACH {
+            sessions.begin(&number.to_string(), reader("one"), number as i64);
         }
-        assert_eq!(sessions.open.len(), MAX_SESSIONS);
-        assert!(sessions.whose("0", 2000).is_none());
-        assert!(sessions.whose("1", 2000).is_some());
+        assert_eq!(sessions.open.len(), 2 + MOST_EACH);
+        assert!(sessions.whose("0", 2000).is_none(), "the oldest of their own goes");
+        for id in ["1", "owner", "other"] {
+            assert!(sessions.whose(id, 2000).is_some(), "{id}");
+        }
     }
 
     #[test]

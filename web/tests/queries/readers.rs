@@ -176,6 +176,21 @@ async fn readers_log_in_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_keep_nobody_out() {
+    let server = server().await;
+    let login = async |token: &str| {
+        status(&server, ("POST", "/api/v1/login"), "", &json!({ "token": token }).to_string()).await.0
+    };
+    let mut told = Vec::new();
+    for _ in 0..12 {
+        told.push(login("token-of-nobody").await);
+    }
+    assert_eq!((told.first(), told.last()), (Some(&401), Some(&429)), "{told:?}");
+    assert_eq!((login("token").await, login("token-of-shop").await), (204, 204));
+    assert_eq!(login("token-of-nobody").await, 429, "who knows a token does not help strangers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tail_has_the_readers_rows_only() {
     let server = server().await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
