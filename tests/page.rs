@@ -75,6 +75,15 @@ fn the_page_shows_live_flows_in_chromium() {
     browser.open(&appliance, &format!("/?q=server_port+==+1&{long_ago}"), &appliance.token);
     browser.click(".empty button");
     browser.shows(&["No flows match in all that is kept"]);
+    let offered = "return document.querySelector('.empty button') !== null";
+    browser.click(".side label input");
+    browser.until("nobody has looked for all observations of it yet", offered);
+    browser.click(".empty button");
+    browser.shows(&["No flows match in all that is kept"]);
+    browser.click(".switch button:nth-child(2)");
+    browser.until("nor for transactions", offered);
+    browser.shows(&["No transactions match."]);
+    a_page_goes_on_with_its_own_question(&appliance, &browser);
 
     browser.open(&appliance, "/?table=transactions", &appliance.token);
     let all = browser.shows(&["missing.demo"]);
@@ -84,6 +93,29 @@ fn the_page_shows_live_flows_in_chromium() {
     assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
     assert!(!appliance.log().contains(READER), "{}", appliance.log());
     appliance.stop();
+}
+
+/// A question that fails leaves the rows of the one before, whose next page is asked for.
+fn a_page_goes_on_with_its_own_question(appliance: &Appliance, browser: &Browser) {
+    browser.open(appliance, "/?q=server_port+==+80", &appliance.token);
+    browser.until("flows", &format!("{ROWS}.length"));
+    // Every page says that there is another.
+    browser.eval(
+        "const own = window.fetch; window.asked = []; window.fetch = async (path, ...rest) => { window.asked.push(path); \
+         const answer = await own(path, ...rest); if (!answer.ok || !path.startsWith('/api/v1/flows?')) return answer; \
+         return new Response(JSON.stringify({ ...(await answer.json()), next: 'more' })) }",
+    );
+    let focus = "document.querySelector('[aria-label=Query]').focus()";
+    browser.eval(focus);
+    browser.press(ENTER);
+    browser.until("a further page", "return document.querySelector('.foot button') !== null");
+    browser.eval(focus);
+    browser.press(&format!("{END} and server_port =={ENTER}"));
+    browser.until("a mistake", "return document.querySelector('#query-problem') !== null");
+    browser.click(".foot button");
+    let next = browser.until("the next page", "return window.asked.find((path) => path.includes('after=more'))");
+    let next = next.as_str().expect("an address");
+    assert!(next.contains("q=server_port+%3D%3D+80&"), "of what is shown: {next}");
 }
 
 /// Each link of the menu gives a file of its kind, with the session's rights.

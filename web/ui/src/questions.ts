@@ -1,6 +1,6 @@
 /** What is asked for most. */
 
-import type { Table } from './api'
+import { type Parameters, query, type Table } from './api'
 
 export const RANGES = ['5m', '15m', '1h', '24h', '7d', '30d']
 
@@ -26,4 +26,9 @@ export const AGGREGATIONS: Record<Table, [string, string][]> = {
     ['answers', 'top 20 app, http_status, dns_rcode by count, p95(latency_us)'],
     ['per minute', 'count, p95(latency_us) by 1m'],
   ],
+}
+
+/** A question without its time, to be compared with others. */
+export function whenever(table: Table, { q, all_observations }: Parameters): string {
+  return `${table}?${query({ q, all_observations })}`
 }
