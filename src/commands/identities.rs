@@ -100,7 +100,13 @@ fn parameters(query: &Query) -> Vec<(&'static str, String)> {
 pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
     let (rows, is_more) = rows(arguments, query(arguments)?).await?;
     if is_more {
-        eprintln!("only the first {}; hint: `--limit` shows more", rows.len());
+        // A running appliance has a bound of its own.
+        let more = if rows.len() < arguments.limit {
+            "ask for one key, pod or workload, or `--now`"
+        } else {
+            "`--limit` shows more"
+        };
+        eprintln!("only the first {}; hint: {more}", rows.len());
     }
     if arguments.json {
         return output::json_lines(&rows);

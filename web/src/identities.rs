@@ -1,11 +1,14 @@
 //! Who it was: what is known of identities, by key, by name and by time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
-use wiretag_enrich::timeline::query::{Known, Query};
+use wiretag_enrich::timeline::View;
+use wiretag_enrich::timeline::query::{Bounds, Known, Query, TooMany};
+use wiretag_store::StoreError;
 use wiretag_store::json::time;
 use wiretag_store::sql::{KeyText, key_text};
 
@@ -13,11 +16,12 @@ use crate::Shared;
 use crate::error::{ApiError, ErrorBody};
 use crate::now;
 use crate::params::{self, Params};
+use crate::queries::Kind;
 
-/// Rows in an answer, unless `limit` says otherwise.
-const DEFAULT_LIMIT: usize = 10_000;
-/// Rows in an answer at most.
-const MOST: usize = 1_000_000;
+/// Rows in an answer at most; each is some kilobytes.
+const MOST: usize = 10_000;
+/// Identities whose history is made anew for `known_at` at most.
+const MOST_HISTORIES: usize = 10_000;
 
 /// Parameters. In texts `*` stands for anything; conditions add up.
 #[derive(serde::Deserialize, utoipa::IntoParams)]
@@ -48,7 +52,7 @@ pub(crate) struct IdentitiesParameters {
     identity: Option<String>,
     /// Only what this source said.
     source: Option<String>,
-    /// Rows at most. Default: 10000.
+    /// Rows at most, the first by key and time. Default, and most: 10000.
     limit: Option<usize>,
 }
 
@@ -60,7 +64,7 @@ pub(crate) struct IdentitiesAnswer {
     /// other name it was told), `covered` (a source with exact times says the same), `identity`.
     #[schema(value_type = Vec<Object>)]
     identities: Vec<Map<String, Value>>,
-    /// There is more than `limit` allows.
+    /// There is more than `limit` allows: narrower conditions find the rest.
     truncated: bool,
 }
 
@@ -68,22 +72,36 @@ pub(crate) struct IdentitiesAnswer {
 #[utoipa::path(get, path = "/api/v1/identities", params(IdentitiesParameters),
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = IdentitiesAnswer, description = "What is known"),
-        (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 400, body = ErrorBody, description = "A mistake in a parameter, or too wide a question with `known_at`"),
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 503, body = ErrorBody, description = "Too many queries, or it took too long")))]
 pub(crate) async fn identities(
     State(shared): State<Shared>,
     Params(parameters): Params<IdentitiesParameters>,
 ) -> Result<Json<IdentitiesAnswer>, ApiError> {
-    let limit = parameters.limit.unwrap_or(DEFAULT_LIMIT).min(MOST);
+    let limit = parameters.limit.unwrap_or(MOST).min(MOST);
     let query = checked(parameters)?;
-    let view = (shared.identities)();
-    // It looks through all that is known.
-    let work = tokio::task::spawn_blocking(move || {
-        let known = view.query(&query);
+    let answer = shared.queries.run(Kind::Identities, answer((shared.identities)(), query, limit)).await?;
+    answer.map(Json).map_err(|TooMany { histories }| {
+        let message = format!("more than {histories} identities have to do with it");
+        ApiError::wrong(message, "ask for one key, pod or workload, or leave `known_at` out")
+    })
+}
+
+/// It looks through all that is known, which ends when nobody waits for this any more.
+async fn answer(view: Arc<View>, query: Query, limit: usize) -> Result<Result<IdentitiesAnswer, TooMany>, StoreError> {
+    let waiting = Arc::new(());
+    let waits = Arc::downgrade(&waiting);
+    let work = tokio::task::spawn_blocking(move || -> Result<IdentitiesAnswer, TooMany> {
+        let wanted = || waits.strong_count() > 0;
+        let bounds = Bounds { rows: limit + 1, histories: MOST_HISTORIES, wanted: &wanted };
+        let known = view.query_within(&query, bounds)?;
         let rows: Vec<_> = known.iter().take(limit).map(identity_row).collect();
-        IdentitiesAnswer { identities: rows, truncated: known.len() > limit }
+        Ok(IdentitiesAnswer { identities: rows, truncated: known.len() > limit })
     });
-    Ok(Json(work.await.map_err(|error| ApiError::internal(&error))?))
+    let answer = work.await.map_err(|error| StoreError::Task(error.to_string()));
+    drop(waiting);
+    answer
 }
 
 fn checked(parameters: IdentitiesParameters) -> Result<Query, ApiError> {

@@ -22,16 +22,19 @@ pub(crate) enum Kind {
     Aggregate,
     /// SQL.
     Sql,
+    /// Who had a key, and when.
+    Identities,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Search, Self::Aggregate, Self::Sql];
+    const ALL: [Self; 4] = [Self::Search, Self::Aggregate, Self::Sql, Self::Identities];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Search => "search",
             Self::Aggregate => "aggregate",
             Self::Sql => "sql",
+            Self::Identities => "identities",
         }
     }
 }

@@ -57,6 +57,54 @@ pub struct Known {
     pub covered: bool,
 }
 
+/// How much an answer may take.
+#[derive(Clone, Copy)]
+pub struct Bounds<'a> {
+    /// Rows, the first by key and time; one more says that there are more.
+    pub rows: usize,
+    /// Identities whose history is made anew, as it was known at another time.
+    pub histories: usize,
+    /// Whether somebody still waits: if not, the answer ends where it is.
+    pub wanted: &'a dyn Fn() -> bool,
+}
+
+/// More identities have to do with what was known at a time than [`Bounds::histories`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more than {histories} identities have to do with it; hint: ask for one key, pod or workload")]
+pub struct TooMany {
+    /// The bound.
+    pub histories: usize,
+}
+
+/// Rows, of which only the first are kept.
+struct First {
+    most: usize,
+    rows: Vec<Known>,
+}
+
+impl First {
+    fn push(&mut self, row: Known) {
+        self.rows.push(row);
+        // Seldom, so that sorting costs little a row.
+        if self.rows.len() / 2 > self.most.max(512) {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.rows.sort_by(|one, other| {
+            let order = |own: &Known| (own.interval.valid_from, own.interval.learned_at);
+            one.interval.key.cmp(&other.interval.key).then_with(|| order(one).cmp(&order(other)))
+        });
+        self.rows.truncate(self.most);
+    }
+
+    fn finish(mut self) -> Vec<Known> {
+        self.cut();
+        self.rows
+    }
+}
+
 impl Query {
     /// Whether it asks for certain keys or identities, and not for all.
     pub fn is_selective(&self) -> bool {
@@ -119,34 +167,37 @@ fn like(pattern: &str, text: &str) -> bool {
 impl View {
     /// What is known, by key and time.
     pub fn query(&self, query: &Query) -> Vec<Known> {
+        let all = Bounds { rows: usize::MAX, histories: usize::MAX, wanted: &|| true };
+        self.query_within(query, all).unwrap_or_default()
+    }
+
+    /// As [`Self::query`], the first rows of it.
+    pub fn query_within(&self, query: &Query, bounds: Bounds<'_>) -> Result<Vec<Known>, TooMany> {
         match query.known_at {
-            Some(at) => self.as_known(query, at).answer(query),
-            None => self.answer(query),
+            Some(at) => Ok(self.as_known(query, at, bounds)?.answer(query, bounds)),
+            None => Ok(self.answer(query, bounds)),
         }
     }
 
-    fn answer(&self, query: &Query) -> Vec<Known> {
-        let somebody = query.asks_for_somebody().then(|| self.somebody(query));
+    fn answer(&self, query: &Query, bounds: Bounds<'_>) -> Vec<Known> {
+        let somebody = query.asks_for_somebody().then(|| self.somebody(query, bounds));
         let Ok(network) = self.network(query) else { return Vec::new() };
-        let mut known = Vec::new();
-        for (place, history) in self.histories.iter().filter(|(place, _)| query.fits_place(network, **place)) {
+        let mut known = First { most: bounds.rows, rows: Vec::new() };
+        let histories = self.histories.iter().take_while(|_| (bounds.wanted)());
+        for (place, history) in histories.filter(|(place, _)| query.fits_place(network, **place)) {
             for claim in history.iter() {
                 if somebody.as_ref().is_none_or(|somebody| somebody.contains(&claim.subject)) {
                     self.tell(query, *place, claim, &mut known);
                 }
             }
         }
-        known.sort_by(|one, other| {
-            let order = |own: &Known| (own.interval.valid_from, own.interval.learned_at);
-            one.interval.key.cmp(&other.interval.key).then_with(|| order(one).cmp(&order(other)))
-        });
-        known
+        known.finish()
     }
 
     /// All names of those who are asked for.
-    fn somebody(&self, query: &Query) -> HashSet<u32> {
+    fn somebody(&self, query: &Query, bounds: Bounds<'_>) -> HashSet<u32> {
         let mut somebody = HashSet::new();
-        for chunk in 0..self.subjects.chunks() {
+        for chunk in (0..self.subjects.chunks()).take_while(|_| (bounds.wanted)()) {
             for (number, own) in self.subjects.chunk(chunk) {
                 let is_id = query.identity.as_ref().is_some_and(|pattern| like(pattern, &own.id));
                 let only_by_id = query.identity.is_some() && own.told.is_empty();
@@ -165,7 +216,7 @@ impl View {
     }
 
     /// A claim, in one piece for each version of its attributes.
-    fn tell(&self, query: &Query, place: Place, claim: &Claim, known: &mut Vec<Known>) {
+    fn tell(&self, query: &Query, place: Place, claim: &Claim, known: &mut First) {
         let source = self.sources.name(claim.source);
         if query.source.as_ref().is_some_and(|asked| !like(asked, &source)) {
             return;
@@ -201,21 +252,25 @@ impl View {
     }
 
     /// What was known at `at` of all who have to do with the question.
-    fn as_known(&self, query: &Query, at: i64) -> Self {
-        let somebody = query.asks_for_somebody().then(|| self.somebody(query));
-        let Ok(network) = self.network(query) else { return Self::default() };
+    fn as_known(&self, query: &Query, at: i64, bounds: Bounds<'_>) -> Result<Self, TooMany> {
+        let somebody = query.asks_for_somebody().then(|| self.somebody(query, bounds));
+        let Ok(network) = self.network(query) else { return Ok(Self::default()) };
         let mut subjects: HashSet<u32> = HashSet::new();
-        for (_, history) in self.histories.iter().filter(|(place, _)| query.fits_place(network, **place)) {
+        let histories = self.histories.iter().take_while(|_| (bounds.wanted)());
+        for (_, history) in histories.filter(|(place, _)| query.fits_place(network, **place)) {
             let concerns = |claim: &Claim| somebody.as_ref().is_none_or(|somebody| somebody.contains(&claim.subject));
             if history.iter().any(concerns) {
                 // Who else held the key matters too.
                 subjects.extend(history.iter().flat_map(|claim| self.subjects.with_names(claim.who)));
             }
+            if subjects.len() > bounds.histories {
+                return Err(TooMany { histories: bounds.histories });
+            }
         }
         let dossiers = subjects.into_iter().filter_map(|number| self.dossier_of(number));
         let mut timeline = Timeline::new();
         timeline.load(dossiers.filter_map(|dossier: Dossier| dossier.as_known_at(at)));
-        timeline.view()
+        Ok(timeline.view())
     }
 }
 
