@@ -2,14 +2,13 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use tokio::sync::mpsc;
 use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::tables::{ExportFormat, ExportOptions, TableStore};
 use wiretag_store::{Store, Table, TableName};
 
 use crate::Shared;
 use crate::caller::Caller;
-use crate::download::{CHUNKS, Download, File, permit};
+use crate::download::{File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 
@@ -69,7 +68,7 @@ pub(crate) async fn flows(
     caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(shared, |store| &store.flows, &caller, parameters).await
+    export(&shared, |store| &store.flows, &caller, &parameters)
 }
 
 /// All transactions that match, newest first.
@@ -84,14 +83,14 @@ pub(crate) async fn transactions(
     caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(shared, |store| &store.transactions, &caller, parameters).await
+    export(&shared, |store| &store.transactions, &caller, &parameters)
 }
 
-async fn export<R: Table>(
-    shared: Shared,
+fn export<R: Table>(
+    shared: &Shared,
     table: fn(&Store) -> &TableStore<R>,
     caller: &Caller,
-    parameters: ExportParameters,
+    parameters: &ExportParameters,
 ) -> Result<Response, ApiError> {
     let query = caller.query::<R>(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
@@ -101,10 +100,8 @@ async fn export<R: Table>(
     }
     let (format, content_type, ending) = parameters.format.parts(shared.ipfix, crate::now());
     let options = ExportOptions { format, range, all_observations, limit: parameters.limit };
-    let permit = permit(&shared)?;
-    let (sender, chunks) = mpsc::channel(CHUNKS);
+    let permit = permit(shared)?;
     let table = table(&shared.store).clone();
-    let task = tokio::spawn(async move { table.export_to(&query, options, sender).await });
     let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME) };
-    Download { chunks, task, permit }.answer(file).await
+    Ok(file.answer(permit, |sender| async move { table.export_to(&query, options, sender).await }))
 }

@@ -12,7 +12,8 @@
 //! * whoever has neither a token nor a session gets no data: routes are open only by being listed in `open`;
 //! * whoever may see some rows only gets no others ([caller]): routes are for them only by being listed in `rows_routes`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
-//! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size.
+//! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
+//!   their number and by what they may wait for ([server]).
 
 mod aggregate;
 mod api;
@@ -29,13 +30,13 @@ mod middleware;
 mod params;
 mod pcap;
 mod queries;
+mod server;
 mod sessions;
 mod sql;
 mod tail;
 mod topology;
 mod ui;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -55,8 +56,8 @@ pub use caller::{Keys, Reader};
 pub use identities::{identity_row, parse_mac};
 pub use tail::Tail;
 
-/// Downloads of packets at the same time.
-const PCAP_DOWNLOADS: usize = 4;
+/// Downloads of packets and rows at the same time.
+const DOWNLOADS: usize = 4;
 /// Bytes of a request body where anybody may send one: the login.
 const BODY_LIMIT: usize = 4096;
 /// Bytes of a query in a request body.
@@ -117,8 +118,8 @@ pub async fn serve(
     app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = router(app)?.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
+    server::serve(listener, router(app)?, server::Limits::default(), shutdown).await;
+    Ok(())
 }
 
 /// The OpenAPI document, pretty-printed JSON with a newline at the end.
@@ -134,7 +135,7 @@ fn router(app: App) -> std::io::Result<Router> {
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
-    let downloads = Arc::new(Semaphore::new(PCAP_DOWNLOADS));
+    let downloads = Arc::new(Semaphore::new(DOWNLOADS));
     let longest = middleware::longest(limits.time);
     let shared: Shared = Arc::new(Inner {
         store,

@@ -2,14 +2,14 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use wiretag_store::Selection;
 use wiretag_store::tables::Range;
 
 use crate::Shared;
 use crate::api::no_flow;
 use crate::caller::Caller;
-use crate::download::{CHUNKS, Download, File, permit};
+use crate::download::{File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -53,7 +53,7 @@ pub(crate) async fn of_flow(
     let to = flows.iter().map(|flow| flow.end).max();
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
     let range = Range { from, to: to.saturating_add(1) };
-    download(shared, Selection::Flows(flows), range, &format!("wiretag-{id:016x}.pcapng"), permit).await
+    Ok(download(&shared, Selection::Flows(flows), range, &format!("wiretag-{id:016x}.pcapng"), permit))
 }
 
 /// Packets of the flows that a query finds, or all packets.
@@ -86,19 +86,11 @@ pub(crate) async fn of_query(
     let start = wiretag_store::json::time(range.from);
     let stamp: String = start.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
     let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
-    download(shared, packets, range, &format!("wiretag-{stamp}.pcapng"), permit).await
+    Ok(download(&shared, packets, range, &format!("wiretag-{stamp}.pcapng"), permit))
 }
 
-async fn download(
-    shared: Shared,
-    packets: Selection,
-    range: Range,
-    name: &str,
-    permit: OwnedSemaphorePermit,
-) -> Result<Response, ApiError> {
-    let (sender, chunks) = mpsc::channel(CHUNKS);
+fn download(shared: &Shared, packets: Selection, range: Range, name: &str, permit: OwnedSemaphorePermit) -> Response {
     let store = shared.store.clone();
-    let task = tokio::spawn(async move { store.export_pcap(packets, range.from, range.to, sender).await });
     let file = File { content_type: "application/x-pcapng", name: name.to_owned() };
-    Download { chunks, task, permit }.answer(file).await
+    file.answer(permit, |sender| async move { store.export_pcap(packets, range.from, range.to, sender).await })
 }
