@@ -33,6 +33,7 @@ mod queries;
 mod server;
 mod sessions;
 mod sql;
+mod sys;
 mod tail;
 mod topology;
 mod ui;

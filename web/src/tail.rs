@@ -1,21 +1,27 @@
 //! Flows as they are stored, as server-sent events (WHATWG HTML, 9.2).
 //!
-//! * publishing never waits: each client has a queue of [`QUEUE`] rows, and what a slow one has no room for is counted and told it
-//!   (event `lost`) before its next row;
-//! * a client that went is forgotten at the next publication, or when its connection ends;
-//! * [`Tail::close`] ends every stream, so that an appliance can stop.
+//! * publishing never waits, and looks at no query: it puts a copy of the rows, if anybody follows, into a queue to a thread of lower
+//!   priority than capture, which asks the queries and writes the rows. What that has no room for, [`MOST_WAITING`] rows behind, counts as
+//!   lost for all whose query it was not held against;
+//! * each client has a queue of [`QUEUE`] rows, and what a slow one has no room for is counted and told it (event `lost`);
+//! * a client that went is forgotten when rows were published or another one comes. One whose session ends is told no more;
+//! * [`Tail::close`] ends every stream behind the last rows, so that an appliance can stop.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc as threads;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Interval, interval};
 use wiretag_capture::FlowRecord;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::Query;
@@ -29,6 +35,12 @@ use crate::params::Params;
 const QUEUE: usize = 1024;
 /// Clients at the same time.
 const MOST_CLIENTS: usize = 16;
+/// Rows that wait for the thread, unless they came at once; about one kilobyte each.
+const MOST_WAITING: usize = 16_384;
+/// Publications that wait for the thread.
+const BATCHES: usize = 1024;
+/// How often it is looked whether a client may still be told.
+const CHECK: Duration = Duration::from_secs(5);
 
 /// Where new flows are published; clones share the clients.
 #[derive(Clone, Default)]
@@ -38,7 +50,11 @@ pub struct Tail {
 
 #[derive(Default)]
 struct Clients {
-    open: Vec<Client>,
+    open: Vec<Arc<Client>>,
+    /// To the thread, which begins with the first client.
+    batches: Option<threads::SyncSender<Arc<[TaggedFlow]>>>,
+    /// Rows that the thread has not looked at.
+    waiting: usize,
     closed: bool,
 }
 
@@ -46,13 +62,20 @@ struct Client {
     query: Query<FlowRecord>,
     all_observations: bool,
     rows: mpsc::Sender<String>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
+}
+
+/// Rows that a client was not told.
+#[derive(Default)]
+struct Lost {
+    rows: AtomicU64,
+    more: Notify,
 }
 
 /// The other end of a client's queue.
 struct Follower {
     rows: mpsc::Receiver<String>,
-    lost: Arc<AtomicU64>,
+    lost: Arc<Lost>,
 }
 
 /// What a client is told.
@@ -63,62 +86,147 @@ enum Told {
 }
 
 impl Tail {
-    /// Hands flows to the clients whose query they match.
+    /// Hands flows on to those who follow. Never waits.
     pub fn publish(&self, flows: &[TaggedFlow]) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.open.retain(|client| client.take(flows));
+        let mut clients = locked(&self.clients);
+        if flows.is_empty() || clients.open.is_empty() {
+            return;
+        }
+        let Some(batches) = &clients.batches else { return };
+        let has_room = clients.waiting == 0 || clients.waiting + flows.len() <= MOST_WAITING;
+        if has_room && batches.try_send(flows.into()).is_ok() {
+            clients.waiting += flows.len();
+        } else {
+            for client in &clients.open {
+                client.lose(flows);
+            }
+        }
     }
 
     /// Ends all streams; there will be no more flows.
     pub fn close(&self) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        *clients = Clients { open: Vec::new(), closed: true };
+        let mut clients = locked(&self.clients);
+        clients.closed = true;
+        // The thread hands on what waits, and then ends them.
+        clients.batches = None;
     }
 
     /// A new client, unless there are too many.
-    fn join(&self, query: Query<FlowRecord>, all_observations: bool) -> Option<Follower> {
+    fn join(&self, query: Query<FlowRecord>, all_observations: bool) -> std::io::Result<Option<Follower>> {
         let (sender, rows) = mpsc::channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = Arc::<Lost>::default();
+        let mut clients = locked(&self.clients);
         clients.open.retain(|client| !client.rows.is_closed());
         if clients.open.len() >= MOST_CLIENTS {
-            return None;
+            return Ok(None);
         }
         if !clients.closed {
-            clients.open.push(Client { query, all_observations, rows: sender, lost: lost.clone() });
+            if clients.batches.is_none() {
+                clients.batches = Some(start(Arc::downgrade(&self.clients))?);
+            }
+            let client = Client { query, all_observations, rows: sender, lost: lost.clone() };
+            clients.open.push(Arc::new(client));
         }
-        Some(Follower { rows, lost })
+        Ok(Some(Follower { rows, lost }))
+    }
+}
+
+fn locked(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the thread, which ends when nothing can be published any more.
+fn start(clients: Weak<Mutex<Clients>>) -> std::io::Result<threads::SyncSender<Arc<[TaggedFlow]>>> {
+    let (sender, batches) = threads::sync_channel(BATCHES);
+    std::thread::Builder::new().name("tail".into()).spawn(move || {
+        crate::sys::lower_priority();
+        tell(&batches, &clients);
+    })?;
+    Ok(sender)
+}
+
+/// Tells clients of rows; none of them, and nobody who publishes, waits for a query of another.
+fn tell(batches: &threads::Receiver<Arc<[TaggedFlow]>>, clients: &Weak<Mutex<Clients>>) {
+    while let Ok(flows) = batches.recv() {
+        let Some(clients) = clients.upgrade() else { return };
+        let open = locked(&clients).open.clone();
+        for client in &open {
+            client.take(&flows);
+        }
+        drop(open);
+        let mut clients = locked(&clients);
+        clients.open.retain(|client| !client.rows.is_closed());
+        clients.waiting = clients.waiting.saturating_sub(flows.len());
+    }
+    if let Some(clients) = clients.upgrade() {
+        locked(&clients).open.clear();
     }
 }
 
 impl Client {
-    /// Takes what matches; false if nobody reads any more.
-    fn take(&self, flows: &[TaggedFlow]) -> bool {
-        let counts = |flow: &&TaggedFlow| self.all_observations || flow.record.primary;
-        for flow in flows.iter().filter(counts).filter(|flow| self.query.matches(flow)) {
+    fn counts(&self, flow: &TaggedFlow) -> bool {
+        self.all_observations || flow.record.primary
+    }
+
+    /// Takes what matches, while somebody reads.
+    fn take(&self, flows: &[TaggedFlow]) {
+        for flow in flows.iter().filter(|flow| self.counts(flow) && self.query.matches(flow)) {
             match self.rows.try_reserve() {
                 Ok(place) => place.send(serde_json::Value::Object(wiretag_store::json::row(flow)).to_string()),
-                Err(TrySendError::Full(())) => {
-                    self.lost.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(TrySendError::Closed(())) => return false,
+                Err(TrySendError::Full(())) => self.lost.add(1),
+                Err(TrySendError::Closed(())) => return,
             }
         }
-        !self.rows.is_closed()
+    }
+
+    /// Counts what nobody has held against the query.
+    fn lose(&self, flows: &[TaggedFlow]) {
+        self.lost.add(flows.iter().filter(|flow| self.counts(flow)).count() as u64);
+    }
+}
+
+impl Lost {
+    fn add(&self, rows: u64) {
+        if rows > 0 {
+            self.rows.fetch_add(rows, Ordering::Relaxed);
+            self.more.notify_one();
+        }
     }
 }
 
 impl Follower {
-    /// What is next. Rows are lost only while others wait, so a loss is told before one of those.
+    /// What is next; a loss before the rows that wait.
     async fn next(&mut self) -> Option<Told> {
-        match self.lost.swap(0, Ordering::Relaxed) {
-            0 => self.rows.recv().await.map(Told::Row),
-            lost => Some(Told::Lost(lost)),
+        loop {
+            let lost = self.lost.rows.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                return Some(Told::Lost(lost));
+            }
+            tokio::select! {
+                row = self.rows.recv() => return row.map(Told::Row),
+                () = self.lost.more.notified() => {}
+            }
         }
     }
+}
 
+/// A follower at the end of a connection, while it may be told.
+struct Listener<M> {
+    follower: Follower,
+    check: Interval,
+    may: M,
+}
+
+impl<M: Fn() -> bool> Listener<M> {
     async fn event(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        let event = match self.next().await? {
+        let told = loop {
+            tokio::select! {
+                biased;
+                _ = self.check.tick() => if !(self.may)() { return None },
+                told = self.follower.next() => break told?,
+            }
+        };
+        let event = match told {
             Told::Row(row) => Event::default().event("flow").data(row),
             Told::Lost(rows) => Event::default().event("lost").data(json!({ "rows": rows }).to_string()),
         };
@@ -138,7 +246,7 @@ pub(crate) struct TailParameters {
 }
 
 /// New flows as they are stored: an event `flow` for each, with the columns of `/api/v1/fields`; an event `lost` with the
-/// number of `rows` that the client was too slow for.
+/// number of `rows` that it, or the appliance, was too slow for. It ends with the session.
 #[utoipa::path(get, path = "/api/v1/flows/tail", params(TailParameters), security(("token" = []), ("session" = [])),
     responses((status = 200, content_type = "text/event-stream", body = String, description = "Server-sent events"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
@@ -147,12 +255,16 @@ pub(crate) struct TailParameters {
 pub(crate) async fn tail(
     State(shared): State<Shared>,
     caller: Caller,
+    headers: HeaderMap,
     Params(parameters): Params<TailParameters>,
 ) -> Result<Response, ApiError> {
     let query = caller.query(parameters.q.as_deref())?;
     let follower = shared.tail.join(query, parameters.all_observations.unwrap_or(false));
+    let follower = follower.map_err(|error| ApiError::internal(&error))?;
     let follower = follower.ok_or_else(|| ApiError::busy("too many clients follow at the same time"))?;
-    Ok(Sse::new(stream::unfold(follower, Follower::event)).keep_alive(KeepAlive::default()).into_response())
+    let may = move || shared.auth.caller(&headers).is_some();
+    let listener = Listener { follower, check: interval(CHECK), may };
+    Ok(Sse::new(stream::unfold(listener, Listener::event)).keep_alive(KeepAlive::default()).into_response())
 }
 
 #[cfg(test)]
@@ -182,36 +294,82 @@ mod tests {
         wiretag_store::query::parse(text).expect("a query")
     }
 
+    /// Waits until the thread has looked at everything.
+    async fn told(tail: &Tail) {
+        while locked(&tail.clients).waiting > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn join(tail: &Tail, text: &str) -> Option<Follower> {
+        tail.join(query(text), false).expect("a thread")
+    }
+
     #[tokio::test]
     async fn a_slow_client_is_told_what_it_lost() {
         let tail = Tail::default();
-        let mut slow = tail.join(query("server_port == 53"), false).expect("room");
-        let mut other = tail.join(query("server_port == 80"), false).expect("room");
+        let mut slow = join(&tail, "server_port == 53").expect("room");
+        let mut other = join(&tail, "server_port == 80").expect("room");
         let mut hidden = flow();
         hidden.record.primary = false;
         tail.publish(&[hidden]);
-        for _ in 0..QUEUE + 5 {
-            tail.publish(&[flow()]);
-        }
+        tail.publish(&vec![flow(); QUEUE + 5]);
+        told(&tail).await;
         assert_eq!(slow.next().await, Some(Told::Lost(5)));
         for _ in 0..QUEUE {
             assert!(matches!(slow.next().await, Some(Told::Row(row)) if row.contains("\"server_port\":53")));
         }
         tail.publish(&[flow()]);
-        assert!(matches!(slow.next().await, Some(Told::Row(_))), "it goes on");
         tail.close();
+        assert!(matches!(slow.next().await, Some(Told::Row(_))), "it goes on, and ends behind the last row");
         assert_eq!((slow.next().await, other.next().await), (None, None));
-        let mut late = tail.join(query(""), true).expect("room");
+        let mut late = join(&tail, "").expect("room");
         assert_eq!(late.next().await, None, "nothing comes any more");
+    }
+
+    #[tokio::test]
+    async fn publishing_waits_for_no_query_and_what_was_not_looked_at_is_lost() {
+        let tail = Tail::default();
+        // Nobody takes what waits: the thread is as slow as can be.
+        let (sender, batches) = threads::sync_channel(BATCHES);
+        locked(&tail.clients).batches = Some(sender);
+        let mut follower = join(&tail, "server_port == 80").expect("room");
+        let mut hidden = flow();
+        hidden.record.primary = false;
+        let rows: Vec<_> = std::iter::repeat_n(flow(), MOST_WAITING - 1).chain([hidden]).collect();
+        tail.publish(&rows);
+        let early = tokio::time::timeout(Duration::from_millis(50), follower.next()).await;
+        assert!(early.is_err(), "there is room: {early:?}");
+        tail.publish(&rows);
+        assert_eq!(follower.next().await, Some(Told::Lost(MOST_WAITING as u64 - 1)), "told at once, without a row");
+        drop(tail);
+        assert_eq!(batches.into_iter().count(), 1);
+        assert_eq!(follower.next().await, None, "with the last of those who publish it ends");
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_session() {
+        let tail = Tail::default();
+        let follower = join(&tail, "").expect("room");
+        let may = std::sync::atomic::AtomicBool::new(true);
+        let listener =
+            Listener { follower, check: interval(Duration::from_millis(10)), may: || may.load(Ordering::Relaxed) };
+        tail.publish(&[flow()]);
+        let (event, listener) = listener.event().await.expect("a row");
+        assert!(event.is_ok());
+        may.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        tail.publish(&[flow()]);
+        assert!(listener.event().await.is_none(), "it may no longer be told");
     }
 
     #[test]
     fn clients_are_bounded_and_forgotten() {
         let tail = Tail::default();
-        let mut followers: Vec<_> = (0..MOST_CLIENTS).filter_map(|_| tail.join(query(""), true)).collect();
+        let mut followers: Vec<_> = (0..MOST_CLIENTS).filter_map(|_| join(&tail, "")).collect();
         assert_eq!(followers.len(), MOST_CLIENTS);
-        assert!(tail.join(query(""), true).is_none());
+        assert!(join(&tail, "").is_none());
         followers.pop();
-        assert!(tail.join(query(""), true).is_some(), "who went makes room");
+        assert!(join(&tail, "").is_some(), "who went makes room");
     }
 }
