@@ -124,14 +124,14 @@ async fn the_oldest_segments_go_first_and_the_open_one_stays() {
     assert_eq!((done.retired.segments, done.retired.deleted, done.packets.files), (1, 0, 3));
     assert_eq!(list(dir.path()).unwrap().len(), 4, "a search that has begun still finds the file");
     assert_eq!(count(&store).await, 3, "a new one does not");
-    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap()[0].packets, 3, "the open segment is older");
+    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap().nodes[0].packets, 3, "the open segment is older");
     let done = store.maintain(START + 165 * SECOND).await.unwrap();
     assert_eq!((done.retired.segments, done.retired.deleted), (1, 2));
     log.seal().unwrap();
     store.maintain(START + 170 * SECOND).await.unwrap();
     let done = store.maintain(START + 205 * SECOND).await.unwrap();
     assert_eq!((done.retired.deleted, done.packets.files, done.oldest), (4, 1, Some(START + 120 * SECOND)));
-    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap()[0].packets, 1);
+    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap().nodes[0].packets, 1);
     assert_eq!(list(dir.path()).unwrap().len(), 1);
 }
 
