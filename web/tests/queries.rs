@@ -245,6 +245,14 @@ async fn a_query_ends_when_its_client_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn questions_about_identities_have_places_too() {
+    let server = Server::start(QueryLimits::default()).await;
+    let (status, answer) = server.get("/api/v1/identities", &[("limit", "1000000"), ("name", "web-*")]).await;
+    assert_eq!((status, answer), (200, json!({"identities": [], "truncated": false})));
+    assert!(server.counted("identities", "answered") > 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_are_told() {
     let hasty = QueryLimits { time: Duration::from_millis(300), ..QueryLimits::default() };
     let server = Server::start(hasty).await;
