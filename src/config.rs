@@ -147,6 +147,7 @@ pub(crate) struct CriConfig {
 
 /// What `wiretag run` does, checked.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "settings that are on or off, independent of each other")]
 pub(crate) struct RunConfig {
     pub(crate) node: String,
     pub(crate) data: PathBuf,
