@@ -1,12 +1,12 @@
 //! Places for queries, what each may take, and what became of them.
 //!
 //! A query waits a moment for its place, runs within the limits, and ends when its client goes: the handler's future is dropped, and
-//! with it all that works for it.
+//! with it all that works for it. SQL has half of the places: a search finds one while many reports run.
 
 use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use wiretag_store::{LimitReached, QueryLimits, StoreError};
 
@@ -75,6 +75,7 @@ pub(crate) struct Queries {
     limits: QueryLimits,
     patience: Duration,
     places: Semaphore,
+    sql_places: Semaphore,
     total: IntCounterVec,
     durations: HistogramVec,
     running: IntGauge,
@@ -97,7 +98,17 @@ impl Queries {
             }
         }
         let (patience, places) = (PATIENCE.min(limits.time), Semaphore::new(limits.concurrent));
-        Ok(Self { limits, patience, places, total, durations, running })
+        let sql_places = Semaphore::new(limits.concurrent.div_ceil(2));
+        Ok(Self { limits, patience, places, sql_places, total, durations, running })
+    }
+
+    /// Waits for a place.
+    async fn place(&self, kind: Kind) -> Result<(Option<SemaphorePermit<'_>>, SemaphorePermit<'_>), AcquireError> {
+        let of_sql = match kind {
+            Kind::Sql => Some(self.sql_places.acquire().await?),
+            Kind::Search | Kind::Aggregate | Kind::Identities => None,
+        };
+        Ok((of_sql, self.places.acquire().await?))
     }
 
     /// Memory that one may take, bytes.
@@ -113,9 +124,13 @@ impl Queries {
     ) -> Result<T, StoreError> {
         // Whoever drops this future before its end is a client that went.
         let mut noted = Noted { queries: self, kind, began: None, outcome: Outcome::Cancelled };
-        let Ok(Ok(_place)) = timeout(self.patience, self.places.acquire()).await else {
+        let Ok(Ok(_place)) = timeout(self.patience, self.place(kind)).await else {
             noted.outcome = Outcome::Refused;
-            let (concurrent, seconds) = (self.limits.concurrent, self.patience.as_secs());
+            let concurrent = match kind {
+                Kind::Sql => self.limits.concurrent.div_ceil(2),
+                Kind::Search | Kind::Aggregate | Kind::Identities => self.limits.concurrent,
+            };
+            let seconds = self.patience.as_secs();
             return Err(LimitReached::Busy { concurrent, seconds }.into());
         };
         noted.began = Some(Instant::now());
@@ -201,5 +216,22 @@ mod tests {
         }
         assert_eq!((count(&queries, Outcome::Cancelled), queries.running.get()), (1, 0));
         assert_eq!(queries.run(Kind::Search, ready(Ok(1))).await.expect("its place is free"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_search_finds_a_place_while_sql_has_all_of_its_own() {
+        let mut queries = queries(Duration::from_mins(1), 3);
+        queries.patience = Duration::from_millis(20);
+        let report = || Box::pin(queries.run::<()>(Kind::Sql, pending()));
+        let (mut first, mut second) = (report(), report());
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("it has no end"),
+            _ = &mut second => panic!("it has no end"),
+            refused = report() => assert!(refused.expect_err("no place").to_string().starts_with("2 queries")),
+        }
+        assert_eq!(queries.run(Kind::Search, ready(Ok(1))).await.expect("one place is not of SQL"), 1);
+        drop(first);
+        assert_eq!(queries.run(Kind::Sql, ready(Ok(2))).await.expect("its place is free"), 2);
     }
 }
