@@ -1,13 +1,15 @@
 //! Files that cannot be read: their rows are not part of answers, and that is told.
 //!
 //! A search finds them, at the start those whose footer is broken are known. From then on they are left out before anything is read of them,
-//! until another file has their name, from a backup say. Whoever asks for a time with some of their rows is told how many are missing.
+//! until another file has their name, from a backup say; now and then they are tried again, since disks fail for a moment, too. Whoever
+//! asks for a time with some of their rows is told how many are missing.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::error::TableError;
 use super::files::{self, Id};
@@ -15,8 +17,18 @@ use super::{Range, Table, TableStore};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 
-/// What files were when they could not be read; none: they were not there.
-pub(super) type Unreadable = Mutex<HashMap<String, Option<Id>>>;
+/// After so long a file is tried again.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// Files that could not be read, by path.
+pub(super) type Unreadable = Mutex<HashMap<String, Seen>>;
+
+/// A file that could not be read.
+pub(super) struct Seen {
+    /// What it was; none: it was not there.
+    id: Option<Id>,
+    at: Instant,
+}
 
 /// Rows that are missing from answers, because their files cannot be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,8 +116,9 @@ impl<R: Table> TableStore<R> {
     /// From now on a file is no part of answers.
     pub(super) fn leave_out(&self, file: &FlowFile, error: &dyn Display) {
         let id = files::id(&self.inner.engine.data_dir().join(&file.path));
-        let known = self.unreadable(|unreadable| unreadable.insert(file.path.clone(), id));
-        if known != Some(id) {
+        let seen = Seen { id, at: Instant::now() };
+        let known = self.unreadable(|unreadable| unreadable.insert(file.path.clone(), seen));
+        if known.is_none_or(|known| known.id != id) {
             self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
             tracing::error!(
                 file = file.path, rows = file.rows, %error,
@@ -114,19 +127,20 @@ impl<R: Table> TableStore<R> {
         }
     }
 
-    /// Whether it is known that the file cannot be read, and it is still the same.
+    /// Whether it is known that the file cannot be read, of late, and it is still the same.
     pub(super) fn is_unreadable(&self, path: &str) -> bool {
         self.unreadable(|unreadable| {
             let Some(known) = unreadable.get(path) else { return false };
-            let same = *known == files::id(&self.inner.engine.data_dir().join(path));
-            if !same {
+            let id = files::id(&self.inner.engine.data_dir().join(path));
+            let holds = known.id == id && known.at.elapsed() < AGAIN;
+            if !holds {
                 unreadable.remove(path);
             }
-            same
+            holds
         })
     }
 
-    fn unreadable<T>(&self, work: impl FnOnce(&mut HashMap<String, Option<Id>>) -> T) -> T {
+    fn unreadable<T>(&self, work: impl FnOnce(&mut HashMap<String, Seen>) -> T) -> T {
         work(&mut self.inner.unreadable.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
