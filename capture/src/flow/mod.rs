@@ -15,9 +15,8 @@
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
-//! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again
-//! ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for
-//! each file.
+//! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again ends
+//! with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
 mod blocks;
 mod burst;
@@ -133,6 +132,11 @@ impl Engine {
     pub fn name_interface(&mut self, interface: u32, name: &str) {
         self.interfaces.insert(interface, name.into());
         self.ids = Ids::default();
+    }
+
+    /// Forgets the name of an interface: rows of it that are still to come have its number.
+    pub fn forget_interface(&mut self, interface: u32) {
+        self.interfaces.remove(&interface);
     }
 
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
