@@ -56,6 +56,7 @@ pub use lock::ImportLock;
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired, RollupAges};
+pub use sys::lower_priority;
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
 
 /// A slice that began so long ago must have ended, ns: the longest slice, twice.

@@ -33,7 +33,6 @@ mod queries;
 mod server;
 mod sessions;
 mod sql;
-mod sys;
 mod tail;
 mod topology;
 mod ui;

@@ -139,7 +139,7 @@ fn locked(clients: &Mutex<Clients>) -> MutexGuard<'_, Clients> {
 fn start(clients: Weak<Mutex<Clients>>) -> std::io::Result<threads::SyncSender<Arc<[TaggedFlow]>>> {
     let (sender, batches) = threads::sync_channel(BATCHES);
     std::thread::Builder::new().name("tail".into()).spawn(move || {
-        crate::sys::lower_priority();
+        wiretag_store::lower_priority();
         tell(&batches, &clients);
     })?;
     Ok(sender)

@@ -9,7 +9,9 @@ use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::error::TableError;
 use super::files::{self, Id};

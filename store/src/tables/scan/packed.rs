@@ -85,7 +85,7 @@ struct Unrolled {
 }
 
 /// The number at a place among those of `WIDTH` bits. The bytes are as many as [`Packed::many`] says, or it is 0.
-#[inline(always)]
+#[inline]
 fn unrolled<const WIDTH: usize>(bytes: &[u8], at: usize) -> u64 {
     let mask = if WIDTH == 0 { 0 } else { u64::MAX >> (u64::BITS as usize - WIDTH) };
     let word = bytes.get(at * WIDTH / 8..).and_then(<[u8]>::first_chunk).map_or(0, |word| u64::from_le_bytes(*word));

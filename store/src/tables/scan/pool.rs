@@ -8,8 +8,6 @@ use tokio::task::JoinSet;
 
 use super::super::error::TableError;
 
-/// Added to the niceness of the process.
-const NICE: libc::c_int = 10;
 /// Threads for each processor: streams that wait for their reader must not keep searches waiting.
 const SHARE: usize = 4;
 
@@ -34,7 +32,7 @@ impl Pool {
             .worker_threads(1)
             .max_blocking_threads(threads * SHARE)
             .thread_name("search")
-            .on_thread_start(lower_priority)
+            .on_thread_start(crate::sys::lower_priority)
             .build()
             .map_err(TableError::io("start the threads of", std::path::Path::new("searches")))?;
         Ok(Self { runtime: Some(runtime), threads })
@@ -84,13 +82,5 @@ impl Drop for Pool {
             // A runtime must not be waited for inside another.
             runtime.shutdown_background();
         }
-    }
-}
-
-#[allow(unsafe_code, reason = "the standard library has no priorities")]
-fn lower_priority() {
-    // SAFETY: plain numbers; 0 is the calling thread. If it fails the thread keeps its priority, which is no harm.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
     }
 }
