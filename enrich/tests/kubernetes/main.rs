@@ -230,9 +230,8 @@ async fn after_410_the_gap_is_closed_by_a_new_list() {
     run.server.delete(PODS, "a");
     run.server.compact();
     run.server.cut();
-    run.until("its end", |run| run.who("10.0.0.1") == "none").await;
-    let snapshots = run.snapshots();
-    run.until("a snapshot", |run| run.snapshots() > snapshots).await;
+    let is_whole = |run: &Run| run.snapshots() == 2 && run.who("10.0.0.1") == "none";
+    run.until("its end, and a snapshot", is_whole).await;
     assert_eq!(run.who("10.0.0.2"), "b");
     let ended = run.told.iter().find_map(|event| match event {
         IdentityEvent::Ended { identity, at, .. } if &**identity == "a" => Some(*at),
