@@ -102,10 +102,6 @@ fn ask<R: Table>(
     path: &Path,
 ) -> anyhow::Result<u64> {
     let table = R::NAME.as_str();
-    // A page tells what was lost.
-    let mut parameters = search.parameters();
-    parameters.push(("limit", "1".into()));
-    super::search::warn_of_loss(&appliance.json(&format!("/api/v1/{table}"), &parameters)?);
     let mut parameters = search.parameters();
     parameters.push(("format", name(format).into()));
     parameters.extend(limit.map(|limit| ("limit", limit.to_string())));
@@ -113,6 +109,10 @@ fn ask<R: Table>(
     let mut out = create(path)?;
     let bytes = io::copy(&mut body, &mut out).with_context(|| not_whole(path))?;
     out.flush().with_context(|| not_whole(path))?;
+    // A page tells what is missing; by now it is known which files cannot be read.
+    let mut parameters = search.parameters();
+    parameters.push(("limit", "1".into()));
+    super::search::warn_of_loss(&appliance.json(&format!("/api/v1/{table}"), &parameters)?);
     Ok(bytes)
 }
 
