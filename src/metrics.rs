@@ -256,7 +256,7 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_store_failed_rollups_total", "Hours and days of which no roll-up could be made.", &[]),
     counter(
         "wiretag_store_unreadable_files_total",
-        "Times that an answer was made without a damaged file.",
+        "Files that could not be read, and are left out of answers.",
         &["table"],
     ),
     counter("wiretag_store_dropped_rows_total", "Flow rows lost in the store, by reason.", &["reason"]),

@@ -194,10 +194,11 @@ pub(super) fn warn_of_loss(answer: &Value) {
 }
 
 fn unreadable_sentence(missing: Missing) {
-    if missing.files > 0 {
+    let Missing { files, rows } = missing;
+    if files > 0 {
+        let what = if files == 1 { "a file".to_owned() } else { format!("{files} files") };
         eprintln!(
-            "warning: incomplete: {} files cannot be read, {} rows of this time are missing; hint: the log names them: restore them from a backup",
-            missing.files, missing.rows
+            "warning: incomplete: {what} cannot be read, up to {rows} rows of this time are missing; hint: the log names what to restore from a backup"
         );
     }
 }
