@@ -98,7 +98,7 @@ impl Queries {
             }
         }
         let (patience, places) = (PATIENCE.min(limits.time), Semaphore::new(limits.concurrent));
-        let sql_places = Semaphore::new(limits.concurrent.div_ceil(2));
+        let sql_places = Semaphore::new(sql_places(limits));
         Ok(Self { limits, patience, places, sql_places, total, durations, running })
     }
 
@@ -127,7 +127,7 @@ impl Queries {
         let Ok(Ok(_place)) = timeout(self.patience, self.place(kind)).await else {
             noted.outcome = Outcome::Refused;
             let concurrent = match kind {
-                Kind::Sql => self.limits.concurrent.div_ceil(2),
+                Kind::Sql => sql_places(self.limits),
                 Kind::Search | Kind::Aggregate | Kind::Identities => self.limits.concurrent,
             };
             let seconds = self.patience.as_secs();
@@ -146,6 +146,10 @@ impl Queries {
         };
         answer
     }
+}
+
+fn sql_places(limits: QueryLimits) -> usize {
+    limits.concurrent.div_ceil(2)
 }
 
 /// Counts a query when it ends, however it does.

@@ -363,6 +363,7 @@ impl<R: Table> TableStore<R> {
         Ok((Snapshot { files: self.readable(snapshot.files), ..snapshot }, rolled))
     }
 
+    /// As [`Self::snapshot`], with the roll-ups if they are wanted.
     async fn snapshot_with(&self, range: Range, rolled: bool) -> Result<(Snapshot<R>, Rolled), StoreError> {
         let recent = self.inner.recent.read().await;
         let (rolled, files) =

@@ -65,6 +65,11 @@ impl<R: Record> Plan<R> {
         Self { by: aggregate.by.clone(), states, figures }
     }
 
+    /// Whether an answer has figures of a second.
+    pub(super) fn has_rates(&self) -> bool {
+        self.figures.iter().any(|(figure, _)| *figure == Figure::Rate)
+    }
+
     /// The columns that rows are read with; `start` is always one of them.
     pub(crate) fn columns(&self) -> Vec<&'static str> {
         let mut names = vec!["start"];

@@ -45,7 +45,7 @@ use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::limits::{Budget, LimitReached, MOST_GROUPS};
 use crate::query::Query;
-use crate::query::plan::{Aggregate, AnswerColumn, Figure};
+use crate::query::plan::{Aggregate, AnswerColumn};
 
 /// Rows from memory that are looked at before others have their turn.
 const CHUNK: usize = 8_192;
@@ -211,7 +211,7 @@ impl<R: Table> TableStore<R> {
             served_by.rows += self.add_files(&mut groups, plan, &condition, chunk).await?;
         }
         let mut range = range;
-        if plan.figures.iter().any(|(figure, _)| *figure == Figure::Rate) {
+        if plan.has_rates() {
             // Rates are of the time of which something is kept.
             let memory = snapshot.memory().map(|row| row.record.key().start);
             let open = self.inner.recent.read().await.open.oldest();

@@ -42,12 +42,12 @@ pub(super) struct Read {
     pub(super) coarse: Option<i64>,
     /// Files of rows that are left to be read.
     pub(super) files: Vec<FlowFile>,
-    /// Begin of the oldest of the roll-ups that have rows of which only they are left.
+    /// For rates: begin of the oldest of the roll-ups that have rows of which only they are left.
     pub(super) oldest: Option<i64>,
 }
 
-/// Roll-ups of which not all rows are kept any more.
-fn outliving<'a>(used: &'a [RollupFile], known: &[RollupFile], of: &HashMap<String, String>) -> Vec<&'a RollupFile> {
+/// Begin of the oldest roll-up of which not all rows are kept any more.
+fn oldest_outliving(used: &[RollupFile], known: &[RollupFile], of: &HashMap<String, String>) -> Option<i64> {
     let mut kept: HashMap<&str, u64> = HashMap::new();
     for rollup in of.values() {
         *kept.entry(rollup).or_default() += 1;
@@ -60,7 +60,7 @@ fn outliving<'a>(used: &'a [RollupFile], known: &[RollupFile], of: &HashMap<Stri
         }
     }
     let is_whole = |file: &RollupFile| kept.get(file.path.as_str()).is_some_and(|files| *files >= file.files);
-    used.iter().filter(|file| !is_whole(file)).collect()
+    used.iter().filter(|file| !is_whole(file)).map(|file| file.start).min()
 }
 
 impl<R: Table> TableStore<R> {
@@ -79,7 +79,7 @@ impl<R: Table> TableStore<R> {
             match self.read_rollups(groups, plan, condition, &share.rollups).await? {
                 Ok((part, rows)) => {
                     groups.merge(part)?;
-                    let oldest = outliving(&share.rollups, &rollups, &of).iter().map(|file| file.start).min();
+                    let oldest = plan.has_rates().then(|| oldest_outliving(&share.rollups, &rollups, &of)).flatten();
                     let (rollups, coarse) = (share.rollups.len() as u64, share.coarse);
                     return Ok(Read { rollups, rows, coarse, files: share.files, oldest });
                 }
