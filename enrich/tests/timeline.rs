@@ -86,6 +86,31 @@ fn an_address_is_nobodys_before_its_beginning_and_after_its_end() {
 }
 
 #[test]
+fn a_beginning_that_is_told_after_a_later_one_is_of_the_same_claim() {
+    let held = |timeline: &Timeline| {
+        let of = |name| timeline.dossier(name).into_iter().flat_map(|own| own.claims);
+        let of = |name| of(name).map(|claim| (claim.from / MS, claim.closed.map(|closed| closed.to / MS)));
+        ["a", "b"].map(|name| of(name).collect::<Vec<_>>())
+    };
+    let mut one = timeline(&[has("a", address(), 200), has("a", address(), 100)]);
+    assert_eq!(held(&one), [vec![(100, None)], vec![]]);
+    assert_eq!([(50, 60), (120, 130), (250, 260)].map(|(from, to)| who(&one, from, to)), ["none", "a", "a"]);
+    let snapshot = Snapshot { source: "docker".into(), present: vec![], stopped: vec![], heard: None, at: 400 * MS };
+    one.apply(&IdentityEvent::Reconciled(snapshot));
+    assert_eq!(held(&one), [vec![(100, Some(200))], vec![]], "nothing of it is left open");
+    let end = timeline(&[ended("a", 300), has("a", address(), 200), has("a", address(), 100)]);
+    assert_eq!([(120, 130), (250, 260), (300, 310)].map(|(from, to)| who(&end, from, to)), ["a", "a", "none"]);
+    assert_eq!(held(&end), [vec![(100, None)], vec![]]);
+    // Another between them, or an end.
+    let two = timeline(&[has("a", address(), 300), has("b", address(), 200), has("a", address(), 100)]);
+    assert_eq!(held(&two), [vec![(100, None), (300, None)], vec![(200, None)]]);
+    assert_eq!([(120, 130), (220, 230), (320, 330)].map(|(from, to)| who(&two, from, to)), ["a", "b", "a"]);
+    let again = timeline(&[ended("a", 150), has("a", address(), 200), has("a", address(), 100)]);
+    assert_eq!(held(&again), [vec![(100, None), (200, None)], vec![]]);
+    assert_eq!([(120, 130), (160, 170), (220, 230)].map(|(from, to)| who(&again, from, to)), ["a", "none", "a"]);
+}
+
+#[test]
 fn late_packets_do_not_give_a_connection_to_the_heir_of_its_address() {
     let timeline = timeline(&[has("a", address(), 0), ended("a", 100), has("b", address(), 200)]);
     assert_eq!(who(&timeline, 50, 150), "a", "the server sends its FIN again");

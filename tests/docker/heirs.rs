@@ -99,25 +99,28 @@ impl Place {
         docker.docker(&["start", &to]);
     }
 
-    /// A client that asks all servers in turn, over and over, until the last has answered often enough.
+    /// A client that asks all servers in turn, over and over, until the last has answered everywhere often enough.
     fn ask(&self, docker: &Docker, client: &str, servers: &[&str]) {
         let client = self.called(client);
         let servers: Vec<String> = servers.iter().map(|what| self.called(what)).collect();
         let (all, last) = (servers.join(" "), servers.last().expect("a server"));
         let ask = format!(
-            "n=0; while [ $n -lt 4 ]; do for host in {}; do for server in {all}; do \
-             timeout 1 wget -q -O /dev/null \"http://$host/$server?{client}\" || continue; \
-             echo $server; [ $server != {last} ] || n=$((n + 1)); done; done; sleep 0.2; done; sleep 1",
+            "n=0; while [ $n -lt 2 ]; do n=$((n + 1)); for host in {}; do for server in {all}; do \
+             if timeout 1 wget -q -O /dev/null \"http://$host/$server?{client}\"; then echo $host/$server; \
+             elif [ $server = {last} ]; then n=0; fi; done; done; sleep 0.2; done; sleep 1",
             self.hosts.join(" ")
         );
         let run = ["run", "-d", "--name", &client, "--network", self.clients];
         docker.docker(&[&run[..], &["box:1", "/bin/sh", "-c", &ask]].concat());
     }
 
-    /// Waits until the client has an answer of a server.
+    /// Waits until the client has an answer of a server from everywhere.
     fn hears(&self, docker: &Docker, client: &str, server: &str) {
         let (client, server) = (self.called(client), self.called(server));
-        eventually(60, "an answer", || docker.docker(&["logs", &client]).contains(&server).then_some(()));
+        eventually(60, "answers", || {
+            let log = docker.docker(&["logs", &client]);
+            self.hosts.iter().all(|host| log.contains(&format!("{host}/{server}"))).then_some(())
+        });
     }
 
     /// A connection that carries something every second until its server is removed.

@@ -138,7 +138,7 @@ impl Timeline {
             }
             (since, news) = (lasting.from, claim.to);
             lasting.close(claim.to, false, claim.learned_at);
-        } else {
+        } else if !history.begin_earlier(&claim, context) {
             history.insert(claim);
         }
         self.touch(subject);

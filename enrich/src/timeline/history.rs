@@ -239,6 +239,21 @@ impl History {
         (is_same && last.to == i64::MAX && own_end.is_none_or(|end| end > new.from)).then_some(last)
     }
 
+    /// Where the source told first of a later beginning of the same, it began when `new` does; whether that is so.
+    pub(super) fn begin_earlier(&mut self, new: &Claim, context: Context<'_>) -> bool {
+        let begun = self.claims.partition_point(|claim| claim.from <= new.from);
+        let mut later = self.claims.iter().enumerate().skip(begun);
+        let next = later.find(|(_, claim)| claim.source == new.source);
+        let Some((index, next)) = next.filter(|(_, next)| next.subject == new.subject) else { return false };
+        let own_end = context.first_end(new, context.sources.slack(new.source), |source| source == new.source);
+        let is_same = new.to == i64::MAX && next.to == i64::MAX && own_end.is_none_or(|end| end > next.from);
+        if is_same {
+            let same = self.claims.remove(index);
+            self.insert(Claim { from: new.from, ..same });
+        }
+        is_same
+    }
+
     /// The claim that a source left open, by all that it told.
     pub(super) fn open_of(&self, subject: u32, source: u8, context: Context<'_>) -> Option<&Claim> {
         let mut own = self.claims.iter().enumerate().rev().filter(|(_, claim)| claim.source == source);
