@@ -13,7 +13,7 @@ use futures_util::{Stream, TryStreamExt};
 use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
-use super::scan::{OpenFile, Pull, Scanner};
+use super::scan::{Among, Found, OpenFile, Pull, Scanner};
 use super::{Range, Table, files, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
@@ -125,18 +125,19 @@ impl Engine {
         columns: &[&str],
     ) -> Result<SendableRecordBatchStream, TableError> {
         let schema = schema::plain::<R>(columns);
-        let streams = self.streams(files, condition, &schema).await?;
+        let streams = self.scanner.streams(files, condition, &schema).await?;
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures_util::stream::select_all(streams))))
     }
 
-    /// As [`Self::stream`], in the columns of `schema`, in as many streams as can be worked on at the same time.
-    pub(super) async fn streams<R: Table>(
+    /// All rows that pass, where most do among the others, in the columns of `schema` and no order, in as many streams as can be worked on at
+    /// the same time.
+    pub(super) async fn among<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-    ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        self.scanner.streams(files, condition, schema).await
+    ) -> Result<Vec<Found<Among>>, TableError> {
+        self.scanner.among(files, condition, schema).await
     }
 
     /// All rows that pass, in these columns and no order; files are read as rows are asked for.

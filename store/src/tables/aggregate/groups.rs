@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use wiretag_enrich::Record;
 
+use super::super::scan::Among;
 use super::TableError;
 use super::states::{Keeps, States};
 use super::values::{Column, Interner, KeyValue, NO_VALUE, Places, Seen};
@@ -202,11 +203,25 @@ impl Groups {
 
     /// Adds rows, in the columns of [`Plan::columns`].
     pub(super) fn add_batch<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch) -> Result<(), TableError> {
+        self.add_rows(plan, batch, (0..batch.num_rows() as u32).collect())
+    }
+
+    /// Adds the rows that pass; tells how many.
+    pub(super) fn add_among<R: Record>(&mut self, plan: &Plan<R>, among: &Among) -> Result<u64, TableError> {
+        let rows: Vec<u32> = match &among.passing {
+            Some(passing) => passing.set_indices_u32().collect(),
+            None => (0..among.batch.num_rows() as u32).collect(),
+        };
+        let count = rows.len() as u64;
+        self.add_rows(plan, &among.batch, rows)?;
+        Ok(count)
+    }
+
+    fn add_rows<R: Record>(&mut self, plan: &Plan<R>, batch: &RecordBatch, rows: Vec<u32>) -> Result<(), TableError> {
         let mut fields = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
             fields.push(state.fields.iter().map(|field| column(batch, field)).collect::<Result<Vec<_>, _>>()?);
         }
-        let rows = (0..batch.num_rows() as u32).collect();
         self.each_end(plan, batch, rows, |states, rows, groups| {
             for (state, fields) in states.iter_mut().zip(&fields) {
                 state.add(&fields.iter().collect::<Vec<_>>(), rows, groups);

@@ -26,7 +26,6 @@ mod values;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use futures_util::TryStreamExt;
 use tokio::task::JoinSet;
 use wiretag_enrich::Tagged;
 
@@ -278,16 +277,15 @@ impl<R: Table> TableStore<R> {
         files: &[&FlowFile],
     ) -> Result<(Vec<Groups>, u64), TableError> {
         let columns = schema::as_stored::<R>(&plan.columns());
-        let streams = self.inner.engine.streams(files, condition, &columns).await?;
+        let streams = self.inner.engine.among(files, condition, &columns).await?;
         // What is not waited for is ended, when whoever asked goes away.
         let mut tasks = JoinSet::new();
         for mut stream in streams {
             let (mut groups, plan) = (like.empty(plan), plan.clone());
             tasks.spawn(async move {
                 let mut rows = 0;
-                while let Some(batch) = stream.try_next().await? {
-                    rows += batch.num_rows() as u64;
-                    groups.add_batch(&plan, &batch)?;
+                while let Some(found) = stream.recv().await {
+                    rows += groups.add_among(&plan, &found?)?;
                 }
                 Ok::<_, TableError>((groups, rows))
             });

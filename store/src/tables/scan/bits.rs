@@ -175,7 +175,7 @@ pub(super) fn some_differences(bytes: &[u8], places: &[usize], numbers: &mut Vec
     while !rest.is_empty() {
         let first = parts.come;
         let part = parts.next()?;
-        let (here, later) = rest.split_at(rest.partition_point(|place| *place < first + part.rows));
+        let (here, later) = before(rest, first + part.rows);
         let Some(last) = here.last() else {
             let all = part.least.wrapping_mul(part.rows as i64);
             number = number.wrapping_add(all).wrapping_add(part.more.sum(part.rows).cast_signed());
@@ -190,6 +190,12 @@ pub(super) fn some_differences(bytes: &[u8], places: &[usize], numbers: &mut Vec
         });
     }
     Some(())
+}
+
+/// Of places in order those before `end`, and the others. One after the other: most stretches have none or few.
+#[inline]
+pub(super) fn before(places: &[usize], end: usize) -> (&[usize], &[usize]) {
+    places.split_at(places.iter().take_while(|place| **place < end).count())
 }
 
 /// Which rows have a value.

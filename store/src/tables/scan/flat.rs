@@ -16,7 +16,7 @@ use parquet::basic::{Encoding, Type};
 use parquet::column::page::{Page, PageReader};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::bits::{BitWriter, Present, Run, Runs, differences, present, some_differences};
+use super::bits::{BitWriter, Present, Run, Runs, before, differences, present, some_differences};
 use super::packed::{Packed, bits_at};
 
 /// Bytes of a number, and of the length before a text.
@@ -25,6 +25,7 @@ const LENGTH: usize = size_of::<u32>();
 
 /// A condition of single values.
 pub(super) trait Asks {
+    fn flag(&self, flag: bool) -> bool;
     fn number(&self, number: i64) -> bool;
     fn text(&self, text: &str) -> bool;
 }
@@ -112,6 +113,7 @@ impl<'a> Iterator for Texts<'a> {
 /// A page of rows.
 struct Sheet {
     rows: usize,
+    kind: Type,
     /// Rows that have a value; `None`: all have.
     valid: Option<BooleanBuffer>,
     encoding: Encoding,
@@ -128,8 +130,9 @@ impl Sheet {
         if rows > most {
             return None;
         }
+        let kind = column.physical_type();
         if column.max_def_level() == 0 {
-            return Some(Self { rows, valid: None, encoding, values: buf });
+            return Some(Self { rows, kind, valid: None, encoding, values: buf });
         }
         let (length, rest) = buf.split_first_chunk()?;
         let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -137,7 +140,7 @@ impl Sheet {
             Present::All => None,
             Present::Some(valid) => Some(valid),
         };
-        Some(Self { rows, valid, encoding, values: buf.slice_ref(values) })
+        Some(Self { rows, kind, valid, encoding, values: buf.slice_ref(values) })
     }
 
     /// Of rows, by their numbers in the column chunk: which have a value, and its number among those of the page.
@@ -146,13 +149,19 @@ impl Sheet {
             numbers.extend(rows.iter().map(|row| row - first));
             return valid.repeat(true, rows.len());
         };
-        let (mut at, mut number) = (0, 0);
+        let word = |at: usize| bits_at(present.values(), present.offset() + at * u64::BITS as usize);
+        let (mut at, mut before) = (0, 0);
         for row in rows.iter().map(|row| row - first) {
-            number += present.slice(at, row - at).count_set_bits();
-            at = row;
-            let has = present.value(row);
+            let bit = row % u64::BITS as usize;
+            for word in (at..row / u64::BITS as usize).map(word) {
+                before += word.count_ones() as usize;
+            }
+            at = row / u64::BITS as usize;
+            let rest = word(at) >> bit;
+            let earlier = word(at) & !(u64::MAX << bit);
+            let has = rest & 1 == 1;
             if has {
-                numbers.push(number);
+                numbers.push(before + earlier.count_ones() as usize);
             }
             valid.push(has);
         }
@@ -199,6 +208,16 @@ impl Sheet {
             Encoding::DELTA_BINARY_PACKED => {
                 differences(&self.values, present, numbers)?;
                 passing.extend(present, |at| numbers.get(at).is_some_and(|number| asks.number(*number)));
+            }
+            Encoding::PLAIN if self.kind == Type::BOOLEAN && present <= self.values.len() * 8 => {
+                match (asks.flag(false), asks.flag(true)) {
+                    (false, true) => passing.append(&self.values, present),
+                    (true, false) => {
+                        let flags = Packed::new(&self.values, 1)?;
+                        passing.extend(present, |at| flags.get(at) == 0);
+                    }
+                    (all, _) => passing.repeat(all, present),
+                }
             }
             _ => return None,
         }
@@ -294,7 +313,7 @@ impl Values {
                     let rows = match run {
                         Run::Repeated(_, rows) | Run::Packed(_, rows) => rows,
                     };
-                    let (here, later) = rest.split_at(rest.partition_point(|at| *at < first + rows));
+                    let (here, later) = before(rest, first + rows);
                     for at in here {
                         let key = match run {
                             Run::Repeated(key, _) => key,

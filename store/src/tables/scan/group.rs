@@ -8,6 +8,7 @@ use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::{cast, filter};
 use datafusion::arrow::datatypes::{Field, SchemaRef, TimestampNanosecondType};
 use parquet::arrow::arrow_reader::RowSelection;
+use wiretag_enrich::tagged::all_columns;
 
 use super::super::Table;
 use super::super::engine::Condition;
@@ -18,6 +19,7 @@ use super::footers::OpenFile;
 use super::mask::{Columns, values};
 use super::outline::{Chunk, Group};
 use super::prune::left_out;
+use crate::query::ast::{self, Node, Test};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
 const SPARSE: usize = 16;
@@ -35,13 +37,27 @@ pub(super) struct Target {
 pub(super) struct Wanted<R: 'static> {
     pub(super) condition: Condition<R>,
     pub(super) fields: HashMap<String, Field>,
+    /// What else rows pass where only primary ones are wanted.
+    primary: Option<Node<R>>,
+}
+
+/// Rows of a row group in some columns, and which of them pass; `None`: all do.
+pub(in super::super) struct Among {
+    pub(in super::super) batch: RecordBatch,
+    pub(in super::super) passing: Option<BooleanBuffer>,
 }
 
 impl<R: Table> Wanted<R> {
     pub(super) fn new(condition: &Condition<R>) -> Self {
         let schema = super::super::schema::schema::<R>();
         let field = |field: &Arc<Field>| (field.name().clone(), (**field).clone());
-        Self { condition: condition.clone(), fields: schema.fields().iter().map(field).collect() }
+        let primary = all_columns::<R>().find(|column| column.name() == "primary");
+        let primary = primary.map(|column| Node::Test(ast::Field { column, key: None }, Test::Bool(true)));
+        Self {
+            condition: condition.clone(),
+            fields: schema.fields().iter().map(field).collect(),
+            primary: primary.filter(|_| !condition.all_observations),
+        }
     }
 }
 
@@ -73,9 +89,8 @@ impl Target {
         }
         let mut columns = Columns::new(&self.file, self.group, &wanted.fields);
         let mut mask = columns.passing(&on.node)?;
-        if !on.all_observations {
-            let flags = |array: &ArrayRef| array.as_boolean_opt().map(present);
-            mask = columns.narrowed(mask, "primary", flags)?;
+        if let Some(primary) = &wanted.primary {
+            mask = columns.still_passing(mask, primary)?;
         }
         if starts.1 >= on.range.to || starts.1 > newest || starts.0 < oldest {
             let to = on.range.to;
@@ -136,13 +151,23 @@ impl Target {
         wanted: &Wanted<R>,
         schema: &SchemaRef,
     ) -> Result<Option<RecordBatch>, TableError> {
-        self.file.reading(|| self.filtered(wanted, schema))
+        let found = self.file.reading(|| self.read(wanted, schema, usize::MAX))?;
+        Ok(found.map(|found| found.batch))
     }
 
-    fn filtered<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<RecordBatch>, TableError> {
+    /// The rows that pass, in the columns of `schema`; where most do, with the others: to leave them out takes longer than to pass them by.
+    pub(super) fn among<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<Among>, TableError> {
+        let most = self.file.groups().get(self.group).map_or(0, Group::rows) / 2;
+        self.file.reading(|| self.read(wanted, schema, most))
+    }
+
+    /// Rows in the columns of `schema`, with those that do not pass if more than `most` do.
+    fn read<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef, most: usize) -> Result<Option<Among>, TableError> {
         let Some((mask, columns)) = self.mask(wanted)? else { return Ok(None) };
         let (passing, rows) = (mask.count_set_bits(), columns.rows());
+        let with_others = passing > most || passing == rows;
         let chosen = BooleanArray::new(mask, None);
+        let filtered = |array: &ArrayRef| if with_others { Ok(array.clone()) } else { filter(array, &chosen) };
         let selection = (passing * SPARSE < rows).then(|| RowSelection::from_filters(std::slice::from_ref(&chosen)));
         let unread: Vec<&Field> = schema
             .fields()
@@ -153,10 +178,10 @@ impl Target {
         let mut read = self.file.columns(self.group, &unread, selection.as_ref())?.into_iter();
         let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
             let array = match columns.known(field.name()) {
-                Some(array) => filter(array, &chosen)?,
+                Some(array) => filtered(array)?,
                 None => match (read.next(), &selection) {
                     (Some(array), Some(_)) => array,
-                    (Some(array), None) => filter(&array, &chosen)?,
+                    (Some(array), None) => filtered(&array)?,
                     (None, _) => return Err(TableError::Range("a column was not read")),
                 },
             };
@@ -164,16 +189,10 @@ impl Target {
         };
         let arrays = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
         // Without columns there is still a number of rows.
-        let options = RecordBatchOptions::new().with_row_count(Some(passing));
-        Ok(Some(RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?))
-    }
-}
-
-/// Rows where the flag is there and set.
-fn present(flags: &BooleanArray) -> BooleanBuffer {
-    match flags.nulls() {
-        Some(nulls) => flags.values() & nulls.inner(),
-        None => flags.values().clone(),
+        let options = RecordBatchOptions::new().with_row_count(Some(if with_others { rows } else { passing }));
+        let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
+        let passing = (with_others && passing < rows).then(|| chosen.values().clone());
+        Ok(Some(Among { batch, passing }))
     }
 }
 

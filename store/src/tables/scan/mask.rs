@@ -79,7 +79,11 @@ impl<'a> Columns<'a> {
     }
 
     /// Of the rows that passed so far those for which `node` is true, too: of few rows only their values are looked at.
-    fn still_passing<R: Table>(&mut self, so_far: BooleanBuffer, node: &Node<R>) -> Result<BooleanBuffer, TableError> {
+    pub(super) fn still_passing<R: Table>(
+        &mut self,
+        so_far: BooleanBuffer,
+        node: &Node<R>,
+    ) -> Result<BooleanBuffer, TableError> {
         if so_far.count_set_bits() == 0 {
             return Ok(so_far);
         }
@@ -136,9 +140,8 @@ impl<'a> Columns<'a> {
         // Who asks a column again is better off with its values.
         if field.key.is_none()
             && self.known(name).is_none()
-            && let Some(asked) = Asked::of(test)
             && self.asked.insert(name.to_owned())
-            && let Some(passing) = self.file.passing(self.group, name, &asked)?
+            && let Some(passing) = self.file.passing(self.group, name, &Asked::of(test))?
         {
             return Ok(passing);
         }
@@ -213,6 +216,7 @@ fn compared<T: Copy + Ord>(numbers: &[T], nulls: Option<&NullBuffer>, compare: C
 /// A test that pages can be asked.
 enum Asked<'a> {
     Any,
+    Flag(bool),
     /// Numbers are signed in files; those that are not are compared with the other half first.
     Number {
         compare: Compare,
@@ -223,34 +227,42 @@ enum Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn of(test: &'a Test) -> Option<Self> {
-        Some(match test {
+    fn of(test: &'a Test) -> Self {
+        match test {
             Test::Exists => Self::Any,
+            Test::Bool(wanted) => Self::Flag(*wanted),
             Test::Number(compare, wanted) => {
                 Self::Number { compare: *compare, wanted: wanted.cast_signed() ^ i64::MIN, flip: i64::MIN }
             }
             Test::Time(compare, wanted) => Self::Number { compare: *compare, wanted: *wanted, flip: 0 },
             Test::Text(test) => Self::Text(Tester::new(test), true),
             Test::NotText(test) => Self::Text(Tester::new(test), false),
-            Test::Bool(_) => return None,
-        })
+        }
     }
 }
 
 impl Asks for Asked<'_> {
+    fn flag(&self, flag: bool) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Flag(wanted) => flag == *wanted,
+            Self::Number { .. } | Self::Text(..) => false,
+        }
+    }
+
     #[inline]
     fn number(&self, number: i64) -> bool {
         match self {
             Self::Any => true,
             Self::Number { compare, wanted, flip } => compare.holds(&(number ^ flip), wanted),
-            Self::Text(..) => false,
+            Self::Flag(_) | Self::Text(..) => false,
         }
     }
 
     fn text(&self, text: &str) -> bool {
         match self {
             Self::Any => true,
-            Self::Number { .. } => false,
+            Self::Flag(_) | Self::Number { .. } => false,
             Self::Text(tester, wanted) => tester.passes(text) == *wanted,
         }
     }

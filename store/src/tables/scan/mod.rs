@@ -31,8 +31,10 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::stream;
+use tokio::sync::mpsc::Receiver;
 
 pub(super) use self::footers::{Footers, OpenFile};
+pub(super) use self::group::Among;
 use self::group::{Target, Wanted};
 use self::pool::Pool;
 pub(super) use self::pull::Pull;
@@ -48,6 +50,11 @@ use crate::catalog::FlowFile;
 const WAVE: usize = 8;
 /// Batches that wait for whoever reads a stream.
 const AHEAD: usize = 2;
+
+/// What was found, as it is read.
+pub(super) type Found<T> = Receiver<Result<T, TableError>>;
+/// Reads of a row group what is wanted; nothing if no row passes.
+type Read<R, T> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<T>, TableError>;
 
 /// Reads files.
 pub(super) struct Scanner {
@@ -227,14 +234,43 @@ impl Scanner {
         Ok(placed.collect())
     }
 
-    /// All rows that pass, in the columns of `schema` and no order, in as many streams as there are threads. Every other stream begins at
-    /// the other end: rows of a time are hardly ever in two, so that their groups need not be merged.
+    /// All rows that pass, in the columns of `schema` and no order, in as many streams as there are threads.
     pub(super) async fn streams<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
+        let receivers = self.groups(files, condition, schema, Target::batch).await?;
+        let stream = |receiver| {
+            let receiving = stream::unfold(receiver, async |mut receiver: Found<RecordBatch>| {
+                let batch = receiver.recv().await?;
+                Some((batch.map_err(|error| DataFusionError::External(error.into())), receiver))
+            });
+            Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
+        };
+        Ok(receivers.into_iter().map(stream).collect())
+    }
+
+    /// As [`Self::streams`], where most rows pass with the others.
+    pub(super) async fn among<R: Table>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        schema: &SchemaRef,
+    ) -> Result<Vec<Found<Among>>, TableError> {
+        self.groups(files, condition, schema, Target::among).await
+    }
+
+    /// What `read` makes of each row group, in as many streams as there are threads. Every other stream begins at the other end: rows of a time
+    /// are hardly ever in two, so that their groups need not be merged.
+    async fn groups<R: Table, T: Send + 'static>(
+        &self,
+        files: &[&FlowFile],
+        condition: &Condition<R>,
+        schema: &SchemaRef,
+        read: Read<R, T>,
+    ) -> Result<Vec<Found<T>>, TableError> {
         let columns = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
         note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
@@ -243,8 +279,8 @@ impl Scanner {
             queue.extend(Target::of(open, files::latest_start(file)));
         }
         let queue = Arc::new(Mutex::new(queue));
-        let stream = |number: usize| {
-            let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch, DataFusionError>>(AHEAD);
+        let begin = |number: usize| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(AHEAD);
             let (queue, wanted, columns) = (queue.clone(), wanted.clone(), schema.clone());
             self.pool.spawn(move || {
                 loop {
@@ -253,23 +289,22 @@ impl Scanner {
                     let target = if number.is_multiple_of(2) { rest.pop_back() } else { rest.pop_front() };
                     drop(rest);
                     let Some(target) = target else { return };
-                    let batch = target.batch(&wanted, &columns);
-                    let failed = batch.is_err();
-                    let Some(batch) = batch.map_err(|error| DataFusionError::External(error.into())).transpose() else {
+                    let found = read(&target, &wanted, &columns);
+                    let failed = found.is_err();
+                    let Some(found) = found.transpose() else {
                         if sender.is_closed() {
                             return;
                         }
                         continue;
                     };
-                    if sender.blocking_send(batch).is_err() || failed {
+                    if sender.blocking_send(found).is_err() || failed {
                         return;
                     }
                 }
             });
-            let receiving = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-            Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
+            receiver
         };
-        Ok((0..self.pool.threads()).map(stream).collect())
+        Ok((0..self.pool.threads()).map(begin).collect())
     }
 }
 

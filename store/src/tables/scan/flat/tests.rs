@@ -25,6 +25,11 @@ enum Stored {
 struct Above(i64);
 
 impl Asks for Above {
+    /// Each of the four conditions that there are.
+    fn flag(&self, flag: bool) -> bool {
+        self.0 >> u32::from(flag) & 1 == 1
+    }
+
     fn number(&self, number: i64) -> bool {
         number > self.0
     }
@@ -180,9 +185,13 @@ proptest! {
                 let bytes = file(&array, stored, page);
                 for found in read(&bytes, |pages, column| passing(pages, column, numbers.len(), &asks)) {
                     match (stored, array.as_boolean_opt()) {
+                        (Stored::Plain, Some(flags)) => {
+                            let pass = |flag: Option<bool>| flag.is_some_and(|flag| asks.flag(flag));
+                            prop_assert_eq!(found, Some(flags.iter().map(pass).collect()));
+                        }
                         // The library reads these.
-                        (Stored::Plain, _) if array.null_count() < array.len() => prop_assert_eq!(found, None),
-                        (Stored::Plain, _) => {}
+                        (Stored::Plain, None) if array.null_count() < array.len() => prop_assert_eq!(found, None),
+                        (Stored::Plain, None) => {}
                         (Stored::Dictionary | Stored::Differences, _) => {
                             prop_assert_eq!(found.as_ref(), Some(&wanted), "{:?}", stored);
                         }
