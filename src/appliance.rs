@@ -13,6 +13,7 @@ use wiretag_enrich::SourceStatus;
 use crate::client::{RunFile, token_path};
 use crate::config::{ReaderConfig, RunConfig};
 use crate::demo::Demo;
+use crate::output::tell;
 use crate::pipeline::Pipeline;
 
 /// A running appliance.
@@ -41,6 +42,7 @@ impl Appliance {
         let token = token(&token_path(&config.data))?;
         let readers = config.readers.iter().map(ReaderConfig::read).collect::<anyhow::Result<_>>()?;
         let keys = wiretag_web::Keys { token: token.clone(), readers, open_metrics: config.open_metrics };
+        keys.check()?;
         // From here on the directory is ours, and nothing is touched that another appliance may use.
         let opened = crate::pipeline::open_store(&config).await?;
         let demo = config.demo.then(Demo::start).transpose()?;
@@ -64,16 +66,16 @@ impl Appliance {
     /// Says where it is and what it does.
     pub(crate) fn greet(&self) {
         let interfaces = self.pipeline.interfaces();
-        eprintln!("wiretag {} on node `{}`", env!("CARGO_PKG_VERSION"), self.config.node);
-        eprintln!("  open      {}", self.url);
+        tell!("wiretag {} on node `{}`", env!("CARGO_PKG_VERSION"), self.config.node);
+        tell!("  open      {}", self.url);
         if crate::host::stderr_is_terminal() {
-            eprintln!("  token     {}", self.token);
+            tell!("  token     {}", self.token);
         } else {
             // Secrets do not belong in logs.
-            eprintln!("  token     in `{}`", token_path(&self.config.data).display());
+            tell!("  token     in `{}`", token_path(&self.config.data).display());
         }
-        eprintln!("  data      {}", self.config.data.display());
-        eprintln!("  docker    {}", self.pipeline.docker());
+        tell!("  data      {}", self.config.data.display());
+        tell!("  docker    {}", self.pipeline.docker());
         for (name, state) in self.pipeline.sources().states() {
             match state {
                 // What nobody uses here needs no line.
@@ -82,22 +84,22 @@ impl Appliance {
                 | SourceStatus::Connected
                 | SourceStatus::Partial { .. }
                 | SourceStatus::Absent { .. }
-                | SourceStatus::Unusable { .. } => eprintln!("  {name:<9} {state}"),
+                | SourceStatus::Unusable { .. } => tell!("  {name:<9} {state}"),
             }
         }
-        eprintln!("  kernel    {}", self.pipeline.sources().kernel());
+        tell!("  kernel    {}", self.pipeline.sources().kernel());
         if interfaces.is_empty() && !self.config.interfaces.is_empty() {
-            eprintln!("  capture   nothing yet");
+            tell!("  capture   nothing yet");
         } else if interfaces.is_empty() {
-            eprintln!("  capture   no container-facing interface yet: each is captured as soon as it appears");
+            tell!("  capture   no container-facing interface yet: each is captured as soon as it appears");
         } else {
-            eprintln!("  capture   {}", interfaces.join(", "));
+            tell!("  capture   {}", interfaces.join(", "));
         }
         for pattern in unmatched(&self.config.interfaces) {
-            eprintln!("  waiting   for an interface `{pattern}`: there is none yet");
+            tell!("  waiting   for an interface `{pattern}`: there is none yet");
         }
         for repair in self.pipeline.repairs() {
-            eprintln!("  repaired  {repair}");
+            tell!("  repaired  {repair}");
         }
     }
 

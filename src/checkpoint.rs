@@ -63,7 +63,9 @@ impl Pace {
 
     /// Whether a look begins now.
     pub(crate) fn begins(&mut self, now: i64) -> bool {
-        let begins = self.due.is_some_and(|due| due <= now);
+        // Nothing is due later than the next look; if it is, the clock went back.
+        let latest = now.saturating_add(self.stretched);
+        let begins = self.due.is_some_and(|due| due <= now || due > latest);
         if begins {
             (self.due, self.slices) = (None, 0);
         }

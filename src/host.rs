@@ -53,5 +53,7 @@ pub(crate) fn start_logging(verbose: u8) {
         .with_writer(std::io::stderr)
         .with_ansi(stderr_has_colours())
         .with_target(false)
+        // It would say on stderr that stderr is gone, and panic.
+        .log_internal_errors(false)
         .init();
 }

@@ -30,6 +30,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use self::output::tell;
+
 /// Exit codes, made here and nowhere else: 0 done, 1 failed, 2 wrong usage (clap exits with 2 by itself), 130
 /// interrupted.
 fn main() -> ExitCode {
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::sentence(&error));
+            tell!("error: {}", output::sentence(&error));
             if error.is::<commands::WrongUsage>() {
                 ExitCode::from(2)
             } else if error.is::<commands::Interrupted>() {

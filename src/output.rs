@@ -6,6 +6,14 @@ use comfy_table::{ContentArrangement, Table};
 use serde_json::{Map, Value};
 use wiretag_store::StoreError;
 
+/// A line to stderr. Whoever read it may be gone: that must not end what is being told about.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($words)*)));
+    }};
+}
+pub(crate) use tell;
+
 /// A row as the store hands it out, columns in the order of the vocabulary.
 pub(crate) type Row = Map<String, Value>;
 

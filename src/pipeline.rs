@@ -65,7 +65,7 @@ pub(crate) struct Pipeline {
     /// Ends the upkeep of the store, after one last round, and the accounts.
     finish: watch::Sender<bool>,
     account: Arc<Account>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     stop_server: oneshot::Sender<()>,
     store: Arc<Store>,
 }
@@ -277,15 +277,17 @@ fn packet_log_config(config: &RunConfig) -> PacketLogConfig {
 }
 
 /// Answers until it is told to stop.
-fn serve(
-    listener: tokio::net::TcpListener,
-    app: wiretag_web::App,
-) -> (JoinHandle<std::io::Result<()>>, oneshot::Sender<()>) {
+fn serve(listener: tokio::net::TcpListener, app: wiretag_web::App) -> (JoinHandle<()>, oneshot::Sender<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(wiretag_web::serve(listener, app, async {
+    let told = async {
         let _ = stopped.await;
-    }));
-    (server, stop)
+    };
+    let server = async {
+        if let Err(error) = wiretag_web::serve(listener, app, told).await {
+            tracing::error!("there is no interface for requests: {error}");
+        }
+    };
+    (tokio::spawn(server), stop)
 }
 
 /// What the kernel knows of this namespace.
@@ -374,7 +376,8 @@ impl PacketWriter {
                 // If there are enough already, its memory is freed.
                 let _ = used.try_send(packets);
             }
-            if now - flushed > 1_000_000_000 {
+            // Also after the clock went back.
+            if !(0..=1_000_000_000).contains(&now.saturating_sub(flushed)) {
                 flushed = now;
                 self.flushed(now);
             }

@@ -12,6 +12,7 @@ use super::WrongUsage;
 use super::search::{Has, Search, warn_of_loss, warn_of_losses};
 use crate::cli::Format;
 use crate::client::Appliance;
+use crate::output::tell;
 use crate::output::{self, Row};
 
 /// How the question goes to the appliance: as it was typed, or as a top list.
@@ -134,14 +135,14 @@ fn print(answer: &Answer, way: Way, table: &str) -> anyhow::Result<()> {
         }
         Format::Table => {
             if answer.rows.is_empty() {
-                eprintln!("no {table} match");
+                tell!("no {table} match");
                 return Ok(());
             }
             let (header, rows) = cells(answer, way.compare);
             output::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), rows, None)?;
             let more = answer.groups.saturating_sub(answer.rows.len() as u64);
             if more > 0 {
-                eprintln!("{more} more groups");
+                tell!("{more} more groups");
             }
             Ok(())
         }

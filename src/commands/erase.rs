@@ -13,6 +13,7 @@ use super::WrongUsage;
 use super::search::parse_time;
 use crate::cli::{EraseArguments, ErasedTable, ErasuresArguments};
 use crate::client::Appliance;
+use crate::output::tell;
 use crate::output::{self, Row};
 
 /// How often a running appliance is asked how far it is.
@@ -96,13 +97,13 @@ async fn done(arguments: &EraseArguments, request: &ErasureRequest) -> anyhow::R
     Store::open_read_only(&arguments.data.data).await?.close().await?;
     let (store, recovery) = Store::open(StoreConfig::new(&arguments.data.data, Role::Eraser)).await?;
     for repair in recovery.repairs {
-        eprintln!("repaired: {repair}");
+        tell!("repaired: {repair}");
     }
     let id = store.begin_erasure(request, crate::host::now()).await.map_err(refused)?;
     let worked = store.continue_erasures(&crate::host::now).await;
     if worked.is_ok() {
         if !arguments.at_once {
-            eprintln!("waiting {} s for searches that began before", retention::GRACE.as_secs());
+            tell!("waiting {} s for searches that began before", retention::GRACE.as_secs());
             tokio::time::sleep(retention::GRACE).await;
         }
         store.settle_erasures().await?;
@@ -137,11 +138,11 @@ fn show(row: &Row) -> anyhow::Result<()> {
     let [flows, transactions, packets, rolled] =
         ["flows", "transactions", "packets", "rollup_rows"].map(|name| number(row, name));
     match row.get("id") {
-        Some(id) => eprintln!(
+        Some(id) => tell!(
             "erasure {id}, {}: removed {flows} flows, {transactions} transactions, {packets} packets, {rolled} rows of roll-ups",
             text(row, "state")
         ),
-        None => eprintln!("would remove {flows} flows with their packets, {transactions} transactions"),
+        None => tell!("would remove {flows} flows with their packets, {transactions} transactions"),
     }
     Ok(())
 }
@@ -150,7 +151,7 @@ fn show(row: &Row) -> anyhow::Result<()> {
 fn incomplete(row: &Row) -> anyhow::Result<()> {
     let minutes = number(row, "minutes_unchecked");
     if minutes > 0 {
-        eprintln!(
+        tell!(
             "warning: up to {minutes} minutes of roll-ups could not be checked: their flows are gone, and roll-ups do not have \
              what the filter asks for; hint: docs/erasure.md"
         );
@@ -168,7 +169,7 @@ pub(crate) async fn list(arguments: &ErasuresArguments) -> anyhow::Result<()> {
     }
     if let (Some(_), [row]) = (arguments.id, rows.as_slice()) {
         for (name, value) in row.iter().filter(|(name, value)| *name != "files" && !value.is_null()) {
-            eprintln!("{name:<18} {}", value.as_str().map_or_else(|| value.to_string(), output::harmless));
+            tell!("{name:<18} {}", value.as_str().map_or_else(|| value.to_string(), output::harmless));
         }
         return show(row);
     }

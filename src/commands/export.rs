@@ -13,6 +13,7 @@ use super::search::{Has, Search, warn_of_losses};
 use crate::cli::{FlowsArguments, Format, Limit, RowsFormat};
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
+use crate::output::tell;
 
 /// What becomes of rows.
 pub(super) enum Way {
@@ -90,7 +91,7 @@ where
         bytes
     };
     if path.as_os_str() != "-" {
-        eprintln!("{bytes} bytes written to `{}`", path.display());
+        tell!("{bytes} bytes written to `{}`", path.display());
     }
     Ok(())
 }

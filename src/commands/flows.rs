@@ -8,6 +8,7 @@ use wiretag_store::{Store, Table};
 use super::search::{Has, Search};
 use super::{WrongUsage, aggregate, explain, export, follow, transactions};
 use crate::cli::{FlowsArguments, Format};
+use crate::output::tell;
 use crate::output::{self, Fit, Row};
 
 pub(crate) async fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
@@ -67,7 +68,7 @@ where
             };
             let more = search.pages(data, limit, keep).await?;
             if all.is_empty() {
-                eprintln!("no {} match", R::NAME);
+                tell!("no {} match", R::NAME);
                 return Ok(());
             }
             table(&all)?;
@@ -75,7 +76,7 @@ where
         }
     };
     if more && arguments.limit.is_none() {
-        eprintln!("only the newest {limit} {}; hint: `--limit` shows more", R::NAME);
+        tell!("only the newest {limit} {}; hint: `--limit` shows more", R::NAME);
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::flows::{HEADER, cells};
 use super::search::Search;
 use crate::cli::{FlowsArguments, Format};
 use crate::client::Appliance;
+use crate::output::tell;
 use crate::output::{self, Row};
 
 /// Widths of the columns of a table.
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
         match (event.as_str(), format) {
             ("lost", _) => {
                 let rows = row.get("rows").and_then(Value::as_u64).unwrap_or_default();
-                eprintln!("warning: {rows} rows are not shown: they came faster than they were read");
+                tell!("warning: {rows} rows are not shown: they came faster than they were read");
             }
             ("flow", Format::Table) => writeln!(out, "{}", line(&cells(&row, crate::host::now())))?,
             ("flow", Format::Csv) => writeln!(out, "{}", wiretag_store::csv::line(names.iter().copied(), &row))?,
@@ -59,7 +60,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
         }
         out.flush()?;
     }
-    eprintln!("the appliance stopped");
+    tell!("the appliance stopped");
     Ok(())
 }
 

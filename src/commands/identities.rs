@@ -12,6 +12,7 @@ use crate::cli::IdentitiesArguments;
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
 use crate::commands::search::parse_time;
+use crate::output::tell;
 use crate::output::{self, Row};
 
 /// Rows, and whether there are more.
@@ -106,13 +107,13 @@ pub(crate) async fn run(arguments: &IdentitiesArguments) -> anyhow::Result<()> {
         } else {
             "`--limit` shows more"
         };
-        eprintln!("only the first {}; hint: {more}", rows.len());
+        tell!("only the first {}; hint: {more}", rows.len());
     }
     if arguments.json {
         return output::json_lines(&rows);
     }
     if rows.is_empty() {
-        eprintln!("nobody known");
+        tell!("nobody known");
         return Ok(());
     }
     let links = links::list().unwrap_or_default();

@@ -28,6 +28,7 @@ use wiretag_store::{
 use super::{Interrupted, WrongUsage, capture_file};
 use crate::cli::ImportArguments;
 use crate::identities::persist;
+use crate::output::tell;
 use crate::static_identities::apply_static;
 
 /// Interfaces of files are no interfaces of this host.
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
     })?;
     let (store, recovery) = Store::open(importer(data)).await?;
     for repair in &recovery.repairs {
-        eprintln!("repaired: {repair}");
+        tell!("repaired: {repair}");
     }
     let mut timeline = store.catalog.timeline().await?;
     if let Some(path) = &arguments.static_file {
@@ -142,11 +143,11 @@ impl Importer {
         for known in self.store.catalog.imports_of(&content).await? {
             let done = known.state == ImportState::Done;
             if done && !self.again {
-                eprintln!("{}: {}", path.display(), said_before(&known));
+                tell!("{}: {}", path.display(), said_before(&known));
                 return Ok(Outcome::Refused);
             }
             if !done {
-                eprintln!("{}: an import of it that ended early is replaced", path.display());
+                tell!("{}: an import of it that ended early is replaced", path.display());
                 self.store.retire_import(known.id, crate::host::now()).await?;
             }
         }
@@ -251,7 +252,7 @@ impl<'a> Import<'a> {
                 Ok(burst) if burst.is_empty() => break Outcome::Whole,
                 Ok(burst) => burst,
                 Err(error) => {
-                    eprintln!("warning: {error}");
+                    tell!("warning: {error}");
                     break Outcome::Damaged;
                 }
             };
@@ -342,17 +343,17 @@ impl<'a> Import<'a> {
             Outcome::Interrupted => "interrupted; stored so far: ",
             Outcome::Whole | Outcome::Damaged | Outcome::Refused => "",
         };
-        eprintln!(
+        tell!(
             "{}: {end}{packets} packets, {} in flows, {} flows, {flows} rows, {transactions} transactions",
             path.display(),
             counters.decoded,
             counters.flows_started,
         );
         for (reason, count) in refused(counters) {
-            eprintln!("  not in flows, {reason}: {count}");
+            tell!("  not in flows, {reason}: {count}");
         }
         for (value, count) in &counters.evicted {
-            eprintln!("  flows ended early for want of memory, {value}: {count}");
+            tell!("  flows ended early for want of memory, {value}: {count}");
         }
     }
 }

@@ -11,6 +11,7 @@ use wiretag_store::{Selection, Store};
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
 use crate::commands::search::Search;
+use crate::output::tell;
 
 /// Most flows whose packets go into one file.
 const MOST_FLOWS: usize = 1_000_000;
@@ -43,7 +44,7 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
 fn finish(mut out: Counted, path: &Path) -> anyhow::Result<()> {
     out.flush()?;
     let name = if path.as_os_str() == "-" { "stdout".to_owned() } else { format!("`{}`", path.display()) };
-    eprintln!("{} packets, {} bytes written to {name}", out.packets, out.bytes);
+    tell!("{} packets, {} bytes written to {name}", out.packets, out.bytes);
     Ok(())
 }
 

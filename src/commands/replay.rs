@@ -18,6 +18,7 @@ use wiretag_store::{Table, json};
 
 use super::capture_file;
 use crate::cli::ReplayArguments;
+use crate::output::tell;
 
 pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     let mut file = open(&arguments.file)?;
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
     }
     if !unknown.is_empty() {
         let types = unknown.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        eprintln!("hint: packets of link type {types} (tcpdump.org/linktypes.html) are not read");
+        tell!("hint: packets of link type {types} (tcpdump.org/linktypes.html) are not read");
     }
     hint_untimed(&file);
     match keep {
@@ -86,7 +87,7 @@ fn read(file: &mut CaptureFile, mut engines: Engines) -> (Outcome, Option<FileEr
 /// Times of some packets are not theirs.
 pub(super) fn hint_untimed(file: &CaptureFile) {
     if file.has_untimed() {
-        eprintln!("hint: packets without a time (pcapng's simple packets) have that of the packet before");
+        tell!("hint: packets without a time (pcapng's simple packets) have that of the packet before");
     }
 }
 
@@ -116,15 +117,15 @@ fn print<R: Table>(mut records: Vec<R>) -> anyhow::Result<()> {
 
 /// Everything that went in and where it ended.
 fn summary(counters: &CaptureCounters, slices: u64, transactions: bool) {
-    eprintln!("packets {}, bytes {}", counters.packets, counters.bytes);
-    eprintln!("in flows {}, flows {}, rows {slices}", counters.decoded, counters.flows_started);
+    tell!("packets {}, bytes {}", counters.packets, counters.bytes);
+    tell!("in flows {}, flows {}, rows {slices}", counters.decoded, counters.flows_started);
     if transactions {
-        eprintln!("transactions {}, lost {}", counters.transactions, counters.transactions_lost);
+        tell!("transactions {}, lost {}", counters.transactions, counters.transactions_lost);
     }
     for (reason, count) in &counters.refused {
-        eprintln!("not in flows, {reason}: {count}");
+        tell!("not in flows, {reason}: {count}");
     }
     for (value, count) in &counters.evicted {
-        eprintln!("flows ended early for want of memory, {value}: {count}");
+        tell!("flows ended early for want of memory, {value}: {count}");
     }
 }

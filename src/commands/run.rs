@@ -5,6 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::appliance::Appliance;
 use crate::cli::RunArguments;
 use crate::config::RunConfig;
+use crate::output::tell;
 
 pub(crate) async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let config = RunConfig::new(arguments)?;
@@ -14,7 +15,7 @@ pub(crate) async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         biased;
         started = Appliance::start(config) => started?,
         () = stop.told() => {
-            eprintln!("stopped before it had started");
+            tell!("stopped before it had started");
             return Ok(());
         }
     };
@@ -26,7 +27,7 @@ pub(crate) async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
         appliance.greet();
         stop.told().await;
     }
-    eprintln!("stopping: writing what is still in memory");
+    tell!("stopping: writing what is still in memory");
     appliance.stop().await
 }
 

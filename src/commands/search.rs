@@ -13,6 +13,7 @@ use crate::cli::SearchArguments;
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
 use crate::output::Row;
+use crate::output::tell;
 
 /// Rows that are in memory at once.
 const PAGE: usize = 5_000;
@@ -197,7 +198,7 @@ fn unreadable_sentence(missing: Missing) {
     let Missing { files, rows } = missing;
     if files > 0 {
         let what = if files == 1 { "a file".to_owned() } else { format!("{files} files") };
-        eprintln!(
+        tell!(
             "warning: incomplete: {what} cannot be read, up to {rows} rows of this time are missing; hint: the log names what to restore from a backup"
         );
     }
@@ -216,5 +217,5 @@ fn loss_sentence(loss: &Loss) {
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    eprintln!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
+    tell!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
 }

@@ -13,6 +13,7 @@ use super::{WrongUsage, aggregate};
 use crate::cli::{Format, SqlArguments};
 use crate::client::Appliance;
 use crate::output;
+use crate::output::tell;
 
 pub(crate) async fn run(arguments: &SqlArguments) -> anyhow::Result<()> {
     let mut text = arguments.query.clone();
@@ -34,7 +35,7 @@ pub(crate) async fn run(arguments: &SqlArguments) -> anyhow::Result<()> {
         Format::Table => aggregate::plain(&names, &answer.rows)?,
     }
     if answer.truncated {
-        eprintln!("only the first {} rows; hint: `--limit` shows more", answer.rows.len());
+        tell!("only the first {} rows; hint: `--limit` shows more", answer.rows.len());
     }
     Ok(())
 }

@@ -259,7 +259,7 @@ async fn page<R: Table>(
     let query = caller.query(parameters.q.as_deref())?;
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
-    let after = params::cursor(parameters.after)?;
+    let after = parameters.after.filter(|after| !after.is_empty());
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
     let page = shared.queries.run(Kind::Search, table.search(&query, range, options)).await?;
     Ok((page, completeness(shared, range).await?))

@@ -41,6 +41,13 @@ pub struct Keys {
     pub open_metrics: bool,
 }
 
+impl Keys {
+    /// Whether everybody has a token of their own, before anything is started.
+    pub fn check(&self) -> std::io::Result<()> {
+        crate::auth::Auth::new(self.clone()).map(drop)
+    }
+}
+
 /// How a request proved who sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proof {

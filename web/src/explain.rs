@@ -109,7 +109,7 @@ async fn of<R: Table>(
         range: params::range(question.from.as_deref(), question.to.as_deref())?,
         all_observations: question.all_observations.unwrap_or(false),
         limit: params::number("limit", question.limit, DEFAULT_LIMIT, MOST_ROWS)?,
-        after: params::cursor(question.after)?,
+        after: question.after.filter(|after| !after.is_empty()),
         memory: shared.queries.memory(),
     };
     let begin = Instant::now();

@@ -83,20 +83,6 @@ pub(crate) fn flow_id(text: &str) -> Result<u64, ApiError> {
     id.ok_or_else(|| ApiError::wrong(format!("`{text}` is not a flow id"), "16 hex digits, from the column `flow_id`"))
 }
 
-/// A cursor looks like one that a search gave: `START.FLOW_ID.NUMBER`.
-pub(crate) fn cursor(text: Option<String>) -> Result<Option<String>, ApiError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let parts: Vec<&str> = text.split('.').collect();
-    let [start, flow_id, number] = parts.as_slice() else { return Err(not_a_cursor(&text)) };
-    let valid =
-        start.parse::<i64>().is_ok() && u64::from_str_radix(flow_id, 16).is_ok() && number.parse::<u32>().is_ok();
-    if valid { Ok(Some(text)) } else { Err(not_a_cursor(&text)) }
-}
-
-fn not_a_cursor(text: &str) -> ApiError {
-    ApiError::wrong(format!("`{text}` is not a page cursor"), "pass `next` of the page before as it is")
-}
-
 #[cfg(test)]
 mod tests {
     use super::is_utf8;

@@ -164,13 +164,13 @@ impl Thread {
 
     /// Opens what is not open.
     fn open(&mut self, now: i64) {
-        if matches!(self.sockets, Part::Absent(due) if due <= now) {
+        if matches!(self.sockets, Part::Absent(due) if is_due(due, now, RETRY)) {
             let opened = WatchSockets::open(&self.config, self.numbers.clone());
             let status = PartStatus::of(&opened);
             self.sockets = opened.map_or(Part::Absent(now + RETRY), Part::On);
             self.status.send_modify(|all| all.sockets = status);
         }
-        if matches!(self.connections, Part::Absent(due) if due <= now) {
+        if matches!(self.connections, Part::Absent(due) if is_due(due, now, RETRY)) {
             let opened = WatchConnections::open(self.numbers.clone());
             let status = PartStatus::of(&opened);
             self.connections = opened.map_or(Part::Absent(now + RETRY), Part::On);
@@ -193,6 +193,8 @@ impl Thread {
         {
             tracing::warn!("the kernel's sockets cannot be read: {error}");
             self.status.send_modify(|all| all.sockets = PartStatus::absent(&error));
+            // What was there in the last round was there until then.
+            self.config.heard = sockets.heard();
             self.sockets = Part::Absent(now() + RETRY);
         }
     }
@@ -210,6 +212,11 @@ impl Thread {
         // Rounded up: a wait that ends just before it is due would be followed by many short ones.
         let _ = sys::wait(&sockets, patience + Duration::from_millis(1));
     }
+}
+
+/// Whether a time has come that is never set further ahead than `longest`: a clock that goes back does not put it off.
+fn is_due(due: i64, now: i64, longest: i64) -> bool {
+    due <= now || due > now.saturating_add(longest)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a source stands at the edge: it says when it learned something")]

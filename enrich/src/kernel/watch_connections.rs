@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::conntrack::{self, Change, Connection};
 use super::nat::Translated;
 use super::netlink::{Asker, DATAGRAM, messages};
-use super::now;
 use super::numbers::KernelNumbers;
 use super::sys::{Netlink, Received};
+use super::{is_due, now};
 use crate::event::IdentityEvent;
 
 /// Bytes of events that may wait.
@@ -80,7 +80,7 @@ impl WatchConnections {
                 }
             }
         }
-        if self.dump_at.is_some_and(|due| due <= now()) {
+        if self.dump_at.is_some_and(|due| is_due(due, now(), BETWEEN_DUMPS)) {
             self.dump(out)?;
         }
         self.numbers.set_translations(self.translated.len(), self.translated.beyond);

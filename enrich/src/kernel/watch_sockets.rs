@@ -18,7 +18,7 @@ use super::processes::{Processes, Resident};
 use super::sock_diag::{self, SOCK_DIAG_BY_FAMILY, TCP, UDP};
 use super::sockets::Sockets;
 use super::sys::{self, Netlink, Received};
-use super::{INTERVAL, KernelConfig, LONGEST, SHARE, SOURCE, now};
+use super::{INTERVAL, KernelConfig, LONGEST, SHARE, SOURCE, is_due, now};
 use crate::event::{IdentityEvent, Snapshot};
 
 const PROC: &str = "/proc";
@@ -96,6 +96,7 @@ pub(super) struct WatchSockets {
     addresses: Addresses,
     buffer: Vec<u8>,
     due: i64,
+    last: Option<i64>,
     is_first: bool,
     budget: Budget,
     numbers: Arc<KernelNumbers>,
@@ -131,6 +132,7 @@ impl WatchSockets {
             addresses: Addresses::new(&config.host, config.boot.clone()),
             buffer: vec![0; DATAGRAM],
             due: 0,
+            last: None,
             is_first: true,
             budget: Budget { left: 0, since: now() },
             numbers,
@@ -141,6 +143,11 @@ impl WatchSockets {
     pub(super) fn check() -> io::Result<()> {
         let sockets = Sockets::new(0, 0, "".into(), ephemeral_ports());
         Namespace::open(sockets)?.dump().map(drop)
+    }
+
+    /// When the last round was that told everything; before the first, what an earlier run said.
+    pub(super) fn heard(&self) -> Option<i64> {
+        self.last.or(self.config.heard)
     }
 
     /// When the next round is due.
@@ -169,14 +176,16 @@ impl WatchSockets {
             self.take_addresses(out)?;
         }
         self.ask_for(begun, out)?;
-        if now() >= self.due { self.timed_round(out) } else { Ok(()) }
+        if is_due(self.due, now(), LONGEST) { self.timed_round(out) } else { Ok(()) }
     }
 
     fn timed_round(&mut self, out: &mut Vec<IdentityEvent>) -> io::Result<()> {
         let before = sys::own_time();
-        self.round(now(), out)?;
+        let at = now();
+        self.round(at, out)?;
         let took = sys::own_time() - before;
         self.numbers.add_round(took);
+        self.last = Some(at);
         self.due = now() + (took * SHARE).clamp(INTERVAL, LONGEST);
         Ok(())
     }

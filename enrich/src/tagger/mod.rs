@@ -93,6 +93,8 @@ pub struct Tagger {
     records: Hold<FlowRecord>,
     transactions: Hold<Transaction>,
     swept: i64,
+    /// The latest time that it was told.
+    latest: i64,
 }
 
 /// Rows that wait, in the order in which they came.
@@ -173,7 +175,7 @@ impl Tagger {
             links: HashMap::new(),
             looks: 0,
         };
-        Self { join, records, transactions, swept: 0 }
+        Self { join, records, transactions, swept: 0, latest: i64::MIN }
     }
 
     /// Says whether an interface is the one of a single container (the host's end of a veth, or inside its namespace).
@@ -222,6 +224,14 @@ impl Tagger {
 
     /// Tags what has waited long enough, and the oldest beyond the limit.
     pub fn drain(&mut self, now: i64, timeline: &View, out: &mut TaggedRows) {
+        if now < self.latest.saturating_sub(self.join.config.hold) {
+            // The clock went back: what waits for a time would wait until it comes again, and with it all that comes behind it.
+            self.flush(timeline, out);
+            self.join.claims = Claims::default();
+            self.swept = now;
+            self.latest = now;
+        }
+        self.latest = self.latest.max(now);
         let Self { join, records, transactions, .. } = self;
         join.drain(records, now, timeline, &mut out.flows);
         join.drain(transactions, now, timeline, &mut out.transactions);

@@ -126,7 +126,9 @@ impl Dossier {
     /// The latest time that it tells of; [`i64::MAX`] while something of it lasts.
     pub fn until(&self) -> i64 {
         let end = self.ends.iter().filter(|end| end.frees == Frees::All).map(|end| end.at).max();
-        let closed = |claim: &ClaimFact| claim.closed.map(|closed| closed.to).or(end).unwrap_or(i64::MAX);
+        // An end does not end what began after it.
+        let ended = |claim: &ClaimFact| end.filter(|end| *end >= claim.from);
+        let closed = |claim: &ClaimFact| claim.closed.map(|closed| closed.to).or(ended(claim)).unwrap_or(i64::MAX);
         let learned = self.attributes.iter().map(|fact| fact.from.max(fact.learned_at)).max();
         let own = self.claims.iter().map(closed).chain(end).chain(learned).max();
         if self.claims.is_empty() && end.is_none() { i64::MAX } else { own.unwrap_or(i64::MAX) }

@@ -83,7 +83,8 @@ impl Journal {
         for rows in rows.chunks(FRAME_ROWS) {
             let rows: Vec<&TaggedFlow> = rows.iter().map(|row| &**row).collect();
             let frame = frame::encode(&rows)?;
-            if self.current.as_ref().is_none_or(|current| now.saturating_sub(current.begun) >= GENERATION) {
+            let is_old = |current: &Current| !(0..GENERATION).contains(&now.saturating_sub(current.begun));
+            if self.current.as_ref().is_none_or(is_old) {
                 self.begin(now)?;
             }
             if let Err(error) = self.write(&frame, now) {
@@ -125,6 +126,8 @@ impl Journal {
         let own = Generation { path, bytes: 0, written: now };
         let before = self.current.replace(Current { file, begun: now, own });
         self.closed.extend(before.map(|current| current.own));
+        // By a clock that went back they would be kept until it is there again.
+        self.closed.iter_mut().for_each(|old| old.written = old.written.min(now));
         Ok(())
     }
 

@@ -102,7 +102,7 @@ pub fn top<R: Table>(fields: &str, by: &str, limit: usize) -> Result<Aggregate<R
         _ => with_parser(by, None, parser::Parser::only_measures)?,
     };
     let order = vec![plan::Order { column: keys.len(), descending: true }];
-    let aggregate = Aggregate { by: keys, measures, order, limit: Some(limit) };
+    let aggregate = Aggregate { by: keys, measures, order, limit: Some(limit), shown: Vec::new() };
     stages::check(&aggregate, 1).map_err(|mistake| mistake.with_text(fields))?;
     Ok(aggregate)
 }

@@ -15,6 +15,8 @@ pub struct Aggregate<R: 'static> {
     pub(crate) order: Vec<Order>,
     /// Groups in the answer at most.
     pub(crate) limit: Option<usize>,
+    /// The order in which the groups that were chosen so are told, if it is another.
+    pub(crate) shown: Vec<Order>,
 }
 
 /// What rows of one group have in common.

@@ -42,9 +42,16 @@ impl<R: Table> Parser<R> {
         check(&aggregate, column)?;
         while self.symbol(&Token::Pipe) {
             if self.keyword("sort") {
-                aggregate.order = self.sort(&aggregate)?;
+                let order = self.sort(&aggregate)?;
+                // Of what was chosen before it sorts only that.
+                *(if aggregate.limit.is_some() { &mut aggregate.shown } else { &mut aggregate.order }) = order;
             } else if self.keyword("limit") {
-                aggregate.limit = Some(self.limit()?);
+                let (column, limit) = (self.column(), self.limit()?);
+                if !aggregate.shown.is_empty() {
+                    return Err(Mistake::new(column, "`limit` must stand before the `sort` of what was chosen")
+                        .hint("choose once: `| sort … | limit …`, or `| top … | sort …`"));
+                }
+                aggregate.limit = Some(aggregate.limit.map_or(limit, |before| before.min(limit)));
             } else {
                 let message = format!("expected `sort` or `limit`, found {}", self.peek().name());
                 return Err(Mistake::new(self.column(), message).hint("one aggregation follows a condition"));
@@ -62,13 +69,14 @@ impl<R: Table> Parser<R> {
         let limit = if number { self.limit()? } else { DEFAULT_TOP };
         let by = self.keys()?;
         let measures = if self.keyword("by") { self.measures()? } else { default_measures() };
-        Ok(Aggregate { order: vec![Order { column: by.len(), descending: true }], by, measures, limit: Some(limit) })
+        let order = vec![Order { column: by.len(), descending: true }];
+        Ok(Aggregate { order, by, measures, limit: Some(limit), shown: Vec::new() })
     }
 
     fn measured(&mut self) -> Result<Aggregate<R>, Mistake> {
         let measures = self.measures()?;
         let by = if self.keyword("by") { self.keys()? } else { Vec::new() };
-        Ok(Aggregate { by, measures, order: Vec::new(), limit: None })
+        Ok(Aggregate { by, measures, order: Vec::new(), limit: None, shown: Vec::new() })
     }
 
     /// The keys alone, to the end: what `wiretag top` takes.

@@ -64,7 +64,8 @@ impl Room {
 /// One cell of the answer; what it needs is taken before it is made.
 pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Json, LimitReached> {
     room.take(size_of::<Json>())?;
-    if array.is_null(row) {
+    // Of nulls alone the array does not say that they are.
+    if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok(Json::Null);
     }
     Ok(match array.data_type() {

@@ -15,6 +15,7 @@ mod identities;
 mod plan;
 mod planner;
 mod segments;
+mod statement;
 mod threads;
 
 use std::sync::Arc;
@@ -30,8 +31,6 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures_util::TryStreamExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
@@ -108,6 +107,9 @@ impl Store {
         if request.text.len() > MAX_LENGTH {
             return Err(StoreError::Sql(format!("the query is longer than {MAX_LENGTH} bytes")));
         }
+        if let Some(sentence) = statement::too_deep(&request.text) {
+            return Err(StoreError::Sql(sentence));
+        }
         let tables = Tables {
             flows: Arc::new(self.flows.provider(request.rows.as_ref()).await?),
             transactions: Arc::new(self.transactions.provider(request.rows.as_ref()).await?),
@@ -163,10 +165,13 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
     let session = session(&runtime, &tables, request.memory, &share).map_err(failed)?;
     let state = session.state();
     let statement = state.sql_to_statement(&request.text, &Dialect::Generic).map_err(failed)?;
-    if let Some(what) = refused(&statement) {
+    if let Some(what) = statement::refused(&statement) {
         return Err(StoreError::Sql(format!(
             "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
         )));
+    }
+    if let Some(sentence) = statement::misread(&statement) {
+        return Err(StoreError::Sql(sentence));
     }
     let plan = state.statement_to_plan(statement).await.map_err(failed)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -248,22 +253,6 @@ fn add(
         rows.push(cells);
     }
     Ok(batch.num_rows() > wanted)
-}
-
-/// What the statement is, if it is not a question.
-fn refused(statement: &Statement) -> Option<String> {
-    let word = |text: String| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ").to_uppercase();
-    match statement {
-        Statement::Statement(ast) => match &**ast {
-            Ast::Query(_) | Ast::ShowTables { .. } | Ast::ShowColumns { .. } | Ast::ExplainTable { .. } => None,
-            Ast::Explain { statement, .. } => refused(&Statement::Statement(statement.clone())),
-            other => Some(word(other.to_string())),
-        },
-        Statement::Explain(explain) => refused(&explain.statement),
-        other @ (Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_)) => {
-            Some(word(other.to_string()))
-        }
-    }
 }
 
 /// What went wrong: a mistake in the query, a limit, or something inside.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::FieldRef;
+use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::DFSchema;
 use datafusion::common::utils::list_ndims;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr, TypePlanner};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF};
+use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, BinaryOperator, DataType as SqlType};
 
 use super::bounded::Share;
@@ -35,6 +35,16 @@ impl Operators {
     }
 }
 
+/// Amounts have no sign, the difference of two has one: as it is, what is less than nothing would be near 2⁶⁴.
+fn difference(expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+    let is_amount = |side: &Expr| side.get_type(schema).map(|kind| kind.is_unsigned_integer());
+    if !is_amount(&expr.left)? || !is_amount(&expr.right)? {
+        return Ok(PlannerResult::Original(expr));
+    }
+    let signed = |side: Expr| cast(side, DataType::Int64);
+    Ok(PlannerResult::Planned(signed(expr.left) - signed(expr.right)))
+}
+
 fn call(function: Option<&Arc<ScalarUDF>>, args: Vec<Expr>) -> Result<Expr> {
     function.map(|function| function.call(args)).ok_or_else(|| refused("an operator"))
 }
@@ -45,6 +55,9 @@ fn refused(what: &str) -> DataFusionError {
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        if expr.op == BinaryOperator::Minus {
+            return difference(expr, schema);
+        }
         if expr.op != BinaryOperator::StringConcat {
             return Ok(PlannerResult::Original(expr));
         }

@@ -6,6 +6,9 @@ use tokio::task::JoinSet;
 
 use crate::error::StoreError;
 
+/// The stack of a thread, bytes; only what is used of it is memory. [`super::statement`] says how deep a question can be.
+const STACK: usize = 64 << 20;
+
 /// See the module.
 pub(super) struct Threads {
     runtime: Option<Runtime>,
@@ -17,6 +20,7 @@ impl Threads {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("sql")
+            .thread_stack_size(STACK)
             .on_thread_start(crate::sys::lower_priority)
             .enable_time()
             .build()

@@ -62,7 +62,7 @@ impl<R: Table> TableStore<R> {
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
         // Readers take the catalog's list under this lock.
-        let guard = inner.recent.write().await;
+        let guard = inner.exchanging().await;
         if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
             // What does not count after all is deleted, or set aside, by the next start.
             if !error.is_unsettled() {

@@ -70,7 +70,7 @@ impl<R: Table> TableStore<R> {
         let condition = standing::condition::<R>(erasure)?;
         let standing = self.standing().await?;
         {
-            let mut recent = self.inner.recent.write().await;
+            let mut recent = self.inner.exchanging().await;
             recent.open.forget(|row| standing.takes(row).is_some());
             self.inner.counts.open.store(recent.open.len() as u64, Ordering::Relaxed);
         }
@@ -166,7 +166,7 @@ impl<R: Table> TableStore<R> {
         let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let removed = old.rows.saturating_sub(new.as_ref().map_or(0, |new| new.rows));
         // Readers take the catalog's list under this lock.
-        let guard = inner.recent.write().await;
+        let guard = inner.exchanging().await;
         let exchanged =
             inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), slices: &slices, now }).await;
         drop(guard);

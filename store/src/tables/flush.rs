@@ -66,7 +66,7 @@ impl<R: Table> TableStore<R> {
         let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, &against, origin))
             .await
             .map_err(TableError::from)??;
-        let mut recent = inner.recent.write().await;
+        let mut recent = inner.exchanging().await;
         let mut moved = Vec::new();
         let mut failed = None;
         let (mut rows, mut erased) = (0, 0);

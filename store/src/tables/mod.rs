@@ -51,7 +51,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use datafusion::arrow::array::RecordBatch;
-use tokio::sync::{Mutex, Notify, RwLock};
+use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
@@ -156,6 +156,8 @@ const MAX_RECENT: usize = 200_000;
 
 /// Rows in memory that are looked at in one go.
 const TURN: usize = 1_000;
+/// How often files are listed without holding up the rows that come, before they are held up.
+const UNLOCKED: usize = 4;
 
 /// `[from, to)`, ns since the epoch: rows whose `[start, end]` touches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +179,15 @@ struct Recent<R> {
     chunks: Vec<Arc<Vec<Tagged<R>>>>,
     rows: usize,
     open: OpenRows<R>,
+    /// How often the files that go with them were exchanged, or began to be.
+    exchanges: u64,
+}
+
+impl<R: Table> Recent<R> {
+    /// What is in memory now, with these files.
+    fn with(&self, range: Range, files: Vec<FlowFile>) -> Snapshot<R> {
+        Snapshot { chunks: self.chunks.clone(), open: self.open.within(range), files }
+    }
 }
 
 struct Inner<R: 'static> {
@@ -201,6 +212,15 @@ struct Inner<R: 'static> {
     unreadable: unreadable::Unreadable,
     /// What rows are held against before they come to a file.
     standing: std::sync::RwLock<Arc<standing::Standing<R>>>,
+}
+
+impl<R> Inner<R> {
+    /// The memory, for who exchanges files of the catalog, or rows for files: nobody who looked before takes both for one moment.
+    async fn exchanging(&self) -> RwLockWriteGuard<'_, Recent<R>> {
+        let mut recent = self.recent.write().await;
+        recent.exchanges += 1;
+        recent
+    }
 }
 
 /// The store of one table; clones share it.
@@ -284,7 +304,7 @@ impl<R: Table> TableStore<R> {
         let inner = Inner {
             engine: engine.clone(),
             catalog,
-            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new() }),
+            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new(), exchanges: 0 }),
             writing: Mutex::default(),
             merging: Mutex::default(),
             rolling: Mutex::default(),
@@ -365,10 +385,22 @@ impl<R: Table> TableStore<R> {
 
     /// As [`Self::snapshot`], with the roll-ups if they are wanted.
     async fn snapshot_with(&self, range: Range, rolled: bool) -> Result<(Snapshot<R>, Rolled), StoreError> {
+        // Rows that come do not wait for a catalog that is slow or away.
+        for _ in 0..UNLOCKED {
+            let before = self.inner.recent.read().await.exchanges;
+            let (rolled, files) = self.listed(range, rolled).await?;
+            let recent = self.inner.recent.read().await;
+            if recent.exchanges == before {
+                return Ok((recent.with(range, files), rolled));
+            }
+        }
         let recent = self.inner.recent.read().await;
-        let (rolled, files) =
-            if rolled { self.rolled(range).await? } else { (Rolled::default(), self.files(range).await?) };
-        Ok((Snapshot { chunks: recent.chunks.clone(), open: recent.open.within(range), files }, rolled))
+        let (rolled, files) = self.listed(range, rolled).await?;
+        Ok((recent.with(range, files), rolled))
+    }
+
+    async fn listed(&self, range: Range, rolled: bool) -> Result<(Rolled, Vec<FlowFile>), StoreError> {
+        if rolled { self.rolled(range).await } else { Ok((Rolled::default(), self.files(range).await?)) }
     }
 
     async fn files(&self, range: Range) -> Result<Vec<FlowFile>, StoreError> {
@@ -379,8 +411,7 @@ impl<R: Table> TableStore<R> {
         }
     }
 
-    /// Files, roll-ups and what they are of, as of one moment. Within the process that makes them the lock of the memory sees to that;
-    /// in another one, all are read again until nothing came between.
+    /// Files, roll-ups and what they are of, as of one moment: all are read again until nothing came between.
     async fn rolled(&self, range: Range) -> Result<(Rolled, Vec<FlowFile>), StoreError> {
         let mut rollups = self.inner.catalog.rollups().await?;
         loop {

@@ -118,7 +118,7 @@ impl<R: Table> TableStore<R> {
             let standing = self.standing().await?;
             let renamed = self.rename(old, (&open, &named), &standing).await?;
             // Readers take the catalog's list under this lock.
-            let guard = inner.recent.write().await;
+            let guard = inner.exchanging().await;
             let against = (standing.known, &renamed.taken);
             let exchanged = inner.catalog.exchange_named((old, renamed.new.as_ref()), against, now).await;
             drop(guard);

@@ -234,12 +234,20 @@ async fn roll_ups_outlive_the_rows() {
     // Begins within a minute, of which only the whole is known: it is left out.
     let left = ask(&store.flows, SUMMARY, odd, false).await;
     assert_eq!((left.rows[0].get("count").as_u64(), left.served_by.resolution), (Some(287), Some(MINUTE)));
+    // A rate is of the time that counts.
+    let cut = Range { from: START + 1, to: START + 90 * MINUTE + 1 };
+    let rates = ask(&store.flows, "| count, rate", cut, false).await;
+    assert_eq!((rates.rows[0].get("count"), rates.rows[0].get("rate")), (9.into(), (9.0 / 5_400.0).into()));
+    let hours = ask(&store.flows, "| rate by 1h", cut, false).await;
+    assert_eq!(hours.rows[0].get("rate"), 5.0 / 3_540.0);
 
     let store = maintain(store, START + 12 * DAY + 2 * HOUR).await;
     let left = ask(&store.flows, SUMMARY, Range { to: START + DAY, ..all }, false).await;
     assert_eq!((left.rows[0].get("count").as_u64(), left.served_by.resolution), (Some(144), None));
     let left = ask(&store.flows, SUMMARY, Range { to: START + 90 * MINUTE, ..all }, false).await;
     assert_eq!((left.rows[0].get("count").as_u64(), left.served_by.resolution), (Some(12), Some(HOUR)));
+    let rate = ask(&store.flows, "| rate", Range { to: START + 90 * MINUTE, ..all }, false).await;
+    assert_eq!(rate.rows[0].get("rate"), 12.0 / 7_200.0);
 
     store.close().await.unwrap();
     drop(store);

@@ -312,3 +312,83 @@ async fn long_cells_count_in_full() {
     let error = store.sql(&tight, view).await.unwrap_err();
     assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 17 })), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_chains_are_answered_or_refused_and_the_appliance_lives() {
+    let (_dir, store) = filled().await;
+    let chain = |first: &str, link: &str, times: usize| format!("{first}{}", link.repeat(times));
+    let answered = [
+        chain("select 1", "+1", 3_900),
+        chain("select count(*) from flows where server_port = 0", " or server_port = 80", 1_200),
+        chain("select count(*) from flows where server_port = 0", " or server_port = 80", 600),
+        chain("select 'a'", "||'a'", 900),
+        chain("select 1", " union all select 1", 31),
+        chain("select 1", "::int", 1_900),
+        chain("select count(*) from (select 1) a", ", (select 1)", 20),
+        format!("select count(*) from flows where server_port in (1{})", ", 443".repeat(10_000)),
+    ];
+    for text in &answered {
+        let answer = ask(&store, text).await;
+        assert!(matches!(answer, Ok(_) | Err(StoreError::Sql(_) | StoreError::Limit(_))), "{text:.80}: {answer:?}");
+    }
+    let refused = [
+        chain("select 1", "+1", 30_000),
+        chain("select count(*) from flows where server_port = 0", " or server_port=80", 3_500),
+        chain("select 'a'", "||'a'", 16_000),
+        chain("select 1", " union all select 1", 1_000),
+        chain("select 1", "::int", 12_000),
+        chain("select array[1]", "[1]", 20_000),
+        chain("select true", " is true", 8_000),
+        chain("select 1", " in (1)", 8_000),
+        chain("with t as (select 1) select 1 from t a", ",t", 1_000),
+        chain("select 1 from flows a", " join flows b on true", 400),
+        format!(
+            "with a0 as (select 1){} select 1",
+            (1..400).map(|n| format!(", a{n} as (select * from a{})", n - 1)).collect::<Vec<_>>().concat()
+        ),
+    ];
+    for text in &refused {
+        let error = ask(&store, text).await.expect_err(&format!("{text:.80}")).to_string();
+        assert!(error.contains("there are more than"), "{text:.80}: {error}");
+    }
+    assert_eq!(lines(&store, "select count(*) from flows").await, [[json!(20)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_engine_would_misread_is_refused() {
+    let (_dir, store) = filled().await;
+    for (text, part) in [
+        ("select 1 from flows where app is distinct from 'dns' and true", "is distinct from"),
+        ("select 1 from flows where true and (app is not distinct from 'dns' or false)", "is distinct from"),
+        ("select 1 from flows tablesample (10 percent)", "tablesample"),
+        ("select 1 from (select 1) tablesample (10 percent)", "tablesample"),
+        ("select 1 from flows prewhere app = 'dns'", "prewhere"),
+        ("select 1 union all select 1 from flows prewhere app = 'dns'", "prewhere"),
+        ("select app from flows where app in (select app from flows for update)", "for update"),
+        ("select app, count(*) from flows group by app with rollup", "group by"),
+        ("select app, count(*) from flows group by app with totals", "group by"),
+        ("select app from flows settings max_threads = 1", "settings"),
+        ("explain select app from flows prewhere true", "prewhere"),
+    ] {
+        let error = ask(&store, text).await.expect_err(text).to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let held = "select count(*) from flows where (app is distinct from 'dns') and start < '2000-01-01'";
+    assert_eq!(lines(&store, held).await, [[json!(0)]]);
+    assert_eq!(lines(&store, "select * exclude (start) from (select 1 as a, 2 as start)").await, [[json!(1)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn differences_have_a_sign_and_nulls_are_null() {
+    let (_dir, store) = filled().await;
+    let less =
+        "select min(client_port - server_port - 100000), count(*) from flows where client_bytes - 2 * client_bytes < 0";
+    let row = &lines(&store, less).await[0];
+    assert!(row[0].as_i64().unwrap() < 0 && row[1] == json!(20), "{row:?}");
+    let ports = "select distinct server_port - client_port from flows";
+    assert!(lines(&store, ports).await[0][0].as_i64().unwrap() < 0);
+    for text in ["select null", "select array_max([])"] {
+        assert_eq!(lines(&store, text).await, [[Value::Null]], "{text}");
+    }
+    assert_eq!(lines(&store, "select array_distinct([null, null])").await, [[json!([null])]]);
+}

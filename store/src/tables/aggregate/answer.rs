@@ -90,7 +90,12 @@ impl Part {
         self.rows.append(other.rows);
         self.groups += other.groups;
         self.served_by.rows += other.served_by.rows;
-        let (order, rows) = (aggregate.ordered(), &self.rows);
+        self.sort(&aggregate.ordered(), aggregate.limit);
+        self
+    }
+
+    fn sort(&mut self, order: &[Order], limit: Option<usize>) {
+        let rows = &self.rows;
         let mut sorted: Vec<usize> = (0..rows.len()).collect();
         sorted.sort_by(|a, b| {
             let (key_a, key_b) = (rows.key(*a), rows.key(*b));
@@ -104,12 +109,14 @@ impl Part {
             });
             by_order.fold(Ordering::Equal, Ordering::then).then_with(|| key_a.cmp(key_b))
         });
-        sorted.truncate(aggregate.limit.unwrap_or(usize::MAX));
+        sorted.truncate(limit.unwrap_or(usize::MAX));
         self.rows = rows.taken(&sorted);
-        self
     }
 
-    pub(super) fn answer<R: Table>(self, request: &AggregateRequest<R>) -> AggregateAnswer {
+    pub(super) fn answer<R: Table>(mut self, request: &AggregateRequest<R>) -> AggregateAnswer {
+        if !request.aggregate.shown.is_empty() {
+            self.sort(&request.aggregate.shown, None);
+        }
         let mut columns = request.aggregate.columns();
         if request.compare {
             let figures = columns.iter().filter(|column| !column.is_key);

@@ -206,5 +206,6 @@ fn aggregate<R: Table>(origin: i64, width: i64, sums: &[&str]) -> Aggregate<R> {
         measures: [count].into_iter().chain(sums.iter().map(sum)).collect(),
         order: Vec::new(),
         limit: None,
+        shown: Vec::new(),
     }
 }

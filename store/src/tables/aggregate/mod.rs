@@ -215,8 +215,15 @@ impl<R: Table> TableStore<R> {
             let memory = snapshot.memory().map(|row| row.record.key().start);
             let open = self.inner.recent.read().await.open.oldest();
             let kept = self.inner.catalog.totals_of(R::NAME).await?.start;
-            let oldest = memory.chain(kept).chain(open).chain(oldest).min();
-            range.from = range.from.max(oldest.unwrap_or(range.from));
+            let rows = memory.chain(kept).chain(open).min();
+            if let Some(width) = served_by.resolution {
+                // What counts there is whole: it begins in the range, and may end behind it.
+                range.from = rounded_up(range.from, width);
+                if rows.is_none_or(|rows| range.to <= rows) {
+                    range.to = rounded_up(range.to, width);
+                }
+            }
+            range.from = range.from.max(rows.into_iter().chain(oldest).min().unwrap_or(range.from));
         }
         Ok(Period { groups, range, served_by })
     }
@@ -298,6 +305,12 @@ impl<R: Table> TableStore<R> {
         }
         Ok((parts, rows))
     }
+}
+
+/// The first multiple of `width` that is not before.
+fn rounded_up(at: i64, width: i64) -> i64 {
+    let behind = at.rem_euclid(width);
+    if behind == 0 { at } else { at.saturating_add(width - behind) }
 }
 
 impl<R: Table> AggregateRequest<R> {

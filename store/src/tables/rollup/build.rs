@@ -65,7 +65,10 @@ impl FlowStore {
             Err(StoreError::Gone { .. }) => Ok(0),
             Err(error) => {
                 counts.failed_rollups.fetch_add(1, Ordering::Relaxed);
-                rolling.0.insert((width, start, origin));
+                // Too many groups and broken files stay what they are; a full disk or a catalog that is away do not.
+                if matches!(error, StoreError::Limit(_) | StoreError::Query(_)) {
+                    rolling.0.insert((width, start, origin));
+                }
                 tracing::warn!(%error, start, "flows of this time are not rolled up: questions read their rows");
                 Err(error)
             }
@@ -129,14 +132,17 @@ impl FlowStore {
         let file = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let file = RollupFile { files: parts.len() as u64, ..file };
         // Who reads takes the catalog's lists under this lock.
-        let guard = self.inner.recent.write().await;
+        let guard = self.inner.exchanging().await;
         let registered = match width {
             MINUTE => self.inner.catalog.add_rollup(&file, &parts).await,
             _ => self.inner.catalog.add_rollup_of_hours(&file, &parts).await,
         };
         drop(guard);
         if let Err(error) = registered {
-            let _ = fs::remove_file(self.inner.engine.data_dir().join(&file.path));
+            // What may count after all is deleted, or set aside, by the next start.
+            if !error.is_unsettled() {
+                let _ = fs::remove_file(self.inner.engine.data_dir().join(&file.path));
+            }
             return Err(error);
         }
         Ok(file.rows)

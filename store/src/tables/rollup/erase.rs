@@ -67,7 +67,7 @@ impl FlowStore {
                 unchecked += unsure.len() as u64 * (old.width / MINUTE).cast_unsigned();
             }
             let Some(new) = new else { continue };
-            let guard = self.inner.recent.write().await;
+            let guard = self.inner.exchanging().await;
             let exchanged = self.inner.catalog.exchange_rollup(erasure.id, (&old, &new), clock()).await;
             drop(guard);
             if let Err(error) = exchanged {

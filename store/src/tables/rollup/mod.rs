@@ -144,6 +144,7 @@ fn aggregate<R: Record>(width: i64) -> Aggregate<R> {
         measures: [count].into_iter().chain(sums).chain(sketches).collect(),
         order: Vec::new(),
         limit: None,
+        shown: Vec::new(),
     }
 }
 
