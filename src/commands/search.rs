@@ -171,6 +171,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Resul
     let completeness = store.completeness(range.from, range.to).await?;
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
+    unfinished_sentence(completeness.unfinished_imports);
     Ok(())
 }
 
@@ -178,6 +179,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Resul
 pub(super) fn warn_of_loss(answer: &Value) {
     let unread = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
     unreadable_sentence(Missing { files: unread("unreadable_files"), rows: unread("unreadable_rows") });
+    unfinished_sentence(unread("unfinished_imports"));
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -200,6 +202,15 @@ fn unreadable_sentence(missing: Missing) {
         let what = if files == 1 { "a file".to_owned() } else { format!("{files} files") };
         tell!(
             "warning: incomplete: {what} cannot be read, up to {rows} rows of this time are missing; hint: the log names what to restore from a backup"
+        );
+    }
+}
+
+fn unfinished_sentence(imports: u64) {
+    if imports > 0 {
+        let what = if imports == 1 { "an import".to_owned() } else { format!("{imports} imports") };
+        tell!(
+            "warning: incomplete: {what} of files of this time did not come to the end; hint: `wiretag import` takes such a file again as a whole"
         );
     }
 }

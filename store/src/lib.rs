@@ -122,6 +122,8 @@ pub struct Completeness {
     pub nodes: Vec<Loss>,
     /// What is stored and cannot be read.
     pub unreadable: Missing,
+    /// Imports with rows or packets of this time that did not come to their end: killed, stopped, or still going on.
+    pub unfinished_imports: u64,
 }
 
 /// Everything under one data directory.
@@ -427,6 +429,10 @@ impl Store {
     pub async fn completeness(&self, from: i64, to: i64) -> Result<Completeness, StoreError> {
         let range = Range { from, to };
         let (flows, transactions) = (self.flows.missing(range).await?, self.transactions.missing(range).await?);
-        Ok(Completeness { nodes: self.catalog.loss(from, to).await?, unreadable: flows.and(transactions) })
+        Ok(Completeness {
+            nodes: self.catalog.loss(from, to).await?,
+            unreadable: flows.and(transactions),
+            unfinished_imports: self.catalog.unfinished_imports(from, to).await?,
+        })
     }
 }

@@ -87,12 +87,15 @@ pub(crate) struct TransactionsAnswer {
 /// What was lost in a time range.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, and all that is stored can be read.
+    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, all that is stored can be read, and all imports came to their
+    /// end.
     complete: bool,
     /// Files of this time that cannot be read.
     unreadable_files: u64,
     /// Rows of these: what they have is not part of answers.
     unreadable_rows: u64,
+    /// Imports of files with rows or packets of this time that did not come to their end.
+    unfinished_imports: u64,
     /// By node.
     nodes: Vec<NodeLoss>,
 }
@@ -393,7 +396,8 @@ pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Complet
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
     let known = shared.store.completeness(range.from, range.to).await?;
     let Missing { files: unreadable_files, rows: unreadable_rows } = known.unreadable;
-    let mut complete = unreadable_files == 0;
+    let unfinished_imports = known.unfinished_imports;
+    let mut complete = unreadable_files == 0 && unfinished_imports == 0;
     for loss in known.nodes.into_iter().chain(pending) {
         complete &= loss.is_complete();
         let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
@@ -416,5 +420,6 @@ pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Complet
         node.transactions_lost += loss.transaction_rows;
         node.interruptions += loss.interruptions;
     }
-    Ok(Completeness { complete, unreadable_files, unreadable_rows, nodes: nodes.into_values().collect() })
+    let nodes = nodes.into_values().collect();
+    Ok(Completeness { complete, unreadable_files, unreadable_rows, unfinished_imports, nodes })
 }

@@ -117,6 +117,15 @@ impl Catalog {
         self.imports("SELECT * FROM imports WHERE state = $1 ORDER BY id", ImportState::Open.as_str()).await
     }
 
+    /// How many imports of which something in `[from, to)` is kept did not come to their end.
+    pub(crate) async fn unfinished_imports(&self, from: i64, to: i64) -> Result<u64, StoreError> {
+        let query = "SELECT COUNT(*) AS count FROM imports WHERE state <> 'done' AND (\
+             id IN (SELECT import FROM flow_files WHERE start < $2 AND \"end\" >= $1) \
+             OR id IN (SELECT import FROM segments WHERE start < $2 AND \"end\" >= $1))";
+        let rows = self.database.all(sql(query).bind(from).bind(to)).await?;
+        rows.first().map_or(Ok(0), |row| row.count("count")).map_err(self.failed())
+    }
+
     async fn imports(&self, query: &'static str, argument: &str) -> Result<Vec<Import>, StoreError> {
         let rows = self.database.all(sql(query).bind(argument)).await?;
         rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())

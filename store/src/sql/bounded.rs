@@ -33,21 +33,34 @@ pub(super) enum Growth {
     Replaced,
 }
 
-/// What one call may make, bytes; set when it is known how many calls a question has.
+/// What one call may make, and one value of it, bytes; set when it is known how many calls a question has.
 #[derive(Debug, Clone)]
-pub(super) struct Share(Arc<AtomicUsize>);
+pub(super) struct Share(Arc<[AtomicUsize; 2]>);
 
 impl Share {
     pub(super) fn of(bytes: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(bytes)))
+        Self(Arc::new([bytes, bytes].map(AtomicUsize::new)))
     }
 
-    pub(super) fn set(&self, bytes: usize) {
-        self.0.store(bytes, Ordering::Relaxed);
+    pub(super) fn set(&self, (bytes, value): (usize, usize)) {
+        let [all, one] = &*self.0;
+        all.store(bytes, Ordering::Relaxed);
+        one.store(value, Ordering::Relaxed);
     }
 
     fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Refuses values that are too long.
+    fn check(&self, made: ColumnarValue) -> Result<ColumnarValue> {
+        let most = self.0[1].load(Ordering::Relaxed);
+        if most >= self.bytes() {
+            return Ok(made);
+        }
+        let given = Given::new(&made)?;
+        let rows = if let ColumnarValue::Array(array) = &made { array.len() } else { 1 };
+        if (0..rows).any(|row| given.size(row).bytes > most) { Err(exhausted()) } else { Ok(made) }
     }
 }
 
@@ -115,12 +128,12 @@ impl ScalarUDFImpl for Bounded {
         let given = args.args.iter().map(Given::new).collect::<Result<Vec<_>>>()?;
         let bounds: Vec<usize> = (0..rows).map(|row| self.growth.most(&given, row)).collect();
         if bounds.iter().fold(0_usize, |sum, bound| sum.saturating_add(*bound)) <= most {
-            return self.inner.invoke_with_args(args);
+            return self.share.check(self.inner.invoke_with_args(args)?);
         }
         if constant {
             return Err(exhausted());
         }
-        self.in_parts(&args, &bounds, most)
+        self.share.check(self.in_parts(&args, &bounds, most)?)
     }
 }
 

@@ -22,7 +22,7 @@ const SMALL: &[&str] = &[
     "arrow_typeof", "ascii", "asin", "asinh", "atan", "atan2", "atanh", "bit_length", "cardinality", "cbrt", "ceil", "character_length", "chr",
     "coalesce", "contains", "cos", "cosh", "cot", "current_date", "current_time", "date_bin", "date_part", "date_trunc", "degrees", "empty",
     "ends_with", "exp", "factorial", "find_in_set", "flatten", "floor", "from_unixtime", "gcd", "get_field", "greatest", "isnan", "iszero", "lcm", "least",
-    "levenshtein", "ln", "log", "log10", "log2", "make_date", "make_time", "map_entries", "map_extract", "map_keys", "map_values", "nanvl", "now",
+    "ln", "log", "log10", "log2", "make_date", "make_time", "map_entries", "map_extract", "map_keys", "map_values", "nanvl", "now",
     "nullif", "nvl", "nvl2", "octet_length", "pi", "power", "radians", "random", "regexp_count", "regexp_instr", "regexp_like", "round", "signum",
     "sin", "sinh", "sqrt", "starts_with", "strpos", "tan", "tanh", "to_date", "to_hex", "to_local_time", "to_time", "to_timestamp",
     "to_timestamp_micros", "to_timestamp_millis", "to_timestamp_nanos", "to_timestamp_seconds", "to_unixtime", "trunc", "uuid", "version",
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Known, and not there: they make as much as a number says (`repeat`), the same for each element (`array_replace_all`), call an expression for each
+    /// Known, and not there: they make as much as a number says (`repeat`), take as long as two texts multiplied (`levenshtein`), the same for each element (`array_replace_all`), call an expression for each
     /// element (`array_transform`), double with each level and share the memory until they are written (`struct`), tell of files
     /// (`input_file_name`), or are of no use here (`cosine_distance`).
     #[rustfmt::skip]
@@ -137,7 +137,7 @@ mod tests {
         "array_add", "array_any_match", "array_distance", "array_filter", "array_first", "array_normalize", "array_product", "array_repeat",
         "array_replace", "array_replace_all", "array_replace_n", "array_resize", "array_scale", "array_subtract", "array_transform", "arrays_zip",
         "arrow_cast", "arrow_field", "arrow_metadata", "arrow_try_cast", "cast_to_type", "cosine_distance", "file_row_index", "generate_series",
-        "inner_product", "input_file_name", "lpad", "map", "named_struct", "overlay", "range", "repeat", "rpad", "string_agg", "struct",
+        "inner_product", "input_file_name", "levenshtein", "lpad", "map", "named_struct", "overlay", "range", "repeat", "rpad", "string_agg", "struct",
         "try_cast_to_type", "union_extract", "union_tag", "with_metadata",
     ];
 

@@ -21,6 +21,7 @@ mod threads;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::error::ArrowError;
 use datafusion::catalog::TableProvider;
 use datafusion::config::Dialect;
 use datafusion::error::DataFusionError;
@@ -255,6 +256,12 @@ fn add(
     Ok(batch.num_rows() > wanted)
 }
 
+/// A file has pages that cannot be read.
+fn broken(error: &dyn std::fmt::Display) -> StoreError {
+    let hint = "a search of the same time names the file and leaves it out, and so does SQL from then on";
+    StoreError::Query(format!("a stored file cannot be read: {error}; hint: {hint}"))
+}
+
 /// What went wrong: a mistake in the query, a limit, or something inside.
 fn sentence(error: DataFusionError, memory: usize) -> StoreError {
     let root = match error.find_root() {
@@ -263,6 +270,9 @@ fn sentence(error: DataFusionError, memory: usize) -> StoreError {
     };
     match root {
         DataFusionError::ResourcesExhausted(_) => LimitReached::Memory { mib: memory >> 20 }.into(),
+        // Not the question's fault.
+        DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => broken(inner),
+        DataFusionError::ParquetError(inner) => broken(inner),
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)

@@ -10,6 +10,8 @@ use crate::query::regexes::Regexes;
 
 /// Calls of functions in a question at most.
 const MOST_CALLS: usize = 1_000;
+/// Of memory, the part that copies of one value in a batch may take: one in so many.
+const COPIES: usize = 4;
 /// Calls between which memory is shared at least: there are copies besides.
 const LEAST_CALLS: usize = 4;
 
@@ -20,15 +22,21 @@ struct Seen {
     /// Bytes of the longest literal.
     longest: usize,
     regexes: Regexes,
+    /// Rows have copies of values that others made: joins, and queries as values.
+    copies: bool,
 }
 
-/// What each call may take of `memory`; in batches of `rows`.
-pub(super) fn share(plan: &LogicalPlan, memory: usize, rows: usize) -> Result<usize> {
+/// What each call may take of `memory`, and each value that it makes; in batches of `rows`.
+pub(super) fn share(plan: &LogicalPlan, memory: usize, rows: usize) -> Result<(usize, usize)> {
     let mut seen = Seen::default();
     plan.apply_with_subqueries(|node| {
         if matches!(node, LogicalPlan::Unnest(_)) {
             return Err(refused("`unnest` is not there: it repeats a row for each element of a list"));
         }
+        if matches!(node, LogicalPlan::Join(_)) && node.inputs().into_iter().any(gathers) {
+            return Err(refused("a list of `array_agg` cannot be joined: each row would have a copy of it"));
+        }
+        seen.copies |= matches!(node, LogicalPlan::Join(_));
         node.apply_expressions(|expr| expr.apply(|expr| seen.expression(expr).map(|()| TreeNodeRecursion::Continue)))
     })?;
     if seen.calls > MOST_CALLS {
@@ -38,12 +46,34 @@ pub(super) fn share(plan: &LogicalPlan, memory: usize, rows: usize) -> Result<us
     if seen.longest.saturating_mul(rows).saturating_mul(calls) > memory {
         return Err(DataFusionError::ResourcesExhausted("a long text in many calls".into()));
     }
-    Ok(memory / calls)
+    let share = memory / calls;
+    Ok((share, if seen.copies { memory / COPIES / rows } else { share }))
+}
+
+/// Whether rows of a plan have lists that it gathered, or what was made of them.
+fn gathers(plan: &LogicalPlan) -> bool {
+    let is_list = |expr: &Expr| {
+        expr.exists(|expr| match expr {
+            Expr::AggregateFunction(call) => Ok(call.func.name() == "array_agg"),
+            _ => Ok(false),
+        })
+    };
+    plan.exists(|node| match node {
+        LogicalPlan::Aggregate(aggregate) => Ok(aggregate.aggr_expr.iter().any(|expr| is_list(expr).unwrap_or(true))),
+        _ => Ok(false),
+    })
+    .unwrap_or(true)
 }
 
 impl Seen {
     fn expression(&mut self, expr: &Expr) -> Result<()> {
         match expr {
+            Expr::ScalarSubquery(inner) => {
+                self.copies = true;
+                if gathers(&inner.subquery) {
+                    return Err(refused("a list of `array_agg` cannot be a value: each row would have a copy of it"));
+                }
+            }
             Expr::ScalarFunction(call) => {
                 self.calls += 1;
                 if call.name().starts_with("regexp_") {

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::TimestampNanosecondType;
+use futures_util::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -28,13 +30,15 @@ use crate::csv;
 use crate::error::StoreError;
 use crate::query::Query;
 
-/// Rows of a stretch, if they come evenly: sorted in memory.
+/// Rows of a stretch, about: sorted in memory. More are in one only if they start with the same nanosecond.
 const ROWS: u64 = 65_536;
 /// Batches between those who read and those who write.
 const BATCHES: usize = 2;
 /// Rows of a row group in Parquet at most, and its bytes in memory.
 const GROUP: (usize, usize) = (131_072, 64 << 20);
 
+/// Text that is written at once, bytes.
+const TEXT: usize = 1 << 20;
 /// Rows that are made anew from columns at once.
 const AT_ONCE: usize = 1_024;
 
@@ -115,10 +119,48 @@ impl<R: Table> TableStore<R> {
                 break;
             }
             let range = Range { from: condition.range.from, to: condition.range.to.min(stretch.to) };
-            let part = Condition { range, not_before: Some(stretch.from), ..condition.clone() };
-            left -= self.send_stretch(&part, left, parts).await?;
+            let whole = Condition { range, not_before: Some(stretch.from), ..condition.clone() };
+            for part in self.divided(&whole, stretch.from).await? {
+                let range = Range { to: part.to, ..range };
+                let part = Condition { range, not_before: Some(part.from), ..condition.clone() };
+                left -= self.send_stretch(&part, left, parts).await?;
+                if left == 0 {
+                    break;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// A stretch in parts in which some [`ROWS`] rows start each, newest first: rows do not come evenly.
+    async fn divided(&self, condition: &Condition<R>, from: i64) -> Result<Vec<Range>, StoreError> {
+        let (snapshot, _) = self.answerable(condition.range, false).await?;
+        let mut rest: Vec<&FlowFile> = snapshot.files.iter().filter(|file| reaches(condition, file)).collect();
+        let kept: u64 = rest.iter().map(|file| file.rows).sum();
+        if kept <= 2 * ROWS {
+            return Ok(vec![Range { from, to: condition.range.to }]);
+        }
+        let mut starts: Vec<i64> = loop {
+            let read = async {
+                let stream = self.inner.engine.stream(&rest, condition, &["start"]).await?;
+                Ok(stream.try_collect::<Vec<RecordBatch>>().await?)
+            };
+            match read.await {
+                Err(error) => rest = self.without_unreadable(&rest, error).await?,
+                Ok(batches) => break batches.iter().flat_map(times).collect(),
+            }
+        };
+        starts.sort_unstable_by(|one, other| other.cmp(one));
+        let mut to = condition.range.to;
+        let mut parts = Vec::new();
+        for cut in starts.iter().skip(ROWS as usize - 1).step_by(ROWS as usize).filter(|cut| **cut > from) {
+            if *cut < to {
+                parts.push(Range { from: *cut, to });
+                to = *cut;
+            }
+        }
+        parts.push(Range { from, to });
+        Ok(parts)
     }
 
     /// Where rows start, newest first; each stretch has about so many rows that they can be sorted in memory.
@@ -160,9 +202,7 @@ impl<R: Table> TableStore<R> {
         parts: &Sender<Part>,
     ) -> Result<u64, StoreError> {
         let (snapshot, _) = self.answerable(condition.range, false).await?;
-        let not_before = condition.not_before.unwrap_or(i64::MIN);
-        let in_reach = |file: &&FlowFile| condition.touches(file) && files::latest_start(file) >= not_before;
-        let candidates: Vec<&FlowFile> = snapshot.files.iter().filter(in_reach).collect();
+        let candidates: Vec<&FlowFile> = snapshot.files.iter().filter(|file| reaches(condition, file)).collect();
         let mut recent = snapshot.matching(condition).await;
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         if candidates.is_empty() && recent.is_empty() {
@@ -182,6 +222,17 @@ impl<R: Table> TableStore<R> {
         parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
         Ok(sent)
     }
+}
+
+/// Whether the file may have a row that passes and starts in time.
+fn reaches<R: Table>(condition: &Condition<R>, file: &FlowFile) -> bool {
+    condition.touches(file) && files::latest_start(file) >= condition.not_before.unwrap_or(i64::MIN)
+}
+
+/// When rows start.
+fn times(batch: &RecordBatch) -> Vec<i64> {
+    let times = batch.columns().first().and_then(|times| times.as_primitive_opt::<TimestampNanosecondType>());
+    times.map(|times| times.values().to_vec()).unwrap_or_default()
 }
 
 fn write<R: Table, W: Write + Send>(
@@ -212,6 +263,10 @@ fn write<R: Table, W: Write + Send>(
                         }
                         text.push('\n');
                         count += 1;
+                        if text.len() > TEXT {
+                            out.write_all(text.as_bytes()).map_err(failed)?;
+                            text.clear();
+                        }
                     }
                 }
                 out.write_all(text.as_bytes()).map_err(failed)?;

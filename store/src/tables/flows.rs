@@ -22,14 +22,19 @@ pub struct FlowRef {
     pub start: i64,
     /// Last packet.
     pub end: i64,
-    /// Pod of the client, else its container.
+    /// The client's pod, else its container, service, workload or host.
     pub client_name: Option<String>,
-    /// Pod of the server, else its container.
+    /// The server's.
     pub server_name: Option<String>,
 }
 
-const REF_COLUMNS: &[&str] =
-    &["start", "end", "flow_id", "slice", "client_pod", "client_container", "server_pod", "server_container"];
+/// Which of an end's names tells who it is, the first that it has.
+const NAMES: [&str; 5] = ["pod", "container", "service", "workload", "host"];
+#[rustfmt::skip]
+const REF_COLUMNS: &[&str] = &[
+    "start", "end", "flow_id", "slice", "client_pod", "client_container", "client_service", "client_workload", "client_host", "server_pod",
+    "server_container", "server_service", "server_workload", "server_host",
+];
 
 impl FlowStore {
     /// References to the rows that pass, newest first.
@@ -52,8 +57,7 @@ impl FlowStore {
     ) -> Result<Vec<FlowRef>, StoreError> {
         let condition = Condition::new(query.node.clone(), range, all_observations);
         let rows = self.rows(&condition, limit, REF_COLUMNS).await?;
-        let name =
-            |row: &Row, side: &str| row.text(&format!("{side}_pod")).or_else(|| row.text(&format!("{side}_container")));
+        let name = |row: &Row, side: &str| NAMES.iter().find_map(|name| row.text(&format!("{side}_{name}")));
         let reference = |row: &Row| FlowRef {
             flow_id: row.place.flow_id,
             start: row.place.start.0,

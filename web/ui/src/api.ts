@@ -24,6 +24,8 @@ export interface Completeness {
   /** Files that cannot be read, and how many rows of the time they have. */
   unreadable_files: number
   unreadable_rows: number
+  /** Imports with something of the time that did not come to their end. */
+  unfinished_imports: number
   nodes: NodeLoss[]
 }
 
