@@ -149,11 +149,16 @@ fn an_import_that_ended_early_is_replaced_by_the_next() {
             let (rows, packets) = (count(data), packets(data));
             assert!(rows > 0 && rows as u64 == packets && packets < u64::from(FLOWS), "{rows} rows, {packets} packets");
         }
+        let told = wiretag(&["flows", "| count", "--from", "1970-01-01", "--data", data]);
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains("an import of files of this time did not come to the end"), "{signal}: {told}");
         let output = wiretag(&["import", "--quiet", path, "--data", data]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && said.contains("ended early is replaced"), "{said}");
         assert_eq!(said.contains("was killed"), signal == "-KILL", "{said}");
         assert_eq!((count(data), packets(data)), (FLOWS as usize, u64::from(FLOWS)));
+        let told = wiretag(&["flows", "| count", "--from", "1970-01-01", "--data", data]);
+        assert!(!String::from_utf8_lossy(&told.stderr).contains("incomplete"), "{signal}");
     }
 }
 

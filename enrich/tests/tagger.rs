@@ -65,6 +65,26 @@ fn a_transaction_is_named_as_its_flow_is_and_does_not_wait_for_it() {
     );
 }
 
+/// What waits for a time would else wait until that time comes again, and with it all that comes after it.
+#[test]
+fn a_clock_that_goes_back_holds_nothing_up() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let (now, earlier) = (BEGIN + 700 * SECOND, BEGIN + 100 * SECOND);
+    tagger.push(0, record(ClientVeth, 0, 0), now);
+    tagger.drain(now + SECOND, &timeline, &mut rows);
+    assert!(rows.is_empty());
+    tagger.drain(earlier, &timeline, &mut rows);
+    assert_eq!(rows.flows.len(), 1, "its time does not come for long");
+    for point in [ServerVeth, ClientVeth] {
+        tagger.push(0, record(point, 1, 60), earlier);
+    }
+    tagger.drain(earlier + SECOND, &timeline, &mut rows);
+    assert_eq!(rows.flows.len(), 1, "names may come late");
+    tagger.drain(earlier + 2 * SECOND, &timeline, &mut rows);
+    let later: Vec<bool> = rows.flows.iter().skip(1).map(|row| row.record.primary).collect();
+    assert_eq!(later, [false, true]);
+}
+
 fn transaction_tags(rows: &TaggedRows) -> (EndTag, EndTag) {
     (rows.transactions[0].client.clone(), rows.transactions[0].server.clone())
 }

@@ -110,6 +110,16 @@ fn a_beginning_that_is_told_after_a_later_one_is_of_the_same_claim() {
     assert_eq!([(120, 130), (160, 170), (220, 230)].map(|(from, to)| who(&again, from, to)), ["a", "none", "a"]);
 }
 
+/// What is persisted is deleted by its end.
+#[test]
+fn a_container_that_was_started_again_lasts() {
+    let until = |events: &[IdentityEvent]| timeline(events).dossier("a").unwrap().until();
+    assert_eq!(until(&[has("a", address(), 100), ended("a", 200)]), 200 * MS);
+    assert_eq!(until(&[has("a", address(), 100), ended("a", 200), has("a", address(), 300)]), i64::MAX);
+    let twice = [has("a", address(), 100), ended("a", 200), has("a", address(), 300), ended("a", 400)];
+    assert_eq!(until(&twice), 400 * MS);
+}
+
 #[test]
 fn late_packets_do_not_give_a_connection_to_the_heir_of_its_address() {
     let timeline = timeline(&[has("a", address(), 0), ended("a", 100), has("b", address(), 200)]);

@@ -30,6 +30,10 @@ where
         return explain::run(&search, aggregate, arguments).await;
     }
     if let Some(aggregate) = aggregate {
+        if arguments.limit.is_some() {
+            let hint = "end the query with one, as in `| count by app | limit 3`";
+            return Err(WrongUsage(format!("`--limit` is of rows, and not of groups; hint: {hint}")).into());
+        }
         let format = export::of_aggregation(arguments)?;
         let way = aggregate::Way { compare: arguments.compare, format };
         return aggregate::run(&search, aggregate, aggregate::Route::Typed, way, &arguments.search.data.data).await;

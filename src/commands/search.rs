@@ -172,6 +172,11 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Resul
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
     unfinished_sentence(completeness.unfinished_imports);
+    if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
+        tell!(
+            "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
+        );
+    }
     Ok(())
 }
 

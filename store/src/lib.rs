@@ -255,6 +255,11 @@ impl Store {
         &self.data_dir
     }
 
+    /// Whether a run of the appliance left open slices behind that no row has: the next start takes them over.
+    pub fn has_unrecovered(&self) -> bool {
+        self.role.is_none() && journal::generations(&self.data_dir).is_ok_and(|generations| !generations.is_empty())
+    }
+
     /// A packet log that writes here; for a thread of its own.
     pub fn packet_log(&self, config: PacketLogConfig) -> Result<PacketLog, StoreError> {
         if self.catalog.is_read_only() {

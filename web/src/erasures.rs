@@ -112,7 +112,7 @@ pub(crate) async fn begin(
     let store = shared.store.clone();
     // It goes on when the client is gone; what fails is in the answer to who asks for it, and tried again.
     tokio::spawn(async move { store.continue_erasures(&crate::now).await });
-    Ok((StatusCode::ACCEPTED, one(State(shared), Path(id)).await?).into_response())
+    Ok((StatusCode::ACCEPTED, one(State(shared), Path(id.to_string())).await?).into_response())
 }
 
 /// Every erasure, the first first.
@@ -132,12 +132,13 @@ pub(crate) async fn all(State(shared): State<Shared>) -> Result<Json<Erasures>, 
         (status = 404, body = ErrorBody, description = "No such erasure")))]
 pub(crate) async fn one(
     State(shared): State<Shared>,
-    Path(id): Path<i64>,
+    Path(id): Path<String>,
 ) -> Result<http::Response<axum::body::Body>, ApiError> {
     let erasures = shared.store.erasures().await?;
-    let Some(erasure) = erasures.iter().find(|erasure| erasure.id == id) else {
+    let known = id.parse().ok().and_then(|id: i64| erasures.iter().find(|erasure| erasure.id == id));
+    let Some(erasure) = known else {
         return Err(ApiError::unknown(format!("there is no erasure {id}"), "`/api/v1/erasures` lists them"));
     };
-    let files = shared.store.catalog.erased_files(id).await?;
+    let files = shared.store.catalog.erased_files(erasure.id).await?;
     Ok(Json(erasure_row(erasure, Some(&files))).into_response())
 }

@@ -223,6 +223,29 @@ async fn sql_and_explanations() {
     assert_eq!(answer["answer_rows"], json!(0), "{answer}");
 }
 
+/// As when the same capture is stored twice: rows alike are told apart by a longer cursor.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_behind_rows_alike() {
+    let server = Server::start(QueryLimits::default()).await;
+    let rows: Vec<_> = (0..6_u64).flat_map(|number| [number, number]).map(flow).collect();
+    server.store.flows.append(rows).await.unwrap();
+    let (mut seen, mut after) = (0, String::new());
+    loop {
+        let (status, page) = server.get("/api/v1/flows", &[FROM, TO, ("limit", "1"), ("after", &after)]).await;
+        assert_eq!(status, 200, "{after}: {page}");
+        seen += page["flows"].as_array().unwrap().len();
+        let question = json!({"from": FROM.1, "to": TO.1, "limit": 1, "after": after});
+        assert_eq!(server.post("/api/v1/explain", question).await.0, 200, "{after}");
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, 18);
+    let (status, answer) = server.get("/api/v1/flows", &[("after", "1.2")]).await;
+    assert_eq!((status, answer["hint"].as_str().is_some()), (400, true), "{answer}");
+}
+
 /// Runs for hours if nobody stops it, and needs no memory.
 const ENDLESS: &str =
     "select count(*) from generate_series(1, 100) a, generate_series(1, 1000000000000) b where a.value * b.value < 0";

@@ -237,12 +237,27 @@ fn link_address(value: &Written) -> Result<TextTest, Mistake> {
         .hint("write `aa:bb:cc:dd:ee:ff` or `aa:bb:*`"))
 }
 
+/// An IP protocol by its name or number.
+fn protocol(value: &Written) -> Result<TextTest, Mistake> {
+    let names: Vec<String> = (0..=u8::MAX).map(|number| Protocol(number).name().into_owned()).collect();
+    let named = || names.iter().find(|name| name.eq_ignore_ascii_case(&value.text)).cloned();
+    let numbered = value.text.parse::<u8>().map(|number| Protocol(number).name().into_owned());
+    if let Some(name) = numbered.ok().or_else(named) {
+        return Ok(TextTest::Pattern(Pattern::new(&name, false)));
+    }
+    let meant = fields::nearest_of(&value.text, names.iter().map(String::as_str));
+    let meant = meant.map_or_else(String::new, |word| format!("did you mean `{word}`? "));
+    Err(Mistake::new(value.column, format!("`{}` is not a protocol", value.text))
+        .hint(format!("{meant}valid: a name such as `tcp`, `udp`, `icmp6`, or a number up to 255")))
+}
+
 fn word(column: &str, value: &Written) -> Result<TextTest, Mistake> {
     let pattern = Pattern::new(&value.text, true);
-    let Some(literal) = pattern.literal() else { return Ok(TextTest::Pattern(pattern)) };
+    if pattern.literal().is_none() {
+        return Ok(TextTest::Pattern(pattern));
+    }
     if column == "protocol" {
-        let name = value.text.parse::<u8>().map_or(literal, |number| Protocol(number).name().into_owned());
-        return Ok(TextTest::Pattern(Pattern::new(&name, false)));
+        return protocol(value);
     }
     let Some(valid) = fields::closed_set(column) else { return Ok(TextTest::Pattern(pattern)) };
     if let Some(spelling) = valid.iter().find(|word| word.eq_ignore_ascii_case(&value.text)) {

@@ -79,6 +79,8 @@ fn mistakes_have_a_place_and_a_hint() {
         ("labels == x", 11, "labels.app"),
         ("start > -15m", 9, "RFC 3339"),
         ("server_port == 70000", 16, "65535"),
+        ("protocol == tpc", 13, "`tcp`"),
+        ("protocol in {udp, 300}", 19, "255"),
         ("port in {1..70000}", 13, "65535"),
         ("NXDOMAIN", 1, "dns_rcode == NXDOMAIN"),
         ("pod == x and SF", 14, "tcp_state == SF"),
