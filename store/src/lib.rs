@@ -346,7 +346,7 @@ impl Store {
     /// Files that compaction replaced go at once when they would take more than the limit.
     async fn make_room(&self) -> Result<(), StoreError> {
         let Some(most) = self.retention.0.bytes else { return Ok(()) };
-        let mut bytes = self.flows.superseded_bytes().await + self.transactions.superseded_bytes().await;
+        let mut bytes = self.flows.superseded_bytes() + self.transactions.superseded_bytes();
         if bytes == 0 {
             return Ok(());
         }
@@ -356,7 +356,7 @@ impl Store {
         if bytes <= most {
             return Ok(());
         }
-        let (flows, transactions) = (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
+        let (flows, transactions) = (self.flows.delete_superseded(), self.transactions.delete_superseded());
         flows.and(transactions)
     }
 

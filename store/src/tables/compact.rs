@@ -45,7 +45,8 @@ impl<R: Table> TableStore<R> {
     /// As [`Self::compact`]; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
     pub(crate) async fn compact_within(&self, now: i64, most: u64) -> Result<u64, StoreError> {
         let inner = &self.inner;
-        let mut superseded = inner.merging.lock().await;
+        // While a large file is erased from or named anew, whoever maintains the store has other things to do: flushes.
+        let Ok(mut superseded) = inner.merging.try_lock() else { return Ok(0) };
         delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         // The others are part of a roll-up as they are.
         let all: Vec<FlowFile> = self.readable(inner.catalog.unrolled(R::NAME).await?);
@@ -84,14 +85,15 @@ impl<R: Table> TableStore<R> {
         tokio::task::spawn_blocking(move || merge::merge_hour::<R>(&dir, &files, &open)).await?
     }
 
-    /// Bytes of replaced files that wait to be deleted.
-    pub(crate) async fn superseded_bytes(&self) -> u64 {
-        self.inner.merging.lock().await.iter().map(|file| file.bytes).sum()
+    /// Bytes of replaced files that wait to be deleted, unless files are being exchanged right now.
+    pub(crate) fn superseded_bytes(&self) -> u64 {
+        let superseded = self.inner.merging.try_lock();
+        superseded.map_or(0, |superseded| superseded.iter().map(|file| file.bytes).sum())
     }
 
     /// Deletes replaced files without waiting: space is short.
-    pub(crate) async fn delete_superseded(&self) -> Result<(), StoreError> {
-        let mut superseded = self.inner.merging.lock().await;
+    pub(crate) fn delete_superseded(&self) -> Result<(), StoreError> {
+        let Ok(mut superseded) = self.inner.merging.try_lock() else { return Ok(()) };
         Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, i64::MAX)?)
     }
 }

@@ -47,8 +47,9 @@ enum Next {
 
 impl FlowStore {
     /// Makes the next roll-up, if an hour or a day is without; its rows. To be called now and then, when nothing is left to merge.
+    /// While files are exchanged nothing is made.
     pub async fn roll_up(&self, now: i64) -> Result<u64, StoreError> {
-        let mut rolling = self.inner.rolling.lock().await;
+        let Ok(mut rolling) = self.inner.rolling.try_lock() else { return Ok(0) };
         let Some(next) = self.next_rollup(&rolling, now).await? else { return Ok(0) };
         let (width, start, origin) = match &next {
             Next::Minutes { hour, origin, .. } => (MINUTE, *hour, *origin),
