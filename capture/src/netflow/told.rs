@@ -1,6 +1,6 @@
 //! A record as it was told, and what it says of a flow: addresses, counts and times, in the direction of its source.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::element::{Clock, Element, Side, Way};
@@ -88,6 +88,8 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub(super) addresses: [Option<IpAddr>; 2],
+    /// Sides that have an address of zeros, in IPv4 and in IPv6.
+    zeros: [[bool; 2]; 2],
     pub(super) ports: [Option<u16>; 2],
     macs: [Option<[u8; 6]>; 2],
     pub(super) protocol: u8,
@@ -121,7 +123,11 @@ impl Told {
             Element::Address(side) => {
                 let place = &mut self.addresses[side as usize];
                 // A record may have fields for both versions, of which one is all zeros.
-                *place = address(contents).filter(|ip| !ip.is_unspecified()).or(*place);
+                match address(contents) {
+                    Some(ip) if ip.is_unspecified() => self.zeros[side as usize][usize::from(ip.is_ipv6())] = true,
+                    Some(ip) => *place = Some(ip),
+                    None => {}
+                }
             }
             Element::Port(side) => self.ports[side as usize] = short,
             Element::Mac(side) => {
@@ -184,6 +190,20 @@ impl Told {
         self.interface.take()
     }
 
+    /// Both addresses. Who has none yet (DHCP, duplicate address detection) sends from zeros.
+    fn ends(&self) -> Option<(IpAddr, IpAddr)> {
+        let zeros = |side: usize, other: IpAddr| {
+            let zero = if other.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            self.zeros[side][usize::from(other.is_ipv6())].then_some(zero)
+        };
+        match self.addresses {
+            [Some(from), Some(to)] => Some((from, to)),
+            [None, Some(to)] => Some((zeros(0, to)?, to)),
+            [Some(from), None] => Some((from, zeros(1, from)?)),
+            [None, None] => None,
+        }
+    }
+
     /// The flow.
     pub(super) fn flow(
         &self,
@@ -192,7 +212,7 @@ impl Told {
         factor: Factor,
         now: i64,
     ) -> Result<Seen, Refusal> {
-        let [Some(from), Some(to)] = self.addresses else { return Err(Refusal::NoAddresses) };
+        let (from, to) = self.ends().ok_or(Refusal::NoAddresses)?;
         if from.is_ipv4() != to.is_ipv4() {
             return Err(Refusal::NoAddresses);
         }

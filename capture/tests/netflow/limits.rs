@@ -95,6 +95,19 @@ fn records_that_make_no_row_are_counted_by_reason() {
     assert_eq!((counters.refused["no_addresses"], counters.refused["no_counts"], heard.rows().len()), (1, 2, 0));
 }
 
+/// A client of DHCP has no address yet; a record about no addresses at all has zeros on both sides.
+#[test]
+fn an_address_of_zeros_is_one_where_the_other_side_has_one() {
+    let mut heard = Heard::default();
+    let bytes = THERE.bytes();
+    heard.hear(&v9(1, &[set(0, &template(256, PLAIN)), set(256, &[&[0; 4], &bytes[4..]].concat())]));
+    let rows = heard.rows();
+    let ends: Vec<_> = rows.iter().map(|row| (row.client.ip.to_string(), row.server.ip.to_string())).collect();
+    assert_eq!(ends, [("0.0.0.0".to_owned(), "10.0.0.2".to_owned())]);
+    heard.hear(&v9(2, &[set(256, &[&[0; 8], &bytes[8..]].concat())]));
+    assert_eq!((heard.counters().refused["no_addresses"], heard.rows().len()), (1, 0));
+}
+
 #[test]
 fn templates_that_cannot_be_are_not_kept() {
     let empty: &[Field] = &[(8, 0, None), (12, 0, None)];
