@@ -1,6 +1,5 @@
 //! Text from the wire as it goes into records: printable ASCII as it is, everything else as `\xNN`, of limited length.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Longest path.
@@ -29,8 +28,10 @@ pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
         if size == 1 {
             text.push(char::from(byte));
         } else {
-            // Writing to a `String` cannot fail.
-            let _ = write!(text, "\\x{byte:02x}");
+            text.push_str("\\x");
+            for digit in [byte >> 4, byte & 0x0f] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
         }
     }
     text.into()

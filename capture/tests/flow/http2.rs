@@ -116,6 +116,19 @@ fn header_blocks_go_on_in_continuations_and_may_be_padded() {
     assert_eq!((http(&record).path.as_deref(), http(&record).latency_us), (Some("/long"), Some(1000)));
 }
 
+/// RFC 9113, 8.3: a block has each once. Every repetition is a byte in the table's terms, and would be a kilobyte of text here.
+#[test]
+fn of_a_name_that_comes_again_in_a_block_the_first_value_counts() {
+    let mut fields = get("/1").to_vec();
+    fields.extend([("host", "h.third"), (":path", "/2"), (":authority", "h.second"), (":method", "PUT")]);
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &fields));
+    let (record, _) = talk.only();
+    let names = [&http(&record).method, &http(&record).host, &http(&record).path];
+    assert_eq!(names.map(Option::as_deref), [Some("GET"), Some("h.example"), Some("/1")]);
+}
+
 #[test]
 fn http_1_becomes_http_2_by_an_upgrade() {
     let mut talk = Talk::new();

@@ -1,5 +1,7 @@
 //! One direction of an HTTP/2 connection: where in a frame it is, and its header blocks.
 
+use std::sync::Arc;
+
 use super::super::http::Names;
 use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
 use super::MAX_BLOCK;
@@ -41,7 +43,7 @@ impl Fields {
                     self.name(name, value);
                 }
             }
-            Name::Host if wants_names && self.names.host.is_none() => self.names.host = Some(clean(value, MAX_HOST)),
+            Name::Host if wants_names => keep(&mut self.names.host, value, MAX_HOST),
             Name::Status => self.status = number(value),
             Name::ContentType => self.grpc |= value.starts_with(b"application/grpc"),
             Name::GrpcStatus => self.grpc_status = number(value),
@@ -51,12 +53,18 @@ impl Fields {
 
     fn name(&mut self, name: Name, value: &[u8]) {
         match name {
-            Name::Method => self.names.method = Some(clean(value, MAX_TOKEN)),
-            Name::Path => self.names.path = Some(clean(value, MAX_PATH)),
-            Name::Authority => self.names.host = Some(clean(value, MAX_HOST)),
+            Name::Method => keep(&mut self.names.method, value, MAX_TOKEN),
+            Name::Path => keep(&mut self.names.path, value, MAX_PATH),
+            Name::Authority => keep(&mut self.names.host, value, MAX_HOST),
             Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Other => {}
         }
     }
+}
+
+/// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making text of
+/// every repetition would let a byte of HPACK cost microseconds.
+fn keep(place: &mut Option<Arc<str>>, value: &[u8], limit: usize) {
+    place.get_or_insert_with(|| clean(value, limit));
 }
 
 fn number(value: &[u8]) -> Option<u16> {
