@@ -281,11 +281,14 @@ impl Application {
                 if !early {
                     streams[end.index()] = Stream::default();
                 }
+                let other = end.other().index();
+                let one_sided = first[other].is_none() && self.tag.tries[other] == 0;
                 // What the other end said before is not waited for.
-                if self.tag.tries[end.other().index()] > 0 {
-                    streams[end.other().index()] = Stream::default();
+                if self.tag.tries[other] > 0 {
+                    streams[other] = Stream::default();
                 }
-                self.app = Some(Box::new(App::new(streams, Session::new(self.tag.transactions))));
+                let session = Session::new(self.tag.transactions, one_sided);
+                self.app = Some(Box::new(App::new(streams, session)));
                 self.read(context, segment);
             }
         }
@@ -319,7 +322,7 @@ impl Application {
 
     /// Begins to read datagrams.
     fn begin(&mut self, protocol: Protocol, ports: [u16; 2]) -> &mut Session {
-        let mut session = Session::new(self.tag.transactions);
+        let mut session = Session::new(self.tag.transactions, false);
         session.begin(protocol, &mut self.tag, ports, true);
         &mut self.app.insert(Box::new(App::new(<[Stream; 2]>::default(), session))).session
     }

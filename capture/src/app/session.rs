@@ -49,19 +49,20 @@ pub(super) struct Session {
     parser: Parser,
     http: Option<Box<HttpSlice>>,
     transactions: bool,
+    one_sided: bool,
 }
 
 impl Session {
-    /// A session that has recognised nothing.
-    pub(super) const fn new(transactions: bool) -> Self {
-        Self { parser: Parser::Unknown([Vec::new(), Vec::new()]), http: None, transactions }
+    /// A session that has recognised nothing; `one_sided` says that nothing was seen but of the end that begins it.
+    pub(super) const fn new(transactions: bool, one_sided: bool) -> Self {
+        Self { parser: Parser::Unknown([Vec::new(), Vec::new()]), http: None, transactions, one_sided }
     }
 
     /// Begins to read a protocol.
     pub(super) fn begin(&mut self, protocol: Protocol, tag: &mut Tag, ports: [u16; 2], datagrams: bool) {
         let name = match protocol {
             Protocol::Http1 => {
-                self.parser = Parser::Http1(Box::default());
+                self.parser = Parser::Http1(Box::new(Http1::new(self.one_sided)));
                 Name::Http
             }
             Protocol::Http2 => {

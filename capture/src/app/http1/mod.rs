@@ -11,7 +11,8 @@
 //! without latency.
 //!
 //! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`MAX_WAITING`] requests wait for answers, later ones
-//! are counted without names and without latency.
+//! are counted without names and without latency. Where answers passed unseen, the oldest is over instead: what looks like
+//! a long pipeline there is a client that got its answers.
 
 mod half;
 mod line;
@@ -65,11 +66,18 @@ pub(crate) struct Http1 {
     waiting: VecDeque<Waiting>,
     /// Requests after those, without a place.
     unplaced: u32,
+    /// The connection was recognised by an end of which alone anything had been seen.
+    one_sided: bool,
 }
 
 impl Http1 {
     /// Name of the protocol.
     pub(crate) const NAME: &'static str = "http";
+
+    /// A connection; `one_sided` says that nothing of the other end, not its SYN either, was seen when this one was recognised.
+    pub(crate) fn new(one_sided: bool) -> Self {
+        Self { one_sided, ..Self::default() }
+    }
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
@@ -211,10 +219,7 @@ impl Http1 {
         for half in &mut self.halves {
             half.finish_answer(slice);
         }
-        for waiting in self.waiting.drain(..) {
-            let end = waiting.request.end.unwrap_or(waiting.request.start);
-            slice.finish(Self::NAME, waiting.request, end);
-        }
+        self.forgo(self.waiting.len(), slice);
     }
 
     fn half(&mut self, end: End) -> &mut Half {
@@ -341,6 +346,9 @@ impl Http1 {
         let (began, alone) = (half.began, self.waiting.is_empty());
         half.lost = half.lost.filter(|lost| !alone || *lost >= began);
         let doubtful = half.lost.is_some() && !alone;
+        if self.waiting.len() == MAX_WAITING && self.unplaced == 0 && self.has_missed_answers(end.other()) {
+            self.forgo(1, slice);
+        }
         if self.waiting.len() == MAX_WAITING || self.unplaced > 0 {
             self.unplaced = self.unplaced.saturating_add(1);
         } else {
@@ -348,23 +356,37 @@ impl Http1 {
         }
     }
 
+    /// Whether answers from this end passed unseen, or none could be seen so far.
+    fn has_missed_answers(&self, end: End) -> bool {
+        let half = &self.halves[end.index()];
+        half.lost.is_some() || (self.one_sided && half.last == 0)
+    }
+
+    /// Finishes the oldest requests without an answer.
+    fn forgo(&mut self, count: usize, slice: &mut HttpSlice) {
+        for Waiting { request, .. } in self.waiting.drain(..count) {
+            let last = request.end.unwrap_or(request.start);
+            slice.finish(Self::NAME, request, last);
+        }
+    }
+
     /// Finishes what was answered while this direction was lost; whether it is sure which request is answered next.
     fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> bool {
-        let half = self.half(end);
-        let older = match half.lost {
-            Some(lost) => self.waiting.iter().take_while(|waiting| waiting.request.start < lost).count(),
-            None => 0,
-        };
+        let lost = self.half(end).lost;
+        if lost.is_some() && self.unplaced > 0 {
+            // The newest have no place: of none it is known that it was asked after what was lost.
+            self.unplaced = 0;
+            self.forgo(self.waiting.len(), slice);
+        }
+        let is_older = |waiting: &&Waiting| lost.is_some_and(|lost| waiting.request.start < lost);
+        let older = self.waiting.iter().take_while(is_older).count();
         if older > 0 && older == self.waiting.len() {
             let front = self.waiting.front().map(|waiting| waiting.request.start);
             // If others came after the only one, they were lost, too.
             return older == 1 && self.half(end.other()).lost <= front;
         }
         self.half(end).lost = None;
-        for Waiting { request, .. } in self.waiting.drain(..older) {
-            let last = request.end.unwrap_or(request.start);
-            slice.finish(Self::NAME, request, last);
-        }
+        self.forgo(older, slice);
         older > 0 || self.waiting.front().is_none_or(|waiting| !waiting.doubtful)
     }
 
