@@ -204,6 +204,45 @@ fn a_promise_is_no_request() {
     assert_eq!(exchanges(&transactions), [(Some("/pushed"), Some(200), None), (Some("/1"), Some(404), Some(3000))]);
 }
 
+/// The client hears of the answer after it gave up, and the server of the trailers after it answered.
+#[test]
+fn what_comes_on_a_stream_that_is_over_is_no_exchange() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/cancelled")));
+    talk.says(2 * MS, Client, frame(3, 0, 1, &[0, 0, 0, 8]));
+    talk.says(2 * MS, Server, [headers(1, false, &[(":status", "500")]), frame(0, END_STREAM, 1, b"oops")].concat());
+    talk.says(3 * MS, Client, headers(3, false, &get("/early")));
+    talk.says(4 * MS, Server, headers(3, true, &[(":status", "413")]));
+    talk.says(5 * MS, Client, headers(3, true, &[("x-checksum", "1")]));
+    talk.says(6 * MS, Client, headers(5, true, &get("/next")));
+    let block: Vec<u8> = get("/pushed").iter().flat_map(|(name, value)| field(name, value)).collect();
+    talk.says(7 * MS, Server, frame(5, END_HEADERS, 5, &[&[0, 0, 0, 2], &block[..]].concat()));
+    talk.says(8 * MS, Client, frame(3, 0, 2, &[0, 0, 0, 8]));
+    talk.says(8 * MS, Server, headers(2, true, &[(":status", "200")]));
+    talk.says(9 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (3, 1));
+    let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.path.as_deref(), t.exchange.status)).collect();
+    let expected = [("/cancelled", None), ("/early", Some(413)), ("/pushed", None), ("/next", Some(200))];
+    assert_eq!(rows, expected.map(|(path, status)| (Some(path), status)));
+}
+
+#[test]
+fn an_answer_whose_request_the_capture_missed_is_an_exchange_without_names() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    talk.missed(Client, headers(3, true, &get("/3")).len() as u32);
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "200")]));
+    talk.says(3 * MS, Client, headers(5, true, &get("/5")));
+    talk.says(4 * MS, Server, headers(3, true, &[(":status", "503")]));
+    talk.says(5 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (2, 1));
+    assert_eq!(exchanges(&transactions)[1..], [(None, Some(503), None), (Some("/5"), Some(200), Some(2000))]);
+}
+
 #[test]
 fn what_waits_for_missing_bytes_is_read_at_the_end() {
     let mut talk = Talk::new();

@@ -71,10 +71,35 @@ fn number(value: &[u8]) -> Option<u16> {
     str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// The streams that an end opened since bytes were last missing. Their numbers go up (RFC 9113, 5.1.1).
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    first: u32,
+    last: u32,
+}
+
+impl Opened {
+    /// Takes in a stream on which a header block came; whether the block is the stream's first.
+    pub(super) fn open(&mut self, stream: u32) -> bool {
+        let new = stream > self.last;
+        if new {
+            self.first = if self.first == 0 { stream } else { self.first };
+            self.last = stream;
+        }
+        new
+    }
+
+    /// Whether it is among them, and so is over if nobody waits for it.
+    pub(super) fn contains(&self, stream: u32) -> bool {
+        self.first > 0 && (self.first..=self.last).contains(&stream)
+    }
+}
+
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Half {
     pub(super) state: State,
+    pub(super) opened: Opened,
     /// The frame whose payload comes.
     pub(super) frame: Frame,
     /// The direction began with the preface.
@@ -197,6 +222,7 @@ impl Half {
     pub(super) fn lose(&mut self) {
         self.state = State::Lost;
         self.have = 0;
+        self.opened = Opened::default();
         self.kept = Vec::new();
         self.block = Vec::new();
         self.first = None;

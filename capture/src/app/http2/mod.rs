@@ -5,6 +5,8 @@
 //! of the request (`END_STREAM`) to the first header block of the final response; a response that begins before the
 //! request ended has none (streaming calls). A call whose `grpc-status` is not 0 counts as an error.
 //!
+//! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
+//!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
 //! is unknown from then on (see [`hpack`]): such names are null, later ones are right again.
@@ -55,7 +57,10 @@ impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let last = request.start;
-        Self { waiting: [Waiting { stream: 1, request, last }].into(), client: Some(client), ..Self::default() }
+        let waiting = [Waiting { stream: 1, request, last }].into();
+        let mut http2 = Self { waiting, client: Some(client), ..Self::default() };
+        http2.halves[client.index()].opened.open(1);
+        http2
     }
 
     /// Bytes of memory owned beside the structure itself.
@@ -219,8 +224,11 @@ impl Http2 {
                 } else if first.kind == Kind::Push {
                     // The server asks itself: no request, and nothing to measure.
                     let request = slice.promise(end.other(), time, fields.names);
-                    let stream = self.halves[end.index()].promised;
-                    self.wait(Waiting { stream, request, last: time }, slice);
+                    let half = &mut self.halves[end.index()];
+                    let stream = half.promised;
+                    if half.opened.open(stream) {
+                        self.wait(Waiting { stream, request, last: time }, slice);
+                    }
                 }
             }
             Kind::Reset => self.remove(frame.stream, slice),
@@ -237,8 +245,9 @@ impl Http2 {
         }
         self.grpc |= fields.grpc;
         if self.client == Some(end) {
-            // Trailers say nothing new.
-            if self.find(stream).is_none() {
+            // Trailers say nothing new, whether the exchange waits or is over.
+            let new = self.halves[end.index()].opened.open(stream);
+            if new && self.find(stream).is_none() {
                 self.ask(end, time, stream, fields.names, slice);
             }
             return;
@@ -252,6 +261,13 @@ impl Http2 {
                 slice.count_error();
             }
         }
+    }
+
+    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody waits. The even ones are those that it promised itself (RFC 9113,
+    /// 5.1.1).
+    fn is_opened(&self, stream: u32, end: End) -> bool {
+        let opener = if stream.is_multiple_of(2) { end } else { end.other() };
+        self.halves[opener.index()].opened.contains(stream)
     }
 
     fn ask(&mut self, end: End, time: i64, stream: u32, names: Names, slice: &mut HttpSlice) {
@@ -272,13 +288,13 @@ impl Http2 {
     }
 
     fn answer(&mut self, end: End, time: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
-        match self.find(stream) {
-            Some(waiting) if waiting.request.is_answered() => {}
-            Some(waiting) => slice.answer(&mut waiting.request, status, time),
-            None => {
-                let request = slice.answer_unasked(end.other(), status, time);
-                self.wait(Waiting { stream, request, last: time }, slice);
+        if let Some(waiting) = self.find(stream) {
+            if !waiting.request.is_answered() {
+                slice.answer(&mut waiting.request, status, time);
             }
+        } else if !self.is_opened(stream, end) {
+            let request = slice.answer_unasked(end.other(), status, time);
+            self.wait(Waiting { stream, request, last: time }, slice);
         }
     }
 
