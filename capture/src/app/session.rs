@@ -168,8 +168,8 @@ impl Session {
         match (&mut self.parser, &mut self.http) {
             (Parser::Unknown(_), _) => self.recognise_cut(tag, context, length),
             (Parser::Http1(http1), Some(slice)) => http1.gap(end, time, length.into(), slice),
-            (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
-            (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
+            (Parser::Http2(http2), Some(slice)) => http2.gap(end, length.into(), slice),
+            (Parser::DnsStream(dns), _) => dns.gap(end, length),
             (Parser::Tls(tls), _) => tls.gap(end.index()),
             (Parser::Upgrade(_), _) => self.parser = Parser::Done,
             (Parser::Http1(_) | Parser::Http2(_), None)

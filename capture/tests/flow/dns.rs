@@ -164,6 +164,24 @@ fn over_tcp_a_cut_message_still_has_its_question() {
     assert_eq!(transactions.len(), 2);
 }
 
+/// The gap is noticed by what comes seconds later.
+#[test]
+fn over_tcp_a_message_with_a_gap_passed_when_its_bytes_did() {
+    let mut talk = Talk::on(53);
+    talk.says(0, Client, framed(&message(9, QUERY, 0, 1)));
+    let query = framed(&[message(1, QUERY, 0, 1), vec![0; 500]].concat());
+    let (captured, missed) = query.split_at(100);
+    talk.says(0, Client, captured);
+    talk.missed(Client, missed.len() as u32);
+    let answer = framed(&[message(1, RESPONSE, 1, 1), vec![0; 500]].concat());
+    let (captured, missed) = answer.split_at(100);
+    talk.says(5 * MS, Server, captured);
+    talk.missed(Server, missed.len() as u32);
+    talk.says(3 * SECOND, Client, framed(&message(2, QUERY, 0, 28)));
+    let (_, transactions) = talk.only();
+    assert_eq!((transactions[0].exchange.latency_us, transactions[0].exchange.end), (Some(5000), BEGIN + 5 * MS));
+}
+
 #[test]
 fn content_is_enough_away_from_the_ports() {
     let mut story = Story::new();

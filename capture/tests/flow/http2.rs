@@ -244,6 +244,20 @@ fn an_answer_whose_request_the_capture_missed_is_an_exchange_without_names() {
 }
 
 #[test]
+fn a_request_whose_end_is_missing_ends_with_what_was_captured() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    let upload = [headers(1, false, &get("/1")), frame(0, END_STREAM, 1, &[b'z'; 2000])].concat();
+    let (captured, missed) = upload.split_at(1000);
+    talk.says(MS, Client, captured);
+    talk.missed(Client, missed.len() as u32);
+    talk.says(300 * MS, Server, headers(1, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!(http(&record).latency_us, Some(299_000));
+    assert_eq!(exchanges(&transactions), [(Some("/1"), Some(200), Some(299_000))]);
+}
+
+#[test]
 fn what_waits_for_missing_bytes_is_read_at_the_end() {
     let mut talk = Talk::new();
     talk.says(0, Client, PREFACE);

@@ -44,6 +44,8 @@ struct Half {
     /// Bytes of the message that are still to come.
     left: usize,
     kept: Vec<u8>,
+    /// When the last byte was captured.
+    last: i64,
     /// Something of the message is missing; it was read as far as it went.
     cut: bool,
     lost: bool,
@@ -76,6 +78,7 @@ impl DnsStream {
             }
             *half = Half::default();
         }
+        half.last = time;
         while !bytes.is_empty() {
             if half.left == 0 {
                 bytes = half.read_length(bytes);
@@ -103,8 +106,8 @@ impl DnsStream {
         }
     }
 
-    /// Bytes that were not captured.
-    pub(crate) fn gap(&mut self, end: End, time: i64, length: u32) {
+    /// Bytes that were not captured. When they passed is not known: a message that they cut ends with the last byte that was.
+    pub(crate) fn gap(&mut self, end: End, length: u32) {
         let half = &mut self.halves[end.index()];
         if half.lost {
             return;
@@ -114,7 +117,7 @@ impl DnsStream {
         }
         if !half.cut && !half.kept.is_empty() {
             let length = usize::from(u16::from_be_bytes(half.length));
-            Self::message(&mut self.flow, end, time, &half.kept, length);
+            Self::message(&mut self.flow, end, half.last, &half.kept, length);
         }
         half.kept.clear();
         half.left = half.left.saturating_sub(length as usize);

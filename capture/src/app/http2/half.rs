@@ -100,6 +100,8 @@ impl Opened {
 pub(super) struct Half {
     pub(super) state: State,
     pub(super) opened: Opened,
+    /// When the last byte was captured.
+    pub(super) last: i64,
     /// The frame whose payload comes.
     pub(super) frame: Frame,
     /// The direction began with the preface.

@@ -84,6 +84,7 @@ impl Http2 {
     /// Takes in the next bytes of a direction.
     pub(crate) fn bytes(&mut self, end: End, time: i64, mut bytes: &[u8], slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
+        half.last = time;
         if half.state == State::Lost && frame::is_chain(bytes) {
             half.state = State::Header;
         }
@@ -110,16 +111,17 @@ impl Http2 {
         }
     }
 
-    /// Bytes that were not captured.
-    pub(crate) fn gap(&mut self, end: End, time: i64, length: u64, slice: &mut HttpSlice) {
+    /// Bytes that were not captured. When they passed is not known: a frame that ends with them goes on to the last byte that was.
+    pub(crate) fn gap(&mut self, end: End, length: u64, slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
+        let last = half.last;
         match half.state {
             State::Payload(left) if length <= u64::from(left) => {
                 half.cut |= half.frame.has_block();
                 half.state = State::Payload(left - length as u32);
                 if u64::from(left) == length {
                     let kept = std::mem::take(&mut half.kept);
-                    self.end_frame(end, time, &kept, slice);
+                    self.end_frame(end, last, &kept, slice);
                 }
             }
             State::Payload(_) | State::Preface | State::Header | State::Lost => half.lose(),
