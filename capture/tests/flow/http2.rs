@@ -257,6 +257,50 @@ fn a_request_whose_end_is_missing_ends_with_what_was_captured() {
     assert_eq!(exchanges(&transactions), [(Some("/1"), Some(200), Some(299_000))]);
 }
 
+fn lengths(transactions: &[Transaction]) -> Vec<(Option<u64>, Option<u64>)> {
+    transactions.iter().map(|t| (t.exchange.request_bytes, t.exchange.response_bytes)).collect()
+}
+
+#[test]
+fn messages_are_as_long_as_their_frames_of_headers_and_data() {
+    let block: Vec<u8> = get("/long").iter().flat_map(|(name, value)| field(name, value)).collect();
+    let (first, rest) = block.split_at(20);
+    let status = [(":status", "200")];
+    let mut talk = Talk::new();
+    // Its request passed before the capture began.
+    talk.says(0, Client, PREFACE);
+    talk.says(0, Server, [headers(1, false, &status), frame(0, END_STREAM, 1, &[b'q'; 50])].concat());
+    talk.says(MS, Client, [frame(1, 0, 3, first), frame(9, END_HEADERS, 3, rest)].concat());
+    talk.says(MS, Client, frame(0, END_STREAM, 3, &[b'z'; 100]));
+    let answer = headers(3, false, &status);
+    let (begin, end) = answer[9..].split_at(4);
+    talk.says(2 * MS, Server, [frame(1, 0, 3, begin), frame(9, END_HEADERS, 3, end), frame(0, 1, 3, b"ok")].concat());
+    let head = answer.len() as u64 - 9;
+    let (_, transactions) = talk.only();
+    let expected = [(None, Some(head + 50)), (Some(block.len() as u64 + 100), Some(head + 2))];
+    assert_eq!(lengths(&transactions), expected);
+}
+
+#[test]
+fn how_long_a_message_is_of_which_frames_are_missing_is_not_known() {
+    let status = [(":status", "200")];
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/download")));
+    talk.says(MS, Client, headers(3, false, &get("/upload")));
+    talk.missed(Client, 109);
+    talk.says(2 * MS, Client, frame(0, END_STREAM, 3, b"end"));
+    talk.says(3 * MS, Server, headers(1, false, &status));
+    talk.missed(Server, 109);
+    talk.says(4 * MS, Server, [frame(0, END_STREAM, 1, b"end"), headers(3, true, &status)].concat());
+    talk.says(5 * MS, Client, headers(5, true, &get("/next")));
+    talk.says(6 * MS, Server, headers(5, true, &status));
+    let (_, transactions) = talk.only();
+    let [download, upload, next] = lengths(&transactions)[..] else { panic!("{transactions:#?}") };
+    assert_eq!((download, upload.0), ((next.0.map(|bytes| bytes + 4), None), None));
+    assert!(upload.1.is_some() && next.1.is_some(), "{upload:?} {next:?}");
+}
+
 #[test]
 fn what_waits_for_missing_bytes_is_read_at_the_end() {
     let mut talk = Talk::new();

@@ -71,6 +71,13 @@ fn number(value: &[u8]) -> Option<u16> {
     str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// A header block: its first frame, and the payload of that and of its continuations.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    pub(super) first: Frame,
+    pub(super) bytes: u64,
+}
+
 /// The streams that an end opened since bytes were last missing. Their numbers go up (RFC 9113, 5.1.1).
 #[derive(Debug, Default)]
 pub(super) struct Opened {
@@ -113,8 +120,8 @@ pub(super) struct Half {
     pub(super) kept: Vec<u8>,
     /// Something is missing at the end of `kept`, and of the block.
     pub(super) cut: bool,
-    /// The first frame of a header block that continuations go on.
-    first: Option<Frame>,
+    /// The header block that continuations go on.
+    open: Option<Block>,
     /// The stream that it promises.
     pub(super) promised: u32,
     block: Vec<u8>,
@@ -163,7 +170,7 @@ impl Half {
             self.have = 0;
             self.kept.clear();
             // A block is not interrupted by other frames (RFC 9113, 6.10).
-            match Frame::parse(self.header).filter(|frame| self.first.is_none() || frame.kind == Kind::Continuation) {
+            match Frame::parse(self.header).filter(|frame| self.open.is_none() || frame.kind == Kind::Continuation) {
                 Some(frame) => {
                     self.frame = frame;
                     self.state = State::Payload(frame.length);
@@ -181,10 +188,12 @@ impl Half {
         self.kept.extend_from_slice(payload.get(..room).unwrap_or(payload));
     }
 
-    /// A frame with a header block is complete; if the block is, its first frame and what it says.
-    pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Frame, Fields)> {
+    /// A frame with a header block is complete; if the block is, that and what it says.
+    pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Block, Fields)> {
         let frame = self.frame;
-        let first = *self.first.get_or_insert(frame);
+        let open = self.open.get_or_insert(Block { first: frame, bytes: 0 });
+        open.bytes += u64::from(frame.length);
+        let (first, open) = (open.first, *open);
         if let Some(promised) = frame.promised(payload) {
             self.promised = promised;
         }
@@ -215,9 +224,9 @@ impl Half {
         }
         block.clear();
         self.block = block;
-        self.first = None;
+        self.open = None;
         (self.cut, self.closed) = (false, false);
-        Some((first, fields))
+        Some((open, fields))
     }
 
     /// Bytes are missing, or are no frames.
@@ -227,7 +236,7 @@ impl Half {
         self.opened = Opened::default();
         self.kept = Vec::new();
         self.block = Vec::new();
-        self.first = None;
+        self.open = None;
         (self.cut, self.closed) = (false, false);
         self.decoder.forget();
     }

@@ -7,6 +7,8 @@
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
 //!
+//! How long a message is, is the payload of its frames of headers and data; where whole frames are missing, it is not known.
+//!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
 //! is unknown from then on (see [`hpack`]): such names are null, later ones are right again.
@@ -23,7 +25,7 @@ mod huffman;
 use std::collections::VecDeque;
 
 pub(crate) use self::frame::probe;
-use self::frame::{END_STREAM, Frame, Kind};
+use self::frame::{END_STREAM, Kind};
 use self::half::{Fields, Half, State};
 use super::exchange::End;
 use super::http::{HttpSlice, Names, Request};
@@ -41,6 +43,14 @@ struct Waiting {
     stream: u32,
     request: Request,
     last: i64,
+    /// Frames of the request, and of the answer, may have passed unseen: how long it is, is not known.
+    unsure: [bool; 2],
+}
+
+impl Waiting {
+    fn new(stream: u32, request: Request, last: i64) -> Self {
+        Self { stream, request, last, unsure: [false; 2] }
+    }
 }
 
 /// A connection.
@@ -57,7 +67,7 @@ impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let last = request.start;
-        let waiting = [Waiting { stream: 1, request, last }].into();
+        let waiting = [Waiting::new(1, request, last)].into();
         let mut http2 = Self { waiting, client: Some(client), ..Self::default() };
         http2.halves[client.index()].opened.open(1);
         http2
@@ -124,7 +134,7 @@ impl Http2 {
                     self.end_frame(end, last, &kept, slice);
                 }
             }
-            State::Payload(_) | State::Preface | State::Header | State::Lost => half.lose(),
+            State::Payload(_) | State::Preface | State::Header | State::Lost => self.lose(end),
         }
     }
 
@@ -146,7 +156,24 @@ impl Http2 {
     }
 
     fn finish(&self, waiting: Waiting, slice: &mut HttpSlice) {
-        slice.finish(if self.grpc { "grpc" } else { "http2" }, waiting.request, waiting.last);
+        let Waiting { mut request, last, unsure, .. } = waiting;
+        // No message has 0.
+        let lengths = [&mut request.bytes, &mut request.response_bytes];
+        lengths.into_iter().zip(unsure).filter(|(_, unsure)| *unsure).for_each(|(bytes, _)| *bytes = 0);
+        slice.finish(if self.grpc { "grpc" } else { "http2" }, request, last);
+    }
+
+    /// Whole frames of a direction are missing: maybe of any message that is under way there.
+    fn lose(&mut self, end: End) {
+        self.halves[end.index()].lose();
+        let asks = self.client == Some(end);
+        for Waiting { request, unsure, .. } in &mut self.waiting {
+            if asks {
+                unsure[0] |= request.end.is_none();
+            } else {
+                unsure[1] |= request.is_answered();
+            }
+        }
     }
 
     /// Where the stream's request waits, else where it would.
@@ -162,24 +189,30 @@ impl Http2 {
     /// A frame's header was read, or found malformed.
     fn begin_frame(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
-        let State::Payload(left) = half.state else { return };
         let frame = half.frame;
-        if matches!(frame.kind, Kind::Data | Kind::Headers | Kind::Continuation) {
-            self.count(end, time, frame);
-        }
-        if left == 0 {
-            self.end_frame(end, time, &[], slice);
+        match half.state {
+            State::Payload(left) => {
+                if frame.kind == Kind::Data {
+                    self.count(end, time, frame.stream, frame.length.into());
+                }
+                if left == 0 {
+                    self.end_frame(end, time, &[], slice);
+                }
+            }
+            State::Lost => self.lose(end),
+            State::Preface | State::Header => {}
         }
     }
 
-    fn count(&mut self, end: End, time: i64, frame: Frame) {
+    /// Counts payload of an exchange.
+    fn count(&mut self, end: End, time: i64, stream: u32, bytes: u64) {
         let asks = self.client == Some(end);
-        if let Some(waiting) = self.find(frame.stream) {
+        if let Some(waiting) = self.find(stream) {
             waiting.last = time;
             if asks {
-                waiting.request.bytes += u64::from(frame.length);
+                waiting.request.bytes += bytes;
             } else {
-                waiting.request.response_bytes += u64::from(frame.length);
+                waiting.request.response_bytes += bytes;
             }
         }
     }
@@ -217,9 +250,11 @@ impl Http2 {
             }
             Kind::Headers | Kind::Push | Kind::Continuation => {
                 let wants_names = slice.wants_names();
-                let Some((first, fields)) = half.block(payload, wants_names) else { return };
+                let Some((block, fields)) = half.block(payload, wants_names) else { return };
+                let first = block.first;
                 if first.kind == Kind::Headers {
                     self.fields(end, time, first.stream, fields, slice);
+                    self.count(end, time, first.stream, block.bytes);
                     if first.has(END_STREAM) {
                         self.end_stream(end, time, first.stream, slice);
                     }
@@ -229,7 +264,7 @@ impl Http2 {
                     let half = &mut self.halves[end.index()];
                     let stream = half.promised;
                     if half.opened.open(stream) {
-                        self.wait(Waiting { stream, request, last: time }, slice);
+                        self.wait(Waiting::new(stream, request, time), slice);
                     }
                 }
             }
@@ -273,10 +308,8 @@ impl Http2 {
     }
 
     fn ask(&mut self, end: End, time: i64, stream: u32, names: Names, slice: &mut HttpSlice) {
-        let bytes = self.halves[end.index()].frame.length.into();
-        let mut request = slice.begin(end, time, names);
-        request.bytes = bytes;
-        self.wait(Waiting { stream, request, last: time }, slice);
+        let request = slice.begin(end, time, names);
+        self.wait(Waiting::new(stream, request, time), slice);
     }
 
     fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
@@ -296,7 +329,7 @@ impl Http2 {
             }
         } else if !self.is_opened(stream, end) {
             let request = slice.answer_unasked(end.other(), status, time);
-            self.wait(Waiting { stream, request, last: time }, slice);
+            self.wait(Waiting::new(stream, request, time), slice);
         }
     }
 
