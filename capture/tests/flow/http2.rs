@@ -301,6 +301,60 @@ fn how_long_a_message_is_of_which_frames_are_missing_is_not_known() {
     assert!(upload.1.is_some() && next.1.is_some(), "{upload:?} {next:?}");
 }
 
+fn times(transactions: &[Transaction]) -> Vec<(i64, i64)> {
+    transactions.iter().map(|t| ((t.exchange.start - BEGIN) / MS, (t.exchange.end - BEGIN) / MS)).collect()
+}
+
+#[test]
+fn an_exchange_lasts_from_its_first_byte_to_its_last() {
+    let block: Vec<u8> = get("/slow").iter().flat_map(|(name, value)| field(name, value)).collect();
+    let (first, rest) = block.split_at(20);
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    // Even of a frame's header the end comes later.
+    let request = [frame(1, END_STREAM, 1, first), frame(9, END_HEADERS, 1, rest)].concat();
+    for (at, part) in [(1, &request[..5]), (2, &request[5..40]), (3, &request[40..])] {
+        talk.says(at * MS, Client, part);
+    }
+    let status = field(":status", "200");
+    let answer = [frame(1, 0, 1, &status[..3]), frame(9, END_HEADERS, 1, &status[3..])].concat();
+    let (head, tail) = answer.split_at(12);
+    talk.says(13 * MS, Server, head);
+    talk.says(14 * MS, Server, tail);
+    let data = frame(0, END_STREAM, 1, &[b'd'; 300]);
+    for (at, part) in (15..).zip(data.chunks(100)) {
+        talk.says(at * MS, Server, part);
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).latency_us, &times(&transactions)[..]), (Some(10_000), &[(1, 18)][..]));
+}
+
+#[test]
+fn a_reset_and_what_came_of_an_unfinished_frame_belong_to_the_exchange() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    for (at, stream) in [(1, 1), (2, 3), (3, 5)] {
+        talk.says(at * MS, Client, headers(stream, true, &get("/1")));
+    }
+    talk.says(5 * MS, Client, frame(3, 0, 1, &[0, 0, 0, 8]));
+    let answers = [headers(3, false, &[(":status", "200")]), headers(5, false, &[(":status", "200")])].concat();
+    talk.says(6 * MS, Server, [answers, frame(0, 0, 3, &[b'd'; 10])].concat());
+    talk.says(7 * MS, Server, &frame(0, 0, 5, &[b'd'; 300])[..100]);
+    talk.says(8 * MS, Server, [b'd'; 100]);
+    talk.says(9 * MS, Client, frame(3, 0, 5, &[0, 0, 0, 8]));
+    let (_, transactions) = talk.only();
+    assert_eq!(times(&transactions), [(1, 5), (3, 9), (2, 6)]);
+    let head = headers(1, false, &[(":status", "200")]).len() as u64 - 9;
+    let answers: Vec<_> = lengths(&transactions).iter().map(|(_, answer)| *answer).collect();
+    assert_eq!(answers, [None, Some(head + 191), Some(head + 10)]);
+
+    let mut talk = Talk::new();
+    talk.says(0, Client, [PREFACE, &headers(1, false, &get("/1"))].concat());
+    talk.says(MS, Client, &frame(0, 0, 1, &[b'd'; 300])[..100]);
+    talk.says(2 * MS, Client, [b'd'; 100]);
+    assert_eq!(times(&talk.only().1), [(0, 2)]);
+}
+
 #[test]
 fn what_waits_for_missing_bytes_is_read_at_the_end() {
     let mut talk = Talk::new();

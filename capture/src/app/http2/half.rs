@@ -75,6 +75,8 @@ fn number(value: &[u8]) -> Option<u16> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block {
     pub(super) first: Frame,
+    /// When that began.
+    pub(super) began: i64,
     pub(super) bytes: u64,
 }
 
@@ -109,8 +111,9 @@ pub(super) struct Half {
     pub(super) opened: Opened,
     /// When the last byte was captured.
     pub(super) last: i64,
-    /// The frame whose payload comes.
+    /// The frame whose payload comes, and when its header began.
     pub(super) frame: Frame,
+    began: i64,
     /// The direction began with the preface.
     pub(super) had_preface: bool,
     /// Bytes of the preface or of a frame's header that are there.
@@ -159,7 +162,10 @@ impl Half {
     }
 
     /// Reads a frame's header; the rest of the bytes.
-    pub(super) fn header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(super) fn header<'a>(&mut self, time: i64, bytes: &'a [u8]) -> &'a [u8] {
+        if self.have == 0 {
+            self.began = time;
+        }
         let missing = HEADER - usize::from(self.have).min(HEADER);
         let (new, rest) = bytes.split_at(bytes.len().min(missing));
         if let Some(place) = self.header.get_mut(usize::from(self.have)..usize::from(self.have) + new.len()) {
@@ -191,7 +197,7 @@ impl Half {
     /// A frame with a header block is complete; if the block is, that and what it says.
     pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Block, Fields)> {
         let frame = self.frame;
-        let open = self.open.get_or_insert(Block { first: frame, bytes: 0 });
+        let open = self.open.get_or_insert(Block { first: frame, began: self.began, bytes: 0 });
         open.bytes += u64::from(frame.length);
         let (first, open) = (open.first, *open);
         if let Some(promised) = frame.promised(payload) {

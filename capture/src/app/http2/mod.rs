@@ -2,7 +2,7 @@
 //!
 //! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header block
 //! decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from the end
-//! of the request (`END_STREAM`) to the first header block of the final response; a response that begins before the
+//! of the request (`END_STREAM`) to the first byte of the final response's header block; a response that begins before the
 //! request ended has none (streaming calls). A call whose `grpc-status` is not 0 counts as an error.
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
@@ -26,9 +26,9 @@ use std::collections::VecDeque;
 
 pub(crate) use self::frame::probe;
 use self::frame::{END_STREAM, Kind};
-use self::half::{Fields, Half, State};
+use self::half::{Block, Fields, Half, State};
 use super::exchange::End;
-use super::http::{HttpSlice, Names, Request};
+use super::http::{HttpSlice, Request};
 use crate::memory;
 
 /// Most requests that wait for their answers: no less than what servers allow at once (100 by RFC 9113, 6.5.2; nginx 128,
@@ -108,7 +108,7 @@ impl Http2 {
                     }
                 }
                 State::Header => {
-                    bytes = half.header(bytes);
+                    bytes = half.header(time, bytes);
                     self.begin_frame(end, time, slice);
                 }
                 State::Payload(left) => {
@@ -150,6 +150,8 @@ impl Http2 {
 
     /// The flow is over: what is open, is handed on as it is.
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
+        self.cut_off(End::Low);
+        self.cut_off(End::High);
         for waiting in std::mem::take(&mut self.waiting) {
             self.finish(waiting, slice);
         }
@@ -165,6 +167,7 @@ impl Http2 {
 
     /// Whole frames of a direction are missing: maybe of any message that is under way there.
     fn lose(&mut self, end: End) {
+        self.cut_off(end);
         self.halves[end.index()].lose();
         let asks = self.client == Some(end);
         for Waiting { request, unsure, .. } in &mut self.waiting {
@@ -188,27 +191,28 @@ impl Http2 {
 
     /// A frame's header was read, or found malformed.
     fn begin_frame(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
-        let half = &mut self.halves[end.index()];
-        let frame = half.frame;
-        match half.state {
-            State::Payload(left) => {
-                if frame.kind == Kind::Data {
-                    self.count(end, time, frame.stream, frame.length.into());
-                }
-                if left == 0 {
-                    self.end_frame(end, time, &[], slice);
-                }
-            }
+        match self.halves[end.index()].state {
+            State::Payload(0) => self.end_frame(end, time, &[], slice),
             State::Lost => self.lose(end),
-            State::Preface | State::Header => {}
+            State::Payload(_) | State::Preface | State::Header => {}
         }
     }
 
-    /// Counts payload of an exchange.
+    /// The frame that passes has no end: what there is of its data counts.
+    fn cut_off(&mut self, end: End) {
+        let Half { state, frame, last, .. } = self.halves[end.index()];
+        if let State::Payload(left) = state
+            && frame.kind == Kind::Data
+        {
+            self.count(end, last, frame.stream, frame.length.saturating_sub(left).into());
+        }
+    }
+
+    /// Counts payload of an exchange, up to this time.
     fn count(&mut self, end: End, time: i64, stream: u32, bytes: u64) {
         let asks = self.client == Some(end);
         if let Some(waiting) = self.find(stream) {
-            waiting.last = time;
+            waiting.last = waiting.last.max(time);
             if asks {
                 waiting.request.bytes += bytes;
             } else {
@@ -244,6 +248,7 @@ impl Http2 {
         let frame = half.frame;
         match frame.kind {
             Kind::Data => {
+                self.count(end, time, frame.stream, frame.length.into());
                 if frame.has(END_STREAM) {
                     self.end_stream(end, time, frame.stream, slice);
                 }
@@ -253,14 +258,14 @@ impl Http2 {
                 let Some((block, fields)) = half.block(payload, wants_names) else { return };
                 let first = block.first;
                 if first.kind == Kind::Headers {
-                    self.fields(end, time, first.stream, fields, slice);
+                    self.fields(end, &block, fields, slice);
                     self.count(end, time, first.stream, block.bytes);
                     if first.has(END_STREAM) {
                         self.end_stream(end, time, first.stream, slice);
                     }
                 } else if first.kind == Kind::Push {
                     // The server asks itself: no request, and nothing to measure.
-                    let request = slice.promise(end.other(), time, fields.names);
+                    let request = slice.promise(end.other(), block.began, fields.names);
                     let half = &mut self.halves[end.index()];
                     let stream = half.promised;
                     if half.opened.open(stream) {
@@ -268,13 +273,17 @@ impl Http2 {
                     }
                 }
             }
-            Kind::Reset => self.remove(frame.stream, slice),
+            Kind::Reset => {
+                self.count(end, time, frame.stream, 0);
+                self.remove(end, frame.stream, slice);
+            }
             Kind::Priority | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate | Kind::Extension => {}
         }
     }
 
     /// A header block is complete.
-    fn fields(&mut self, end: End, time: i64, stream: u32, fields: Fields, slice: &mut HttpSlice) {
+    fn fields(&mut self, end: End, block: &Block, fields: Fields, slice: &mut HttpSlice) {
+        let (stream, began) = (block.first.stream, block.began);
         if fields.status.is_some() {
             self.client = Some(end.other());
         } else if fields.asks {
@@ -285,12 +294,13 @@ impl Http2 {
             // Trailers say nothing new, whether the exchange waits or is over.
             let new = self.halves[end.index()].opened.open(stream);
             if new && self.find(stream).is_none() {
-                self.ask(end, time, stream, fields.names, slice);
+                let request = slice.begin(end, began, fields.names);
+                self.wait(Waiting::new(stream, request, began), slice);
             }
             return;
         }
         if let Some(status @ 200..) = fields.status {
-            self.answer(end, time, stream, status, slice);
+            self.answer(end, began, stream, status, slice);
         }
         if let (Some(code), Some(waiting)) = (fields.grpc_status, self.find(stream)) {
             waiting.request.grpc_status = Some(code);
@@ -307,11 +317,6 @@ impl Http2 {
         self.halves[opener.index()].opened.contains(stream)
     }
 
-    fn ask(&mut self, end: End, time: i64, stream: u32, names: Names, slice: &mut HttpSlice) {
-        let request = slice.begin(end, time, names);
-        self.wait(Waiting::new(stream, request, time), slice);
-    }
-
     fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
         if self.waiting.len() >= MAX_STREAMS
             && let Some(oldest) = self.waiting.pop_front()
@@ -322,27 +327,31 @@ impl Http2 {
         self.waiting.insert(at, waiting);
     }
 
-    fn answer(&mut self, end: End, time: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
+    /// The final answer began.
+    fn answer(&mut self, end: End, began: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
         if let Some(waiting) = self.find(stream) {
             if !waiting.request.is_answered() {
-                slice.answer(&mut waiting.request, status, time);
+                slice.answer(&mut waiting.request, status, began);
             }
         } else if !self.is_opened(stream, end) {
-            let request = slice.answer_unasked(end.other(), status, time);
-            self.wait(Waiting::new(stream, request, time), slice);
+            let request = slice.answer_unasked(end.other(), status, began);
+            self.wait(Waiting::new(stream, request, began), slice);
         }
     }
 
     fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
         if self.client != Some(end) {
-            self.remove(stream, slice);
+            self.remove(end, stream, slice);
         } else if let Some(waiting) = self.find(stream) {
             waiting.request.end = Some(time);
-            waiting.last = time;
         }
     }
 
-    fn remove(&mut self, stream: u32, slice: &mut HttpSlice) {
+    /// The stream is over, by this end.
+    fn remove(&mut self, end: End, stream: u32, slice: &mut HttpSlice) {
+        if self.halves[end.other().index()].frame.stream == stream {
+            self.cut_off(end.other());
+        }
         if let Some(waiting) = self.position(stream).ok().and_then(|at| self.waiting.remove(at)) {
             self.finish(waiting, slice);
         }
