@@ -102,6 +102,28 @@ fn a_body_that_was_refused_does_not_come() {
 }
 
 #[test]
+fn an_upload_that_breaks_off_lasts_to_its_last_byte() {
+    let chunk = format!("3e8\r\n{}\r\n", "x".repeat(1000));
+    for (length, piece) in [("Content-Length: 5000", &"x".repeat(1000)), ("Transfer-Encoding: chunked", &chunk)] {
+        let head = format!("POST /1 HTTP/1.1\r\n{length}\r\n\r\n");
+        for answered in [false, true] {
+            let mut talk = Talk::new();
+            talk.says(0, Client, &head);
+            talk.says(MS, Client, piece);
+            talk.says(2 * MS, Client, piece);
+            if answered {
+                talk.says(3 * MS, Server, "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n");
+            }
+            let (_, transactions) = talk.only();
+            let exchange = &transactions[0].exchange;
+            assert_eq!((exchange.status, exchange.latency_us), (answered.then_some(413), None));
+            assert_eq!(exchange.request_bytes, Some((head.len() + 2 * piece.len()) as u64));
+            assert_eq!(exchange.end, BEGIN + if answered { 3 * MS } else { 2 * MS });
+        }
+    }
+}
+
+#[test]
 fn answers_to_unseen_requests_may_lack_their_bodies() {
     let mut talk = Talk::midstream();
     talk.says(0, Server, "HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n");

@@ -100,9 +100,9 @@ impl Http1 {
                 self.extend_lost(end, time);
                 return None;
             }
-            let half = self.half(end);
             // The end of its message was lost.
-            half.finish_answer(slice);
+            self.finish_answer(end, slice);
+            let half = self.half(end);
             half.uploading = None;
             half.lost = half.lost.max(Some(half.last));
             half.state = State::Start;
@@ -216,8 +216,9 @@ impl Http1 {
 
     /// The flow is over: what is open, is handed on as it is.
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
-        for half in &mut self.halves {
-            half.finish_answer(slice);
+        for end in [End::Low, End::High] {
+            self.cut_request(end);
+            self.finish_answer(end, slice);
         }
         self.forgo(self.waiting.len(), slice);
     }
@@ -230,7 +231,8 @@ impl Http1 {
     fn resolve_doubt(&mut self, end: End, bytes: &[u8], slice: &mut HttpSlice) {
         let half = self.half(end);
         if std::mem::take(&mut half.doubtful) && probe(bytes, false) == Probe::Yes {
-            half.finish_answer(slice);
+            self.finish_answer(end, slice);
+            let half = self.half(end);
             half.uploading = None;
             half.state = State::Start;
         }
@@ -308,7 +310,7 @@ impl Http1 {
                 match (status, asked) {
                     (101, _) => return Some(self.upgrade(end, upgrade, slice)),
                     (200..=299, Asked::Connect) => {
-                        half.finish_answer(slice);
+                        self.finish_answer(end, slice);
                         return Some(Switched::Tunnel);
                     }
                     (_, Asked::Head | Asked::Connect | Asked::Other) => {
@@ -328,8 +330,7 @@ impl Http1 {
         match self.half(end).head.kind {
             Kind::Request(_) => {
                 self.ask(end, slice);
-                let last = self.half(end).last;
-                self.end_request(end, last);
+                self.cut_request(end);
             }
             Kind::Response(100..=199) => {}
             Kind::Response(status) => drop(self.answer(end, status, slice)),
@@ -425,7 +426,7 @@ impl Http1 {
         {
             return Switched::Http2(*request);
         }
-        half.finish_answer(slice);
+        self.finish_answer(end, slice);
         if upgrade == half::Upgrade::WebSocket { Switched::WebSocket } else { Switched::Other }
     }
 
@@ -437,7 +438,7 @@ impl Http1 {
                 self.end_request(end, time);
                 self.half(end).uploading = None;
             }
-            Kind::Response(_) => half.finish_answer(slice),
+            Kind::Response(_) => self.finish_answer(end, slice),
         }
     }
 
@@ -447,28 +448,46 @@ impl Http1 {
         self.end_request(end, time);
     }
 
+    /// The request that this direction sends has no end: it goes on to the last byte that was captured.
+    fn cut_request(&mut self, end: End) {
+        let last = self.half(end).last;
+        self.end_request(end, last);
+    }
+
     /// The last byte so far of the request that this direction sends.
     fn end_request(&mut self, end: End, time: i64) {
         let half = self.half(end);
         let bytes = half.known_bytes();
         let Some(serial) = half.uploading else { return };
-        if let Some(waiting) = self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
-            waiting.request.end = Some(time);
-            waiting.request.bytes = bytes;
-        } else if let Some(request) = &mut self.half(end.other()).answering
-            && request.serial() == serial
-        {
+        match self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
+            Some(waiting) => {
+                waiting.request.end = Some(time);
+                waiting.request.bytes = bytes;
+            }
+            None => self.count_upload(end),
+        }
+    }
+
+    /// Counts what there is so far of a request that is answered while this direction sends it.
+    fn count_upload(&mut self, end: End) {
+        let half = self.half(end);
+        let (bytes, uploading) = (half.known_bytes(), half.uploading);
+        let answering = self.half(end.other()).answering.as_mut();
+        if let Some(request) = answering.filter(|request| uploading == Some(request.serial())) {
             request.bytes = bytes;
         }
+    }
+
+    /// The answer that this end sends is over. What is not here yet of its request may never come.
+    fn finish_answer(&mut self, end: End, slice: &mut HttpSlice) {
+        self.count_upload(end.other());
+        self.half(end).finish_answer(slice);
     }
 
     fn lose(&mut self, end: End) {
         let half = self.half(end);
         half.state = State::Lost;
         half.line = half::Kept::default();
-        if half.uploading.is_some() {
-            let last = half.last;
-            self.end_request(end, last);
-        }
+        self.cut_request(end);
     }
 }
