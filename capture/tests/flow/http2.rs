@@ -103,6 +103,52 @@ fn a_failed_call_of_grpc_is_an_error() {
     assert_eq!((http(&record).errors, transactions[0].exchange.grpc_status), (1, Some(14)));
 }
 
+const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+#[test]
+fn a_call_of_grpc_that_is_reset_without_a_status_is_an_error() {
+    let call = |answer: &[(&str, &str)], reset_by: Host| {
+        let mut talk = Talk::new();
+        talk.says(0, Client, PREFACE);
+        talk.says(MS, Client, headers(1, true, &[(":method", "POST"), (":path", "/shop.Cart/Add"), GRPC]));
+        if !answer.is_empty() {
+            talk.says(2 * MS, Server, headers(1, false, answer));
+        }
+        talk.says(3 * MS, reset_by, frame(3, 0, 1, &[0, 0, 0, 2]));
+        let (record, transactions) = talk.only();
+        assert_eq!(transactions[0].exchange.app, "grpc");
+        http(&record).errors
+    };
+    assert_eq!((call(&[], Client), call(&[(":status", "200")], Client)), (1, 1));
+    assert_eq!((call(&[], Server), call(&[(":status", "200"), GRPC], Server)), (1, 1));
+    // What is an error already counts once, and what has its status is none.
+    assert_eq!(
+        (call(&[(":status", "503")], Server), call(&[(":status", "200"), ("grpc-status", "3")], Server)),
+        (1, 1)
+    );
+    assert_eq!(call(&[(":status", "200"), ("grpc-status", "0")], Client), 0);
+}
+
+#[test]
+fn calls_of_grpc_and_plain_requests_share_a_connection() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &[(":method", "POST"), (":path", "/shop.Cart/Add"), GRPC]));
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "200"), ("grpc-status", "0")]));
+    talk.says(3 * MS, Client, headers(3, true, &get("/plain")));
+    talk.says(4 * MS, Client, frame(3, 0, 3, &[0, 0, 0, 8]));
+    talk.missed(Client, 20);
+    // The content type is a reference to what was lost.
+    let block = [&[0x83, 0xbe][..], &field(":path", "/shop.Cart/Get")].concat();
+    talk.says(5 * MS, Client, frame(1, END_HEADERS | END_STREAM, 5, &block));
+    talk.says(6 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).errors), (Some("grpc"), 0));
+    let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.path.as_deref(), t.exchange.app)).collect();
+    let expected = [("/shop.Cart/Add", "grpc"), ("/plain", "http2"), ("/shop.Cart/Get", "grpc")];
+    assert_eq!(rows, expected.map(|(path, app)| (Some(path), app)));
+}
+
 #[test]
 fn header_blocks_go_on_in_continuations_and_may_be_padded() {
     let block: Vec<u8> = get("/long").iter().flat_map(|(name, value)| field(name, value)).collect();

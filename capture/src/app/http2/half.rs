@@ -30,8 +30,11 @@ pub(super) struct Fields {
     /// It has what only requests have.
     pub(super) asks: bool,
     pub(super) status: Option<u16>,
+    /// It belongs to a call of gRPC.
     pub(super) grpc: bool,
     pub(super) grpc_status: Option<u16>,
+    /// Some of it is not here, or refers to something that was lost.
+    pub(super) lost: bool,
 }
 
 impl Fields {
@@ -46,7 +49,11 @@ impl Fields {
             Name::Host if wants_names => keep(&mut self.names.host, value, MAX_HOST),
             Name::Status => self.status = number(value),
             Name::ContentType => self.grpc |= value.starts_with(b"application/grpc"),
-            Name::GrpcStatus => self.grpc_status = number(value),
+            Name::GrpcStatus => {
+                self.grpc = true;
+                self.grpc_status = number(value);
+            }
+            Name::Lost => self.lost = true,
             Name::Host | Name::Other => {}
         }
     }
@@ -56,7 +63,7 @@ impl Fields {
             Name::Method => keep(&mut self.names.method, value, MAX_TOKEN),
             Name::Path => keep(&mut self.names.path, value, MAX_PATH),
             Name::Authority => keep(&mut self.names.host, value, MAX_HOST),
-            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Other => {}
+            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Lost | Name::Other => {}
         }
     }
 }
@@ -219,7 +226,7 @@ impl Half {
             return None;
         }
         let mut block = std::mem::take(&mut self.block);
-        let mut fields = Fields::default();
+        let mut fields = Fields { lost: self.cut || self.closed, ..Fields::default() };
         if first.kind != Kind::Continuation {
             let whole = if block.is_empty() { fragment } else { &block };
             // Of a malformed block counts what came before.

@@ -3,7 +3,8 @@
 //! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header block
 //! decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from the end
 //! of the request (`END_STREAM`) to the first byte of the final response's header block; a response that begins before the
-//! request ended has none (streaming calls). A call whose `grpc-status` is not 0 counts as an error.
+//! request ended has none (streaming calls). A call whose `grpc-status` is not 0, or that is reset
+//! without one, counts as an error.
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
 //!
@@ -45,11 +46,19 @@ struct Waiting {
     last: i64,
     /// Frames of the request, and of the answer, may have passed unseen: how long it is, is not known.
     unsure: [bool; 2],
+    /// One of its ends said that it is a call of gRPC.
+    grpc: bool,
 }
 
 impl Waiting {
     fn new(stream: u32, request: Request, last: i64) -> Self {
-        Self { stream, request, last, unsure: [false; 2] }
+        Self { stream, request, last, unsure: [false; 2], grpc: false }
+    }
+
+    /// Whether it is a call of gRPC that has no status so far: one that ends like this has failed.
+    fn is_open_call(&self) -> bool {
+        let Request { status, grpc_status, .. } = &self.request;
+        self.grpc && grpc_status.is_none() && status.is_none_or(|status| status < 400)
     }
 }
 
@@ -153,16 +162,16 @@ impl Http2 {
         self.cut_off(End::Low);
         self.cut_off(End::High);
         for waiting in std::mem::take(&mut self.waiting) {
-            self.finish(waiting, slice);
+            Self::finish(waiting, slice);
         }
     }
 
-    fn finish(&self, waiting: Waiting, slice: &mut HttpSlice) {
-        let Waiting { mut request, last, unsure, .. } = waiting;
+    fn finish(waiting: Waiting, slice: &mut HttpSlice) {
+        let Waiting { mut request, last, unsure, grpc, .. } = waiting;
         // No message has 0.
         let lengths = [&mut request.bytes, &mut request.response_bytes];
         lengths.into_iter().zip(unsure).filter(|(_, unsure)| *unsure).for_each(|(bytes, _)| *bytes = 0);
-        slice.finish(if self.grpc { "grpc" } else { "http2" }, request, last);
+        slice.finish(if grpc { "grpc" } else { "http2" }, request, last);
     }
 
     /// Whole frames of a direction are missing: maybe of any message that is under way there.
@@ -275,6 +284,9 @@ impl Http2 {
             }
             Kind::Reset => {
                 self.count(end, time, frame.stream, 0);
+                if self.find(frame.stream).is_some_and(|waiting| waiting.is_open_call()) {
+                    slice.count_error();
+                }
                 self.remove(end, frame.stream, slice);
             }
             Kind::Priority | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate | Kind::Extension => {}
@@ -290,6 +302,8 @@ impl Http2 {
             self.client = Some(end);
         }
         self.grpc |= fields.grpc;
+        // Where the content type may be a reference to something that was lost, the connection says it.
+        let grpc = fields.grpc || (fields.lost && self.grpc);
         if self.client == Some(end) {
             // Trailers say nothing new, whether the exchange waits or is over.
             let new = self.halves[end.index()].opened.open(stream);
@@ -297,21 +311,22 @@ impl Http2 {
                 let request = slice.begin(end, began, fields.names);
                 self.wait(Waiting::new(stream, request, began), slice);
             }
-            return;
-        }
-        if let Some(status @ 200..) = fields.status {
+        } else if let Some(status @ 200..) = fields.status {
             self.answer(end, began, stream, status, slice);
         }
-        if let (Some(code), Some(waiting)) = (fields.grpc_status, self.find(stream)) {
-            waiting.request.grpc_status = Some(code);
-            if code != 0 && waiting.request.status.is_none_or(|status| status < 400) {
+        let answers = self.client != Some(end);
+        let Some(waiting) = self.find(stream) else { return };
+        waiting.grpc |= grpc;
+        if answers && let Some(code) = fields.grpc_status {
+            if code != 0 && waiting.is_open_call() {
                 slice.count_error();
             }
+            waiting.request.grpc_status = Some(code);
         }
     }
 
-    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody waits. The even ones are those that it promised itself (RFC 9113,
-    /// 5.1.1).
+    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody waits. The
+    /// even ones are those that it promised itself (RFC 9113, 5.1.1).
     fn is_opened(&self, stream: u32, end: End) -> bool {
         let opener = if stream.is_multiple_of(2) { end } else { end.other() };
         self.halves[opener.index()].opened.contains(stream)
@@ -321,7 +336,7 @@ impl Http2 {
         if self.waiting.len() >= MAX_STREAMS
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.finish(oldest, slice);
+            Self::finish(oldest, slice);
         }
         let (Ok(at) | Err(at)) = self.position(waiting.stream);
         self.waiting.insert(at, waiting);
@@ -353,7 +368,7 @@ impl Http2 {
             self.cut_off(end.other());
         }
         if let Some(waiting) = self.position(stream).ok().and_then(|at| self.waiting.remove(at)) {
-            self.finish(waiting, slice);
+            Self::finish(waiting, slice);
         }
     }
 }
