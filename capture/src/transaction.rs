@@ -128,7 +128,7 @@ const COLUMNS: &[Column<Transaction>] = &[
     column!("exchange", Number, "Number of the exchange in its flow, in the order in which they ended, from 0.", |t| {
         Value::Number(t.number.into())
     }),
-    column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc, websocket.", |t| {
+    column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc.", |t| {
         text(Some(t.exchange.app))
     }),
     column!("start", Time, "First packet of the request.", |t| Value::Time(t.exchange.start)),

@@ -11,6 +11,13 @@ pub(crate) const MAX_HOST: usize = 255;
 /// Longest method or other token.
 pub(crate) const MAX_TOKEN: usize = 32;
 
+/// An authority as a host, with its port: without who asks and the password (RFC 9112, 3.2; RFC 9113, 8.3.1), which no request
+/// should have, and no record has.
+pub(crate) fn host(authority: &[u8]) -> Arc<str> {
+    let behind = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
+    clean(authority.get(behind..).unwrap_or_default(), MAX_HOST)
+}
+
 /// The text, cut after `limit` characters.
 pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
     let bytes = bytes.get(..limit).unwrap_or(bytes);
@@ -40,6 +47,15 @@ pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_no_password() {
+        for (authority, expected) in
+            [(&b"user:a@b@h.example:80"[..], "h.example:80"), (b"[::1]:80", "[::1]:80"), (b"user@", ""), (b"", "")]
+        {
+            assert_eq!(&*host(authority), expected);
+        }
+    }
 
     #[test]
     fn what_is_not_printable_is_escaped_and_long_text_is_cut() {

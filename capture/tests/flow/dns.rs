@@ -210,6 +210,15 @@ fn multicast_dns_and_llmnr_are_named_as_such() {
 }
 
 #[test]
+fn a_client_may_have_the_port_of_another_kind_of_dns() {
+    for port in [5353, 5355] {
+        let mut story = Story::new();
+        story.udp(0, Client, (port, 53), &message(1, QUERY, 0, 1));
+        assert_eq!(dns(&story.only()).qtype.as_deref(), Some("A"));
+    }
+}
+
+#[test]
 fn the_answer_to_another_question_is_none() {
     let mut story = Story::new();
     story.udp(0, Client, PORTS, &message(1, QUERY, 0, 1));

@@ -149,6 +149,15 @@ fn chunked_bodies_end_where_they_say() {
 }
 
 #[test]
+fn the_host_is_told_without_a_password() {
+    for (target, host) in [("http://user:secret@proxy.example:8080/p", "h"), ("/p", "user:secret@proxy.example:8080")] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(http(&talk.only().0).host.as_deref(), Some("proxy.example:8080"));
+    }
+}
+
+#[test]
 fn the_target_in_absolute_form_names_the_host() {
     let mut talk = Talk::new();
     talk.says(0, Client, "GET http://one.example/x HTTP/1.1\r\nHost: two.example\r\n\r\n");

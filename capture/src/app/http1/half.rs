@@ -1,7 +1,7 @@
 //! One direction of an HTTP/1 connection: where in a message it is, and what the message's head said.
 
 use super::super::http::{HttpSlice, Names, Request};
-use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
+use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
 use super::line::{self, Field, MAX_LINE};
 use super::{Asked, Http1};
 use crate::memory;
@@ -104,7 +104,7 @@ impl Head {
             let host = if asked == Asked::Connect { Some(target) } else { line::authority(target) };
             head.names.method = Some(clean(method, MAX_TOKEN));
             head.names.path = Some(clean(target, MAX_PATH));
-            head.names.host = host.map(|host| clean(host, MAX_HOST));
+            head.names.host = host.map(text::host);
             head.absolute = host.is_some();
         }
         Some(head)
@@ -114,7 +114,7 @@ impl Head {
     pub(super) fn field(&mut self, line: &[u8], wants_names: bool) {
         match line::field(line) {
             Field::Host(host) if wants_names && !self.absolute && self.names.host.is_none() => {
-                self.names.host = Some(clean(host, MAX_HOST));
+                self.names.host = Some(text::host(host));
             }
             Field::ContentLength(length) => self.content_length = length,
             Field::TransferEncoding(codings) => {

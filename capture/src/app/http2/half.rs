@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::http::Names;
-use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
+use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
 use super::MAX_BLOCK;
 use super::frame::{END_HEADERS, Frame, HEADER, Kind, PREFACE};
 use super::hpack::{Decoder, Name};
@@ -46,7 +46,7 @@ impl Fields {
                     self.name(name, value);
                 }
             }
-            Name::Host if wants_names => keep(&mut self.names.host, value, MAX_HOST),
+            Name::Host if wants_names => self.name(name, value),
             Name::Status => self.status = number(value),
             Name::ContentType => self.grpc |= value.starts_with(b"application/grpc"),
             Name::GrpcStatus => {
@@ -58,20 +58,18 @@ impl Fields {
         }
     }
 
+    /// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making text of
+    /// every repetition would let a byte of HPACK cost microseconds.
     fn name(&mut self, name: Name, value: &[u8]) {
-        match name {
-            Name::Method => keep(&mut self.names.method, value, MAX_TOKEN),
-            Name::Path => keep(&mut self.names.path, value, MAX_PATH),
-            Name::Authority => keep(&mut self.names.host, value, MAX_HOST),
-            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Lost | Name::Other => {}
-        }
+        let Names { method, host, path } = &mut self.names;
+        let (place, text): (_, fn(&[u8]) -> Arc<str>) = match name {
+            Name::Method => (method, |value| clean(value, MAX_TOKEN)),
+            Name::Path => (path, |value| clean(value, MAX_PATH)),
+            Name::Authority | Name::Host => (host, text::host),
+            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Lost | Name::Other => return,
+        };
+        place.get_or_insert_with(|| text(value));
     }
-}
-
-/// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making text of
-/// every repetition would let a byte of HPACK cost microseconds.
-fn keep(place: &mut Option<Arc<str>>, value: &[u8], limit: usize) {
-    place.get_or_insert_with(|| clean(value, limit));
 }
 
 fn number(value: &[u8]) -> Option<u16> {
