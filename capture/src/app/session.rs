@@ -216,7 +216,11 @@ impl Session {
     pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
         let end = context.end;
         match &mut self.parser {
-            Parser::Dns(_, bar) => {
+            Parser::Dns(dns, bar) => {
+                // What answers a query is DNS, and then so is the flow.
+                if *bar == Bar::Content && parse(payload, Bar::Port).is_some_and(|message| dns.awaits(end, &message)) {
+                    *bar = Bar::Port;
+                }
                 if let Some(message) = parse(payload, *bar) {
                     self.message(context, &message, length);
                 }

@@ -180,14 +180,24 @@ impl DnsFlow {
         self.waiting.push_back(query);
     }
 
-    fn track_response(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+    /// Whether it is the response to a query of the other end.
+    pub(crate) fn awaits(&self, from: End, message: &Message<'_>) -> bool {
+        message.response && self.answered_by(from, message).is_some()
+    }
+
+    /// Which query a response answers.
+    fn answered_by(&self, from: End, message: &Message<'_>) -> Option<usize> {
         // The other end's answer; a multicast DNS responder may also speak where it asks.
         let answered = |query: &Waiting| {
             query.id == message.id
                 && query.asker != from
                 && message.question.is_none_or(|question| question.hash == query.hash)
         };
-        let at = self.waiting.iter().position(answered);
+        self.waiting.iter().position(answered)
+    }
+
+    fn track_response(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+        let at = self.answered_by(from, message);
         let Some(query) = at.and_then(|at| self.waiting.remove(at)) else {
             self.track_unasked(from, time, message, bytes);
             return;
