@@ -11,6 +11,7 @@
 //! * any cut of the same stream into segments gives the same fields;
 //! * no bytes make a parser panic.
 
+mod beginning;
 mod cursor;
 mod dns;
 pub(crate) mod dtls;

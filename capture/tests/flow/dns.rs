@@ -164,6 +164,28 @@ fn over_tcp_a_cut_message_still_has_its_question() {
     assert_eq!(transactions.len(), 2);
 }
 
+#[test]
+fn over_tcp_an_exchange_lasts_from_its_first_byte_to_its_last() {
+    let mut talk = Talk::on(53);
+    // The first message of a connection is recognised when it is whole.
+    let query = framed(&message(1, QUERY, 0, 1));
+    for (at, piece) in [(0, &query[..1]), (10, &query[1..20]), (20, &query[20..])] {
+        talk.says(at * MS, Client, piece);
+    }
+    let answer = framed(&message(1, RESPONSE, 1, 1));
+    for (at, piece) in [(25, &answer[..1]), (40, &answer[1..20]), (50, &answer[20..])] {
+        talk.says(at * MS, Server, piece);
+    }
+    let answer = framed(&message(2, RESPONSE, 1, 28));
+    talk.says(60 * MS, Server, &answer[..20]);
+    talk.says(70 * MS, Server, &answer[20..]);
+    let (record, transactions) = talk.only();
+    assert_eq!(dns(&record).latency_us, Some(5000));
+    let rows = transactions.iter().map(|t| (t.exchange.start, t.exchange.latency_us, t.exchange.end));
+    let expected = [(BEGIN, Some(5000), BEGIN + 50 * MS), (BEGIN + 60 * MS, None, BEGIN + 70 * MS)];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+}
+
 /// The gap is noticed by what comes seconds later.
 #[test]
 fn over_tcp_a_message_with_a_gap_passed_when_its_bytes_did() {

@@ -48,6 +48,27 @@ fn latency_runs_from_the_last_byte_of_the_request_to_the_first_of_the_status_lin
 }
 
 #[test]
+fn a_request_begins_with_the_first_byte_though_more_are_needed_to_recognise_it() {
+    let mut talk = Talk::new();
+    for (at, piece) in [(0, "G"), (10, "ET /1 "), (20, "HTTP/1.1\r\n"), (30, "\r\n")] {
+        talk.says(at * MS, Client, piece);
+    }
+    talk.says(35 * MS, Server, OK);
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("/1"), Some(200), Some(5000))]);
+    assert_eq!(transactions[0].exchange.start, BEGIN);
+
+    // The capture missed the end of its line.
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1");
+    talk.missed(Client, 20);
+    talk.says(35 * MS, Server, OK);
+    let (_, transactions) = talk.only();
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("/1"), Some(200), Some(35_000))]);
+    assert_eq!(transactions[0].exchange.start, BEGIN);
+}
+
+#[test]
 fn the_end_that_connected_may_be_the_one_that_answers() {
     let mut talk = Talk::new();
     talk.says(0, Server, "GET /reverse HTTP/1.1\r\n\r\n");
