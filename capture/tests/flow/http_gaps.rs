@@ -100,10 +100,15 @@ fn a_lost_request_gives_its_answer_to_no_other() {
     let both = keep_alive(100, &[(Client, 2), (Server, 2)]);
     let rows: Vec<_> = exchanges(&both).into_iter().map(|(_, _, status, latency)| (status, latency)).collect();
     assert_eq!(rows, [211, 213, 214, 215].map(|status| (Some(status), Some(5000))));
-    // The next request is lost with the answer.
+    // The next requests are lost with the answer: what comes then is not the answer to the one that was seen.
+    let unseen = |status| (None, None, Some(status), None);
+    let seen = (Some("GET"), Some("/2"), None, None);
     let next = keep_alive(100, &[(Server, 2), (Client, 3)]);
-    assert_eq!(exchanges(&next)[1], (Some("GET"), Some("/2"), Some(213), None));
-    assert_eq!(exchanges(&next)[2], (Some("GET"), Some("/4"), Some(214), Some(5000)));
+    let expected = [unseen(213), seen, (Some("GET"), Some("/4"), Some(214), Some(5000))];
+    assert_eq!(exchanges(&next)[1..4], expected);
+    let more = keep_alive(100, &[(Server, 2), (Client, 3), (Server, 3), (Client, 4)]);
+    let expected = [unseen(214), seen, (Some("GET"), Some("/5"), Some(215), Some(5000))];
+    assert_eq!(exchanges(&more)[1..], expected);
 }
 
 /// Requests to /0, /1, … each answered after 5 ms with its number as the status from 400 on, some answers of which are missed.

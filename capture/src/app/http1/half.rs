@@ -2,8 +2,9 @@
 
 use super::super::http::{HttpSlice, Names, Request};
 use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
+use super::Http1;
 use super::line::{self, Field, MAX_LINE};
-use super::{Asked, Http1};
+use super::matching::Asked;
 use crate::memory;
 
 /// What comes next.

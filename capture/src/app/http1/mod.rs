@@ -5,29 +5,25 @@
 //! with a start line; a request of which only the beginning was captured still counts, and ends with the last
 //! payload before its answer. How long the message was that it was in is not known.
 //!
-//! Whole messages may pass while a direction waits. A client that does not pipeline has had the answer to a request
-//! when it sends the next: if a newer request waits than what was lost, the older ones are over without an answer. If only
-//! older ones wait, or one was sent after others of which some may be lost, the next answer is given to the first of them,
-//! without latency.
+//! Which request an answer belongs to after that: [`matching`].
 //!
-//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`MAX_WAITING`] requests wait for answers, later ones
+//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for answers, later ones
 //! are counted without names and without latency. Where answers passed unseen, the oldest is over instead: what looks like
 //! a long pipeline there is a client that got its answers.
 
 mod half;
 mod line;
+mod matching;
 
 use std::collections::VecDeque;
 
 use self::half::{Half, Head, Kind, Line, State};
 pub(crate) use self::line::probe;
+use self::matching::{Asked, Waiting};
 use super::exchange::End;
 use super::http::{HttpSlice, Request};
 use crate::app::Probe;
 use crate::memory;
-
-/// Most requests that wait for their answers.
-const MAX_WAITING: usize = 64;
 
 /// What the connection carries from now on.
 #[derive(Debug)]
@@ -40,23 +36,6 @@ pub(crate) enum Switched {
     Other,
     /// What the tunnel of a CONNECT carries.
     Tunnel,
-}
-
-/// What an answer must be told of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Head,
-    Connect,
-    Other,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    asked: Asked,
-    upgrade: half::Upgrade,
-    /// Requests between it and those that waited before it may be lost.
-    doubtful: bool,
 }
 
 /// A connection.
@@ -335,87 +314,6 @@ impl Http1 {
             Kind::Response(100..=199) => {}
             Kind::Response(status) => drop(self.answer(end, status, slice)),
         }
-    }
-
-    fn ask(&mut self, end: End, slice: &mut HttpSlice) {
-        let half = &mut self.halves[end.index()];
-        let names = std::mem::take(&mut half.head.names);
-        let mut request = slice.begin(end, half.began, names);
-        request.bytes = half.known_bytes();
-        half.uploading = Some(request.serial());
-        let (asked, upgrade) = (half.head.asked(), half.head.upgrade);
-        let (began, alone) = (half.began, self.waiting.is_empty());
-        half.lost = half.lost.filter(|lost| !alone || *lost >= began);
-        let doubtful = half.lost.is_some() && !alone;
-        if self.waiting.len() == MAX_WAITING && self.unplaced == 0 && self.has_missed_answers(end.other()) {
-            self.forgo(1, slice);
-        }
-        if self.waiting.len() == MAX_WAITING || self.unplaced > 0 {
-            self.unplaced = self.unplaced.saturating_add(1);
-        } else {
-            self.waiting.push_back(Waiting { request, asked, upgrade, doubtful });
-        }
-    }
-
-    /// Whether answers from this end passed unseen, or none could be seen so far.
-    fn has_missed_answers(&self, end: End) -> bool {
-        let half = &self.halves[end.index()];
-        half.lost.is_some() || (self.one_sided && half.last == 0)
-    }
-
-    /// Finishes the oldest requests without an answer.
-    fn forgo(&mut self, count: usize, slice: &mut HttpSlice) {
-        for Waiting { request, .. } in self.waiting.drain(..count) {
-            let last = request.end.unwrap_or(request.start);
-            slice.finish(Self::NAME, request, last);
-        }
-    }
-
-    /// Finishes what was answered while this direction was lost; whether it is sure which request is answered next.
-    fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> bool {
-        let lost = self.half(end).lost;
-        if lost.is_some() && self.unplaced > 0 {
-            // The newest have no place: of none it is known that it was asked after what was lost.
-            self.unplaced = 0;
-            self.forgo(self.waiting.len(), slice);
-        }
-        let is_older = |waiting: &&Waiting| lost.is_some_and(|lost| waiting.request.start < lost);
-        let older = self.waiting.iter().take_while(is_older).count();
-        if older > 0 && older == self.waiting.len() {
-            let front = self.waiting.front().map(|waiting| waiting.request.start);
-            // If others came after the only one, they were lost, too.
-            return older == 1 && self.half(end.other()).lost <= front;
-        }
-        self.half(end).lost = None;
-        self.forgo(older, slice);
-        older > 0 || self.waiting.front().is_none_or(|waiting| !waiting.doubtful)
-    }
-
-    /// Matches a final answer with its request.
-    fn answer(&mut self, end: End, status: u16, slice: &mut HttpSlice) -> (Asked, half::Upgrade) {
-        let sure = self.forgo_lost(end, slice);
-        let began = self.half(end).began;
-        let Some(Waiting { mut request, asked, upgrade, .. }) = self.waiting.pop_front() else {
-            self.unplaced = self.unplaced.saturating_sub(1);
-            let request = slice.answer_unasked(end.other(), status, began);
-            let half = self.half(end);
-            half.answering = Some(Box::new(request));
-            // It may answer a HEAD.
-            half.doubtful = true;
-            return (Asked::Other, half::Upgrade::None);
-        };
-        if !sure {
-            request.end = None;
-        }
-        slice.answer(&mut request, status, began);
-        let asker = self.half(end.other());
-        // A client that waited for leave to send a body does not send it after a final answer.
-        asker.doubtful =
-            asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
-        let half = self.half(end);
-        half.answering = Some(Box::new(request));
-        half.doubtful = !sure;
-        (asked, upgrade)
     }
 
     fn upgrade(&mut self, end: End, asked: half::Upgrade, slice: &mut HttpSlice) -> Switched {
