@@ -75,8 +75,8 @@ pub fn app_named(text: &str) -> Option<&'static str> {
 }
 
 impl Name {
-    /// DNS by the port that it is spoken on. The port of plain DNS is only ever that of who is asked; the others may be a client's
-    /// by chance.
+    /// DNS by the port that it is spoken on. The port of plain DNS is only ever that of who is asked; the others may be
+    /// a client's by chance.
     fn of_dns(ports: [u16; 2]) -> Self {
         if ports.contains(&53) {
             Self::Dns

@@ -324,7 +324,8 @@ impl Session {
         }
     }
 
-    /// Takes in what was kept of a direction. Those for whom it matters when bytes passed are given the first by itself.
+    /// Takes in what was kept of a direction. Those for whom it matters when bytes passed are given the first by
+    /// itself.
     fn beginning(&mut self, tag: &mut Tag, context: Context, kept: &Beginning) {
         let timed = matches!(self.parser, Parser::Http1(_) | Parser::Http2(_) | Parser::DnsStream(_));
         let (first, rest) = kept.bytes.split_at(usize::from(timed && kept.passed.first != kept.passed.last));

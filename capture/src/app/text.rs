@@ -11,8 +11,8 @@ pub(crate) const MAX_HOST: usize = 255;
 /// Longest method or other token.
 pub(crate) const MAX_TOKEN: usize = 32;
 
-/// An authority as a host, with its port: without who asks and the password (RFC 9112, 3.2; RFC 9113, 8.3.1), which no request
-/// should have, and no record has.
+/// An authority as a host, with its port: without the name and password of who asks, which do not belong there (RFC
+/// 9112, 3.2; RFC 9113, 8.3.1).
 pub(crate) fn host(authority: &[u8]) -> Arc<str> {
     let behind = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
     clean(authority.get(behind..).unwrap_or_default(), MAX_HOST)

@@ -162,7 +162,8 @@ fn header_blocks_go_on_in_continuations_and_may_be_padded() {
     assert_eq!((http(&record).path.as_deref(), http(&record).latency_us), (Some("/long"), Some(1000)));
 }
 
-/// RFC 9113, 8.3: a block has each once. Every repetition is a byte in the table's terms, and would be a kilobyte of text here.
+/// RFC 9113, 8.3: a block has each once. Every repetition is a byte in the table's terms, and would be a kilobyte of
+/// text here.
 #[test]
 fn of_a_name_that_comes_again_in_a_block_the_first_value_counts() {
     let mut fields = get("/1").to_vec();

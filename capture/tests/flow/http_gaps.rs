@@ -42,8 +42,8 @@ fn after_a_gap_in_a_head_the_next_one_is_found() {
     assert_eq!(exchanges(&transactions).last(), Some(&(Some("GET"), Some("/2"), Some(200), Some(2000))));
 }
 
-/// Requests to /1, /2, … a second apart, each answered after 5 ms, of which the capture missed some messages, and of the
-/// others what is behind so many bytes of each segment.
+/// Requests to /1, /2, … a second apart, each answered after 5 ms, of which the capture missed some messages, and of
+/// the others what is behind so many bytes of each segment.
 fn keep_alive(snap: usize, missed: &[(Host, usize)]) -> Vec<Transaction> {
     let mut talk = Talk::new();
     for number in 1..=5 {
@@ -111,7 +111,8 @@ fn a_lost_request_gives_its_answer_to_no_other() {
     assert_eq!(exchanges(&more)[1..], expected);
 }
 
-/// Requests to /0, /1, … each answered after 5 ms with its number as the status from 400 on, some answers of which are missed.
+/// Requests to /0, /1, … each answered after 5 ms with its number as the status from 400 on, some answers of which are
+/// missed.
 fn many(mut talk: Talk, missed: impl Fn(u16) -> bool) {
     const REQUESTS: u16 = 200;
     for number in 0..REQUESTS {

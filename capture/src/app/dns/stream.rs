@@ -106,7 +106,8 @@ impl DnsStream {
         }
     }
 
-    /// Bytes that were not captured. When they passed is not known: a message that they cut ends with the last byte that was.
+    /// Bytes that were not captured. When they passed is not known: a message that they cut ends with the last byte
+    /// that was.
     pub(crate) fn gap(&mut self, end: End, length: u32) {
         let half = &mut self.halves[end.index()];
         if half.lost {

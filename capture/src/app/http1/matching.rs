@@ -1,10 +1,10 @@
-//! Which request an answer belongs to: the oldest, for a server answers in order (RFC 9112, 9.3.2). Where messages passed unseen it
-//! may be another's, and nothing is guessed.
+//! Which request an answer belongs to: the oldest, for a server answers in order (RFC 9112, 9.3.2). Where messages
+//! passed unseen it may be another's.
 //!
-//! A client that does not pipeline has had the answer to a request when it sends the next: if a newer request waits than what
-//! was lost of the answers, the older ones are over without one. If only older ones wait, the next answer is that to a
-//! request of which nothing was seen, if any may have been lost after the oldest; else it is given to the oldest, without
-//! latency if several wait. So it is if one was sent after others of which some may be lost.
+//! A client that does not pipeline has had the answer to a request when it sends the next: if a newer request waits
+//! than what was lost of the answers, the older ones are over without one. If only older ones wait, the next answer is
+//! that to a request of which nothing was seen, if any may have been lost after the oldest; else it is given to the
+//! oldest, without latency if several wait. So it is if one was sent after others of which some may be lost.
 
 use super::half::Upgrade;
 use super::{End, Http1, HttpSlice, Request};
@@ -75,7 +75,8 @@ impl Http1 {
         }
     }
 
-    /// Finishes what was answered while this direction was lost; how sure it is that the next answer is that to the oldest request.
+    /// Finishes what was answered while this direction was lost; how sure it is that the next answer is that to the
+    /// oldest request.
     fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> Match {
         let lost = self.half(end).lost;
         if lost.is_some() && self.unplaced > 0 {

@@ -7,9 +7,9 @@
 //!
 //! Which request an answer belongs to after that: [`matching`].
 //!
-//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for answers, later ones
-//! are counted without names and without latency. Where answers passed unseen, the oldest is over instead: what looks like
-//! a long pipeline there is a client that got its answers.
+//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
+//! answers, later ones are counted without names and without latency. Where answers passed unseen, the oldest is over
+//! instead: what looks like a long pipeline there is a client that got its answers.
 
 mod half;
 mod line;
@@ -53,7 +53,8 @@ impl Http1 {
     /// Name of the protocol.
     pub(crate) const NAME: &'static str = "http";
 
-    /// A connection; `one_sided` says that nothing of the other end, not its SYN either, was seen when this one was recognised.
+    /// A connection; `one_sided` says that nothing of the other end, not its SYN either, was seen when this one was
+    /// recognised.
     pub(crate) fn new(one_sided: bool) -> Self {
         Self { one_sided, ..Self::default() }
     }

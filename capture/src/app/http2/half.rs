@@ -1,7 +1,5 @@
 //! One direction of an HTTP/2 connection: where in a frame it is, and its header blocks.
 
-use std::sync::Arc;
-
 use super::super::http::Names;
 use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
 use super::MAX_BLOCK;
@@ -58,17 +56,22 @@ impl Fields {
         }
     }
 
-    /// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making text of
-    /// every repetition would let a byte of HPACK cost microseconds.
+    /// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making
+    /// text of every repetition would let a byte of HPACK cost microseconds.
     fn name(&mut self, name: Name, value: &[u8]) {
         let Names { method, host, path } = &mut self.names;
-        let (place, text): (_, fn(&[u8]) -> Arc<str>) = match name {
-            Name::Method => (method, |value| clean(value, MAX_TOKEN)),
-            Name::Path => (path, |value| clean(value, MAX_PATH)),
-            Name::Authority | Name::Host => (host, text::host),
-            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Lost | Name::Other => return,
-        };
-        place.get_or_insert_with(|| text(value));
+        match name {
+            Name::Method => {
+                method.get_or_insert_with(|| clean(value, MAX_TOKEN));
+            }
+            Name::Path => {
+                path.get_or_insert_with(|| clean(value, MAX_PATH));
+            }
+            Name::Authority | Name::Host => {
+                host.get_or_insert_with(|| text::host(value));
+            }
+            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Lost | Name::Other => {}
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! HTTP/2 in the clear (RFC 9113), and gRPC over it: requests and responses by stream.
 //!
-//! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header block
-//! decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from the end
-//! of the request (`END_STREAM`) to the first byte of the final response's header block; a response that begins before the
-//! request ended has none (streaming calls). A call whose `grpc-status` is not 0, or that is reset
-//! without one, counts as an error.
+//! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header
+//! block decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from
+//! the end of the request (`END_STREAM`) to the first byte of the final response's header block; a response that begins
+//! before the request ended has none (streaming calls). A call whose `grpc-status` is not 0, or that is reset without
+//! one, counts as an error.
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
 //!
-//! How long a message is, is the payload of its frames of headers and data; where whole frames are missing, it is not known.
+//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, that is not
+//! known.
 //!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
@@ -130,7 +131,8 @@ impl Http2 {
         }
     }
 
-    /// Bytes that were not captured. When they passed is not known: a frame that ends with them goes on to the last byte that was.
+    /// Bytes that were not captured. When they passed is not known: a frame that ends with them goes on to the last
+    /// byte that was.
     pub(crate) fn gap(&mut self, end: End, length: u64, slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
         let last = half.last;
@@ -325,8 +327,8 @@ impl Http2 {
         }
     }
 
-    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody waits. The
-    /// even ones are those that it promised itself (RFC 9113, 5.1.1).
+    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody
+    /// waits. The even ones are those that it promised itself (RFC 9113, 5.1.1).
     fn is_opened(&self, stream: u32, end: End) -> bool {
         let opener = if stream.is_multiple_of(2) { end } else { end.other() };
         self.halves[opener.index()].opened.contains(stream)
