@@ -43,9 +43,9 @@ pub struct Exchange {
     pub retries: Option<u64>,
     /// Last byte of the request (last repetition of the query) to first byte of the response, µs.
     pub latency_us: Option<u64>,
-    /// Bytes of the request; not known if its head was not captured whole.
+    /// Bytes of the request; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
     pub request_bytes: Option<u64>,
-    /// Bytes of the response; not known if its head was not captured whole.
+    /// Bytes of the response; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
     pub response_bytes: Option<u64>,
     /// Whether a (final) response was seen.
     pub complete: bool,

@@ -350,6 +350,7 @@ impl Session {
             Switched::Other => self.parser = Parser::Done,
             Switched::Tunnel => {
                 self.parser = Parser::Unknown([Beginning::NOTHING; 2]);
+                self.one_sided = false;
                 tag.renew();
             }
         }
