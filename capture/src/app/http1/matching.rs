@@ -97,9 +97,12 @@ impl Http1 {
             };
         }
         self.half(end).lost = None;
-        self.forgo(older, slice);
+        if older > 0 {
+            self.forgo(older, slice);
+            return Match::Sure;
+        }
         let doubtful = self.waiting.front().is_some_and(|waiting| waiting.doubtful);
-        if older == 0 && doubtful { Match::Likely } else { Match::Sure }
+        if doubtful { Match::Likely } else { Match::Sure }
     }
 
     /// Matches a final answer with its request.
