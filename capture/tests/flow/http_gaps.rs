@@ -258,6 +258,35 @@ fn heads_cut_by_the_snap_length_count() {
     assert!(lengths.map(|exchange| (exchange.request_bytes, exchange.response_bytes)).all(|both| both == (None, None)));
 }
 
+/// The lengths of the cuts are known, and nothing of a whole message is in them.
+#[test]
+fn of_pipelined_requests_cut_by_the_snap_length_each_keeps_its_answer() {
+    for requests in [2, 100] {
+        let mut talk = Talk::new();
+        let mut cut = |at: i64, from: Host, text: &str| {
+            let mut segment = talk.segment(from, text.as_bytes());
+            segment.length += 500;
+            talk.missed(from, 500);
+            talk.story.tcp(at, &segment);
+        };
+        for number in 0..requests {
+            cut(number * MS, Client, &format!("GET /{number} HTTP/1.1\r\nCook"));
+            cut(number * MS + 1, Client, "ie");
+        }
+        for number in 0..requests {
+            cut((requests + number) * MS, Server, &format!("HTTP/1.1 {} OK\r\nConte", 400 + number));
+        }
+        let (_, transactions) = talk.only();
+        assert_eq!(transactions.len() as i64, requests);
+        for (number, transaction) in (0..requests).zip(&transactions) {
+            assert_eq!(transaction.exchange.status, Some(400 + number as u16));
+            let path = format!("/{number}");
+            let placed = number < 64;
+            assert_eq!(transaction.exchange.path.as_deref(), placed.then_some(path.as_str()));
+        }
+    }
+}
+
 #[test]
 fn a_request_line_cut_by_the_snap_length_is_one() {
     let mut talk = Talk::new();

@@ -210,6 +210,8 @@ pub(super) struct Half {
     pub(super) head_bytes: u64,
     /// Until when messages may have passed unseen, while that matters.
     pub(super) lost: Option<i64>,
+    /// The same of whole segments, not of what a snap length cut.
+    pub(super) missed: Option<i64>,
     /// The body may not come: a start line may follow instead.
     pub(super) doubtful: bool,
     /// The request that this direction sends.

@@ -3,10 +3,11 @@
 //!
 //! A client that does not pipeline has had the answer to a request when it sends the next: if a newer request waits
 //! than what was lost of the answers, the older ones are over without one. If only older ones wait, the next answer is
-//! that to a request of which nothing was seen, if any may have been lost after the oldest; else it is given to the
-//! oldest, without latency if several wait. So it is if one was sent after others of which some may be lost.
+//! that to a request of which nothing was seen, if segments were missed after the oldest; else it is given to the
+//! oldest, without latency if several wait, or if a snap length cut what followed it. So it is if one was sent after
+//! others of which some may be lost.
 
-use super::half::Upgrade;
+use super::half::{Half, Upgrade};
 use super::{End, Http1, HttpSlice, Request};
 
 /// Most requests that wait for their answers.
@@ -64,7 +65,7 @@ impl Http1 {
     /// Whether answers from this end passed unseen, or none could be seen so far.
     fn has_missed_answers(&self, end: End) -> bool {
         let half = &self.halves[end.index()];
-        half.lost.is_some() || (self.one_sided && half.last == 0)
+        half.missed.is_some() || (self.one_sided && half.last == 0)
     }
 
     /// Finishes the oldest requests without an answer.
@@ -78,8 +79,8 @@ impl Http1 {
     /// Finishes what was answered while this direction was lost; how sure it is that the next answer is that to the
     /// oldest request.
     fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> Match {
-        let lost = self.half(end).lost;
-        if lost.is_some() && self.unplaced > 0 {
+        let Half { lost, missed, .. } = *self.half(end);
+        if missed.is_some() && self.unplaced > 0 {
             // The newest have no place: of none it is known that it was asked after what was lost.
             self.unplaced = 0;
             self.forgo(self.waiting.len(), slice);
@@ -88,15 +89,17 @@ impl Http1 {
         let older = self.waiting.iter().take_while(is_older).count();
         if older > 0 && older == self.waiting.len() {
             let front = self.waiting.front().map(|waiting| waiting.request.start);
-            return if self.half(end.other()).lost > front {
+            let asker = self.half(end.other());
+            return if asker.missed > front {
                 Match::None
-            } else if older == 1 {
+            } else if older == 1 && asker.lost <= front {
                 Match::Sure
             } else {
                 Match::Likely
             };
         }
-        self.half(end).lost = None;
+        let half = self.half(end);
+        (half.lost, half.missed) = (None, None);
         if older > 0 {
             self.forgo(older, slice);
             return Match::Sure;

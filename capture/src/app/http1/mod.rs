@@ -157,7 +157,12 @@ impl Http1 {
                     self.cut_head(end, slice);
                 }
                 // When the bytes passed is not known: at the latest now.
-                self.half(end).lost = Some(time);
+                let half = self.half(end);
+                half.lost = Some(time);
+                // What a snap length cut is the rest of a segment of which the beginning was read just now.
+                if half.last != time {
+                    half.missed = half.lost;
+                }
             }
         }
     }
