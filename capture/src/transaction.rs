@@ -43,9 +43,9 @@ pub struct Exchange {
     pub retries: Option<u64>,
     /// Last byte of the request (last repetition of the query) to first byte of the response, µs.
     pub latency_us: Option<u64>,
-    /// Bytes of the request; not known if its head was not captured whole.
+    /// Bytes of the request; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
     pub request_bytes: Option<u64>,
-    /// Bytes of the response; not known if its head was not captured whole.
+    /// Bytes of the response; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
     pub response_bytes: Option<u64>,
     /// Whether a (final) response was seen.
     pub complete: bool,
@@ -128,7 +128,7 @@ const COLUMNS: &[Column<Transaction>] = &[
     column!("exchange", Number, "Number of the exchange in its flow, in the order in which they ended, from 0.", |t| {
         Value::Number(t.number.into())
     }),
-    column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc, websocket.", |t| {
+    column!("app", Word, "Application protocol: dns, mdns, llmnr, http, http2, grpc.", |t| {
         text(Some(t.exchange.app))
     }),
     column!("start", Time, "First packet of the request.", |t| Value::Time(t.exchange.start)),

@@ -11,6 +11,20 @@ pub(crate) struct Finished {
     pub(crate) exchange: Exchange,
 }
 
+/// When a message passed: its first byte and its last, ns since the epoch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Passed {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+impl Passed {
+    /// In one packet.
+    pub(crate) const fn at(time: i64) -> Self {
+        Self { first: time, last: time }
+    }
+}
+
 /// The value itself if the flow is over and nobody asks for it again, else a copy: texts are counted by whoever holds them,
 /// and a count that is not in the cache is waited for.
 pub(crate) fn give<T: Clone + Default>(value: &mut T, over: bool) -> T {

@@ -11,6 +11,7 @@
 //! * any cut of the same stream into segments gives the same fields;
 //! * no bytes make a parser panic.
 
+mod beginning;
 mod cursor;
 mod dns;
 pub(crate) mod dtls;
@@ -74,9 +75,12 @@ pub fn app_named(text: &str) -> Option<&'static str> {
 }
 
 impl Name {
-    /// DNS by the port that it is spoken on.
+    /// DNS by the port that it is spoken on. The port of plain DNS is only ever that of who is asked; the others may be
+    /// a client's by chance.
     fn of_dns(ports: [u16; 2]) -> Self {
-        if ports.contains(&5353) {
+        if ports.contains(&53) {
+            Self::Dns
+        } else if ports.contains(&5353) {
             Self::Mdns
         } else if ports.contains(&5355) {
             Self::Llmnr
@@ -281,11 +285,14 @@ impl Application {
                 if !early {
                     streams[end.index()] = Stream::default();
                 }
+                let other = end.other().index();
+                let one_sided = first[other].is_none() && self.tag.tries[other] == 0;
                 // What the other end said before is not waited for.
-                if self.tag.tries[end.other().index()] > 0 {
-                    streams[end.other().index()] = Stream::default();
+                if self.tag.tries[other] > 0 {
+                    streams[other] = Stream::default();
                 }
-                self.app = Some(Box::new(App::new(streams, Session::new(self.tag.transactions))));
+                let session = Session::new(self.tag.transactions, one_sided);
+                self.app = Some(Box::new(App::new(streams, session)));
                 self.read(context, segment);
             }
         }
@@ -319,7 +326,7 @@ impl Application {
 
     /// Begins to read datagrams.
     fn begin(&mut self, protocol: Protocol, ports: [u16; 2]) -> &mut Session {
-        let mut session = Session::new(self.tag.transactions);
+        let mut session = Session::new(self.tag.transactions, false);
         session.begin(protocol, &mut self.tag, ports, true);
         &mut self.app.insert(Box::new(App::new(<[Stream; 2]>::default(), session))).session
     }

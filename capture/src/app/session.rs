@@ -1,8 +1,9 @@
 //! The parser of a flow, from recognition to the end.
 
+use super::beginning::Beginning;
 use super::dns::{Bar, DnsFlow, DnsStream, Message, parse};
 use super::dtls::DtlsFlow;
-use super::exchange::{End, Finished, give};
+use super::exchange::{End, Finished, Passed, give};
 use super::http::HttpSlice;
 use super::http1::{self, Http1, Switched};
 use super::http2::Http2;
@@ -18,7 +19,7 @@ use crate::record::FlowRecord;
 #[derive(Debug)]
 enum Parser {
     /// Not recognised yet: the beginnings of both directions.
-    Unknown([Vec<u8>; 2]),
+    Unknown([Beginning; 2]),
     Http1(Box<Http1>),
     Http2(Box<Http2>),
     Dns(DnsFlow, Bar),
@@ -49,19 +50,20 @@ pub(super) struct Session {
     parser: Parser,
     http: Option<Box<HttpSlice>>,
     transactions: bool,
+    one_sided: bool,
 }
 
 impl Session {
-    /// A session that has recognised nothing.
-    pub(super) const fn new(transactions: bool) -> Self {
-        Self { parser: Parser::Unknown([Vec::new(), Vec::new()]), http: None, transactions }
+    /// A session that has recognised nothing; `one_sided` says that nothing was seen but of the end that begins it.
+    pub(super) const fn new(transactions: bool, one_sided: bool) -> Self {
+        Self { parser: Parser::Unknown([Beginning::NOTHING; 2]), http: None, transactions, one_sided }
     }
 
     /// Begins to read a protocol.
     pub(super) fn begin(&mut self, protocol: Protocol, tag: &mut Tag, ports: [u16; 2], datagrams: bool) {
         let name = match protocol {
             Protocol::Http1 => {
-                self.parser = Parser::Http1(Box::default());
+                self.parser = Parser::Http1(Box::new(Http1::new(self.one_sided)));
                 Name::Http
             }
             Protocol::Http2 => {
@@ -109,7 +111,7 @@ impl Session {
     /// Bytes of memory owned beside the structure itself.
     pub(super) fn owned_bytes(&self) -> usize {
         let parser = match &self.parser {
-            Parser::Unknown(beginnings) => beginnings.iter().map(memory::of_vec).sum(),
+            Parser::Unknown(beginnings) => beginnings.iter().map(|kept| memory::of_vec(&kept.bytes)).sum(),
             Parser::Http1(http1) => memory::of_box::<Http1>() + http1.owned_bytes(),
             Parser::Http2(http2) => memory::of_box::<Http2>() + http2.owned_bytes(),
             Parser::Dns(dns, _) => dns.owned_bytes(),
@@ -167,8 +169,8 @@ impl Session {
         match (&mut self.parser, &mut self.http) {
             (Parser::Unknown(_), _) => self.recognise_cut(tag, context, length),
             (Parser::Http1(http1), Some(slice)) => http1.gap(end, time, length.into(), slice),
-            (Parser::Http2(http2), Some(slice)) => http2.gap(end, time, length.into(), slice),
-            (Parser::DnsStream(dns), _) => dns.gap(end, time, length),
+            (Parser::Http2(http2), Some(slice)) => http2.gap(end, length.into(), slice),
+            (Parser::DnsStream(dns), _) => dns.gap(end, length),
             (Parser::Tls(tls), _) => tls.gap(end.index()),
             (Parser::Upgrade(_), _) => self.parser = Parser::Done,
             (Parser::Http1(_) | Parser::Http2(_), None)
@@ -207,7 +209,7 @@ impl Session {
     /// Takes in a message of DNS, a datagram of so many bytes on the wire.
     pub(super) fn message(&mut self, context: Context, message: &Message<'_>, length: u32) {
         if let Some(dns) = self.dns_mut() {
-            dns.track(context.end, context.time, message, length);
+            dns.track(context.end, Passed::at(context.time), message, length);
         }
     }
 
@@ -215,7 +217,11 @@ impl Session {
     pub(super) fn datagram(&mut self, context: Context, payload: &[u8], length: u32) {
         let end = context.end;
         match &mut self.parser {
-            Parser::Dns(_, bar) => {
+            Parser::Dns(dns, bar) => {
+                // What answers a query is DNS, and then so is the flow.
+                if *bar == Bar::Content && parse(payload, Bar::Port).is_some_and(|message| dns.awaits(end, &message)) {
+                    *bar = Bar::Port;
+                }
                 if let Some(message) = parse(payload, *bar) {
                     self.message(context, &message, length);
                 }
@@ -238,16 +244,17 @@ impl Session {
             return;
         }
         let kept = &mut beginnings[context.end.index()];
-        if kept.is_empty() {
+        if kept.bytes.is_empty() {
             self.recognise_piece(tag, context, bytes);
             return;
         }
-        let (seen, rest) = bytes.split_at(bytes.len().min(MAX_BEGINNING.saturating_sub(kept.len())));
-        kept.extend_from_slice(seen);
-        match recognise::tcp(kept, context.ports, false) {
+        let (seen, rest) = bytes.split_at(bytes.len().min(MAX_BEGINNING.saturating_sub(kept.bytes.len())));
+        kept.extend(seen, context.time);
+        match recognise::tcp(&kept.bytes, context.ports, false) {
             Found::Yes(protocol) => {
-                let own = std::mem::take(kept);
-                self.begin_with(protocol, tag, context, &own);
+                let own = kept.take();
+                self.begin_with(protocol, tag, context);
+                self.beginning(tag, context, &own);
                 if !rest.is_empty() {
                     self.bytes(tag, context, rest);
                 }
@@ -255,7 +262,7 @@ impl Session {
             Found::More => {}
             // What was kept may have been the end of something, or the byte of a keep-alive.
             Found::No => {
-                *kept = Vec::new();
+                *kept = Beginning::NOTHING;
                 self.recognise_piece(tag, context, bytes);
             }
         }
@@ -266,10 +273,13 @@ impl Session {
         let bytes = recognise::behind_proxy(bytes);
         match recognise::tcp(bytes, context.ports, false) {
             Found::More if bytes.is_empty() => tag.try_failed(context.end),
-            Found::Yes(protocol) => self.begin_with(protocol, tag, context, bytes),
+            Found::Yes(protocol) => {
+                self.begin_with(protocol, tag, context);
+                self.bytes(tag, context, bytes);
+            }
             Found::More => {
                 if let Parser::Unknown(beginnings) = &mut self.parser {
-                    beginnings[context.end.index()].extend_from_slice(bytes);
+                    beginnings[context.end.index()].extend(bytes, context.time);
                 }
             }
             Found::No => tag.try_failed(context.end),
@@ -279,24 +289,25 @@ impl Session {
     /// A beginning after which bytes were not captured.
     fn recognise_cut(&mut self, tag: &mut Tag, context: Context, length: u32) {
         let Parser::Unknown(beginnings) = &mut self.parser else { return };
-        let own = std::mem::take(&mut beginnings[context.end.index()]);
-        if own.is_empty() || tag.is_spent(context.end) {
+        let own = beginnings[context.end.index()].take();
+        if own.bytes.is_empty() || tag.is_spent(context.end) {
             return;
         }
-        match recognise::tcp(&own, context.ports, true) {
+        match recognise::tcp(&own.bytes, context.ports, true) {
             Found::Yes(protocol) => {
-                self.begin_with(protocol, tag, context, &own);
+                self.begin_with(protocol, tag, context);
+                self.beginning(tag, context, &own);
                 self.gap(tag, context, length);
             }
             Found::More | Found::No => tag.try_failed(context.end),
         }
     }
 
-    /// Begins to read a protocol with what was kept of the other direction, and the beginning of this one.
-    fn begin_with(&mut self, protocol: Protocol, tag: &mut Tag, context: Context, own: &[u8]) {
+    /// Begins to read a protocol with what was kept of the other direction; the beginning of this one is next.
+    fn begin_with(&mut self, protocol: Protocol, tag: &mut Tag, context: Context) {
         let back = Context { end: context.end.other(), ..context };
         let other = match &mut self.parser {
-            Parser::Unknown(beginnings) => std::mem::take(&mut beginnings[back.end.index()]),
+            Parser::Unknown(beginnings) => beginnings[back.end.index()].take(),
             Parser::Http1(_)
             | Parser::Http2(_)
             | Parser::Dns(..)
@@ -305,13 +316,23 @@ impl Session {
             | Parser::Dtls(_)
             | Parser::Quic(_)
             | Parser::Upgrade(_)
-            | Parser::Done => Vec::new(),
+            | Parser::Done => Beginning::NOTHING,
         };
         self.begin(protocol, tag, context.ports, false);
-        if !other.is_empty() {
-            self.bytes(tag, back, &other);
+        if !other.bytes.is_empty() {
+            self.beginning(tag, back, &other);
         }
-        self.bytes(tag, context, own);
+    }
+
+    /// Takes in what was kept of a direction. Those for whom it matters when bytes passed are given the first by
+    /// itself.
+    fn beginning(&mut self, tag: &mut Tag, context: Context, kept: &Beginning) {
+        let timed = matches!(self.parser, Parser::Http1(_) | Parser::Http2(_) | Parser::DnsStream(_));
+        let (first, rest) = kept.bytes.split_at(usize::from(timed && kept.passed.first != kept.passed.last));
+        if !first.is_empty() {
+            self.bytes(tag, Context { time: kept.passed.first, ..context }, first);
+        }
+        self.bytes(tag, Context { time: kept.passed.last, ..context }, rest);
     }
 
     /// HTTP/1 made room for another protocol.
@@ -328,7 +349,8 @@ impl Session {
             }
             Switched::Other => self.parser = Parser::Done,
             Switched::Tunnel => {
-                self.parser = Parser::Unknown([Vec::new(), Vec::new()]);
+                self.parser = Parser::Unknown([Beginning::NOTHING; 2]);
+                self.one_sided = false;
                 tag.renew();
             }
         }
@@ -340,7 +362,9 @@ impl Session {
     /// How far it is.
     pub(super) fn progress(&self) -> Progress {
         match &self.parser {
-            Parser::Unknown(beginnings) if self.http.is_none() && beginnings.iter().all(Vec::is_empty) => {
+            Parser::Unknown(beginnings)
+                if self.http.is_none() && beginnings.iter().all(|kept| kept.bytes.is_empty()) =>
+            {
                 Progress::Nothing
             }
             Parser::Tls(tls) if tls.is_done() => Progress::Done,

@@ -1,6 +1,5 @@
 //! Text from the wire as it goes into records: printable ASCII as it is, everything else as `\xNN`, of limited length.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Longest path.
@@ -11,6 +10,13 @@ pub(crate) const MAX_HOST: usize = 255;
 
 /// Longest method or other token.
 pub(crate) const MAX_TOKEN: usize = 32;
+
+/// An authority as a host, with its port: without the name and password of who asks, which do not belong there (RFC
+/// 9112, 3.2; RFC 9113, 8.3.1).
+pub(crate) fn host(authority: &[u8]) -> Arc<str> {
+    let behind = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
+    clean(authority.get(behind..).unwrap_or_default(), MAX_HOST)
+}
 
 /// The text, cut after `limit` characters.
 pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
@@ -29,8 +35,10 @@ pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
         if size == 1 {
             text.push(char::from(byte));
         } else {
-            // Writing to a `String` cannot fail.
-            let _ = write!(text, "\\x{byte:02x}");
+            text.push_str("\\x");
+            for digit in [byte >> 4, byte & 0x0f] {
+                text.extend(char::from_digit(digit.into(), 16));
+            }
         }
     }
     text.into()
@@ -39,6 +47,15 @@ pub(crate) fn clean(bytes: &[u8], limit: usize) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_no_password() {
+        for (authority, expected) in
+            [(&b"user:a@b@h.example:80"[..], "h.example:80"), (b"[::1]:80", "[::1]:80"), (b"user@", ""), (b"", "")]
+        {
+            assert_eq!(&*host(authority), expected);
+        }
+    }
 
     #[test]
     fn what_is_not_printable_is_escaped_and_long_text_is_cut() {

@@ -165,6 +165,46 @@ fn over_tcp_a_cut_message_still_has_its_question() {
 }
 
 #[test]
+fn over_tcp_an_exchange_lasts_from_its_first_byte_to_its_last() {
+    let mut talk = Talk::on(53);
+    // The first message of a connection is recognised when it is whole.
+    let query = framed(&message(1, QUERY, 0, 1));
+    for (at, piece) in [(0, &query[..1]), (10, &query[1..20]), (20, &query[20..])] {
+        talk.says(at * MS, Client, piece);
+    }
+    let answer = framed(&message(1, RESPONSE, 1, 1));
+    for (at, piece) in [(25, &answer[..1]), (40, &answer[1..20]), (50, &answer[20..])] {
+        talk.says(at * MS, Server, piece);
+    }
+    let answer = framed(&message(2, RESPONSE, 1, 28));
+    talk.says(60 * MS, Server, &answer[..20]);
+    talk.says(70 * MS, Server, &answer[20..]);
+    let (record, transactions) = talk.only();
+    assert_eq!(dns(&record).latency_us, Some(5000));
+    let rows = transactions.iter().map(|t| (t.exchange.start, t.exchange.latency_us, t.exchange.end));
+    let expected = [(BEGIN, Some(5000), BEGIN + 50 * MS), (BEGIN + 60 * MS, None, BEGIN + 70 * MS)];
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+}
+
+/// The gap is noticed by what comes seconds later.
+#[test]
+fn over_tcp_a_message_with_a_gap_passed_when_its_bytes_did() {
+    let mut talk = Talk::on(53);
+    talk.says(0, Client, framed(&message(9, QUERY, 0, 1)));
+    let query = framed(&[message(1, QUERY, 0, 1), vec![0; 500]].concat());
+    let (captured, missed) = query.split_at(100);
+    talk.says(0, Client, captured);
+    talk.missed(Client, missed.len() as u32);
+    let answer = framed(&[message(1, RESPONSE, 1, 1), vec![0; 500]].concat());
+    let (captured, missed) = answer.split_at(100);
+    talk.says(5 * MS, Server, captured);
+    talk.missed(Server, missed.len() as u32);
+    talk.says(3 * SECOND, Client, framed(&message(2, QUERY, 0, 28)));
+    let (_, transactions) = talk.only();
+    assert_eq!((transactions[0].exchange.latency_us, transactions[0].exchange.end), (Some(5000), BEGIN + 5 * MS));
+}
+
+#[test]
 fn content_is_enough_away_from_the_ports() {
     let mut story = Story::new();
     story.udp(0, Client, (40000, 8053), &message(1, QUERY, 0, 28));
@@ -181,6 +221,28 @@ fn content_is_enough_away_from_the_ports() {
     assert_eq!(story.only().app, None);
 }
 
+/// Neither is right to the last byte: a response that has no question, and what a snap length cut.
+#[test]
+fn away_from_the_ports_an_answered_query_says_that_the_flow_is_dns() {
+    let headless = [0, 1, 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
+    let cut = message(1, RESPONSE, 9, 1);
+    let unknown = message(2, QUERY, 0, 38);
+    for first in [&headless[..], &cut] {
+        let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
+        let ports = (40000, 8053);
+        story.udp(0, Client, ports, &message(1, QUERY, 0, 1));
+        // It answers nothing.
+        story.udp(MS, Server, ports, &message(7, RESPONSE, 9, 1));
+        story.udp(2 * MS, Server, ports, first);
+        story.udp(3 * MS, Client, ports, &unknown);
+        story.udp(4 * MS, Server, ports, &message(2, RESPONSE, 9, 38));
+        let mut transactions = Vec::new();
+        story.engine.take_transactions(&mut transactions);
+        let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.qtype.as_deref(), t.exchange.latency_us)).collect();
+        assert_eq!(rows, [(Some("A"), Some(2000)), (Some("TYPE38"), Some(1000))]);
+    }
+}
+
 #[test]
 fn multicast_dns_and_llmnr_are_named_as_such() {
     for (port, app) in [(5353, "mdns"), (5355, "llmnr")] {
@@ -188,6 +250,15 @@ fn multicast_dns_and_llmnr_are_named_as_such() {
         story.udp(0, Client, (port, port), &message(0, 0, 0, 12));
         let record = story.only();
         assert_eq!((record.app, record.dns.unwrap().qtype.as_deref()), (Some(app), Some("PTR")));
+    }
+}
+
+#[test]
+fn a_client_may_have_the_port_of_another_kind_of_dns() {
+    for port in [5353, 5355] {
+        let mut story = Story::new();
+        story.udp(0, Client, (port, 53), &message(1, QUERY, 0, 1));
+        assert_eq!(dns(&story.only()).qtype.as_deref(), Some("A"));
     }
 }
 

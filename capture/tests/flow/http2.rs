@@ -103,6 +103,52 @@ fn a_failed_call_of_grpc_is_an_error() {
     assert_eq!((http(&record).errors, transactions[0].exchange.grpc_status), (1, Some(14)));
 }
 
+const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+#[test]
+fn a_call_of_grpc_that_is_reset_without_a_status_is_an_error() {
+    let call = |answer: &[(&str, &str)], reset_by: Host| {
+        let mut talk = Talk::new();
+        talk.says(0, Client, PREFACE);
+        talk.says(MS, Client, headers(1, true, &[(":method", "POST"), (":path", "/shop.Cart/Add"), GRPC]));
+        if !answer.is_empty() {
+            talk.says(2 * MS, Server, headers(1, false, answer));
+        }
+        talk.says(3 * MS, reset_by, frame(3, 0, 1, &[0, 0, 0, 2]));
+        let (record, transactions) = talk.only();
+        assert_eq!(transactions[0].exchange.app, "grpc");
+        http(&record).errors
+    };
+    assert_eq!((call(&[], Client), call(&[(":status", "200")], Client)), (1, 1));
+    assert_eq!((call(&[], Server), call(&[(":status", "200"), GRPC], Server)), (1, 1));
+    // What is an error already counts once, and what has its status is none.
+    assert_eq!(
+        (call(&[(":status", "503")], Server), call(&[(":status", "200"), ("grpc-status", "3")], Server)),
+        (1, 1)
+    );
+    assert_eq!(call(&[(":status", "200"), ("grpc-status", "0")], Client), 0);
+}
+
+#[test]
+fn calls_of_grpc_and_plain_requests_share_a_connection() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &[(":method", "POST"), (":path", "/shop.Cart/Add"), GRPC]));
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "200"), ("grpc-status", "0")]));
+    talk.says(3 * MS, Client, headers(3, true, &get("/plain")));
+    talk.says(4 * MS, Client, frame(3, 0, 3, &[0, 0, 0, 8]));
+    talk.missed(Client, 20);
+    // The content type is a reference to what was lost.
+    let block = [&[0x83, 0xbe][..], &field(":path", "/shop.Cart/Get")].concat();
+    talk.says(5 * MS, Client, frame(1, END_HEADERS | END_STREAM, 5, &block));
+    talk.says(6 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).errors), (Some("grpc"), 0));
+    let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.path.as_deref(), t.exchange.app)).collect();
+    let expected = [("/shop.Cart/Add", "grpc"), ("/plain", "http2"), ("/shop.Cart/Get", "grpc")];
+    assert_eq!(rows, expected.map(|(path, app)| (Some(path), app)));
+}
+
 #[test]
 fn header_blocks_go_on_in_continuations_and_may_be_padded() {
     let block: Vec<u8> = get("/long").iter().flat_map(|(name, value)| field(name, value)).collect();
@@ -114,6 +160,20 @@ fn header_blocks_go_on_in_continuations_and_may_be_padded() {
     talk.says(2 * MS, Server, [frame(4, 0, 0, &[]), headers(1, true, &[(":status", "204")])].concat());
     let (record, _) = talk.only();
     assert_eq!((http(&record).path.as_deref(), http(&record).latency_us), (Some("/long"), Some(1000)));
+}
+
+/// RFC 9113, 8.3: a block has each once. Every repetition is a byte in the table's terms, and would be a kilobyte of
+/// text here.
+#[test]
+fn of_a_name_that_comes_again_in_a_block_the_first_value_counts() {
+    let mut fields = get("/1").to_vec();
+    fields.extend([("host", "h.third"), (":path", "/2"), (":authority", "h.second"), (":method", "PUT")]);
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &fields));
+    let (record, _) = talk.only();
+    let names = [&http(&record).method, &http(&record).host, &http(&record).path];
+    assert_eq!(names.map(Option::as_deref), [Some("GET"), Some("h.example"), Some("/1")]);
 }
 
 #[test]
@@ -189,6 +249,157 @@ fn a_promise_is_no_request() {
     let (record, transactions) = talk.only();
     assert_eq!((http(&record).requests, http(&record).status), (1, Some(404)));
     assert_eq!(exchanges(&transactions), [(Some("/pushed"), Some(200), None), (Some("/1"), Some(404), Some(3000))]);
+}
+
+/// The client hears of the answer after it gave up, and the server of the trailers after it answered.
+#[test]
+fn what_comes_on_a_stream_that_is_over_is_no_exchange() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/cancelled")));
+    talk.says(2 * MS, Client, frame(3, 0, 1, &[0, 0, 0, 8]));
+    talk.says(2 * MS, Server, [headers(1, false, &[(":status", "500")]), frame(0, END_STREAM, 1, b"oops")].concat());
+    talk.says(3 * MS, Client, headers(3, false, &get("/early")));
+    talk.says(4 * MS, Server, headers(3, true, &[(":status", "413")]));
+    talk.says(5 * MS, Client, headers(3, true, &[("x-checksum", "1")]));
+    talk.says(6 * MS, Client, headers(5, true, &get("/next")));
+    let block: Vec<u8> = get("/pushed").iter().flat_map(|(name, value)| field(name, value)).collect();
+    talk.says(7 * MS, Server, frame(5, END_HEADERS, 5, &[&[0, 0, 0, 2], &block[..]].concat()));
+    talk.says(8 * MS, Client, frame(3, 0, 2, &[0, 0, 0, 8]));
+    talk.says(8 * MS, Server, headers(2, true, &[(":status", "200")]));
+    talk.says(9 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (3, 1));
+    let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.path.as_deref(), t.exchange.status)).collect();
+    let expected = [("/cancelled", None), ("/early", Some(413)), ("/pushed", None), ("/next", Some(200))];
+    assert_eq!(rows, expected.map(|(path, status)| (Some(path), status)));
+}
+
+#[test]
+fn an_answer_whose_request_the_capture_missed_is_an_exchange_without_names() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/1")));
+    talk.missed(Client, headers(3, true, &get("/3")).len() as u32);
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "200")]));
+    talk.says(3 * MS, Client, headers(5, true, &get("/5")));
+    talk.says(4 * MS, Server, headers(3, true, &[(":status", "503")]));
+    talk.says(5 * MS, Server, headers(5, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).requests, http(&record).errors), (2, 1));
+    assert_eq!(exchanges(&transactions)[1..], [(None, Some(503), None), (Some("/5"), Some(200), Some(2000))]);
+}
+
+#[test]
+fn a_request_whose_end_is_missing_ends_with_what_was_captured() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    let upload = [headers(1, false, &get("/1")), frame(0, END_STREAM, 1, &[b'z'; 2000])].concat();
+    let (captured, missed) = upload.split_at(1000);
+    talk.says(MS, Client, captured);
+    talk.missed(Client, missed.len() as u32);
+    talk.says(300 * MS, Server, headers(1, true, &[(":status", "200")]));
+    let (record, transactions) = talk.only();
+    assert_eq!(http(&record).latency_us, Some(299_000));
+    assert_eq!(exchanges(&transactions), [(Some("/1"), Some(200), Some(299_000))]);
+}
+
+fn lengths(transactions: &[Transaction]) -> Vec<(Option<u64>, Option<u64>)> {
+    transactions.iter().map(|t| (t.exchange.request_bytes, t.exchange.response_bytes)).collect()
+}
+
+#[test]
+fn messages_are_as_long_as_their_frames_of_headers_and_data() {
+    let block: Vec<u8> = get("/long").iter().flat_map(|(name, value)| field(name, value)).collect();
+    let (first, rest) = block.split_at(20);
+    let status = [(":status", "200")];
+    let mut talk = Talk::new();
+    // Its request passed before the capture began.
+    talk.says(0, Client, PREFACE);
+    talk.says(0, Server, [headers(1, false, &status), frame(0, END_STREAM, 1, &[b'q'; 50])].concat());
+    talk.says(MS, Client, [frame(1, 0, 3, first), frame(9, END_HEADERS, 3, rest)].concat());
+    talk.says(MS, Client, frame(0, END_STREAM, 3, &[b'z'; 100]));
+    let answer = headers(3, false, &status);
+    let (begin, end) = answer[9..].split_at(4);
+    talk.says(2 * MS, Server, [frame(1, 0, 3, begin), frame(9, END_HEADERS, 3, end), frame(0, 1, 3, b"ok")].concat());
+    let head = answer.len() as u64 - 9;
+    let (_, transactions) = talk.only();
+    let expected = [(None, Some(head + 50)), (Some(block.len() as u64 + 100), Some(head + 2))];
+    assert_eq!(lengths(&transactions), expected);
+}
+
+#[test]
+fn how_long_a_message_is_of_which_frames_are_missing_is_not_known() {
+    let status = [(":status", "200")];
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, headers(1, true, &get("/download")));
+    talk.says(MS, Client, headers(3, false, &get("/upload")));
+    talk.missed(Client, 109);
+    talk.says(2 * MS, Client, frame(0, END_STREAM, 3, b"end"));
+    talk.says(3 * MS, Server, headers(1, false, &status));
+    talk.missed(Server, 109);
+    talk.says(4 * MS, Server, [frame(0, END_STREAM, 1, b"end"), headers(3, true, &status)].concat());
+    talk.says(5 * MS, Client, headers(5, true, &get("/next")));
+    talk.says(6 * MS, Server, headers(5, true, &status));
+    let (_, transactions) = talk.only();
+    let [download, upload, next] = lengths(&transactions)[..] else { panic!("{transactions:#?}") };
+    assert_eq!((download, upload.0), ((next.0.map(|bytes| bytes + 4), None), None));
+    assert!(upload.1.is_some() && next.1.is_some(), "{upload:?} {next:?}");
+}
+
+fn times(transactions: &[Transaction]) -> Vec<(i64, i64)> {
+    transactions.iter().map(|t| ((t.exchange.start - BEGIN) / MS, (t.exchange.end - BEGIN) / MS)).collect()
+}
+
+#[test]
+fn an_exchange_lasts_from_its_first_byte_to_its_last() {
+    let block: Vec<u8> = get("/slow").iter().flat_map(|(name, value)| field(name, value)).collect();
+    let (first, rest) = block.split_at(20);
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    // Even of a frame's header the end comes later.
+    let request = [frame(1, END_STREAM, 1, first), frame(9, END_HEADERS, 1, rest)].concat();
+    for (at, part) in [(1, &request[..5]), (2, &request[5..40]), (3, &request[40..])] {
+        talk.says(at * MS, Client, part);
+    }
+    let status = field(":status", "200");
+    let answer = [frame(1, 0, 1, &status[..3]), frame(9, END_HEADERS, 1, &status[3..])].concat();
+    let (head, tail) = answer.split_at(12);
+    talk.says(13 * MS, Server, head);
+    talk.says(14 * MS, Server, tail);
+    let data = frame(0, END_STREAM, 1, &[b'd'; 300]);
+    for (at, part) in (15..).zip(data.chunks(100)) {
+        talk.says(at * MS, Server, part);
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((http(&record).latency_us, &times(&transactions)[..]), (Some(10_000), &[(1, 18)][..]));
+}
+
+#[test]
+fn a_reset_and_what_came_of_an_unfinished_frame_belong_to_the_exchange() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    for (at, stream) in [(1, 1), (2, 3), (3, 5)] {
+        talk.says(at * MS, Client, headers(stream, true, &get("/1")));
+    }
+    talk.says(5 * MS, Client, frame(3, 0, 1, &[0, 0, 0, 8]));
+    let answers = [headers(3, false, &[(":status", "200")]), headers(5, false, &[(":status", "200")])].concat();
+    talk.says(6 * MS, Server, [answers, frame(0, 0, 3, &[b'd'; 10])].concat());
+    talk.says(7 * MS, Server, &frame(0, 0, 5, &[b'd'; 300])[..100]);
+    talk.says(8 * MS, Server, [b'd'; 100]);
+    talk.says(9 * MS, Client, frame(3, 0, 5, &[0, 0, 0, 8]));
+    let (_, transactions) = talk.only();
+    assert_eq!(times(&transactions), [(1, 5), (3, 9), (2, 6)]);
+    let head = headers(1, false, &[(":status", "200")]).len() as u64 - 9;
+    let answers: Vec<_> = lengths(&transactions).iter().map(|(_, answer)| *answer).collect();
+    assert_eq!(answers, [None, Some(head + 191), Some(head + 10)]);
+
+    let mut talk = Talk::new();
+    talk.says(0, Client, [PREFACE, &headers(1, false, &get("/1"))].concat());
+    talk.says(MS, Client, &frame(0, 0, 1, &[b'd'; 300])[..100]);
+    talk.says(2 * MS, Client, [b'd'; 100]);
+    assert_eq!(times(&talk.only().1), [(0, 2)]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A strict, bounded reader of a DNS message: header, first question, and the records as far as they are walked.
 //!
-//! Two bars: on the ports of DNS a sane header and a readable first question are enough; elsewhere everything must be right to
-//! the last byte ([`Bar`]), so that random payload is never DNS.
+//! Two bars: on the ports of DNS, and in a flow in which a query was answered, a sane header and a readable first
+//! question are enough; elsewhere everything must be right to the last byte ([`Bar`]), so that random payload is never
+//! DNS.
 
 use super::names::{is_known_type, write_label};
 
@@ -25,7 +26,7 @@ const OPT: u16 = 41;
 /// What is asked of a message before it counts as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bar {
-    /// The port says DNS.
+    /// The port says DNS, or what passed before.
     Port,
     /// Nothing but the bytes says so, and all of them are here.
     Content,

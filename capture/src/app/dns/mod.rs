@@ -1,7 +1,8 @@
 //! DNS (RFC 1035, 6891), multicast DNS (RFC 6762), LLMNR (RFC 4795): the exchanges of a flow.
 //!
 //! A slice shows the first question asked in it and that question's answer; a first question that waited for its answer when
-//! its slice ended carries on into the next. Latency runs from the last repetition of the query. A response answers
+//! its slice ended carries on into the next. Latency runs from the last byte of the last
+//! repetition of the query to the first of the response, which over TCP may come in pieces. A response answers
 //! the query of the other end with the same id and question; a second response to a query is ignored.
 //!
 //! Limits: [`MAX_WAITING`] queries wait for their answers; one that waited for [`PATIENCE`] is given up; the last [`ANSWERED`] that
@@ -18,7 +19,7 @@ use std::sync::Arc;
 pub(crate) use self::message::{Bar, Message, parse};
 use self::names::{rcode_name, type_name};
 pub(crate) use self::stream::{DnsStream, probe};
-use super::exchange::{End, Finished, give, micros};
+use super::exchange::{End, Finished, Passed, give, micros};
 use crate::memory;
 use crate::record::Dns;
 use crate::transaction::Exchange;
@@ -122,29 +123,33 @@ impl DnsFlow {
     }
 
     /// Takes in a message of so many bytes.
-    pub(crate) fn track(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
-        while let Some(query) = self.waiting.pop_front_if(|query| time.saturating_sub(query.last) > PATIENCE) {
+    pub(crate) fn track(&mut self, from: End, passed: Passed, message: &Message<'_>, bytes: u32) {
+        while let Some(query) = self.waiting.pop_front_if(|query| passed.last.saturating_sub(query.last) > PATIENCE) {
             self.finish(query, None, bytes);
         }
         if message.response {
-            self.track_response(from, time, message, bytes);
+            self.track_response(from, passed, message, bytes);
         } else {
-            self.track_query(from, time, message, bytes);
+            self.track_query(from, passed, message, bytes);
         }
     }
 
-    fn track_query(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+    fn track_query(&mut self, from: End, passed: Passed, message: &Message<'_>, bytes: u32) {
         let Some(question) = message.question else { return };
         let same = |query: &Waiting| query.id == message.id && query.hash == question.hash && query.asker == from;
         if let Some(at) = self.waiting.iter().position(same) {
-            self.repeat(at, time);
+            self.repeat(at, passed);
             return;
         }
         let first = self.shown.is_none();
         let name: Option<Arc<str>> = if first || self.transactions { message.name().map(Into::into) } else { None };
         if first {
-            self.shown =
-                Some(Shown { query: name.clone(), kind: Some(question.kind), asked: Some(time), ..Shown::default() });
+            self.shown = Some(Shown {
+                query: name.clone(),
+                kind: Some(question.kind),
+                asked: Some(passed.first),
+                ..Shown::default()
+            });
         }
         if self.waiting.len() >= MAX_WAITING
             && let Some(oldest) = self.waiting.pop_front()
@@ -158,8 +163,8 @@ impl DnsFlow {
             hash: question.hash,
             kind: question.kind,
             asker: from,
-            began: time,
-            last: time,
+            began: passed.first,
+            last: passed.last,
             retries: 0,
             bytes,
             name: name.filter(|_| self.transactions),
@@ -168,37 +173,47 @@ impl DnsFlow {
     }
 
     /// A query that waits came again.
-    fn repeat(&mut self, at: usize, time: i64) {
+    fn repeat(&mut self, at: usize, passed: Passed) {
         let Some(mut query) = self.waiting.remove(at) else { return };
-        if time.saturating_sub(query.last) <= COPY {
+        if passed.first.saturating_sub(query.last) <= COPY {
             self.waiting.insert(at, query);
             return;
         }
-        query.last = time;
+        query.last = passed.last;
         query.retries += 1;
         self.retries += 1;
         self.waiting.push_back(query);
     }
 
-    fn track_response(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+    /// Whether it is the response to a query of the other end.
+    pub(crate) fn awaits(&self, from: End, message: &Message<'_>) -> bool {
+        message.response && self.answered_by(from, message).is_some()
+    }
+
+    /// Which query a response answers.
+    fn answered_by(&self, from: End, message: &Message<'_>) -> Option<usize> {
         // The other end's answer; a multicast DNS responder may also speak where it asks.
         let answered = |query: &Waiting| {
             query.id == message.id
                 && query.asker != from
                 && message.question.is_none_or(|question| question.hash == query.hash)
         };
-        let at = self.waiting.iter().position(answered);
+        self.waiting.iter().position(answered)
+    }
+
+    fn track_response(&mut self, from: End, passed: Passed, message: &Message<'_>, bytes: u32) {
+        let at = self.answered_by(from, message);
         let Some(query) = at.and_then(|at| self.waiting.remove(at)) else {
-            self.track_unasked(from, time, message, bytes);
+            self.track_unasked(from, passed, message, bytes);
             return;
         };
         self.remember(Answered::new(query.id, query.hash));
         if let Some(shown) = self.shown.as_mut().filter(|_| query.first) {
             shown.rcode = Some(message.rcode);
             shown.answers = message.answers;
-            shown.latency_us = micros(query.last, time);
+            shown.latency_us = micros(query.last, passed.first);
         }
-        self.finish(query, Some((time, message)), bytes);
+        self.finish(query, Some((passed, message)), bytes);
     }
 
     fn remember(&mut self, answered: Answered) {
@@ -207,7 +222,7 @@ impl DnsFlow {
     }
 
     /// A response whose query was not seen names what it answers.
-    fn track_unasked(&mut self, from: End, time: i64, message: &Message<'_>, bytes: u32) {
+    fn track_unasked(&mut self, from: End, passed: Passed, message: &Message<'_>, bytes: u32) {
         if let Some(question) = message.question {
             let answered = Answered::new(message.id, question.hash);
             if self.answered.contains(&Some(answered)) {
@@ -230,14 +245,15 @@ impl DnsFlow {
                 answers: Some(message.answers.into()),
                 response_bytes: Some(bytes.into()),
                 complete: true,
-                ..Exchange::new(self.app, time)
+                end: passed.last,
+                ..Exchange::new(self.app, passed.first)
             };
             self.finished.push(Finished { asker: from.other(), exchange });
         }
     }
 
     /// The exchange is over, with its answer of so many bytes if there is one.
-    fn finish(&mut self, query: Waiting, answer: Option<(i64, &Message<'_>)>, bytes: u32) {
+    fn finish(&mut self, query: Waiting, answer: Option<(Passed, &Message<'_>)>, bytes: u32) {
         if !self.transactions {
             return;
         }
@@ -249,11 +265,11 @@ impl DnsFlow {
             request_bytes: Some(query.bytes.into()),
             ..Exchange::new(self.app, query.began)
         };
-        if let Some((time, message)) = answer {
-            exchange.end = exchange.end.max(time);
+        if let Some((passed, message)) = answer {
+            exchange.end = exchange.end.max(passed.last);
             exchange.rcode = Some(rcode_name(message.rcode));
             exchange.answers = Some(message.answers.into());
-            exchange.latency_us = micros(query.last, time);
+            exchange.latency_us = micros(query.last, passed.first);
             exchange.response_bytes = Some(bytes.into());
             exchange.complete = true;
         }

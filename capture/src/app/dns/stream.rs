@@ -3,7 +3,7 @@
 //! The first [`MAX_KEPT`] bytes of a message are looked at, so that header and first question are always there. After a gap
 //! that swallows a length, a direction waits for a segment that begins with a message.
 
-use super::super::exchange::End;
+use super::super::exchange::{End, Passed};
 use super::{Bar, DnsFlow, Message, parse};
 use crate::app::Probe;
 use crate::memory;
@@ -44,6 +44,8 @@ struct Half {
     /// Bytes of the message that are still to come.
     left: usize,
     kept: Vec<u8>,
+    /// When the message began, and when the last byte was captured.
+    passed: Passed,
     /// Something of the message is missing; it was read as far as it went.
     cut: bool,
     lost: bool,
@@ -76,16 +78,17 @@ impl DnsStream {
             }
             *half = Half::default();
         }
+        half.passed.last = time;
         while !bytes.is_empty() {
             if half.left == 0 {
-                bytes = half.read_length(bytes);
+                bytes = half.read_length(time, bytes);
                 continue;
             }
             let (part, rest) = bytes.split_at(bytes.len().min(half.left));
             bytes = rest;
             half.left -= part.len();
             if half.kept.is_empty() && half.left == 0 && !half.cut {
-                Self::message(&mut self.flow, end, time, part, part.len());
+                Self::message(&mut self.flow, end, half.passed, part, part.len());
                 continue;
             }
             let room = MAX_KEPT.saturating_sub(half.kept.len());
@@ -95,7 +98,7 @@ impl DnsStream {
             if half.left == 0 {
                 if !half.cut {
                     let length = usize::from(u16::from_be_bytes(half.length));
-                    Self::message(&mut self.flow, end, time, &half.kept, length);
+                    Self::message(&mut self.flow, end, half.passed, &half.kept, length);
                 }
                 half.kept.clear();
                 half.cut = false;
@@ -103,8 +106,9 @@ impl DnsStream {
         }
     }
 
-    /// Bytes that were not captured.
-    pub(crate) fn gap(&mut self, end: End, time: i64, length: u32) {
+    /// Bytes that were not captured. When they passed is not known: a message that they cut ends with the last byte
+    /// that was.
+    pub(crate) fn gap(&mut self, end: End, length: u32) {
         let half = &mut self.halves[end.index()];
         if half.lost {
             return;
@@ -114,7 +118,7 @@ impl DnsStream {
         }
         if !half.cut && !half.kept.is_empty() {
             let length = usize::from(u16::from_be_bytes(half.length));
-            Self::message(&mut self.flow, end, time, &half.kept, length);
+            Self::message(&mut self.flow, end, half.passed, &half.kept, length);
         }
         half.kept.clear();
         half.left = half.left.saturating_sub(length as usize);
@@ -133,19 +137,22 @@ impl DnsStream {
         }
     }
 
-    fn message(flow: &mut DnsFlow, end: End, time: i64, bytes: &[u8], length: usize) {
+    fn message(flow: &mut DnsFlow, end: End, passed: Passed, bytes: &[u8], length: usize) {
         let bytes = bytes.get(..MAX_KEPT).unwrap_or(bytes);
         // The connection is DNS; its messages need not prove it again.
         let message: Option<Message<'_>> = parse(bytes, Bar::Port);
         if let Some(message) = message {
-            flow.track(end, time, &message, length as u32);
+            flow.track(end, passed, &message, length as u32);
         }
     }
 }
 
 impl Half {
-    fn read_length<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn read_length<'a>(&mut self, time: i64, bytes: &'a [u8]) -> &'a [u8] {
         let Some((byte, rest)) = bytes.split_first() else { return bytes };
+        if self.have == 0 {
+            self.passed.first = time;
+        }
         if let Some(place) = self.length.get_mut(usize::from(self.have)) {
             *place = *byte;
         }

@@ -1,9 +1,10 @@
 //! One direction of an HTTP/1 connection: where in a message it is, and what the message's head said.
 
 use super::super::http::{HttpSlice, Names, Request};
-use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
+use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
+use super::Http1;
 use super::line::{self, Field, MAX_LINE};
-use super::{Asked, Http1};
+use super::matching::Asked;
 use crate::memory;
 
 /// What comes next.
@@ -104,7 +105,7 @@ impl Head {
             let host = if asked == Asked::Connect { Some(target) } else { line::authority(target) };
             head.names.method = Some(clean(method, MAX_TOKEN));
             head.names.path = Some(clean(target, MAX_PATH));
-            head.names.host = host.map(|host| clean(host, MAX_HOST));
+            head.names.host = host.map(text::host);
             head.absolute = host.is_some();
         }
         Some(head)
@@ -114,7 +115,7 @@ impl Head {
     pub(super) fn field(&mut self, line: &[u8], wants_names: bool) {
         match line::field(line) {
             Field::Host(host) if wants_names && !self.absolute && self.names.host.is_none() => {
-                self.names.host = Some(clean(host, MAX_HOST));
+                self.names.host = Some(text::host(host));
             }
             Field::ContentLength(length) => self.content_length = length,
             Field::TransferEncoding(codings) => {
@@ -209,6 +210,8 @@ pub(super) struct Half {
     pub(super) head_bytes: u64,
     /// Until when messages may have passed unseen, while that matters.
     pub(super) lost: Option<i64>,
+    /// The same of whole segments, not of what a snap length cut.
+    pub(super) missed: Option<i64>,
     /// The body may not come: a start line may follow instead.
     pub(super) doubtful: bool,
     /// The request that this direction sends.

@@ -5,28 +5,25 @@
 //! with a start line; a request of which only the beginning was captured still counts, and ends with the last
 //! payload before its answer. How long the message was that it was in is not known.
 //!
-//! Whole messages may pass while a direction waits. A client that does not pipeline has had the answer to a request
-//! when it sends the next: if a newer request waits than what was lost, the older ones are over without an answer. If only
-//! older ones wait, or one was sent after others of which some may be lost, the next answer is given to the first of them,
-//! without latency.
+//! Which request an answer belongs to after that: [`matching`].
 //!
-//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`MAX_WAITING`] requests wait for answers, later ones
-//! are counted without names and without latency.
+//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
+//! answers, later ones are counted without names and without latency. Where answers passed unseen, the oldest is over
+//! instead: what looks like a long pipeline there is a client that got its answers.
 
 mod half;
 mod line;
+mod matching;
 
 use std::collections::VecDeque;
 
 use self::half::{Half, Head, Kind, Line, State};
 pub(crate) use self::line::probe;
+use self::matching::{Asked, Waiting};
 use super::exchange::End;
 use super::http::{HttpSlice, Request};
 use crate::app::Probe;
 use crate::memory;
-
-/// Most requests that wait for their answers.
-const MAX_WAITING: usize = 64;
 
 /// What the connection carries from now on.
 #[derive(Debug)]
@@ -41,23 +38,6 @@ pub(crate) enum Switched {
     Tunnel,
 }
 
-/// What an answer must be told of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Head,
-    Connect,
-    Other,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    request: Request,
-    asked: Asked,
-    upgrade: half::Upgrade,
-    /// Requests between it and those that waited before it may be lost.
-    doubtful: bool,
-}
-
 /// A connection.
 #[derive(Debug, Default)]
 pub(crate) struct Http1 {
@@ -65,11 +45,19 @@ pub(crate) struct Http1 {
     waiting: VecDeque<Waiting>,
     /// Requests after those, without a place.
     unplaced: u32,
+    /// The connection was recognised by an end of which alone anything had been seen.
+    one_sided: bool,
 }
 
 impl Http1 {
     /// Name of the protocol.
     pub(crate) const NAME: &'static str = "http";
+
+    /// A connection; `one_sided` says that nothing of the other end, not its SYN either, was seen when this one was
+    /// recognised.
+    pub(crate) fn new(one_sided: bool) -> Self {
+        Self { one_sided, ..Self::default() }
+    }
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
@@ -92,9 +80,9 @@ impl Http1 {
                 self.extend_lost(end, time);
                 return None;
             }
-            let half = self.half(end);
             // The end of its message was lost.
-            half.finish_answer(slice);
+            self.finish_answer(end, slice);
+            let half = self.half(end);
             half.uploading = None;
             half.lost = half.lost.max(Some(half.last));
             half.state = State::Start;
@@ -169,7 +157,12 @@ impl Http1 {
                     self.cut_head(end, slice);
                 }
                 // When the bytes passed is not known: at the latest now.
-                self.half(end).lost = Some(time);
+                let half = self.half(end);
+                half.lost = Some(time);
+                // What a snap length cut is the rest of a segment of which the beginning was read just now.
+                if half.last != time {
+                    half.missed = half.lost;
+                }
             }
         }
     }
@@ -208,13 +201,11 @@ impl Http1 {
 
     /// The flow is over: what is open, is handed on as it is.
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
-        for half in &mut self.halves {
-            half.finish_answer(slice);
+        for end in [End::Low, End::High] {
+            self.cut_request(end);
+            self.finish_answer(end, slice);
         }
-        for waiting in self.waiting.drain(..) {
-            let end = waiting.request.end.unwrap_or(waiting.request.start);
-            slice.finish(Self::NAME, waiting.request, end);
-        }
+        self.forgo(self.waiting.len(), slice);
     }
 
     fn half(&mut self, end: End) -> &mut Half {
@@ -225,7 +216,8 @@ impl Http1 {
     fn resolve_doubt(&mut self, end: End, bytes: &[u8], slice: &mut HttpSlice) {
         let half = self.half(end);
         if std::mem::take(&mut half.doubtful) && probe(bytes, false) == Probe::Yes {
-            half.finish_answer(slice);
+            self.finish_answer(end, slice);
+            let half = self.half(end);
             half.uploading = None;
             half.state = State::Start;
         }
@@ -303,7 +295,7 @@ impl Http1 {
                 match (status, asked) {
                     (101, _) => return Some(self.upgrade(end, upgrade, slice)),
                     (200..=299, Asked::Connect) => {
-                        half.finish_answer(slice);
+                        self.finish_answer(end, slice);
                         return Some(Switched::Tunnel);
                     }
                     (_, Asked::Head | Asked::Connect | Asked::Other) => {
@@ -323,76 +315,11 @@ impl Http1 {
         match self.half(end).head.kind {
             Kind::Request(_) => {
                 self.ask(end, slice);
-                let last = self.half(end).last;
-                self.end_request(end, last);
+                self.cut_request(end);
             }
             Kind::Response(100..=199) => {}
             Kind::Response(status) => drop(self.answer(end, status, slice)),
         }
-    }
-
-    fn ask(&mut self, end: End, slice: &mut HttpSlice) {
-        let half = &mut self.halves[end.index()];
-        let names = std::mem::take(&mut half.head.names);
-        let mut request = slice.begin(end, half.began, names);
-        request.bytes = half.known_bytes();
-        half.uploading = Some(request.serial());
-        let (asked, upgrade) = (half.head.asked(), half.head.upgrade);
-        let (began, alone) = (half.began, self.waiting.is_empty());
-        half.lost = half.lost.filter(|lost| !alone || *lost >= began);
-        let doubtful = half.lost.is_some() && !alone;
-        if self.waiting.len() == MAX_WAITING || self.unplaced > 0 {
-            self.unplaced = self.unplaced.saturating_add(1);
-        } else {
-            self.waiting.push_back(Waiting { request, asked, upgrade, doubtful });
-        }
-    }
-
-    /// Finishes what was answered while this direction was lost; whether it is sure which request is answered next.
-    fn forgo_lost(&mut self, end: End, slice: &mut HttpSlice) -> bool {
-        let half = self.half(end);
-        let older = match half.lost {
-            Some(lost) => self.waiting.iter().take_while(|waiting| waiting.request.start < lost).count(),
-            None => 0,
-        };
-        if older > 0 && older == self.waiting.len() {
-            let front = self.waiting.front().map(|waiting| waiting.request.start);
-            // If others came after the only one, they were lost, too.
-            return older == 1 && self.half(end.other()).lost <= front;
-        }
-        self.half(end).lost = None;
-        for Waiting { request, .. } in self.waiting.drain(..older) {
-            let last = request.end.unwrap_or(request.start);
-            slice.finish(Self::NAME, request, last);
-        }
-        older > 0 || self.waiting.front().is_none_or(|waiting| !waiting.doubtful)
-    }
-
-    /// Matches a final answer with its request.
-    fn answer(&mut self, end: End, status: u16, slice: &mut HttpSlice) -> (Asked, half::Upgrade) {
-        let sure = self.forgo_lost(end, slice);
-        let began = self.half(end).began;
-        let Some(Waiting { mut request, asked, upgrade, .. }) = self.waiting.pop_front() else {
-            self.unplaced = self.unplaced.saturating_sub(1);
-            let request = slice.answer_unasked(end.other(), status, began);
-            let half = self.half(end);
-            half.answering = Some(Box::new(request));
-            // It may answer a HEAD.
-            half.doubtful = true;
-            return (Asked::Other, half::Upgrade::None);
-        };
-        if !sure {
-            request.end = None;
-        }
-        slice.answer(&mut request, status, began);
-        let asker = self.half(end.other());
-        // A client that waited for leave to send a body does not send it after a final answer.
-        asker.doubtful =
-            asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
-        let half = self.half(end);
-        half.answering = Some(Box::new(request));
-        half.doubtful = !sure;
-        (asked, upgrade)
     }
 
     fn upgrade(&mut self, end: End, asked: half::Upgrade, slice: &mut HttpSlice) -> Switched {
@@ -403,7 +330,7 @@ impl Http1 {
         {
             return Switched::Http2(*request);
         }
-        half.finish_answer(slice);
+        self.finish_answer(end, slice);
         if upgrade == half::Upgrade::WebSocket { Switched::WebSocket } else { Switched::Other }
     }
 
@@ -415,7 +342,7 @@ impl Http1 {
                 self.end_request(end, time);
                 self.half(end).uploading = None;
             }
-            Kind::Response(_) => half.finish_answer(slice),
+            Kind::Response(_) => self.finish_answer(end, slice),
         }
     }
 
@@ -425,28 +352,46 @@ impl Http1 {
         self.end_request(end, time);
     }
 
+    /// The request that this direction sends has no end: it goes on to the last byte that was captured.
+    fn cut_request(&mut self, end: End) {
+        let last = self.half(end).last;
+        self.end_request(end, last);
+    }
+
     /// The last byte so far of the request that this direction sends.
     fn end_request(&mut self, end: End, time: i64) {
         let half = self.half(end);
         let bytes = half.known_bytes();
         let Some(serial) = half.uploading else { return };
-        if let Some(waiting) = self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
-            waiting.request.end = Some(time);
-            waiting.request.bytes = bytes;
-        } else if let Some(request) = &mut self.half(end.other()).answering
-            && request.serial() == serial
-        {
+        match self.waiting.iter_mut().rev().find(|waiting| waiting.request.serial() == serial) {
+            Some(waiting) => {
+                waiting.request.end = Some(time);
+                waiting.request.bytes = bytes;
+            }
+            None => self.count_upload(end),
+        }
+    }
+
+    /// Counts what there is so far of a request that is answered while this direction sends it.
+    fn count_upload(&mut self, end: End) {
+        let half = self.half(end);
+        let (bytes, uploading) = (half.known_bytes(), half.uploading);
+        let answering = self.half(end.other()).answering.as_mut();
+        if let Some(request) = answering.filter(|request| uploading == Some(request.serial())) {
             request.bytes = bytes;
         }
+    }
+
+    /// The answer that this end sends is over. What is not here yet of its request may never come.
+    fn finish_answer(&mut self, end: End, slice: &mut HttpSlice) {
+        self.count_upload(end.other());
+        self.half(end).finish_answer(slice);
     }
 
     fn lose(&mut self, end: End) {
         let half = self.half(end);
         half.state = State::Lost;
         half.line = half::Kept::default();
-        if half.uploading.is_some() {
-            let last = half.last;
-            self.end_request(end, last);
-        }
+        self.cut_request(end);
     }
 }

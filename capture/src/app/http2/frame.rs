@@ -182,7 +182,7 @@ fn is_block(block: &[u8]) -> bool {
             Name::Status => value.len() == 3 && value.iter().all(u8::is_ascii_digit),
             Name::Method => value.iter().all(u8::is_ascii_uppercase),
             Name::Path => value.first() == Some(&b'/'),
-            Name::Authority | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Other => false,
+            Name::Authority | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Lost | Name::Other => false,
         };
     });
     decoded.is_some() && pseudo

@@ -1,7 +1,7 @@
 //! One direction of an HTTP/2 connection: where in a frame it is, and its header blocks.
 
 use super::super::http::Names;
-use super::super::text::{MAX_HOST, MAX_PATH, MAX_TOKEN, clean};
+use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
 use super::MAX_BLOCK;
 use super::frame::{END_HEADERS, Frame, HEADER, Kind, PREFACE};
 use super::hpack::{Decoder, Name};
@@ -28,8 +28,11 @@ pub(super) struct Fields {
     /// It has what only requests have.
     pub(super) asks: bool,
     pub(super) status: Option<u16>,
+    /// It belongs to a call of gRPC.
     pub(super) grpc: bool,
     pub(super) grpc_status: Option<u16>,
+    /// Some of it is not here, or refers to something that was lost.
+    pub(super) lost: bool,
 }
 
 impl Fields {
@@ -41,20 +44,33 @@ impl Fields {
                     self.name(name, value);
                 }
             }
-            Name::Host if wants_names && self.names.host.is_none() => self.names.host = Some(clean(value, MAX_HOST)),
+            Name::Host if wants_names => self.name(name, value),
             Name::Status => self.status = number(value),
             Name::ContentType => self.grpc |= value.starts_with(b"application/grpc"),
-            Name::GrpcStatus => self.grpc_status = number(value),
+            Name::GrpcStatus => {
+                self.grpc = true;
+                self.grpc_status = number(value);
+            }
+            Name::Lost => self.lost = true,
             Name::Host | Name::Other => {}
         }
     }
 
+    /// Keeps the first value: a block has each name once, the authority before other fields (RFC 9113, 8.3), and making
+    /// text of every repetition would let a byte of HPACK cost microseconds.
     fn name(&mut self, name: Name, value: &[u8]) {
+        let Names { method, host, path } = &mut self.names;
         match name {
-            Name::Method => self.names.method = Some(clean(value, MAX_TOKEN)),
-            Name::Path => self.names.path = Some(clean(value, MAX_PATH)),
-            Name::Authority => self.names.host = Some(clean(value, MAX_HOST)),
-            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Host | Name::Other => {}
+            Name::Method => {
+                method.get_or_insert_with(|| clean(value, MAX_TOKEN));
+            }
+            Name::Path => {
+                path.get_or_insert_with(|| clean(value, MAX_PATH));
+            }
+            Name::Authority | Name::Host => {
+                host.get_or_insert_with(|| text::host(value));
+            }
+            Name::Status | Name::ContentType | Name::GrpcStatus | Name::Lost | Name::Other => {}
         }
     }
 }
@@ -63,12 +79,49 @@ fn number(value: &[u8]) -> Option<u16> {
     str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// A header block: its first frame, and the payload of that and of its continuations.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    pub(super) first: Frame,
+    /// When that began.
+    pub(super) began: i64,
+    pub(super) bytes: u64,
+}
+
+/// The streams that an end opened since bytes were last missing. Their numbers go up (RFC 9113, 5.1.1).
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    first: u32,
+    last: u32,
+}
+
+impl Opened {
+    /// Takes in a stream on which a header block came; whether the block is the stream's first.
+    pub(super) fn open(&mut self, stream: u32) -> bool {
+        let new = stream > self.last;
+        if new {
+            self.first = if self.first == 0 { stream } else { self.first };
+            self.last = stream;
+        }
+        new
+    }
+
+    /// Whether it is among them, and so is over if nobody waits for it.
+    pub(super) fn contains(&self, stream: u32) -> bool {
+        self.first > 0 && (self.first..=self.last).contains(&stream)
+    }
+}
+
 /// One direction.
 #[derive(Debug, Default)]
 pub(super) struct Half {
     pub(super) state: State,
-    /// The frame whose payload comes.
+    pub(super) opened: Opened,
+    /// When the last byte was captured.
+    pub(super) last: i64,
+    /// The frame whose payload comes, and when its header began.
     pub(super) frame: Frame,
+    began: i64,
     /// The direction began with the preface.
     pub(super) had_preface: bool,
     /// Bytes of the preface or of a frame's header that are there.
@@ -78,8 +131,8 @@ pub(super) struct Half {
     pub(super) kept: Vec<u8>,
     /// Something is missing at the end of `kept`, and of the block.
     pub(super) cut: bool,
-    /// The first frame of a header block that continuations go on.
-    first: Option<Frame>,
+    /// The header block that continuations go on.
+    open: Option<Block>,
     /// The stream that it promises.
     pub(super) promised: u32,
     block: Vec<u8>,
@@ -117,7 +170,10 @@ impl Half {
     }
 
     /// Reads a frame's header; the rest of the bytes.
-    pub(super) fn header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    pub(super) fn header<'a>(&mut self, time: i64, bytes: &'a [u8]) -> &'a [u8] {
+        if self.have == 0 {
+            self.began = time;
+        }
         let missing = HEADER - usize::from(self.have).min(HEADER);
         let (new, rest) = bytes.split_at(bytes.len().min(missing));
         if let Some(place) = self.header.get_mut(usize::from(self.have)..usize::from(self.have) + new.len()) {
@@ -128,7 +184,7 @@ impl Half {
             self.have = 0;
             self.kept.clear();
             // A block is not interrupted by other frames (RFC 9113, 6.10).
-            match Frame::parse(self.header).filter(|frame| self.first.is_none() || frame.kind == Kind::Continuation) {
+            match Frame::parse(self.header).filter(|frame| self.open.is_none() || frame.kind == Kind::Continuation) {
                 Some(frame) => {
                     self.frame = frame;
                     self.state = State::Payload(frame.length);
@@ -146,10 +202,12 @@ impl Half {
         self.kept.extend_from_slice(payload.get(..room).unwrap_or(payload));
     }
 
-    /// A frame with a header block is complete; if the block is, its first frame and what it says.
-    pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Frame, Fields)> {
+    /// A frame with a header block is complete; if the block is, that and what it says.
+    pub(super) fn block(&mut self, payload: &[u8], wants_names: bool) -> Option<(Block, Fields)> {
         let frame = self.frame;
-        let first = *self.first.get_or_insert(frame);
+        let open = self.open.get_or_insert(Block { first: frame, began: self.began, bytes: 0 });
+        open.bytes += u64::from(frame.length);
+        let (first, open) = (open.first, *open);
         if let Some(promised) = frame.promised(payload) {
             self.promised = promised;
         }
@@ -169,7 +227,7 @@ impl Half {
             return None;
         }
         let mut block = std::mem::take(&mut self.block);
-        let mut fields = Fields::default();
+        let mut fields = Fields { lost: self.cut || self.closed, ..Fields::default() };
         if first.kind != Kind::Continuation {
             let whole = if block.is_empty() { fragment } else { &block };
             // Of a malformed block counts what came before.
@@ -180,18 +238,19 @@ impl Half {
         }
         block.clear();
         self.block = block;
-        self.first = None;
+        self.open = None;
         (self.cut, self.closed) = (false, false);
-        Some((first, fields))
+        Some((open, fields))
     }
 
     /// Bytes are missing, or are no frames.
     pub(super) fn lose(&mut self) {
         self.state = State::Lost;
         self.have = 0;
+        self.opened = Opened::default();
         self.kept = Vec::new();
         self.block = Vec::new();
-        self.first = None;
+        self.open = None;
         (self.cut, self.closed) = (false, false);
         self.decoder.forget();
     }

@@ -34,6 +34,8 @@ pub(super) enum Name {
     ContentType,
     GrpcStatus,
     Host,
+    /// A reference to an entry that was lost; without a value.
+    Lost,
     /// Any other, or unknown.
     Other,
 }
@@ -152,10 +154,12 @@ impl Decoder {
             if *name != Name::Other {
                 each(*name, value);
             }
-        } else if let Some(entry) = self.entries.get(place - STATIC.len())
-            && entry.name != Name::Other
-        {
-            each(entry.name, &entry.value);
+        } else {
+            match self.entries.get(place - STATIC.len()) {
+                Some(Entry { name: Name::Other, .. }) => {}
+                Some(entry) => each(entry.name, &entry.value),
+                None => each(Name::Lost, &[]),
+            }
         }
         Some(rest)
     }

@@ -1,9 +1,15 @@
 //! HTTP/2 in the clear (RFC 9113), and gRPC over it: requests and responses by stream.
 //!
-//! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header block
-//! decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from the end
-//! of the request (`END_STREAM`) to the first header block of the final response; a response that begins before the
-//! request ended has none (streaming calls). A call whose `grpc-status` is not 0 counts as an error.
+//! Recognised by the client's preface, after an upgrade of HTTP/1, and midstream by a segment of frames whose header
+//! block decodes ([`frame::probe`]). Payload other than header blocks is stepped over, never kept. Latency runs from
+//! the end of the request (`END_STREAM`) to the first byte of the final response's header block; a response that begins
+//! before the request ended has none (streaming calls). A call whose `grpc-status` is not 0, or that is reset without
+//! one, counts as an error.
+//!
+//! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
+//!
+//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, that is not
+//! known.
 //!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
@@ -21,10 +27,10 @@ mod huffman;
 use std::collections::VecDeque;
 
 pub(crate) use self::frame::probe;
-use self::frame::{END_STREAM, Frame, Kind};
-use self::half::{Fields, Half, State};
+use self::frame::{END_STREAM, Kind};
+use self::half::{Block, Fields, Half, State};
 use super::exchange::End;
-use super::http::{HttpSlice, Names, Request};
+use super::http::{HttpSlice, Request};
 use crate::memory;
 
 /// Most requests that wait for their answers: no less than what servers allow at once (100 by RFC 9113, 6.5.2; nginx 128,
@@ -39,6 +45,22 @@ struct Waiting {
     stream: u32,
     request: Request,
     last: i64,
+    /// Frames of the request, and of the answer, may have passed unseen: how long it is, is not known.
+    unsure: [bool; 2],
+    /// One of its ends said that it is a call of gRPC.
+    grpc: bool,
+}
+
+impl Waiting {
+    fn new(stream: u32, request: Request, last: i64) -> Self {
+        Self { stream, request, last, unsure: [false; 2], grpc: false }
+    }
+
+    /// Whether it is a call of gRPC that has no status so far: one that ends like this has failed.
+    fn is_open_call(&self) -> bool {
+        let Request { status, grpc_status, .. } = &self.request;
+        self.grpc && grpc_status.is_none() && status.is_none_or(|status| status < 400)
+    }
 }
 
 /// A connection.
@@ -55,7 +77,10 @@ impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let last = request.start;
-        Self { waiting: [Waiting { stream: 1, request, last }].into(), client: Some(client), ..Self::default() }
+        let waiting = [Waiting::new(1, request, last)].into();
+        let mut http2 = Self { waiting, client: Some(client), ..Self::default() };
+        http2.halves[client.index()].opened.open(1);
+        http2
     }
 
     /// Bytes of memory owned beside the structure itself.
@@ -79,6 +104,7 @@ impl Http2 {
     /// Takes in the next bytes of a direction.
     pub(crate) fn bytes(&mut self, end: End, time: i64, mut bytes: &[u8], slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
+        half.last = time;
         if half.state == State::Lost && frame::is_chain(bytes) {
             half.state = State::Header;
         }
@@ -92,7 +118,7 @@ impl Http2 {
                     }
                 }
                 State::Header => {
-                    bytes = half.header(bytes);
+                    bytes = half.header(time, bytes);
                     self.begin_frame(end, time, slice);
                 }
                 State::Payload(left) => {
@@ -105,19 +131,21 @@ impl Http2 {
         }
     }
 
-    /// Bytes that were not captured.
-    pub(crate) fn gap(&mut self, end: End, time: i64, length: u64, slice: &mut HttpSlice) {
+    /// Bytes that were not captured. When they passed is not known: a frame that ends with them goes on to the last
+    /// byte that was.
+    pub(crate) fn gap(&mut self, end: End, length: u64, slice: &mut HttpSlice) {
         let half = &mut self.halves[end.index()];
+        let last = half.last;
         match half.state {
             State::Payload(left) if length <= u64::from(left) => {
                 half.cut |= half.frame.has_block();
                 half.state = State::Payload(left - length as u32);
                 if u64::from(left) == length {
                     let kept = std::mem::take(&mut half.kept);
-                    self.end_frame(end, time, &kept, slice);
+                    self.end_frame(end, last, &kept, slice);
                 }
             }
-            State::Payload(_) | State::Preface | State::Header | State::Lost => half.lose(),
+            State::Payload(_) | State::Preface | State::Header | State::Lost => self.lose(end),
         }
     }
 
@@ -133,13 +161,33 @@ impl Http2 {
 
     /// The flow is over: what is open, is handed on as it is.
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
+        self.cut_off(End::Low);
+        self.cut_off(End::High);
         for waiting in std::mem::take(&mut self.waiting) {
-            self.finish(waiting, slice);
+            Self::finish(waiting, slice);
         }
     }
 
-    fn finish(&self, waiting: Waiting, slice: &mut HttpSlice) {
-        slice.finish(if self.grpc { "grpc" } else { "http2" }, waiting.request, waiting.last);
+    fn finish(waiting: Waiting, slice: &mut HttpSlice) {
+        let Waiting { mut request, last, unsure, grpc, .. } = waiting;
+        // No message has 0.
+        let lengths = [&mut request.bytes, &mut request.response_bytes];
+        lengths.into_iter().zip(unsure).filter(|(_, unsure)| *unsure).for_each(|(bytes, _)| *bytes = 0);
+        slice.finish(if grpc { "grpc" } else { "http2" }, request, last);
+    }
+
+    /// Whole frames of a direction are missing: maybe of any message that is under way there.
+    fn lose(&mut self, end: End) {
+        self.cut_off(end);
+        self.halves[end.index()].lose();
+        let asks = self.client == Some(end);
+        for Waiting { request, unsure, .. } in &mut self.waiting {
+            if asks {
+                unsure[0] |= request.end.is_none();
+            } else {
+                unsure[1] |= request.is_answered();
+            }
+        }
     }
 
     /// Where the stream's request waits, else where it would.
@@ -154,25 +202,32 @@ impl Http2 {
 
     /// A frame's header was read, or found malformed.
     fn begin_frame(&mut self, end: End, time: i64, slice: &mut HttpSlice) {
-        let half = &mut self.halves[end.index()];
-        let State::Payload(left) = half.state else { return };
-        let frame = half.frame;
-        if matches!(frame.kind, Kind::Data | Kind::Headers | Kind::Continuation) {
-            self.count(end, time, frame);
-        }
-        if left == 0 {
-            self.end_frame(end, time, &[], slice);
+        match self.halves[end.index()].state {
+            State::Payload(0) => self.end_frame(end, time, &[], slice),
+            State::Lost => self.lose(end),
+            State::Payload(_) | State::Preface | State::Header => {}
         }
     }
 
-    fn count(&mut self, end: End, time: i64, frame: Frame) {
+    /// The frame that passes has no end: what there is of its data counts.
+    fn cut_off(&mut self, end: End) {
+        let Half { state, frame, last, .. } = self.halves[end.index()];
+        if let State::Payload(left) = state
+            && frame.kind == Kind::Data
+        {
+            self.count(end, last, frame.stream, frame.length.saturating_sub(left).into());
+        }
+    }
+
+    /// Counts payload of an exchange, up to this time.
+    fn count(&mut self, end: End, time: i64, stream: u32, bytes: u64) {
         let asks = self.client == Some(end);
-        if let Some(waiting) = self.find(frame.stream) {
-            waiting.last = time;
+        if let Some(waiting) = self.find(stream) {
+            waiting.last = waiting.last.max(time);
             if asks {
-                waiting.request.bytes += u64::from(frame.length);
+                waiting.request.bytes += bytes;
             } else {
-                waiting.request.response_bytes += u64::from(frame.length);
+                waiting.request.response_bytes += bytes;
             }
         }
     }
@@ -204,96 +259,118 @@ impl Http2 {
         let frame = half.frame;
         match frame.kind {
             Kind::Data => {
+                self.count(end, time, frame.stream, frame.length.into());
                 if frame.has(END_STREAM) {
                     self.end_stream(end, time, frame.stream, slice);
                 }
             }
             Kind::Headers | Kind::Push | Kind::Continuation => {
                 let wants_names = slice.wants_names();
-                let Some((first, fields)) = half.block(payload, wants_names) else { return };
+                let Some((block, fields)) = half.block(payload, wants_names) else { return };
+                let first = block.first;
                 if first.kind == Kind::Headers {
-                    self.fields(end, time, first.stream, fields, slice);
+                    self.fields(end, &block, fields, slice);
+                    self.count(end, time, first.stream, block.bytes);
                     if first.has(END_STREAM) {
                         self.end_stream(end, time, first.stream, slice);
                     }
                 } else if first.kind == Kind::Push {
                     // The server asks itself: no request, and nothing to measure.
-                    let request = slice.promise(end.other(), time, fields.names);
-                    let stream = self.halves[end.index()].promised;
-                    self.wait(Waiting { stream, request, last: time }, slice);
+                    let request = slice.promise(end.other(), block.began, fields.names);
+                    let half = &mut self.halves[end.index()];
+                    let stream = half.promised;
+                    if half.opened.open(stream) {
+                        self.wait(Waiting::new(stream, request, time), slice);
+                    }
                 }
             }
-            Kind::Reset => self.remove(frame.stream, slice),
+            Kind::Reset => {
+                self.count(end, time, frame.stream, 0);
+                if self.find(frame.stream).is_some_and(|waiting| waiting.is_open_call()) {
+                    slice.count_error();
+                }
+                self.remove(end, frame.stream, slice);
+            }
             Kind::Priority | Kind::Settings | Kind::Ping | Kind::GoAway | Kind::WindowUpdate | Kind::Extension => {}
         }
     }
 
     /// A header block is complete.
-    fn fields(&mut self, end: End, time: i64, stream: u32, fields: Fields, slice: &mut HttpSlice) {
+    fn fields(&mut self, end: End, block: &Block, fields: Fields, slice: &mut HttpSlice) {
+        let (stream, began) = (block.first.stream, block.began);
         if fields.status.is_some() {
             self.client = Some(end.other());
         } else if fields.asks {
             self.client = Some(end);
         }
         self.grpc |= fields.grpc;
+        // Where the content type may be a reference to something that was lost, the connection says it.
+        let grpc = fields.grpc || (fields.lost && self.grpc);
         if self.client == Some(end) {
-            // Trailers say nothing new.
-            if self.find(stream).is_none() {
-                self.ask(end, time, stream, fields.names, slice);
+            // Trailers say nothing new, whether the exchange waits or is over.
+            let new = self.halves[end.index()].opened.open(stream);
+            if new && self.find(stream).is_none() {
+                let request = slice.begin(end, began, fields.names);
+                self.wait(Waiting::new(stream, request, began), slice);
             }
-            return;
+        } else if let Some(status @ 200..) = fields.status {
+            self.answer(end, began, stream, status, slice);
         }
-        if let Some(status @ 200..) = fields.status {
-            self.answer(end, time, stream, status, slice);
-        }
-        if let (Some(code), Some(waiting)) = (fields.grpc_status, self.find(stream)) {
-            waiting.request.grpc_status = Some(code);
-            if code != 0 && waiting.request.status.is_none_or(|status| status < 400) {
+        let answers = self.client != Some(end);
+        let Some(waiting) = self.find(stream) else { return };
+        waiting.grpc |= grpc;
+        if answers && let Some(code) = fields.grpc_status {
+            if code != 0 && waiting.is_open_call() {
                 slice.count_error();
             }
+            waiting.request.grpc_status = Some(code);
         }
     }
 
-    fn ask(&mut self, end: End, time: i64, stream: u32, names: Names, slice: &mut HttpSlice) {
-        let bytes = self.halves[end.index()].frame.length.into();
-        let mut request = slice.begin(end, time, names);
-        request.bytes = bytes;
-        self.wait(Waiting { stream, request, last: time }, slice);
+    /// Whether a stream on which this end answers was seen to begin: then it was cancelled or given up, if nobody
+    /// waits. The even ones are those that it promised itself (RFC 9113, 5.1.1).
+    fn is_opened(&self, stream: u32, end: End) -> bool {
+        let opener = if stream.is_multiple_of(2) { end } else { end.other() };
+        self.halves[opener.index()].opened.contains(stream)
     }
 
     fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
         if self.waiting.len() >= MAX_STREAMS
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.finish(oldest, slice);
+            Self::finish(oldest, slice);
         }
         let (Ok(at) | Err(at)) = self.position(waiting.stream);
         self.waiting.insert(at, waiting);
     }
 
-    fn answer(&mut self, end: End, time: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
-        match self.find(stream) {
-            Some(waiting) if waiting.request.is_answered() => {}
-            Some(waiting) => slice.answer(&mut waiting.request, status, time),
-            None => {
-                let request = slice.answer_unasked(end.other(), status, time);
-                self.wait(Waiting { stream, request, last: time }, slice);
+    /// The final answer began.
+    fn answer(&mut self, end: End, began: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
+        if let Some(waiting) = self.find(stream) {
+            if !waiting.request.is_answered() {
+                slice.answer(&mut waiting.request, status, began);
             }
+        } else if !self.is_opened(stream, end) {
+            let request = slice.answer_unasked(end.other(), status, began);
+            self.wait(Waiting::new(stream, request, began), slice);
         }
     }
 
     fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
         if self.client != Some(end) {
-            self.remove(stream, slice);
+            self.remove(end, stream, slice);
         } else if let Some(waiting) = self.find(stream) {
             waiting.request.end = Some(time);
-            waiting.last = time;
         }
     }
 
-    fn remove(&mut self, stream: u32, slice: &mut HttpSlice) {
+    /// The stream is over, by this end.
+    fn remove(&mut self, end: End, stream: u32, slice: &mut HttpSlice) {
+        if self.halves[end.other().index()].frame.stream == stream {
+            self.cut_off(end.other());
+        }
         if let Some(waiting) = self.position(stream).ok().and_then(|at| self.waiting.remove(at)) {
-            self.finish(waiting, slice);
+            Self::finish(waiting, slice);
         }
     }
 }
