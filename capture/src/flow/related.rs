@@ -83,7 +83,7 @@ impl Engine {
         self.keep_within_memory(out);
         let Some(first) = step.first else {
             let flow_id = self.count(&portless, packet, out)?;
-            if let Some(slice) = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
+            if let Some(slice) = self.find(&key, end).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
                 self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
             }
             return Some(flow_id);
@@ -111,7 +111,7 @@ impl Engine {
     fn adopt(&mut self, known: &Decoded<'_>, packet: &Packet<'_>, orphans: &Orphans, out: &mut Vec<FlowRecord>) {
         let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..known.clone() };
         let (from, end) = Key::new(&portless, packet.interface);
-        let Some(slot) = self.find(&from) else { return };
+        let Some(slot) = self.find(&from, end) else { return };
         let Some(flow) = self.table.get_mut(slot) else { return };
         if (flow.id, flow.slice()) != (orphans.flow_id, orphans.slice) {
             return;
@@ -128,7 +128,7 @@ impl Engine {
             return;
         }
         let hash = self.table.hash(&key);
-        let slot = match self.find(&key) {
+        let slot = match self.find(&key, to_end) {
             Some(slot) => slot,
             None => self.begin_flow(key, hash, to_end, (known, packet, 0), out),
         };
@@ -142,7 +142,7 @@ impl Engine {
     #[cold]
     pub(super) fn mark_quoted(&mut self, quote: &Quote, decoded: &Decoded<'_>, packet: &Packet<'_>) {
         let quoted = Key::new(decoded, packet.interface).0.quoted(quote);
-        let slot = self.find(&quoted).or_else(|| self.find(&quoted.as_carrier()));
+        let slot = self.find_quoted(&quoted).or_else(|| self.find_quoted(&quoted.as_carrier()));
         if let Some(flow) = slot.and_then(|slot| self.table.get_mut(slot)) {
             flow.icmp_error = Some(quote.error);
         }

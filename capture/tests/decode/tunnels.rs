@@ -1,5 +1,7 @@
 //! One story a tunnel, in both IP versions, and then inside one another.
 
+use std::net::IpAddr;
+
 use wiretag_capture::flow::FlowConfig;
 use wiretag_capture::{FlowRecord, LinkType};
 
@@ -213,7 +215,7 @@ fn inside_one_another() {
     wire.frame(&frame(&packet));
     let (records, mut carriers, counters) = wire.end();
     check(&records[0], "vxlan+gre+ipip", None, "nested");
-    assert_eq!(records[0].tunnel.as_ref().unwrap().src, std::net::IpAddr::from(v6(LEFT)));
+    assert_eq!(records[0].tunnel.as_ref().unwrap().src, IpAddr::from(v6(LEFT)));
     carriers.sort_by_key(|record| record.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth()));
     let stacks: Vec<_> = carriers.iter().map(|r| r.tunnel.as_ref().map(|t| t.stack.to_string())).collect();
     assert_eq!(stacks, [None, Some("vxlan".into()), Some("vxlan+gre".into())]);
@@ -319,6 +321,40 @@ fn each_direction_may_have_an_id_of_its_own() {
     let record = wire.only();
     assert_eq!((record.client.packets, record.server.packets), (2, 2));
     assert_eq!(record.tunnel.unwrap().id, Some(5));
+}
+
+/// Two networks, one id each: what looks like an answer at first proves to be none.
+#[test]
+fn networks_that_seem_to_answer_each_other_part() {
+    let between = |ends: ([u8; 4], [u8; 4]), inner_ends, vni: u8| {
+        let inner = ipv4(17, inner_ends, &udp(7946, 7946, b"0123456789"));
+        frame(&ipv4(17, ends, &vxlan(vni, &frame(&inner))))
+    };
+    let there = |vni| between(ENDS, (ALICE, BOB), vni);
+    let back = |vni| between((RIGHT, LEFT), (BOB, ALICE), vni);
+    // By VNI: packets of Alice's and of Bob's. The first of the second network's is in the first one's flow.
+    let cases = [
+        (vec![there(1), back(2), back(1), there(2)], [(5, 6), (5, 4)]),
+        (vec![there(1), back(2), back(1)], [(5, 6), (0, 4)]),
+        (vec![there(1), back(2), there(2)], [(5, 1), (5, 4)]),
+        // A pair, as far as anyone can tell.
+        (vec![there(1), back(2)], [(5, 5), (0, 0)]),
+    ];
+    for (frames, expected) in cases {
+        let mut wire = Wire::new();
+        for _ in 0..5 {
+            wire.frames(&frames);
+        }
+        let mut found = [(0, 0); 2];
+        for record in wire.end().0 {
+            let from = |ip: [u8; 4]| {
+                if record.client.ip == IpAddr::from(ip) { record.client.packets } else { record.server.packets }
+            };
+            let vni = record.tunnel.as_ref().and_then(|tunnel| tunnel.id).unwrap_or_default();
+            found[vni as usize - 1] = (from(ALICE), from(BOB));
+        }
+        assert_eq!(found, expected);
+    }
 }
 
 #[test]
