@@ -58,6 +58,12 @@ impl Holes {
         self.ranges.is_empty()
     }
 
+    /// Whether the receiver, which acknowledged so much, still waits for something in a hole.
+    pub(super) fn is_awaited(&self, acknowledged: Option<u32>) -> bool {
+        let has = |to: u32| acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);
+        self.ranges.iter().rev().any(|(_, to)| !has(*to))
+    }
+
     /// Segments that the capture missed: those of holes that the other side acknowledged. What it acknowledged after
     /// `next`, the end of what was seen, is a hole too.
     pub(super) fn missed(&self, next: Option<u32>) -> u32 {

@@ -302,13 +302,14 @@ impl TcpFlow {
     fn track_space(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) -> Progress {
         let control = segment.flags & (flags::SYN | flags::FIN);
         let timestamp = options.timestamps.map(|(value, _)| value);
-        let end = &mut self.ends[from.index()];
+        let (end, other) = pair(&mut self.ends, from);
         if control == 0 && end.is_next(segment.seq) {
             let fresh = segment.payload_len;
             if fresh > 0 {
                 end.advance(fresh);
                 end.last_sent = Moment::of(time);
-                if self.trouble.as_ref().is_none_or(|trouble| trouble.ends[from.index()].holes.is_empty()) {
+                let trouble = self.trouble.as_ref().map(|trouble| &trouble.ends[from.index()]);
+                if trouble.is_none_or(|trouble| !trouble.holes.is_awaited(other.acknowledged())) {
                     end.round_trips.sent(time, end.span.next, timestamp);
                 }
             }
@@ -356,7 +357,7 @@ impl TcpFlow {
         }
         if old > 0 || late > 0 {
             own.round_trips.disturbed(timestamp);
-        } else if data.fresh > 0 && trouble.holes.is_empty() {
+        } else if data.fresh > 0 && !trouble.holes.is_awaited(receiver) {
             own.round_trips.sent(time, own.span.next, timestamp);
         }
         if !known && (old > 0 || late > 0 || !trouble.holes.is_empty()) {

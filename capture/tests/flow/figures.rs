@@ -163,6 +163,21 @@ fn data_round_trips_skip_what_was_sent_again() {
 }
 
 #[test]
+fn what_only_the_capture_missed_ends_no_measuring() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let ack = |number| segment(Server, ACK, 501, number);
+    let rtt = |segments: &[(i64, Segment)]| at(segments).server.rtt_max_us;
+    let first = [(0, data(101)), (1000, ack(201))];
+    // From 201 to 301 nothing was seen, but the server has it.
+    let missed = [(2000, data(301)), (3000, ack(401)), (4000, data(401)), (9000, ack(501))];
+    assert_eq!(rtt(&[first.as_slice(), &missed[..2]].concat()), Some(1000));
+    assert_eq!(rtt(&[first.as_slice(), &missed].concat()), Some(5000));
+    // The server has it not: what is acknowledged at last tells of the repetition.
+    let lost = [(2000, data(301)), (2500, ack(201)), (3000, data(401)), (9000, data(201)), (10_000, ack(501))];
+    assert_eq!(rtt(&[first.as_slice(), &lost].concat()), Some(1000));
+}
+
+#[test]
 fn response_times_run_from_the_last_request_byte() {
     let request = |seq| segment(Client, ACK, seq, 501).data(100);
     let response = |seq| segment(Server, ACK, seq, 301).data(100);
