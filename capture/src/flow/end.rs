@@ -143,6 +143,12 @@ impl TcpEnd {
         }
     }
 
+    /// Whether an acknowledgement is not far beyond the last one: its data may be what the capture misses.
+    #[cold]
+    pub(super) fn goes_on_with(&self, ack: u32) -> bool {
+        self.acknowledged().is_some_and(|last| ack.wrapping_sub(last) <= MAX_JUMP)
+    }
+
     /// Takes an acknowledgement; whether it advances.
     #[inline]
     pub(super) fn acknowledge(&mut self, ack: u32) -> bool {

@@ -265,9 +265,9 @@ impl TcpFlow {
 
     fn track_ack(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options, keep_alive: bool) {
         let (own, other) = pair(&mut self.ends, from);
-        // Far beyond what was sent: not of this connection.
+        // Far beyond what was sent, and what was acknowledged so far: not of this connection.
         let ahead = segment.ack.wrapping_sub(other.span.next);
-        if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 {
+        if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 && !own.goes_on_with(segment.ack) {
             return;
         }
         if own.acknowledge(segment.ack) {
@@ -308,8 +308,9 @@ impl TcpFlow {
             if fresh > 0 {
                 end.advance(fresh);
                 end.last_sent = Moment::of(time);
-                let trouble = self.trouble.as_ref().map(|trouble| &trouble.ends[from.index()]);
-                if trouble.is_none_or(|trouble| !trouble.holes.is_awaited(other.acknowledged())) {
+                let trouble = self.trouble.as_mut().map(|trouble| &mut trouble.ends[from.index()]);
+                let awaits = trouble.is_some_and(|trouble| trouble.holes.leave_behind(end, other));
+                if !awaits {
                     end.round_trips.sent(time, end.span.next, timestamp);
                 }
             }
@@ -327,15 +328,13 @@ impl TcpFlow {
         let (own, other) = pair(&mut self.ends, from);
         own.measure(payload_len);
         let receiver = other.acknowledged();
-        let segment_size = own.usual_segment(other);
         let mut spare = EndTrouble::default();
         let known = self.trouble.is_some();
         let trouble = match &mut self.trouble {
             Some(trouble) => &mut trouble.ends[from.index()],
             None => &mut spare,
         };
-        trouble.holes.acknowledged = receiver;
-        trouble.holes.segment = segment_size;
+        trouble.holes.settle(own, other);
         let begin = seq;
         let mut control = Parts::default();
         if bits & flags::SYN != 0 {
@@ -357,7 +356,7 @@ impl TcpFlow {
         }
         if old > 0 || late > 0 {
             own.round_trips.disturbed(timestamp);
-        } else if data.fresh > 0 && !trouble.holes.is_awaited(receiver) {
+        } else if data.fresh > 0 && !trouble.holes.are_awaited() {
             own.round_trips.sent(time, own.span.next, timestamp);
         }
         if !known && (old > 0 || late > 0 || !trouble.holes.is_empty()) {
@@ -454,8 +453,7 @@ impl TcpFlow {
         let [low, high] = &self.ends;
         if let Some(trouble) = &mut self.trouble {
             for (trouble, (own, other)) in trouble.ends.iter_mut().zip([(low, high), (high, low)]) {
-                trouble.holes.acknowledged = other.acknowledged();
-                trouble.holes.segment = own.usual_segment(other);
+                trouble.holes.settle(own, other);
             }
         }
     }
