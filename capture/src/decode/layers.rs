@@ -21,6 +21,11 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// Whether not all of it was captured.
+    pub(super) fn is_cut(&self) -> bool {
+        self.data.len() < self.on_wire as usize
+    }
+
     /// The cursor behind a header.
     pub(super) fn behind(mut self, len: usize) -> Result<Self, DecodeError> {
         self.skip(len)?;

@@ -79,6 +79,7 @@ pub(super) fn segment(data: &[u8], len: u32) -> Result<WithPorts<'_>, DecodeErro
         window: u16::from_be_bytes([w0, w1]),
         // Options that the snap length cut are read as far as they go.
         options: data.get(20..header_len.min(data.len())).unwrap_or_default(),
+        options_len: (header_len - 20) as u8,
         payload: data.get(header_len..).unwrap_or_default(),
         payload_len: len - header_len as u32,
     };

@@ -16,6 +16,8 @@ const ACKNOWLEDGED: u8 = 4;
 const SPOKE: u8 = 8;
 /// A FIN was sent.
 const FINISHED: u8 = 16;
+/// The SYN's options are not all there: what is not found in them may have been sent.
+const CUT: u8 = 32;
 
 /// Segment size that every host accepts (RFC 9293, 3.7.1).
 const DEFAULT_SEGMENT: u32 = 536;
@@ -90,10 +92,11 @@ impl TcpEnd {
 
     /// It is known how to scale windows if both SYNs were seen, or one without the option.
     fn window_shift(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u8> {
+        let said_all = |end: &Self| end.marks & (OPENED | CUT) == OPENED;
         match scales {
             (Some(scale), Some(_)) => Some(scale),
-            (None, _) if self.is(OPENED) => Some(0),
-            (_, None) if other.is(OPENED) => Some(0),
+            (None, _) if said_all(self) => Some(0),
+            (_, None) if said_all(other) => Some(0),
             (_, _) => None,
         }
     }
@@ -116,8 +119,11 @@ impl TcpEnd {
     }
 
     /// Takes the options of a SYN.
-    pub(super) fn learn(&mut self, options: &Options) {
+    pub(super) fn learn(&mut self, syn: &Tcp<'_>, options: &Options) {
         self.mss = options.mss.unwrap_or(self.mss);
+        if syn.options.len() < usize::from(syn.options_len) {
+            self.marks |= CUT;
+        }
     }
 
     /// See the definition in [`super::tcp`].

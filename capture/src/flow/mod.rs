@@ -177,6 +177,8 @@ impl Engine {
                     self.counters.refuse(*error);
                 }
                 self.advance(packet.time, out);
+                // What is around it could be read.
+                self.count_carriers(packet, out);
                 None
             }
         }

@@ -193,7 +193,7 @@ impl TcpFlow {
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
         let first = self.end(from).isn().is_none();
         if first {
-            self.ends[from.index()].learn(options);
+            self.ends[from.index()].learn(segment, options);
             self.scales.set(from, options.scale);
         }
         if segment.flags & flags::ACK != 0 {

@@ -377,3 +377,20 @@ fn a_snap_length_leaves_lengths_inside_right() {
     let record = wire.only();
     assert_eq!((record.client.bytes, record.client.payload_bytes), (5040, 5000));
 }
+
+/// As without the tunnel; what is around it is known.
+#[test]
+fn what_a_snap_length_cut_inside_is_refused_for_that() {
+    let segment = ipv4(6, (ALICE, BOB), &tcp(40_000, 80, 1, &[0; 500]));
+    let whole = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment))));
+    for (captured, reason) in [(103, "transport_cut"), (83, "ip_cut"), (63, "link_cut")] {
+        let mut wire = Wire::new();
+        assert_eq!(wire.see(LinkType::ETHERNET, &whole[..captured], whole.len() as u32), None);
+        let (records, carriers, counters) = wire.end();
+        assert_eq!((records.len(), carriers.len(), counters.refused.get(reason)), (0, 1, Some(&1)), "{captured}");
+        assert_eq!(carriers[0].client.bytes, whole.len() as u64 - 14);
+    }
+    // What is short on the wire is not cut.
+    let short = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment)[..50])));
+    assert!(only(LinkType::ETHERNET, &short).tunnel.is_none());
+}

@@ -118,8 +118,17 @@ fn windows_are_scaled_if_both_agree() {
     let syn_ack = segment(Server, SYN | ACK, 500, 101).window(2000);
     let both = handshake(syn.clone().scale(7), syn_ack.clone().scale(2));
     assert_eq!(both, ((Some(7), Some(2)), Some(12_800), Some(2000)));
-    let one = handshake(syn.clone().scale(7), syn_ack);
+    let one = handshake(syn.clone().scale(7), syn_ack.clone());
     assert_eq!(one, ((Some(7), None), Some(100), Some(2000)));
+    // Nor where the snap length cut the SYN before the option.
+    let cut = |mut segment: Segment, len: usize| {
+        segment.cut = segment.options.len() - len;
+        segment.options.truncate(len);
+        segment
+    };
+    let (long, short) = (syn.mss(1460).scale(7), syn_ack.mss(1460).scale(2));
+    assert_eq!(handshake(cut(long.clone(), 4), cut(short.clone(), 4)), ((None, None), None, None));
+    assert_eq!(handshake(long, cut(short, 0)), ((Some(7), None), None, None));
     // Midstream the scale is not known.
     assert_eq!(only(&[segment(Client, ACK, 101, 501)]).client.window_max, None);
 }
