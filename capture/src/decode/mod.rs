@@ -352,12 +352,12 @@ impl Decoder {
         for _ in around.depth()..MAX_TUNNELS {
             let Some(inside) = tunnel::open(&ip, &parsed, &self.ports) else { break };
             let (inner_link, inner_ip, inner_parsed) = match inner(&link, &inside) {
-                Ok(inner) => inner,
+                Ok(inner) if inside.fits(&link, &inner.0, &inner.1) => inner,
                 Err(error) if error.is_cut() && inside.cursor.is_cut() => {
                     self.carriers.push(carrier(&link, &ip, &parsed, around));
                     return Err(error);
                 }
-                Err(_) => break,
+                Ok(_) | Err(_) => break,
             };
             let outer = (ip.ends, around.clone());
             if inner_ip.fragment.is_some() {

@@ -194,6 +194,36 @@ fn what_a_tunnels_port_answers_is_opened() {
     }
 }
 
+/// Programs take any port, also one of a tunnel: their content must not be taken for packets.
+#[test]
+fn what_does_not_fit_a_tunnels_port_is_not_opened() {
+    let lisp = [0x88, 0, 0, 1, 0, 0, 5, 1];
+    let gpe = [0x0c, 0, 0, 1, 0, 0, 5, 0];
+    let mpls = [0, 0, 0x51, 64];
+    let gtp = [0x30, 0xff, 0, 38, 0, 0, 0, 5];
+    for (port, header) in [(4341, &lisp[..]), (4790, &gpe), (6635, &mpls), (2152, &gtp)] {
+        let carries = |src, dst, inner: &[u8]| {
+            let packet = ipv4(17, ENDS, &udp(src, dst, &joined(&[header, inner])));
+            only(LinkType::ETHERNET, &frame(&packet)).tunnel.is_some()
+        };
+        assert!(carries(50_000, port, &hello()), "{port}");
+        // Longer than what is there; with something behind it; data from the port, not to it.
+        assert!(!carries(50_000, port, &hello()[..37]), "{port}");
+        assert_eq!(carries(50_000, port, &joined(&[&hello(), &[0; 9]])), port == 2152, "{port}");
+        assert_eq!(carries(port, 50_000, &hello()), port == 2152, "{port}");
+    }
+}
+
+#[test]
+fn addresses_of_frames_in_gtp_may_begin_like_ip() {
+    for first in [0x4c, 0x64, 0x45] {
+        let mut inner = frame(&hello());
+        inner[0] = first;
+        let packet = ipv4(17, ENDS, &udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, 52, 0, 0, 0, 5], &inner])));
+        check(&only(LinkType::ETHERNET, &frame(&packet)), "gtpu", Some(5), "5G");
+    }
+}
+
 #[test]
 fn frames_of_the_air_in_capwap_are_read_in_either_order() {
     for (inner, client) in [(sent(), [3; 6]), (swapped(), [3; 6]), (frame(&hello()), [3; 6])] {
