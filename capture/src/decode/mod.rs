@@ -37,6 +37,7 @@ pub use self::icmp::{Quote, quote};
 use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;
+pub(crate) use self::link::cooked_place;
 use self::transport::Parsed;
 use self::tunnel::{Inside, Ports};
 pub use self::tunnel::{Sealed, TunnelPorts, sealed};

@@ -153,7 +153,7 @@ impl Flow {
     #[inline]
     pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> Counted {
         let begins = self.is_empty();
-        let arrival = Arrival::new(decoded, packet.direction, packet.time.saturating_sub(self.end));
+        let arrival = Arrival::new(decoded, packet, packet.time.saturating_sub(self.end));
         self.touched = Moment::of(clock);
         if begins {
             self.slice_began = self.touched;
@@ -256,7 +256,7 @@ impl Flow {
         end: End,
         decoded: &Decoded<'_>,
         packet: &Packet<'_>,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> (Progress, bool) {
         let time = packet.time;
         match &decoded.transport {

@@ -115,7 +115,7 @@ impl TcpFlow {
     }
 
     /// Counts a segment; the payload bytes that are new.
-    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival) -> Progress {
+    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival<'_>) -> Progress {
         let options = Options::parse(segment.options);
         if self.recent.is_copy(from, segment, &options, arrival) {
             self.track_copy(from, segment);
