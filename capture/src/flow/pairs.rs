@@ -94,10 +94,15 @@ impl Engine {
         self.table.find(self.table.hash(key), key).or_else(way_back)
     }
 
-    /// The flow of a packet that an error quotes, whose key has the id that the error came with: that of the other direction.
-    pub(super) fn find_quoted(&self, key: &Key) -> Option<u32> {
+    /// The flow of a packet of `sender`'s that an error quotes. The key has the id that the error came with, which is that of
+    /// the way back, and may be the first one there.
+    pub(super) fn find_quoted(&self, key: &Key, sender: End) -> Option<u32> {
         let way_back = || self.pairs.find(key).map(|(slot, _)| slot);
-        self.table.find(self.table.hash(key), key).or_else(way_back)
+        let unanswered = || {
+            let slot = self.pairs.unanswered(key, sender.other())?;
+            self.table.get(slot).is_some_and(|flow| !flow.has_sent(sender.other())).then_some(slot)
+        };
+        self.table.find(self.table.hash(key), key).or_else(way_back).or_else(unanswered)
     }
 
     /// The flow of a tunnelled packet whose id no flow has: see the module documentation.

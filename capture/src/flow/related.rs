@@ -128,7 +128,8 @@ impl Engine {
             return;
         }
         let hash = self.table.hash(&key);
-        let slot = match self.find(&key, to_end) {
+        let found = self.table.find(hash, &key);
+        let slot = match found.or_else(|| self.find_pair(&key, to_end)) {
             Some(slot) => slot,
             None => self.begin_flow(key, hash, to_end, (known, packet, 0), out),
         };
@@ -141,8 +142,8 @@ impl Engine {
     /// Marks the flow that an ICMP error quotes, if there is one.
     #[cold]
     pub(super) fn mark_quoted(&mut self, quote: &Quote, decoded: &Decoded<'_>, packet: &Packet<'_>) {
-        let quoted = Key::new(decoded, packet.interface).0.quoted(quote);
-        let slot = self.find_quoted(&quoted).or_else(|| self.find_quoted(&quoted.as_carrier()));
+        let (quoted, sender) = Key::new(decoded, packet.interface).0.quoted(quote);
+        let slot = self.find_quoted(&quoted, sender).or_else(|| self.find_quoted(&quoted.as_carrier(), sender));
         if let Some(flow) = slot.and_then(|slot| self.table.get_mut(slot)) {
             flow.icmp_error = Some(quote.error);
         }

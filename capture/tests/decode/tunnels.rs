@@ -353,6 +353,42 @@ fn each_direction_may_have_an_id_of_its_own() {
     assert_eq!(record.tunnel.unwrap().id, Some(5));
 }
 
+#[test]
+fn errors_and_fragments_find_the_way_back() {
+    let gtp =
+        |teid: u8, inner: &[u8]| udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, inner.len() as u8, 0, 0, 0, teid], inner]));
+    let keyed = |key: u8, inner: &[u8]| gre(0x2000, 0x0800, &[0, 0, 0, key], inner);
+    let error = ipv4(1, (RIGHT, ALICE), &joined(&[&[3, 3, 0, 0, 0, 0, 0, 0], &hello()[..28]]));
+    let long = udp(9, 40_000, &[7; 40]);
+    let [first, last] = [(0x2000, &long[..24]), (3, &long[24..])].map(|(at, data)| part4(17, (BOB, ALICE), at, data));
+    for (protocol, carry) in [(17, &gtp as &dyn Fn(u8, &[u8]) -> Vec<u8>), (47, &keyed)] {
+        let there = |inner: &[u8]| frame(&ipv4(protocol, ENDS, &carry(5, inner)));
+        let back = |inner: &[u8]| frame(&ipv4(protocol, (RIGHT, LEFT), &carry(9, inner)));
+        for answers in [0, 1] {
+            let mut wire = Wire::new();
+            wire.frame(&there(&hello()));
+            wire.frames(&vec![back(&reply()); answers]);
+            wire.frame(&back(&error));
+            let (records, _, _) = wire.end();
+            let marks: Vec<_> = records.iter().map(|record| (record.protocol.0, record.icmp_error)).collect();
+            assert!(marks.contains(&(17, Some("port_unreachable"))), "{marks:?}");
+        }
+        for parts in [[&first, &last], [&last, &first]] {
+            let mut wire = Wire::new();
+            wire.frame(&there(&hello()));
+            wire.frames(&parts.map(|part| back(part)));
+            let record = wire.only();
+            assert_eq!((record.client.packets, record.server.packets, record.server.payload_bytes), (1, 2, 40));
+        }
+    }
+    // Another network's error says nothing of a flow that is answered by its own id.
+    let mut wire = Wire::new();
+    for (ends, vni, inner) in [(ENDS, 5, hello()), ((RIGHT, LEFT), 5, reply()), ((RIGHT, LEFT), 9, error)] {
+        wire.frame(&frame(&ipv4(17, ends, &vxlan(vni, &frame(&inner)))));
+    }
+    assert!(wire.end().0.iter().all(|record| record.icmp_error.is_none()));
+}
+
 /// Two networks, one id each: what looks like an answer at first proves to be none.
 #[test]
 fn networks_that_seem_to_answer_each_other_part() {
