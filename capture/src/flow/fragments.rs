@@ -93,14 +93,25 @@ struct Parts {
 pub(super) struct First {
     pub(super) ports: Option<(u16, u16)>,
     pub(super) carrier: bool,
-    protocol: Protocol,
+    /// The transport: behind what else of an IPv6 header was divided.
+    pub(super) protocol: Protocol,
+    /// What the divided data begin with.
+    begins_with: Protocol,
+}
+
+/// Where fragments were counted: the flow without ports, its current slice, and the end that sent them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OrphansFlow {
+    pub(super) key: Key,
+    pub(super) end: End,
+    pub(super) flow_id: u64,
+    pub(super) slice: u32,
 }
 
 /// Fragments that came before the first one, and are counted in a flow without ports.
 #[derive(Debug, Clone)]
 pub(super) struct Orphans {
-    pub(super) flow_id: u64,
-    pub(super) slice: u32,
+    pub(super) flow: OrphansFlow,
     pub(super) share: Share,
 }
 
@@ -189,7 +200,8 @@ impl Fragments {
             parts.first.get_or_insert(First {
                 ports: decoded.src_port.zip(decoded.dst_port),
                 carrier: decoded.carrier,
-                protocol: fragment.protocol,
+                protocol: decoded.protocol,
+                begins_with: fragment.protocol,
             });
         }
         let first = parts.first;
@@ -203,13 +215,13 @@ impl Fragments {
     }
 
     /// Remembers in which flow a fragment without ports was counted.
-    pub(super) fn orphan(&mut self, whole: &Whole, flow: (u64, u32), share: &Share) {
+    pub(super) fn orphan(&mut self, whole: &Whole, flow: OrphansFlow, share: &Share) {
         let slot = self.index.get(whole).copied();
         if let Some(parts) = slot.and_then(|slot| self.slots.get_mut(slot as usize)).and_then(Option::as_mut) {
             match &mut parts.orphans {
-                Some(orphans) if (orphans.flow_id, orphans.slice) == flow => orphans.share.add(share),
+                Some(orphans) if orphans.flow == flow => orphans.share.add(share),
                 // A slice that is over keeps what it has.
-                _ => parts.orphans = Some(Orphans { flow_id: flow.0, slice: flow.1, share: share.clone() }),
+                _ => parts.orphans = Some(Orphans { flow, share: share.clone() }),
             }
         }
     }
@@ -367,7 +379,7 @@ impl Parts {
     fn join(&mut self, clock: i64) -> Option<Joined> {
         let mut data = std::mem::take(&mut self.data);
         data.truncate(self.cut as usize);
-        let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.protocol, data, len });
+        let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.begins_with, data, len });
         self.close(clock);
         joined
     }
