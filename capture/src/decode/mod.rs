@@ -32,8 +32,8 @@ use std::net::IpAddr;
 
 pub use self::error::DecodeError;
 pub(crate) use self::fast::Take;
-pub(crate) use self::icmp::ports as icmp_ports;
 pub use self::icmp::{Quote, quote};
+pub(crate) use self::icmp::{answers as icmp_answers, ports as icmp_ports};
 use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;
@@ -157,6 +157,13 @@ pub enum Transport<'a> {
         /// Payload length after the 8 byte header on the wire.
         payload_len: u32,
     },
+    /// SCTP, RFC 9260.
+    Sctp {
+        /// Type of the first chunk, if it was captured.
+        chunk: Option<u8>,
+        /// Length after the common header on the wire.
+        payload_len: u32,
+    },
     /// Any other protocol, or a later fragment.
     Other {
         /// Length after the IP header on the wire.
@@ -169,9 +176,10 @@ impl Transport<'_> {
     pub const fn payload_len(&self) -> u32 {
         match self {
             Self::Tcp(segment) => segment.payload_len,
-            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
-                *payload_len
-            }
+            Self::Udp { payload_len, .. }
+            | Self::Icmp { payload_len, .. }
+            | Self::Sctp { payload_len, .. }
+            | Self::Other { payload_len } => *payload_len,
         }
     }
 
@@ -179,7 +187,10 @@ impl Transport<'_> {
     const fn set_payload_len(&mut self, len: u32) {
         match self {
             Self::Tcp(segment) => segment.payload_len = len,
-            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+            Self::Udp { payload_len, .. }
+            | Self::Icmp { payload_len, .. }
+            | Self::Sctp { payload_len, .. }
+            | Self::Other { payload_len } => {
                 *payload_len = len;
             }
         }

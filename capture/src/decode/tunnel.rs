@@ -150,7 +150,7 @@ pub(super) fn open<'a>(ip: &Ip<'a>, (ends, transport): &Parsed<'a>, ports: &Port
                 let ((source, destination), cursor) = ((*ends)?, Cursor { data: payload, on_wire: payload_len });
                 in_udp(destination, cursor, ports).or_else(|| from_port(source, cursor, ports))
             }
-            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Other { .. } => None,
+            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Sctp { .. } | Transport::Other { .. } => None,
         },
         Protocol::GRE => gre::open(outer),
         Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),

@@ -140,7 +140,7 @@ fn content(from: End, transport: &Transport<'_>) -> Option<(u32, bool)> {
             let header = u64::from(rest) << 16 | u64::from(kind) << 8 | u64::from(code);
             (payload, payload_len, header, matches!(kind, 0 | 8 | 128 | 129))
         }
-        Transport::Tcp(_) | Transport::Other { .. } => return None,
+        Transport::Tcp(_) | Transport::Sctp { .. } | Transport::Other { .. } => return None,
     };
     let hash = fold(header ^ K[0], u64::from(len) ^ K[1]) ^ ((from as u64) << 63);
     let hash = hash_bytes(hash, payload.get(..LOOK).unwrap_or(payload));

@@ -132,7 +132,7 @@ impl Key {
         let ports = decoded.src_port.zip(decoded.dst_port);
         let one_way = match decoded.transport {
             Transport::Icmp { kind, .. } => community_id::is_one_way(decoded.protocol, kind),
-            Transport::Tcp(_) | Transport::Udp { .. } | Transport::Other { .. } => false,
+            Transport::Tcp(_) | Transport::Udp { .. } | Transport::Sctp { .. } | Transport::Other { .. } => false,
         };
         let (src, dst) = (decoded.src, decoded.dst);
         let (addresses, ports, mut flags, end) = pair((src, dst), ports, one_way);

@@ -80,7 +80,7 @@ pub(super) struct Point<'a> {
 impl Flow {
     /// A flow without packets, which `packet` from `end` begins.
     pub(super) fn new(key: Key, id: u64, end: End, decoded: &Decoded<'_>, time: i64) -> Self {
-        let (client, oriented_by) = orient::by_ports(&key, end);
+        let (client, oriented_by) = orient::by_packet(&key, end, decoded);
         let track = Track::begin(key.protocol(), decoded.src_port.is_some());
         let class = match (&track, key.protocol()) {
             (Track::Tcp(_), _) => Class::TcpOnce,
@@ -295,6 +295,12 @@ impl Flow {
                     self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
                 (Progress { fresh: *payload_len, ..Progress::default() }, read)
+            }
+            Transport::Sctp { chunk, payload_len } => {
+                if let Some((client, by)) = orient::by_chunk(*chunk, end, self.oriented_by) {
+                    (self.client, self.oriented_by) = (client, by);
+                }
+                (Progress { fresh: *payload_len, ..Progress::default() }, false)
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
                 (Progress { fresh: *payload_len, ..Progress::default() }, false)
