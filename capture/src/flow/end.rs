@@ -18,6 +18,8 @@ const SPOKE: u8 = 8;
 const FINISHED: u8 = 16;
 /// The SYN's options are not all there: what is not found in them may have been sent.
 const CUT: u8 = 32;
+/// The next byte was sent into a closed window: it is not known whether it was taken.
+const PROBED: u8 = 64;
 
 /// Segment size that every host accepts (RFC 9293, 3.7.1).
 const DEFAULT_SEGMENT: u32 = 536;
@@ -200,6 +202,32 @@ impl TcpEnd {
 
     pub(super) fn is_behind(&self, seq: u32) -> bool {
         self.is_seen() && seq.wrapping_sub(self.span.next) >= 1 << 31
+    }
+
+    /// Whether its last window was closed.
+    pub(super) fn is_full(&self) -> bool {
+        self.window == 0 && self.spoke()
+    }
+
+    /// Takes a probe of a closed window with the next byte (RFC 9293, 3.8.6.1): the byte stays the next one.
+    #[cold]
+    pub(super) fn probe(&mut self) {
+        self.marks |= PROBED;
+    }
+
+    /// The number after all that was sent, probes included.
+    pub(super) fn sent_up_to(&self) -> u32 {
+        self.span.next.wrapping_add(u32::from(self.is(PROBED)))
+    }
+
+    /// Whether a segment with this number shows that the byte of a probe was taken, which then was sent.
+    pub(super) fn goes_on_after_probe(&mut self, seq: u32) -> bool {
+        let taken = self.is(PROBED) && self.span.next.wrapping_add(1) == seq;
+        if taken {
+            self.marks &= !PROBED;
+            self.advance(1);
+        }
+        taken
     }
 
     /// New data in order.

@@ -4,6 +4,8 @@
 //! in [`super::trouble`]. Definitions:
 //! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
 //!   it nor its answer is a retransmission or a duplicate acknowledgement;
+//! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
+//!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
 //!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none;
 //! * *missed*: holes that the other side acknowledged, see [`super::sequence`].
@@ -21,7 +23,7 @@ use super::options::Options;
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
-use crate::record::{EndReason, OrientedBy, Side};
+use crate::record::{OrientedBy, Side};
 
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -306,6 +308,10 @@ impl TcpFlow {
         let (end, other) = pair(&mut self.ends, from);
         if control == 0 && end.is_next(segment.seq) {
             let fresh = segment.payload_len;
+            if fresh == 1 && other.is_full() {
+                end.probe();
+                return Progress::default();
+            }
             if fresh > 0 {
                 end.advance(fresh);
                 end.last_sent = Moment::of(time);
@@ -316,6 +322,10 @@ impl TcpFlow {
                 }
             }
             return Progress { fresh, ..Progress::default() };
+        }
+        if end.goes_on_after_probe(segment.seq) {
+            let progress = self.track_space(from, time, segment, options);
+            return Progress { fresh: progress.fresh + 1, ..progress };
         }
         if control == 0 && segment.payload_len == 0 && end.is_behind(segment.seq) {
             return Progress::default();
@@ -417,32 +427,12 @@ impl TcpFlow {
         [End::Low, End::High].map(|end| self.end(end).isn().map(|isn| isn.wrapping_add(1)))
     }
 
-    fn closed_by_fins(&self) -> bool {
-        self.ends.iter().all(TcpEnd::finished)
-    }
-
-    /// Whether and how the connection is over.
-    #[inline]
-    pub(super) fn closed(&self) -> Option<EndReason> {
-        match self.roles.reset_by {
-            Some(_) => Some(EndReason::Rst),
-            None if self.closed_by_fins() => Some(EndReason::Fin),
-            None => None,
-        }
-    }
-
-    /// Whether the opener sent nothing but SYNs: nobody answered, or it did not care for the answer.
-    #[inline]
-    pub(super) fn is_half_open(&self) -> bool {
-        self.roles.opener.is_some_and(|opener| !self.end(opener).spoke())
-    }
-
     /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
     /// end was seen.
     pub(super) fn missed(&self, end: End, last: bool) -> Option<u32> {
         let (own, other) = (self.end(end), self.end(end.other()));
         other.acknowledged().filter(|_| own.is_seen())?;
-        let next = last.then_some(own.span.next);
+        let next = last.then_some(own.sent_up_to());
         Some(match &self.trouble {
             Some(trouble) => trouble.ends[end.index()].holes.missed(next),
             None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next),

@@ -80,6 +80,35 @@ fn keep_alives_and_their_answers_are_neither() {
 }
 
 #[test]
+fn probes_of_a_closed_window_are_neither() {
+    let probe = |seq| segment(Client, ACK, seq, 501).data(1);
+    let full = |ack| segment(Server, ACK, 501, ack).window(0);
+    let refused = [
+        (0, segment(Client, ACK, 101, 501).data(100)),
+        (1000, full(201)),
+        (300_000, probe(201)),
+        (301_000, full(201)),
+        (900_000, probe(201)),
+        (901_000, full(201)),
+        (1_500_000, probe(201)),
+    ];
+    let opened = [(1_501_000, segment(Server, ACK, 501, 201)), (1_502_000, segment(Client, ACK, 201, 501).data(100))];
+    let end = (1_600_000, segment(Server, ACK, 501, 301));
+    let figures = |record: FlowRecord| {
+        let side = &record.client;
+        (repeated(side), kinds(side), (side.keep_alives, side.out_of_order, side.packets_missed), side.payload_bytes)
+    };
+    let none = ((0, 0, 0), (0, 0, 0), (Some(0), Some(0), Some(0)));
+    let story = [refused.as_slice(), &opened, &[end]].concat();
+    assert_eq!(figures(at(&story)), (none.0, none.1, none.2, 200));
+    // The receiver takes the byte of each probe.
+    let taken = [(1_501_000, full(202)), (2_000_000, probe(202)), (2_001_000, full(203))];
+    assert_eq!(figures(at(&[refused.as_slice(), &taken].concat())), (none.0, none.1, none.2, 101));
+    let then = [(2_500_000, segment(Client, ACK, 203, 501).data(10)), (2_501_000, segment(Server, ACK, 501, 213))];
+    assert_eq!(figures(at(&[refused.as_slice(), &taken, &then].concat())), (none.0, none.1, none.2, 112));
+}
+
+#[test]
 fn retransmissions_by_kind() {
     let data = |seq| segment(Client, ACK, seq, 501).data(100);
     let ack = |number| segment(Server, ACK, 501, number);
