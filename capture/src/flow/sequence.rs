@@ -67,16 +67,6 @@ impl Holes {
         self.segment = sender.usual_segment(receiver);
     }
 
-    /// The front went on in order; whether the receiver still waits for something in a hole.
-    pub(super) fn leave_behind(&mut self, sender: &TcpEnd, receiver: &TcpEnd) -> bool {
-        if self.is_empty() {
-            return false;
-        }
-        self.settle(sender, receiver);
-        self.forget_before(sender.span.next);
-        self.are_awaited()
-    }
-
     /// Whether the receiver still waits for something in a hole.
     pub(super) fn are_awaited(&self) -> bool {
         let has = |to: u32| self.acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);
@@ -168,7 +158,7 @@ impl Holes {
     }
 
     /// Forgets what is too far behind the front.
-    fn forget_before(&mut self, next: u32) {
+    pub(super) fn forget_before(&mut self, next: u32) {
         while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
             self.forget_oldest();
         }

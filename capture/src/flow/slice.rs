@@ -227,10 +227,18 @@ impl Flow {
         tally.payload_bytes = tally.payload_bytes.saturating_sub(share.payload_bytes);
     }
 
+    /// A packet of an end that answers with another id than the flow's may have the flow's.
+    #[cold]
+    fn may_part(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
+        if Key::new(decoded, packet.interface).0 == self.key {
+            self.tallies[end.index()].marks &= !JOINED;
+        }
+    }
+
     /// What the first packet of an end tells.
     fn learn(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
-        if self.is_joined(end) && Key::new(decoded, packet.interface).0 == self.key {
-            self.tallies[end.index()].marks &= !JOINED;
+        if self.is_joined(end) {
+            self.may_part(end, decoded, packet);
         }
         let tally = &mut self.tallies[end.index()];
         if tally.marks & SENT == 0 {

@@ -12,6 +12,7 @@
 //!
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
 
+mod figures;
 mod state;
 
 use super::duplicates::{Arrival, Recent};
@@ -23,7 +24,7 @@ use super::options::Options;
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
-use crate::record::{OrientedBy, Side};
+use crate::record::OrientedBy;
 
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -305,27 +306,18 @@ impl TcpFlow {
     fn track_space(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) -> Progress {
         let control = segment.flags & (flags::SYN | flags::FIN);
         let timestamp = options.timestamps.map(|(value, _)| value);
-        let (end, other) = pair(&mut self.ends, from);
+        let end = &mut self.ends[from.index()];
         if control == 0 && end.is_next(segment.seq) {
             let fresh = segment.payload_len;
-            if fresh == 1 && other.is_full() {
-                end.probe();
-                return Progress::default();
-            }
             if fresh > 0 {
+                if self.trouble.is_some() {
+                    return self.track_next(from, time, fresh, timestamp);
+                }
                 end.advance(fresh);
                 end.last_sent = Moment::of(time);
-                let trouble = self.trouble.as_mut().map(|trouble| &mut trouble.ends[from.index()]);
-                let awaits = trouble.is_some_and(|trouble| trouble.holes.leave_behind(end, other));
-                if !awaits {
-                    end.round_trips.sent(time, end.span.next, timestamp);
-                }
+                end.round_trips.sent(time, end.span.next, timestamp);
             }
             return Progress { fresh, ..Progress::default() };
-        }
-        if end.goes_on_after_probe(segment.seq) {
-            let progress = self.track_space(from, time, segment, options);
-            return Progress { fresh: progress.fresh + 1, ..progress };
         }
         if control == 0 && segment.payload_len == 0 && end.is_behind(segment.seq) {
             return Progress::default();
@@ -333,10 +325,37 @@ impl TcpFlow {
         self.track_parts(from, time, segment, timestamp)
     }
 
+    /// New data in order where there may be holes, or a closed window to probe.
+    #[inline(never)]
+    fn track_next(&mut self, from: End, time: i64, fresh: u32, timestamp: Option<u32>) -> Progress {
+        let (end, other) = pair(&mut self.ends, from);
+        if fresh == 1 && other.is_full() {
+            end.probe();
+            return Progress::default();
+        }
+        end.advance(fresh);
+        end.last_sent = Moment::of(time);
+        let holes = self.trouble.as_mut().map(|trouble| &mut trouble.ends[from.index()].holes);
+        let awaits = holes.filter(|holes| !holes.is_empty()).is_some_and(|holes| {
+            holes.settle(end, other);
+            holes.forget_before(end.span.next);
+            holes.are_awaited()
+        });
+        if !awaits {
+            end.round_trips.sent(time, end.span.next, timestamp);
+        }
+        Progress { fresh, ..Progress::default() }
+    }
+
     /// Anything but new data in order.
     fn track_parts(&mut self, from: End, time: i64, segment: &Tcp<'_>, timestamp: Option<u32>) -> Progress {
         let Tcp { mut seq, flags: bits, payload_len, .. } = *segment;
         let (own, other) = pair(&mut self.ends, from);
+        let probed = own.goes_on_after_probe(seq);
+        if probed && payload_len == 1 && other.is_full() {
+            own.probe();
+            return Progress { fresh: 1, ..Progress::default() };
+        }
         own.measure(payload_len);
         let receiver = other.acknowledged();
         let mut spare = EndTrouble::default();
@@ -384,69 +403,12 @@ impl TcpFlow {
                 sender.counts.out_of_order += 1;
             }
         }
-        Progress { fresh: data.fresh, late: data.late, again: 0 }
-    }
-
-    /// SYNs after the first with its number, in the slice.
-    pub(super) fn syn_retries(&self) -> u32 {
-        self.trouble.as_ref().map_or(0, |trouble| trouble.syn_retries)
-    }
-
-    /// Writes the figures of one end in the slice that ended at `end_of_slice`.
-    pub(super) fn figures(&self, end: End, (end_of_slice, last): (i64, bool), side: &mut Side) {
-        let (own, other) = (self.end(end), self.end(end.other()));
-        let none = EndTrouble::default();
-        let trouble = self.trouble.as_ref().map_or(&none, |trouble| &trouble.ends[end.index()]);
-        let counts = &trouble.counts;
-        side.packets_missed = self.missed(end, last);
-        side.tcp_flags = Some(own.flags);
-        side.retransmits = Some(counts.retransmits);
-        side.retransmit_bytes = Some(counts.retransmit_bytes);
-        side.fast_retransmits = Some(counts.fast);
-        side.timeout_retransmits = Some(counts.timeout);
-        side.spurious_retransmits = Some(counts.spurious);
-        side.out_of_order = Some(counts.out_of_order);
-        side.keep_alives = Some(counts.keep_alives);
-        side.capture_duplicates = Some(counts.capture_duplicates);
-        side.duplicate_acks = Some(counts.duplicate_acks);
-        side.zero_windows = Some(counts.zero_windows);
-        side.zero_window_us = Some(trouble.zero_window(end_of_slice) / 1000);
-        side.resets = Some(counts.resets);
-        side.mss = own.mss();
-        let scales = (self.scales.get(end), self.scales.get(end.other()));
-        side.window_scale = scales.0;
-        side.window_max = own.window_max(other, scales);
-        // What the other end's data took to be acknowledged by this one.
-        if let Some((mean, greatest)) = other.round_trips.figures() {
-            (side.rtt_avg_us, side.rtt_max_us) = (Some(mean), Some(greatest));
-        }
+        Progress { fresh: data.fresh + u32::from(probed), late: data.late, again: 0 }
     }
 
     /// Number of each end's first payload byte, where its SYN was seen.
     pub(super) fn first_bytes(&self) -> [Option<u32>; 2] {
         [End::Low, End::High].map(|end| self.end(end).isn().map(|isn| isn.wrapping_add(1)))
-    }
-
-    /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
-    /// end was seen.
-    pub(super) fn missed(&self, end: End, last: bool) -> Option<u32> {
-        let (own, other) = (self.end(end), self.end(end.other()));
-        other.acknowledged().filter(|_| own.is_seen())?;
-        let next = last.then_some(own.sent_up_to());
-        Some(match &self.trouble {
-            Some(trouble) => trouble.ends[end.index()].holes.missed(next),
-            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next),
-        })
-    }
-
-    /// Brings the holes up to the last acknowledgements.
-    pub(super) fn settle_holes(&mut self) {
-        let [low, high] = &self.ends;
-        if let Some(trouble) = &mut self.trouble {
-            for (trouble, (own, other)) in trouble.ends.iter_mut().zip([(low, high), (high, low)]) {
-                trouble.holes.settle(own, other);
-            }
-        }
     }
 
     /// The client, where SYN or SYN-ACK told.
