@@ -67,8 +67,10 @@ impl Whole {
 enum State {
     /// Parts are missing.
     Open,
-    /// Put together, or given up, at this time.
-    Done(i64),
+    /// Put together at this time.
+    Joined(i64),
+    /// Given up at this time.
+    GivenUp(i64),
 }
 
 /// One packet in parts.
@@ -132,6 +134,8 @@ pub(super) struct Step {
     /// Fragments that the first one now gives a flow to.
     pub(super) orphans: Option<Orphans>,
     pub(super) joined: Option<Joined>,
+    /// The capture delivered it before.
+    pub(super) repeats: bool,
 }
 
 /// See the module documentation.
@@ -189,11 +193,12 @@ impl Fragments {
         let slot = self.slot(whole, clock);
         let room = self.limits.bytes.saturating_sub(self.bytes);
         let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return Step { first: None, orphans: None, joined: None };
+            return Step { first: None, orphans: None, joined: None, repeats: false };
         };
         let before = (parts.data.len(), parts.owned_bytes());
+        let repeats = parts.repeats(fragment);
         if parts.state == State::Open && !parts.insert(fragment, room) {
-            parts.close(clock);
+            parts.close(State::GivenUp(clock));
             self.given_up += 1;
         }
         if fragment.offset == 0 {
@@ -211,7 +216,7 @@ impl Fragments {
         let left = if joined.is_some() { 0 } else { held };
         self.bytes = (self.bytes + left).saturating_sub(before.0);
         self.held = (self.held + parts.owned_bytes()).saturating_sub(before.1);
-        Step { first, orphans, joined }
+        Step { first, orphans, joined, repeats }
     }
 
     /// Remembers in which flow a fragment without ports was counted.
@@ -246,8 +251,8 @@ impl Fragments {
         if let Some(slot) = self.index.get(&whole).copied() {
             let state = self.slots.get(slot as usize).and_then(Option::as_ref).map(|parts| parts.state);
             match state {
-                Some(State::Done(at)) if clock.saturating_sub(at) > MEMORY => self.remove(slot),
-                Some(State::Open | State::Done(_)) | None => return slot,
+                Some(State::Joined(at) | State::GivenUp(at)) if clock.saturating_sub(at) > MEMORY => self.remove(slot),
+                Some(State::Open | State::Joined(_) | State::GivenUp(_)) | None => return slot,
             }
         }
         // There must be room for the packet, and for its bytes when it is as long as can be.
@@ -312,7 +317,7 @@ impl Parts {
             }
             self.len = Some(to);
         }
-        if from == to || self.ranges.iter().any(|range| range.0 <= from && to <= range.1) {
+        if from == to || self.has(from, to) {
             return true;
         }
         let overlaps = self.ranges.iter().any(|range| range.0 < to && from < range.1);
@@ -332,6 +337,21 @@ impl Parts {
             begin = end.max(known);
         }
         true
+    }
+
+    /// Whether all of a range was seen.
+    fn has(&self, from: u32, to: u32) -> bool {
+        self.ranges.iter().any(|range| range.0 <= from && to <= range.1)
+    }
+
+    /// Whether the capture delivered a fragment before, for certain.
+    fn repeats(&self, fragment: &Fragment<'_>) -> bool {
+        let (from, to) = (fragment.offset, fragment.offset.saturating_add(fragment.len));
+        match self.state {
+            State::Open => from < to && self.has(from, to),
+            State::Joined(_) => true,
+            State::GivenUp(_) => false,
+        }
     }
 
     /// Takes in what a fragment has of a range that was not seen, if no more than `most` bytes are held then.
@@ -380,12 +400,12 @@ impl Parts {
         let mut data = std::mem::take(&mut self.data);
         data.truncate(self.cut as usize);
         let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.begins_with, data, len });
-        self.close(clock);
+        self.close(State::Joined(clock));
         joined
     }
 
-    fn close(&mut self, clock: i64) {
-        self.state = State::Done(clock);
+    fn close(&mut self, state: State) {
+        self.state = state;
         (self.ranges, self.data) = (Vec::new(), Vec::new());
     }
 }

@@ -112,7 +112,14 @@ impl Engine {
                 return self.count_fragment((&decoded, &without_ports(&decoded)), fragment, packet, out);
             }
         }
-        self.count_own(&known, packet, out)
+        let flow_id = self.count_own(&known, packet, out)?;
+        let (key, end) = Key::new(&known, packet.interface);
+        if step.repeats
+            && let Some(flow) = self.find(&key, end).and_then(|slot| self.table.get_mut(slot))
+        {
+            flow.count_copy(end);
+        }
+        Some(flow_id)
     }
 
     /// Counts what is in this engine's share, or in a flow without ports, which all engines follow.

@@ -219,6 +219,11 @@ impl Flow {
         tally.payload_bytes += share.payload_bytes;
     }
 
+    /// Counts a fragment that the capture delivered before.
+    pub(super) fn count_copy(&mut self, end: End) {
+        self.track.count_copy(end);
+    }
+
     /// Takes packets out that turn out to belong to another flow.
     pub(super) fn take(&mut self, end: End, share: &Share) {
         let tally = &mut self.tallies[end.index()];

@@ -61,6 +61,13 @@ impl Track {
         is_copy
     }
 
+    /// Counts a fragment that the capture delivered before. A connection counts segments.
+    pub(super) fn count_copy(&mut self, from: End) {
+        if let Self::Datagrams(Datagrams { copies, .. }) = self {
+            copies[from.index()] = copies[from.index()].saturating_add(1);
+        }
+    }
+
     /// Figures of an end in the slice, whose last packet was at `end_of_slice`.
     pub(super) fn figures(&self, end: End, end_of_slice: (i64, bool), side: &mut Side) {
         match self {

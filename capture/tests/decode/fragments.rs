@@ -107,6 +107,14 @@ fn a_capture_may_deliver_fragments_twice() {
     let record = play(&frames).only();
     assert_eq!((record.client.packets, record.client.payload_bytes), (6, 1000));
     assert_eq!(record.client.retransmits, Some(0));
+    // Those of a datagram are counted, volumes too, as copies of a whole one are.
+    for parts in [parts4(17, &query(), 48), parts6(17, &query(), 48)] {
+        let frames: Vec<_> = parts.iter().flat_map(|part| [part.clone(), part.clone()]).collect();
+        let record = play(&frames).only();
+        assert_eq!((record.client.capture_duplicates, record.client.packets), (Some(2), 4));
+        assert_eq!(record.dns.unwrap().retries, Some(0));
+        assert_eq!(play(&parts).only().client.capture_duplicates, Some(0));
+    }
 }
 
 #[test]
