@@ -1,9 +1,11 @@
 //! One story a tunnel, in both IP versions, and then inside one another.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 
+use wiretag_capture::engines::{Engines, Keep};
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::{FlowRecord, LinkType};
+use wiretag_capture::{FlowRecord, LinkType, Packet};
 
 use crate::wire::*;
 use crate::wlan::sent;
@@ -456,6 +458,20 @@ fn what_a_snap_length_cut_inside_is_refused_for_that() {
         assert_eq!((records.len(), carriers.len(), counters.refused.get(reason)), (0, 1, Some(&1)), "{captured}");
         assert_eq!(carriers[0].client.bytes, whole.len() as u64 - 14);
     }
+    // Whoever has the flows around it counts them, whoever counts what is refused.
+    let several = |engines| {
+        let mut all = Engines::start(&config(), NonZeroUsize::new(engines).unwrap(), Keep::Records).unwrap();
+        for port in 0..40_u8 {
+            let mut data = whole.clone();
+            data[35] = port;
+            let (wire_len, link_type) = (whole.len() as u32, LinkType::ETHERNET);
+            let data = &data[..100];
+            all.burst(&[Packet { time: 1, data, wire_len, link_type, interface: 1, direction: None, vlan: None }]);
+        }
+        let outcome = all.finish();
+        (outcome.slices, outcome.counters.carriers, outcome.counters.refused)
+    };
+    assert_eq!((several(1), several(1).0), (several(3), 40));
     // What is short on the wire is not cut.
     let short = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment)[..50])));
     assert!(only(LinkType::ETHERNET, &short).tunnel.is_none());
