@@ -22,7 +22,8 @@ pub(super) fn read(mut reader: Box<dyn Read + Send>, name: &str) -> Result<Captu
     let mut magic = Vec::new();
     reader.by_ref().take(4).read_to_end(&mut magic).map_err(failed)?;
     let is_gzip = magic.starts_with(&[0x1f, 0x8b]);
-    // A frame, or one that is skipped, with which files begin that several threads compressed (RFC 8878, 3.1.1 and 3.1.2).
+    // A frame, or one that is skipped, with which files begin that several threads compressed (RFC 8878, 3.1.1 and
+    // 3.1.2).
     let is_zstd = matches!(*magic, [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18]);
     let whole = Cursor::new(magic).chain(reader);
     let reader: Box<dyn Read + Send> = if is_gzip {

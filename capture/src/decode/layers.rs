@@ -336,8 +336,8 @@ fn hdlc(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
 }
 
 /// Labels until the bottom of the stack. What follows is not said: a nibble of 4 or 6 is IP, 0 the control word of a
-/// pseudowire, whose next 12 bits are zero too (RFC 4448, 4.6), and else an Ethernet address (RFC 4928, 3). Addresses may begin
-/// with these nibbles too, so that what does not hold as IP or control word is tried as Ethernet.
+/// pseudowire, whose next 12 bits are zero too (RFC 4448, 4.6), and else an Ethernet address (RFC 4928, 3). Addresses
+/// may begin with these nibbles too, so that what does not hold as IP or control word is tried as Ethernet.
 fn mpls(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
     for _ in 0..MAX_LAYERS {
         let bottom = cursor.byte(2)? & 1 == 1;

@@ -101,8 +101,8 @@ fn address(cursor: Cursor<'_>, (len, at): (Option<u16>, usize)) -> Option<&[u8; 
     cursor.data.get(at..).filter(|_| len == Some(6))?.first_chunk()
 }
 
-/// Where Linux' cooked capture of all interfaces heard a packet, as a number: what it was there (to this host, to another one,
-/// outgoing), and the interface in the second version; 0 for other link types.
+/// Where Linux' cooked capture of all interfaces heard a packet, as a number: what it was there (to this host, to
+/// another one, outgoing), and the interface in the second version; 0 for other link types.
 pub(crate) fn cooked_place(packet: &Packet<'_>) -> u32 {
     let place = match packet.link_type {
         LinkType::LINUX_SLL => u16_at(packet.data, 0).map(u32::from),

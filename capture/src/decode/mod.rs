@@ -256,7 +256,7 @@ impl Decoder {
         Self { ports: Ports::new(ports), carriers: Vec::with_capacity(MAX_TUNNELS) }
     }
 
-    /// The packets around the last one that was decoded or joined, outermost first: empty without tunnels.
+    /// The packets around the last one that was decoded, joined or refused, outermost first: empty without tunnels.
     pub fn carriers(&self) -> &[Decoded<'static>] {
         &self.carriers
     }

@@ -1,4 +1,5 @@
-//! TCP (RFC 9293), UDP (RFC 768), UDP-Lite (RFC 3828), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP's ports and first chunk (RFC 9260).
+//! TCP (RFC 9293), UDP (RFC 768), UDP-Lite (RFC 3828), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP's ports and first chunk
+//! (RFC 9260).
 //!
 //! Checksums are not looked at: on veths they are filled in later, or never.
 

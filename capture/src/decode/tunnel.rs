@@ -1,12 +1,13 @@
 //! Tunnels: which packets carry another one, and where it begins.
 //!
-//! In UDP, by the destination's port, and from that of those that answer or whose header tells: VXLAN (RFC 7348), VXLAN-GPE
-//! (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP TS 29.281), MPLS (RFC 7510), L2TP version 2 (RFC 2661), AYIYA
-//! (draft-massar-v6ops-ayiya), data of CAPWAP (RFC 5415) and LISP (RFC 9300), TZSP; what the header leaves open must fit
-//! ([`Inside::fits`]), for any program may have such a port. By content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
-//! (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (143, RFC 8986), registers of PIM (RFC 7761) and GRE, for
-//! which see [`super::gre`]. ESP and WireGuard are told from content, not opened; L2TP version 3 is not, since its packets do not
-//! say what they carry. Fragments of CAPWAP's own are not put together: what the first has counts.
+//! In UDP, by the destination's port, and from that of those that answer or whose header tells: VXLAN (RFC 7348),
+//! VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP TS 29.281), MPLS (RFC 7510), L2TP version 2
+//! (RFC 2661), AYIYA (draft-massar-v6ops-ayiya), data of CAPWAP (RFC 5415) and LISP (RFC 9300), TZSP; what the header
+//! leaves open must fit ([`Inside::fits`]), for any program may have such a port. By content, since its ports change
+//! behind translators: Teredo (RFC 4380). By protocol number: IP in IP (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS
+//! (RFC 4023), Ethernet (143, RFC 8986), registers of PIM (RFC 7761) and GRE, for which see [`super::gre`]. ESP and
+//! WireGuard are told from content, not opened; L2TP version 3 is not, since its packets do not say what they carry.
+//! Fragments of CAPWAP's own are not put together: what the first has counts.
 
 use super::ip::Ip;
 use super::layers::{Cursor, Layer, ip_or_ethernet};
@@ -108,8 +109,9 @@ impl Inside<'_> {
         matches!(self.layer, Layer::Ethernet | Layer::Wlan | Layer::WlanInCapwap)
     }
 
-    /// Whether a packet is as long as what carries it, `outer`'s, says, or shorter where there may be padding: in a frame of its
-    /// own. Asked of headers in which nearly every value means something, and of GTP-U, which does not say what it carries.
+    /// Whether a packet is as long as what carries it, `outer`'s, says, or shorter where there may be padding: in a
+    /// frame of its own. Asked of headers in which nearly every value means something, and of GTP-U, which does not say
+    /// what it carries.
     pub(super) fn fits(&self, outer: &Link<'_>, link: &Link<'_>, ip: &Ip<'_>) -> bool {
         let open = matches!(self.kind, TunnelKind::Lisp | TunnelKind::MplsUdp | TunnelKind::VxlanGpe);
         if open && link.src_mac == outer.src_mac {
@@ -186,8 +188,8 @@ fn by_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a
     }
 }
 
-/// The packet inside a datagram from this port: a server's answer, or one whose header tells enough. Data of the others is sent
-/// to their port only (RFC 9300, 5.3; RFC 7510, 3).
+/// The packet inside a datagram from this port: a server's answer, or one whose header tells enough. Data of the others
+/// is sent to their port only (RFC 9300, 5.3; RFC 7510, 3).
 fn from_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
     let of = &ports.of;
     let kinds = [&of.l2tp, &of.ayiya, &of.capwap, &of.vxlan, &of.geneve, &of.gtpu];

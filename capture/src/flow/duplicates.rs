@@ -5,10 +5,9 @@
 //! is longer than [`WINDOW`] (mirrors were seen that take two milliseconds). A real retransmission has another
 //! identification. Zero is none (RFC 6864 lets senders that forbid fragments repeat it, and zero is what these send), and
 //! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must come from another
-//! place, that is another link-layer address, direction or (in cooked captures of all interfaces) kind of packet or interface than its
-//! original, or follow it directly within
-//! [`SHORT_WINDOW`] and be more than an acknowledgement without timestamps; so some copies stay unnoticed rather than a
-//! retransmission be lost.
+//! place, that is another link-layer address, direction or (in cooked captures of all interfaces) kind of packet or
+//! interface than its original, or follow it directly within [`SHORT_WINDOW`] and be more than an acknowledgement
+//! without timestamps; so some copies stay unnoticed rather than a retransmission be lost.
 //!
 //! Of datagrams the content counts instead of the numbers: length, both ends of the payload, and ICMP's header. Programs do
 //! send the same datagram again at once (counters, probes), and with DF set Linux gives those of unconnected sockets no

@@ -162,7 +162,8 @@ impl Key {
         (key, end)
     }
 
-    /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was; and its sender.
+    /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was; and its
+    /// sender.
     pub(super) fn quoted(&self, quote: &Quote) -> (Self, End) {
         let one_way = match (quote.protocol, quote.ports) {
             (Protocol::ICMP | Protocol::ICMP6, Some((kind, _))) => community_id::is_one_way(quote.protocol, kind as u8),

@@ -1,8 +1,8 @@
 //! Which end is the client.
 //!
-//! SYN, else SYN-ACK (of SCTP: INIT, INIT ACK), else the port rule, else the first sender. What is sent to all or to a group
-//! can have no answer from there: its sender is the client whatever the ports. ICMP has no ports: the first sender, but for
-//! an answer its receiver.
+//! SYN, else SYN-ACK (of SCTP: INIT, INIT ACK), else the port rule, else the first sender. What is sent to all or to a
+//! group can have no answer from there: its sender is the client whatever the ports. ICMP has no ports: the first
+//! sender, but for an answer its receiver.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -35,8 +35,8 @@ pub(super) fn by_packet(key: &Key, first: End, decoded: &Decoded<'_>) -> (End, O
     (client, OrientedBy::Port)
 }
 
-/// The client of an SCTP association that a packet of `sender`'s with this first chunk (RFC 9260, 3.2) opens or answers, unless
-/// it is known already.
+/// The client of an SCTP association that a packet of `sender`'s with this first chunk (RFC 9260, 3.2) opens or
+/// answers, unless it is known already.
 pub(super) fn by_chunk(chunk: Option<u8>, sender: End, so_far: OrientedBy) -> Option<(End, OrientedBy)> {
     const INIT: u8 = 1;
     const INIT_ACK: u8 = 2;

@@ -94,8 +94,8 @@ impl Engine {
         self.table.find(self.table.hash(key), key).or_else(way_back)
     }
 
-    /// The flow of a packet of `sender`'s that an error quotes. The key has the id that the error came with, which is that of
-    /// the way back, and may be the first one there.
+    /// The flow of a packet of `sender`'s that an error quotes. The key has the id that the error came with, which is
+    /// that of the way back, and may be the first one there.
     pub(super) fn find_quoted(&self, key: &Key, sender: End) -> Option<u32> {
         let way_back = || self.pairs.find(key).map(|(slot, _)| slot);
         let unanswered = || {

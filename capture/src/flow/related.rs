@@ -79,8 +79,8 @@ impl Engine {
         self.count_fragment((decoded, &portless), fragment, packet, out)
     }
 
-    /// The same of a fragment that came alone, or in a packet that was put together of fragments itself. `portless` is what a
-    /// later fragment tells.
+    /// The same of a fragment that came alone, or in a packet that was put together of fragments itself. `portless` is
+    /// what a later fragment tells.
     fn count_fragment(
         &mut self,
         (decoded, portless): (&Decoded<'_>, &Decoded<'_>),

@@ -159,6 +159,7 @@ impl Holes {
 
     /// Forgets what is too far behind the front.
     pub(super) fn forget_before(&mut self, next: u32) {
+        self.begun = self.begun.filter(|begun| next.wrapping_sub(*begun) <= MEMORY);
         while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
             self.forget_oldest();
         }
@@ -277,6 +278,20 @@ mod tests {
         // It is no repetition if it comes late.
         assert_eq!(seen.observe(&mut holes, 20_000, 1000, false), parts(0, 1000, 0));
         assert_eq!(seen.observe(&mut holes, 5000, 1000, false), parts(0, 1000, 0));
+        assert_eq!(holes.missed(None), 2);
+    }
+
+    #[test]
+    fn the_beginning_of_the_capture_is_forgotten_before_numbers_wrap_onto_it() {
+        let mut seen = Span::begin(50_000, 1000);
+        let mut holes = Holes { segment: 1000, ..Holes::default() };
+        seen.observe(&mut holes, 10_000, 40_000, false);
+        assert!(holes.is_empty());
+        for _ in 0..3000 {
+            seen.observe(&mut holes, seen.next, 1_000_000, false);
+        }
+        seen.observe(&mut holes, seen.next.wrapping_add(2000), 1000, false);
+        holes.acknowledged = Some(seen.next);
         assert_eq!(holes.missed(None), 2);
     }
 

@@ -2,7 +2,8 @@
 
 use crate::packet::Direction;
 
-/// Figures of one end in the slice, and what its first packet told. Packed: 28 bytes instead of 32, a million flows count.
+/// Figures of one end in the slice, and what its first packet told. Packed: 28 bytes instead of 32, a million flows
+/// count.
 #[derive(Debug, Default, Clone, Copy)]
 #[repr(Rust, packed(4))]
 pub(super) struct Tally {

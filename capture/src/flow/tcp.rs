@@ -100,8 +100,8 @@ impl TcpFlow {
             return false;
         }
         match sender.isn() {
-            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it is
-            // done: where only its direction is captured, nothing else tells.
+            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it
+            // is done: where only its direction is captured, nothing else tells.
             Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.finished()),
             // Midstream so far: a late SYN fits in front of what was seen; a crossing SYN meets a SYN.
             None if sender.is_seen() => sender.span.first != segment.seq.wrapping_add(1),

@@ -42,8 +42,8 @@ impl TcpFlow {
         }
     }
 
-    /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
-    /// end was seen.
+    /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only
+    /// one end was seen.
     pub(in crate::flow) fn missed(&self, end: End, last: bool) -> Option<u32> {
         let (own, other) = (self.end(end), self.end(end.other()));
         let acknowledged = other.acknowledged().filter(|_| own.is_seen())?;
