@@ -89,13 +89,13 @@ vocabulary! {
 vocabulary! {
     /// What decided which side is the client.
     pub OrientedBy {
-        /// A SYN: its sender is the client.
+        /// A SYN, or SCTP's INIT: its sender is the client.
         Syn = "syn",
-        /// A SYN-ACK: its receiver is the client.
+        /// A SYN-ACK, or SCTP's INIT ACK: its receiver is the client.
         SynAck = "synack",
         /// Only one side has a well-known port (below 1024), or the ports differ in kind: the lower one serves.
         Port = "port",
-        /// The sender of the first packet seen.
+        /// The sender of the first packet seen; its receiver if it is an answer of ICMP.
         FirstPacket = "first_packet",
         /// The exporter said who the initiator is (RFC 5103).
         Exporter = "exporter",

@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn tcp(seq: u32, payload: &[u8], payload_len: u32) -> Tcp<'_> {
-        Tcp { seq, ack: 0, flags: flags::ACK, window: 1, options: &[], payload, payload_len }
+        Tcp { seq, ack: 0, flags: flags::ACK, window: 1, options: &[], options_len: 0, payload, payload_len }
     }
 
     fn play(segments: &[(u32, &str)]) -> (Stream, Log) {

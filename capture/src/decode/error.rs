@@ -36,6 +36,20 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// Whether there is too little of the packet to say more.
+    pub(super) const fn is_cut(self) -> bool {
+        match self {
+            Self::LinkCut | Self::IpCut | Self::TransportCut => true,
+            Self::LinkType
+            | Self::NotIp
+            | Self::Macsec
+            | Self::Wlan
+            | Self::LinkMalformed
+            | Self::IpMalformed
+            | Self::TransportMalformed => false,
+        }
+    }
+
     /// Label of the reason in metrics.
     pub const fn reason(self) -> &'static str {
         match self {

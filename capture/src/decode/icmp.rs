@@ -40,6 +40,14 @@ const fn answer4(kind: u8) -> Option<u8> {
     })
 }
 
+/// Whether a message of this type is an answer: its receiver asked (echoes, times, masks, node information).
+pub(crate) const fn answers(protocol: Protocol, kind: u8) -> bool {
+    match protocol {
+        Protocol::ICMP => matches!(kind, 0 | 14 | 16 | 18),
+        Protocol(_) => matches!(kind, 129 | 140 | 145),
+    }
+}
+
 /// The answering type of an ICMPv6 message.
 const fn answer6(kind: u8) -> Option<u8> {
     Some(match kind {
@@ -132,7 +140,7 @@ pub fn quote(decoded: &Decoded<'_>) -> Option<Quote> {
             let ports = transport::quoted_ports(&ip);
             Some(Quote { error, src: ip.ends.src(), dst: ip.ends.dst(), protocol: ip.protocol, ports })
         }
-        Transport::Tcp(_) | Transport::Udp { .. } | Transport::Other { .. } => None,
+        Transport::Tcp(_) | Transport::Udp { .. } | Transport::Sctp { .. } | Transport::Other { .. } => None,
     }
 }
 

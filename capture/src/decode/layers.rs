@@ -21,6 +21,11 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// Whether not all of it was captured.
+    pub(super) fn is_cut(&self) -> bool {
+        self.data.len() < self.on_wire as usize
+    }
+
     /// The cursor behind a header.
     pub(super) fn behind(mut self, len: usize) -> Result<Self, DecodeError> {
         self.skip(len)?;
@@ -331,8 +336,8 @@ fn hdlc(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
 }
 
 /// Labels until the bottom of the stack. What follows is not said: a nibble of 4 or 6 is IP, 0 the control word of a
-/// pseudowire, and else an Ethernet address (RFC 4928, 3). Addresses may begin with these nibbles too, so that what does
-/// not hold as IP is tried as Ethernet.
+/// pseudowire, whose next 12 bits are zero too (RFC 4448, 4.6), and else an Ethernet address (RFC 4928, 3). Addresses
+/// may begin with these nibbles too, so that what does not hold as IP or control word is tried as Ethernet.
 fn mpls(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
     for _ in 0..MAX_LAYERS {
         let bottom = cursor.byte(2)? & 1 == 1;
@@ -345,23 +350,45 @@ fn mpls(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
 }
 
 fn below_labels(cursor: &mut Cursor<'_>) -> Result<Layer, DecodeError> {
+    let may_be_control_word = cursor.data.starts_with(&[0, 0]) && !begins_frame(cursor.data);
+    if may_be_control_word && cursor.data.get(4..).is_some_and(is_ethernet) {
+        cursor.skip(4)?;
+        return Ok(Layer::Ethernet);
+    }
+    ip_or_ethernet(cursor)
+}
+
+/// IP by its version, or Ethernet where an address begins like one.
+pub(super) fn ip_or_ethernet(cursor: &Cursor<'_>) -> Result<Layer, DecodeError> {
     let ethernet = is_ethernet(cursor.data);
     match cursor.byte(0)? >> 4 {
         4 if !ethernet || is_ipv4(cursor) => Ok(Layer::Ip),
         6 if !ethernet || is_ipv6(cursor) => Ok(Layer::Ip),
-        0 if cursor.data.get(4..).is_some_and(is_ethernet) => {
-            cursor.skip(4)?;
-            Ok(Layer::Ethernet)
-        }
         _ if ethernet => Ok(Layer::Ethernet),
         _ => Err(DecodeError::NotIp),
     }
 }
 
+/// Whether the EtherType of a frame that begins here, and what follows it, leave no doubt.
+fn begins_frame(data: &[u8]) -> bool {
+    let version = data.get(14).map(|first| first >> 4);
+    match u16_at(data, 12) {
+        Some(IPV4) => version == Some(4),
+        Some(IPV6) => version == Some(6),
+        Some(kind) => leads_to_ip(kind),
+        None => false,
+    }
+}
+
 /// Whether a frame with an EtherType that we follow begins here.
 fn is_ethernet(data: &[u8]) -> bool {
-    matches!(u16_at(data, 12), Some(IPV4 | IPV6 | 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8864))
+    u16_at(data, 12).is_some_and(|kind| matches!(kind, IPV4 | IPV6) || leads_to_ip(kind))
         || matches!(u16_at(data, 12), Some(len @ 3..=1500) if data.len() >= 14 + usize::from(len))
+}
+
+/// Tags, labels and PPPoE.
+const fn leads_to_ip(kind: u16) -> bool {
+    matches!(kind, 0x8100 | 0x88a8 | 0x9100 | 0x8847 | 0x8848 | 0x8864)
 }
 
 fn is_ipv4(cursor: &Cursor<'_>) -> bool {

@@ -4,7 +4,7 @@
 //! link types that are seldom seen that of [`super::seldom`].
 
 use super::layers::{Cursor, Layer, Stack};
-use super::{DecodeError, seldom, u16_at, wlan};
+use super::{DecodeError, seldom, u16_at, u32_at, wlan};
 use crate::packet::{LinkType, Packet};
 
 pub(super) const IPV4: u16 = 0x0800;
@@ -99,6 +99,21 @@ fn described(mut cursor: Cursor<'_>, link_type: LinkType) -> Result<(Cursor<'_>,
 /// The sender's address at a place in a cooked header, if its length is that of one: tunnel devices have none.
 fn address(cursor: Cursor<'_>, (len, at): (Option<u16>, usize)) -> Option<&[u8; 6]> {
     cursor.data.get(at..).filter(|_| len == Some(6))?.first_chunk()
+}
+
+/// Where Linux' cooked capture of all interfaces heard a packet, as a number: what it was there (to this host, to
+/// another one, outgoing), and the interface in the second version; 0 for other link types.
+pub(crate) fn cooked_place(packet: &Packet<'_>) -> u32 {
+    let place = match packet.link_type {
+        LinkType::LINUX_SLL => u16_at(packet.data, 0).map(u32::from),
+        LinkType::LINUX_SLL2 => {
+            let kind = packet.data.get(10).map(|kind| u32::from(*kind));
+            u32_at(packet.data, 4).zip(kind).map(|(interface, kind)| interface << 3 ^ kind)
+        }
+        LinkType(_) => None,
+    };
+    // Away from where addresses differ.
+    place.map_or(0, |place| place.wrapping_add(1).rotate_left(19))
 }
 
 /// Linux cooked capture: a header of `len` bytes with the EtherType and the sender's address.

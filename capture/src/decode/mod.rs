@@ -7,7 +7,8 @@
 //! Invariants:
 //! * any bytes give a value or a [`DecodeError`] that names the layer; nothing is allocated, nothing panics;
 //! * lengths are the wire's, from headers; payloads are what was captured of them;
-//! * a tunnel whose inside cannot be decoded is the packet that it is;
+//! * a tunnel whose inside cannot be decoded is the packet that it is; but if the snap length alone is in the way, it is
+//!   the inside that cannot be read, as it would be without the tunnel;
 //! * of a fragmented packet each fragment is decoded alone; the flow engine joins them and has [`Decoder::join`] go on.
 //!
 //! Limits: MACsec, encrypted 802.11, ESP, WireGuard and compressed headers are not opened; what samples other packets (sFlow) is no
@@ -31,11 +32,12 @@ use std::net::IpAddr;
 
 pub use self::error::DecodeError;
 pub(crate) use self::fast::Take;
-pub(crate) use self::icmp::ports as icmp_ports;
 pub use self::icmp::{Quote, quote};
+pub(crate) use self::icmp::{answers as icmp_answers, ports as icmp_ports};
 use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;
+pub(crate) use self::link::cooked_place;
 use self::transport::Parsed;
 use self::tunnel::{Inside, Ports};
 pub use self::tunnel::{Sealed, TunnelPorts, sealed};
@@ -155,6 +157,13 @@ pub enum Transport<'a> {
         /// Payload length after the 8 byte header on the wire.
         payload_len: u32,
     },
+    /// SCTP, RFC 9260.
+    Sctp {
+        /// Type of the first chunk, if it was captured.
+        chunk: Option<u8>,
+        /// Length after the common header on the wire.
+        payload_len: u32,
+    },
     /// Any other protocol, or a later fragment.
     Other {
         /// Length after the IP header on the wire.
@@ -167,9 +176,10 @@ impl Transport<'_> {
     pub const fn payload_len(&self) -> u32 {
         match self {
             Self::Tcp(segment) => segment.payload_len,
-            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
-                *payload_len
-            }
+            Self::Udp { payload_len, .. }
+            | Self::Icmp { payload_len, .. }
+            | Self::Sctp { payload_len, .. }
+            | Self::Other { payload_len } => *payload_len,
         }
     }
 
@@ -177,7 +187,10 @@ impl Transport<'_> {
     const fn set_payload_len(&mut self, len: u32) {
         match self {
             Self::Tcp(segment) => segment.payload_len = len,
-            Self::Udp { payload_len, .. } | Self::Icmp { payload_len, .. } | Self::Other { payload_len } => {
+            Self::Udp { payload_len, .. }
+            | Self::Icmp { payload_len, .. }
+            | Self::Sctp { payload_len, .. }
+            | Self::Other { payload_len } => {
                 *payload_len = len;
             }
         }
@@ -197,6 +210,8 @@ pub struct Tcp<'a> {
     pub window: u16,
     /// Options, as captured.
     pub options: &'a [u8],
+    /// Length of the options on the wire, bytes.
+    pub options_len: u8,
     /// Captured payload.
     pub payload: &'a [u8],
     /// Payload length on the wire.
@@ -241,7 +256,7 @@ impl Decoder {
         Self { ports: Ports::new(ports), carriers: Vec::with_capacity(MAX_TUNNELS) }
     }
 
-    /// The packets around the last one that was decoded or joined, outermost first: empty without tunnels.
+    /// The packets around the last one that was decoded, joined or refused, outermost first: empty without tunnels.
     pub fn carriers(&self) -> &[Decoded<'static>] {
         &self.carriers
     }
@@ -291,7 +306,7 @@ impl Decoder {
         }
         let parsed = transport::parse(&ip)?;
         if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
-            return Ok(self.open(link, ip, parsed, Around::default()));
+            return self.open(link, ip, parsed, Around::default());
         }
         Ok(transport::put_together(&link, &ip, parsed.0, parsed.1))
     }
@@ -320,10 +335,16 @@ impl Decoder {
         let around = Around { tunnel: last.tunnel.clone(), scope: last.tunnel_scope };
         if tunnel::may_open(ip.protocol, ip.payload, &self.ports) {
             let before = self.carriers.len();
-            let inner = self.open(link, ip.clone(), (ports, transport.clone()), around.clone());
-            if let Some(carrier) = self.carriers.get_mut(before) {
-                carrier.transport.set_payload_len(share);
-                return Ok(inner);
+            match (
+                self.open(link, ip.clone(), (ports, transport.clone()), around.clone()),
+                self.carriers.get_mut(before),
+            ) {
+                (Ok(inner), Some(carrier)) => {
+                    carrier.transport.set_payload_len(share);
+                    return Ok(inner);
+                }
+                (Err(_), _) => self.carriers.truncate(before),
+                (Ok(_), None) => {}
             }
         }
         if ip.protocol != Protocol::TCP {
@@ -332,29 +353,35 @@ impl Decoder {
         Ok(around.put_around(transport::put_together(&link, &ip, ports, transport)))
     }
 
-    /// Goes through the tunnels for as long as there is a packet inside.
+    /// Goes through the tunnels for as long as there is a packet inside. An error if the snap length cut it.
     fn open<'a>(
         &mut self,
         mut link: Link<'a>,
         mut ip: Ip<'a>,
         mut parsed: Parsed<'a>,
         mut around: Around,
-    ) -> Decoded<'a> {
+    ) -> Result<Decoded<'a>, DecodeError> {
         for _ in around.depth()..MAX_TUNNELS {
             let Some(inside) = tunnel::open(&ip, &parsed, &self.ports) else { break };
-            let Ok((inner_link, inner_ip)) = inner(&link, &inside) else { break };
+            let (inner_link, inner_ip, inner_parsed) = match inner(&link, &inside) {
+                Ok(inner) if inside.fits(&link, &inner.0, &inner.1) => inner,
+                Err(error) if error.is_cut() && inside.cursor.is_cut() => {
+                    self.carriers.push(carrier(&link, &ip, &parsed, around));
+                    return Err(error);
+                }
+                Ok(_) | Err(_) => break,
+            };
             let outer = (ip.ends, around.clone());
             if inner_ip.fragment.is_some() {
                 self.carriers.push(carrier(&link, &ip, &parsed, around));
                 let piece = fragment(&inner_link, &inner_ip, &self.ports);
-                return Around::inside(outer, &inside).put_around(piece);
+                return Ok(Around::inside(outer, &inside).put_around(piece));
             }
-            let Ok(inner_parsed) = transport::parse(&inner_ip) else { break };
             self.carriers.push(carrier(&link, &ip, &parsed, around));
             around = Around::inside(outer, &inside);
             (link, ip, parsed) = (inner_link, inner_ip, inner_parsed);
         }
-        around.put_around(transport::put_together(&link, &ip, parsed.0, parsed.1))
+        Ok(around.put_around(transport::put_together(&link, &ip, parsed.0, parsed.1)))
     }
 }
 
@@ -400,12 +427,13 @@ impl Around {
     }
 }
 
-/// The packet inside, one tunnel down.
-fn inner<'a>(link: &Link<'a>, inside: &Inside<'a>) -> Result<(Link<'a>, Ip<'a>), DecodeError> {
+/// The packet inside, one tunnel down; of a fragment the transport is no matter.
+fn inner<'a>(link: &Link<'a>, inside: &Inside<'a>) -> Result<(Link<'a>, Ip<'a>, Parsed<'a>), DecodeError> {
     let stack = if inside.has_frame() { Stack::default() } else { Stack::of(link) };
     let link = stack.walk(inside.cursor, inside.layer)?;
     let ip = ip::parse(&link)?;
-    Ok((link, ip))
+    let parsed = if ip.fragment.is_some() { transport::portless(&ip) } else { transport::parse(&ip)? };
+    Ok((link, ip, parsed))
 }
 
 /// A packet that carries another one, without its bytes.
@@ -432,22 +460,7 @@ fn carries(link: &Link<'_>, ip: &Ip<'_>, parsed: &Parsed<'_>, ports: &Ports) -> 
         return false;
     }
     let Some(inside) = tunnel::open(ip, parsed, ports) else { return false };
-    let inner = inner(link, &inside).and_then(|(_, ip)| match ip.fragment {
-        Some(_) => Ok(()),
-        None => transport::parse(&ip).map(|_| ()),
-    });
-    match inner {
-        Ok(()) | Err(DecodeError::LinkCut | DecodeError::IpCut | DecodeError::TransportCut) => true,
-        Err(
-            DecodeError::LinkType
-            | DecodeError::NotIp
-            | DecodeError::Macsec
-            | DecodeError::Wlan
-            | DecodeError::LinkMalformed
-            | DecodeError::IpMalformed
-            | DecodeError::TransportMalformed,
-        ) => false,
-    }
+    inner(link, &inside).map_or_else(DecodeError::is_cut, |_| true)
 }
 
 /// Big-endian 16 bits at `at`.

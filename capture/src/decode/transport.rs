@@ -1,4 +1,5 @@
-//! TCP (RFC 9293), UDP (RFC 768), UDP-Lite (RFC 3828), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP's ports (RFC 9260).
+//! TCP (RFC 9293), UDP (RFC 768), UDP-Lite (RFC 3828), ICMP (RFC 792), ICMPv6 (RFC 4443), SCTP's ports and first chunk
+//! (RFC 9260).
 //!
 //! Checksums are not looked at: on veths they are filled in later, or never.
 
@@ -79,6 +80,7 @@ pub(super) fn segment(data: &[u8], len: u32) -> Result<WithPorts<'_>, DecodeErro
         window: u16::from_be_bytes([w0, w1]),
         // Options that the snap length cut are read as far as they go.
         options: data.get(20..header_len.min(data.len())).unwrap_or_default(),
+        options_len: (header_len - 20) as u8,
         payload: data.get(header_len..).unwrap_or_default(),
         payload_len: len - header_len as u32,
     };
@@ -106,7 +108,8 @@ fn udp_lite<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
 
 fn sctp<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {
     let ports = quoted_ports(ip).ok_or(DecodeError::TransportCut)?;
-    Ok((ports, Transport::Other { payload_len: ip.payload_len.saturating_sub(12) }))
+    let chunk = ip.payload.get(12).copied();
+    Ok((ports, Transport::Sctp { chunk, payload_len: ip.payload_len.saturating_sub(12) }))
 }
 
 fn message<'a>(ip: &Ip<'a>) -> Result<WithPorts<'a>, DecodeError> {

@@ -1,14 +1,17 @@
 //! Tunnels: which packets carry another one, and where it begins.
 //!
-//! In UDP, by either port, the destination's first: VXLAN (RFC 7348), VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U
-//! (3GPP TS 29.281), MPLS (RFC 7510), L2TP version 2 (RFC 2661), AYIYA (draft-massar-v6ops-ayiya), data of CAPWAP (RFC 5415) and LISP
-//! (RFC 9300), TZSP; by content, since its ports change behind translators: Teredo (RFC 4380). By protocol number: IP in IP
-//! (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS (RFC 4023), Ethernet (143, RFC 8986), registers of PIM (RFC 7761) and GRE, for
-//! which see [`super::gre`]. ESP and WireGuard are told from content, not opened; L2TP version 3 is not, since its packets do not
-//! say what they carry. Fragments of CAPWAP's own are not put together: what the first has counts.
+//! In UDP, by the destination's port, and from that of those that answer or whose header tells: VXLAN (RFC 7348),
+//! VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), Geneve (RFC 8926), GTP-U (3GPP TS 29.281), MPLS (RFC 7510), L2TP version 2
+//! (RFC 2661), AYIYA (draft-massar-v6ops-ayiya), data of CAPWAP (RFC 5415) and LISP (RFC 9300), TZSP; what the header
+//! leaves open must fit ([`Inside::fits`]), for any program may have such a port. By content, since its ports change
+//! behind translators: Teredo (RFC 4380). By protocol number: IP in IP (RFC 2003, 2473, 4213), EtherIP (RFC 3378), MPLS
+//! (RFC 4023), Ethernet (143, RFC 8986), registers of PIM (RFC 7761) and GRE, for which see [`super::gre`]. ESP and
+//! WireGuard are told from content, not opened; L2TP version 3 is not, since its packets do not say what they carry.
+//! Fragments of CAPWAP's own are not put together: what the first has counts.
 
 use super::ip::Ip;
-use super::layers::{Cursor, Layer};
+use super::layers::{Cursor, Layer, ip_or_ethernet};
+use super::link::Link;
 use super::transport::Parsed;
 use super::{Decoded, Transport, gre, u16_at, u32_at};
 use crate::record::{Protocol, TunnelKind, vocabulary};
@@ -105,6 +108,17 @@ impl Inside<'_> {
     pub(super) fn has_frame(&self) -> bool {
         matches!(self.layer, Layer::Ethernet | Layer::Wlan | Layer::WlanInCapwap)
     }
+
+    /// Whether a packet is as long as what carries it, `outer`'s, says, or shorter where there may be padding: in a
+    /// frame of its own. Asked of headers in which nearly every value means something, and of GTP-U, which does not say
+    /// what it carries.
+    pub(super) fn fits(&self, outer: &Link<'_>, link: &Link<'_>, ip: &Ip<'_>) -> bool {
+        let open = matches!(self.kind, TunnelKind::Lisp | TunnelKind::MplsUdp | TunnelKind::VxlanGpe);
+        if open && link.src_mac == outer.src_mac {
+            return ip.total_len == link.on_wire;
+        }
+        ip.total_len <= link.on_wire || !(open || self.kind == TunnelKind::Gtpu)
+    }
 }
 
 /// Whether [`open`] is worth its call: what untunnelled packets pay.
@@ -136,9 +150,9 @@ pub(super) fn open<'a>(ip: &Ip<'a>, (ends, transport): &Parsed<'a>, ports: &Port
         Protocol::UDP => match *transport {
             Transport::Udp { payload, payload_len } => {
                 let ((source, destination), cursor) = ((*ends)?, Cursor { data: payload, on_wire: payload_len });
-                in_udp(destination, cursor, ports).or_else(|| by_port(source, cursor, ports))
+                in_udp(destination, cursor, ports).or_else(|| from_port(source, cursor, ports))
             }
-            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Other { .. } => None,
+            Transport::Tcp(_) | Transport::Icmp { .. } | Transport::Sctp { .. } | Transport::Other { .. } => None,
         },
         Protocol::GRE => gre::open(outer),
         Protocol(4) => bare(if v6 { TunnelKind::Ipip6 } else { TunnelKind::Ipip }),
@@ -172,6 +186,14 @@ fn by_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a
     } else {
         None
     }
+}
+
+/// The packet inside a datagram from this port: a server's answer, or one whose header tells enough. Data of the others
+/// is sent to their port only (RFC 9300, 5.3; RFC 7510, 3).
+fn from_port<'a>(port: u16, cursor: Cursor<'a>, ports: &Ports) -> Option<Inside<'a>> {
+    let of = &ports.of;
+    let kinds = [&of.l2tp, &of.ayiya, &of.capwap, &of.vxlan, &of.geneve, &of.gtpu];
+    if kinds.iter().any(|ports| ports.contains(&port)) { by_port(port, cursor, ports) } else { None }
 }
 
 /// Tunnels that are rare: apart, so that the others stay quick.
@@ -370,7 +392,7 @@ fn gtpu(cursor: Cursor<'_>) -> Option<Inside<'_>> {
     }
     let cursor = behind(cursor, header)?;
     // What it carries is agreed on elsewhere: IP, or in 5G Ethernet.
-    let layer = if matches!(cursor.data.first()? >> 4, 4 | 6) { Layer::Ip } else { Layer::Ethernet };
+    let layer = ip_or_ethernet(&cursor).unwrap_or(Layer::Ethernet);
     Some(Inside { kind: TunnelKind::Gtpu, id: Some(teid), layer, cursor })
 }
 

@@ -124,7 +124,7 @@ impl Dealer {
         self.clock = self.clock.max(packet.time);
         let shards = match &self.decoder.decode(packet) {
             Ok(decoded) => Shards::of(decoded, self.decoder.carriers(), self.lines.len()),
-            Err(_) => Shards::FIRST,
+            Err(_) => Shards::refused(self.decoder.carriers(), self.lines.len()),
         };
         for number in shards.numbers() {
             if let Some(line) = self.lines.get_mut(number) {

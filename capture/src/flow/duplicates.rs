@@ -5,9 +5,9 @@
 //! is longer than [`WINDOW`] (mirrors were seen that take two milliseconds). A real retransmission has another
 //! identification. Zero is none (RFC 6864 lets senders that forbid fragments repeat it, and zero is what these send), and
 //! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must come from another
-//! place, that is another link-layer address or direction than its original, or follow it directly within
-//! [`SHORT_WINDOW`] and be more than an acknowledgement without timestamps; so some copies stay unnoticed rather than a
-//! retransmission be lost.
+//! place, that is another link-layer address, direction or (in cooked captures of all interfaces) kind of packet or
+//! interface than its original, or follow it directly within [`SHORT_WINDOW`] and be more than an acknowledgement
+//! without timestamps; so some copies stay unnoticed rather than a retransmission be lost.
 //!
 //! Of datagrams the content counts instead of the numbers: length, both ends of the payload, and ICMP's header. Programs do
 //! send the same datagram again at once (counters, probes), and with DF set Linux gives those of unconnected sockets no
@@ -19,8 +19,8 @@
 
 use super::key::End;
 use super::options::Options;
-use crate::decode::{Decoded, Tcp, Transport, flags};
-use crate::packet::Direction;
+use crate::decode::{Decoded, Tcp, Transport, cooked_place, flags};
+use crate::packet::{Direction, Packet};
 
 /// Longest pause between two packets of the flow over which copies are looked for, ns: well below any timeout.
 const WINDOW: i64 = 5_000_000;
@@ -40,43 +40,42 @@ pub(super) struct Recent {
 
 /// What else tells a copy from a retransmission.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrival {
+pub(super) struct Arrival<'a> {
     /// Identification of the IPv4 header.
-    pub(super) ip_id: Option<u16>,
+    ip_id: Option<u16>,
     /// Time since the flow's last packet, ns.
-    pub(super) pause: i64,
+    pause: i64,
     /// Link-layer address of who sent it here.
-    pub(super) src_mac: Option<[u8; 6]>,
-    /// Where the source knows it.
-    pub(super) direction: Option<Direction>,
+    src_mac: Option<[u8; 6]>,
+    packet: &'a Packet<'a>,
 }
 
-impl Arrival {
+impl<'a> Arrival<'a> {
     /// Of a packet that comes so long after the flow's last one, ns.
     #[inline]
-    pub(super) fn new(decoded: &Decoded<'_>, direction: Option<Direction>, pause: i64) -> Self {
-        Self { ip_id: decoded.ip_id, pause, src_mac: decoded.src_mac, direction }
+    pub(super) const fn new(decoded: &Decoded<'_>, packet: &'a Packet<'a>, pause: i64) -> Self {
+        Self { ip_id: decoded.ip_id, pause, src_mac: decoded.src_mac, packet }
     }
 
-    /// Whose link-layer address and which direction a packet came with, as a number.
+    /// Whose link-layer address a packet came with, in which direction and where, as a number.
     #[inline]
     fn place(&self) -> u8 {
         let [v0, v1, n0, n1, n2, n3] = self.src_mac.unwrap_or_default();
-        let direction = match self.direction {
+        let direction = match self.packet.direction {
             None => 0,
             Some(Direction::Ingress) => 1,
             Some(Direction::Egress) => 2,
         };
         // What tells addresses of one network apart is mostly at their end.
         let mixed = u32::from_le_bytes([n0, n1, n2, n3]) ^ u32::from(u16::from_le_bytes([v0, v1])) ^ direction << 17;
-        (mixed.wrapping_mul(0x9e37_79b1) >> 24) as u8
+        ((mixed ^ cooked_place(self.packet)).wrapping_mul(0x9e37_79b1) >> 24) as u8
     }
 }
 
 impl Recent {
     /// Remembers a segment; whether it is a copy of one that came before.
     #[inline]
-    pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival) -> bool {
+    pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival<'_>) -> bool {
         let hash = hash(from, segment, options);
         let pause = arrival.pause.saturating_abs();
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
@@ -86,7 +85,7 @@ impl Recent {
     }
 
     /// Remembers a datagram; whether it is a copy of one that came before. Of other transports none is.
-    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival) -> bool {
+    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival<'_>) -> bool {
         let Some((hash, is_numbered)) = content(from, transport) else { return false };
         let pause = arrival.pause.saturating_abs();
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
@@ -140,7 +139,7 @@ fn content(from: End, transport: &Transport<'_>) -> Option<(u32, bool)> {
             let header = u64::from(rest) << 16 | u64::from(kind) << 8 | u64::from(code);
             (payload, payload_len, header, matches!(kind, 0 | 8 | 128 | 129))
         }
-        Transport::Tcp(_) | Transport::Other { .. } => return None,
+        Transport::Tcp(_) | Transport::Sctp { .. } | Transport::Other { .. } => return None,
     };
     let hash = fold(header ^ K[0], u64::from(len) ^ K[1]) ^ ((from as u64) << 63);
     let hash = hash_bytes(hash, payload.get(..LOOK).unwrap_or(payload));

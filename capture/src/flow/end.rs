@@ -16,6 +16,10 @@ const ACKNOWLEDGED: u8 = 4;
 const SPOKE: u8 = 8;
 /// A FIN was sent.
 const FINISHED: u8 = 16;
+/// The SYN's options are not all there: what is not found in them may have been sent.
+const CUT: u8 = 32;
+/// The next byte was sent into a closed window: it is not known whether it was taken.
+const PROBED: u8 = 64;
 
 /// Segment size that every host accepts (RFC 9293, 3.7.1).
 const DEFAULT_SEGMENT: u32 = 536;
@@ -90,10 +94,11 @@ impl TcpEnd {
 
     /// It is known how to scale windows if both SYNs were seen, or one without the option.
     fn window_shift(&self, other: &Self, scales: (Option<u8>, Option<u8>)) -> Option<u8> {
+        let said_all = |end: &Self| end.marks & (OPENED | CUT) == OPENED;
         match scales {
             (Some(scale), Some(_)) => Some(scale),
-            (None, _) if self.is(OPENED) => Some(0),
-            (_, None) if other.is(OPENED) => Some(0),
+            (None, _) if said_all(self) => Some(0),
+            (_, None) if said_all(other) => Some(0),
             (_, _) => None,
         }
     }
@@ -116,8 +121,11 @@ impl TcpEnd {
     }
 
     /// Takes the options of a SYN.
-    pub(super) fn learn(&mut self, options: &Options) {
+    pub(super) fn learn(&mut self, syn: &Tcp<'_>, options: &Options) {
         self.mss = options.mss.unwrap_or(self.mss);
+        if syn.options.len() < usize::from(syn.options_len) {
+            self.marks |= CUT;
+        }
     }
 
     /// See the definition in [`super::tcp`].
@@ -141,6 +149,12 @@ impl TcpEnd {
             (_, flags::ACK) if !is_own => !is_ours(segment.ack),
             (true | false, _) => false,
         }
+    }
+
+    /// Whether an acknowledgement is not far beyond the last one: its data may be what the capture misses.
+    #[cold]
+    pub(super) fn goes_on_with(&self, ack: u32) -> bool {
+        self.acknowledged().is_some_and(|last| ack.wrapping_sub(last) <= MAX_JUMP)
     }
 
     /// Takes an acknowledgement; whether it advances.
@@ -188,6 +202,32 @@ impl TcpEnd {
 
     pub(super) fn is_behind(&self, seq: u32) -> bool {
         self.is_seen() && seq.wrapping_sub(self.span.next) >= 1 << 31
+    }
+
+    /// Whether its last window was closed.
+    pub(super) fn is_full(&self) -> bool {
+        self.window == 0 && self.spoke()
+    }
+
+    /// Takes a probe of a closed window with the next byte (RFC 9293, 3.8.6.1): the byte stays the next one.
+    #[cold]
+    pub(super) fn probe(&mut self) {
+        self.marks |= PROBED;
+    }
+
+    /// The number after all that was sent, probes included.
+    pub(super) fn sent_up_to(&self) -> u32 {
+        self.span.next.wrapping_add(u32::from(self.is(PROBED)))
+    }
+
+    /// Whether a segment with this number shows that the byte of a probe was taken, which then was sent.
+    pub(super) fn goes_on_after_probe(&mut self, seq: u32) -> bool {
+        let taken = self.is(PROBED) && self.span.next.wrapping_add(1) == seq;
+        if taken {
+            self.marks &= !PROBED;
+            self.advance(1);
+        }
+        taken
     }
 
     /// New data in order.

@@ -67,8 +67,10 @@ impl Whole {
 enum State {
     /// Parts are missing.
     Open,
-    /// Put together, or given up, at this time.
-    Done(i64),
+    /// Put together at this time.
+    Joined(i64),
+    /// Given up at this time.
+    GivenUp(i64),
 }
 
 /// One packet in parts.
@@ -93,14 +95,25 @@ struct Parts {
 pub(super) struct First {
     pub(super) ports: Option<(u16, u16)>,
     pub(super) carrier: bool,
-    protocol: Protocol,
+    /// The transport: behind what else of an IPv6 header was divided.
+    pub(super) protocol: Protocol,
+    /// What the divided data begin with.
+    begins_with: Protocol,
+}
+
+/// Where fragments were counted: the flow without ports, its current slice, and the end that sent them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OrphansFlow {
+    pub(super) key: Key,
+    pub(super) end: End,
+    pub(super) flow_id: u64,
+    pub(super) slice: u32,
 }
 
 /// Fragments that came before the first one, and are counted in a flow without ports.
 #[derive(Debug, Clone)]
 pub(super) struct Orphans {
-    pub(super) flow_id: u64,
-    pub(super) slice: u32,
+    pub(super) flow: OrphansFlow,
     pub(super) share: Share,
 }
 
@@ -121,6 +134,8 @@ pub(super) struct Step {
     /// Fragments that the first one now gives a flow to.
     pub(super) orphans: Option<Orphans>,
     pub(super) joined: Option<Joined>,
+    /// The capture delivered it before.
+    pub(super) repeats: bool,
 }
 
 /// See the module documentation.
@@ -178,18 +193,20 @@ impl Fragments {
         let slot = self.slot(whole, clock);
         let room = self.limits.bytes.saturating_sub(self.bytes);
         let Some(parts) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return Step { first: None, orphans: None, joined: None };
+            return Step { first: None, orphans: None, joined: None, repeats: false };
         };
         let before = (parts.data.len(), parts.owned_bytes());
+        let repeats = parts.repeats(fragment);
         if parts.state == State::Open && !parts.insert(fragment, room) {
-            parts.close(clock);
+            parts.close(State::GivenUp(clock));
             self.given_up += 1;
         }
         if fragment.offset == 0 {
             parts.first.get_or_insert(First {
                 ports: decoded.src_port.zip(decoded.dst_port),
                 carrier: decoded.carrier,
-                protocol: fragment.protocol,
+                protocol: decoded.protocol,
+                begins_with: fragment.protocol,
             });
         }
         let first = parts.first;
@@ -199,17 +216,17 @@ impl Fragments {
         let left = if joined.is_some() { 0 } else { held };
         self.bytes = (self.bytes + left).saturating_sub(before.0);
         self.held = (self.held + parts.owned_bytes()).saturating_sub(before.1);
-        Step { first, orphans, joined }
+        Step { first, orphans, joined, repeats }
     }
 
     /// Remembers in which flow a fragment without ports was counted.
-    pub(super) fn orphan(&mut self, whole: &Whole, flow: (u64, u32), share: &Share) {
+    pub(super) fn orphan(&mut self, whole: &Whole, flow: OrphansFlow, share: &Share) {
         let slot = self.index.get(whole).copied();
         if let Some(parts) = slot.and_then(|slot| self.slots.get_mut(slot as usize)).and_then(Option::as_mut) {
             match &mut parts.orphans {
-                Some(orphans) if (orphans.flow_id, orphans.slice) == flow => orphans.share.add(share),
+                Some(orphans) if orphans.flow == flow => orphans.share.add(share),
                 // A slice that is over keeps what it has.
-                _ => parts.orphans = Some(Orphans { flow_id: flow.0, slice: flow.1, share: share.clone() }),
+                _ => parts.orphans = Some(Orphans { flow, share: share.clone() }),
             }
         }
     }
@@ -234,8 +251,8 @@ impl Fragments {
         if let Some(slot) = self.index.get(&whole).copied() {
             let state = self.slots.get(slot as usize).and_then(Option::as_ref).map(|parts| parts.state);
             match state {
-                Some(State::Done(at)) if clock.saturating_sub(at) > MEMORY => self.remove(slot),
-                Some(State::Open | State::Done(_)) | None => return slot,
+                Some(State::Joined(at) | State::GivenUp(at)) if clock.saturating_sub(at) > MEMORY => self.remove(slot),
+                Some(State::Open | State::Joined(_) | State::GivenUp(_)) | None => return slot,
             }
         }
         // There must be room for the packet, and for its bytes when it is as long as can be.
@@ -300,7 +317,7 @@ impl Parts {
             }
             self.len = Some(to);
         }
-        if from == to || self.ranges.iter().any(|range| range.0 <= from && to <= range.1) {
+        if from == to || self.has(from, to) {
             return true;
         }
         let overlaps = self.ranges.iter().any(|range| range.0 < to && from < range.1);
@@ -320,6 +337,21 @@ impl Parts {
             begin = end.max(known);
         }
         true
+    }
+
+    /// Whether all of a range was seen.
+    fn has(&self, from: u32, to: u32) -> bool {
+        self.ranges.iter().any(|range| range.0 <= from && to <= range.1)
+    }
+
+    /// Whether the capture delivered a fragment before, for certain.
+    fn repeats(&self, fragment: &Fragment<'_>) -> bool {
+        let (from, to) = (fragment.offset, fragment.offset.saturating_add(fragment.len));
+        match self.state {
+            State::Open => from < to && self.has(from, to),
+            State::Joined(_) => true,
+            State::GivenUp(_) => false,
+        }
     }
 
     /// Takes in what a fragment has of a range that was not seen, if no more than `most` bytes are held then.
@@ -367,13 +399,13 @@ impl Parts {
     fn join(&mut self, clock: i64) -> Option<Joined> {
         let mut data = std::mem::take(&mut self.data);
         data.truncate(self.cut as usize);
-        let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.protocol, data, len });
-        self.close(clock);
+        let joined = self.first.zip(self.len).map(|(first, len)| Joined { protocol: first.begins_with, data, len });
+        self.close(State::Joined(clock));
         joined
     }
 
-    fn close(&mut self, clock: i64) {
-        self.state = State::Done(clock);
+    fn close(&mut self, state: State) {
+        self.state = state;
         (self.ranges, self.data) = (Vec::new(), Vec::new());
     }
 }

@@ -132,7 +132,7 @@ impl Key {
         let ports = decoded.src_port.zip(decoded.dst_port);
         let one_way = match decoded.transport {
             Transport::Icmp { kind, .. } => community_id::is_one_way(decoded.protocol, kind),
-            Transport::Tcp(_) | Transport::Udp { .. } | Transport::Other { .. } => false,
+            Transport::Tcp(_) | Transport::Udp { .. } | Transport::Sctp { .. } | Transport::Other { .. } => false,
         };
         let (src, dst) = (decoded.src, decoded.dst);
         let (addresses, ports, mut flags, end) = pair((src, dst), ports, one_way);
@@ -162,14 +162,16 @@ impl Key {
         (key, end)
     }
 
-    /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was.
-    pub(super) fn quoted(&self, quote: &Quote) -> Self {
+    /// The key of the packet that an ICMP error quotes, if it was seen where the error, whose key this is, was; and its
+    /// sender.
+    pub(super) fn quoted(&self, quote: &Quote) -> (Self, End) {
         let one_way = match (quote.protocol, quote.ports) {
             (Protocol::ICMP | Protocol::ICMP6, Some((kind, _))) => community_id::is_one_way(quote.protocol, kind as u8),
             (Protocol(_), _) => false,
         };
-        let (addresses, ports, flags, _) = pair((quote.src, quote.dst), quote.ports, one_way);
-        Self { addresses, ports, protocol: quote.protocol, flags: flags | (self.flags & TUNNEL_ID), ..*self }
+        let (addresses, ports, flags, sender) = pair((quote.src, quote.dst), quote.ports, one_way);
+        let flags = flags | (self.flags & TUNNEL_ID);
+        (Self { addresses, ports, protocol: quote.protocol, flags, ..*self }, sender)
     }
 
     /// The key of the flow with the same ends that carries other packets.

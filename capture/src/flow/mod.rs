@@ -44,6 +44,7 @@ mod shard;
 mod slice;
 mod sys;
 mod table;
+mod tally;
 mod tcp;
 mod track;
 mod trouble;
@@ -176,6 +177,8 @@ impl Engine {
                     self.counters.refuse(*error);
                 }
                 self.advance(packet.time, out);
+                // What is around it could be read.
+                self.count_carriers(packet, out);
                 None
             }
         }
@@ -341,25 +344,6 @@ impl Engine {
     /// Counters so far; `flows_active` is now's.
     pub fn counters(&self) -> &CaptureCounters {
         &self.counters
-    }
-
-    /// The flow with this key, or whose way back it is.
-    fn find(&self, key: &Key) -> Option<u32> {
-        self.table.find(self.table.hash(key), key).or_else(|| self.pairs.find(key))
-    }
-
-    /// The flow of a tunnelled packet whose id no flow has: see [`pairs`].
-    #[cold]
-    fn find_pair(&mut self, key: &Key, end: End) -> Option<u32> {
-        if let Some(slot) = self.pairs.find(key) {
-            return Some(slot);
-        }
-        let slot = self.pairs.unanswered(key, end)?;
-        if self.table.get(slot)?.has_sent(end) {
-            return None;
-        }
-        self.pairs.join(*key, slot);
-        Some(slot)
     }
 
     /// Whether a late call or many early ones, the records are the same: what is due of a flow follows from its own times.

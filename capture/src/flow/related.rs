@@ -7,7 +7,7 @@
 //! * An ICMP error marks the flow that it quotes; it has a flow of its own all the same.
 
 use super::Engine;
-use super::fragments::{First, Orphans, Whole};
+use super::fragments::{First, Orphans, OrphansFlow, Whole};
 use super::key::Key;
 use super::slice::Flow;
 use crate::decode::{Decoded, Fragment, Quote};
@@ -70,35 +70,56 @@ impl Engine {
         packet: &Packet<'_>,
         out: &mut Vec<FlowRecord>,
     ) -> Option<u64> {
-        let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..decoded.clone() };
+        let portless = without_ports(decoded);
         if self.share.has(&portless) {
             self.arrived(packet, out);
         } else {
             self.advance(packet.time, out);
         }
-        let (key, end) = Key::new(&portless, packet.interface);
+        self.count_fragment((decoded, &portless), fragment, packet, out)
+    }
+
+    /// The same of a fragment that came alone, or in a packet that was put together of fragments itself. `portless` is
+    /// what a later fragment tells.
+    fn count_fragment(
+        &mut self,
+        (decoded, portless): (&Decoded<'_>, &Decoded<'_>),
+        fragment: &Fragment<'_>,
+        packet: &Packet<'_>,
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u64> {
+        let (key, end) = Key::new(portless, packet.interface);
         let whole = Whole::new(key, end, fragment);
         let step = self.fragments.add(whole, decoded, fragment, self.clock);
         self.count_given_up();
         self.keep_within_memory(out);
         let Some(first) = step.first else {
-            let flow_id = self.count(&portless, packet, out)?;
-            if let Some(slice) = self.find(&key).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
-                self.fragments.orphan(&whole, (flow_id, slice), &Share::of(&portless, packet));
+            let flow_id = self.count(portless, packet, out)?;
+            if let Some(slice) = self.find(&key, end).and_then(|slot| self.table.get(slot)).map(Flow::slice) {
+                let flow = OrphansFlow { key, end, flow_id, slice };
+                self.fragments.orphan(&whole, flow, &Share::of(portless, packet));
             }
             return Some(flow_id);
         };
-        let known = with_ports(&portless, first);
+        let known = with_ports(portless, first);
         if let Some(orphans) = step.orphans {
             self.adopt(&known, packet, &orphans, out);
         }
         if let Some(joined) = step.joined {
             self.counters.fragments_joined += u64::from(self.share.is_first());
             if let Ok(decoded) = self.decoder.join(&known, joined.protocol, &joined.data, joined.len) {
-                return self.count_own(&decoded, packet, out);
+                let Some(fragment) = &decoded.fragment else { return self.count_own(&decoded, packet, out) };
+                return self.count_fragment((&decoded, &without_ports(&decoded)), fragment, packet, out);
             }
         }
-        self.count_own(&known, packet, out)
+        let flow_id = self.count_own(&known, packet, out)?;
+        let (key, end) = Key::new(&known, packet.interface);
+        if step.repeats
+            && let Some(flow) = self.find(&key, end).and_then(|slot| self.table.get_mut(slot))
+        {
+            flow.count_copy(end);
+        }
+        Some(flow_id)
     }
 
     /// Counts what is in this engine's share, or in a flow without ports, which all engines follow.
@@ -109,11 +130,10 @@ impl Engine {
 
     /// Moves fragments to the flow that the first one gives them.
     fn adopt(&mut self, known: &Decoded<'_>, packet: &Packet<'_>, orphans: &Orphans, out: &mut Vec<FlowRecord>) {
-        let portless = Decoded { src_port: None, dst_port: None, carrier: false, ..known.clone() };
-        let (from, end) = Key::new(&portless, packet.interface);
-        let Some(slot) = self.find(&from) else { return };
+        let OrphansFlow { key: from, end, flow_id, slice } = orphans.flow;
+        let Some(slot) = self.find(&from, end) else { return };
         let Some(flow) = self.table.get_mut(slot) else { return };
-        if (flow.id, flow.slice()) != (orphans.flow_id, orphans.slice) {
+        if (flow.id, flow.slice()) != (flow_id, slice) {
             return;
         }
         let (key, to_end) = Key::new(known, packet.interface);
@@ -128,7 +148,8 @@ impl Engine {
             return;
         }
         let hash = self.table.hash(&key);
-        let slot = match self.find(&key) {
+        let found = self.table.find(hash, &key);
+        let slot = match found.or_else(|| self.find_pair(&key, to_end)) {
             Some(slot) => slot,
             None => self.begin_flow(key, hash, to_end, (known, packet, 0), out),
         };
@@ -141,15 +162,21 @@ impl Engine {
     /// Marks the flow that an ICMP error quotes, if there is one.
     #[cold]
     pub(super) fn mark_quoted(&mut self, quote: &Quote, decoded: &Decoded<'_>, packet: &Packet<'_>) {
-        let quoted = Key::new(decoded, packet.interface).0.quoted(quote);
-        let slot = self.find(&quoted).or_else(|| self.find(&quoted.as_carrier()));
+        let (quoted, sender) = Key::new(decoded, packet.interface).0.quoted(quote);
+        let slot = self.find_quoted(&quoted, sender).or_else(|| self.find_quoted(&quoted.as_carrier(), sender));
         if let Some(flow) = slot.and_then(|slot| self.table.get_mut(slot)) {
             flow.icmp_error = Some(quote.error);
         }
     }
 }
 
+/// What a fragment tells but for the first one's ports.
+fn without_ports<'a>(decoded: &Decoded<'a>) -> Decoded<'a> {
+    Decoded { src_port: None, dst_port: None, carrier: false, ..decoded.clone() }
+}
+
 fn with_ports<'a>(portless: &Decoded<'a>, first: First) -> Decoded<'a> {
     let (src_port, dst_port) = (first.ports.map(|ports| ports.0), first.ports.map(|ports| ports.1));
-    Decoded { src_port, dst_port, carrier: first.carrier, fragment: None, ..portless.clone() }
+    let (protocol, carrier) = (first.protocol, first.carrier);
+    Decoded { src_port, dst_port, protocol, carrier, fragment: None, ..portless.clone() }
 }

@@ -1,9 +1,11 @@
 //! Round trip times from data to its acknowledgement, for the data of one direction.
 //!
-//! One segment is timed at a time (RFC 6298, 3): the next new one after the last measurement, if nothing before it is
-//! missing. By Karn's rule a segment is not timed once it, or anything that is acknowledged with it, was sent again or
-//! came late, unless timestamps (RFC 7323) show that the acknowledgement answers the first transmission: it must not echo
-//! a later value than the segment's. That also excludes what the capture did not see sent again. What is measured is the capture point → receiver → capture point half, with the receiver's delay of acknowledgements.
+//! One segment is timed at a time (RFC 6298, 3): the next new one after the last measurement, if the receiver waits for
+//! nothing before it that was not seen. By Karn's rule a segment is not timed once it, or anything that is acknowledged
+//! with it, was sent again or came late, unless timestamps (RFC 7323) show that the acknowledgement answers the first
+//! transmission: it must not echo a later value than the segment's. That also excludes what the capture did not see
+//! sent again. What is measured is the capture point → receiver → capture point half, with the receiver's delay of
+//! acknowledgements.
 //!
 //! Measurements do not overlap, so their sum in microseconds fits where an hour does.
 

@@ -6,6 +6,7 @@
 //! A hole that the other side acknowledged holds segments that the capture missed. How many follows from its length and
 //! the usual length of a segment, rounded up for each hole.
 
+use super::end::TcpEnd;
 use super::options::Range;
 use crate::memory;
 
@@ -41,9 +42,11 @@ pub(super) struct Span {
 pub(super) struct Holes {
     ranges: Vec<Range>,
     /// The other side's highest acknowledgement.
-    pub(super) acknowledged: Option<u32>,
+    acknowledged: Option<u32>,
     /// Usual length of a segment.
-    pub(super) segment: u32,
+    segment: u32,
+    /// The first number seen, if an older one came later. What was sent before is not missed: the capture had not begun.
+    begun: Option<u32>,
     /// Segments in acknowledged holes that were forgotten.
     missed: u32,
 }
@@ -56,6 +59,18 @@ impl Holes {
 
     pub(super) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    /// Brings them up to the receiver's last acknowledgement, and the usual length of a segment.
+    pub(super) fn settle(&mut self, sender: &TcpEnd, receiver: &TcpEnd) {
+        self.acknowledged = receiver.acknowledged();
+        self.segment = sender.usual_segment(receiver);
+    }
+
+    /// Whether the receiver still waits for something in a hole.
+    pub(super) fn are_awaited(&self) -> bool {
+        let has = |to: u32| self.acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);
+        self.ranges.iter().rev().any(|(_, to)| !has(*to))
     }
 
     /// Segments that the capture missed: those of holes that the other side acknowledged. What it acknowledged after
@@ -91,6 +106,8 @@ impl Holes {
     /// Segments in the acknowledged part of a hole.
     fn segments(&self, (from, to): Range) -> u32 {
         let Some(ack) = self.acknowledged else { return 0 };
+        let before = self.begun.map_or(0, |begun| begun.wrapping_sub(from));
+        let from = if before < 1 << 31 { from.wrapping_add(before.min(to.wrapping_sub(from))) } else { from };
         let acknowledged = ack.wrapping_sub(from);
         if acknowledged >= 1 << 31 {
             return 0;
@@ -141,7 +158,8 @@ impl Holes {
     }
 
     /// Forgets what is too far behind the front.
-    fn forget_before(&mut self, next: u32) {
+    pub(super) fn forget_before(&mut self, next: u32) {
+        self.begun = self.begun.filter(|begun| next.wrapping_sub(*begun) <= MEMORY);
         while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
             self.forget_oldest();
         }
@@ -187,6 +205,7 @@ impl Span {
         let span = next.wrapping_sub(first);
         if begin > span && !opened && begin - span <= MAX_JUMP {
             late += begin - span.max(stop);
+            holes.begun.get_or_insert(first);
             if stop > span {
                 holes.remember(next.wrapping_sub(stop), first);
             }
@@ -247,6 +266,33 @@ mod tests {
         assert_eq!(seen.observe(&mut holes, 100, 50, true), parts(50, 0, 0));
         assert_eq!(seen.observe(&mut holes, u32::MAX - 9, 110, true), parts(0, 50, 60));
         assert_eq!(seen.next, 150);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_capture_began_is_not_missed() {
+        let mut seen = Span::begin(50_000, 1000);
+        let mut holes = Holes { segment: 1000, acknowledged: Some(60_000), ..Holes::default() };
+        assert_eq!(seen.observe(&mut holes, 10_000, 1000, false), parts(0, 1000, 0));
+        assert_eq!(seen.observe(&mut holes, 53_000, 1000, false), parts(1000, 0, 0));
+        assert_eq!(holes.missed(None), 2);
+        // It is no repetition if it comes late.
+        assert_eq!(seen.observe(&mut holes, 20_000, 1000, false), parts(0, 1000, 0));
+        assert_eq!(seen.observe(&mut holes, 5000, 1000, false), parts(0, 1000, 0));
+        assert_eq!(holes.missed(None), 2);
+    }
+
+    #[test]
+    fn the_beginning_of_the_capture_is_forgotten_before_numbers_wrap_onto_it() {
+        let mut seen = Span::begin(50_000, 1000);
+        let mut holes = Holes { segment: 1000, ..Holes::default() };
+        seen.observe(&mut holes, 10_000, 40_000, false);
+        assert!(holes.is_empty());
+        for _ in 0..3000 {
+            seen.observe(&mut holes, seen.next, 1_000_000, false);
+        }
+        seen.observe(&mut holes, seen.next.wrapping_add(2000), 1000, false);
+        holes.acknowledged = Some(seen.next);
+        assert_eq!(holes.missed(None), 2);
     }
 
     #[test]

@@ -68,14 +68,20 @@ impl Shards {
             return Self::all(engines);
         }
         let own = 1 << shard(decoded, engines);
-        let around = carriers.iter().fold(own, |bits, carrier| bits | (1 << shard(carrier, engines)));
+        let around = Self::around(carriers, engines);
         let quoted = quote(decoded)
             .map_or(0, |quote| 1 << shard_of((quote.src, quote.dst), quote.ports, quote.protocol, engines));
-        Self(around | quoted)
+        Self(own | around | quoted)
     }
 
-    /// The one that counts what belongs to no flow.
-    pub const FIRST: Self = Self(1);
+    /// Those that a packet concerns that belongs to no flow: the one that counts such packets, and those of `carriers`.
+    pub fn refused(carriers: &[Decoded<'_>], engines: usize) -> Self {
+        Self(1 | Self::around(carriers, engines))
+    }
+
+    fn around(carriers: &[Decoded<'_>], engines: usize) -> u64 {
+        carriers.iter().fold(0, |bits, carrier| bits | (1 << shard(carrier, engines)))
+    }
 
     fn all(engines: usize) -> Self {
         Self(u64::MAX >> (MAX_ENGINES - engines.clamp(1, MAX_ENGINES)))

@@ -9,6 +9,7 @@ use super::moment::Moment;
 use super::orient;
 use super::related::Share;
 use super::response::ResponseTimes;
+use super::tally::{EGRESS, HEARD_MAC, INGRESS, JOINED, OWN_MAC, SENT, Tally};
 use super::tcp::{Progress, TcpFlow};
 use super::track::Track;
 use crate::app::{Application, CARRIER, Context, Finished};
@@ -18,50 +19,6 @@ use crate::packet::{Direction, Packet};
 use crate::record::{EndReason, FlowRecord, IcmpError, OrientedBy, Protocol, Side, Source, Tunnel};
 use crate::transaction::Transaction;
 use crate::tunnel::Wrapping;
-
-/// Figures of one end in the slice, and what its first packet told. Packed: 28 bytes instead of 32, a million flows count.
-#[derive(Debug, Default, Clone, Copy)]
-#[repr(Rust, packed(4))]
-struct Tally {
-    bytes: u64,
-    payload_bytes: u64,
-    packets: u32,
-    /// Source address of this end's own packets, else destination of the other's.
-    mac: [u8; 6],
-    dscp: u8,
-    marks: u8,
-}
-
-/// The end sent a packet: `dscp` holds.
-const SENT: u8 = 1;
-/// `mac` is from this end's own packets.
-const OWN_MAC: u8 = 2;
-/// `mac` is from the other end's.
-const HEARD_MAC: u8 = 4;
-/// Direction of its packets.
-const INGRESS: u8 = 8;
-const EGRESS: u8 = 16;
-
-impl Tally {
-    fn direction(&self) -> Option<Direction> {
-        match self.marks & (INGRESS | EGRESS) {
-            INGRESS => Some(Direction::Ingress),
-            EGRESS => Some(Direction::Egress),
-            _ => None,
-        }
-    }
-
-    fn mac(&self) -> Option<[u8; 6]> {
-        (self.marks & (OWN_MAC | HEARD_MAC) != 0).then_some(self.mac)
-    }
-
-    fn learn_mac(&mut self, mac: Option<[u8; 6]>, mark: u8) {
-        if let Some(mac) = mac.filter(|_| self.marks & OWN_MAC == 0 && self.marks & mark == 0) {
-            self.mac = mac;
-            self.marks |= mark;
-        }
-    }
-}
 
 /// A flow: what belongs to its current slice, and what carries on.
 pub(super) struct Flow {
@@ -123,7 +80,7 @@ pub(super) struct Point<'a> {
 impl Flow {
     /// A flow without packets, which `packet` from `end` begins.
     pub(super) fn new(key: Key, id: u64, end: End, decoded: &Decoded<'_>, time: i64) -> Self {
-        let (client, oriented_by) = orient::by_ports(&key, end);
+        let (client, oriented_by) = orient::by_packet(&key, end, decoded);
         let track = Track::begin(key.protocol(), decoded.src_port.is_some());
         let class = match (&track, key.protocol()) {
             (Track::Tcp(_), _) => Class::TcpOnce,
@@ -196,7 +153,7 @@ impl Flow {
     #[inline]
     pub(super) fn count(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>, clock: i64) -> Counted {
         let begins = self.is_empty();
-        let arrival = Arrival::new(decoded, packet.direction, packet.time.saturating_sub(self.end));
+        let arrival = Arrival::new(decoded, packet, packet.time.saturating_sub(self.end));
         self.touched = Moment::of(clock);
         if begins {
             self.slice_began = self.touched;
@@ -212,7 +169,7 @@ impl Flow {
         tally.packets = tally.packets.saturating_add(1);
         tally.bytes += u64::from(decoded.ip_bytes);
         tally.payload_bytes += u64::from(progress.fresh) + u64::from(progress.late) + u64::from(progress.again);
-        if tally.marks & (SENT | OWN_MAC) != SENT | OWN_MAC {
+        if tally.learns() {
             self.learn(end, decoded, packet);
         }
         if !self.stays(decoded) {
@@ -238,6 +195,16 @@ impl Flow {
         self.tallies[end.index()].marks & SENT != 0
     }
 
+    /// This end, which sent nothing so far, answers with another id of the tunnel than the flow's.
+    pub(super) const fn join(&mut self, end: End) {
+        self.tallies[end.index()].marks |= JOINED;
+    }
+
+    /// Whether all that this end sent had another id than the flow's.
+    pub(super) fn is_joined(&self, end: End) -> bool {
+        self.tallies[end.index()].marks & JOINED != 0
+    }
+
     /// Adds packets that were counted in another flow before it was known that they belong here.
     pub(super) fn add(&mut self, end: End, share: &Share, clock: i64) {
         self.touched = Moment::of(clock);
@@ -252,6 +219,11 @@ impl Flow {
         tally.payload_bytes += share.payload_bytes;
     }
 
+    /// Counts a fragment that the capture delivered before.
+    pub(super) fn count_copy(&mut self, end: End) {
+        self.track.count_copy(end);
+    }
+
     /// Takes packets out that turn out to belong to another flow.
     pub(super) fn take(&mut self, end: End, share: &Share) {
         let tally = &mut self.tallies[end.index()];
@@ -260,8 +232,19 @@ impl Flow {
         tally.payload_bytes = tally.payload_bytes.saturating_sub(share.payload_bytes);
     }
 
+    /// A packet of an end that answers with another id than the flow's may have the flow's.
+    #[cold]
+    fn may_part(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
+        if Key::new(decoded, packet.interface).0 == self.key {
+            self.tallies[end.index()].marks &= !JOINED;
+        }
+    }
+
     /// What the first packet of an end tells.
     fn learn(&mut self, end: End, decoded: &Decoded<'_>, packet: &Packet<'_>) {
+        if self.is_joined(end) {
+            self.may_part(end, decoded, packet);
+        }
         let tally = &mut self.tallies[end.index()];
         if tally.marks & SENT == 0 {
             tally.dscp = decoded.dscp;
@@ -286,7 +269,7 @@ impl Flow {
         end: End,
         decoded: &Decoded<'_>,
         packet: &Packet<'_>,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> (Progress, bool) {
         let time = packet.time;
         match &decoded.transport {
@@ -325,6 +308,12 @@ impl Flow {
                     self.application.udp(context, payload, (*payload_len).max(payload.len() as u32));
                 }
                 (Progress { fresh: *payload_len, ..Progress::default() }, read)
+            }
+            Transport::Sctp { chunk, payload_len } => {
+                if let Some((client, by)) = orient::by_chunk(*chunk, end, self.oriented_by) {
+                    (self.client, self.oriented_by) = (client, by);
+                }
+                (Progress { fresh: *payload_len, ..Progress::default() }, false)
             }
             Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
                 (Progress { fresh: *payload_len, ..Progress::default() }, false)

@@ -4,12 +4,15 @@
 //! in [`super::trouble`]. Definitions:
 //! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
 //!   it nor its answer is a retransmission or a duplicate acknowledgement;
+//! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
+//!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
 //!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none;
 //! * *missed*: holes that the other side acknowledged, see [`super::sequence`].
 //!
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
 
+mod figures;
 mod state;
 
 use super::duplicates::{Arrival, Recent};
@@ -21,7 +24,7 @@ use super::options::Options;
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
-use crate::record::{EndReason, OrientedBy, Side};
+use crate::record::OrientedBy;
 
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,8 +100,9 @@ impl TcpFlow {
             return false;
         }
         match sender.isn() {
-            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt.
-            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some()),
+            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it
+            // is done: where only its direction is captured, nothing else tells.
+            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.finished()),
             // Midstream so far: a late SYN fits in front of what was seen; a crossing SYN meets a SYN.
             None if sender.is_seen() => sender.span.first != segment.seq.wrapping_add(1),
             None if answers || receiver.isn().is_some() => false,
@@ -114,7 +118,7 @@ impl TcpFlow {
     }
 
     /// Counts a segment; the payload bytes that are new.
-    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival) -> Progress {
+    pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival<'_>) -> Progress {
         let options = Options::parse(segment.options);
         if self.recent.is_copy(from, segment, &options, arrival) {
             self.track_copy(from, segment);
@@ -192,7 +196,7 @@ impl TcpFlow {
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
         let first = self.end(from).isn().is_none();
         if first {
-            self.ends[from.index()].learn(options);
+            self.ends[from.index()].learn(segment, options);
             self.scales.set(from, options.scale);
         }
         if segment.flags & flags::ACK != 0 {
@@ -265,9 +269,9 @@ impl TcpFlow {
 
     fn track_ack(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options, keep_alive: bool) {
         let (own, other) = pair(&mut self.ends, from);
-        // Far beyond what was sent: not of this connection.
+        // Far beyond what was sent, and what was acknowledged so far: not of this connection.
         let ahead = segment.ack.wrapping_sub(other.span.next);
-        if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 {
+        if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 && !own.goes_on_with(segment.ack) {
             return;
         }
         if own.acknowledge(segment.ack) {
@@ -306,11 +310,12 @@ impl TcpFlow {
         if control == 0 && end.is_next(segment.seq) {
             let fresh = segment.payload_len;
             if fresh > 0 {
+                if self.trouble.is_some() {
+                    return self.track_next(from, time, fresh, timestamp);
+                }
                 end.advance(fresh);
                 end.last_sent = Moment::of(time);
-                if self.trouble.as_ref().is_none_or(|trouble| trouble.ends[from.index()].holes.is_empty()) {
-                    end.round_trips.sent(time, end.span.next, timestamp);
-                }
+                end.round_trips.sent(time, end.span.next, timestamp);
             }
             return Progress { fresh, ..Progress::default() };
         }
@@ -320,21 +325,46 @@ impl TcpFlow {
         self.track_parts(from, time, segment, timestamp)
     }
 
+    /// New data in order where there may be holes, or a closed window to probe.
+    #[inline(never)]
+    fn track_next(&mut self, from: End, time: i64, fresh: u32, timestamp: Option<u32>) -> Progress {
+        let (end, other) = pair(&mut self.ends, from);
+        if fresh == 1 && other.is_full() {
+            end.probe();
+            return Progress::default();
+        }
+        end.advance(fresh);
+        end.last_sent = Moment::of(time);
+        let holes = self.trouble.as_mut().map(|trouble| &mut trouble.ends[from.index()].holes);
+        let awaits = holes.filter(|holes| !holes.is_empty()).is_some_and(|holes| {
+            holes.settle(end, other);
+            holes.forget_before(end.span.next);
+            holes.are_awaited()
+        });
+        if !awaits {
+            end.round_trips.sent(time, end.span.next, timestamp);
+        }
+        Progress { fresh, ..Progress::default() }
+    }
+
     /// Anything but new data in order.
     fn track_parts(&mut self, from: End, time: i64, segment: &Tcp<'_>, timestamp: Option<u32>) -> Progress {
         let Tcp { mut seq, flags: bits, payload_len, .. } = *segment;
         let (own, other) = pair(&mut self.ends, from);
+        let probed = own.goes_on_after_probe(seq);
+        if probed && payload_len == 1 && other.is_full() {
+            own.probe();
+            return Progress { fresh: 1, ..Progress::default() };
+        }
         own.measure(payload_len);
         let receiver = other.acknowledged();
-        let segment_size = own.usual_segment(other);
         let mut spare = EndTrouble::default();
         let known = self.trouble.is_some();
         let trouble = match &mut self.trouble {
             Some(trouble) => &mut trouble.ends[from.index()],
             None => &mut spare,
         };
-        trouble.holes.acknowledged = receiver;
-        trouble.holes.segment = segment_size;
+        trouble.holes.settle(own, other);
         let begin = seq;
         let mut control = Parts::default();
         if bits & flags::SYN != 0 {
@@ -356,7 +386,7 @@ impl TcpFlow {
         }
         if old > 0 || late > 0 {
             own.round_trips.disturbed(timestamp);
-        } else if data.fresh > 0 && trouble.holes.is_empty() {
+        } else if data.fresh > 0 && !trouble.holes.are_awaited() {
             own.round_trips.sent(time, own.span.next, timestamp);
         }
         if !known && (old > 0 || late > 0 || !trouble.holes.is_empty()) {
@@ -373,90 +403,12 @@ impl TcpFlow {
                 sender.counts.out_of_order += 1;
             }
         }
-        Progress { fresh: data.fresh, late: data.late, again: 0 }
-    }
-
-    /// SYNs after the first with its number, in the slice.
-    pub(super) fn syn_retries(&self) -> u32 {
-        self.trouble.as_ref().map_or(0, |trouble| trouble.syn_retries)
-    }
-
-    /// Writes the figures of one end in the slice that ended at `end_of_slice`.
-    pub(super) fn figures(&self, end: End, (end_of_slice, last): (i64, bool), side: &mut Side) {
-        let (own, other) = (self.end(end), self.end(end.other()));
-        let none = EndTrouble::default();
-        let trouble = self.trouble.as_ref().map_or(&none, |trouble| &trouble.ends[end.index()]);
-        let counts = &trouble.counts;
-        side.packets_missed = self.missed(end, last);
-        side.tcp_flags = Some(own.flags);
-        side.retransmits = Some(counts.retransmits);
-        side.retransmit_bytes = Some(counts.retransmit_bytes);
-        side.fast_retransmits = Some(counts.fast);
-        side.timeout_retransmits = Some(counts.timeout);
-        side.spurious_retransmits = Some(counts.spurious);
-        side.out_of_order = Some(counts.out_of_order);
-        side.keep_alives = Some(counts.keep_alives);
-        side.capture_duplicates = Some(counts.capture_duplicates);
-        side.duplicate_acks = Some(counts.duplicate_acks);
-        side.zero_windows = Some(counts.zero_windows);
-        side.zero_window_us = Some(trouble.zero_window(end_of_slice) / 1000);
-        side.resets = Some(counts.resets);
-        side.mss = own.mss();
-        let scales = (self.scales.get(end), self.scales.get(end.other()));
-        side.window_scale = scales.0;
-        side.window_max = own.window_max(other, scales);
-        // What the other end's data took to be acknowledged by this one.
-        if let Some((mean, greatest)) = other.round_trips.figures() {
-            (side.rtt_avg_us, side.rtt_max_us) = (Some(mean), Some(greatest));
-        }
+        Progress { fresh: data.fresh + u32::from(probed), late: data.late, again: 0 }
     }
 
     /// Number of each end's first payload byte, where its SYN was seen.
     pub(super) fn first_bytes(&self) -> [Option<u32>; 2] {
         [End::Low, End::High].map(|end| self.end(end).isn().map(|isn| isn.wrapping_add(1)))
-    }
-
-    fn closed_by_fins(&self) -> bool {
-        self.ends.iter().all(TcpEnd::finished)
-    }
-
-    /// Whether and how the connection is over.
-    #[inline]
-    pub(super) fn closed(&self) -> Option<EndReason> {
-        match self.roles.reset_by {
-            Some(_) => Some(EndReason::Rst),
-            None if self.closed_by_fins() => Some(EndReason::Fin),
-            None => None,
-        }
-    }
-
-    /// Whether the opener sent nothing but SYNs: nobody answered, or it did not care for the answer.
-    #[inline]
-    pub(super) fn is_half_open(&self) -> bool {
-        self.roles.opener.is_some_and(|opener| !self.end(opener).spoke())
-    }
-
-    /// Segments of this end's that the capture missed in the slice; `last` says that the flow is over. `None` if only one
-    /// end was seen.
-    pub(super) fn missed(&self, end: End, last: bool) -> Option<u32> {
-        let (own, other) = (self.end(end), self.end(end.other()));
-        other.acknowledged().filter(|_| own.is_seen())?;
-        let next = last.then_some(own.span.next);
-        Some(match &self.trouble {
-            Some(trouble) => trouble.ends[end.index()].holes.missed(next),
-            None => Holes::none(other.acknowledged(), own.usual_segment(other)).missed(next),
-        })
-    }
-
-    /// Brings the holes up to the last acknowledgements.
-    pub(super) fn settle_holes(&mut self) {
-        let [low, high] = &self.ends;
-        if let Some(trouble) = &mut self.trouble {
-            for (trouble, (own, other)) in trouble.ends.iter_mut().zip([(low, high), (high, low)]) {
-                trouble.holes.acknowledged = other.acknowledged();
-                trouble.holes.segment = own.usual_segment(other);
-            }
-        }
     }
 
     /// The client, where SYN or SYN-ACK told.

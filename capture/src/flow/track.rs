@@ -54,11 +54,18 @@ impl Track {
     }
 
     /// Counts a packet that the capture delivered before; whether it is one. Connections see to that themselves.
-    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival) -> bool {
+    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival<'_>) -> bool {
         let Self::Datagrams(Datagrams { recent, copies }) = self else { return false };
         let is_copy = recent.is_copied_datagram(from, transport, arrival);
         copies[from.index()] = copies[from.index()].saturating_add(is_copy.into());
         is_copy
+    }
+
+    /// Counts a fragment that the capture delivered before. A connection counts segments.
+    pub(super) fn count_copy(&mut self, from: End) {
+        if let Self::Datagrams(Datagrams { copies, .. }) = self {
+            copies[from.index()] = copies[from.index()].saturating_add(1);
+        }
     }
 
     /// Figures of an end in the slice, whose last packet was at `end_of_slice`.

@@ -107,6 +107,14 @@ fn a_capture_may_deliver_fragments_twice() {
     let record = play(&frames).only();
     assert_eq!((record.client.packets, record.client.payload_bytes), (6, 1000));
     assert_eq!(record.client.retransmits, Some(0));
+    // Those of a datagram are counted, volumes too, as copies of a whole one are.
+    for parts in [parts4(17, &query(), 48), parts6(17, &query(), 48)] {
+        let frames: Vec<_> = parts.iter().flat_map(|part| [part.clone(), part.clone()]).collect();
+        let record = play(&frames).only();
+        assert_eq!((record.client.capture_duplicates, record.client.packets), (Some(2), 4));
+        assert_eq!(record.dns.unwrap().retries, Some(0));
+        assert_eq!(play(&parts).only().client.capture_duplicates, Some(0));
+    }
 }
 
 #[test]
@@ -241,4 +249,53 @@ fn fragments_in_a_tunnel() {
     assert_eq!((records.len(), carriers.len()), (1, 1));
     is_query(&records[0], &frames);
     assert_eq!(carriers[0].client.packets, 2);
+}
+
+/// Destination options stand in what is divided (RFC 8200, 4.5): later fragments say only that there are some.
+#[test]
+fn options_that_are_divided_hide_no_transport() {
+    let options = |next: u8| [next, 0, 4, 1, 4, 1, 1, 0];
+    let query = query();
+    let mut frames = parts6(60, &joined(&[&options(17), &query]), 16);
+    let tunnelled = parts6(60, &joined(&[&options(4), &hello()]), 24);
+    for _ in 0..2 {
+        let record = play(&frames).only();
+        assert_eq!((record.client.port, record.protocol.0), (Some(40_000), 17));
+        assert_eq!(record.client.packets, frames.len() as u64);
+        assert!(record.dns.is_some());
+        frames.reverse();
+    }
+    for reverse in [false, true] {
+        let mut frames = tunnelled.clone();
+        if reverse {
+            frames.reverse();
+        }
+        let (records, carriers, _) = play(&frames).end();
+        assert_eq!((records.len(), carriers.len()), (1, 1), "{records:#?} {carriers:#?}");
+        is_hello(&records[0]);
+        assert_eq!((carriers[0].protocol.0, carriers[0].client.packets), (4, frames.len() as u64));
+    }
+}
+
+#[test]
+fn fragments_in_a_tunnel_that_is_divided_itself() {
+    let parts = parts4(17, &query(), 48);
+    let carried = |part: &Vec<u8>| {
+        let vxlan = udp(50_000, 4789, &joined(&[&[8, 0, 0, 0, 0, 0, 5, 0], part]));
+        [(0x2000, &vxlan[..48]), (6, &vxlan[48..])].map(|(at, data)| frame(&part4(17, (LEFT, RIGHT), at, data)))
+    };
+    let mut frames: Vec<_> = parts.iter().map(carried).collect();
+    for _ in 0..2 {
+        let mut wire = Wire::new();
+        for both in &frames {
+            wire.frames(both);
+            // Their identification is the same.
+            wire.now += 1_000_000_000;
+        }
+        let (records, carriers, counters) = wire.end();
+        assert_eq!((records.len(), carriers.len()), (1, 1), "{records:#?} {carriers:#?}");
+        is_query(&records[0], &parts);
+        assert_eq!((carriers[0].client.packets, counters.fragments_joined), (4, 3));
+        frames.reverse();
+    }
 }

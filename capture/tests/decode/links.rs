@@ -99,6 +99,26 @@ fn ppp_in_all_its_frames() {
     assert_eq!(refused(LinkType::ETHERNET, &ethernet(0x8864, &[0x22, 0, 0, 1, 0, 1, 0, 0x21])), "link_malformed");
 }
 
+/// Without a control word, and padded as on the wire: the first address may begin with zeros.
+#[test]
+fn a_pseudowire_has_a_control_word_or_not() {
+    for address in [[0, 0x1b, 0x21, 0x3c, 0x4d, 0x5e], [0, 0, 0x5e, 0, 1, 9], [2, 0, 0, 0, 0, 1]] {
+        for (vlan, word) in [(None, 0), (Some(7), 0), (None, 4), (Some(7), 4)] {
+            let mut inner = match vlan {
+                None => frame(&hello()),
+                Some(id) => ethernet(0x8100, &tag(0x0800, id, &hello())),
+            };
+            inner[..6].copy_from_slice(&address);
+            inner.resize(60, 0);
+            // A control word may have a sequence number.
+            let word = &[0, 0, 0, 9][..word];
+            let record = only(LinkType::ETHERNET, &ethernet(0x8847, &joined(&[&[0, 0, 0x51, 64], word, &inner])));
+            is_hello(&record);
+            assert_eq!((record.server.mac, record.vlan), (Some(address), vlan), "{word:?}");
+        }
+    }
+}
+
 #[test]
 fn mpls_with_ip_and_with_ethernet() {
     let hello = hello();

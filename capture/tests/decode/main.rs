@@ -9,6 +9,7 @@ mod invariance;
 mod judged;
 mod lengths;
 mod links;
+mod roles;
 mod seldom;
 mod speed;
 mod survival;

@@ -1,7 +1,11 @@
 //! One story a tunnel, in both IP versions, and then inside one another.
 
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use wiretag_capture::engines::{Engines, Keep};
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::{FlowRecord, LinkType};
+use wiretag_capture::{FlowRecord, LinkType, Packet};
 
 use crate::wire::*;
 use crate::wlan::sent;
@@ -192,6 +196,36 @@ fn what_a_tunnels_port_answers_is_opened() {
     }
 }
 
+/// Programs take any port, also one of a tunnel: their content must not be taken for packets.
+#[test]
+fn what_does_not_fit_a_tunnels_port_is_not_opened() {
+    let lisp = [0x88, 0, 0, 1, 0, 0, 5, 1];
+    let gpe = [0x0c, 0, 0, 1, 0, 0, 5, 0];
+    let mpls = [0, 0, 0x51, 64];
+    let gtp = [0x30, 0xff, 0, 38, 0, 0, 0, 5];
+    for (port, header) in [(4341, &lisp[..]), (4790, &gpe), (6635, &mpls), (2152, &gtp)] {
+        let carries = |src, dst, inner: &[u8]| {
+            let packet = ipv4(17, ENDS, &udp(src, dst, &joined(&[header, inner])));
+            only(LinkType::ETHERNET, &frame(&packet)).tunnel.is_some()
+        };
+        assert!(carries(50_000, port, &hello()), "{port}");
+        // Longer than what is there; with something behind it; data from the port, not to it.
+        assert!(!carries(50_000, port, &hello()[..37]), "{port}");
+        assert_eq!(carries(50_000, port, &joined(&[&hello(), &[0; 9]])), port == 2152, "{port}");
+        assert_eq!(carries(port, 50_000, &hello()), port == 2152, "{port}");
+    }
+}
+
+#[test]
+fn addresses_of_frames_in_gtp_may_begin_like_ip() {
+    for first in [0x4c, 0x64, 0x45] {
+        let mut inner = frame(&hello());
+        inner[0] = first;
+        let packet = ipv4(17, ENDS, &udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, 52, 0, 0, 0, 5], &inner])));
+        check(&only(LinkType::ETHERNET, &frame(&packet)), "gtpu", Some(5), "5G");
+    }
+}
+
 #[test]
 fn frames_of_the_air_in_capwap_are_read_in_either_order() {
     for (inner, client) in [(sent(), [3; 6]), (swapped(), [3; 6]), (frame(&hello()), [3; 6])] {
@@ -213,7 +247,7 @@ fn inside_one_another() {
     wire.frame(&frame(&packet));
     let (records, mut carriers, counters) = wire.end();
     check(&records[0], "vxlan+gre+ipip", None, "nested");
-    assert_eq!(records[0].tunnel.as_ref().unwrap().src, std::net::IpAddr::from(v6(LEFT)));
+    assert_eq!(records[0].tunnel.as_ref().unwrap().src, IpAddr::from(v6(LEFT)));
     carriers.sort_by_key(|record| record.tunnel.as_ref().map_or(0, |tunnel| tunnel.stack.depth()));
     let stacks: Vec<_> = carriers.iter().map(|r| r.tunnel.as_ref().map(|t| t.stack.to_string())).collect();
     assert_eq!(stacks, [None, Some("vxlan".into()), Some("vxlan+gre".into())]);
@@ -322,6 +356,76 @@ fn each_direction_may_have_an_id_of_its_own() {
 }
 
 #[test]
+fn errors_and_fragments_find_the_way_back() {
+    let gtp =
+        |teid: u8, inner: &[u8]| udp(2152, 2152, &joined(&[&[0x30, 0xff, 0, inner.len() as u8, 0, 0, 0, teid], inner]));
+    let keyed = |key: u8, inner: &[u8]| gre(0x2000, 0x0800, &[0, 0, 0, key], inner);
+    let error = ipv4(1, (RIGHT, ALICE), &joined(&[&[3, 3, 0, 0, 0, 0, 0, 0], &hello()[..28]]));
+    let long = udp(9, 40_000, &[7; 40]);
+    let [first, last] = [(0x2000, &long[..24]), (3, &long[24..])].map(|(at, data)| part4(17, (BOB, ALICE), at, data));
+    for (protocol, carry) in [(17, &gtp as &dyn Fn(u8, &[u8]) -> Vec<u8>), (47, &keyed)] {
+        let there = |inner: &[u8]| frame(&ipv4(protocol, ENDS, &carry(5, inner)));
+        let back = |inner: &[u8]| frame(&ipv4(protocol, (RIGHT, LEFT), &carry(9, inner)));
+        for answers in [0, 1] {
+            let mut wire = Wire::new();
+            wire.frame(&there(&hello()));
+            wire.frames(&vec![back(&reply()); answers]);
+            wire.frame(&back(&error));
+            let (records, _, _) = wire.end();
+            let marks: Vec<_> = records.iter().map(|record| (record.protocol.0, record.icmp_error)).collect();
+            assert!(marks.contains(&(17, Some("port_unreachable"))), "{marks:?}");
+        }
+        for parts in [[&first, &last], [&last, &first]] {
+            let mut wire = Wire::new();
+            wire.frame(&there(&hello()));
+            wire.frames(&parts.map(|part| back(part)));
+            let record = wire.only();
+            assert_eq!((record.client.packets, record.server.packets, record.server.payload_bytes), (1, 2, 40));
+        }
+    }
+    // Another network's error says nothing of a flow that is answered by its own id.
+    let mut wire = Wire::new();
+    for (ends, vni, inner) in [(ENDS, 5, hello()), ((RIGHT, LEFT), 5, reply()), ((RIGHT, LEFT), 9, error)] {
+        wire.frame(&frame(&ipv4(17, ends, &vxlan(vni, &frame(&inner)))));
+    }
+    assert!(wire.end().0.iter().all(|record| record.icmp_error.is_none()));
+}
+
+/// Two networks, one id each: what looks like an answer at first proves to be none.
+#[test]
+fn networks_that_seem_to_answer_each_other_part() {
+    let between = |ends: ([u8; 4], [u8; 4]), inner_ends, vni: u8| {
+        let inner = ipv4(17, inner_ends, &udp(7946, 7946, b"0123456789"));
+        frame(&ipv4(17, ends, &vxlan(vni, &frame(&inner))))
+    };
+    let there = |vni| between(ENDS, (ALICE, BOB), vni);
+    let back = |vni| between((RIGHT, LEFT), (BOB, ALICE), vni);
+    // By VNI: packets of Alice's and of Bob's. The first of the second network's is in the first one's flow.
+    let cases = [
+        (vec![there(1), back(2), back(1), there(2)], [(5, 6), (5, 4)]),
+        (vec![there(1), back(2), back(1)], [(5, 6), (0, 4)]),
+        (vec![there(1), back(2), there(2)], [(5, 1), (5, 4)]),
+        // A pair, as far as anyone can tell.
+        (vec![there(1), back(2)], [(5, 5), (0, 0)]),
+    ];
+    for (frames, expected) in cases {
+        let mut wire = Wire::new();
+        for _ in 0..5 {
+            wire.frames(&frames);
+        }
+        let mut found = [(0, 0); 2];
+        for record in wire.end().0 {
+            let from = |ip: [u8; 4]| {
+                if record.client.ip == IpAddr::from(ip) { record.client.packets } else { record.server.packets }
+            };
+            let vni = record.tunnel.as_ref().and_then(|tunnel| tunnel.id).unwrap_or_default();
+            found[vni as usize - 1] = (from(ALICE), from(BOB));
+        }
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn sealed_traffic_is_recognised() {
     let app = |packet: &[u8]| only(LinkType::ETHERNET, &frame(packet)).app;
     assert_eq!(app(&ipv4(50, ENDS, &[1; 40])), Some("esp"));
@@ -340,4 +444,35 @@ fn a_snap_length_leaves_lengths_inside_right() {
     wire.see(LinkType::ETHERNET, &whole[..110], whole.len() as u32);
     let record = wire.only();
     assert_eq!((record.client.bytes, record.client.payload_bytes), (5040, 5000));
+}
+
+/// As without the tunnel; what is around it is known.
+#[test]
+fn what_a_snap_length_cut_inside_is_refused_for_that() {
+    let segment = ipv4(6, (ALICE, BOB), &tcp(40_000, 80, 1, &[0; 500]));
+    let whole = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment))));
+    for (captured, reason) in [(103, "transport_cut"), (83, "ip_cut"), (63, "link_cut")] {
+        let mut wire = Wire::new();
+        assert_eq!(wire.see(LinkType::ETHERNET, &whole[..captured], whole.len() as u32), None);
+        let (records, carriers, counters) = wire.end();
+        assert_eq!((records.len(), carriers.len(), counters.refused.get(reason)), (0, 1, Some(&1)), "{captured}");
+        assert_eq!(carriers[0].client.bytes, whole.len() as u64 - 14);
+    }
+    // Whoever has the flows around it counts them, whoever counts what is refused.
+    let several = |engines| {
+        let mut all = Engines::start(&config(), NonZeroUsize::new(engines).unwrap(), Keep::Records).unwrap();
+        for port in 0..40_u8 {
+            let mut data = whole.clone();
+            data[35] = port;
+            let (wire_len, link_type) = (whole.len() as u32, LinkType::ETHERNET);
+            let data = &data[..100];
+            all.burst(&[Packet { time: 1, data, wire_len, link_type, interface: 1, direction: None, vlan: None }]);
+        }
+        let outcome = all.finish();
+        (outcome.slices, outcome.counters.carriers, outcome.counters.refused)
+    };
+    assert_eq!((several(1), several(1).0), (several(3), 40));
+    // What is short on the wire is not cut.
+    let short = frame(&ipv4(17, ENDS, &vxlan(5, &frame(&segment)[..50])));
+    assert!(only(LinkType::ETHERNET, &short).tunnel.is_none());
 }

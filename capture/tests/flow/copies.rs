@@ -172,6 +172,35 @@ fn segments_without_identification_are_copies_if_they_come_from_another_place() 
     }
 }
 
+/// `tcpdump -i any` on a host that forwards: cooked headers of both versions, with the same address where it went out.
+#[test]
+fn segments_without_identification_are_copies_if_a_cooked_capture_heard_them_elsewhere() {
+    let first = |kind: u8| vec![0, kind, 0, 1, 0, 6, 2, 2, 2, 2, 2, 2, 0, 0, 8, 0];
+    let second = |kind: u8| vec![8, 0, 0, 0, 0, 0, 0, 3 + kind, 0, 1, kind, 6, 2, 2, 2, 2, 2, 2, 0, 0];
+    let headers = [
+        (LinkType::LINUX_SLL, [first(0), first(4)], true),
+        (LinkType::LINUX_SLL2, [second(0), second(4)], true),
+        (LinkType::LINUX_SLL2, [second(0), second(0)], false),
+    ];
+    for (link_type, headers, elsewhere) in headers {
+        let mut engine = Engine::new(FlowConfig::new("node", Source::File));
+        let mut records = Vec::new();
+        for (number, frame) in (0..).zip(connection().expect("frames")) {
+            for (header, late) in headers.iter().zip([0, 50_000]) {
+                let data = &[header, &frame[14..]].concat();
+                let (time, wire_len) = (BEGIN + number * MS + late, data.len() as u32);
+                let packet = Packet { time, data, wire_len, link_type, interface: 1, direction: None, vlan: None };
+                engine.packet(&packet, &mut records);
+            }
+        }
+        engine.finish(EndReason::EndOfInput, &mut records);
+        let [record] = records.as_slice() else { panic!("{records:#?}") };
+        let copies = [&record.client, &record.server].map(|side| (side.capture_duplicates, side.retransmits));
+        let expected = if elsewhere { [(Some(3), Some(0)), (Some(2), Some(0))] } else { [(Some(0), Some(2)); 2] };
+        assert_eq!(copies, expected, "{link_type:?}");
+    }
+}
+
 /// A capture of both sides of a bridge in one file: each packet is on two of its interfaces.
 #[test]
 fn copies_on_two_interfaces_of_a_file_are_two_flows_without_a_retransmission() {

@@ -1,7 +1,7 @@
 //! Figures of the rarer kinds, one story each.
 
 use wiretag_capture::record::Responses;
-use wiretag_capture::{EndReason, FlowRecord, Side};
+use wiretag_capture::{EndReason, FlowRecord, Side, TcpState};
 
 use crate::story::*;
 
@@ -80,6 +80,35 @@ fn keep_alives_and_their_answers_are_neither() {
 }
 
 #[test]
+fn probes_of_a_closed_window_are_neither() {
+    let probe = |seq| segment(Client, ACK, seq, 501).data(1);
+    let full = |ack| segment(Server, ACK, 501, ack).window(0);
+    let refused = [
+        (0, segment(Client, ACK, 101, 501).data(100)),
+        (1000, full(201)),
+        (300_000, probe(201)),
+        (301_000, full(201)),
+        (900_000, probe(201)),
+        (901_000, full(201)),
+        (1_500_000, probe(201)),
+    ];
+    let opened = [(1_501_000, segment(Server, ACK, 501, 201)), (1_502_000, segment(Client, ACK, 201, 501).data(100))];
+    let end = (1_600_000, segment(Server, ACK, 501, 301));
+    let figures = |record: FlowRecord| {
+        let side = &record.client;
+        (repeated(side), kinds(side), (side.keep_alives, side.out_of_order, side.packets_missed), side.payload_bytes)
+    };
+    let none = ((0, 0, 0), (0, 0, 0), (Some(0), Some(0), Some(0)));
+    let story = [refused.as_slice(), &opened, &[end]].concat();
+    assert_eq!(figures(at(&story)), (none.0, none.1, none.2, 200));
+    // The receiver takes the byte of each probe.
+    let taken = [(1_501_000, full(202)), (2_000_000, probe(202)), (2_001_000, full(203))];
+    assert_eq!(figures(at(&[refused.as_slice(), &taken].concat())), (none.0, none.1, none.2, 101));
+    let then = [(2_500_000, segment(Client, ACK, 203, 501).data(10)), (2_501_000, segment(Server, ACK, 501, 213))];
+    assert_eq!(figures(at(&[refused.as_slice(), &taken, &then].concat())), (none.0, none.1, none.2, 112));
+}
+
+#[test]
 fn retransmissions_by_kind() {
     let data = |seq| segment(Client, ACK, seq, 501).data(100);
     let ack = |number| segment(Server, ACK, 501, number);
@@ -118,8 +147,17 @@ fn windows_are_scaled_if_both_agree() {
     let syn_ack = segment(Server, SYN | ACK, 500, 101).window(2000);
     let both = handshake(syn.clone().scale(7), syn_ack.clone().scale(2));
     assert_eq!(both, ((Some(7), Some(2)), Some(12_800), Some(2000)));
-    let one = handshake(syn.clone().scale(7), syn_ack);
+    let one = handshake(syn.clone().scale(7), syn_ack.clone());
     assert_eq!(one, ((Some(7), None), Some(100), Some(2000)));
+    // Nor where the snap length cut the SYN before the option.
+    let cut = |mut segment: Segment, len: usize| {
+        segment.cut = segment.options.len() - len;
+        segment.options.truncate(len);
+        segment
+    };
+    let (long, short) = (syn.mss(1460).scale(7), syn_ack.mss(1460).scale(2));
+    assert_eq!(handshake(cut(long.clone(), 4), cut(short.clone(), 4)), ((None, None), None, None));
+    assert_eq!(handshake(long, cut(short, 0)), ((Some(7), None), None, None));
     // Midstream the scale is not known.
     assert_eq!(only(&[segment(Client, ACK, 101, 501)]).client.window_max, None);
 }
@@ -160,6 +198,21 @@ fn data_round_trips_skip_what_was_sent_again() {
         Some((303_000, 303_000))
     );
     assert_eq!(rtt(at(&[(0, data(501, 1)), (300_000, data(501, 300)), (303_000, ack(601, 300))])), None);
+}
+
+#[test]
+fn what_only_the_capture_missed_ends_no_measuring() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let ack = |number| segment(Server, ACK, 501, number);
+    let rtt = |segments: &[(i64, Segment)]| at(segments).server.rtt_max_us;
+    let first = [(0, data(101)), (1000, ack(201))];
+    // From 201 to 301 nothing was seen, but the server has it.
+    let missed = [(2000, data(301)), (3000, ack(401)), (4000, data(401)), (9000, ack(501))];
+    assert_eq!(rtt(&[first.as_slice(), &missed[..2]].concat()), Some(1000));
+    assert_eq!(rtt(&[first.as_slice(), &missed].concat()), Some(5000));
+    // The server has it not: what is acknowledged at last tells of the repetition.
+    let lost = [(2000, data(301)), (2500, ack(201)), (3000, data(401)), (9000, data(201)), (10_000, ack(501))];
+    assert_eq!(rtt(&[first.as_slice(), &lost].concat()), Some(1000));
 }
 
 #[test]
@@ -219,6 +272,43 @@ fn a_missed_end_shows_in_the_last_acknowledgement() {
     assert_eq!((record.server.packets_missed, record.client.packets_missed), (Some(2), Some(0)));
     // One direction alone says nothing of what is missing.
     assert_eq!(only(&[segment(Client, ACK, 101, 501).data(10)]).client.packets_missed, None);
+}
+
+/// The server's data may pass elsewhere: its acknowledgements tell how much there was, and which reset is meant.
+#[test]
+fn acknowledgements_alone_tell_what_was_missed() {
+    let told = |last: Segment| {
+        let mut story = Story::new();
+        story.handshake(0);
+        for (step, at) in (1..=100).zip(20..) {
+            story.tcp(at * MS, &segment(Client, ACK, 101, 501 + step * 1_000_000));
+        }
+        story.tcp(SECOND, &last);
+        let record = story.only();
+        (record.server.packets_missed, record.tcp_state)
+    };
+    let end = 501 + 100_000_000;
+    let missed = Some(100_000_000_u32.div_ceil(1460));
+    assert_eq!(told(segment(Client, ACK, 101, end)), (missed, Some(TcpState::S1)));
+    assert_eq!(told(segment(Server, RST | ACK, end, 101)), (missed, Some(TcpState::Rstr)));
+    // Far beyond everything, it is of another connection.
+    assert_eq!(told(segment(Client, ACK, 101, end + 900_000_000)), (missed, Some(TcpState::S1)));
+}
+
+#[test]
+fn what_was_missed_stays_so_over_gigabytes() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(1000));
+    let (mut next, mut at) = (2101_u32, 30);
+    for _ in 0..3000 {
+        story.tcp(at * MS, &segment(Client, ACK, next, 501).data(1_000_000));
+        next = next.wrapping_add(1_000_000);
+        story.tcp((at + 1) * MS, &segment(Server, ACK, 501, next));
+        at += 2;
+    }
+    let record = story.only();
+    assert_eq!((record.client.packets_missed, record.client.retransmits), (Some(1), Some(0)));
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn between(client: u32, server: u32, sent: &Segment) -> Decoded<'_> {
         flags: sent.flags,
         window: sent.window,
         options: &sent.options,
+        options_len: sent.options.len() as u8,
         payload: &[],
         payload_len: sent.length,
     };

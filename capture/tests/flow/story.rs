@@ -37,6 +37,8 @@ pub(crate) struct Segment {
     pub(crate) length: u32,
     pub(crate) window: u16,
     pub(crate) options: Vec<u8>,
+    /// Bytes of options that the snap length cut.
+    pub(crate) cut: usize,
     pub(crate) ports: (u16, u16),
     pub(crate) payload: Vec<u8>,
     /// Identification of the IPv4 header.
@@ -45,7 +47,19 @@ pub(crate) struct Segment {
 
 pub(crate) fn segment(from: Host, flags: u8, seq: u32, ack: u32) -> Segment {
     let (window, ports) = (1000, (40000, 443));
-    Segment { from, flags, seq, ack, length: 0, window, options: Vec::new(), ports, payload: Vec::new(), ip_id: None }
+    Segment {
+        from,
+        flags,
+        seq,
+        ack,
+        length: 0,
+        window,
+        options: Vec::new(),
+        cut: 0,
+        ports,
+        payload: Vec::new(),
+        ip_id: None,
+    }
 }
 
 impl Segment {
@@ -170,6 +184,7 @@ impl Story {
             flags: segment.flags,
             window: segment.window,
             options: &segment.options,
+            options_len: (segment.options.len() + segment.cut) as u8,
             payload: &segment.payload,
             payload_len: segment.length,
         };

@@ -226,6 +226,24 @@ fn the_old_fin_does_not_disturb_the_connection_that_reuses_the_port() {
 }
 
 #[test]
+fn a_reused_port_is_a_new_flow_where_only_the_server_is_heard() {
+    for number in [7000, 400, 900_000_000] {
+        let mut story = Story::new();
+        for (at, first) in [(0, 500), (90 * SECOND, number)] {
+            story.tcp(at, &segment(Server, SYN | ACK, first, first + 5001));
+            story.tcp(at + MS, &segment(Server, ACK, first + 1, first + 5101).data(100));
+            story.tcp(at + 2 * MS, &segment(Server, FIN | ACK, first + 101, first + 5101));
+            // Sent again, it begins nothing.
+            story.tcp(at + 3 * MS, &segment(Server, SYN | ACK, first, first + 5001));
+        }
+        let records = story.end();
+        assert_eq!(records.iter().filter(|record| record.slice == 0).count(), 2, "{number}");
+        assert!(records.iter().all(|record| record.server.packets_missed.is_none()));
+        assert_eq!(records.iter().map(|record| record.server.payload_bytes).sum::<u64>(), 200);
+    }
+}
+
+#[test]
 fn a_reused_port_is_a_new_flow_at_a_new_number() {
     let mut story = Story::new();
     story.handshake(0);

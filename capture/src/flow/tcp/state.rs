@@ -3,9 +3,29 @@
 use super::TcpFlow;
 use crate::flow::end::TcpEnd;
 use crate::flow::key::End;
-use crate::record::TcpState;
+use crate::record::{EndReason, TcpState};
 
 impl TcpFlow {
+    pub(super) fn closed_by_fins(&self) -> bool {
+        self.ends.iter().all(TcpEnd::finished)
+    }
+
+    /// Whether and how the connection is over.
+    #[inline]
+    pub(in crate::flow) fn closed(&self) -> Option<EndReason> {
+        match self.roles.reset_by {
+            Some(_) => Some(EndReason::Rst),
+            None if self.closed_by_fins() => Some(EndReason::Fin),
+            None => None,
+        }
+    }
+
+    /// Whether the opener sent nothing but SYNs: nobody answered, or it did not care for the answer.
+    #[inline]
+    pub(in crate::flow) fn is_half_open(&self) -> bool {
+        self.roles.opener.is_some_and(|opener| !self.end(opener).spoke())
+    }
+
     /// Whether nothing is left to repeat: reset, or both FINs were acknowledged.
     pub(in crate::flow) fn is_close_acknowledged(&self) -> bool {
         let acknowledged = |end: &TcpEnd, other: &TcpEnd| {
