@@ -151,7 +151,11 @@ fn an_import_that_ended_early_is_replaced_by_the_next() {
         }
         let told = wiretag(&["flows", "| count", "--from", "1970-01-01", "--data", data]);
         let told = String::from_utf8_lossy(&told.stderr).into_owned();
-        assert!(told.contains("an import of files of this time did not come to the end"), "{signal}: {told}");
+        // Killed so early that nothing is there, nothing is missing of anything.
+        assert!(
+            count(data) == 0 || told.contains("an import of files of this time did not come to the end"),
+            "{signal}: {told}"
+        );
         let output = wiretag(&["import", "--quiet", path, "--data", data]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success() && said.contains("ended early is replaced"), "{said}");

@@ -223,6 +223,9 @@ pub enum StoreError {
     /// A mistake in a query in SQL.
     #[error("{0}")]
     Sql(String),
+    /// A page cursor that did not come from a search.
+    #[error("{0}")]
+    Cursor(String),
     /// A query wanted more than it may have.
     #[error(transparent)]
     Limit(#[from] crate::limits::LimitReached),

@@ -104,11 +104,11 @@ impl From<TableError> for StoreError {
             }
             TableError::Task(error) => Self::Task(error.to_string()),
             TableError::Limit(limit) => Self::Limit(limit),
+            error @ TableError::Cursor(_) => Self::Cursor(error.to_string()),
             error @ (TableError::Read { .. }
             | TableError::Engine(_)
             | TableError::Encode(_)
             | TableError::Columns(_)
-            | TableError::Cursor(_)
             | TableError::Range(_)
             | TableError::Query(_)) => Self::Query(error.to_string()),
         }

@@ -263,7 +263,7 @@ fn mistakes_have_a_place_and_a_hint() {
         ("| count by pod | sort bytes", 23, "`pod`, `count`"),
         ("| count by pod | where pod == x", 18, "one aggregation"),
         ("| count by pod | limit many", 24, "from 1 to"),
-        ("| top 3 pod | sort pod | limit 1", 27, "choose once"),
+        ("| top 3 pod | sort pod | limit 1", 32, "choose once"),
         ("| p101(server_rtt_us)", 3, "`p99.9(…)`"),
         ("| sum(client_bytes by pod", 20, ""),
     ] {
