@@ -356,7 +356,7 @@ impl Store {
         if bytes <= most {
             return Ok(());
         }
-        let (flows, transactions) = (self.flows.delete_superseded(), self.transactions.delete_superseded());
+        let (flows, transactions) = (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
         flows.and(transactions)
     }
 

@@ -92,8 +92,8 @@ impl<R: Table> TableStore<R> {
     }
 
     /// Deletes replaced files without waiting: space is short.
-    pub(crate) fn delete_superseded(&self) -> Result<(), StoreError> {
-        let Ok(mut superseded) = self.inner.merging.try_lock() else { return Ok(()) };
+    pub(crate) async fn delete_superseded(&self) -> Result<(), StoreError> {
+        let mut superseded = self.inner.merging.lock().await;
         Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, i64::MAX)?)
     }
 }
