@@ -89,13 +89,12 @@ async fn who_has_the_most() {
     assert_eq!(both[2], [json!("c"), json!(1)]);
     let labels = lines(&store, "| sum(bytes) by labels.app | sort labels.app").await;
     assert_eq!(labels[0], [json!("a"), json!(10 + 20 + 160 + 3)]);
-    // What was chosen is sorted, and not the choice.
     for chosen in ["| top 2 pod by count | sort pod", "| count by pod | sort count desc | limit 2 | sort pod"] {
         assert_eq!(lines(&store, chosen).await, [[json!("a"), json!(3)], [json!("b"), json!(4)]], "{chosen}");
     }
-    let fewer = lines(&store, "| top 3 pod by count | limit 1").await;
-    assert_eq!(fewer, [[json!("b"), json!(4)]]);
-    assert_eq!(lines(&store, "| top 1 pod by count | limit 3").await, fewer);
+    for fewer in ["| top 3 pod by count | limit 1", "| top 1 pod by count | limit 3"] {
+        assert_eq!(lines(&store, fewer).await, [[json!("b"), json!(4)]]);
+    }
     let all = ask(&store, "| top 2 client_pod").await;
     assert_eq!((all.groups, all.rows.len()), (4, 2));
     let names: Vec<&str> = all.columns.iter().map(|column| column.name.as_str()).collect();
