@@ -103,8 +103,12 @@ pub(super) fn misread(statement: &Statement) -> Option<String> {
 
 struct Reader;
 
-fn left_out(what: &str) -> ControlFlow<String> {
-    ControlFlow::Break(format!("`{what}` is not there"))
+/// Goes on if none of these clauses is there.
+fn without(clauses: &[(&str, bool)]) -> ControlFlow<String> {
+    match clauses.iter().find(|(_, there)| *there) {
+        Some((what, _)) => ControlFlow::Break(format!("`{what}` is not there")),
+        None => ControlFlow::Continue(()),
+    }
 }
 
 impl Visitor for Reader {
@@ -112,30 +116,24 @@ impl Visitor for Reader {
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<String> {
         let Query { locks, for_clause, settings, format_clause, body, .. } = query;
-        let clauses = [
+        without(&[
             ("for update", !locks.is_empty() || for_clause.is_some()),
             ("settings", settings.is_some()),
             ("format", format_clause.is_some()),
-        ];
-        if let Some((what, _)) = clauses.iter().find(|(_, there)| *there) {
-            return left_out(what);
-        }
+        ])?;
         selects(body)
     }
 
     fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<String> {
         match table {
-            TableFactor::Table { with_hints, version, partitions, json_path, sample, index_hints, .. } => {
-                let clauses = [
-                    ("tablesample", sample.is_some()),
-                    ("a version of a table", version.is_some()),
-                    ("partition", !partitions.is_empty()),
-                    ("with (…)", !with_hints.is_empty() || !index_hints.is_empty()),
-                    ("a path in a table", json_path.is_some()),
-                ];
-                clauses.iter().find(|(_, there)| *there).map_or(ControlFlow::Continue(()), |(what, _)| left_out(what))
-            }
-            TableFactor::Derived { sample: Some(_), .. } => left_out("tablesample"),
+            TableFactor::Table { with_hints, version, partitions, json_path, sample, index_hints, .. } => without(&[
+                ("tablesample", sample.is_some()),
+                ("a version of a table", version.is_some()),
+                ("partition", !partitions.is_empty()),
+                ("with (…)", !with_hints.is_empty() || !index_hints.is_empty()),
+                ("a path in a table", json_path.is_some()),
+            ]),
+            TableFactor::Derived { sample, .. } => without(&[("tablesample", sample.is_some())]),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -174,7 +172,7 @@ fn clauses(select: &Select) -> ControlFlow<String> {
     let with = match &select.group_by {
         GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers) => !modifiers.is_empty(),
     };
-    let clauses = [
+    without(&[
         ("prewhere", select.prewhere.is_some()),
         ("connect by", !select.connect_by.is_empty()),
         ("distribute by", !select.distribute_by.is_empty()),
@@ -182,6 +180,5 @@ fn clauses(select: &Select) -> ControlFlow<String> {
         ("select as", select.value_table_mode.is_some()),
         ("exclude", select.exclude.is_some()),
         ("a modifier of select", select.select_modifiers.is_some()),
-    ];
-    clauses.iter().find(|(_, there)| *there).map_or(ControlFlow::Continue(()), |(what, _)| left_out(what))
+    ])
 }

@@ -62,7 +62,7 @@ impl<R: Table> TableStore<R> {
         let paths: Vec<String> = chosen.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
-        // Readers take the catalog's list under this lock.
+        // Who reads sees the files before or after, with the memory of the same moment.
         let guard = inner.exchanging().await;
         if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
             // What does not count after all is deleted, or set aside, by the next start.

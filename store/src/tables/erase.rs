@@ -165,7 +165,7 @@ impl<R: Table> TableStore<R> {
         };
         let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let removed = old.rows.saturating_sub(new.as_ref().map_or(0, |new| new.rows));
-        // Readers take the catalog's list under this lock.
+        // Who reads sees the files before or after, with the memory of the same moment.
         let guard = inner.exchanging().await;
         let exchanged =
             inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), slices: &slices, now }).await;

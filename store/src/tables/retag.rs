@@ -117,7 +117,7 @@ impl<R: Table> TableStore<R> {
         for _ in 0..AGAIN {
             let standing = self.standing().await?;
             let renamed = self.rename(old, (&open, &named), &standing).await?;
-            // Readers take the catalog's list under this lock.
+            // Who reads sees the files before or after, with the memory of the same moment.
             let guard = inner.exchanging().await;
             let against = (standing.known, &renamed.taken);
             let exchanged = inner.catalog.exchange_named((old, renamed.new.as_ref()), against, now).await;

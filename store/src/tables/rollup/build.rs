@@ -132,7 +132,7 @@ impl FlowStore {
         let work = move || write(&dir, &groups, (width, start, origin));
         let file = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let file = RollupFile { files: parts.len() as u64, ..file };
-        // Who reads takes the catalog's lists under this lock.
+        // Who reads sees the files before or after, with the memory of the same moment.
         let guard = self.inner.exchanging().await;
         let registered = match width {
             MINUTE => self.inner.catalog.add_rollup(&file, &parts).await,
