@@ -25,6 +25,11 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(true).open(path)
 }
 
+/// Makes a file that is not there yet.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    options().write(true).create_new(true).open(path)
+}
+
 /// Takes rights of others away from everything that belongs to the store. The data directory itself is closed too if it is
 /// the store's (it has a catalog) and no place that others share.
 pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {

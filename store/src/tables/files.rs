@@ -114,10 +114,10 @@ impl NewFile<'_> {
         let relative = hour_dir(self.table, start);
         let dir = self.data_dir.join(&relative);
         private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
-        let name = free_name(&dir, self.letter, start);
+        let (name, file) = claim(&dir, self.letter, start)?;
         let path = dir.join(&name);
         let temporary = dir.join(format!("{name}.tmp"));
-        let written = write_temporary(&temporary, self.schema, fill).and_then(|()| {
+        let written = write_temporary((&temporary, file), self.schema, fill).and_then(|()| {
             fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
             sync_up(self.data_dir, &dir)
         });
@@ -144,19 +144,35 @@ pub(super) fn write(
     NewFile { data_dir, table, schema: &schema, origin, letter: FLUSHED }.write(batch.columns())
 }
 
-fn free_name(dir: &Path, letter: char, start: i64) -> String {
-    let name = |number: u32| format!("{letter}{start:020}-{number:04}.parquet");
-    let taken = |name: &str| dir.join(name).exists() || dir.join(format!("{name}.tmp")).exists();
-    (0..u32::MAX).map(name).find(|name| !taken(name)).unwrap_or_else(|| name(u32::MAX))
+/// A name that no file of the directory has, and the file under its temporary name: imports write beside the appliance, and two
+/// that begin with one row must not choose one name.
+fn claim(dir: &Path, letter: char, start: i64) -> Result<(String, File), TableError> {
+    let mut number = 0_u32;
+    loop {
+        let name = format!("{letter}{start:020}-{number:04}.parquet");
+        let (path, temporary) = (dir.join(&name), dir.join(format!("{name}.tmp")));
+        number = number.saturating_add(1);
+        if path.exists() {
+            continue;
+        }
+        match private::create_new(&temporary) {
+            // Whoever had this temporary name a moment ago may have renamed it since.
+            Ok(_) if path.exists() => {
+                fs::remove_file(&temporary).map_err(TableError::io("delete", &temporary))?;
+            }
+            Ok(file) => return Ok((name, file)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(TableError::io("create", &temporary)(error)),
+        }
+    }
 }
 
 fn write_temporary(
-    path: &Path,
+    (path, file): (&Path, File),
     schema: &SchemaRef,
     fill: impl FnOnce(&mut Encoder) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
-    let file = private::create(path).map_err(TableError::io("create", path))?;
     let mut encoder = Encoder::new(file, schema).map_err(fail)?;
     fill(&mut encoder).map_err(|error| match error {
         TableError::Encode(source) => fail(source),

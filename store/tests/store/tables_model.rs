@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::retag;
 use crate::rows::{self, START, flow};
@@ -12,7 +13,6 @@ use proptest::prelude::*;
 use wiretag_capture::FlowRecord;
 use wiretag_capture::record::Tls;
 use wiretag_enrich::TaggedFlow;
-use wiretag_enrich::tagger::Again;
 use wiretag_enrich::timeline::late::LateRows;
 use wiretag_store::ErasureRequest;
 use wiretag_store::catalog::Catalog;
@@ -32,18 +32,18 @@ enum Step {
     Restart,
     /// A merge was written, and the process killed before the catalog knew.
     Crash,
-    /// What passes in these hours goes; the process may be killed before the last file.
+    /// What passes in these hours goes; the process may be killed after so many µs.
     Erase {
         text: &'static str,
         hours: (i64, i64),
-        killed: bool,
+        killed: Option<u64>,
     },
-    /// Who 10.0.0.x was in these hours is told; the process may be killed before the last file.
+    /// Who 10.0.0.x was in these hours is told; the process may be killed after so many µs.
     Retag {
         client: u8,
         hours: (i64, i64),
         by_address: bool,
-        killed: bool,
+        killed: Option<u64>,
     },
     Ask {
         text: &'static str,
@@ -137,12 +137,13 @@ fn step() -> impl Strategy<Value = Step> {
             "(pod == web-0 or tls_sni == name-0.example.org) and not port == 53",
         ])
     };
-    let erase = (text(), (-1_i64..4, 0_i64..5), any::<bool>()).prop_map(|(text, (from, length), killed)| Step::Erase {
+    let killed = || prop::option::of(0_u64..30_000);
+    let erase = (text(), (-1_i64..4, 0_i64..5), killed()).prop_map(|(text, (from, length), killed)| Step::Erase {
         text,
         hours: (from, from + length),
         killed,
     });
-    let retag = (0_u8..4, (-1_i64..4, 0_i64..5), any::<bool>(), any::<bool>()).prop_map(
+    let retag = (0_u8..4, (-1_i64..4, 0_i64..5), any::<bool>(), killed()).prop_map(
         |(client, (from, length), by_address, killed)| Step::Retag {
             client,
             hours: (from, from + length),
@@ -183,26 +184,36 @@ fn is_erased(erased: &Erased, row: &TaggedFlow) -> bool {
     erased.iter().any(|(query, range)| touches(range) && query.matches(row))
 }
 
-async fn erase(store: &FlowStore, catalog: &Catalog, (text, range): (&str, Range), killed: bool) {
+async fn erase(store: &FlowStore, catalog: &Catalog, (text, range): (&str, Range), killed: Option<u64>) {
     let filter = if text == "*" { "start exists" } else { text }.to_owned();
     let Range { from, to } = range;
     let request = ErasureRequest { filter, from, to, only: None, who: "me".into(), reason: "a request".into() };
     let id = catalog.begin_erasure(&request, to).await.unwrap();
     let erasure = catalog.erasures_after(id - 1).await.unwrap().remove(0);
-    if !killed {
-        assert!(store.erase(&erasure, &|| to).await.unwrap().is_empty());
-        return;
-    }
-    // Not at a moment that is known: it is dropped where it waits.
-    let mut turns = 0;
     let clock = || to;
-    let work = store.erase(&erasure, &clock);
-    tokio::pin!(work);
-    tokio::select! {
-        biased;
-        () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } } => {}
-        done = &mut work => drop(done.unwrap()),
-    }
+    let Some(after) = killed else {
+        assert!(store.erase(&erasure, &clock).await.unwrap().is_empty());
+        return;
+    };
+    cut_short(after, async || drop(store.erase(&erasure, &clock).await.unwrap()));
+}
+
+/// Begins the work and drops it after so many µs, as a process that is killed does. What it had given to other threads has ended
+/// when this returns: a process that is dead does not write.
+fn cut_short(after: u64, work: impl AsyncFnOnce() + Send) {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_micros(after)) => {}
+                () = work() => {}
+            }
+            while runtime.metrics().num_alive_tasks() > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap());
 }
 
 /// `late-N` was 10.0.0.N in this range: the rows of then that have no client get it.
@@ -222,29 +233,19 @@ async fn told(
     store: FlowStore,
     catalog: Catalog,
     (dir, client): (&Path, u8),
-    (late, killed): (&LateRows, bool),
+    (late, killed): (&LateRows, Option<u64>),
 ) -> (FlowStore, Catalog) {
     let again = retag::known([10, 0, 0, client].into(), &format!("late-{client}"), (late.from, late.to));
-    retag(&store, late, &again, killed).await;
-    if !killed {
+    let Some(after) = killed else {
+        retag::retag(&store, late, &again).await;
         return (store, catalog);
-    }
+    };
+    cut_short(after, async || _ = retag::retag(&store, late, &again).await);
     store.flush().await.unwrap();
     drop(store);
     let (store, catalog) = begin(dir).await;
-    retag(&store, late, &again, false).await;
+    retag::retag(&store, late, &again).await;
     (store, catalog)
-}
-
-async fn retag(store: &FlowStore, late: &LateRows, again: &Again, killed: bool) {
-    let mut turns = 0;
-    let work = retag::retag(store, late, again);
-    tokio::pin!(work);
-    tokio::select! {
-        biased;
-        () = async { while turns < 40 { turns += 1; tokio::task::yield_now().await; } }, if killed => {}
-        _ = &mut work => {}
-    }
 }
 
 /// All pages, as flow ids.
@@ -320,7 +321,7 @@ async fn live(steps: Vec<Step>) {
                 erased.push((query, range));
                 rows.retain(|row| !is_erased(&erased, row));
                 erase(&store, &catalog, (text, range), killed).await;
-                if killed {
+                if killed.is_some() {
                     // What was not flushed would be lost with the process, erased or not.
                     store.flush().await.unwrap();
                     drop(store);
