@@ -115,7 +115,7 @@ where
         memory: DEFAULT_MEMORY,
     };
     let answer = Has::<R>::table(&store).aggregate(&request).await?;
-    warn_of_losses(&store, search.range).await?;
+    warn_of_losses(&store, search.range, answer.served_by.rollable).await?;
     let columns = answer.columns.into_iter().map(|column| Column {
         name: column.name,
         kind: column.kind.name(),

@@ -87,7 +87,7 @@ where
         let out = Counted { out: create(path)?, bytes: 0 };
         let exported = store.table().export(&search.query, options, out).await;
         let bytes = exported.with_context(|| not_whole(path))?.1.bytes;
-        warn_of_losses(&store, search.range).await?;
+        warn_of_losses(&store, search.range, false).await?;
         bytes
     };
     if path.as_os_str() != "-" {

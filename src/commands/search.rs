@@ -7,7 +7,7 @@ use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Aggregate, Query, Statement};
 use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
-use wiretag_store::{Loss, Store, Table};
+use wiretag_store::{Loss, RetiredItems, Store, Table};
 
 use crate::cli::SearchArguments;
 use crate::client::Appliance;
@@ -139,7 +139,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
-        warn_of_losses(store, self.range).await?;
+        warn_of_losses(store, self.range, false).await?;
         Ok(after.is_some())
     }
 }
@@ -167,11 +167,12 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
 }
 
 /// Loss in the range goes to stderr: stdout holds nothing but data.
-pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Result<()> {
-    let completeness = store.completeness(range.from, range.to).await?;
+pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) -> anyhow::Result<()> {
+    let completeness = store.completeness(range.from, range.to, rollable).await?;
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
     unfinished_sentence(completeness.unfinished_imports);
+    retired_sentence(completeness.retired);
     if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
         tell!(
             "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
@@ -182,9 +183,14 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range) -> anyhow::Resul
 
 /// As [`warn_of_losses`], from an answer.
 pub(super) fn warn_of_loss(answer: &Value) {
-    let unread = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
-    unreadable_sentence(Missing { files: unread("unreadable_files"), rows: unread("unreadable_rows") });
-    unfinished_sentence(unread("unfinished_imports"));
+    let told = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
+    unreadable_sentence(Missing { files: told("unreadable_files"), rows: told("unreadable_rows") });
+    unfinished_sentence(told("unfinished_imports"));
+    retired_sentence(RetiredItems {
+        flow_rows: told("retired_flow_rows"),
+        transaction_rows: told("retired_transactions"),
+        packets: told("retired_packets"),
+    });
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -217,6 +223,16 @@ fn unfinished_sentence(imports: u64) {
         tell!(
             "warning: incomplete: {what} of files of this time did not come to the end; hint: `wiretag import` takes such a file again as a whole"
         );
+    }
+}
+
+fn retired_sentence(retired: RetiredItems) {
+    let parts =
+        [(retired.flow_rows, "flows"), (retired.transaction_rows, "transactions"), (retired.packets, "packets")];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if !parts.is_empty() {
+        tell!("note: retention has deleted {} of these hours", parts.join(", "));
     }
 }
 

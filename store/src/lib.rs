@@ -45,7 +45,7 @@ use tokio::sync::mpsc::Sender;
 
 pub use catalog::{
     Catalog, ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState, FlowFile, Import, ImportState, Loss,
-    Moved, Origin, PostgresConfig, RollupFile, Stored, TableName, Totals,
+    Moved, Origin, PostgresConfig, RetiredItems, RollupFile, Stored, TableName, Totals,
 };
 pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;
@@ -124,6 +124,8 @@ pub struct Completeness {
     pub unreadable: Missing,
     /// Imports with rows or packets of this time that did not come to their end: killed, stopped, or still going on.
     pub unfinished_imports: u64,
+    /// What retention has deleted of these hours: not lost, but not in an answer any more.
+    pub retired: RetiredItems,
 }
 
 /// Everything under one data directory.
@@ -430,14 +432,15 @@ impl Store {
         tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
     }
 
-    /// What is missing in `[from, to)`, as far as is known.
-    pub async fn completeness(&self, from: i64, to: i64) -> Result<Completeness, StoreError> {
+    /// What is missing in `[from, to)`, as far as is known; for what roll-ups can answer, rows that they add up are there.
+    pub async fn completeness(&self, from: i64, to: i64, rollable: bool) -> Result<Completeness, StoreError> {
         let range = Range { from, to };
         let (flows, transactions) = (self.flows.missing(range).await?, self.transactions.missing(range).await?);
         Ok(Completeness {
             nodes: self.catalog.loss(from, to).await?,
             unreadable: flows.and(transactions),
             unfinished_imports: self.catalog.unfinished_imports(from, to).await?,
+            retired: self.catalog.retired(from, to, rollable).await?,
         })
     }
 }

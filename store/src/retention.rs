@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, Origin, RollupFile, TableName};
+use crate::catalog::{Catalog, Origin, RollupFile, TableName, Why};
 use crate::error::StoreError;
 use crate::packets::{self, SUFFIX, index_path};
 use crate::tables::rollup::{DAY, HOUR};
@@ -87,7 +87,7 @@ pub(crate) async fn apply(
             fixed: false,
         });
         let gone = choose(candidates.collect(), flows, now);
-        retire(catalog, &gone, now).await?;
+        retire(catalog, &gone, (Why::Retention, now)).await?;
         (retired.flow_files, retired.flow_bytes) = totals(&gone);
     }
     if limited(packets) && segments.files > 0 {
@@ -99,7 +99,7 @@ pub(crate) async fn apply(
             fixed: !segment.sealed,
         });
         let gone = choose(candidates.collect(), packets, now);
-        retire(catalog, &gone, now).await?;
+        retire(catalog, &gone, (Why::Retention, now)).await?;
         (retired.segments, retired.segment_bytes) = totals(&gone);
     }
     if retired.flow_files + retired.segments > 0
@@ -128,14 +128,14 @@ pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64
     let minutes = all.iter().filter(|file| of(&gone, file));
     let files: Vec<(String, u64)> =
         gone.iter().copied().chain(minutes).map(|file| (file.path.clone(), file.bytes)).collect();
-    retire(catalog, &files, now).await?;
+    retire(catalog, &files, (Why::Other, now)).await?;
     let days: Vec<&RollupFile> = kept.into_iter().filter(|day| old(day, ages.minutes)).collect();
     let minutes: Vec<RollupFile> = all.iter().filter(|file| !file.gone && of(&days, file)).cloned().collect();
     if minutes.is_empty() { Ok(()) } else { catalog.retire_minutes(&minutes, now).await }
 }
 
 /// Takes these files out of the catalog; with a segment goes its index.
-async fn retire(catalog: &Catalog, gone: &[(String, u64)], now: i64) -> Result<(), StoreError> {
+async fn retire(catalog: &Catalog, gone: &[(String, u64)], (why, now): (Why, i64)) -> Result<(), StoreError> {
     if gone.is_empty() {
         return Ok(());
     }
@@ -143,7 +143,7 @@ async fn retire(catalog: &Catalog, gone: &[(String, u64)], now: i64) -> Result<(
     let segments = paths.iter().filter(|path| path.ends_with(SUFFIX));
     let indexes = segments.map(|path| (index_path(Path::new(path)).to_string_lossy().into_owned(), 0));
     let files: Vec<(String, u64)> = gone.iter().cloned().chain(indexes).collect();
-    catalog.retire(&paths, &files, now).await
+    catalog.retire(&paths, &files, (why, now)).await
 }
 
 fn totals(gone: &[(String, u64)]) -> (u64, u64) {
@@ -170,7 +170,7 @@ pub(crate) async fn retire_import(
             gone.push((path, 0));
         }
     }
-    retire(catalog, &gone, now).await?;
+    retire(catalog, &gone, (Why::Other, now)).await?;
     catalog.forget_import(import).await
 }
 

@@ -275,7 +275,7 @@ async fn answered<R: Table>(
                 range: range.into(),
                 previous: previous.map(Period::from),
                 served_by: served_by.into(),
-                completeness: completeness(shared, range).await?,
+                completeness: completeness(shared, range, served_by.rollable).await?,
             };
             Ok(Json(answer).into_response())
         }

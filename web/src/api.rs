@@ -96,6 +96,12 @@ pub(crate) struct Completeness {
     unreadable_rows: u64,
     /// Imports of files with rows or packets of this time that did not come to their end.
     unfinished_imports: u64,
+    /// Flows that retention has deleted of the hours of this range; they were not lost. Of groups: those that no roll-up adds up.
+    retired_flow_rows: u64,
+    /// Transactions that retention has deleted of these hours.
+    retired_transactions: u64,
+    /// Packets that retention has deleted of these hours.
+    retired_packets: u64,
     /// By node.
     nodes: Vec<NodeLoss>,
 }
@@ -265,7 +271,7 @@ async fn page<R: Table>(
     let after = parameters.after.filter(|after| !after.is_empty());
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
     let page = shared.queries.run(Kind::Search, table.search(&query, range, options)).await?;
-    Ok((page, completeness(shared, range).await?))
+    Ok((page, completeness(shared, range, false).await?))
 }
 
 /// Totals of flows over time.
@@ -390,11 +396,12 @@ pub(crate) fn no_flow(flow_id: &str) -> ApiError {
     ApiError::unknown(format!("no flow `{flow_id}`"), "it may be older than the retention")
 }
 
-pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Completeness, ApiError> {
+/// `rollable`: roll-ups can answer what is asked.
+pub(crate) async fn completeness(shared: &Inner, range: Range, rollable: bool) -> Result<Completeness, ApiError> {
     let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
     let pending = (shared.pending_loss)();
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
-    let known = shared.store.completeness(range.from, range.to).await?;
+    let known = shared.store.completeness(range.from, range.to, rollable).await?;
     let Missing { files: unreadable_files, rows: unreadable_rows } = known.unreadable;
     let unfinished_imports = known.unfinished_imports;
     let mut complete = unreadable_files == 0 && unfinished_imports == 0;
@@ -421,5 +428,14 @@ pub(crate) async fn completeness(shared: &Inner, range: Range) -> Result<Complet
         node.interruptions += loss.interruptions;
     }
     let nodes = nodes.into_values().collect();
-    Ok(Completeness { complete, unreadable_files, unreadable_rows, unfinished_imports, nodes })
+    Ok(Completeness {
+        complete,
+        unreadable_files,
+        unreadable_rows,
+        unfinished_imports,
+        retired_flow_rows: known.retired.flow_rows,
+        retired_transactions: known.retired.transaction_rows,
+        retired_packets: known.retired.packets,
+        nodes,
+    })
 }

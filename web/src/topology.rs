@@ -160,7 +160,7 @@ pub(crate) async fn topology(
         edges_total: answer.groups,
         range: range.into(),
         served_by: answer.served_by.into(),
-        completeness: completeness(&shared, range).await?,
+        completeness: completeness(&shared, range, answer.served_by.rollable).await?,
     }))
 }
 

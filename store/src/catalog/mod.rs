@@ -19,6 +19,7 @@ mod identities;
 mod imports;
 pub(crate) mod place;
 mod postgres;
+mod retired;
 mod rollups;
 mod rows;
 mod sqlite;
@@ -33,6 +34,8 @@ pub use erasures::{ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureSta
 pub(crate) use erasures::{Exchange, Taken};
 pub use imports::{Import, ImportState, Origin, Stored};
 pub use postgres::PostgresConfig;
+pub use retired::RetiredItems;
+pub(crate) use retired::Why;
 pub use rollups::RollupFile;
 pub use rows::{FlowFile, Loss, TableName, Totals};
 pub use transfer::Moved;

@@ -136,7 +136,7 @@ impl Catalog {
 #[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 mod tests {
     use super::*;
-    use crate::catalog::{FlowFile, TableName};
+    use crate::catalog::{FlowFile, TableName, Why};
 
     /// A roll-up that is made again has the name of the one before, whose file it replaced.
     #[tokio::test]
@@ -145,7 +145,7 @@ mod tests {
         let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap();
         let queued = |path: &str| (path.to_owned(), 1);
         let all = [queued("flows/a"), queued("rollups/a"), queued("rollups/day"), queued("flows/other")];
-        catalog.retire(&[], &all, 1).await.unwrap();
+        catalog.retire(&[], &all, (Why::Other, 1)).await.unwrap();
         let origin = Origin::default();
         let (path, table) = ("flows/a".to_owned(), TableName::Flows);
         let file = FlowFile { table, path, rows: 1, bytes: 1, start: 0, end: 1, origin };

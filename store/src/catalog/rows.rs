@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::database::{Change, Row, Statement, sql};
+use super::retired::{self, Why};
 use super::{Catalog, Origin};
 use crate::error::StoreError;
 use crate::packets::Segment;
@@ -318,9 +319,17 @@ impl Catalog {
     }
 
     /// Takes flow files and segments out of the catalog and remembers, in the same transaction, to delete `files`.
-    pub(crate) async fn retire(&self, rows: &[String], files: &[(String, u64)], now: i64) -> Result<(), StoreError> {
+    pub(crate) async fn retire(
+        &self,
+        rows: &[String],
+        files: &[(String, u64)],
+        (why, now): (Why, i64),
+    ) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         for path in rows {
+            if why == Why::Retention {
+                retired::note(&mut change, path).await?;
+            }
             for statement in [
                 "DELETE FROM flow_files WHERE path = $1",
                 "DELETE FROM segments WHERE path = $1",

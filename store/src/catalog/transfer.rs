@@ -112,6 +112,7 @@ const TABLES: &[Table] = &[
         "path, width, start, rows, bytes, stored_at, import, files, day, gone",
         "$1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::bigint[]"
     ),
+    table!("retired", "kind, hour, items, bytes", "$1::text[], $2::bigint[], $3::bigint[], $4::bigint[]"),
     table!("rolled", "path, rollup", "$1::text[], $2::text[]"),
     table!(
         numbered "erasures",

@@ -140,7 +140,7 @@ async fn sql_and_the_answers_of_the_store_are_without_it() {
     broken[at..at + 12].fill(0xff);
     fs::write(&path, &broken).unwrap();
     assert_eq!(listed(&store.flows).await, 2 * ROWS);
-    let unreadable = store.completeness(0, i64::MAX).await.unwrap().unreadable;
+    let unreadable = store.completeness(0, i64::MAX, false).await.unwrap().unreadable;
     assert_eq!(unreadable, Missing { files: 1, rows: ROWS });
     let text = "select count(*) as n, sum(client_bytes) as bytes from flows".to_owned();
     let request = SqlRequest { text, limit: 10, memory: DEFAULT_MEMORY, rows: None };

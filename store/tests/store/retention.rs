@@ -124,14 +124,20 @@ async fn the_oldest_segments_go_first_and_the_open_one_stays() {
     assert_eq!((done.retired.segments, done.retired.deleted, done.packets.files), (1, 0, 3));
     assert_eq!(list(dir.path()).unwrap().len(), 4, "a search that has begun still finds the file");
     assert_eq!(count(&store).await, 3, "a new one does not");
-    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap().nodes[0].packets, 3, "the open segment is older");
+    assert_eq!(
+        store.completeness(i64::MIN, i64::MAX, false).await.unwrap().nodes[0].packets,
+        3,
+        "the open segment is older"
+    );
     let done = store.maintain(START + 165 * SECOND).await.unwrap();
     assert_eq!((done.retired.segments, done.retired.deleted), (1, 2));
     log.seal().unwrap();
     store.maintain(START + 170 * SECOND).await.unwrap();
     let done = store.maintain(START + 205 * SECOND).await.unwrap();
     assert_eq!((done.retired.deleted, done.packets.files, done.oldest), (4, 1, Some(START + 120 * SECOND)));
-    assert_eq!(store.completeness(i64::MIN, i64::MAX).await.unwrap().nodes[0].packets, 1);
+    let left = store.completeness(i64::MIN, i64::MAX, false).await.unwrap();
+    assert_eq!((left.nodes[0].packets, left.retired.packets), (1, 3), "and it is told what is gone");
+    assert_eq!(store.completeness(START + 7_200 * SECOND, i64::MAX, false).await.unwrap().retired.packets, 0);
     assert_eq!(list(dir.path()).unwrap().len(), 1);
 }
 

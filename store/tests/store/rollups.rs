@@ -230,7 +230,15 @@ async fn roll_ups_outlive_the_rows() {
         0
     );
     let left = ask(&store.flows, SUMMARY, all, false).await;
-    assert_eq!((&left.rows, left.served_by.resolution), (&whole.rows, None));
+    assert_eq!((&left.rows, left.served_by.resolution, left.served_by.rollable), (&whole.rows, None, true));
+    // What roll-ups cannot answer is told to be gone.
+    let gone = ask(&store.flows, "| count by client_ip", all, false).await;
+    assert_eq!((gone.groups, gone.served_by.rollable), (0, false));
+    let retired =
+        async |range: Range, rollable| store.completeness(range.from, range.to, rollable).await.unwrap().retired;
+    assert_eq!((retired(all, false).await.flow_rows, retired(all, true).await.flow_rows), (288, 0));
+    let hours = Range { from: START + HOUR - 1, to: START + 2 * HOUR + 1 };
+    assert_eq!(retired(hours, false).await.flow_rows, 18, "three hours are touched");
     // Begins within a minute, of which only the whole is known: it is left out.
     let left = ask(&store.flows, SUMMARY, odd, false).await;
     assert_eq!((left.rows[0].get("count").as_u64(), left.served_by.resolution), (Some(287), Some(MINUTE)));
@@ -255,6 +263,7 @@ async fn roll_ups_outlive_the_rows() {
     // Files wait a little for those who read them.
     store.maintain(START + 40 * DAY + MINUTE).await.unwrap();
     assert_eq!(ask(&store.flows, SUMMARY, all, false).await.groups, 0);
+    assert_eq!(store.completeness(all.from, all.to, true).await.unwrap().retired.flow_rows, 288);
     assert_eq!(parquet_files(&dir.path().join("rollups")), 0);
 }
 

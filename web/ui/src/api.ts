@@ -26,6 +26,10 @@ export interface Completeness {
   unreadable_rows: number
   /** Imports with something of the time that did not come to their end. */
   unfinished_imports: number
+  /** What retention has deleted of the hours of the range. */
+  retired_flow_rows: number
+  retired_transactions: number
+  retired_packets: number
   nodes: NodeLoss[]
 }
 

@@ -98,6 +98,8 @@ pub struct ServedBy {
     pub rolled_rows: u64,
     /// Only roll-ups are left of a part of the range: what counts there is whole minutes or hours that begin in it, ns.
     pub resolution: Option<i64>,
+    /// Roll-ups can answer it where rows are gone.
+    pub rollable: bool,
 }
 
 /// The groups of one period.
@@ -191,7 +193,7 @@ impl<R: Table> TableStore<R> {
         };
         let width = rollup::serve::width(plan, &condition.node, condition.all_observations);
         let (mut snapshot, rolled) = self.answerable(range, width.is_some()).await?;
-        let mut served_by = ServedBy::default();
+        let mut served_by = ServedBy { rollable: width.is_some(), ..ServedBy::default() };
         served_by.rows += self.add_memory(&mut groups, plan, &condition, &snapshot).await?;
         let mut oldest = None;
         if let Some(width) = width {

@@ -353,6 +353,9 @@ async fn a_store_lives_on_it(world: &World) {
     let done = store.maintain(rows::START + 9_000 * SECOND).await.unwrap();
     assert!(done.retired.deleted > 0, "{done:?}");
     assert_eq!(rows_of(&reader).await, 0);
+    let retired = async |rollable| store.completeness(rows::START, i64::MAX, rollable).await.unwrap().retired.flow_rows;
+    let rolled: u64 = if store.catalog.rollups().await.unwrap().is_empty() { 0 } else { 10 };
+    assert_eq!((retired(false).await, retired(true).await), (10, 10 - rolled));
     store.close().await.unwrap();
 }
 
