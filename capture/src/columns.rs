@@ -383,9 +383,9 @@ const APPLICATION: &[Column] = &[
         "Last ICMP or ICMPv6 error in the slice that quoted this flow: net_unreachable, host_unreachable, protocol_unreachable, port_unreachable, packet_too_big, source_route_failed, admin_prohibited, beyond_scope, unreachable, source_quench, redirect, time_exceeded, parameter_problem.",
         |r| text(r.icmp_error)
     ),
-    unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow."),
-    column!("packets_stored", Number, "Packets of this slice that the packet log kept.", |r| r.packets_stored.value()),
-    column!("retention", Text, "Retention class of the packets.", |r| text(r.retention.as_deref())),
+    unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow; not told yet."),
+    column!("packets_stored", Number, "Packets of this slice that the packet log kept; not told yet.", |r| r.packets_stored.value()),
+    column!("retention", Text, "Retention class of the packets; not told yet.", |r| text(r.retention.as_deref())),
 ];
 
 /// Every column of the flow record, in the order of output.
