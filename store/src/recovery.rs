@@ -12,7 +12,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::catalog::{Catalog, Import, ImportState, Origin, Why};
+use crate::catalog::{Catalog, Import, ImportState, Origin};
 use crate::error::StoreError;
 use crate::journal;
 use crate::packets::{self, FOLDER, Segment};
@@ -153,7 +153,7 @@ mod tests {
         let full = dir.path().join(&segment);
         std::fs::create_dir_all(full.parent().unwrap()).unwrap();
         std::fs::write(&full, "a segment").unwrap();
-        catalog.retire(&[], &waiting, (Why::Other, 1)).await.unwrap();
+        catalog.retire(&[], &waiting, (crate::catalog::Why::Other, 1)).await.unwrap();
         let recovery = recover(dir.path(), &catalog).await.unwrap();
         assert_eq!(recovery.repairs, Vec::<String>::new());
         assert!(!full.exists() && catalog.removals().await.unwrap().is_empty());
