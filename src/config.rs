@@ -206,6 +206,11 @@ impl RunConfig {
         };
         let interfaces =
             if arguments.interfaces.is_empty() { written.capture.interfaces } else { arguments.interfaces.clone() };
+        if let Some(wrong) = interfaces.iter().find(|name| name.trim() != name.as_str() || name.is_empty()) {
+            bail!(
+                "an interface is called `{wrong}`; hint: a name or pattern, as in `eth0` or `veth*`; none for every veth, bridge and tap"
+            );
+        }
         let snap_length = written.capture.snap_length.unwrap_or(65_535);
         if !(64..=262_144).contains(&snap_length) {
             bail!("`capture.snap_length` is {snap_length}; hint: between 64 and 262144 bytes");
@@ -257,7 +262,7 @@ impl RunConfig {
                 conntrack: written.kernel.conntrack.unwrap_or(true),
             },
             netflow: peers::netflow(&written.netflow)?,
-            ipfix_numbers: peers::numbers(&written.ipfix),
+            ipfix_numbers: peers::numbers(&written.ipfix)?,
             ipfix: peers::ipfix(written.ipfix)?,
             otlp: otlp::otlp(written.otlp)?,
             readers: readers::readers(written.readers)?,

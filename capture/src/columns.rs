@@ -384,7 +384,9 @@ const APPLICATION: &[Column] = &[
         |r| text(r.icmp_error)
     ),
     unseen!("drop_reason", Word, "Kernel's reason for dropping packets of this flow; not told yet."),
-    column!("packets_stored", Number, "Packets of this slice that the packet log kept; not told yet.", |r| r.packets_stored.value()),
+    column!("packets_stored", Number, "Packets of this slice that the packet log kept; not told yet.", |r| r
+        .packets_stored
+        .value()),
     column!("retention", Text, "Retention class of the packets; not told yet.", |r| text(r.retention.as_deref())),
 ];
 

@@ -78,7 +78,7 @@ fn asked<R: Table>(appliance: &Appliance, search: &Search<R>, route: Route, comp
         }
     };
     let mut answer = appliance.json(&format!("/api/v1/{}/{path}", R::NAME), &parameters)?;
-    warn_of_loss(&answer);
+    warn_of_loss(&answer, search.range);
     let mut list =
         |name: &str| answer.get_mut(name).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     let text = |column: &Value, name: &str| column.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

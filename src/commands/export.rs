@@ -113,7 +113,7 @@ fn ask<R: Table>(
     // A page tells what is missing; by now it is known which files cannot be read.
     let mut parameters = search.parameters();
     parameters.push(("limit", "1".into()));
-    super::search::warn_of_loss(&appliance.json(&format!("/api/v1/{table}"), &parameters)?);
+    super::search::warn_of_loss(&appliance.json(&format!("/api/v1/{table}"), &parameters)?, search.range);
     Ok(bytes)
 }
 

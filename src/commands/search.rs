@@ -47,6 +47,9 @@ impl<R: Table> Search<R> {
         let to = arguments.to.as_deref().map_or(Ok(now), |text| parse_time(text, now))?;
         if from >= to {
             let message = match arguments.to {
+                Some(_) if arguments.from.is_none() => {
+                    "the time range is empty: `--to` is before 1970; hint: add `--from`"
+                }
                 Some(_) => "the time range is empty: `--from` is not before `--to`; hint: swap them",
                 None => {
                     "the time range is empty: `--from` is not before now; hint: what is over has a minus, as in `--from -1h`"
@@ -111,7 +114,7 @@ impl<R: Table> Search<R> {
             after = answer.get("next").and_then(Value::as_str).map(str::to_owned);
             if after.is_none() || left == 0 {
                 // By then it is known which files cannot be read.
-                warn_of_loss(&answer);
+                warn_of_loss(&answer, self.range);
                 break;
             }
         }
@@ -172,7 +175,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
     unfinished_sentence(completeness.unfinished_imports);
-    retired_sentence(completeness.retired);
+    retired_sentence(completeness.retired, range);
     if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
         tell!(
             "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
@@ -182,15 +185,16 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
 }
 
 /// As [`warn_of_losses`], from an answer.
-pub(super) fn warn_of_loss(answer: &Value) {
+pub(super) fn warn_of_loss(answer: &Value, range: Range) {
     let told = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
     unreadable_sentence(Missing { files: told("unreadable_files"), rows: told("unreadable_rows") });
     unfinished_sentence(told("unfinished_imports"));
-    retired_sentence(RetiredItems {
+    let retired = RetiredItems {
         flow_rows: told("retired_flow_rows"),
         transaction_rows: told("retired_transactions"),
         packets: told("retired_packets"),
-    });
+    };
+    retired_sentence(retired, range);
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -226,12 +230,13 @@ fn unfinished_sentence(imports: u64) {
     }
 }
 
-fn retired_sentence(retired: RetiredItems) {
+/// Whoever asks for no time wants what there is.
+fn retired_sentence(retired: RetiredItems, range: Range) {
     let parts =
         [(retired.flow_rows, "flows"), (retired.transaction_rows, "transactions"), (retired.packets, "packets")];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if !parts.is_empty() {
+    if !parts.is_empty() && range.from > 0 {
         tell!("note: retention has deleted {} of these hours", parts.join(", "));
     }
 }

@@ -107,9 +107,12 @@ pub(super) fn netflow(written: &WrittenNetflow) -> anyhow::Result<Option<Netflow
 }
 
 /// Also of files, wherever rows are exported to.
-pub(super) fn numbers(written: &WrittenIpfix) -> Numbers {
+pub(super) fn numbers(written: &WrittenIpfix) -> anyhow::Result<Numbers> {
     let Numbers { domain, enterprise } = Numbers::default();
-    Numbers { domain: written.domain.unwrap_or(domain), enterprise: written.enterprise.unwrap_or(enterprise) }
+    if written.enterprise == Some(0) {
+        bail!("`ipfix.enterprise` is 0, which is the IETF's; hint: your organisation's private enterprise number");
+    }
+    Ok(Numbers { domain: written.domain.unwrap_or(domain), enterprise: written.enterprise.unwrap_or(enterprise) })
 }
 
 pub(super) fn ipfix(written: WrittenIpfix) -> anyhow::Result<Option<IpfixConfig>> {
@@ -117,7 +120,7 @@ pub(super) fn ipfix(written: WrittenIpfix) -> anyhow::Result<Option<IpfixConfig>
     if !(1..=3600).contains(&templates) {
         bail!("`ipfix.templates` is {templates}; hint: between 1 and 3600 seconds");
     }
-    let numbers = numbers(&written);
+    let numbers = numbers(&written)?;
     let Some(export) = written.export else { return Ok(None) };
     let is_address =
         export.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -182,7 +185,13 @@ mod tests {
         let own =
             exporter("export = 'collector:4739'\nenterprise = 7\ndomain = 8").expect("an exporter").expect("wanted");
         assert_eq!(own.numbers, Numbers { domain: 8, enterprise: 7 });
-        for wrong in ["export = 'collector'", "export = ':4739'", "export = 'a:b'", "export = 'a:1'\ntemplates = 0"] {
+        for wrong in [
+            "export = 'collector'",
+            "export = ':4739'",
+            "export = 'a:b'",
+            "export = 'a:1'\ntemplates = 0",
+            "export = 'a:1'\nenterprise = 0",
+        ] {
             assert!(exporter(wrong).expect_err(wrong).contains("hint: "));
         }
     }

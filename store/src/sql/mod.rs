@@ -273,6 +273,10 @@ fn sentence(error: DataFusionError, memory: usize) -> StoreError {
         // Not the question's fault.
         DataFusionError::ArrowError(inner, _) if matches!(**inner, ArrowError::ParquetError(_)) => broken(inner),
         DataFusionError::ParquetError(inner) => broken(inner),
+        // The only type of a column that functions and windows may not know.
+        DataFusionError::Internal(text) if text.contains("type Map(") || text.contains("datatype: Map(") => {
+            StoreError::Sql("labels have no order; hint: name one of them, as in `client_labels['app']`".into())
+        }
         DataFusionError::SQL(..)
         | DataFusionError::Plan(_)
         | DataFusionError::SchemaError(..)

@@ -203,6 +203,8 @@ async fn mistakes_are_told() {
         ("select clent_pod from flows", "clent_pod"),
         ("select * from flow", "flow"),
         ("select sum(client_pod) from flows", "sum"),
+        ("select min(client_labels) from flows", "labels have no order"),
+        ("select row_number() over (order by client_labels) from flows", "labels have no order"),
         ("", ""),
     ] {
         let error = ask(&store, text).await.expect_err(text);
