@@ -49,7 +49,8 @@ impl Bucket {
     }
 }
 
-fn bucket_of(number: u64) -> u16 {
+/// The bucket of a number.
+pub(crate) fn bucket_of(number: u64) -> u16 {
     if number < EXACT {
         return number as u16;
     }
@@ -59,7 +60,7 @@ fn bucket_of(number: u64) -> u16 {
 }
 
 /// The middle of a bucket.
-fn middle(bucket: u16) -> u64 {
+pub(crate) fn middle(bucket: u16) -> u64 {
     let bucket = u64::from(bucket);
     if bucket < EXACT {
         return bucket;
@@ -111,6 +112,25 @@ impl Sketch {
             }
             Err(at) => self.buckets.insert(at, Bucket::new(number, count)),
         }
+    }
+
+    /// Adds a number of each of these buckets, which are in order.
+    pub(crate) fn add_sorted(&mut self, buckets: &[u16]) {
+        if buckets.is_empty() {
+            return;
+        }
+        let before = std::mem::take(&mut self.buckets);
+        let mut before = before.into_iter().peekable();
+        for same in buckets.chunk_by(|a, b| a == b) {
+            let (number, count) = (same.first().copied().unwrap_or_default(), same.len() as u64);
+            while let Some(lower) = before.next_if(|bucket| bucket.number() < number) {
+                self.buckets.push(lower);
+            }
+            let own = before.next_if(|bucket| bucket.number() == number);
+            self.buckets.push(own.map_or_else(|| Bucket::new(number, count), |own| own.with(count)));
+        }
+        self.buckets.extend(before);
+        self.count = self.count.saturating_add(buckets.len() as u64);
     }
 
     /// Adds all numbers of another sketch.

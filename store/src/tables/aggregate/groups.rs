@@ -326,6 +326,11 @@ impl Groups {
         self.account()
     }
 
+    /// All rows are added: figures can be asked for.
+    pub(crate) fn gather(&mut self) {
+        self.states.iter_mut().for_each(States::gather);
+    }
+
     /// Tells the budget what these groups take by now.
     pub(crate) fn account(&mut self) -> Result<(), TableError> {
         let keys: usize = self.keys.iter().map(Interner::bytes).sum();

@@ -20,6 +20,7 @@ mod groups;
 mod histogram;
 mod rolled;
 mod row;
+mod sketches;
 mod states;
 mod values;
 
@@ -211,6 +212,7 @@ impl<R: Table> TableStore<R> {
         for chunk in files.chunks(FILES) {
             served_by.rows += self.add_files(&mut groups, plan, &condition, chunk).await?;
         }
+        groups.gather();
         let mut range = range;
         if plan.has_rates() {
             // Rates are of the time of which something is kept.

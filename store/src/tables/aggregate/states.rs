@@ -3,8 +3,10 @@
 use datafusion::arrow::array::{Array, UInt64Array};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 
+use super::sketches::Sketches;
 use super::values::{Column, Interner, Seen};
 use crate::sketch::Sketch;
 
@@ -32,7 +34,7 @@ pub(crate) enum States {
     Sum(Vec<(u128, u64)>),
     Least(Vec<Option<i128>>),
     Greatest(Vec<Option<i128>>),
-    Sketch(Vec<Sketch>),
+    Sketch(Sketches),
     Distinct(Distinct),
 }
 
@@ -74,7 +76,7 @@ impl States {
             Keeps::Sum => Self::Sum(Vec::new()),
             Keeps::Least => Self::Least(Vec::new()),
             Keeps::Greatest => Self::Greatest(Vec::new()),
-            Keeps::Sketch => Self::Sketch(Vec::new()),
+            Keeps::Sketch => Self::Sketch(Sketches::default()),
             Keeps::Distinct => Self::Distinct(Distinct {
                 values: Interner::new(hasher.clone()),
                 seen: HashTable::new(),
@@ -90,7 +92,7 @@ impl States {
             Self::Rows(rows) => rows.resize(groups, 0),
             Self::Sum(sums) => sums.resize(groups, (0, 0)),
             Self::Least(values) | Self::Greatest(values) => values.resize(groups, None),
-            Self::Sketch(sketches) => sketches.resize_with(groups, Sketch::default),
+            Self::Sketch(sketches) => sketches.resize(groups),
             Self::Distinct(distinct) => distinct.counts.resize(groups, 0),
         }
     }
@@ -144,13 +146,7 @@ impl States {
                     }
                 }
             }
-            Self::Sketch(sketches) => {
-                for (group, value) in values {
-                    if let Some(sketch) = sketches.get_mut(group) {
-                        sketch.add(value);
-                    }
-                }
-            }
+            Self::Sketch(sketches) => sketches.add(values.map(|(group, value)| (group as u32, value))),
             Self::Rows(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => return false,
         }
         true
@@ -168,9 +164,7 @@ impl States {
             Self::Least(values) => set(values, group, value, i128::min),
             Self::Greatest(values) => set(values, group, value, i128::max),
             Self::Sketch(sketches) => {
-                if let Some(sketch) = sketches.get_mut(group) {
-                    sketch.add(u64::try_from(value).unwrap_or_default());
-                }
+                sketches.add(std::iter::once((group as u32, u64::try_from(value).unwrap_or_default())));
             }
             Self::Rows(_) | Self::Distinct(_) => {}
         }
@@ -197,10 +191,8 @@ impl States {
 
     /// Adds a distribution to a group.
     pub(crate) fn add_sketch(&mut self, group: u32, other: &Sketch) {
-        if let Self::Sketch(sketches) = self
-            && let Some(sketch) = sketches.get_mut(group as usize)
-        {
-            sketch.merge(other);
+        if let Self::Sketch(sketches) = self {
+            sketches.add_sketch(group, other);
         }
     }
 
@@ -218,13 +210,7 @@ impl States {
             }
             Self::Sketch(theirs) => {
                 let Self::Sketch(ours) = self else { return };
-                for (sketch, group) in theirs.into_iter().zip(groups) {
-                    match ours.get_mut(*group as usize) {
-                        Some(own) if own.is_empty() => *own = sketch,
-                        Some(own) => own.merge(&sketch),
-                        None => {}
-                    }
-                }
+                ours.merge(theirs, groups);
             }
             Self::Distinct(theirs) => {
                 let Self::Distinct(ours) = self else { return };
@@ -239,13 +225,20 @@ impl States {
         }
     }
 
+    /// Nothing more comes: what is kept can be asked for.
+    pub(super) fn gather(&mut self) {
+        if let Self::Sketch(sketches) = self {
+            sketches.gather();
+        }
+    }
+
     /// Memory, about.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Rows(rows) => rows.capacity() * 8,
             Self::Sum(sums) => sums.capacity() * 32,
             Self::Least(values) | Self::Greatest(values) => values.capacity() * 32,
-            Self::Sketch(sketches) => sketches.iter().map(|sketch| size_of::<Sketch>() + sketch.memory()).sum(),
+            Self::Sketch(sketches) => sketches.bytes(),
             Self::Distinct(distinct) => {
                 distinct.values.bytes() + distinct.seen.capacity() * 9 + distinct.counts.capacity() * 8
             }
@@ -276,16 +269,16 @@ impl States {
     }
 
     /// The distribution of the values.
-    pub(crate) fn sketch(&self, group: u32) -> Option<&Sketch> {
+    pub(crate) fn sketch(&self, group: u32) -> Option<Cow<'_, Sketch>> {
         match self {
-            Self::Sketch(sketches) => sketches.get(group as usize),
+            Self::Sketch(sketches) => Some(sketches.of_group(group)),
             Self::Rows(_) | Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => None,
         }
     }
 
     pub(super) fn quantile(&self, group: u32, quantile: f64) -> Option<u64> {
         match self {
-            Self::Sketch(sketches) => sketches.get(group as usize)?.quantile(quantile),
+            Self::Sketch(sketches) => sketches.quantile(group, quantile),
             Self::Rows(_) | Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => None,
         }
     }

@@ -129,7 +129,10 @@ impl FlowStore {
                 paths
             }
         };
-        let work = move || write(&dir, &groups, (width, start, origin));
+        let work = move || {
+            groups.gather();
+            write(&dir, &groups, (width, start, origin))
+        };
         let file = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let file = RollupFile { files: parts.len() as u64, ..file };
         // Who reads sees the files before or after, with the memory of the same moment.
@@ -232,7 +235,7 @@ fn batch(groups: &Groups) -> Result<RecordBatch, TableError> {
         let mut builder = BinaryBuilder::new();
         for group in &order {
             let sketch = state(number).and_then(|state| state.sketch(*group)).filter(|sketch| !sketch.is_empty());
-            builder.append_option(sketch.map(crate::sketch::Sketch::encode));
+            builder.append_option(sketch.map(|sketch| sketch.encode()));
         }
         columns.push(Arc::new(builder.finish()));
     }
