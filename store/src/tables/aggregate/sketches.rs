@@ -81,7 +81,7 @@ impl Gathered {
                 let end = own.last().copied().unwrap_or(done);
                 let (buckets, behind) = rest.split_at_mut(end - done);
                 let begin = done;
-                let work = move || sort_runs(buckets, own, begin);
+                let mut work = move || sort_runs(buckets, own, begin);
                 (rest, ends, done) = (behind, later, end);
                 if ends.is_empty() { work() } else { drop(scope.spawn(work)) }
             }
