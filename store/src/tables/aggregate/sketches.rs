@@ -24,7 +24,7 @@ const BUCKET: u32 = u16::BITS;
 pub(crate) struct Sketches {
     groups: usize,
     /// Of the first groups, what does not wait.
-    sketches: Vec<Sketch>,
+    own: Vec<Sketch>,
     /// What they have on the heap, bytes.
     heap: usize,
     /// Values that wait: the group and the bucket.
@@ -116,9 +116,9 @@ impl Sketches {
     /// Adds the value to its group, for each.
     pub(super) fn add(&mut self, values: impl Iterator<Item = (u32, u64)>) {
         if self.groups < FEW {
-            self.sketches.resize_with(self.groups, Sketch::default);
+            self.own.resize_with(self.groups, Sketch::default);
             for (group, value) in values {
-                if let Some(sketch) = self.sketches.get_mut(group as usize) {
+                if let Some(sketch) = self.own.get_mut(group as usize) {
                     let before = sketch.memory();
                     sketch.add(value);
                     self.heap += sketch.memory() - before;
@@ -132,7 +132,7 @@ impl Sketches {
 
     /// Adds a distribution to a group.
     pub(super) fn add_sketch(&mut self, group: u32, other: &Sketch) {
-        if let Some(sketch) = self.own(group) {
+        if let Some(sketch) = self.sketch(group) {
             let before = sketch.memory();
             sketch.merge(other);
             let after = sketch.memory();
@@ -148,8 +148,8 @@ impl Sketches {
             Some(u64::from(*group) << BUCKET | value & ((1 << BUCKET) - 1))
         };
         self.waiting.extend(other.waiting.iter().filter_map(|value| ours(*value)));
-        for (sketch, group) in other.sketches.into_iter().zip(groups) {
-            match self.own(*group) {
+        for (sketch, group) in other.own.into_iter().zip(groups) {
+            match self.sketch(*group) {
                 Some(own) if own.is_empty() => *own = sketch,
                 Some(own) => own.merge(&sketch),
                 None => {}
@@ -171,7 +171,7 @@ impl Sketches {
     pub(super) fn of_group(&self, group: u32) -> Cow<'_, Sketch> {
         debug_assert!(self.waiting.is_empty(), "not gathered");
         let (group, gathered) = (group as usize, self.gathered.of_group(group as usize));
-        match self.sketches.get(group) {
+        match self.own.get(group) {
             Some(sketch) if gathered.is_empty() => Cow::Borrowed(sketch),
             sketch => {
                 let mut sketch = sketch.cloned().unwrap_or_default();
@@ -184,7 +184,7 @@ impl Sketches {
     /// See [`Sketch::quantile`].
     pub(super) fn quantile(&self, group: u32, quantile: f64) -> Option<u64> {
         let gathered = self.gathered.of_group(group as usize);
-        if self.sketches.get(group as usize).is_some_and(|sketch| !sketch.is_empty()) {
+        if self.own.get(group as usize).is_some_and(|sketch| !sketch.is_empty()) {
             return self.of_group(group).quantile(quantile);
         }
         let last = gathered.len().checked_sub(1)?;
@@ -195,19 +195,19 @@ impl Sketches {
     /// Memory, about.
     pub(super) fn bytes(&self) -> usize {
         let Gathered { buckets, ends } = &self.gathered;
-        let sketches = self.sketches.capacity() * size_of::<Sketch>() + self.heap;
+        let sketches = self.own.capacity() * size_of::<Sketch>() + self.heap;
         sketches + self.waiting.capacity() * 8 + buckets.capacity() * 2 + ends.capacity() * 8
     }
 
-    fn own(&mut self, group: u32) -> Option<&mut Sketch> {
-        if self.sketches.len() < self.groups {
-            self.sketches.resize_with(self.groups, Sketch::default);
+    fn sketch(&mut self, group: u32) -> Option<&mut Sketch> {
+        if self.own.len() < self.groups {
+            self.own.resize_with(self.groups, Sketch::default);
         }
-        self.sketches.get_mut(group as usize)
+        self.own.get_mut(group as usize)
     }
 
     fn weigh(&mut self) {
-        self.heap = self.sketches.iter().map(Sketch::memory).sum();
+        self.heap = self.own.iter().map(Sketch::memory).sum();
     }
 
     /// If too many wait, they go to their sketches.
@@ -223,8 +223,8 @@ impl Sketches {
         if gathered.buckets.is_empty() {
             return;
         }
-        self.sketches.resize_with(self.groups, Sketch::default);
-        for (group, sketch) in self.sketches.iter_mut().enumerate() {
+        self.own.resize_with(self.groups, Sketch::default);
+        for (group, sketch) in self.own.iter_mut().enumerate() {
             sketch.add_sorted(gathered.of_group(group));
         }
         self.weigh();
