@@ -67,7 +67,7 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         .unwrap();
     pool.close().await;
     for error in [Catalog::open(&path).await.unwrap_err(), Catalog::open_read_only(&path).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 7, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 8, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
 }
