@@ -262,6 +262,11 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_store_dropped_rows_total", "Flow rows lost in the store, by reason.", &["reason"]),
     gauge("wiretag_store_bytes", "Bytes on disk.", &["kind"]),
     counter("wiretag_packet_log_packets_total", "Packets kept.", &[]),
+    counter(
+        "wiretag_packet_log_damaged_blocks_total",
+        "Blocks and indexes of packets that a download could not read, as often as one met them.",
+        &[],
+    ),
     counter("wiretag_packet_log_dropped_packets_total", "Packets lost in the packet log, by reason.", &["reason"]),
     counter(
         "wiretag_packet_log_less_compressed_blocks_total",

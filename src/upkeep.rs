@@ -79,6 +79,7 @@ impl Upkeep {
         stages.rollups = counters.rollups;
         stages.failed_rollups = counters.failed_rollups;
         stages.flow_files_unreadable = counters.unreadable_files;
+        stages.packet_blocks_damaged = self.store.packets_damaged();
         stages.transaction_files_unreadable = transactions.unreadable_files;
         stages.open_slices = counters.open;
         stages.hidden_slices = counters.hidden;

@@ -36,7 +36,7 @@ pub mod tables;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use tables::{Engine, Missing, Range};
@@ -149,6 +149,7 @@ pub struct Store {
     sql: sql::Shared,
     /// When the last flush began that worked.
     flushed: AtomicI64,
+    packets_damaged: AtomicU64,
     _locks: Option<lock::Locks>,
 }
 
@@ -215,6 +216,7 @@ impl Store {
             changes: packets::SegmentChanges::default(),
             sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
+            packets_damaged: AtomicU64::new(0),
             _locks: Some(locks),
         };
         Ok((store, recovery))
@@ -248,6 +250,7 @@ impl Store {
             changes,
             sql: sql::Shared::new()?,
             flushed,
+            packets_damaged: AtomicU64::new(0),
             _locks: None,
         })
     }
@@ -429,7 +432,17 @@ impl Store {
     ) -> Result<(u64, W), StoreError> {
         let segments = self.segment_files(from, to).await?;
         let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|packets| (packets, out));
-        tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
+        let written = tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?;
+        written.inspect_err(|error| {
+            if let StoreError::PacketsDamaged { blocks, indexes, .. } = error {
+                self.packets_damaged.fetch_add(blocks + indexes, Ordering::Relaxed);
+            }
+        })
+    }
+
+    /// Blocks and indexes of the packet log that downloads could not read since the start, each as often as it was met.
+    pub fn packets_damaged(&self) -> u64 {
+        self.packets_damaged.load(Ordering::Relaxed)
     }
 
     /// What is missing in `[from, to)`, as far as is known; for what roll-ups can answer, rows that they add up are there.

@@ -296,3 +296,32 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), TableError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+mod tests {
+    use super::*;
+
+    /// As imports beside each other do whose first rows are one.
+    #[test]
+    fn writers_at_once_choose_names_of_their_own() {
+        const FILES: usize = 200;
+        let dir = tempfile::tempdir().unwrap();
+        let write = || -> Vec<String> {
+            let claimed = |_| {
+                let (name, file) = claim(dir.path(), FLUSHED, 7).unwrap();
+                drop(file);
+                fs::rename(dir.path().join(format!("{name}.tmp")), dir.path().join(&name)).unwrap();
+                name
+            };
+            (0..FILES).map(claimed).collect()
+        };
+        let names: Vec<String> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(write)).collect();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        });
+        let distinct: HashSet<&String> = names.iter().collect();
+        assert_eq!((names.len(), distinct.len()), (4 * FILES, 4 * FILES));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4 * FILES);
+    }
+}
