@@ -4,7 +4,11 @@ use serde_json::{Map, Value};
 
 /// One row, without the end of the line: the columns with these names.
 pub fn line<'a>(names: impl IntoIterator<Item = &'a str>, row: &Map<String, Value>) -> String {
-    let cells = names.into_iter().map(|name| cell(&text_of(row.get(name).unwrap_or(&Value::Null))));
+    let cells = names.into_iter().map(|name| match row.get(name) {
+        // Not the same as no value, which is nothing at all.
+        Some(Value::String(text)) if text.is_empty() => "\"\"".to_owned(),
+        value => cell(&text_of(value.unwrap_or(&Value::Null))),
+    });
     cells.collect::<Vec<_>>().join(",")
 }
 
@@ -27,7 +31,15 @@ fn text_of(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::cell;
+    use serde_json::json;
+
+    use super::{cell, line};
+
+    #[test]
+    fn an_empty_text_is_not_no_value() {
+        let row = json!({"a": "", "b": null, "c": "x"});
+        assert_eq!(line(["a", "b", "c", "d"], row.as_object().expect("an object")), "\"\",,x,");
+    }
 
     #[test]
     fn only_what_needs_it_is_quoted() {

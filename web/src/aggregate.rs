@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use wiretag_capture::{FlowRecord, Transaction};
@@ -12,8 +13,8 @@ use wiretag_store::query::{self, AnswerColumn, Statement};
 use wiretag_store::tables::{AggregateAnswer, AggregateRequest, GroupRow, Range, ServedBy, TableStore};
 use wiretag_store::{Table, csv};
 
-use crate::api::{Completeness, completeness};
 use crate::caller::Caller;
+use crate::completeness::{Completeness, HEADER, completeness};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -142,9 +143,13 @@ impl From<Range> for Period {
     }
 }
 
-impl From<ServedBy> for Served {
-    fn from(served_by: ServedBy) -> Self {
-        let ServedBy { files, rows, rollups, resolution, .. } = served_by;
+impl Served {
+    /// Which files had to be read tells those who may see some rows only of rows that are not theirs.
+    pub(crate) fn of(served_by: ServedBy, caller: &Caller) -> Self {
+        let ServedBy { mut files, rows, mut rollups, resolution, .. } = served_by;
+        if caller.rows().is_some() {
+            (files, rollups) = (0, 0);
+        }
         Self { files, rows, rollups, resolution: resolution.map(|length| length / 1_000_000_000) }
     }
 }
@@ -231,7 +236,7 @@ async fn typed<R: Table>(
         compare: parameters.compare.unwrap_or(false),
         memory: shared.queries.memory(),
     };
-    answered(shared, table, &request, parameters.format.unwrap_or_default()).await
+    answered(shared, table, caller, (&request, parameters.format.unwrap_or_default())).await
 }
 
 async fn top<R: Table>(
@@ -249,17 +254,18 @@ async fn top<R: Table>(
         compare: parameters.compare.unwrap_or(false),
         memory: shared.queries.memory(),
     };
-    answered(shared, table, &request, parameters.format.unwrap_or_default()).await
+    answered(shared, table, caller, (&request, parameters.format.unwrap_or_default())).await
 }
 
 async fn answered<R: Table>(
     shared: &Inner,
     table: &TableStore<R>,
-    request: &AggregateRequest<R>,
-    format: AnswerFormat,
+    caller: &Caller,
+    (request, format): (&AggregateRequest<R>, AnswerFormat),
 ) -> Result<Response, ApiError> {
     let answer = shared.queries.run(Kind::Aggregate, table.aggregate(request)).await?;
     let range = request.range;
+    let completeness = completeness(shared, caller, range, answer.served_by.rollable).await?;
     match format {
         AnswerFormat::Json => {
             let AggregateAnswer { columns, rows, groups, previous, served_by } = answer;
@@ -274,25 +280,30 @@ async fn answered<R: Table>(
                 groups,
                 range: range.into(),
                 previous: previous.map(Period::from),
-                served_by: served_by.into(),
-                completeness: completeness(shared, range, served_by.rollable).await?,
+                served_by: Served::of(served_by, caller),
+                completeness,
             };
             Ok(Json(answer).into_response())
         }
         AnswerFormat::Csv => {
             let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
-            Ok(as_csv(&names, answer.rows.iter().map(GroupRow::to_map)))
+            Ok(as_csv(&names, answer.rows.iter().map(GroupRow::to_map), &completeness))
         }
     }
 }
 
 /// Rows as CSV with a header.
-pub(crate) fn as_csv(names: &[&str], rows: impl Iterator<Item: Borrow<Map<String, Value>>>) -> Response {
+pub(crate) fn as_csv(
+    names: &[&str],
+    rows: impl Iterator<Item: Borrow<Map<String, Value>>>,
+    completeness: &Completeness,
+) -> Response {
     let mut text = csv::header(names.iter().copied());
     for row in rows {
         text.push_str("\r\n");
         text.push_str(&csv::line(names.iter().copied(), row.borrow()));
     }
     text.push_str("\r\n");
-    ([(axum::http::header::CONTENT_TYPE, "text/csv; charset=utf-8; header=present")], text).into_response()
+    let kind = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+    ([(header::CONTENT_TYPE, kind), (HEADER, completeness.header())], text).into_response()
 }

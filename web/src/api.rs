@@ -1,7 +1,5 @@
 //! Flows and transactions, their fields, and the state of the appliance.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
@@ -11,9 +9,11 @@ use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::Record;
 use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use wiretag_store::Table;
-use wiretag_store::tables::{Missing, Page, Range, Row, SearchOptions, TableStore};
+use wiretag_store::tables::{Histogram, Page, Row, SearchOptions, TableStore};
 
+use crate::aggregate::Served;
 use crate::caller::Caller;
+use crate::completeness::{Completeness, completeness};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -84,56 +84,16 @@ pub(crate) struct TransactionsAnswer {
     next: Option<String>,
 }
 
-/// What was lost in a time range.
-#[derive(serde::Serialize, utoipa::ToSchema)]
-pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, all that is stored can be read, and all imports came to their
-    /// end.
-    complete: bool,
-    /// Files of this time that cannot be read.
-    unreadable_files: u64,
-    /// Rows of these: what they have is not part of answers.
-    unreadable_rows: u64,
-    /// Imports of files with rows or packets of this time that did not come to their end.
-    unfinished_imports: u64,
-    /// Flows that retention has deleted of the hours of this range; they were not lost. Of groups: those that no roll-up adds up.
-    retired_flow_rows: u64,
-    /// Transactions that retention has deleted of these hours.
-    retired_transactions: u64,
-    /// Packets that retention has deleted of these hours.
-    retired_packets: u64,
-    /// By node.
-    nodes: Vec<NodeLoss>,
-}
-
-/// Packets of one node.
-#[derive(serde::Serialize, utoipa::ToSchema)]
-pub(crate) struct NodeLoss {
-    /// Node.
-    node: String,
-    /// Packets captured.
-    packets: u64,
-    /// Dropped by the kernel.
-    kernel_drops: u64,
-    /// Dropped by a full queue.
-    queue_drops: u64,
-    /// Not decoded, for a counted reason.
-    refused: u64,
-    /// Captured, in flows, and not written to the packet log.
-    unwritten: u64,
-    /// Rows of flows that were lost.
-    flow_rows_lost: u64,
-    /// Transactions that were lost.
-    transactions_lost: u64,
-    /// Times that the node was killed or crashed, so that what it saw in the seconds before is missing, or that it could not capture.
-    interruptions: u64,
-}
-
 /// Totals over time.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct HistogramAnswer {
-    /// Stretches of equal length, oldest first.
+    /// Stretches of equal length, oldest first. Of a minute or more they begin on whole minutes, so that there may be one more or fewer than were
+    /// asked for; what is outside of the range does not count.
     buckets: Vec<BucketRow>,
+    /// Where the totals come from.
+    served_by: Served,
+    /// What was lost in this time range.
+    completeness: Completeness,
 }
 
 /// Totals of one stretch.
@@ -160,8 +120,12 @@ pub(crate) struct BucketRow {
 /// Totals of transactions over time.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct TransactionsHistogramAnswer {
-    /// Stretches of equal length, oldest first.
+    /// As those of flows.
     buckets: Vec<TransactionBucketRow>,
+    /// Where the totals come from.
+    served_by: Served,
+    /// What was lost in this time range.
+    completeness: Completeness,
 }
 
 /// Totals of the transactions of one stretch.
@@ -271,7 +235,7 @@ async fn page<R: Table>(
     let after = parameters.after.filter(|after| !after.is_empty());
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
     let page = shared.queries.run(Kind::Search, table.search(&query, range, options)).await?;
-    Ok((page, completeness(shared, range, false).await?))
+    Ok((page, completeness(shared, caller, range, false).await?))
 }
 
 /// Totals of flows over time.
@@ -290,7 +254,7 @@ pub(crate) async fn histogram(
     let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
     let all = parameters.all_observations.unwrap_or(false);
     let work = shared.store.flows.histogram(&query, range, buckets, all);
-    let buckets = shared.queries.run(Kind::Aggregate, work).await?;
+    let Histogram { buckets, served_by } = shared.queries.run(Kind::Aggregate, work).await?;
     let rows = buckets.iter().map(|bucket| BucketRow {
         start: wiretag_store::json::time(bucket.start),
         flows: bucket.flows,
@@ -301,7 +265,11 @@ pub(crate) async fn histogram(
         ambiguous_ends: bucket.ambiguous_ends,
         unnamed_ends: bucket.unnamed_ends,
     });
-    Ok(Json(HistogramAnswer { buckets: rows.collect() }))
+    Ok(Json(HistogramAnswer {
+        buckets: rows.collect(),
+        served_by: Served::of(served_by, &caller),
+        completeness: completeness(&shared, &caller, range, served_by.rollable).await?,
+    }))
 }
 
 /// Totals of transactions over time.
@@ -320,7 +288,7 @@ pub(crate) async fn transactions_histogram(
     let buckets = params::number("buckets", parameters.buckets, DEFAULT_BUCKETS, MOST_BUCKETS)?;
     let all = parameters.all_observations.unwrap_or(false);
     let work = shared.store.transactions.histogram(&query, range, buckets, all);
-    let buckets = shared.queries.run(Kind::Aggregate, work).await?;
+    let Histogram { buckets, served_by } = shared.queries.run(Kind::Aggregate, work).await?;
     let rows = buckets.iter().map(|bucket| TransactionBucketRow {
         start: wiretag_store::json::time(bucket.start),
         transactions: bucket.transactions,
@@ -329,7 +297,11 @@ pub(crate) async fn transactions_histogram(
         ambiguous_ends: bucket.ambiguous_ends,
         unnamed_ends: bucket.unnamed_ends,
     });
-    Ok(Json(TransactionsHistogramAnswer { buckets: rows.collect() }))
+    Ok(Json(TransactionsHistogramAnswer {
+        buckets: rows.collect(),
+        served_by: Served::of(served_by, &caller),
+        completeness: completeness(&shared, &caller, range, served_by.rollable).await?,
+    }))
 }
 
 /// One flow with its slices and its other observations.
@@ -394,48 +366,4 @@ pub(crate) async fn openapi() -> Response {
 
 pub(crate) fn no_flow(flow_id: &str) -> ApiError {
     ApiError::unknown(format!("no flow `{flow_id}`"), "it may be older than the retention")
-}
-
-/// `rollable`: roll-ups can answer what is asked.
-pub(crate) async fn completeness(shared: &Inner, range: Range, rollable: bool) -> Result<Completeness, ApiError> {
-    let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
-    let pending = (shared.pending_loss)();
-    let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
-    let known = shared.store.completeness(range.from, range.to, rollable).await?;
-    let Missing { files: unreadable_files, rows: unreadable_rows } = known.unreadable;
-    let unfinished_imports = known.unfinished_imports;
-    let mut complete = unreadable_files == 0 && unfinished_imports == 0;
-    for loss in known.nodes.into_iter().chain(pending) {
-        complete &= loss.is_complete();
-        let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
-            node: loss.node.clone(),
-            packets: 0,
-            kernel_drops: 0,
-            queue_drops: 0,
-            refused: 0,
-            unwritten: 0,
-            flow_rows_lost: 0,
-            transactions_lost: 0,
-            interruptions: 0,
-        });
-        node.packets += loss.packets;
-        node.kernel_drops += loss.kernel_drops;
-        node.queue_drops += loss.queue_drops;
-        node.refused += loss.refused;
-        node.unwritten += loss.unwritten;
-        node.flow_rows_lost += loss.flow_rows;
-        node.transactions_lost += loss.transaction_rows;
-        node.interruptions += loss.interruptions;
-    }
-    let nodes = nodes.into_values().collect();
-    Ok(Completeness {
-        complete,
-        unreadable_files,
-        unreadable_rows,
-        unfinished_imports,
-        retired_flow_rows: known.retired.flow_rows,
-        retired_transactions: known.retired.transaction_rows,
-        retired_packets: known.retired.packets,
-        nodes,
-    })
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use wiretag_store::StoreError;
 
 use crate::Shared;
+use crate::completeness::{self, Completeness};
 use crate::error::ApiError;
 
 /// Chunks between export and connection.
@@ -35,6 +36,8 @@ pub(crate) struct File {
     pub(crate) content_type: &'static str,
     /// Of the file.
     pub(crate) name: String,
+    /// What is known to be missing when it begins.
+    pub(crate) completeness: Completeness,
 }
 
 impl File {
@@ -55,7 +58,8 @@ impl File {
             (header::CONTENT_TYPE, self.content_type.to_owned()),
             (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.name)),
         ];
-        (headers, Body::from_stream(stream::unfold(export, Export::next))).into_response()
+        let missing = [(completeness::HEADER, self.completeness.header())];
+        (headers, missing, Body::from_stream(stream::unfold(export, Export::next))).into_response()
     }
 }
 
@@ -116,7 +120,7 @@ mod tests {
     }
 
     fn file() -> File {
-        File { content_type: "text/plain", name: "file".into() }
+        File { content_type: "text/plain", name: "file".into(), completeness: Completeness::default() }
     }
 
     /// Says that it was dropped.

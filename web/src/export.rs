@@ -8,6 +8,7 @@ use wiretag_store::{Store, Table, TableName};
 
 use crate::Shared;
 use crate::caller::Caller;
+use crate::completeness::completeness;
 use crate::download::{File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
@@ -68,7 +69,7 @@ pub(crate) async fn flows(
     caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(&shared, |store| &store.flows, &caller, &parameters)
+    export(&shared, |store| &store.flows, &caller, &parameters).await
 }
 
 /// All transactions that match, newest first.
@@ -83,10 +84,10 @@ pub(crate) async fn transactions(
     caller: Caller,
     Params(parameters): Params<ExportParameters>,
 ) -> Result<Response, ApiError> {
-    export(&shared, |store| &store.transactions, &caller, &parameters)
+    export(&shared, |store| &store.transactions, &caller, &parameters).await
 }
 
-fn export<R: Table>(
+async fn export<R: Table>(
     shared: &Shared,
     table: fn(&Store) -> &TableStore<R>,
     caller: &Caller,
@@ -102,6 +103,7 @@ fn export<R: Table>(
     let options = ExportOptions { format, range, all_observations, limit: parameters.limit };
     let permit = permit(shared)?;
     let table = table(&shared.store).clone();
-    let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME) };
+    let completeness = completeness(shared, caller, range, false).await?;
+    let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME), completeness };
     Ok(file.answer(permit, |sender| async move { table.export_to(&query, options, sender).await }))
 }

@@ -19,6 +19,7 @@ mod aggregate;
 mod api;
 mod auth;
 mod caller;
+mod completeness;
 mod download;
 mod erasures;
 mod error;

@@ -9,6 +9,7 @@ use wiretag_store::tables::Range;
 use crate::Shared;
 use crate::api::no_flow;
 use crate::caller::Caller;
+use crate::completeness::completeness;
 use crate::download::{File, permit};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
@@ -53,7 +54,8 @@ pub(crate) async fn of_flow(
     let to = flows.iter().map(|flow| flow.end).max();
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
     let range = Range { from, to: to.saturating_add(1) };
-    Ok(download(&shared, Selection::Flows(flows), range, &format!("wiretag-{id:016x}.pcapng"), permit))
+    let file = file(&shared, &caller, range, format!("wiretag-{id:016x}.pcapng")).await?;
+    Ok(download(&shared, Selection::Flows(flows), range, file, permit))
 }
 
 /// Packets of the flows that a query finds, or all packets.
@@ -72,7 +74,8 @@ pub(crate) async fn of_query(
     // Packets of no flow are nobody's in particular.
     let everything = caller.rows().is_none() && parameters.q.as_deref().unwrap_or_default().trim().is_empty();
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
-    let all = parameters.all_observations.unwrap_or(false);
+    // Every packet, at whatever point it was seen, bears the names of its flow.
+    let all = everything || parameters.all_observations.unwrap_or(false);
     let permit = permit(&shared)?;
     let flows = shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1);
     let flows = shared.queries.run(Kind::Search, flows).await?;
@@ -86,11 +89,16 @@ pub(crate) async fn of_query(
     let start = wiretag_store::json::time(range.from);
     let stamp: String = start.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
     let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
-    Ok(download(&shared, packets, range, &format!("wiretag-{stamp}.pcapng"), permit))
+    let file = file(&shared, &caller, range, format!("wiretag-{stamp}.pcapng")).await?;
+    Ok(download(&shared, packets, range, file, permit))
 }
 
-fn download(shared: &Shared, packets: Selection, range: Range, name: &str, permit: OwnedSemaphorePermit) -> Response {
+async fn file(shared: &Shared, caller: &Caller, range: Range, name: String) -> Result<File, ApiError> {
+    let completeness = completeness(shared, caller, range, false).await?;
+    Ok(File { content_type: "application/x-pcapng", name, completeness })
+}
+
+fn download(shared: &Shared, packets: Selection, range: Range, file: File, permit: OwnedSemaphorePermit) -> Response {
     let store = shared.store.clone();
-    let file = File { content_type: "application/x-pcapng", name: name.to_owned() };
     file.answer(permit, |sender| async move { store.export_pcap(packets, range.from, range.to, sender).await })
 }

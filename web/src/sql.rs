@@ -6,10 +6,12 @@ use axum::extract::rejection::JsonRejection;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use wiretag_store::sql::SqlRequest;
+use wiretag_store::tables::Range;
 
 use crate::Shared;
 use crate::aggregate::{AnswerFormat, as_csv};
 use crate::caller::Caller;
+use crate::completeness::{Completeness, completeness};
 use crate::error::{ApiError, ErrorBody};
 use crate::params;
 use crate::queries::Kind;
@@ -41,6 +43,8 @@ pub(crate) struct SqlRows {
     rows: Vec<Map<String, Value>>,
     /// There are more rows than `limit`.
     truncated: bool,
+    /// What was lost, whenever.
+    completeness: Completeness,
 }
 
 /// A column of an answer in SQL.
@@ -71,13 +75,17 @@ pub(crate) async fn sql(
     let request = SqlRequest { text: query, limit, memory: shared.queries.memory(), rows: caller.rows().cloned() };
     let identities = (shared.identities)();
     let answer = shared.queries.run(Kind::Sql, shared.store.sql(&request, identities)).await?;
+    // By now it is known which files cannot be read.
+    let completeness = completeness(&shared, &caller, Range::ALL, false).await?;
     Ok(match format.unwrap_or_default() {
         AnswerFormat::Json => {
             let columns = answer.columns.into_iter().map(|(name, kind)| SqlColumn { name, kind }).collect();
-            Json(SqlRows { columns, rows: answer.rows, truncated: answer.truncated }).into_response()
+            Json(SqlRows { columns, rows: answer.rows, truncated: answer.truncated, completeness }).into_response()
         }
-        AnswerFormat::Csv => {
-            as_csv(&answer.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), answer.rows.iter())
-        }
+        AnswerFormat::Csv => as_csv(
+            &answer.columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            answer.rows.iter(),
+            &completeness,
+        ),
     })
 }

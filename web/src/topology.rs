@@ -13,8 +13,9 @@ use wiretag_store::tables::AggregateRequest;
 
 use crate::Shared;
 use crate::aggregate::{Period, Served};
-use crate::api::{Completeness, completeness};
+
 use crate::caller::Caller;
+use crate::completeness::{Completeness, completeness};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -159,8 +160,8 @@ pub(crate) async fn topology(
         edges,
         edges_total: answer.groups,
         range: range.into(),
-        served_by: answer.served_by.into(),
-        completeness: completeness(&shared, range, answer.served_by.rollable).await?,
+        served_by: Served::of(answer.served_by, &caller),
+        completeness: completeness(&shared, &caller, range, answer.served_by.rollable).await?,
     }))
 }
 

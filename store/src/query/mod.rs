@@ -39,12 +39,14 @@ pub const MAX_LENGTH: usize = 16_384;
 pub struct Query<R: 'static> {
     pub(crate) node: ast::Node<R>,
     text: String,
+    /// Whoever asks may not see every row.
+    pub(crate) restricted: bool,
 }
 
 impl<R: Table> Query<R> {
     /// Every row.
     pub fn everything() -> Self {
-        Self { node: ast::Node::All, text: String::new() }
+        Self { node: ast::Node::All, text: String::new(), restricted: false }
     }
 
     /// As the user wrote it.
@@ -58,7 +60,7 @@ impl<R: Table> Query<R> {
         match outer.node.clone() {
             ast::Node::All => self,
             node @ (ast::Node::And(_) | ast::Node::Or(_) | ast::Node::Not(_) | ast::Node::Test(..)) => {
-                Self { node: ast::Node::And(vec![node, self.node]), text: self.text }
+                Self { node: ast::Node::And(vec![node, self.node]), text: self.text, restricted: true }
             }
         }
     }
@@ -91,7 +93,7 @@ pub fn parse_at<R: Table>(text: &str, now: i64) -> Result<Query<R>, QueryError> 
 /// Reads a condition that an aggregation may follow, as in `port == 443 | top 20 client_workload by client_bytes`.
 pub fn parse_statement<R: Table>(text: &str, now: i64) -> Result<Statement<R>, QueryError> {
     let (node, aggregate) = with_parser(text, Some(now), parser::Parser::statement)?;
-    Ok(Statement { filter: Query { node, text: text.to_owned() }, aggregate })
+    Ok(Statement { filter: Query { node, text: text.to_owned(), restricted: false }, aggregate })
 }
 
 /// `top`: the groups of `fields` that have the most of `by` (figures; empty: bytes and rows).
@@ -109,7 +111,7 @@ pub fn top<R: Table>(fields: &str, by: &str, limit: usize) -> Result<Aggregate<R
 
 fn read<R: Table>(text: &str, now: Option<i64>) -> Result<Query<R>, QueryError> {
     let node = with_parser(text, now, parser::Parser::query)?;
-    Ok(Query { node, text: text.to_owned() })
+    Ok(Query { node, text: text.to_owned(), restricted: false })
 }
 
 fn with_parser<R: Table, T>(

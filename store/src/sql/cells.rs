@@ -5,10 +5,10 @@ use std::fmt::Write;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampNanosecondType, UInt64Type,
+    DataType, Decimal128Type, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampNanosecondType, UInt64Type,
 };
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Number, Value as Json};
 
 use crate::json;
 use crate::limits::LimitReached;
@@ -81,6 +81,13 @@ pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Jso
             one(array, row, &DataType::Int64).map_or(Json::Null, |one| one.as_primitive::<Int64Type>().value(0).into())
         }
         kind if kind.is_floating() => one(array, row, &DataType::Float64)
+            .map_or(Json::Null, |one| one.as_primitive::<Float64Type>().value(0).into()),
+        DataType::Decimal128(_, 0) => {
+            let whole = array.as_primitive::<Decimal128Type>().value(row);
+            let number = i64::try_from(whole).map(Number::from).or_else(|_| u64::try_from(whole).map(Number::from));
+            number.map_or_else(|_| Json::from(whole as f64), Json::Number)
+        }
+        kind if kind.is_decimal() => one(array, row, &DataType::Float64)
             .map_or(Json::Null, |one| one.as_primitive::<Float64Type>().value(0).into()),
         DataType::Timestamp(_, zone) => {
             let nanos = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());

@@ -55,7 +55,9 @@ use tokio::sync::{Mutex, Notify, RwLock, RwLockWriteGuard};
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{Record, Tagged};
 
-pub use self::aggregate::{AggregateAnswer, AggregateRequest, Bucket, GroupRow, ServedBy, TransactionBucket};
+pub use self::aggregate::{
+    AggregateAnswer, AggregateRequest, Bucket, GroupRow, Histogram, ServedBy, TransactionBucket,
+};
 use self::counters::Counts;
 pub use self::counters::TableCounters;
 use self::engine::Condition;

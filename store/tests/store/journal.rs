@@ -83,7 +83,7 @@ async fn an_open_slice_is_in_every_answer_until_its_row_comes() {
     assert_eq!(found(&store).await, BTreeMap::from([((1, 0), open(9)), ((2, 0), open(1))]));
     let range = Range { from: START, to: START + SECOND };
     let packets = async || {
-        let buckets = store.flows.histogram(&Query::everything(), range, 1, true).await.unwrap();
+        let buckets = store.flows.histogram(&Query::everything(), range, 1, true).await.unwrap().buckets;
         (buckets[0].flows, buckets[0].client_packets)
     };
     assert_eq!(packets().await, (2, 10));

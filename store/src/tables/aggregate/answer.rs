@@ -7,6 +7,7 @@ use super::row::{GroupRows, Told};
 use super::values::{KeyValue, NO_VALUE, Seen};
 use super::{AggregateAnswer, AggregateRequest, Period, Range, ServedBy, Table};
 use crate::query::plan::{Aggregate, AnswerColumn, Figure, KeyOf, Order};
+use crate::tables::rollup::serve::Coarse;
 
 /// Groups of which the figures are worth a thread.
 const MANY: u32 = 8_192;
@@ -25,6 +26,7 @@ struct Source<'a, R: 'static> {
     plan: &'a Plan<R>,
     groups: &'a Groups,
     range: Range,
+    coarse: &'a [Coarse],
     /// Number of the key that is time, and how wide its buckets are.
     time: Option<(usize, i64)>,
     /// All figures of all groups, if all are wanted: groups are gone through once, as they lie in memory.
@@ -89,7 +91,8 @@ impl Part {
     pub(super) fn with<R: Table>(mut self, other: Self, aggregate: &Aggregate<R>) -> Self {
         self.rows.append(other.rows);
         self.groups += other.groups;
-        self.served_by.rows += other.served_by.rows;
+        // Each part is made of all rows.
+        self.served_by.rows = self.served_by.rows.max(other.served_by.rows);
         self.sort(&aggregate.ordered(), aggregate.limit);
         self
     }
@@ -156,7 +159,8 @@ fn shifted(key: &[KeyValue], time: Option<(usize, i64)>, by: i64) -> Vec<KeyValu
 
 impl<'a, R: Table> Source<'a, R> {
     fn new(plan: &'a Plan<R>, period: &'a Period, time: Option<(usize, i64)>, all: bool) -> Self {
-        let mut source = Self { plan, groups: &period.groups, range: period.range, time, known: Vec::new() };
+        let mut source =
+            Self { plan, groups: &period.groups, range: period.range, coarse: &period.coarse, time, known: Vec::new() };
         if all {
             source.known = source.all_figures();
         }
@@ -297,6 +301,9 @@ impl<'a, R: Table> Source<'a, R> {
         if let Some((at, width)) = self.time
             && let KeyValue::Time(begin) = self.groups.key(group, at)
         {
+            // What of the bucket is only known as a part of something longer has the length of that.
+            let coarse = self.coarse.iter().filter(|coarse| coarse.range.from <= *begin && *begin < coarse.range.to);
+            let width = coarse.map(|coarse| coarse.width).fold(width, i64::max);
             let end = begin.saturating_add(width);
             // Of what began before all that is known only the whole bucket is.
             (from, to) = (if from < end { from.max(*begin) } else { *begin }, to.min(end));

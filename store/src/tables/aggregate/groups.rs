@@ -94,6 +94,8 @@ impl<R: Record> Plan<R> {
 pub(crate) struct Part {
     pub(crate) number: u64,
     pub(crate) of: u64,
+    /// A group of a period before belongs to the part of the one that it is compared with, whose time is so much later, ns.
+    pub(crate) later: i64,
 }
 
 /// Groups and their states.
@@ -195,9 +197,13 @@ impl Groups {
     }
 
     fn wanted<'a>(&self, key: impl Iterator<Item = Seen<'a>>) -> bool {
-        let Some(Part { number, of }) = self.part else { return true };
+        let Some(Part { number, of, later }) = self.part else { return true };
+        let compared = key.map(|value| match value {
+            Seen::Time(time) => Seen::Time(time.saturating_add(later)),
+            other => other,
+        });
         // Other bits than those that the tables of values use.
-        let hash = key.fold(0_u64, |hash, value| hash.rotate_left(7) ^ self.hasher.hash_one((value, 0x70_u8)));
+        let hash = compared.fold(0_u64, |hash, value| hash.rotate_left(7) ^ self.hasher.hash_one((value, 0x70_u8)));
         (hash >> 32) % of.max(1) == number
     }
 

@@ -10,13 +10,24 @@ use wiretag_enrich::tagged::all_columns;
 
 use super::groups::{Groups, Plan};
 use super::values::{KeyValue, Seen};
-use super::{AggregateRequest, TableError};
+use super::{AggregateRequest, Period, ServedBy, TableError};
 use crate::error::StoreError;
 use crate::limits::{Budget, DEFAULT_MEMORY};
 use crate::query::Query;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
+use crate::tables::rollup::MINUTE;
 use crate::tables::{FlowStore, Range, Table, TableStore, TransactionStore};
+
+/// Totals of stretches of equal length that cover a range, and where they come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram<B> {
+    /// The oldest first. Of a minute or more they begin and end on whole minutes, so that roll-ups can be their totals; the first then may begin
+    /// before the range, the last end behind it, and what is outside does not count.
+    pub buckets: Vec<B>,
+    /// Where the totals come from.
+    pub served_by: ServedBy,
+}
 
 /// Buckets of a histogram at most.
 const MAX_BUCKETS: usize = 10_000;
@@ -78,7 +89,7 @@ impl FlowStore {
         range: Range,
         buckets: usize,
         all_observations: bool,
-    ) -> BoxFuture<'a, Result<Vec<Bucket>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Histogram<Bucket>, StoreError>> {
         Box::pin(self.buckets_of(query, (range, buckets), all_observations))
     }
 
@@ -87,9 +98,9 @@ impl FlowStore {
         query: &Query<FlowRecord>,
         (range, buckets): (Range, usize),
         all_observations: bool,
-    ) -> Result<Vec<Bucket>, StoreError> {
+    ) -> Result<Histogram<Bucket>, StoreError> {
         let sums = ["client_bytes", "server_bytes", "client_packets", "server_packets"];
-        let stretches = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
+        let (stretches, served_by) = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
         let bucket = |stretch: Stretch<4>| {
             let Stretch { start, rows: flows, sums, ambiguous_ends, unnamed_ends } = stretch;
             let [client_bytes, server_bytes, client_packets, server_packets] = sums;
@@ -104,7 +115,7 @@ impl FlowStore {
                 unnamed_ends,
             }
         };
-        Ok(stretches.into_iter().map(bucket).collect())
+        Ok(Histogram { buckets: stretches.into_iter().map(bucket).collect(), served_by })
     }
 }
 
@@ -116,7 +127,7 @@ impl TransactionStore {
         range: Range,
         buckets: usize,
         all_observations: bool,
-    ) -> BoxFuture<'a, Result<Vec<TransactionBucket>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Histogram<TransactionBucket>, StoreError>> {
         Box::pin(self.buckets_of(query, (range, buckets), all_observations))
     }
 
@@ -125,15 +136,15 @@ impl TransactionStore {
         query: &Query<Transaction>,
         (range, buckets): (Range, usize),
         all_observations: bool,
-    ) -> Result<Vec<TransactionBucket>, StoreError> {
+    ) -> Result<Histogram<TransactionBucket>, StoreError> {
         let sums = ["request_bytes", "response_bytes"];
-        let stretches = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
+        let (stretches, served_by) = self.stretches_of(query, (range, buckets), all_observations, sums).await?;
         let bucket = |stretch: Stretch<2>| {
             let Stretch { start, rows: transactions, sums, ambiguous_ends, unnamed_ends } = stretch;
             let [request_bytes, response_bytes] = sums;
             TransactionBucket { start, transactions, request_bytes, response_bytes, ambiguous_ends, unnamed_ends }
         };
-        Ok(stretches.into_iter().map(bucket).collect())
+        Ok(Histogram { buckets: stretches.into_iter().map(bucket).collect(), served_by })
     }
 }
 
@@ -144,18 +155,18 @@ impl<R: Table> TableStore<R> {
         (range, buckets): (Range, usize),
         all_observations: bool,
         sums: [&str; SUMS],
-    ) -> Result<Vec<Stretch<SUMS>>, StoreError> {
-        let (width, mut totals) = empty(range, buckets)?;
-        let aggregate = aggregate(range.from, width, &sums);
+    ) -> Result<(Vec<Stretch<SUMS>>, ServedBy), StoreError> {
+        let (origin, width, mut totals) = empty(range, buckets)?;
+        let aggregate = aggregate(origin, width, &sums);
         let plan = Arc::new(Plan::new(&aggregate));
         let filter = query.clone();
         let request =
             AggregateRequest { filter, aggregate, range, all_observations, compare: false, memory: DEFAULT_MEMORY };
         let groups = Groups::new(&plan, &RandomState::default(), None, &Arc::new(Budget::new(DEFAULT_MEMORY)));
-        let groups = self.period(&request, &plan, groups, range, None).await?.groups;
+        let Period { groups, served_by, .. } = self.period(&request, &plan, groups, range, None).await?;
         for group in 0..groups.len() as u32 {
             let KeyValue::Time(start) = groups.key(group, 0) else { continue };
-            let number = start.saturating_sub(range.from) / width;
+            let number = start.saturating_sub(origin) / width;
             let Some(total) = usize::try_from(number).ok().and_then(|number| totals.get_mut(number)) else { continue };
             let rows = groups.state(0).map_or(0, |state| state.rows(group));
             total.rows += rows;
@@ -169,23 +180,31 @@ impl<R: Table> TableStore<R> {
                 total.unnamed_ends += if how == Seen::Text(TaggedBy::None.as_str()) { rows } else { 0 };
             }
         }
-        Ok(totals)
+        Ok((totals, served_by))
     }
 }
 
-/// The buckets, and how wide each is.
-fn empty<const SUMS: usize>(range: Range, buckets: usize) -> Result<(i64, Vec<Stretch<SUMS>>), TableError> {
+/// Where the first bucket begins, how wide each is, and the buckets.
+fn empty<const SUMS: usize>(range: Range, buckets: usize) -> Result<(i64, i64, Vec<Stretch<SUMS>>), TableError> {
     if buckets == 0 || buckets > MAX_BUCKETS {
         return Err(TableError::Range("a histogram has 1 to 10000 buckets"));
     }
     let Some(length) = range.to.checked_sub(range.from).filter(|length| *length > 0) else {
         return Err(TableError::Range("the range of a histogram ends after it begins, within 292 years"));
     };
-    let width = (length as u64).div_ceil(buckets as u64) as i64;
-    let start = |number: usize| range.from.saturating_add(width.saturating_mul(number as i64));
+    let (mut origin, mut width, mut buckets) = (range.from, (length as u64).div_ceil(buckets as u64) as i64, buckets);
+    if width >= MINUTE {
+        width = (width as u64)
+            .checked_next_multiple_of(MINUTE as u64)
+            .and_then(|width| i64::try_from(width).ok())
+            .unwrap_or(width);
+        origin = range.from.saturating_sub(range.from.rem_euclid(MINUTE));
+        buckets = (range.to.saturating_sub(origin) as u64).div_ceil(width as u64) as usize;
+    }
+    let start = |number: usize| origin.saturating_add(width.saturating_mul(number as i64));
     let nothing =
         |number: usize| Stretch { start: start(number), rows: 0, sums: [0; SUMS], ambiguous_ends: 0, unnamed_ends: 0 };
-    Ok((width, (0..buckets).map(nothing).collect()))
+    Ok((origin, width, (0..buckets).map(nothing).collect()))
 }
 
 fn aggregate<R: Table>(origin: i64, width: i64, sums: &[&str]) -> Aggregate<R> {

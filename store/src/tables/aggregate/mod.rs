@@ -32,7 +32,7 @@ use wiretag_enrich::Tagged;
 
 use self::groups::Part;
 pub(crate) use self::groups::{Groups, Plan};
-pub use self::histogram::{Bucket, TransactionBucket};
+pub use self::histogram::{Bucket, Histogram, TransactionBucket};
 pub(super) use self::rolled::{passing, starts};
 pub use self::row::GroupRow;
 pub(crate) use self::states::Keeps;
@@ -40,6 +40,7 @@ pub(crate) use self::values::KeyValue;
 use super::engine::Condition;
 use super::error::TableError;
 use super::observed::Observed;
+use super::rollup::serve::Coarse;
 use super::{Range, Snapshot, Table, TableStore, rollup, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
@@ -108,6 +109,7 @@ struct Period {
     groups: Groups,
     range: Range,
     served_by: ServedBy,
+    coarse: Vec<Coarse>,
 }
 
 impl<R: Table> TableStore<R> {
@@ -140,7 +142,7 @@ impl<R: Table> TableStore<R> {
         let hasher = RandomState::default();
         let mut whole: Option<answer::Part> = None;
         for number in 0..of {
-            let part = (of > 1).then_some(Part { number, of });
+            let part = (of > 1).then_some(Part { number, of, later: 0 });
             let part = self.one_part(request, &hasher, part, observed).await?;
             whole = Some(match whole {
                 Some(before) => before.with(part, &request.aggregate),
@@ -173,6 +175,7 @@ impl<R: Table> TableStore<R> {
         ))?;
         let length = request.range.to.saturating_sub(request.range.from);
         let plan_before = Arc::new(Plan::new(&request.aggregate.counted_from(length.saturating_neg())));
+        let part = part.map(|part| Part { later: length, ..part });
         let groups = Groups::new(&plan_before, hasher, part, &budget);
         let before = self.period(request, &plan_before, groups, previous, observed).await?;
         Ok(answer::Part::new(request, &plan, now, Some(before)))
@@ -196,12 +199,13 @@ impl<R: Table> TableStore<R> {
         let (mut snapshot, rolled) = self.answerable(range, width.is_some()).await?;
         let mut served_by = ServedBy { rollable: width.is_some(), ..ServedBy::default() };
         served_by.rows += self.add_memory(&mut groups, plan, &condition, &snapshot).await?;
-        let mut oldest = None;
+        let (mut oldest, mut coarse) = (None, Vec::new());
         if let Some(width) = width {
             let files = std::mem::take(&mut snapshot.files);
             let read = self.add_rolled(&mut groups, plan, &condition, (width, files, rolled)).await?;
             (served_by.rollups, served_by.rolled_rows) = (read.rollups, read.rows);
-            (served_by.resolution, snapshot.files, oldest) = (read.coarse, read.files, read.oldest);
+            (coarse, snapshot.files, oldest) = (read.coarse, read.files, read.oldest);
+            served_by.resolution = coarse.iter().map(|coarse| coarse.width).max();
         }
         let files: Vec<&FlowFile> = snapshot.files.iter().filter(|file| condition.touches(file)).collect();
         served_by.files = files.len() as u64;
@@ -227,9 +231,13 @@ impl<R: Table> TableStore<R> {
                     range.to = rounded_up(range.to, width);
                 }
             }
+            if request.filter.restricted {
+                // Since when anything is kept is told by rows that are not theirs.
+                return Ok(Period { groups, range, served_by, coarse });
+            }
             range.from = range.from.max(rows.into_iter().chain(oldest).min().unwrap_or(range.from));
         }
-        Ok(Period { groups, range, served_by })
+        Ok(Period { groups, range, served_by, coarse })
     }
 
     async fn add_memory(

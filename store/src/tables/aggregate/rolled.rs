@@ -39,7 +39,7 @@ pub(super) struct Read {
     /// Rows that passed.
     pub(super) rows: u64,
     /// See [`serve::Share::coarse`].
-    pub(super) coarse: Option<i64>,
+    pub(super) coarse: Vec<serve::Coarse>,
     /// Files of rows that are left to be read.
     pub(super) files: Vec<FlowFile>,
     /// For rates: begin of the oldest of the roll-ups that have rows of which only they are left.
@@ -60,7 +60,14 @@ fn oldest_outliving(used: &[RollupFile], known: &[RollupFile], of: &HashMap<Stri
         }
     }
     let is_whole = |file: &RollupFile| kept.get(file.path.as_str()).is_some_and(|files| *files >= file.files);
-    used.iter().filter(|file| !is_whole(file)).map(|file| file.start).min()
+    let outliving = used.iter().filter(|file| !is_whole(file));
+    // A day begins with its first hour that has anything.
+    let first = |file: &RollupFile| {
+        let hours =
+            known.iter().filter(|minutes| minutes.day.as_ref() == Some(&file.path)).map(|minutes| minutes.start);
+        hours.min().unwrap_or(file.start)
+    };
+    outliving.map(first).min()
 }
 
 impl<R: Table> TableStore<R> {

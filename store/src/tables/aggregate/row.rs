@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::ser::{Serialize, Serializer};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Number, Value as Json};
 
 use super::values::KeyValue;
 use crate::json;
@@ -151,9 +151,10 @@ impl Told {
     }
 }
 
-/// What does not fit into 64 bits is shown as the greatest number that does.
-fn shown(whole: i128) -> u64 {
-    u64::try_from(whole).unwrap_or(u64::MAX)
+/// What does not fit into 64 bits is a number with a fraction for whoever reads it: about as great.
+fn shown(whole: i128) -> Number {
+    u64::try_from(whole)
+        .map_or_else(|_| Number::from_f64(whole as f64).unwrap_or_else(|| u64::MAX.into()), Number::from)
 }
 
 impl Cell<'_> {
@@ -162,7 +163,7 @@ impl Cell<'_> {
             Self::Key(KeyValue::Bool(value)) => (*value).into(),
             Self::Key(KeyValue::Number(value)) => (*value).into(),
             Self::Key(KeyValue::Text(text)) => (&**text).into(),
-            Self::Figure(Told::Whole(value)) => shown(*value).into(),
+            Self::Figure(Told::Whole(value)) => Json::Number(shown(*value)),
             Self::Key(KeyValue::Time(value)) | Self::Figure(Told::Time(value)) => json::time(*value).into(),
             Self::Figure(Told::Fraction(value)) => (*value).into(),
             Self::Key(KeyValue::Null) | Self::Figure(Told::Nothing) => Json::Null,
@@ -175,7 +176,7 @@ impl Serialize for Cell<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Key(KeyValue::Text(text)) => serializer.serialize_str(text),
-            Self::Figure(Told::Whole(value)) => serializer.serialize_u64(shown(*value)),
+            Self::Figure(Told::Whole(value)) => shown(*value).serialize(serializer),
             other => other.json().serialize(serializer),
         }
     }
@@ -195,7 +196,7 @@ mod tests {
         rows.push(key.into_iter(), figures.into_iter());
         let row = rows.named(names.clone()).remove(0);
         assert_eq!(serde_json::to_value(&row).unwrap(), Json::Object(row.to_map()));
-        assert_eq!((row.get("f"), row.get("h"), row.get("z")), (u64::MAX.into(), 0.5.into(), Json::Null));
+        assert_eq!((row.get("f"), row.get("h"), row.get("z")), ((i128::MAX as f64).into(), 0.5.into(), Json::Null));
         assert_eq!(row.to_map().keys().cloned().collect::<Vec<_>>(), names);
         assert_eq!(row.values().filter(Json::is_null).count(), 2);
     }

@@ -16,8 +16,23 @@ use crate::tables::{Range, Table};
 pub(in crate::tables) struct Share {
     pub(in crate::tables) rollups: Vec<RollupFile>,
     pub(in crate::tables) files: Vec<FlowFile>,
-    /// The rows of a time that is not made of whole minutes or hours are gone: the length of what is counted instead, ns.
-    pub(in crate::tables) coarse: Option<i64>,
+    /// Where the rows of a time are gone that is not made of whole minutes or hours: this time, and the length of what is counted
+    /// instead, ns.
+    pub(in crate::tables) coarse: Vec<Coarse>,
+}
+
+/// Time of which what is counted is longer than what was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tables) struct Coarse {
+    pub(in crate::tables) range: Range,
+    /// ns.
+    pub(in crate::tables) width: i64,
+}
+
+impl Coarse {
+    fn of(file: &RollupFile, length: i64) -> Self {
+        Self { range: Range { from: file.start, to: file.start.saturating_add(length) }, width: file.width }
+    }
 }
 
 /// The longest time that a row of a roll-up may add up, for this aggregation; `None`: it asks for what is not in roll-ups.
@@ -83,7 +98,7 @@ pub(in crate::tables) fn share(
         let last = minutes.any(|file| file.gone && !has_rows(file));
         if exact || last {
             if !exact {
-                share.coarse = Some(HOUR);
+                share.coarse.push(Coarse::of(day, DAY));
             }
             by_day.insert(day.path.as_str());
             share.rollups.push(day.clone());
@@ -99,7 +114,7 @@ pub(in crate::tables) fn share(
             continue;
         }
         if !fits {
-            share.coarse = share.coarse.max(Some(MINUTE));
+            share.coarse.push(Coarse::of(minutes, HOUR));
         }
         used.insert(minutes.path.as_str());
         share.rollups.push(minutes.clone());
