@@ -229,7 +229,7 @@ impl RunConfig {
         }
         let WrittenPackets { days, gib, compression } = written.packets;
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
-        let node = node(arguments.node.clone().or(written.node));
+        let node = node(arguments.node.clone().or(written.node))?;
         Ok(Self {
             cluster: kubernetes::cluster(&written.kubernetes)?,
             kubernetes: kubernetes::config(written.kubernetes, &node)?,
@@ -311,7 +311,7 @@ fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Res
 /// What a file says of Kubernetes, for checks.
 pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
     let written = file.map(read).transpose()?.unwrap_or_default();
-    kubernetes::config(written.kubernetes, &node(name.or(written.node)))
+    kubernetes::config(written.kubernetes, &node(name.or(written.node))?)
 }
 
 /// What a file says of the container runtime, for checks.
@@ -323,18 +323,34 @@ fn cri(written: WrittenCri) -> Option<CriConfig> {
     written.enabled.unwrap_or(true).then_some(CriConfig { endpoint: written.endpoint })
 }
 
-fn node(name: Option<String>) -> String {
-    name.unwrap_or_else(crate::host::node_name)
+fn node(name: Option<String>) -> anyhow::Result<String> {
+    let name = name.unwrap_or_else(crate::host::node_name);
+    let is_odd = |character: char| character.is_control() || character == '/';
+    if name.trim() != name || name.is_empty() || name.len() > 253 || name.contains(is_odd) {
+        bail!(
+            "`node` is `{}`; hint: a name as hosts have, without spaces at its ends and slashes",
+            name.escape_debug()
+        );
+    }
+    Ok(name)
 }
 
 fn retention(name: &str, written: &WrittenRetention, days: u32, gib: f64) -> anyhow::Result<Retention> {
     const DAY: i64 = 86_400 * 1_000_000_000;
+    const MOST_DAYS: u32 = 36_525;
     let days = written.days.unwrap_or(days);
     let gib = written.gib.unwrap_or(gib);
     if days == 0 || !(gib.is_finite() && gib > 0.0) {
         bail!("`{name}` keeps nothing; hint: `days` and `gib` must be greater than 0");
     }
-    Ok(Retention { age: i64::from(days) * DAY, bytes: (gib * f64::from(1 << 30)) as u64 })
+    if days > MOST_DAYS {
+        bail!("`{name}.days` is {days}; hint: at most {MOST_DAYS}, a hundred years");
+    }
+    let bytes = (gib * f64::from(1 << 30)) as u64;
+    if bytes < 1 << 20 {
+        bail!("`{name}.gib` is {gib}, less than a file takes; hint: at least 0.001");
+    }
+    Ok(Retention { age: i64::from(days) * DAY, bytes })
 }
 
 fn read(path: &Path) -> anyhow::Result<Written> {

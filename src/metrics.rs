@@ -146,11 +146,11 @@ impl FlowMetrics {
         }
     }
 
-    /// Workload, else container, else pod; `unknown` without a name, `other` beyond the budget.
+    /// Workload, else container, else pod, else machine; `unknown` without a name, `other` beyond the budget.
     fn name(&self, tag: &EndTag) -> Arc<str> {
         let Some(identity) = &tag.identity else { return "unknown".into() };
         let name = identity.workload.as_ref().or(identity.container.as_ref()).or(identity.pod.as_ref());
-        let Some(name) = name else { return "unknown".into() };
+        let Some(name) = name.or(identity.host.as_ref()) else { return "unknown".into() };
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.contains(name) {
             return name.clone();

@@ -97,6 +97,11 @@ pub(crate) enum Scope {
     },
 }
 
+/// What an interface of another namespace is called.
+pub(crate) fn name_inside(name: &str, inode: u64) -> String {
+    format!("{name}@{inode}")
+}
+
 /// Starts the thread; the ring is open when this returns.
 pub(crate) fn start(config: WorkerConfig) -> anyhow::Result<std::thread::JoinHandle<()>> {
     let name = match &config.scope {
@@ -197,7 +202,7 @@ impl Worker {
             Scope::Namespace { interfaces, inode, .. } => {
                 let seen = |(index, name): &(u32, String)| SeenLink {
                     index: *index,
-                    name: format!("{name}@{inode}").into(),
+                    name: name_inside(name, *inode).into(),
                     veth: false,
                     vrf: None,
                 };

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::{RingConfig, RingError, namespace_inode};
+use wiretag_capture::ring::{RingConfig, RingError, links, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
@@ -141,6 +141,11 @@ impl Namespaces {
     async fn take(&mut self, event: IdentityEvent) {
         match event {
             IdentityEvent::Namespace { netns: path, inode, mut interfaces, .. } => {
+                let patterns = &self.make.config.interfaces;
+                interfaces.retain(|(_, name)| links::is_selected(&worker::name_inside(name, inode), patterns));
+                if interfaces.is_empty() {
+                    return;
+                }
                 if let Some(known) = self.open.get(&inode) {
                     if interfaces.iter().all(|own| known.interfaces.contains(own)) && known.is_there(inode) {
                         return;

@@ -9,7 +9,7 @@ use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::tables::{ExportFormat, ExportOptions};
 use wiretag_store::{Store, Table};
 
-use super::search::{Has, Search, warn_of_losses};
+use super::search::{Has, Search, warn_of_losses, warn_of_missing};
 use crate::cli::{FlowsArguments, Format, Limit, RowsFormat};
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
@@ -111,9 +111,7 @@ fn ask<R: Table>(
     let bytes = io::copy(&mut body, &mut out).with_context(|| not_whole(path))?;
     out.flush().with_context(|| not_whole(path))?;
     // A page tells what is missing; by now it is known which files cannot be read.
-    let mut parameters = search.parameters();
-    parameters.push(("limit", "1".into()));
-    super::search::warn_of_loss(&appliance.json(&format!("/api/v1/{table}"), &parameters)?, search.range);
+    warn_of_missing(appliance, search)?;
     Ok(bytes)
 }
 

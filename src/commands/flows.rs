@@ -114,7 +114,7 @@ pub(super) fn cells(row: &Row, now: i64) -> Vec<String> {
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let sum = |name: &str| {
         let sides = [number(&format!("client_{name}")), number(&format!("server_{name}"))];
-        sides.into_iter().flatten().reduce(|a, b| a + b).map_or(String::new(), |sum| sum.to_string())
+        sides.into_iter().flatten().reduce(u64::saturating_add).map_or(String::new(), |sum| sum.to_string())
     };
     let rtt = match (number("client_rtt_us"), number("server_rtt_us")) {
         (None, None) => number("dns_latency_us").map_or(String::new(), output::micros),
@@ -157,11 +157,11 @@ fn what(row: &Row) -> String {
     }
 }
 
-/// `name:port` if there is a name, else `address:port`.
+/// `name:port` if there is a name, of a machine if of nothing nearer, else `address:port`.
 pub(super) fn end(row: &Row, side: &str) -> String {
     let text = |name: &str| row.get(&format!("{side}_{name}")).and_then(Value::as_str);
     let ip = text("ip").unwrap_or("?");
-    let name = match text("pod").or(text("container")) {
+    let name = match text("pod").or(text("container")).or(text("host")) {
         Some(name) => name.to_owned(),
         None if text("tagged_by") == Some("ambiguous") => format!("{ip}?"),
         None if ip.contains(':') => format!("[{ip}]"),

@@ -45,6 +45,14 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
                        file, or look at it with `wiretag replay -`";
             return Err(WrongUsage(why.into()).into());
         }
+        let about = std::fs::metadata(file).with_context(|| format!("cannot open `{}`", file.display()))?;
+        if !about.is_file() {
+            let why = format!(
+                "`{}` is no file, and `import` reads one twice; hint: save it first, or look at it with `wiretag replay`",
+                file.display()
+            );
+            return Err(WrongUsage(why).into());
+        }
         drop(capture_file::open(file)?);
     }
     let data = &arguments.data.data;

@@ -10,7 +10,7 @@ use wiretag_store::{Selection, Store};
 
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
-use crate::commands::search::Search;
+use crate::commands::search::{Search, warn_of_losses, warn_of_missing};
 use crate::output::tell;
 
 /// Most flows whose packets go into one file.
@@ -23,6 +23,7 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let data = &arguments.search.data.data;
     if let Some(appliance) = Appliance::find(data)? {
         let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;
+        warn_of_missing(&appliance, &search)?;
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
@@ -30,15 +31,18 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let store = Store::open_read_only(data).await?;
-    let flows = store.flows.refs(&search.query, search.range, search.all_observations, MOST_FLOWS).await?;
+    // Every packet, at whatever point it was seen, bears the names of its flow.
     let everything = search.text.trim().is_empty();
+    let all = everything || search.all_observations;
+    let flows = store.flows.refs(&search.query, search.range, all, MOST_FLOWS).await?;
     if flows.is_empty() && !everything {
         bail!("no flows match; hint: `wiretag flows` shows what is there");
     }
     let out = Counted::new(create(&arguments.output)?);
     let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
-    let (_, out) = store.write_pcap(packets, search.range.from, search.range.to, out).await?;
-    finish(out, &arguments.output)
+    let written = store.write_pcap(packets, search.range.from, search.range.to, out).await;
+    warn_of_losses(&store, search.range, false).await?;
+    finish(written?.1, &arguments.output)
 }
 
 fn finish(mut out: Counted, path: &Path) -> anyhow::Result<()> {

@@ -31,21 +31,24 @@ pub(crate) struct Search<R: 'static> {
 impl<R: Table> Search<R> {
     pub(crate) fn new(arguments: &SearchArguments) -> anyhow::Result<Self> {
         let query = query::parse_at(&arguments.query, crate::host::now());
-        Self::with(arguments, query.map_err(|error| WrongUsage(error.to_string()))?)
+        Self::with(arguments, query.map_err(|error| WrongUsage(error.to_string()))?, i64::MAX)
     }
 
     /// As [`Self::new`], where an aggregation may follow the condition.
     pub(crate) fn or_aggregate(arguments: &SearchArguments) -> anyhow::Result<(Self, Option<Aggregate<R>>)> {
         let statement = query::parse_statement(&arguments.query, crate::host::now());
         let Statement { filter, aggregate } = statement.map_err(|error| WrongUsage(error.to_string()))?;
-        Ok((Self::with(arguments, filter)?, aggregate))
+        // What is told of a time has an end: rates are of it.
+        let until = if aggregate.is_some() { crate::host::now() } else { i64::MAX };
+        Ok((Self::with(arguments, filter, until)?, aggregate))
     }
 
-    fn with(arguments: &SearchArguments, query: Query<R>) -> anyhow::Result<Self> {
+    /// Without an end it is `until`: rows of other clocks may be later than now.
+    fn with(arguments: &SearchArguments, query: Query<R>, until: i64) -> anyhow::Result<Self> {
         let now = crate::host::now();
         let from = arguments.from.as_deref().map_or(Ok(0), |text| parse_time(text, now))?;
-        let to = arguments.to.as_deref().map_or(Ok(now), |text| parse_time(text, now))?;
-        if from >= to {
+        let to = arguments.to.as_deref().map_or(Ok(until), |text| parse_time(text, now))?;
+        if from >= to || arguments.to.is_none() && from >= now {
             let message = match arguments.to {
                 Some(_) if arguments.from.is_none() => {
                     "the time range is empty: `--to` is before 1970; hint: add `--from`"
@@ -209,6 +212,14 @@ pub(super) fn warn_of_loss(answer: &Value, range: Range) {
             ..Loss::default()
         });
     }
+}
+
+/// As [`warn_of_loss`], after an answer that has no room for it.
+pub(super) fn warn_of_missing<R: Table>(appliance: &Appliance, search: &Search<R>) -> anyhow::Result<()> {
+    let mut parameters = search.parameters();
+    parameters.push(("limit", "1".into()));
+    warn_of_loss(&appliance.json(&format!("/api/v1/{}", R::NAME), &parameters)?, search.range);
+    Ok(())
 }
 
 fn unreadable_sentence(missing: Missing) {

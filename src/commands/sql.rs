@@ -7,13 +7,18 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::sql::{SqlAnswer, SqlRequest};
+use wiretag_store::tables::Range;
 use wiretag_store::{Store, StoreError};
 
+use super::search::{warn_of_loss, warn_of_losses};
 use super::{WrongUsage, aggregate};
 use crate::cli::{Format, SqlArguments};
 use crate::client::Appliance;
 use crate::output;
 use crate::output::tell;
+
+/// What a question in SQL is about is not known.
+const ALWAYS: Range = Range { from: 0, to: i64::MAX };
 
 pub(crate) async fn run(arguments: &SqlArguments) -> anyhow::Result<()> {
     let mut text = arguments.query.clone();
@@ -42,6 +47,7 @@ pub(crate) async fn run(arguments: &SqlArguments) -> anyhow::Result<()> {
 
 fn asked(appliance: &Appliance, text: &str, limit: u32) -> anyhow::Result<SqlAnswer> {
     let answer = appliance.post("/api/v1/sql", &json!({"query": text, "limit": limit}))?;
+    warn_of_loss(&answer, ALWAYS);
     let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let word = |column: &Value, name: &str| column.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(SqlAnswer {
@@ -55,8 +61,10 @@ async fn read(arguments: &SqlArguments, text: String) -> anyhow::Result<SqlAnswe
     let store = Store::open_read_only(&arguments.data.data).await?;
     let identities = Arc::new(store.catalog.timeline().await?.view());
     let request = SqlRequest { text, limit: arguments.limit as usize, memory: DEFAULT_MEMORY, rows: None };
-    store.sql(&request, identities).await.map_err(|error| match error {
+    let answer = store.sql(&request, identities).await.map_err(|error| match error {
         StoreError::Sql(sentence) => WrongUsage(sentence).into(),
-        error => error.into(),
-    })
+        error => anyhow::Error::from(error),
+    })?;
+    warn_of_losses(&store, ALWAYS, false).await?;
+    Ok(answer)
 }

@@ -111,6 +111,12 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// There are files, and nothing that says what they are.
+    #[error("`{}` has files of flows or packets, and no catalog that knows them; hint: restore `catalog.sqlite` from a backup, or move `flows`, `transactions`, `rollups` and `packets` away to begin anew", .path.display())]
+    NoCatalog {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The catalog of the data directory is in a database already.
     #[error("the catalog of the data directory is in PostgreSQL already, in the schema `{schema}`")]
     CatalogMoved {

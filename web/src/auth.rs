@@ -18,14 +18,17 @@ use crate::error::{ApiError, ErrorBody};
 use crate::sessions::{Failures, Hash, SESSION_SECONDS, Sessions, hash, same};
 use crate::{Shared, now};
 
-/// Name of the session cookie.
-pub(crate) const COOKIE: &str = "wiretag_session";
+/// What the name of the session cookie begins with. Eight hex digits of the appliance follow: cookies are of a host whatever the port, and several
+/// appliances may be reached by one name.
+pub(crate) const COOKIE: &str = "wiretag_session_";
 /// Header that a request by cookie needs to change something.
 const CSRF: &str = "x-wiretag";
 
 /// Tokens, sessions, and the limit on failures.
 pub(crate) struct Auth {
     open_metrics: bool,
+    /// Name of the session cookie.
+    cookie: String,
     keys: Vec<(Hash, Who)>,
     sessions: Mutex<Sessions>,
     failures: Mutex<Failures>,
@@ -34,6 +37,8 @@ pub(crate) struct Auth {
 impl Auth {
     /// Knows the token of the owner, and those of readers. No two are the same.
     pub(crate) fn new(Keys { token, readers, open_metrics }: Keys) -> std::io::Result<Self> {
+        let [a, b, c, d, ..] = hash(&format!("cookie {token}"));
+        let own = u32::from_be_bytes([a, b, c, d]);
         let mut keys = vec![(hash(&token), Who::Owner)];
         if token.is_empty() {
             return Err(std::io::Error::other("the token is empty; hint: anyone could log in, so it must not be"));
@@ -46,7 +51,13 @@ impl Auth {
             }
             keys.push((key, Who::Reader(Arc::new(Named { name, rows }))));
         }
-        Ok(Self { open_metrics, keys, sessions: Mutex::default(), failures: Mutex::default() })
+        Ok(Self {
+            open_metrics,
+            cookie: format!("{COOKIE}{own:08x}"),
+            keys,
+            sessions: Mutex::default(),
+            failures: Mutex::default(),
+        })
     }
 
     /// Whether requests from this host may have `/metrics` without a token.
@@ -79,21 +90,27 @@ impl Auth {
             return self.of_token(token).map(|who| Caller { proof: Proof::Token, who });
         }
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let who = cookies(headers).find_map(|id| sessions.whose(id, now()))?;
+        let who = self.cookies(headers).find_map(|id| sessions.whose(id, now()))?;
         Some(Caller { proof: Proof::Session, who })
+    }
+
+    /// Session ids among the cookies.
+    fn cookies<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
+        let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.filter(|(name, _)| *name == self.cookie).map(|(_, id)| id)
+    }
+
+    /// The header that has the browser keep a session for so many seconds.
+    fn set_cookie(&self, id: &str, seconds: i64) -> [(header::HeaderName, String); 1] {
+        let cookie = format!("{}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict", self.cookie);
+        [(header::SET_COOKIE, cookie)]
     }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Session ids among the cookies.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = texts.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(name, _)| *name == COOKIE).map(|(_, id)| id)
 }
 
 /// Lets only authenticated requests pass.
@@ -130,7 +147,7 @@ pub(crate) struct Session {
 
 /// Begins a session.
 #[utoipa::path(post, path = "/api/v1/login", request_body = Login, responses(
-    (status = 204, description = "Logged in; the answer sets the cookie `wiretag_session`"),
+    (status = 204, description = "Logged in; the answer sets the cookie `wiretag_session_…`"),
     (status = 400, description = "No token in the body", body = ErrorBody),
     (status = 401, description = "Not the token", body = ErrorBody),
     (status = 429, description = "Not the token, and too many failed before", body = ErrorBody)))]
@@ -148,8 +165,7 @@ pub(crate) async fn login(
     }
     let id = random_secret().map_err(|error| ApiError::internal(&error))?;
     shared.auth.sessions.lock().unwrap_or_else(PoisonError::into_inner).begin(&id, who, now);
-    let cookie = format!("{COOKIE}={id}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict");
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response())
+    Ok((StatusCode::NO_CONTENT, shared.auth.set_cookie(&id, SESSION_SECONDS)).into_response())
 }
 
 /// Ends the session of the cookie.
@@ -159,9 +175,8 @@ pub(crate) async fn login(
     (status = 403, description = "By cookie without the header `x-wiretag`", body = ErrorBody)))]
 pub(crate) async fn logout(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let mut sessions = shared.auth.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-    cookies(&headers).for_each(|id| sessions.end(id));
-    let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
-    (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
+    shared.auth.cookies(&headers).for_each(|id| sessions.end(id));
+    (StatusCode::NO_CONTENT, shared.auth.set_cookie("", 0)).into_response()
 }
 
 /// Says whether the caller is authenticated, and as whom.

@@ -228,7 +228,10 @@ fn document() -> OpenApi {
     let mut components = Components::new();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    let cookie = ApiKey::Cookie(ApiKeyValue::new(auth::COOKIE));
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description(
+        auth::COOKIE,
+        "With eight hex digits of the appliance behind it.",
+    ));
     components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }

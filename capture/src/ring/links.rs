@@ -120,14 +120,14 @@ impl LinkWatcher {
 
 /// The interfaces to capture: with no pattern every veth, bridge and tap that is up, else those whose name matches one.
 pub fn select<'a>(links: &'a [Link], patterns: &[String]) -> Vec<&'a Link> {
-    let wanted = |link: &&Link| {
-        if patterns.is_empty() {
-            link.up && matches!(link.kind, LinkKind::Veth | LinkKind::Bridge | LinkKind::Tun)
-        } else {
-            patterns.iter().any(|pattern| matches_pattern(pattern.as_bytes(), link.name.as_bytes()))
-        }
-    };
+    let by_kind = |link: &Link| link.up && matches!(link.kind, LinkKind::Veth | LinkKind::Bridge | LinkKind::Tun);
+    let wanted = |link: &&Link| is_selected(&link.name, patterns) && (!patterns.is_empty() || by_kind(link));
     links.iter().filter(wanted).collect()
+}
+
+/// Whether a name is one of these, or matches one of these patterns; without any, every name does.
+pub fn is_selected(name: &str, patterns: &[String]) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| matches_pattern(pattern.as_bytes(), name.as_bytes()))
 }
 
 /// `*` is any number of characters, `?` is one. Linear in the product of the lengths.

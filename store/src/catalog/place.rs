@@ -11,8 +11,9 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::postgres::{self, PostgresCatalog, PostgresConfig};
-use super::{Catalog, Database, FILE};
+use super::{Catalog, Database, FILE, TableName};
 use crate::error::StoreError;
+use crate::packets::FOLDER;
 
 /// Name in the data directory.
 pub(crate) const PLACE: &str = "catalog.json";
@@ -37,7 +38,10 @@ impl Catalog {
 
     async fn opened_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<Self, StoreError> {
         let place = match (Place::read(data_dir)?, server) {
-            (None, None) => return Self::open(&data_dir.join(FILE)).await,
+            (None, None) => {
+                not_gone(data_dir)?;
+                return Self::open(&data_dir.join(FILE)).await;
+            }
             (None, Some(server)) => Place::make(data_dir, server).await?,
             (Some(place), None) => place,
             (Some(known), Some(server)) => {
@@ -75,7 +79,17 @@ impl Catalog {
     async fn checked_in(data_dir: &Path, server: Option<&PostgresConfig>) -> Result<String, StoreError> {
         let place = Place::read(data_dir)?;
         let Some(server) = server.or(place.as_ref().map(|place| &place.server)) else {
-            return Ok(format!("SQLite, `{}`", data_dir.join(FILE).display()));
+            not_gone(data_dir)?;
+            let file = data_dir.join(FILE);
+            if file.exists() {
+                match Self::open_read_only(&file).await {
+                    Ok(catalog) => catalog.close().await,
+                    // It is upgraded by the next start.
+                    Err(StoreError::OlderSchema { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(format!("SQLite, `{}`", file.display()));
         };
         if place.is_none() && data_dir.join(FILE).exists() {
             return Err(StoreError::CatalogElsewhere { path: data_dir.join(FILE) });
@@ -86,6 +100,24 @@ impl Catalog {
         }
         Ok(sentence)
     }
+}
+
+/// An empty catalog would set aside whatever is there: a backup that was not restored in full, say.
+fn not_gone(data_dir: &Path) -> Result<(), StoreError> {
+    let is_empty = std::fs::metadata(data_dir.join(FILE)).map_or(true, |file| file.len() == 0);
+    let folders = [TableName::Flows.as_str(), TableName::Transactions.as_str(), FOLDER];
+    if is_empty && folders.iter().any(|folder| holds_files(&data_dir.join(folder))) {
+        return Err(StoreError::NoCatalog { path: data_dir.to_owned() });
+    }
+    Ok(())
+}
+
+fn holds_files(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        let is_stored = path.extension().is_some_and(|extension| extension == "parquet" || extension == "zst");
+        if path.is_dir() { holds_files(&path) } else { is_stored }
+    })
 }
 
 impl Place {
