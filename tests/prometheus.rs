@@ -69,7 +69,7 @@ fn panels(dashboard: &Value) -> Vec<(String, Vec<String>)> {
 /// Grafana's variables as Prometheus would get them.
 fn expanded(query: &str) -> String {
     let plain = query.replace("$__rate_interval", "10s").replace("$__interval", "10s").replace("$__range", "1m");
-    plain.replace("$node", ".*").replace("${node}", ".*").replace("${node:regex}", ".*")
+    plain.replace("$node", ".*").replace("$instance", ".*")
 }
 
 #[test]
@@ -91,6 +91,8 @@ fn every_panel_has_data_and_every_metric_is_documented() {
     assert!(panels.len() >= 10, "{} panels", panels.len());
     for (title, queries) in &panels {
         for query in queries {
+            let chosen = query.matches("node=~\"$node\"").count() + query.matches("instance=~\"$instance\"").count();
+            assert_eq!(chosen, query.matches("wiretag_").count(), "{title}: of the nodes that are chosen: {query}");
             eventually(20, &format!("data in panel `{title}`: {query}"), || {
                 prometheus.series(&expanded(query)).filter(|series| *series > 0)
             });
