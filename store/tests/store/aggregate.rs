@@ -127,13 +127,12 @@ async fn no_row_is_in_two_periods() {
         if flushed {
             store.flush().await.unwrap();
         }
-        let middle = START + 5 * MINUTE;
+        let later = Range { from: START + 5 * MINUTE, to: HOURS.to };
         let mut counts = Vec::new();
-        for range in [Range { from: START, to: middle }, Range { from: middle, to: HOURS.to }] {
+        for range in [Range { from: START, to: later.from }, later] {
             counts.push(store.aggregate(&request("| count", range)).await.unwrap().rows[0].get("count").clone());
         }
         assert_eq!(counts, [json!(1), json!(1)], "flushed: {flushed}");
-        let later = Range { from: middle, to: HOURS.to };
         let buckets = store.histogram(&Query::everything(), later, 2, false).await.unwrap().buckets;
         assert_eq!(buckets.iter().map(|bucket| bucket.flows).collect::<Vec<_>>(), [1, 0], "flushed: {flushed}");
     }
@@ -157,15 +156,14 @@ async fn transactions_over_time() {
             store.flush().await.unwrap();
         }
         // The last one starts when the range ends.
-        let buckets =
-            store.histogram(&query::parse("client_pod == shop").unwrap(), HOURS, 2, false).await.unwrap().buckets;
+        let [shop, bank] = ["client_pod == shop", "client_pod == bank"].map(|text| query::parse(text).unwrap());
+        let buckets = store.histogram(&shop, HOURS, 2, false).await.unwrap().buckets;
         let figures = buckets.iter().map(|own| (own.start, own.transactions, own.request_bytes, own.response_bytes));
         let expected = [(START, 2, 80, 1_000), (START + 60 * MINUTE, 2, 80, 2_000)];
         assert_eq!(figures.collect::<Vec<_>>(), expected, "flushed: {flushed}");
         let ends = buckets.iter().map(|own| (own.ambiguous_ends, own.unnamed_ends));
         assert_eq!(ends.collect::<Vec<_>>(), [(0, 2), (0, 2)], "flushed: {flushed}");
-        let nothing =
-            store.histogram(&query::parse("client_pod == bank").unwrap(), HOURS, 2, false).await.unwrap().buckets;
+        let nothing = store.histogram(&bank, HOURS, 2, false).await.unwrap().buckets;
         assert!(nothing.iter().all(|own| own.transactions + own.request_bytes == 0));
     }
 }

@@ -21,5 +21,6 @@ mod schemas;
 mod sql;
 mod tables;
 mod tables_model;
+mod totals;
 #[path = "../../../enrich/tests/wait/mod.rs"]
 mod wait;

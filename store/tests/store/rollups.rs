@@ -256,6 +256,11 @@ async fn roll_ups_outlive_the_rows() {
     assert_eq!((left.rows[0].get("count").as_u64(), left.served_by.resolution), (Some(12), Some(HOUR)));
     let rate = ask(&store.flows, "| rate", Range { to: START + 90 * MINUTE, ..all }, false).await;
     assert_eq!(rate.rows[0].get("rate"), 12.0 / 7_200.0);
+    // What is known of a minute then is its hour's.
+    for text in ["| rate by 1m", "| rate by 10m", "| rate by 1h"] {
+        let rates = ask(&store.flows, text, Range { to: START + DAY, ..all }, false).await;
+        assert_eq!((rates.groups, rates.rows[0].get("rate")), (24, (6.0 / 3_600.0).into()), "{text}");
+    }
 
     store.close().await.unwrap();
     drop(store);

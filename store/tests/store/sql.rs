@@ -195,6 +195,20 @@ async fn a_reader_of_some_rows_has_tables_without_the_others() {
     }
 }
 
+/// Numbers that are made of columns are numbers, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_calculated_is_a_number() {
+    let (_dir, store) = filled().await;
+    let answer = ask(
+        &store,
+        "select client_bytes, client_bytes * 8 as bits, client_bytes - 5 as less, client_bytes / 2 as half from flows limit 1",
+    );
+    let row = answer.await.unwrap().rows.remove(0);
+    let bytes = row["client_bytes"].as_u64().unwrap();
+    assert_eq!((row["bits"].as_u64(), row["less"].as_i64()), (Some(bytes * 8), Some(bytes as i64 - 5)), "{row:?}");
+    assert!(row["half"].is_number(), "{row:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mistakes_are_told() {
     let (_dir, store) = filled().await;
