@@ -203,6 +203,7 @@ async fn sql_and_explanations() {
     assert_eq!(answer["columns"], json!([{"name": "client_pod", "kind": "text"}, {"name": "n", "kind": "number"}]));
     let (_, answer) = server.post("/api/v1/sql", json!({"query": "select slice from flows", "limit": 2})).await;
     assert_eq!((answer["rows"].as_array().unwrap().len(), &answer["truncated"]), (2, &json!(true)));
+    assert_eq!(answer["completeness"]["complete"], json!(true), "{answer}");
     let (_, text) = server.text("POST", "/api/v1/sql", &json!({"query": query, "format": "csv"}).to_string()).await;
     assert_eq!(text, "client_pod,n\r\npod-0,3\r\npod-1,3\r\n");
 

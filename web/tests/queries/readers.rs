@@ -128,6 +128,18 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
         let (_, answer) = of(token, "/api/v1/topology", &[FROM, TO]).await;
         assert_eq!(answer["edges"][0]["count"], json!(flows), "{token}: {answer}");
     }
+    // What had to be read for it tells of rows that are not its own.
+    let (_, plan) =
+        status(&server, ("POST", "/api/v1/sql"), SHOP, &json!({"query": "explain select * from flows"}).to_string())
+            .await;
+    assert!(plan.contains("partition_sizes=5"), "one of memory and four of files, whatever there is: {plan}");
+    for (token, told) in [(OWNER, true), (SHOP, false)] {
+        for path in ["/api/v1/flows/histogram", "/api/v1/topology"] {
+            let (_, answer) = of(token, path, &[FROM, TO]).await;
+            assert_eq!(answer["served_by"]["files"].as_u64() > Some(0), told, "{path}: {answer}");
+            assert_eq!(answer["completeness"]["complete"], json!(true), "{path}: {answer}");
+        }
+    }
     // Its words cannot widen what it sees.
     for q in ["pod == pod-0", "pod exists or start exists", "not (pod == pod-1)", ""] {
         let (_, answer) = of(SHOP, "/api/v1/flows", &[("q", q), FROM, TO]).await;
