@@ -99,7 +99,7 @@ pub(crate) struct RunArguments {
     /// Address of the HTTP interface [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Capture on interfaces with this name or pattern (`*`, `?`), instead of every veth, bridge and tap; repeatable
+    /// Capture on interfaces with this name or pattern (`*`, `?`), instead of every veth, bridge and tap; `eth0@*` is inside containers whose traffic passes none of these; repeatable
     #[arg(long = "interface", short = 'i', value_name = "PATTERN")]
     pub(crate) interfaces: Vec<String>,
     /// Static identities (YAML)
