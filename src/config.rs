@@ -7,6 +7,7 @@ mod otlp;
 mod peers;
 mod queries;
 mod readers;
+mod retention;
 mod rollups;
 
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ pub(crate) use self::otlp::{Coding, OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
 pub(crate) use self::readers::ReaderConfig;
+pub(crate) use self::retention::Retention;
+use self::retention::{WrittenRetention, retention};
 use crate::cli::RunArguments;
 
 /// The file, as written. Unknown keys are refused.
@@ -89,13 +92,6 @@ struct WrittenCapture {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table with `days` and `gib`")]
-struct WrittenRetention {
-    days: Option<u32>,
-    gib: Option<f64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table with `days`, `gib` and `compression`")]
 struct WrittenPackets {
     days: Option<u32>,
@@ -121,15 +117,6 @@ struct WrittenCri {
 /// What flows may take: from a table of 30,000 without anything else to 200 times the default.
 pub(crate) const FLOW_MEMORY_MIB: std::ops::RangeInclusive<u32> = 16..=102_400;
 pub(crate) const DEFAULT_FLOW_MEMORY_MIB: u32 = 512;
-
-/// How long and how much is kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Retention {
-    /// Nanoseconds.
-    pub(crate) age: i64,
-    /// Bytes on disk.
-    pub(crate) bytes: u64,
-}
 
 /// What the kernel is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -335,24 +322,6 @@ fn node(name: Option<String>) -> anyhow::Result<String> {
     Ok(name)
 }
 
-fn retention(name: &str, written: &WrittenRetention, days: u32, gib: f64) -> anyhow::Result<Retention> {
-    const DAY: i64 = 86_400 * 1_000_000_000;
-    const MOST_DAYS: u32 = 36_525;
-    let days = written.days.unwrap_or(days);
-    let gib = written.gib.unwrap_or(gib);
-    if days == 0 || !(gib.is_finite() && gib > 0.0) {
-        bail!("`{name}` keeps nothing; hint: `days` and `gib` must be greater than 0");
-    }
-    if days > MOST_DAYS {
-        bail!("`{name}.days` is {days}; hint: at most {MOST_DAYS}, a hundred years");
-    }
-    let bytes = (gib * f64::from(1 << 30)) as u64;
-    if bytes < 1 << 20 {
-        bail!("`{name}.gib` is {gib}, less than a file takes; hint: at least 0.001");
-    }
-    Ok(Retention { age: i64::from(days) * DAY, bytes })
-}
-
 fn read(path: &Path) -> anyhow::Result<Written> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration file `{}`", path.display()))?;
@@ -447,6 +416,16 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_a_name_as_hosts_have() {
+        for name in ["node-7", "ip-10-0-0-1.eu.example", "Knoten 7"] {
+            assert_eq!(node(Some(name.into())).expect("a name"), name);
+        }
+        for name in ["", " a", "../../x", "a\nb"] {
+            assert!(node(Some(name.into())).expect_err(name).to_string().contains("hint: "), "{name}");
+        }
+    }
+
+    #[test]
     fn a_compression_is_a_level_or_a_word() {
         let compression = |text: &str| {
             let written = check(&format!("[packets]\ncompression = {text}")).map_err(|error| in_plain_words(&error))?;
@@ -478,11 +457,5 @@ mod tests {
             let error = source(&written).expect_err("a mistake").to_string();
             assert!(error.contains(part), "{error}");
         }
-    }
-
-    #[test]
-    fn a_retention_of_nothing_is_refused() {
-        assert!(retention("flows", &WrittenRetention { days: Some(0), gib: None }, 1, 1.0).is_err());
-        assert!(retention("flows", &WrittenRetention { days: None, gib: Some(-1.0) }, 1, 1.0).is_err());
     }
 }

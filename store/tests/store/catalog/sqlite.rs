@@ -4,9 +4,10 @@
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use wiretag_store::catalog::FILE;
-use wiretag_store::{Catalog, FlowFile, StoreError, TableName};
+use wiretag_store::{Catalog, FlowFile, Role, Store, StoreConfig, StoreError, TableName};
 
 use super::suite::{file, interval, told};
+use crate::rows;
 
 async fn catalog(dir: &tempfile::TempDir) -> Catalog {
     Catalog::open(&dir.path().join("catalog.sqlite")).await.unwrap()
@@ -70,6 +71,39 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 8, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
+}
+
+/// A backup that was restored without it, say: an empty catalog would set everything aside.
+#[tokio::test]
+async fn a_catalog_that_is_gone_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(StoreConfig::new(dir.path(), Role::Appliance));
+    let store = open().await.unwrap().0;
+    store.flows.append(vec![rows::flow(1)]).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let catalog = dir.path().join(FILE);
+    let kept = std::fs::read(&catalog).unwrap();
+    for lost in [None, Some("")] {
+        std::fs::remove_file(&catalog).unwrap();
+        if let Some(text) = lost {
+            std::fs::write(&catalog, text).unwrap();
+        }
+        let error = open().await.unwrap_err();
+        assert!(matches!(error, StoreError::NoCatalog { .. }) && error.to_string().contains("; hint: "), "{error}");
+        let error = Catalog::check_in(dir.path(), None).await.unwrap_err();
+        assert!(matches!(error, StoreError::NoCatalog { .. }), "{error}");
+        std::fs::write(&catalog, &kept).unwrap();
+    }
+    assert!(Catalog::check_in(dir.path(), None).await.unwrap().starts_with("SQLite"));
+    assert_eq!(open().await.unwrap().0.flows.counters().written, 0, "it opens");
+    std::fs::write(
+        &catalog,
+        "what is not a database, but as long as the header of one has to be, and longer than that",
+    )
+    .unwrap();
+    let error = Catalog::check_in(dir.path(), None).await.unwrap_err().to_string();
+    assert!(error.contains("not a database"), "{error}");
 }
 
 /// What the first release wrote: its migration, its rows, and its note that the migration was made.
