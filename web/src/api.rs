@@ -308,6 +308,7 @@ pub(crate) async fn transactions_histogram(
 #[utoipa::path(get, path = "/api/v1/flows/{flow_id}", params(("flow_id" = String, Path, description = "16 hex digits")),
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = FlowAnswer, description = "The flow"),
+        (status = 400, body = ErrorBody, description = "Not 16 hex digits"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 404, body = ErrorBody, description = "No such flow")))]
 pub(crate) async fn flow(

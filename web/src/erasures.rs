@@ -118,7 +118,8 @@ pub(crate) async fn begin(
 /// Every erasure, the first first.
 #[utoipa::path(get, path = "/api/v1/erasures", security(("token" = []), ("session" = [])),
     responses((status = 200, body = Erasures, description = "Erasures"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 403, body = ErrorBody, description = "For those who may see every row")))]
 pub(crate) async fn all(State(shared): State<Shared>) -> Result<Json<Erasures>, ApiError> {
     let erasures = shared.store.erasures().await?;
     Ok(Json(Erasures { erasures: erasures.iter().map(|erasure| erasure_row(erasure, None)).collect() }))
@@ -129,6 +130,7 @@ pub(crate) async fn all(State(shared): State<Shared>) -> Result<Json<Erasures>, 
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = Object, description = "The erasure, with `files`"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 403, body = ErrorBody, description = "For those who may see every row"),
         (status = 404, body = ErrorBody, description = "No such erasure")))]
 pub(crate) async fn one(
     State(shared): State<Shared>,

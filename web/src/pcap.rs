@@ -37,6 +37,7 @@ pub(crate) struct PcapParameters {
 #[utoipa::path(get, path = "/api/v1/flows/{flow_id}/pcap",
     params(("flow_id" = String, Path, description = "16 hex digits")), security(("token" = []), ("session" = [])),
     responses((status = 200, content_type = "application/x-pcapng", body = Vec<u8>, description = "pcapng"),
+        (status = 400, body = ErrorBody, description = "Not 16 hex digits"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 404, body = ErrorBody, description = "No such flow"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
