@@ -21,6 +21,8 @@ use crate::error::StoreError;
 
 /// How long a write waits for another process.
 const BUSY: Duration = Duration::from_secs(15);
+/// How often a change is begun again whose connection is of no use.
+const AGAIN: usize = 4;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -103,15 +105,14 @@ impl SqliteCatalog {
     /// `None`: open for reading only.
     pub(super) async fn begin(&self) -> Result<Option<SqliteChange>, sqlx::Error> {
         let Some(writes) = &self.writes else { return Ok(None) };
-        let begun = match writes.begin_with("BEGIN IMMEDIATE").await {
+        let mut begun = writes.begin_with("BEGIN IMMEDIATE").await;
+        for _ in 0..AGAIN {
+            let Err(sqlx::Error::InvalidSavePointStatement) = begun else { break };
             // SQLite ends a transaction by itself when the disk is full, and the connection still counts it as open: it
-            // would refuse every other one. A new connection begins anew.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                drop(writes.acquire().await?.detach());
-                writes.begin_with("BEGIN IMMEDIATE").await
-            }
-            begun => begun,
-        };
+            // would refuse every other one. A new connection begins anew; it may be somebody else's who has the same luck first.
+            drop(writes.acquire().await?.detach());
+            begun = writes.begin_with("BEGIN IMMEDIATE").await;
+        }
         Ok(Some(SqliteChange(begun?)))
     }
 }
