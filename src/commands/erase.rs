@@ -18,6 +18,8 @@ use crate::output::{self, Row};
 
 /// How often a running appliance is asked how far it is.
 const ASK: Duration = Duration::from_millis(500);
+/// How often it is looked whether an appliance that has the data directory answers by now.
+const PATIENCE: usize = 20;
 
 pub(crate) async fn run(arguments: &EraseArguments) -> anyhow::Result<()> {
     let request = request(arguments)?;
@@ -27,7 +29,7 @@ pub(crate) async fn run(arguments: &EraseArguments) -> anyhow::Result<()> {
             let store = Store::open_read_only(&arguments.data.data).await?;
             preview_row(&store.preview_erasure(&request).await.map_err(refused)?)
         }
-        None => done(arguments, &request).await?,
+        None => by_whoever_can(arguments, &request).await?,
     };
     if arguments.json {
         output::json_lines(std::slice::from_ref(&row))?;
@@ -89,6 +91,21 @@ async fn asked(appliance: &Appliance, arguments: &EraseArguments, request: &Eras
         tokio::time::sleep(ASK).await;
         answer = appliance.json(&format!("/api/v1/erasures/{id}"), &[])?;
     }
+}
+
+/// An appliance that begins, or ends, has the data directory and does not answer: in a moment it does, or it is gone.
+async fn by_whoever_can(arguments: &EraseArguments, request: &ErasureRequest) -> anyhow::Result<Row> {
+    for _ in 0..PATIENCE {
+        match done(arguments, request).await {
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {}
+            outcome => return outcome,
+        }
+        tokio::time::sleep(ASK).await;
+        if let Some(appliance) = Appliance::find(&arguments.data.data)? {
+            return asked(&appliance, arguments, request).await;
+        }
+    }
+    done(arguments, request).await
 }
 
 /// Here, in the place of an appliance.
