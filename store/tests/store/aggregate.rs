@@ -413,7 +413,7 @@ impl Naive<'_> {
                     Some(told) == values.iter().max_by_key(|value| nanos(value)).copied().or(Some(&Value::Null))
                 }
                 _ if numbers.is_empty() => told.is_null(),
-                "sum" => *told == json!(u64::try_from(sum).unwrap_or(u64::MAX)),
+                "sum" => *told == u64::try_from(sum).map_or_else(|_| json!(sum as f64), |sum| json!(sum)),
                 "min" => told.as_u64().map(u128::from) == numbers.first().copied(),
                 "max" => told.as_u64().map(u128::from) == numbers.last().copied(),
                 "avg" => *told == json!(sum as f64 / numbers.len() as f64),
