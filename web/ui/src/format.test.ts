@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, keys, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -87,6 +87,18 @@ describe('followed flows', () => {
 
   it('take the place of what was open', () => {
     expect(followed([row('b'), row('a', null), row('a', 'fin', 1)], [row('a')])).toEqual([row('a'), row('b'), row('a', 'fin', 1)])
+  })
+})
+
+describe('rows', () => {
+  it('that are alike are told apart: the same packets were stored twice', () => {
+    const rows = [{ flow_id: 'a', slice: 0 }, { flow_id: 'a', slice: 1 }, { flow_id: 'a', slice: 0 }, { flow_id: 'a', slice: 0 }]
+    expect(keys(rows, 'slice')).toEqual(['a.0', 'a.1', 'a.0.2', 'a.0.3'])
+  })
+
+  it('that are alike all stay when a newer one is followed', () => {
+    const [one, other] = [{ flow_id: 'a', slice: 0 }, { flow_id: 'b', slice: 0 }]
+    expect(followed([one, one], [other])).toEqual([other, one, one])
   })
 })
 

@@ -167,15 +167,24 @@ export function served({ rollups, files, rows, resolution }: Served): string {
   return `from ${from.filter((part) => part !== '').join(', ')}${whole}`
 }
 
+/** What tells rows apart: the same packets may have been stored twice, with the same numbers. */
+export function keys(rows: Row[], part: 'slice' | 'exchange'): string[] {
+  const seen = new Map<string, number>()
+  return rows.map((row) => {
+    const own = `${row.flow_id}.${row[part]}`
+    const times = (seen.get(own) ?? 0) + 1
+    seen.set(own, times)
+    return times === 1 ? own : `${own}.${times}`
+  })
+}
+
 /** Rows that are kept while flows are followed. */
 export const MOST_FOLLOWED = 500
 
-/** Rows with newer ones before them. A slice is there once, as it was told last; the oldest go. */
+/** Rows with newer ones before them. A slice is there as it was told last; the oldest go. */
 export function followed(rows: Row[], newer: Row[], most: number = MOST_FOLLOWED): Row[] {
-  const seen = new Set<string>()
-  const all = [...newer, ...rows].filter((row) => {
-    const key = `${row.flow_id}.${row.slice}`
-    return !seen.has(key) && seen.add(key)
-  })
-  return all.slice(0, most)
+  const told = new Set<string>()
+  const key = (row: Row) => `${row.flow_id}.${row.slice}`
+  const latest = newer.filter((row) => !told.has(key(row)) && told.add(key(row)))
+  return [...latest, ...rows.filter((row) => !told.has(key(row)))].slice(0, most)
 }
