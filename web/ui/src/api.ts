@@ -39,12 +39,16 @@ export interface Page {
   next: string | null
 }
 
+/** The end is exclusive. */
+export type Range = { from: string; to: string }
+
 /** Groups of rows and their figures. */
 export interface Groups {
   columns: { name: string; kind: string; key: boolean }[]
   rows: Row[]
   /** How many there are, of which `rows` may have fewer. */
   groups: number
+  range: Range
   served_by: Served
   completeness: Completeness
 }
@@ -184,7 +188,7 @@ export async function refusal(parameters: Parameters): Promise<void> {
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
 /** The range of the rows that match, whenever they were; null if none does. */
-export async function extent(table: Table, parameters: Parameters): Promise<{ from: string; to: string } | null> {
+export async function extent(table: Table, parameters: Parameters): Promise<Range | null> {
   const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`
   const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: 'now' })
   const [first, last] = [rows[0]?.first, rows[0]?.last]

@@ -1,5 +1,6 @@
+import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, keys, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -113,6 +114,30 @@ describe('queries', () => {
     expect(condition('client_workload', 'a | b')).toBe('client_workload == "a | b"')
     expect(condition('primary', true)).toBe('primary == true')
     expect(condition('client_workload', null)).toBe('client_workload not exists')
+  })
+
+  it('find the rows of a group', () => {
+    const columns = ['ip', 'labels.app', 'server_port', 'time'].map((name) => ({ name, kind: name === 'time' ? 'time' : 'text', key: true }))
+    const known = new Set(['client_ip', 'client_labels', 'server_port'])
+    const of = (row: Row) => groupConditions({ columns: columns.filter(({ name }) => name in row) }, row, known)
+    expect(of({ ip: 'a', server_port: 53, time: 'x' })).toEqual(['ip == "a"', 'server_port == 53'])
+    // Where either side may be meant, none on one of them; and all of one side.
+    expect(of({ ip: null })).toEqual(['(client_ip not exists) or (server_ip not exists)'])
+    expect(of({ ip: 'a', 'labels.app': null, server_port: null })).toEqual([
+      'server_port not exists',
+      '(client_ip == "a" and client_labels.app not exists) or (server_ip == "a" and server_labels.app not exists)',
+    ])
+    expect(of({ time: 'x' })).toEqual([])
+  })
+
+  it('find them in the time of the group, as far as it was asked for', () => {
+    const columns = [{ name: 'time', kind: 'time', key: true }]
+    const range = { from: '2026-03-01T00:02:00.250000001Z', to: '2026-03-01T02:07:00.000000000Z' }
+    const of = (time: string, rest: string) => groupRange({ columns, range }, { time: `2026-03-01T${time}.000000000Z` }, rest)
+    expect(of('01:00:00', 'count by app, 5m')).toEqual({ from: '2026-03-01T01:00:00.000000000Z', to: '2026-03-01T01:05:00.000000000Z' })
+    expect(of('00:00:00', 'p95(client_rtt_us) by time(1h30m) | limit 3')).toEqual({ from: range.from, to: '2026-03-01T01:30:00.000000000Z' })
+    expect(of('02:00:00', 'count by 1h')).toEqual({ from: '2026-03-01T02:00:00.000000000Z', to: range.to })
+    expect(groupRange({ columns: [], range }, {}, 'top 20 app')).toBeNull()
   })
 
   it('are put together', () => {

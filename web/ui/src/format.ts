@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Bucket, Cell, NodeLoss, Row, Served } from './api'
+import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -150,6 +150,40 @@ export function condition(field: string, value: Cell): string {
   if (value === null) return `${field} not exists`
   if (typeof value === 'number' || typeof value === 'boolean') return `${field} == ${value}`
   return `${field} == "${text(value).replaceAll(/[\\"*?]/g, '\\$&')}"`
+}
+
+/** Conditions that hold of one end, whichever it is. */
+export function either(of: (end: 'client' | 'server') => string[]): string {
+  return (['client', 'server'] as const).map((end) => `(${of(end).join(' and ')})`).join(' or ')
+}
+
+/** Conditions for the rows of a group. What has no side in its name are values of the same end; time is no column. */
+export function groupConditions({ columns }: Pick<Groups, 'columns'>, row: Row, known: Set<string>): string[] {
+  const names = columns.filter((column) => column.key && column.kind !== 'time').map((column) => column.name)
+  const sides = names.filter((name) => known.has(`client_${/^\w+/.exec(name)?.[0]}`))
+  const of = (name: string, end: string = '') => condition(end + name, row[name] ?? null)
+  // `name not exists` would ask for none on both sides.
+  if (sides.length === 1 && row[sides[0] ?? ''] !== null) return names.map((name) => of(name))
+  const others = names.filter((name) => !sides.includes(name)).map((name) => of(name))
+  return sides.length === 0 ? others : [...others, either((end) => sides.map((name) => of(name, `${end}_`)))]
+}
+
+const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
+
+/** A length of time as it is written, `15m` or `1h30m`, ms. */
+export function span(text: string): number {
+  return [...text.matchAll(/(\d+)([a-z]+)/g)].reduce((sum, [, count, unit]) => sum + Number(count) * (UNITS[unit ?? ''] ?? 0), 0)
+}
+
+/** The range of the rows of a group: its bucket, as far as it was asked for; null if groups are of all the time. `rest` is the aggregation. */
+export function groupRange({ columns, range }: Pick<Groups, 'columns' | 'range'>, row: Row, rest: string): Range | null {
+  const key = columns.find((column) => column.key && column.kind === 'time')
+  const width = span(/(?:^|[\s,(])((?:\d+(?:ms|[smhdw]))+)(?=$|[\s,)|])/.exec(rest)?.[1] ?? '')
+  if (!key || width === 0) return null
+  const start = text(row[key.name])
+  // All have nine digits behind the point, and compare as text.
+  const end = new Date(Date.parse(start) + width).toISOString().replace('Z', '000000Z')
+  return { from: start > range.from ? start : range.from, to: end < range.to ? end : range.to }
 }
 
 /** All of these conditions. What may have an `or` is put in parentheses. */
