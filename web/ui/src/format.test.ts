@@ -40,10 +40,12 @@ describe('values', () => {
     expect(bucketEnd([], -1)).toBe('')
   })
 
-  it('name an end by pod, container, address', () => {
+  it('name an end by pod, container, machine, address', () => {
     const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
     expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
     expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+    expect(end({ ...flow, client_host: 'node', server_host: 'db' }, 'client').name).toBe('web')
+    expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true })
   })
 })
 
@@ -128,6 +130,9 @@ describe('queries', () => {
       '(client_ip == "a" and client_labels.app not exists) or (server_ip == "a" and server_labels.app not exists)',
     ])
     expect(of({ time: 'x' })).toEqual([])
+    const label = (name: string) => groupConditions({ columns: [{ name, kind: 'text', key: true }] }, { [name]: 'x' }, known)
+    expect(label('labels.app.kubernetes.io/name')).toEqual(['labels.app.kubernetes.io/name == "x"'])
+    expect(label(String.raw`client_labels.we"ird k\ey`)).toEqual([String.raw`client_labels."we\"ird k\\ey" == "x"`])
   })
 
   it('find them in the time of the group, as far as it was asked for', () => {

@@ -80,9 +80,9 @@ export function durationMicros(start: string, end: string): number {
   return (Date.parse(end) - Date.parse(start)) * 1000 + rest(end) - rest(start)
 }
 
-/** Pod or container, else the address; the port after it. */
+/** Pod or container, else the machine, else the address; the port after it. */
 export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
-  const name = flow[`${side}_pod`] ?? flow[`${side}_container`]
+  const name = flow[`${side}_pod`] ?? flow[`${side}_container`] ?? flow[`${side}_host`]
   const ip = String(flow[`${side}_ip`] ?? '?')
   const port = flow[`${side}_port`]
   return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
@@ -152,6 +152,10 @@ export function condition(field: string, value: Cell): string {
   return `${field} == "${text(value).replaceAll(/[\\"*?]/g, '\\$&')}"`
 }
 
+/** The name of a label as it can be asked for: its key is quoted, if it has more than words, points and the like. */
+const quoted = (name: string): string =>
+  name.replace(/^((?:\w+_)?labels)\.(?![\w./-]+$)(.+)$/s, (_, of: string, key: string) => `${of}."${key.replaceAll(/[\\"]/g, '\\$&')}"`)
+
 /** Conditions that hold of one end, whichever it is. */
 export function either(of: (end: 'client' | 'server') => string[]): string {
   return (['client', 'server'] as const).map((end) => `(${of(end).join(' and ')})`).join(' or ')
@@ -161,7 +165,7 @@ export function either(of: (end: 'client' | 'server') => string[]): string {
 export function groupConditions({ columns }: Pick<Groups, 'columns'>, row: Row, known: Set<string>): string[] {
   const names = columns.filter((column) => column.key && column.kind !== 'time').map((column) => column.name)
   const sides = names.filter((name) => known.has(`client_${/^\w+/.exec(name)?.[0]}`))
-  const of = (name: string, end: string = '') => condition(end + name, row[name] ?? null)
+  const of = (name: string, end: string = '') => condition(end + quoted(name), row[name] ?? null)
   // `name not exists` would ask for none on both sides.
   if (sides.length === 1 && row[sides[0] ?? ''] !== null) return names.map((name) => of(name))
   const others = names.filter((name) => !sides.includes(name)).map((name) => of(name))
