@@ -88,6 +88,9 @@ export function end(flow: Row, side: 'client' | 'server'): { name: string; port:
   return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
 }
 
+/** `web:40000 → db:5432`. */
+export const ends = (row: Row): string => (['client', 'server'] as const).map((side) => end(row, side)).map(({ name, port }) => name + port).join(' → ')
+
 /** `GET host/path`, or `A name`. */
 export function request(row: Row): string {
   const path = text(row.http_path)
