@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -41,11 +41,11 @@ describe('values', () => {
   })
 
   it('name an end by pod, container, machine, address', () => {
-    const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
-    expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
-    expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+    const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', client_image: 'shop:1', server_ip: '10.0.0.2', server_port: null }
+    expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true, title: 'web 10.0.0.1 shop:1' })
+    expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false, title: '10.0.0.2' })
     expect(end({ ...flow, client_host: 'node', server_host: 'db' }, 'client').name).toBe('web')
-    expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true })
+    expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true, title: 'db 10.0.0.2' })
   })
 })
 
@@ -133,6 +133,10 @@ describe('queries', () => {
     const label = (name: string) => groupConditions({ columns: [{ name, kind: 'text', key: true }] }, { [name]: 'x' }, known)
     expect(label('labels.app.kubernetes.io/name')).toEqual(['labels.app.kubernetes.io/name == "x"'])
     expect(label(String.raw`client_labels.we"ird k\ey`)).toEqual([String.raw`client_labels."we\"ird k\\ey" == "x"`])
+  })
+
+  it('measure time', () => {
+    expect(['5m', '1h30m', '250ms', '2w', ''].map(span)).toEqual([300_000, 5_400_000, 250, 1_209_600_000, 0])
   })
 
   it('find them in the time of the group, as far as it was asked for', () => {

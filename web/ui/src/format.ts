@@ -80,12 +80,13 @@ export function durationMicros(start: string, end: string): number {
   return (Date.parse(end) - Date.parse(start)) * 1000 + rest(end) - rest(start)
 }
 
-/** Pod or container, else the machine, else the address; the port after it. */
-export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
+/** Pod or container, else the machine, else the address; the port after it; what is known besides. */
+export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean; title: string } {
   const name = flow[`${side}_pod`] ?? flow[`${side}_container`] ?? flow[`${side}_host`]
   const ip = String(flow[`${side}_ip`] ?? '?')
   const port = flow[`${side}_port`]
-  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
+  const title = [name, ip, flow[`${side}_image`]].filter((part) => part != null).join(' ')
+  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null, title }
 }
 
 /** `web:40000 → db:5432`. */
@@ -158,6 +159,9 @@ export function condition(field: string, value: Cell): string {
 /** The name of a label as it can be asked for: its key is quoted, if it has more than words, points and the like. */
 const quoted = (name: string): string =>
   name.replace(/^((?:\w+_)?labels)\.(?![\w./-]+$)(.+)$/s, (_, of: string, key: string) => `${of}."${key.replaceAll(/[\\"]/g, '\\$&')}"`)
+
+/** Groups that are shown at most: tens of thousands of rows stop a browser. */
+export const MOST_GROUPS = 1000
 
 /** Conditions that hold of one end, whichever it is. */
 export function either(of: (end: 'client' | 'server') => string[]): string {
