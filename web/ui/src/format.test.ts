@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -44,6 +44,7 @@ describe('values', () => {
     const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', client_image: 'shop:1', server_ip: '10.0.0.2', server_port: null }
     expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true, title: 'web 10.0.0.1 shop:1' })
     expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false, title: '10.0.0.2' })
+    expect(ends(flow)).toBe('web:4000 → 10.0.0.2')
     expect(end({ ...flow, client_host: 'node', server_host: 'db' }, 'client').name).toBe('web')
     expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true, title: 'db 10.0.0.2' })
   })
