@@ -39,12 +39,16 @@ export interface Page {
   next: string | null
 }
 
+/** The end is exclusive. */
+export type Range = { from: string; to: string }
+
 /** Groups of rows and their figures. */
 export interface Groups {
   columns: { name: string; kind: string; key: boolean }[]
   rows: Row[]
   /** How many there are, of which `rows` may have fewer. */
   groups: number
+  range: Range
   served_by: Served
   completeness: Completeness
 }
@@ -143,6 +147,10 @@ export function query(parameters: Parameters): string {
   return new URLSearchParams(pairs.map(([name, value]) => [name, String(value)])).toString()
 }
 
+let over: () => void = () => undefined
+/** What is done when the session turns out to be over. */
+export const whenOver = (act: () => void) => void (over = act)
+
 async function send(path: string, init?: RequestInit): Promise<Response> {
   let response: Response
   try {
@@ -151,6 +159,7 @@ async function send(path: string, init?: RequestInit): Promise<Response> {
     throw new ApiError(0, 'the appliance does not answer', 'is it running?')
   }
   if (response.ok) return response
+  if (response.status === 401) over()
   const body = await response.json().catch(() => null)
   const error = body?.error ?? {}
   throw new ApiError(response.status, error.message ?? `status ${response.status}`, error.hint, error.column)
@@ -173,20 +182,29 @@ const TAIL = '/api/v1/flows/tail'
 /** Flows as they are stored: events `flow`, each a row, and `lost`, with the number of `rows` that there was no room for. */
 export const tail = (parameters: Parameters) => new EventSource(`${TAIL}?${query(parameters)}`)
 
-/** Fails with the reason why flows cannot be followed, which an `EventSource` keeps to itself. */
-export async function refusal(parameters: Parameters): Promise<void> {
+/** Fails with the reason why there is no such answer; nothing of one is read. */
+async function begins(path: string): Promise<void> {
   const control = new AbortController()
-  await send(`${TAIL}?${query(parameters)}`, { signal: control.signal })
+  await send(path, { signal: control.signal })
   control.abort()
+}
+
+/** Fails with the reason why flows cannot be followed, which an `EventSource` keeps to itself. */
+export const refusal = (parameters: Parameters) => begins(`${TAIL}?${query(parameters)}`)
+
+/** Has the browser download what the link is for, or fails with the reason why there is nothing, which the browser keeps to itself. */
+export async function download({ href, download }: HTMLAnchorElement): Promise<void> {
+  await begins(href)
+  Object.assign(document.createElement('a'), { href, download }).click()
 }
 
 /** What an aggregation (a query with `|`) says of the rows of a table. */
 export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
 
-/** The range of the rows that match, whenever they were; null if none does. */
-export async function extent(table: Table, parameters: Parameters): Promise<{ from: string; to: string } | null> {
+/** The range of the rows that match, whenever they were, also later than now (to the last day that is a time); null if none does. */
+export async function extent(table: Table, parameters: Parameters): Promise<Range | null> {
   const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`
-  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: 'now' })
+  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: '2262-04-11' })
   const [first, last] = [rows[0]?.first, rows[0]?.last]
   if (typeof first !== 'string' || typeof last !== 'string') return null
   // An end is exclusive.

@@ -1,5 +1,6 @@
+import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, figure, followed, losses, micros, moment, moments, outcome, percent, request, served, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -39,10 +40,13 @@ describe('values', () => {
     expect(bucketEnd([], -1)).toBe('')
   })
 
-  it('name an end by pod, container, address', () => {
-    const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', server_ip: '10.0.0.2', server_port: null }
-    expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true })
-    expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false })
+  it('name an end by pod, container, machine, address', () => {
+    const flow = { client_ip: '10.0.0.1', client_port: 4000, client_container: 'web', client_image: 'shop:1', server_ip: '10.0.0.2', server_port: null }
+    expect(end(flow, 'client')).toEqual({ name: 'web', port: ':4000', named: true, title: 'web 10.0.0.1 shop:1' })
+    expect(end(flow, 'server')).toEqual({ name: '10.0.0.2', port: '', named: false, title: '10.0.0.2' })
+    expect(ends(flow)).toBe('web:4000 → 10.0.0.2')
+    expect(end({ ...flow, client_host: 'node', server_host: 'db' }, 'client').name).toBe('web')
+    expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true, title: 'db 10.0.0.2' })
   })
 })
 
@@ -90,6 +94,18 @@ describe('followed flows', () => {
   })
 })
 
+describe('rows', () => {
+  it('that are alike are told apart: the same packets were stored twice', () => {
+    const rows = [{ flow_id: 'a', slice: 0 }, { flow_id: 'a', slice: 1 }, { flow_id: 'a', slice: 0 }, { flow_id: 'a', slice: 0 }]
+    expect(keys(rows, 'slice')).toEqual(['a.0', 'a.1', 'a.0.2', 'a.0.3'])
+  })
+
+  it('that are alike all stay when a newer one is followed', () => {
+    const [one, other] = [{ flow_id: 'a', slice: 0 }, { flow_id: 'b', slice: 0 }]
+    expect(followed([one, one], [other])).toEqual([other, one, one])
+  })
+})
+
 describe('queries', () => {
   it('quote text and not numbers', () => {
     expect(condition('server_port', 80)).toBe('server_port == 80')
@@ -101,6 +117,37 @@ describe('queries', () => {
     expect(condition('client_workload', 'a | b')).toBe('client_workload == "a | b"')
     expect(condition('primary', true)).toBe('primary == true')
     expect(condition('client_workload', null)).toBe('client_workload not exists')
+  })
+
+  it('find the rows of a group', () => {
+    const columns = ['ip', 'labels.app', 'server_port', 'time'].map((name) => ({ name, kind: name === 'time' ? 'time' : 'text', key: true }))
+    const known = new Set(['client_ip', 'client_labels', 'server_port'])
+    const of = (row: Row) => groupConditions({ columns: columns.filter(({ name }) => name in row) }, row, known)
+    expect(of({ ip: 'a', server_port: 53, time: 'x' })).toEqual(['ip == "a"', 'server_port == 53'])
+    // Where either side may be meant, none on one of them; and all of one side.
+    expect(of({ ip: null })).toEqual(['(client_ip not exists) or (server_ip not exists)'])
+    expect(of({ ip: 'a', 'labels.app': null, server_port: null })).toEqual([
+      'server_port not exists',
+      '(client_ip == "a" and client_labels.app not exists) or (server_ip == "a" and server_labels.app not exists)',
+    ])
+    expect(of({ time: 'x' })).toEqual([])
+    const label = (name: string) => groupConditions({ columns: [{ name, kind: 'text', key: true }] }, { [name]: 'x' }, known)
+    expect(label('labels.app.kubernetes.io/name')).toEqual(['labels.app.kubernetes.io/name == "x"'])
+    expect(label(String.raw`client_labels.we"ird k\ey`)).toEqual([String.raw`client_labels."we\"ird k\\ey" == "x"`])
+  })
+
+  it('measure time', () => {
+    expect(['5m', '1h30m', '250ms', '2w', ''].map(span)).toEqual([300_000, 5_400_000, 250, 1_209_600_000, 0])
+  })
+
+  it('find them in the time of the group, as far as it was asked for', () => {
+    const columns = [{ name: 'time', kind: 'time', key: true }]
+    const range = { from: '2026-03-01T00:02:00.250000001Z', to: '2026-03-01T02:07:00.000000000Z' }
+    const of = (time: string, rest: string) => groupRange({ columns, range }, { time: `2026-03-01T${time}.000000000Z` }, rest)
+    expect(of('01:00:00', 'count by app, 5m')).toEqual({ from: '2026-03-01T01:00:00.000000000Z', to: '2026-03-01T01:05:00.000000000Z' })
+    expect(of('00:00:00', 'p95(client_rtt_us) by time(1h30m) | limit 3')).toEqual({ from: range.from, to: '2026-03-01T01:30:00.000000000Z' })
+    expect(of('02:00:00', 'count by 1h')).toEqual({ from: '2026-03-01T02:00:00.000000000Z', to: range.to })
+    expect(groupRange({ columns: [], range }, {}, 'top 20 app')).toBeNull()
   })
 
   it('are put together', () => {

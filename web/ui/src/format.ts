@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Bucket, Cell, NodeLoss, Row, Served } from './api'
+import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -80,13 +80,17 @@ export function durationMicros(start: string, end: string): number {
   return (Date.parse(end) - Date.parse(start)) * 1000 + rest(end) - rest(start)
 }
 
-/** Pod or container, else the address; the port after it. */
-export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean } {
-  const name = flow[`${side}_pod`] ?? flow[`${side}_container`]
+/** Pod or container, else the machine, else the address; the port after it; what is known besides. */
+export function end(flow: Row, side: 'client' | 'server'): { name: string; port: string; named: boolean; title: string } {
+  const name = flow[`${side}_pod`] ?? flow[`${side}_container`] ?? flow[`${side}_host`]
   const ip = String(flow[`${side}_ip`] ?? '?')
   const port = flow[`${side}_port`]
-  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null }
+  const title = [name, ip, flow[`${side}_image`]].filter((part) => part != null).join(' ')
+  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null, title }
 }
+
+/** `web:40000 → db:5432`. */
+export const ends = (row: Row): string => (['client', 'server'] as const).map((side) => end(row, side)).map(({ name, port }) => name + port).join(' → ')
 
 /** `GET host/path`, or `A name`. */
 export function request(row: Row): string {
@@ -152,6 +156,47 @@ export function condition(field: string, value: Cell): string {
   return `${field} == "${text(value).replaceAll(/[\\"*?]/g, '\\$&')}"`
 }
 
+/** The name of a label as it can be asked for: its key is quoted, if it has more than words, points and the like. */
+const quoted = (name: string): string =>
+  name.replace(/^((?:\w+_)?labels)\.(?![\w./-]+$)(.+)$/s, (_, of: string, key: string) => `${of}."${key.replaceAll(/[\\"]/g, '\\$&')}"`)
+
+/** Groups that are shown at most: tens of thousands of rows stop a browser. */
+export const MOST_GROUPS = 1000
+
+/** Conditions that hold of one end, whichever it is. */
+export function either(of: (end: 'client' | 'server') => string[]): string {
+  return (['client', 'server'] as const).map((end) => `(${of(end).join(' and ')})`).join(' or ')
+}
+
+/** Conditions for the rows of a group. What has no side in its name are values of the same end; time is no column. */
+export function groupConditions({ columns }: Pick<Groups, 'columns'>, row: Row, known: Set<string>): string[] {
+  const names = columns.filter((column) => column.key && column.kind !== 'time').map((column) => column.name)
+  const sides = names.filter((name) => known.has(`client_${/^\w+/.exec(name)?.[0]}`))
+  const of = (name: string, end: string = '') => condition(end + quoted(name), row[name] ?? null)
+  // `name not exists` would ask for none on both sides.
+  if (sides.length === 1 && row[sides[0] ?? ''] !== null) return names.map((name) => of(name))
+  const others = names.filter((name) => !sides.includes(name)).map((name) => of(name))
+  return sides.length === 0 ? others : [...others, either((end) => sides.map((name) => of(name, `${end}_`)))]
+}
+
+const UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
+
+/** A length of time as it is written, `15m` or `1h30m`, ms. */
+export function span(text: string): number {
+  return [...text.matchAll(/(\d+)([a-z]+)/g)].reduce((sum, [, count, unit]) => sum + Number(count) * (UNITS[unit ?? ''] ?? 0), 0)
+}
+
+/** The range of the rows of a group: its bucket, as far as it was asked for; null if groups are of all the time. `rest` is the aggregation. */
+export function groupRange({ columns, range }: Pick<Groups, 'columns' | 'range'>, row: Row, rest: string): Range | null {
+  const key = columns.find((column) => column.key && column.kind === 'time')
+  const width = span(/(?:^|[\s,(])((?:\d+(?:ms|[smhdw]))+)(?=$|[\s,)|])/.exec(rest)?.[1] ?? '')
+  if (!key || width === 0) return null
+  const start = text(row[key.name])
+  // All have nine digits behind the point, and compare as text.
+  const end = new Date(Date.parse(start) + width).toISOString().replace('Z', '000000Z')
+  return { from: start > range.from ? start : range.from, to: end < range.to ? end : range.to }
+}
+
 /** All of these conditions. What may have an `or` is put in parentheses. */
 export function conjunction(conditions: string[]): string {
   const parts = conditions.map((part) => part.trim()).filter((part) => part !== '' && part !== '*')
@@ -167,15 +212,24 @@ export function served({ rollups, files, rows, resolution }: Served): string {
   return `from ${from.filter((part) => part !== '').join(', ')}${whole}`
 }
 
+/** What tells rows apart: the same packets may have been stored twice, with the same numbers. */
+export function keys(rows: Row[], part: 'slice' | 'exchange'): string[] {
+  const seen = new Map<string, number>()
+  return rows.map((row) => {
+    const own = `${row.flow_id}.${row[part]}`
+    const times = (seen.get(own) ?? 0) + 1
+    seen.set(own, times)
+    return times === 1 ? own : `${own}.${times}`
+  })
+}
+
 /** Rows that are kept while flows are followed. */
 export const MOST_FOLLOWED = 500
 
-/** Rows with newer ones before them. A slice is there once, as it was told last; the oldest go. */
+/** Rows with newer ones before them. A slice is there as it was told last; the oldest go. */
 export function followed(rows: Row[], newer: Row[], most: number = MOST_FOLLOWED): Row[] {
-  const seen = new Set<string>()
-  const all = [...newer, ...rows].filter((row) => {
-    const key = `${row.flow_id}.${row.slice}`
-    return !seen.has(key) && seen.add(key)
-  })
-  return all.slice(0, most)
+  const told = new Set<string>()
+  const key = (row: Row) => `${row.flow_id}.${row.slice}`
+  const latest = newer.filter((row) => !told.has(key(row)) && told.add(key(row)))
+  return [...latest, ...rows.filter((row) => !told.has(key(row)))].slice(0, most)
 }

@@ -1,7 +1,7 @@
 /** The service map as people read it: names, marks, and the questions behind what was chosen. */
 
 import type { Edge, Figures, Topology, Workload } from './api'
-import { bytes, condition, micros, percent } from './format'
+import { bytes, condition, either, micros, percent } from './format'
 
 /** Nodes that are drawn at most; the table has all edges. */
 export const MOST_NODES = 300
@@ -63,7 +63,7 @@ export const edgeConditions = (client: Names, server: Names): string[] => [...si
 /** Conditions for the rows of a node on one side, or on either. */
 export function nodeConditions(node: Names, end?: 'client' | 'server'): string[] {
   if (end) return side(node, end)
-  return [`(${side(node, 'client').join(' and ')}) or (${side(node, 'server').join(' and ')})`]
+  return [either((own) => side(node, own))]
 }
 
 export type Level = 'none' | 'some' | 'much'
