@@ -431,13 +431,19 @@ impl Store {
         mut out: W,
     ) -> Result<(u64, W), StoreError> {
         let segments = self.segment_files(from, to).await?;
-        let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|packets| (packets, out));
+        let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|stats| (stats, out));
         let written = tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?;
-        written.inspect_err(|error| {
-            if let StoreError::PacketsDamaged { blocks, indexes, .. } = error {
-                self.packets_damaged.fetch_add(blocks + indexes, Ordering::Relaxed);
+        let (mut stats, out) = written?;
+        if !stats.gone.is_empty() {
+            // What retention or an erasure takes is out of the catalog before it is off the disk.
+            for segment in self.catalog.all_segments().await?.iter().map(|segment| self.data_dir.join(&segment.path)) {
+                if stats.gone.contains(&segment) {
+                    stats.miss(&segment);
+                }
             }
-        })
+        }
+        self.packets_damaged.fetch_add(stats.blocks_damaged + stats.indexes_damaged, Ordering::Relaxed);
+        stats.complete().map(|packets| (packets, out))
     }
 
     /// Blocks and indexes of the packet log that downloads could not read since the start, each as often as it was met.

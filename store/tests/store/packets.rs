@@ -142,11 +142,11 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
     let mut out = Vec::new();
     let named = vec![flow(Some("cart-1"), None)];
     let all = Selection::All(named.clone());
-    assert_eq!(write_pcap(&files(dir.path()), &all, (START, START + 40), &mut out).unwrap(), 80);
+    assert_eq!(write_pcap(&files(dir.path()), &all, (START, START + 40), &mut out).unwrap().packets, 80);
     assert_eq!(String::from_utf8_lossy(&out).matches("client=cart-1").count(), 40, "the other flow has no name");
     out.clear();
-    let packets = write_pcap(&files(dir.path()), &Selection::Flows(named), (START, START + 40), &mut out).unwrap();
-    assert_eq!(packets, 40);
+    let stats = write_pcap(&files(dir.path()), &Selection::Flows(named), (START, START + 40), &mut out).unwrap();
+    assert_eq!(stats.complete().unwrap(), 40);
     let text = String::from_utf8_lossy(&out);
     assert_eq!(text.matches("client=cart-1").count(), 40);
     assert!(!text.contains("server="), "an unknown name is left out");
@@ -230,7 +230,8 @@ fn damage_costs_its_own_packets_and_is_said() {
     let (times, stats) = read(dir.path());
     assert_eq!((times.len(), stats.blocks_damaged, stats.indexes_damaged), (5, 1, 0), "{times:?}");
     let mut out = Vec::new();
-    let error = write_pcap(&files(dir.path()), &Selection::All(Vec::new()), everything, &mut out).unwrap_err();
+    let written = write_pcap(&files(dir.path()), &Selection::All(Vec::new()), everything, &mut out).unwrap();
+    let error = written.complete().unwrap_err();
     assert!(matches!(error, StoreError::PacketsDamaged { packets: 5, blocks: 1, indexes: 0, .. }), "{error}");
     let mut written = CaptureFile::new(Box::new(Cursor::new(out)), "export").unwrap();
     let mut count = 0;
