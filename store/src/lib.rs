@@ -28,6 +28,7 @@ pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
+mod set_aside;
 pub(crate) mod sketch;
 pub mod sql;
 mod sys;
@@ -407,7 +408,12 @@ impl Store {
         let registered = self.catalog.all_segments().await?;
         known.extend(self.catalog.removals().await?);
         known.extend(registered.iter().map(|segment| segment.path.clone()));
-        let unregistered = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        let mut unregistered: Vec<String> = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        if !unregistered.is_empty() {
+            // An erased one that somebody copied back was not begun by a writer, and an index alone is that of a segment that is away.
+            let erased = self.catalog.erased_segments().await?;
+            unregistered.retain(|path| !erased.contains(path) && self.data_dir.join(path).exists());
+        }
         Ok(FoundSegments { registered, unregistered })
     }
 

@@ -7,7 +7,7 @@
 //!   numbers of the erasure grow in one transaction.
 //! * Nothing deletes the note of an erasure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::database::{Change, Row, sql};
@@ -211,6 +211,12 @@ impl Catalog {
     pub async fn erased_files(&self, id: i64) -> Result<Vec<ErasedFile>, StoreError> {
         let rows = self.database.all(sql("SELECT * FROM erased_files WHERE erasure = $1 ORDER BY id").bind(id)).await?;
         rows.iter().map(erased_file).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Segments that erasures replaced.
+    pub(crate) async fn erased_segments(&self) -> Result<HashSet<String>, StoreError> {
+        let rows = self.database.all(sql("SELECT path FROM erased_files WHERE kind = 'packets'")).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Registers rows that were held against all erasures up to the one numbered `known`, and what these took of them.

@@ -310,7 +310,7 @@ impl Reader<'_> {
 }
 
 /// What a block needs before it to be a pcapng file of its own.
-fn preamble(interfaces: &[Interface]) -> Vec<u8> {
+pub(super) fn preamble(interfaces: &[Interface]) -> Vec<u8> {
     let mut out = Vec::new();
     pcapng::section_header(&mut out, APPLICATION);
     for interface in interfaces {

@@ -18,6 +18,7 @@ use super::error::TableError;
 use super::rows::time_at;
 use crate::catalog::{FlowFile, Origin, TableName};
 use crate::private;
+use crate::set_aside::set_aside;
 
 /// One hour in ns.
 pub(super) const HOUR: i64 = 3_600_000_000_000;
@@ -243,7 +244,7 @@ pub(super) fn repair(
             fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
             continue;
         }
-        let Some(target) = set_aside(data_dir, &path)? else { continue };
+        let Some(target) = set_aside(data_dir, &path).map_err(TableError::io("move", &path))? else { continue };
         let why = if path.extension().is_some_and(|extension| extension == "tmp") {
             "was not written to its end"
         } else {
@@ -267,20 +268,6 @@ pub(super) fn repair(
         ));
     }
     Ok((sentences, unreadable))
-}
-
-/// Where the file is now; `None` if it has gone meanwhile: whoever wrote it may have been about to take it back.
-fn set_aside(data_dir: &Path, path: &Path) -> Result<Option<PathBuf>, TableError> {
-    let dir = data_dir.join("set-aside");
-    private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
-    let relative = path.strip_prefix(data_dir).unwrap_or(path).to_string_lossy().replace('/', "_");
-    let names = (0_u32..).map(|number| if number == 0 { relative.clone() } else { format!("{relative}.{number}") });
-    let target = names.map(|name| dir.join(name)).find(|target| !target.exists()).unwrap_or_else(|| dir.join("file"));
-    match fs::rename(path, &target) {
-        Ok(()) => Ok(Some(target)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TableError::io("move", path)(error)),
-    }
 }
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), TableError> {

@@ -161,6 +161,7 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
     assert_eq!(names, [Some("veth-a".to_owned()), Some("veth-b".to_owned())]);
 }
 
+/// One of the segment costs its block. One of the index costs none: what it does not speak of has a file of its own.
 #[test]
 fn a_torn_byte_costs_one_block_and_no_more() {
     for index in [false, true] {
@@ -178,6 +179,9 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         std::fs::OpenOptions::new().write(true).open(&torn).unwrap().set_len(length - 1).unwrap();
         let recovered = recover(dir.path(), &path).unwrap();
         assert!(recovered.cut > 0);
+        let mut aside = recovered.set_aside.iter().flat_map(|path| capture(path));
+        assert_eq!(aside.next().map(|(name, time)| (name, time - START)), index.then(|| ("eth0".to_owned(), 9)));
+        assert_eq!(aside.next().map(|(name, time)| (name, time - START)), index.then(|| ("veth9".to_owned(), 9)));
         assert_eq!(recovered.segment.map(|segment| (segment.packets, segment.end)), Some((18, START + 8)));
         let mut names = Vec::new();
         read_flows(&files(dir.path()), Wanted::Flows(&HashSet::from([1])), (START + 8, i64::MAX), &mut |name, _, _| {
@@ -187,6 +191,19 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         .unwrap();
         assert_eq!(names, ["eth0", "veth8"], "interfaces of earlier blocks keep their names");
     }
+}
+
+/// Interface and time of the packets of a capture file.
+fn capture(path: &Path) -> Vec<(String, i64)> {
+    let file = std::fs::File::open(path).unwrap();
+    let file = zstd::stream::Decoder::new(file).unwrap();
+    let mut capture = CaptureFile::new(Box::new(file), &path.to_string_lossy()).unwrap();
+    let mut found = Vec::new();
+    while let Some((interface, time)) = capture.next_packet().unwrap().map(|packet| (packet.interface, packet.time)) {
+        let name = capture.interfaces().get(interface as usize).and_then(|known| known.name.clone());
+        found.push((name.unwrap(), time));
+    }
+    found
 }
 
 /// Six blocks of a packet each, sealed or not.
