@@ -14,7 +14,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
 use super::encode::{Encoder, GROUP};
-use super::error::TableError;
+use super::error::{TableError, is_of_the_moment};
 use super::rows::time_at;
 use crate::catalog::{FlowFile, Origin, TableName};
 use crate::private;
@@ -208,12 +208,14 @@ pub(super) fn id(path: &Path) -> Option<Id> {
 pub(super) fn readable(path: &Path) -> Result<bool, TableError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-            return Err(TableError::io("open", path)(error));
-        }
+        Err(error) if is_of_the_moment(&error) => return Err(TableError::io("open", path)(error)),
         Err(_) => return Ok(false),
     };
-    Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).is_ok())
+    // It opens the file again.
+    match ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()) {
+        Err(source) if is_of_the_moment(&source) => Err(TableError::Read { path: path.to_owned(), source }),
+        read => Ok(read.is_ok()),
+    }
 }
 
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.

@@ -71,13 +71,14 @@ impl<R: Table> TableStore<R> {
         files
     }
 
-    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause, or the table changed.
+    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause, or the table changed. What the
+    /// system was short of is no matter of a file.
     pub(crate) async fn without_unreadable<'a>(
         &self,
         files: &[&'a FlowFile],
         error: TableError,
     ) -> Result<Vec<&'a FlowFile>, StoreError> {
-        if matches!(error, TableError::Limit(_)) {
+        if matches!(error, TableError::Limit(_)) || error.is_of_the_moment() {
             return Err(error.into());
         }
         let broken = error.unreadable().map(Path::to_owned);
