@@ -144,8 +144,8 @@ pub struct Store {
     compacts: bool,
     /// `None`: it only reads.
     role: Option<Role>,
-    /// One erasure at a time.
-    erasing: Mutex<()>,
+    /// One erasure at a time, with what could not be read.
+    erasing: Mutex<erase::Unread>,
     changes: packets::SegmentChanges,
     sql: sql::Shared,
     /// When the last flush began that worked.

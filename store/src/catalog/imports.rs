@@ -13,6 +13,13 @@ pub struct Origin {
     pub stored_at: i64,
 }
 
+impl Origin {
+    /// Imported after this time: who imports what was erased before wants it back.
+    pub(crate) fn is_after(self, time: i64) -> bool {
+        self.import.is_some() && self.stored_at > time
+    }
+}
+
 /// How far an import came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportState {

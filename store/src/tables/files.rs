@@ -192,14 +192,14 @@ pub(super) fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
 }
 
 /// A file is known again by this: inode, length, when it was changed.
-pub(super) type Id = (u64, u64, i64, i64);
+pub(crate) type Id = (u64, u64, i64, i64);
 
 pub(super) fn id_of(about: &fs::Metadata) -> Id {
     (about.ino(), about.size(), about.mtime(), about.mtime_nsec())
 }
 
 /// What the file of this name is now; none if it is not there.
-pub(super) fn id(path: &Path) -> Option<Id> {
+pub(crate) fn id(path: &Path) -> Option<Id> {
     fs::metadata(path).ok().as_ref().map(id_of)
 }
 
