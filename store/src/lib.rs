@@ -462,9 +462,10 @@ impl Store {
     pub async fn completeness(&self, from: i64, to: i64, rollable: bool) -> Result<Completeness, StoreError> {
         let range = Range { from, to };
         let (flows, transactions) = (self.flows.missing(range).await?, self.transactions.missing(range).await?);
+        let rolled = if rollable { self.flows.missing_rolled(range).await? } else { Missing::default() };
         Ok(Completeness {
             nodes: self.catalog.loss(from, to).await?,
-            unreadable: flows.and(transactions),
+            unreadable: flows.and(transactions).and(rolled),
             unfinished_imports: self.catalog.unfinished_imports(from, to).await?,
             retired: self.catalog.retired(from, to, rollable).await?,
         })

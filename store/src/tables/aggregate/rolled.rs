@@ -125,8 +125,10 @@ impl<R: Table> TableStore<R> {
                     return Err(error);
                 }
                 (path, Err(error)) => {
-                    self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "a roll-up cannot be read: what it adds up is looked for elsewhere");
+                    if self.remember(&path) {
+                        self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%error, "a roll-up cannot be read: what it adds up is looked for elsewhere");
+                    }
                     unreadable.insert(path);
                 }
             }
