@@ -59,6 +59,22 @@ impl Upkeep {
         let now = crate::host::now();
         let done = self.store.maintain(now).await;
         let (counters, transactions) = (self.store.flows.counters(), self.store.transactions.counters());
+        {
+            let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+            stages.rows_stored = counters.written;
+            stages.rows_dropped = counters.dropped;
+            stages.rows_erased = [&counters, &transactions].map(|own| own.erased + own.removed);
+            stages.rows_retagged = [counters.retagged, transactions.retagged];
+            stages.rollups = counters.rollups;
+            stages.failed_rollups = counters.failed_rollups;
+            stages.flow_files_unreadable = counters.unreadable_files;
+            stages.packet_blocks_damaged = self.store.packets_damaged();
+            stages.transaction_files_unreadable = transactions.unreadable_files;
+            stages.open_slices = counters.open;
+            stages.hidden_slices = counters.hidden;
+            stages.transactions_stored = transactions.written;
+            stages.transactions_dropped = transactions.dropped;
+        }
         let done = match done {
             Ok(done) => done,
             Err(error) => {
@@ -72,19 +88,6 @@ impl Upkeep {
         }
         let lasting = self.published.lasting();
         let mut stages = self.stages.lock().unwrap_or_else(PoisonError::into_inner);
-        stages.rows_stored = counters.written;
-        stages.rows_dropped = counters.dropped;
-        stages.rows_erased = [&counters, &transactions].map(|own| own.erased + own.removed);
-        stages.rows_retagged = [counters.retagged, transactions.retagged];
-        stages.rollups = counters.rollups;
-        stages.failed_rollups = counters.failed_rollups;
-        stages.flow_files_unreadable = counters.unreadable_files;
-        stages.packet_blocks_damaged = self.store.packets_damaged();
-        stages.transaction_files_unreadable = transactions.unreadable_files;
-        stages.open_slices = counters.open;
-        stages.hidden_slices = counters.hidden;
-        stages.transactions_stored = transactions.written;
-        stages.transactions_dropped = transactions.dropped;
         stages.flow_bytes = done.flows.bytes;
         stages.transaction_bytes = done.transactions.bytes;
         stages.packet_bytes = done.packets.bytes;

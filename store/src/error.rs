@@ -164,13 +164,13 @@ pub enum StoreError {
         source: sqlx::migrate::MigrateError,
     },
     /// Packets that are kept cannot be read; all others were given.
-    #[error("{packets} packets were written; those of {blocks} damaged blocks, and of {indexes} segments with a damaged index, are missing, the first in `{}`; hint: the disk may be failing: look at the kernel's log", .first.display())]
+    #[error("{packets} packets were written; those of {blocks} damaged blocks, and of {indexes} segments that are gone or have a damaged index, are missing, the first in `{}`; hint: the disk may be failing: look at the kernel's log", .first.display())]
     PacketsDamaged {
         /// Packets that were written.
         packets: u64,
         /// Blocks that cannot be read.
         blocks: u64,
-        /// Segments of which not all blocks are known.
+        /// Segments that are not there, or of which not all blocks are known.
         indexes: u64,
         /// The first segment with damage.
         first: PathBuf,

@@ -13,7 +13,7 @@ use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
 use crate::error::StoreError;
-use crate::packets::{Wanted, read_flows};
+use crate::packets::{ReadStats, Wanted, read_flows};
 use crate::tables::FlowRef;
 
 /// Bytes that are gathered before they are handed on.
@@ -30,14 +30,14 @@ pub enum Selection {
     All(Vec<FlowRef>),
 }
 
-/// Writes the packets in `[from, to)` from these segments; gives their number. If some cannot be read, all others are written before this is
-/// said as [`StoreError::PacketsDamaged`].
+/// Writes the packets in `[from, to)` from these segments. If some cannot be read, all others are written, and what is given says so
+/// ([`ReadStats::complete`]).
 pub fn write_pcap(
     segments: &[PathBuf],
     selection: &Selection,
     range: (i64, i64),
     out: &mut dyn Write,
-) -> Result<u64, StoreError> {
+) -> Result<ReadStats, StoreError> {
     let (Selection::Flows(flows) | Selection::All(flows)) = selection;
     let ids: HashSet<u64> = flows.iter().map(|flow| flow.flow_id).collect();
     let mut comments: HashMap<u64, String> = HashMap::new();
@@ -79,15 +79,7 @@ pub fn write_pcap(
     };
     let stats = read_flows(segments, wanted, range, &mut each)?;
     hand_on(out, &mut buffer)?;
-    match stats.first_damaged {
-        Some(first) => Err(StoreError::PacketsDamaged {
-            packets: stats.packets,
-            blocks: stats.blocks_damaged,
-            indexes: stats.indexes_damaged,
-            first,
-        }),
-        None => Ok(stats.packets),
-    }
+    Ok(stats)
 }
 
 fn hand_on(out: &mut dyn Write, buffer: &mut Vec<u8>) -> Result<(), StoreError> {

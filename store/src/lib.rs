@@ -28,6 +28,7 @@ pub mod private;
 pub mod query;
 mod recovery;
 pub mod retention;
+mod set_aside;
 pub(crate) mod sketch;
 pub mod sql;
 mod sys;
@@ -143,8 +144,8 @@ pub struct Store {
     compacts: bool,
     /// `None`: it only reads.
     role: Option<Role>,
-    /// One erasure at a time.
-    erasing: Mutex<()>,
+    /// One erasure at a time, with what could not be read.
+    erasing: Mutex<erase::Unread>,
     changes: packets::SegmentChanges,
     sql: sql::Shared,
     /// When the last flush began that worked.
@@ -343,7 +344,8 @@ impl Store {
         let flows = self.flows.compact_within(now, most).await;
         let transactions = self.transactions.compact_within(now, most).await;
         if matches!(flows, Ok(0)) {
-            self.flows.roll_up(now).await?;
+            // Without roll-ups questions take longer, and nothing else: it says so itself, and counts it.
+            let _ = self.flows.roll_up(now).await;
         }
         flows.and(transactions).map(drop)
     }
@@ -407,7 +409,12 @@ impl Store {
         let registered = self.catalog.all_segments().await?;
         known.extend(self.catalog.removals().await?);
         known.extend(registered.iter().map(|segment| segment.path.clone()));
-        let unregistered = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        let mut unregistered: Vec<String> = on_disk.into_iter().filter(|path| !known.contains(path)).collect();
+        if !unregistered.is_empty() {
+            // An erased one that somebody copied back was not begun by a writer, and an index alone is that of a segment that is away.
+            let erased = self.catalog.erased_segments().await?;
+            unregistered.retain(|path| !erased.contains(path) && self.data_dir.join(path).exists());
+        }
         Ok(FoundSegments { registered, unregistered })
     }
 
@@ -431,13 +438,19 @@ impl Store {
         mut out: W,
     ) -> Result<(u64, W), StoreError> {
         let segments = self.segment_files(from, to).await?;
-        let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|packets| (packets, out));
+        let work = move || export::write_pcap(&segments, &packets, (from, to), &mut out).map(|stats| (stats, out));
         let written = tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?;
-        written.inspect_err(|error| {
-            if let StoreError::PacketsDamaged { blocks, indexes, .. } = error {
-                self.packets_damaged.fetch_add(blocks + indexes, Ordering::Relaxed);
+        let (mut stats, out) = written?;
+        if !stats.gone.is_empty() {
+            // What retention or an erasure takes is out of the catalog before it is off the disk.
+            for segment in self.catalog.all_segments().await?.iter().map(|segment| self.data_dir.join(&segment.path)) {
+                if stats.gone.contains(&segment) {
+                    stats.miss(&segment);
+                }
             }
-        })
+        }
+        self.packets_damaged.fetch_add(stats.blocks_damaged + stats.indexes_damaged, Ordering::Relaxed);
+        stats.complete().map(|packets| (packets, out))
     }
 
     /// Blocks and indexes of the packet log that downloads could not read since the start, each as often as it was met.
@@ -449,9 +462,10 @@ impl Store {
     pub async fn completeness(&self, from: i64, to: i64, rollable: bool) -> Result<Completeness, StoreError> {
         let range = Range { from, to };
         let (flows, transactions) = (self.flows.missing(range).await?, self.transactions.missing(range).await?);
+        let rolled = if rollable { self.flows.missing_rolled(range).await? } else { Missing::default() };
         Ok(Completeness {
             nodes: self.catalog.loss(from, to).await?,
-            unreadable: flows.and(transactions),
+            unreadable: flows.and(transactions).and(rolled),
             unfinished_imports: self.catalog.unfinished_imports(from, to).await?,
             retired: self.catalog.retired(from, to, rollable).await?,
         })

@@ -3,7 +3,8 @@
 //! * files that were waiting to be deleted are deleted, and so is what an erasure had begun to write;
 //! * segments that were open are cut back to their last whole block and sealed, registered or not; one with which this fails stays as it is, and
 //!   the next start tries again;
-//! * rows of segments whose file is gone are removed;
+//! * packets that their index does not speak of, and segments that an erasure replaced, are moved to `set-aside/`;
+//! * rows of segments whose file is gone are removed; their index stays, so that they count again when they come back;
 //! * imports that were killed are said, and may be repeated.
 //!
 //! Flow files are looked after by the flow store itself. When that is open, the appliance makes rows of what a run that was
@@ -15,9 +16,13 @@ use std::path::{Path, PathBuf};
 use crate::catalog::{Catalog, Import, ImportState, Origin};
 use crate::error::StoreError;
 use crate::journal;
-use crate::packets::{self, FOLDER, Segment};
+use crate::packets::{self, FOLDER, Recovered, Segment};
 use crate::retention;
+use crate::set_aside::set_aside;
 use crate::tables::FlowStore;
+
+/// Numbers above are of no import, whatever a file is named.
+const MOST_IMPORTS: i64 = 1 << 32;
 
 /// Sentences about what had to be repaired; empty after a clean stop.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,58 +36,11 @@ pub struct Recovery {
 pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
     let mut recovery = Recovery::default();
     retention::delete_due(data_dir, catalog, i64::MAX).await?;
-    let mut registered: HashMap<String, Segment> =
-        catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
-    let killed = catalog.killed_imports().await?;
-    let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
-    let started: HashMap<Option<i64>, Origin> = killed.iter().map(|import| (Some(import.id), origin(import))).collect();
-    let mut found = Vec::new();
-    for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))? {
-        let known = registered.remove(&path);
-        if known.is_some_and(|segment| segment.sealed && data_dir.join(&path).exists()) {
-            continue;
-        }
-        let recovered = {
-            let (data_dir, path) = (data_dir.to_path_buf(), path.clone());
-            tokio::task::spawn_blocking(move || packets::recover(&data_dir, &path))
-                .await
-                .map_err(|error| StoreError::Task(error.to_string()))?
-        };
-        // It is read as far as it can be; a disk that fails in one place must not keep everything from starting.
-        let recovered = match recovered {
-            Ok(recovered) => recovered,
-            Err(error) => {
-                recovery.repairs.push(format!("`{path}` cannot be made whole now and stays as it is: {error}"));
-                continue;
-            }
-        };
-        match (&recovered.segment, recovered.cut) {
-            (Some(_), 0) => {}
-            (Some(segment), cut) => recovery.repairs.push(format!(
-                "`{path}` was cut back to its last whole block: {cut} bytes of it were torn, {} packets are whole",
-                segment.packets
-            )),
-            (None, cut) => {
-                recovery.repairs.push(format!("`{path}` held no whole block and was deleted ({cut} bytes)"));
-                registered.insert(path.clone(), Segment::lost(&path));
-            }
-        }
-        found.extend(recovered.segment.map(|segment| {
-            let origin = started.get(&segment.origin.import).copied();
-            Segment { origin: origin.unwrap_or_default(), ..segment }
-        }));
-    }
-    catalog.add_segments(&found).await?;
-    let gone: Vec<String> = registered.into_keys().collect();
-    for path in &gone {
-        if !recovery.repairs.iter().any(|sentence| sentence.contains(path.as_str())) {
-            recovery.repairs.push(format!("`{path}` is gone from the disk: its packets are no longer listed"));
-        }
-    }
-    catalog.remove_segments(&gone).await?;
+    let imports = catalog.imports().await?;
+    recover_segments(data_dir, catalog, (&imports, &mut recovery.repairs)).await?;
     delete_unknown_rollups(data_dir, catalog).await?;
     packets::delete_temporary(data_dir)?;
-    for import in killed {
+    for import in imports.into_iter().filter(|import| import.state == ImportState::Open) {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \
              replaces what there is",
@@ -91,6 +49,98 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
         catalog.end_import(import.id, ImportState::Partial, import.stored).await?;
     }
     Ok(recovery)
+}
+
+async fn recover_segments(
+    data_dir: &Path,
+    catalog: &Catalog,
+    (imports, repairs): (&[Import], &mut Vec<String>),
+) -> Result<(), StoreError> {
+    let mut registered: HashMap<String, Segment> =
+        catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
+    let erased = catalog.erased_segments().await?;
+    let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
+    let origins: HashMap<Option<i64>, Origin> =
+        imports.iter().map(|import| (Some(import.id), origin(import))).collect();
+    let (mut found, mut gone) = (Vec::new(), Vec::new());
+    let names = packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
+    // Of a lost catalog names may be left that its imports had.
+    let taken = names.iter().filter_map(|path| packets::import_of(path)).filter(|import| *import < MOST_IMPORTS).max();
+    catalog.number_imports_above(taken.unwrap_or(0)).await?;
+    for path in names {
+        // Of one that is away for now the index stays.
+        if !data_dir.join(&path).exists() {
+            continue;
+        }
+        let known = registered.remove(&path);
+        if known.is_some_and(|segment| segment.sealed) {
+            continue;
+        }
+        if erased.contains(&path) {
+            repairs.push(put_aside(data_dir, &path)?);
+            continue;
+        }
+        let work = {
+            let (data_dir, path) = (data_dir.to_path_buf(), path.clone());
+            move || packets::recover(&data_dir, &path)
+        };
+        // It is read as far as it can be; a disk that fails in one place must not keep everything from starting.
+        match tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))? {
+            Ok(recovered) => {
+                repairs.extend(sentence(&path, &recovered));
+                match recovered.segment {
+                    Some(segment) => {
+                        let origin = origins.get(&segment.origin.import).copied().unwrap_or_default();
+                        found.push(Segment { origin, ..segment });
+                    }
+                    None => gone.push(path),
+                }
+            }
+            Err(error) => repairs.push(format!("`{path}` cannot be made whole now and stays as it is: {error}")),
+        }
+    }
+    catalog.add_segments(&found).await?;
+    for path in registered.into_keys() {
+        repairs.push(format!("`{path}` is gone from the disk: its packets are no longer listed"));
+        gone.push(path);
+    }
+    catalog.remove_segments(&gone).await
+}
+
+/// What was done to a segment, if it was not whole.
+fn sentence(path: &str, recovered: &Recovered) -> Option<String> {
+    let Recovered { segment, cut, set_aside } = recovered;
+    let packets = segment.as_ref().map(|segment| segment.packets);
+    Some(match (packets, set_aside) {
+        (Some(_), None) if *cut == 0 => return None,
+        (Some(packets), None) => format!(
+            "`{path}` was cut back to its last whole block: {cut} bytes of it were torn, {packets} packets are whole"
+        ),
+        (Some(packets), Some(file)) => format!(
+            "`{path}` or its index is damaged behind {packets} packets: the {cut} bytes of packets that follow were moved to `{}`; hint: \
+             it is a capture file of its own",
+            file.display()
+        ),
+        (None, Some(file)) => format!(
+            "`{path}` has packets, and no index that can be read: it was moved to `{}`; hint: it is a capture file as it is",
+            file.display()
+        ),
+        (None, None) => format!("`{path}` held no whole block and was deleted ({cut} bytes)"),
+    })
+}
+
+/// A segment that an erasure replaced, and that somebody copied back, comes into no answer.
+fn put_aside(data_dir: &Path, path: &str) -> Result<String, StoreError> {
+    let full = data_dir.join(path);
+    let mut moved = None;
+    for file in [packets::index_path(&full), full] {
+        moved = set_aside(data_dir, &file).map_err(StoreError::io("move", &file))?;
+    }
+    let target = moved.unwrap_or_default();
+    Ok(format!(
+        "`{path}` has packets that were erased: somebody copied it back, and it was moved to `{}`; hint: delete it there",
+        target.display()
+    ))
 }
 
 /// Roll-ups that the catalog does not name were not finished, and are made again.

@@ -10,6 +10,7 @@
 //! * an open segment is never touched;
 //! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -159,14 +160,17 @@ pub(crate) async fn retire_import(
     let own = |origin: Origin| origin.import == Some(import);
     let files = catalog.all_flow_files().await?.into_iter().filter(|file| own(file.origin));
     let mut gone: Vec<(String, u64)> = files.map(|file| (file.path, file.bytes)).collect();
-    let segments = catalog.all_segments().await?.into_iter().filter(|segment| own(segment.origin));
+    let (segments, others): (Vec<_>, Vec<_>) =
+        catalog.all_segments().await?.into_iter().partition(|segment| own(segment.origin));
     gone.extend(
         catalog.rollups().await?.into_iter().filter(|file| own(file.origin)).map(|file| (file.path, file.bytes)),
     );
-    gone.extend(segments.map(|segment| (segment.path, segment.bytes)));
-    // Those of a killed import that the catalog was not told of.
+    gone.extend(segments.into_iter().map(|segment| (segment.path, segment.bytes)));
+    // Those of a killed import that the catalog was not told of. In a new catalog imports have numbers that others had in the one before.
+    let known: HashSet<String> =
+        gone.iter().map(|(path, _)| path.clone()).chain(others.into_iter().map(|segment| segment.path)).collect();
     for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))? {
-        if packets::import_of(&path) == Some(import) && !gone.iter().any(|(known, _)| *known == path) {
+        if packets::import_of(&path) == Some(import) && !known.contains(&path) {
             gone.push((path, 0));
         }
     }

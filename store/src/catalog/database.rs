@@ -75,6 +75,8 @@ pub(super) struct Own {
     pub(super) dossiers: &'static str,
     /// The number of the text `$1`, which is put there if it is new.
     pub(super) text_number: &'static str,
+    /// The number `$1` counts as one that an import has had. There may be an import of it then, which goes.
+    pub(super) number_imports_above: &'static str,
 }
 
 /// A row of an answer.

@@ -7,7 +7,7 @@
 //!   numbers of the erasure grow in one transaction.
 //! * Nothing deletes the note of an erasure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::database::{Change, Row, sql};
@@ -19,7 +19,7 @@ use crate::packets::{ErasedSlice, ErasedSlices, Segment, index_path};
 /// How far an erasure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasureState {
-    /// Some of its rows may still be in answers.
+    /// Some of its rows may still be in answers, or in files that cannot be read.
     Running,
     /// They are in no answer any more; files that had them wait for searches that began before.
     Deleting,
@@ -213,6 +213,12 @@ impl Catalog {
         rows.iter().map(erased_file).collect::<Result<_, _>>().map_err(self.failed())
     }
 
+    /// Segments that erasures replaced.
+    pub(crate) async fn erased_segments(&self) -> Result<HashSet<String>, StoreError> {
+        let rows = self.database.all(sql("SELECT path FROM erased_files WHERE kind = 'packets'")).await?;
+        rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
     /// Registers rows that were held against all erasures up to the one numbered `known`, and what these took of them.
     /// [`StoreError::Erased`]: there is a newer one.
     pub(crate) async fn add_rows(
@@ -313,21 +319,29 @@ impl Catalog {
     }
 
     /// No answer has what was to be erased any more.
-    pub(crate) async fn finish_erasure(
-        &self,
-        id: i64,
-        (minutes_unchecked, files_unread): (u64, u64),
-        now: i64,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn finish_erasure(&self, id: i64, minutes_unchecked: u64, now: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         let put = sql("UPDATE erasures SET state = 'deleting', finished_at = $1, minutes_unchecked = $2, \
-             files_unread = $3, problem = '' WHERE id = $4");
-        let put = put.bind(now).bind(minutes_unchecked.cast_signed()).bind(files_unread.cast_signed()).bind(id);
-        change.execute(put).await?;
+             files_unread = 0, problem = '' WHERE id = $3");
+        change.execute(put.bind(now).bind(minutes_unchecked.cast_signed()).bind(id)).await?;
         // Rows that came late have packets, too.
         let again = sql("UPDATE erasures SET state = 'running' WHERE id = $1 \
              AND EXISTS (SELECT 1 FROM erased_slices WHERE erasure = erasures.id)");
         change.execute(again.bind(id)).await?;
+        change.commit().await
+    }
+
+    /// Files that cannot be read may have some of it: it goes on when they can be.
+    pub(crate) async fn erasure_waits(
+        &self,
+        id: i64,
+        (minutes_unchecked, files_unread): (u64, u64),
+        problem: &str,
+    ) -> Result<(), StoreError> {
+        let mut change = self.begin().await?;
+        let put = sql("UPDATE erasures SET minutes_unchecked = $1, files_unread = $2, problem = $3 WHERE id = $4");
+        let put = put.bind(minutes_unchecked.cast_signed()).bind(files_unread.cast_signed()).bind(problem).bind(id);
+        change.execute(put).await?;
         change.commit().await
     }
 

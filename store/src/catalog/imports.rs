@@ -13,6 +13,13 @@ pub struct Origin {
     pub stored_at: i64,
 }
 
+impl Origin {
+    /// Imported after this time: who imports what was erased before wants it back.
+    pub(crate) fn is_after(self, time: i64) -> bool {
+        self.import.is_some() && self.stored_at > time
+    }
+}
+
 /// How far an import came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportState {
@@ -89,6 +96,19 @@ impl Catalog {
         Ok(id)
     }
 
+    /// Imports get numbers above this one from now on: files in the data directory are named after it, as after a lost catalog.
+    pub(crate) async fn number_imports_above(&self, taken: i64) -> Result<(), StoreError> {
+        let row = self.database.first(sql("SELECT coalesce(max(id), 0) AS id FROM imports")).await?;
+        let last: i64 = row.map_or(Ok(0), |row| row.get("id")).map_err(self.failed())?;
+        if last >= taken {
+            return Ok(());
+        }
+        let mut change = self.begin().await?;
+        change.all(sql(self.database.own().number_imports_above).bind(taken)).await?;
+        change.execute(sql("DELETE FROM imports WHERE id = $1").bind(taken)).await?;
+        change.commit().await
+    }
+
     /// Notes how an import ended.
     pub async fn end_import(&self, id: i64, state: ImportState, stored: Stored) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
@@ -104,17 +124,16 @@ impl Catalog {
 
     /// Imports of this content of which anything is still kept, and those that did not come to their end.
     pub async fn imports_of(&self, sha256: &str) -> Result<Vec<Import>, StoreError> {
-        self.imports(
-            "SELECT * FROM imports WHERE sha256 = $1 AND (state <> 'done' \
-             OR id IN (SELECT import FROM flow_files) OR id IN (SELECT import FROM segments)) ORDER BY id",
-            sha256,
-        )
-        .await
+        let kept = sql("SELECT * FROM imports WHERE sha256 = $1 AND (state <> 'done' \
+             OR id IN (SELECT import FROM flow_files) OR id IN (SELECT import FROM segments)) ORDER BY id");
+        let rows = self.database.all(kept.bind(sha256)).await?;
+        rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Imports that were killed: nobody is importing when this is asked.
-    pub(crate) async fn killed_imports(&self) -> Result<Vec<Import>, StoreError> {
-        self.imports("SELECT * FROM imports WHERE state = $1 ORDER BY id", ImportState::Open.as_str()).await
+    /// Every import that is not forgotten.
+    pub(crate) async fn imports(&self) -> Result<Vec<Import>, StoreError> {
+        let rows = self.database.all(sql("SELECT * FROM imports ORDER BY id")).await?;
+        rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// How many imports of which something in `[from, to)` is kept did not come to their end.
@@ -124,11 +143,6 @@ impl Catalog {
              OR id IN (SELECT import FROM segments WHERE start < $2 AND \"end\" >= $1))";
         let rows = self.database.all(sql(query).bind(from).bind(to)).await?;
         rows.first().map_or(Ok(0), |row| row.count("count")).map_err(self.failed())
-    }
-
-    async fn imports(&self, query: &'static str, argument: &str) -> Result<Vec<Import>, StoreError> {
-        let rows = self.database.all(sql(query).bind(argument)).await?;
-        rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
     }
 
     /// Forgets an import whose files have been retired.

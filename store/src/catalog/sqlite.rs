@@ -30,6 +30,7 @@ pub(super) static OWN: Own = Own {
     dossiers: "SELECT max(id) AS last, group_concat(hex(id) || ' ' || hex(facts), char(10)) AS page \
                FROM (SELECT id, facts FROM dossiers WHERE id > $1 ORDER BY id LIMIT $2)",
     text_number: "INSERT INTO texts (text) VALUES ($1) ON CONFLICT (text) DO UPDATE SET text = excluded.text RETURNING id",
+    number_imports_above: "INSERT INTO imports (id, sha256, name, bytes, started_at, state) VALUES ($1, '', '', 0, 0, 'done')",
 };
 
 /// See the module documentation.

@@ -2,6 +2,7 @@
 //!
 //! * It is noted first ([`Store::begin_erasure`]), and counts from then on: whatever process has such rows in memory does not write
 //!   them any more. Then files are gone through ([`Store::continue_erasures`]); after a crash the next start goes on.
+//! * What cannot be read may have some of it: the erasure goes on when that changes, and now and then.
 //! * Only the one process that may merge files erases: the appliance, or [`Role::Eraser`] while none runs.
 //! * Old files are deleted as those of retention are, when searches that began before have ended; only then it is `done`.
 //! * Packets go with the flows that they are of ([`packets`]), after these.
@@ -10,7 +11,8 @@
 
 mod packets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -19,12 +21,46 @@ use wiretag_capture::{FlowRecord, Transaction};
 use crate::catalog::{ErasedFile, Erasure, ErasureRequest, ErasureState, TableName};
 use crate::error::StoreError;
 use crate::json::time;
+use crate::packets::index_path;
 use crate::query;
-use crate::tables::{Erasable, Range};
+use crate::tables::{Erasable, FileId, Range, file_id};
 use crate::{Role, Store, Table, retention};
 
 /// Searches that began before have ended, ns: files that a merge replaced just before stay for so long.
 const SETTLED: i64 = 60_000_000_000;
+/// After so long files that could not be read are tried again, ns: disks fail for a moment, too.
+const AGAIN: i64 = 600_000_000_000;
+
+/// Files that erasures could not read.
+#[derive(Debug, Default)]
+pub(crate) struct Unread(HashMap<i64, Found>);
+
+#[derive(Debug)]
+struct Found {
+    at: i64,
+    files: Vec<(PathBuf, Option<FileId>)>,
+}
+
+impl Unread {
+    /// Whether nothing has changed since an erasure met them, and that was a moment ago.
+    fn waits(&self, data_dir: &Path, erasure: i64, now: i64) -> bool {
+        self.0.get(&erasure).is_some_and(|found| {
+            let same = |(path, id): &(PathBuf, Option<FileId>)| file_id(&data_dir.join(path)) == *id;
+            now.saturating_sub(found.at) < AGAIN && found.files.iter().all(same)
+        })
+    }
+
+    fn note(&mut self, data_dir: &Path, (erasure, paths): (i64, BTreeSet<String>), at: i64) {
+        // A segment cannot be read without its index; other files have none.
+        let files = paths.into_iter().map(PathBuf::from).flat_map(|path| [index_path(&path), path]);
+        let files: Vec<_> = files.map(|path| (path.clone(), file_id(&data_dir.join(path)))).collect();
+        if files.is_empty() {
+            self.0.remove(&erasure);
+        } else {
+            self.0.insert(erasure, Found { at, files });
+        }
+    }
+}
 
 /// What an erasure would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,19 +162,26 @@ impl Store {
         if !self.erases() {
             return Err(StoreError::ReadOnly);
         }
-        let _one_at_a_time = self.erasing.lock().await;
+        let mut unread = self.erasing.lock().await;
         let mut failed = None;
         for erasure in self.erasures().await?.into_iter().filter(|erasure| erasure.state == ErasureState::Running) {
-            if let Err(error) = self.erase(&erasure, clock).await {
-                tracing::error!(%error, id = erasure.id, "an erasure did not come to its end; it is tried again");
-                self.catalog.erasure_failed(erasure.id, &error.to_string()).await?;
-                failed = failed.or(Some(error));
+            if unread.waits(&self.data_dir, erasure.id, clock()) {
+                continue;
+            }
+            match self.erase(&erasure, clock).await {
+                Ok(files) => unread.note(&self.data_dir, (erasure.id, files), clock()),
+                Err(error) => {
+                    tracing::error!(%error, id = erasure.id, "an erasure did not come to its end; it is tried again");
+                    self.catalog.erasure_failed(erasure.id, &error.to_string()).await?;
+                    failed = failed.or(Some(error));
+                }
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    async fn erase(&self, erasure: &Erasure, clock: &(dyn Fn() -> i64 + Sync)) -> Result<(), StoreError> {
+    /// Gives the files that could not be read.
+    async fn erase(&self, erasure: &Erasure, clock: &(dyn Fn() -> i64 + Sync)) -> Result<BTreeSet<String>, StoreError> {
         let mut unread: BTreeSet<String> = BTreeSet::new();
         let mut unchecked = 0;
         if erasure.request.is_about(TableName::Flows) {
@@ -151,9 +194,17 @@ impl Store {
             unread.extend(self.transactions.erase(erasure, clock).await?);
         }
         unread.extend(self.erase_packets(erasure, clock).await?);
-        self.catalog.finish_erasure(erasure.id, (unchecked, unread.len() as u64), clock()).await?;
-        tracing::info!(id = erasure.id, unchecked, unread = unread.len(), "an erasure has ended");
-        Ok(())
+        let Some(first) = unread.first() else {
+            self.catalog.finish_erasure(erasure.id, unchecked, clock()).await?;
+            tracing::info!(id = erasure.id, unchecked, "an erasure has ended");
+            return Ok(unread);
+        };
+        let problem = format!(
+            "{} files cannot be read and have what they had, as `{first}`; hint: restore them: it goes on by itself",
+            unread.len()
+        );
+        self.catalog.erasure_waits(erasure.id, (unchecked, unread.len() as u64), &problem).await?;
+        Ok(unread)
     }
 
     /// Deletes the files that erasures left behind without waiting for searches that began before.

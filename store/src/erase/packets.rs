@@ -28,9 +28,9 @@ impl Store {
         erasure: &Erasure,
         clock: &(dyn Fn() -> i64 + Sync),
     ) -> Result<BTreeSet<String>, StoreError> {
-        let mut unread = BTreeSet::new();
+        let (mut unread, mut done) = (BTreeSet::new(), 0);
         loop {
-            let (mut slices, mut done) = (ErasedSlices::default(), 0);
+            let mut slices = ErasedSlices::default();
             while slices.len() < SLICES
                 && let Some((id, bytes)) = self.catalog.erased_slices_after(erasure.id, done).await?
             {
@@ -43,11 +43,17 @@ impl Store {
             let slices = Arc::new(slices);
             for segment in self.catalog.segments(first, last.saturating_add(1)).await? {
                 // Whatever is still open begins later.
-                if segment.sealed && !self.erase_in(&segment, &slices, (erasure.id, clock)).await? {
+                if segment.sealed
+                    && !segment.origin.is_after(erasure.at)
+                    && !self.erase_in(&segment, &slices, (erasure.id, clock)).await?
+                {
                     unread.insert(segment.path);
                 }
             }
-            self.catalog.forget_slices(erasure.id, done).await?;
+            // What cannot be read is held against them when it can be.
+            if unread.is_empty() {
+                self.catalog.forget_slices(erasure.id, done).await?;
+            }
         }
     }
 

@@ -16,7 +16,7 @@
 //!
 //! Invariants:
 //! * a frame is written before its index record, so a record that checks speaks of a frame that is there;
-//! * what follows the last good record is torn: readers ignore it, [`fn@recover`] cuts it off;
+//! * what follows the last good record is torn: readers ignore it, [`fn@recover`] cuts it off, and sets aside what has packets all the same;
 //! * a sealed segment never changes: an erasure puts another one in its place ([`erase`]); a segment is written by one [`PacketLog`] only;
 //! * memory is one block for writing, and for reading the wanted packets of blocks that overlap in time;
 //! * a packet handed to [`PacketLog::append`] is written or counted as lost.
@@ -64,22 +64,6 @@ pub struct Segment {
     pub sealed: bool,
     /// Where its packets came from.
     pub origin: Origin,
-}
-
-impl Segment {
-    /// A segment that holds nothing any more.
-    pub(crate) fn lost(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            node: String::new(),
-            packets: 0,
-            bytes: 0,
-            start: 0,
-            end: 0,
-            sealed: false,
-            origin: Origin::default(),
-        }
-    }
 }
 
 /// What the packet log tells the store, and the store the packet log.

@@ -6,10 +6,12 @@
 //! was held.
 //!
 //! What is damaged costs no more than itself: a block that does not check is left out, and so is what follows a record that does not check in
-//! the index of a segment. Both are counted; who hands the packets on has to say it.
+//! the index of a segment. Both are counted; who hands the packets on has to say it. A file that is not there may have been taken by
+//! retention meanwhile, or be missing: the catalog knows ([`ReadStats::miss`]).
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -42,14 +44,36 @@ pub struct ReadStats {
     pub blocks_read: u64,
     /// Blocks that the index ruled out.
     pub blocks_skipped: u64,
-    /// Segments that were gone: retention deleted them meanwhile.
-    pub segments_gone: u64,
+    /// Segments that are not there, or their index is not.
+    pub gone: BTreeSet<PathBuf>,
     /// Blocks that hold wanted packets and cannot be read.
     pub blocks_damaged: u64,
-    /// Segments whose index ends before they do: what is in their further blocks is not known.
+    /// Segments that are missing, or whose index is or ends before they do: what is in their further blocks is not known.
     pub indexes_damaged: u64,
     /// The first file that is damaged.
     pub first_damaged: Option<PathBuf>,
+}
+
+impl ReadStats {
+    /// One of [`Self::gone`] is still in the catalog: nobody took it on purpose.
+    pub(crate) fn miss(&mut self, segment: &Path) {
+        self.indexes_damaged += 1;
+        self.note_damage(segment, "the segment or its index is missing");
+    }
+
+    fn note_damage(&mut self, segment: &Path, error: &(impl Display + ?Sized)) {
+        if self.blocks_damaged + self.indexes_damaged <= LOGGED {
+            tracing::warn!(segment = %segment.display(), %error, "packets cannot be read and are left out; hint: check the disk");
+        }
+        self.first_damaged.get_or_insert_with(|| segment.to_path_buf());
+    }
+
+    /// The number of packets, if none that are kept are missing.
+    pub fn complete(self) -> Result<u64, StoreError> {
+        let Some(first) = self.first_damaged else { return Ok(self.packets) };
+        let (packets, blocks, indexes) = (self.packets, self.blocks_damaged, self.indexes_damaged);
+        Err(StoreError::PacketsDamaged { packets, blocks, indexes, first })
+    }
 }
 
 struct Source {
@@ -142,7 +166,7 @@ pub fn read_flows(
         let Some(source) = sources.get(planned.source) else { continue };
         if let Some(error) = reader.load(source, &planned)? {
             reader.stats.blocks_damaged += 1;
-            reader.note_damage(&source.path, &error);
+            reader.stats.note_damage(&source.path, &error);
         }
     }
     reader.hand_on(None, each)?;
@@ -166,7 +190,7 @@ impl Reader<'_> {
             let index = index_path(path);
             // Asked before: a segment that is sealed meanwhile had its last blocks behind what is read here.
             let sealed = index::sealed_frames(path);
-            let Some(opened) = self.unless_gone(IndexReader::open(&index), "open", &index)? else { continue };
+            let Some(opened) = self.unless_gone(IndexReader::open(&index), path, &index)? else { continue };
             let (mut interfaces, mut frames) = (Vec::new(), 0_u32);
             let end = match opened {
                 Some(mut reader) => loop {
@@ -204,29 +228,17 @@ impl Reader<'_> {
             (Err(error), _) => error,
         };
         self.stats.indexes_damaged += 1;
-        self.note_damage(path, &error);
+        self.stats.note_damage(path, &error);
     }
 
-    fn note_damage(&mut self, path: &Path, error: &StoreError) {
-        if self.stats.blocks_damaged + self.stats.indexes_damaged <= LOGGED {
-            tracing::warn!(segment = %path.display(), %error, "packets cannot be read and are left out; hint: check the disk");
-        }
-        self.stats.first_damaged.get_or_insert_with(|| path.to_path_buf());
-    }
-
-    fn unless_gone<T>(
-        &mut self,
-        result: io::Result<T>,
-        action: &'static str,
-        path: &Path,
-    ) -> Result<Option<T>, StoreError> {
+    fn unless_gone<T>(&mut self, result: io::Result<T>, segment: &Path, file: &Path) -> Result<Option<T>, StoreError> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.stats.segments_gone += 1;
+                self.stats.gone.insert(segment.to_path_buf());
                 Ok(None)
             }
-            Err(error) => Err(StoreError::io(action, path)(error)),
+            Err(error) => Err(StoreError::io("open", file)(error)),
         }
     }
 
@@ -247,8 +259,9 @@ impl Reader<'_> {
     /// Reads a block; what is wrong with it, if that cannot be done.
     fn load(&mut self, source: &Source, planned: &Planned) -> Result<Option<StoreError>, StoreError> {
         let index = index_path(&source.path);
-        let Some(index_file) = self.unless_gone(File::open(&index), "open", &index)? else { return Ok(None) };
-        let Some(file) = self.unless_gone(File::open(&source.path), "open", &source.path)? else { return Ok(None) };
+        let path = &source.path;
+        let Some(index_file) = self.unless_gone(File::open(&index), path, &index)? else { return Ok(None) };
+        let Some(file) = self.unless_gone(File::open(path), path, path)? else { return Ok(None) };
         Ok(self.load_from((&index_file, &index), &file, source, planned).err())
     }
 
@@ -297,7 +310,7 @@ impl Reader<'_> {
 }
 
 /// What a block needs before it to be a pcapng file of its own.
-fn preamble(interfaces: &[Interface]) -> Vec<u8> {
+pub(super) fn preamble(interfaces: &[Interface]) -> Vec<u8> {
     let mut out = Vec::new();
     pcapng::section_header(&mut out, APPLICATION);
     for interface in interfaces {

@@ -80,7 +80,8 @@ impl<R: Table> TableStore<R> {
         let (mut looked_at, mut unread) = (HashSet::new(), BTreeSet::new());
         loop {
             let files = self.inner.catalog.flow_files(R::NAME, condition.range.from, condition.range.to).await?;
-            let fresh: Vec<FlowFile> = files.into_iter().filter(|file| !looked_at.contains(&file.path)).collect();
+            let fresh = |file: &FlowFile| !looked_at.contains(&file.path) && !file.origin.is_after(erasure.at);
+            let fresh: Vec<FlowFile> = files.into_iter().filter(fresh).collect();
             if fresh.is_empty() {
                 return Ok(unread);
             }

@@ -1,5 +1,7 @@
 //! What can go wrong in the store of a table.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use datafusion::error::DataFusionError;
@@ -82,11 +84,30 @@ impl TableError {
         }
     }
 
+    /// Whether it says nothing of a file: for a moment the system had too little of something, or a call was interrupted.
+    pub(in crate::tables) fn is_of_the_moment(&self) -> bool {
+        is_of_the_moment(self)
+    }
+
     /// For `map_err` around file operations.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+/// See [`TableError::is_of_the_moment`].
+pub(super) fn is_of_the_moment(error: &(dyn Error + 'static)) -> bool {
+    const CODES: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EINTR, libc::EAGAIN];
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let code = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if code.is_some_and(|code| CODES.contains(&code)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl From<TableError> for StoreError {
@@ -111,6 +132,34 @@ impl From<TableError> for StoreError {
             | TableError::Columns(_)
             | TableError::Range(_)
             | TableError::Query(_)) => Self::Query(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::errors::ParquetError;
+
+    use super::*;
+
+    /// However deep it is.
+    #[test]
+    fn what_the_system_is_short_of_says_nothing_of_a_file() {
+        let path = PathBuf::from("flows/a.parquet");
+        let layers = |code: i32| {
+            let error = || io::Error::from_raw_os_error(code);
+            let read = || TableError::Read { path: path.clone(), source: ParquetError::External(Box::new(error())) };
+            [
+                TableError::io("open", &path)(error()),
+                read(),
+                TableError::Encode(ParquetError::from(error())),
+                TableError::Engine(DataFusionError::External(Box::new(read()))),
+            ]
+        };
+        for (code, expected) in [(libc::EMFILE, true), (libc::EINTR, true), (libc::ENOENT, false), (libc::EIO, false)] {
+            for error in layers(code) {
+                assert_eq!(error.is_of_the_moment(), expected, "{error}");
+            }
         }
     }
 }

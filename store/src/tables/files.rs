@@ -14,10 +14,11 @@ use datafusion::arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
 use super::encode::{Encoder, GROUP};
-use super::error::TableError;
+use super::error::{TableError, is_of_the_moment};
 use super::rows::time_at;
 use crate::catalog::{FlowFile, Origin, TableName};
 use crate::private;
+use crate::set_aside::set_aside;
 
 /// One hour in ns.
 pub(super) const HOUR: i64 = 3_600_000_000_000;
@@ -191,14 +192,14 @@ pub(super) fn sync_up(data_dir: &Path, dir: &Path) -> Result<(), TableError> {
 }
 
 /// A file is known again by this: inode, length, when it was changed.
-pub(super) type Id = (u64, u64, i64, i64);
+pub(crate) type Id = (u64, u64, i64, i64);
 
 pub(super) fn id_of(about: &fs::Metadata) -> Id {
     (about.ino(), about.size(), about.mtime(), about.mtime_nsec())
 }
 
 /// What the file of this name is now; none if it is not there.
-pub(super) fn id(path: &Path) -> Option<Id> {
+pub(crate) fn id(path: &Path) -> Option<Id> {
     fs::metadata(path).ok().as_ref().map(id_of)
 }
 
@@ -207,12 +208,14 @@ pub(super) fn id(path: &Path) -> Option<Id> {
 pub(super) fn readable(path: &Path) -> Result<bool, TableError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
-            return Err(TableError::io("open", path)(error));
-        }
+        Err(error) if is_of_the_moment(&error) => return Err(TableError::io("open", path)(error)),
         Err(_) => return Ok(false),
     };
-    Ok(ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).is_ok())
+    // It opens the file again.
+    match ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()) {
+        Err(source) if is_of_the_moment(&source) => Err(TableError::Read { path: path.to_owned(), source }),
+        read => Ok(read.is_ok()),
+    }
 }
 
 /// Notes that these files may be deleted, so that a restart in between deletes rather than sets them aside.
@@ -243,7 +246,7 @@ pub(super) fn repair(
             fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
             continue;
         }
-        let Some(target) = set_aside(data_dir, &path)? else { continue };
+        let Some(target) = set_aside(data_dir, &path).map_err(TableError::io("move", &path))? else { continue };
         let why = if path.extension().is_some_and(|extension| extension == "tmp") {
             "was not written to its end"
         } else {
@@ -267,20 +270,6 @@ pub(super) fn repair(
         ));
     }
     Ok((sentences, unreadable))
-}
-
-/// Where the file is now; `None` if it has gone meanwhile: whoever wrote it may have been about to take it back.
-fn set_aside(data_dir: &Path, path: &Path) -> Result<Option<PathBuf>, TableError> {
-    let dir = data_dir.join("set-aside");
-    private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
-    let relative = path.strip_prefix(data_dir).unwrap_or(path).to_string_lossy().replace('/', "_");
-    let names = (0_u32..).map(|number| if number == 0 { relative.clone() } else { format!("{relative}.{number}") });
-    let target = names.map(|name| dir.join(name)).find(|target| !target.exists()).unwrap_or_else(|| dir.join("file"));
-    match fs::rename(path, &target) {
-        Ok(()) => Ok(Some(target)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TableError::io("move", path)(error)),
-    }
 }
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<(), TableError> {

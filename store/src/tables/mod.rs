@@ -67,6 +67,7 @@ pub use self::erase::Erasable;
 pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
 pub use self::export::{ExportFormat, ExportOptions};
+pub(crate) use self::files::{Id as FileId, id as file_id};
 pub use self::flows::FlowRef;
 pub use self::observed::Work;
 use self::open::OpenRows;

@@ -4,7 +4,7 @@
 //! until another file has their name, from a backup say; now and then they are tried again, since disks fail for a moment, too. Whoever
 //! asks for a time with some of their rows is told how many are missing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::error::TableError;
 use super::files::{self, Id};
-use super::{Range, Table, TableStore};
+use super::{Range, Rolled, Table, TableStore, rollup};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 
@@ -63,6 +63,26 @@ impl<R: Table> TableStore<R> {
         Ok(missing)
     }
 
+    /// The same of what only roll-ups have any more: those that cannot be read, and that neither rows nor other roll-ups replace. Their rows
+    /// are counted, each of which adds up many.
+    pub(crate) async fn missing_rolled(&self, range: Range) -> Result<Missing, StoreError> {
+        let mut missing = Missing::default();
+        if !self.unreadable(|unreadable| unreadable.keys().any(|path| path.starts_with(rollup::FOLDER))) {
+            return Ok(missing);
+        }
+        let Rolled { rollups, of } = self.rolled(range).await?.0;
+        let broken: HashSet<&str> =
+            rollups.iter().map(|file| file.path.as_str()).filter(|path| self.is_unreadable(path)).collect();
+        for file in rollup::unreplaced(&rollups, &of, &broken) {
+            let length = if file.width == rollup::HOUR { rollup::DAY } else { rollup::HOUR };
+            if file.start < range.to && file.start.saturating_add(length) > range.from {
+                missing.files += 1;
+                missing.rows += file.rows;
+            }
+        }
+        Ok(missing)
+    }
+
     /// Those of files that are not known to be unreadable.
     pub(super) fn readable(&self, mut files: Vec<FlowFile>) -> Vec<FlowFile> {
         if !self.unreadable(|unreadable| unreadable.is_empty()) {
@@ -71,13 +91,14 @@ impl<R: Table> TableStore<R> {
         files
     }
 
-    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause, or the table changed.
+    /// After `error`: the files that can be read, if that is fewer; otherwise the error has another cause, or the table changed. What the
+    /// system was short of is no matter of a file.
     pub(crate) async fn without_unreadable<'a>(
         &self,
         files: &[&'a FlowFile],
         error: TableError,
     ) -> Result<Vec<&'a FlowFile>, StoreError> {
-        if matches!(error, TableError::Limit(_)) {
+        if matches!(error, TableError::Limit(_)) || error.is_of_the_moment() {
             return Err(error.into());
         }
         let broken = error.unreadable().map(Path::to_owned);
@@ -117,16 +138,21 @@ impl<R: Table> TableStore<R> {
 
     /// From now on a file is no part of answers.
     pub(super) fn leave_out(&self, file: &FlowFile, error: &dyn Display) {
-        let id = files::id(&self.inner.engine.data_dir().join(&file.path));
-        let seen = Seen { id, at: Instant::now() };
-        let known = self.unreadable(|unreadable| unreadable.insert(file.path.clone(), seen));
-        if known.is_none_or(|known| known.id != id) {
+        if self.remember(&file.path) {
             self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
             tracing::error!(
                 file = file.path, rows = file.rows, %error,
                 "a file cannot be read: its rows are not part of answers; hint: restore it from a backup"
             );
         }
+    }
+
+    /// A file cannot be read now; whether that is news.
+    pub(super) fn remember(&self, path: &str) -> bool {
+        let id = files::id(&self.inner.engine.data_dir().join(path));
+        let seen = Seen { id, at: Instant::now() };
+        let known = self.unreadable(|unreadable| unreadable.insert(path.to_owned(), seen));
+        known.is_none_or(|known| known.id != id)
     }
 
     /// Whether it is known that the file cannot be read, of late, and it is still the same.

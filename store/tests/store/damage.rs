@@ -173,3 +173,57 @@ async fn a_broken_file_does_not_hold_up_merges() {
     assert_eq!(left, [2, 1, 2]);
     assert_eq!(listed(&store).await, 5 * ROWS);
 }
+
+/// Hours are rolled up without what is missing, and with it when it is back; whoever maintains the store does not stop for it.
+#[tokio::test]
+async fn a_missing_file_does_not_hold_up_rollups() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(dir.path(), Role::Appliance)).await.unwrap().0;
+    for (hour, first) in [(0, 0), (0, 100), (1, 200), (2, 300)] {
+        file(&store.flows, hour, first).await;
+    }
+    let missing = [0, 1].map(|hour| files(dir.path(), hour).pop_first().unwrap());
+    let bytes = missing.each_ref().map(|path| fs::read(path).unwrap());
+    for path in &missing {
+        fs::remove_file(path).unwrap();
+    }
+    let later = flow(0).record.start + 100 * HOUR;
+    for _ in 0..8 {
+        store.maintain(later).await.unwrap();
+    }
+    let counters = store.flows.counters();
+    assert_eq!(
+        (counters.rollups, counters.failed_rollups, counters.unreadable_files),
+        (3, 0, 2),
+        "two hours and a day"
+    );
+    assert_eq!(counted(&store.flows).await, 2 * ROWS);
+    let unreadable = store.completeness(0, i64::MAX, true).await.unwrap().unreadable;
+    assert_eq!(unreadable, Missing { files: 2, rows: 2 * ROWS });
+    for (path, bytes) in missing.iter().zip(bytes) {
+        fs::write(path, bytes).unwrap();
+    }
+    for _ in 0..8 {
+        store.maintain(later).await.unwrap();
+    }
+    assert!(store.flows.counters().rollups > 3);
+    assert_eq!(counted(&store.flows).await, 4 * ROWS);
+    assert_eq!(store.completeness(0, i64::MAX, true).await.unwrap().unreadable, Missing::default());
+}
+
+/// The minutes of a day that are missing keep it without hours, and nothing else from its work.
+#[tokio::test]
+async fn a_missing_rollup_is_tried_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(dir.path(), Role::Appliance)).await.unwrap().0;
+    file(&store.flows, 0, 0).await;
+    let soon = flow(0).record.start + 2 * HOUR;
+    store.maintain(soon).await.unwrap();
+    assert_eq!(store.flows.counters().rollups, 1);
+    fs::remove_dir_all(dir.path().join("rollups/1m")).unwrap();
+    for _ in 0..3 {
+        store.maintain(soon + 100 * HOUR).await.unwrap();
+    }
+    assert_eq!(store.flows.counters().failed_rollups, 1);
+    assert_eq!(counted(&store.flows).await, ROWS);
+}

@@ -10,7 +10,7 @@ use wiretag_capture::FlowRecord;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::query::{Query, parse};
 use wiretag_store::tables::{Range, Row, SearchOptions};
-use wiretag_store::{Erasure, ErasureRequest, ErasureState, Role, Store, StoreConfig, StoreError, TableName};
+use wiretag_store::{Erasure, ErasureRequest, ErasureState, Origin, Role, Store, StoreConfig, StoreError, TableName};
 
 use crate::rows::{START, flow, name, transaction};
 
@@ -242,9 +242,9 @@ async fn readers_in_flight_end_as_they_began() {
     assert_eq!(ids(&reader).await.len(), 10);
 }
 
-/// A file that cannot be read is not said to be without it.
+/// A file that cannot be read is not said to be without it, and is when it can be.
 #[tokio::test]
-async fn what_cannot_be_read_is_told() {
+async fn what_cannot_be_read_is_told_and_erased_later() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Role::Appliance).await;
     store.flows.append(vec![talk(1, 1, 0)]).await.unwrap();
@@ -252,11 +252,26 @@ async fn what_cannot_be_read_is_told() {
     store.flows.append(vec![talk(2, 1, 70)]).await.unwrap();
     store.flush().await.unwrap();
     let file = store.catalog.files_of(TableName::Flows).await.unwrap().remove(0);
-    fs::write(dir.path().join(&file.path), b"PAR1").unwrap();
+    let path = dir.path().join(&file.path);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, b"PAR1").unwrap();
     let preview = store.preview_erasure(&request("client_ip == 10.0.1.1")).await.unwrap();
     assert_eq!((preview.flows.rows, &preview.flows.unread), (1, &vec![file.path]));
     let erasure = erase(&store, "client_ip == 10.0.1.1").await;
     assert_eq!((erasure.counts.flows, erasure.counts.files_unread), (1, 1));
+    assert_eq!((erasure.state, erasure.finished_at), (ErasureState::Running, None));
+    assert!(erasure.problem.is_some_and(|problem| problem.contains("1 files cannot be read")));
+    // What is imported after an erasure is wanted.
+    let import = open(dir.path(), Role::Importer).await;
+    import.flows.set_origin(Origin { import: Some(1), stored_at: NOW + 1 });
+    import.flows.append(vec![talk(3, 1, 5)]).await.unwrap();
+    import.close().await.unwrap();
+    fs::write(&path, whole).unwrap();
+    store.continue_erasures(&|| NOW).await.unwrap();
+    let erasure = store.erasures().await.unwrap().remove(0);
+    assert_eq!((erasure.state, erasure.finished_at, erasure.problem), (ErasureState::Deleting, Some(NOW), None));
+    assert_eq!((erasure.counts.flows, erasure.counts.files_unread), (2, 0));
+    assert_eq!(ids(&store).await, hex(&[3]));
 }
 
 #[tokio::test]

@@ -229,6 +229,37 @@ async fn a_kill_in_between_leaves_the_old_or_the_new() {
     }
 }
 
+/// A segment that cannot be read comes back from a backup: it goes through what was erased before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_is_restored_is_erased_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    let mut log = log(&store, "node");
+    for flow in [1, 2] {
+        log.append("veth1", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
+    }
+    log.seal().unwrap();
+    store.record_segments().await.unwrap();
+    let rows = [1, 2].map(|id| {
+        let mut row = flow(id);
+        row.record.client.ip = [10, 0, 0, id as u8].into();
+        row
+    });
+    store.flows.append(rows.to_vec()).await.unwrap();
+    let index = index_path(&segments(dir.path())[0]);
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::rename(&index, &elsewhere).unwrap();
+    let erasure = erase(&store, "client_ip == 10.0.0.1").await;
+    let counts = erasure.counts;
+    assert_eq!((erasure.state, counts.flows, counts.packets, counts.files_unread), (ErasureState::Running, 1, 0, 1));
+    std::fs::rename(&elsewhere, &index).unwrap();
+    assert_eq!(seen(&store).await.len(), 2);
+    store.continue_erasures(&|| NOW).await.unwrap();
+    let erasure = store.erasures().await.unwrap().remove(0);
+    assert_eq!((erasure.state, erasure.counts.packets, erasure.problem), (ErasureState::Deleting, 1, None));
+    assert_eq!(seen(&store).await.len(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     /// Any packets of any flows in any segments: what is left is what a filter over all packets leaves.

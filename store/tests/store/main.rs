@@ -13,6 +13,7 @@ mod packets;
 mod packets_model;
 mod query;
 mod query_docs;
+mod recovery;
 mod retag;
 mod retention;
 mod rollups;

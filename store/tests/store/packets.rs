@@ -142,11 +142,11 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
     let mut out = Vec::new();
     let named = vec![flow(Some("cart-1"), None)];
     let all = Selection::All(named.clone());
-    assert_eq!(write_pcap(&files(dir.path()), &all, (START, START + 40), &mut out).unwrap(), 80);
+    assert_eq!(write_pcap(&files(dir.path()), &all, (START, START + 40), &mut out).unwrap().packets, 80);
     assert_eq!(String::from_utf8_lossy(&out).matches("client=cart-1").count(), 40, "the other flow has no name");
     out.clear();
-    let packets = write_pcap(&files(dir.path()), &Selection::Flows(named), (START, START + 40), &mut out).unwrap();
-    assert_eq!(packets, 40);
+    let stats = write_pcap(&files(dir.path()), &Selection::Flows(named), (START, START + 40), &mut out).unwrap();
+    assert_eq!(stats.complete().unwrap(), 40);
     let text = String::from_utf8_lossy(&out);
     assert_eq!(text.matches("client=cart-1").count(), 40);
     assert!(!text.contains("server="), "an unknown name is left out");
@@ -161,6 +161,7 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
     assert_eq!(names, [Some("veth-a".to_owned()), Some("veth-b".to_owned())]);
 }
 
+/// One of the segment costs its block. One of the index costs none: what it does not speak of has a file of its own.
 #[test]
 fn a_torn_byte_costs_one_block_and_no_more() {
     for index in [false, true] {
@@ -178,6 +179,9 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         std::fs::OpenOptions::new().write(true).open(&torn).unwrap().set_len(length - 1).unwrap();
         let recovered = recover(dir.path(), &path).unwrap();
         assert!(recovered.cut > 0);
+        let mut aside = recovered.set_aside.iter().flat_map(|path| capture(path));
+        assert_eq!(aside.next().map(|(name, time)| (name, time - START)), index.then(|| ("eth0".to_owned(), 9)));
+        assert_eq!(aside.next().map(|(name, time)| (name, time - START)), index.then(|| ("veth9".to_owned(), 9)));
         assert_eq!(recovered.segment.map(|segment| (segment.packets, segment.end)), Some((18, START + 8)));
         let mut names = Vec::new();
         read_flows(&files(dir.path()), Wanted::Flows(&HashSet::from([1])), (START + 8, i64::MAX), &mut |name, _, _| {
@@ -187,6 +191,19 @@ fn a_torn_byte_costs_one_block_and_no_more() {
         .unwrap();
         assert_eq!(names, ["eth0", "veth8"], "interfaces of earlier blocks keep their names");
     }
+}
+
+/// Interface and time of the packets of a capture file.
+fn capture(path: &Path) -> Vec<(String, i64)> {
+    let file = std::fs::File::open(path).unwrap();
+    let file = zstd::stream::Decoder::new(file).unwrap();
+    let mut capture = CaptureFile::new(Box::new(file), &path.to_string_lossy()).unwrap();
+    let mut found = Vec::new();
+    while let Some((interface, time)) = capture.next_packet().unwrap().map(|packet| (packet.interface, packet.time)) {
+        let name = capture.interfaces().get(interface as usize).and_then(|known| known.name.clone());
+        found.push((name.unwrap(), time));
+    }
+    found
 }
 
 /// Six blocks of a packet each, sealed or not.
@@ -230,7 +247,8 @@ fn damage_costs_its_own_packets_and_is_said() {
     let (times, stats) = read(dir.path());
     assert_eq!((times.len(), stats.blocks_damaged, stats.indexes_damaged), (5, 1, 0), "{times:?}");
     let mut out = Vec::new();
-    let error = write_pcap(&files(dir.path()), &Selection::All(Vec::new()), everything, &mut out).unwrap_err();
+    let written = write_pcap(&files(dir.path()), &Selection::All(Vec::new()), everything, &mut out).unwrap();
+    let error = written.complete().unwrap_err();
     assert!(matches!(error, StoreError::PacketsDamaged { packets: 5, blocks: 1, indexes: 0, .. }), "{error}");
     let mut written = CaptureFile::new(Box::new(Cursor::new(out)), "export").unwrap();
     let mut count = 0;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use wiretag_capture::file::CaptureFile;
 use wiretag_capture::packet::Direction;
 use wiretag_capture::{LinkType, Packet, PacketBuffer};
 use wiretag_store::packets::{SegmentChanges, Wanted, index_path, list, read_flows, recover};
@@ -126,6 +127,18 @@ fn count(files: &[PathBuf]) -> usize {
     stats.packets as usize
 }
 
+/// Packets of a capture file.
+fn in_capture(path: &Path) -> u64 {
+    let file = std::fs::File::open(path).unwrap();
+    let file = zstd::stream::Decoder::new(file).unwrap();
+    let mut capture = CaptureFile::new(Box::new(file), "set aside").unwrap();
+    let mut count = 0;
+    while capture.next_packet().unwrap().is_some() {
+        count += 1;
+    }
+    count
+}
+
 fn every_flow() -> HashSet<u64> {
     (0..9).collect()
 }
@@ -155,6 +168,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let (model, _) = play(dir.path(), &actions);
         let before = read(dir.path(), &every_flow());
+        let all = read_flows(&files(dir.path()), Wanted::All, (i64::MIN, i64::MAX), &mut |_, _, _| Ok(())).unwrap().packets;
         let Some(last) = files(dir.path()).last().cloned() else { return Ok(()) };
         let earlier = files(dir.path()).len() - 1;
         let untouched = count(&files(dir.path())[..earlier]);
@@ -169,12 +183,19 @@ proptest! {
             OpenOptions::new().write(true).open(&torn).unwrap().set_len(place).unwrap();
         }
         let mut packets = 0;
+        let mut aside = 0;
         for path in list(dir.path()).unwrap() {
             let recovered = recover(dir.path(), &path).unwrap();
+            if which {
+                aside += recovered.set_aside.map_or(0, |path| in_capture(&path));
+            }
             packets += recovered.segment.map_or(0, |segment| segment.packets);
         }
         let found = read(dir.path(), &every_flow());
         prop_assert!(found.len() >= untouched, "whole segments stay");
+        if which {
+            prop_assert_eq!(packets + aside, all, "the index may cost their flows, no packets");
+        }
         prop_assert!(found.len() as u64 <= packets && found.len() <= before.len());
         prop_assert_eq!(&found[..], &model[..found.len()]);
         for path in list(dir.path()).unwrap() {

@@ -13,7 +13,7 @@ use wiretag_store::catalog::Catalog;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query;
 use wiretag_store::tables::{
-    AggregateAnswer, AggregateRequest, Engine, ExplainRequest, FlowStore, Range, SearchOptions,
+    AggregateAnswer, AggregateRequest, Engine, ExplainRequest, FlowStore, Missing, Range, SearchOptions,
 };
 use wiretag_store::{Retention, Role, RollupAges, Store, StoreConfig};
 
@@ -348,6 +348,34 @@ async fn what_cannot_be_read_is_taken_from_elsewhere() {
     damage(&dir.path().join("rollups/1m"));
     let by_rows = ask(&store, SUMMARY, day, false).await;
     assert_eq!((&by_rows.rows, by_rows.served_by.rollups, by_rows.served_by.files), (&whole.rows, 0, 24));
+}
+
+/// Rows that only roll-ups have are missing when these cannot be read, and that is told of answers that need them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_broken_rollup_has_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let flows = Retention { age: Some(Duration::from_hours(96)), bytes: None };
+    let config = StoreConfig { flows, ..StoreConfig::new(dir.path(), Role::Appliance) };
+    let store = Store::open(config).await.unwrap().0;
+    store.flows.append(regular()).await.unwrap();
+    for _ in 0..80 {
+        store.maintain(START + 4 * DAY - HOUR).await.unwrap();
+    }
+    store.maintain(LATER).await.unwrap();
+    assert_eq!(store.flows.missing(Range::ALL).await.unwrap(), Missing::default());
+    let day = Range { from: START, to: START + DAY };
+    let whole = ask(&store.flows, SUMMARY, day, false).await;
+    assert_eq!((whole.served_by.files, whole.served_by.rollups), (0, 1));
+    let unreadable = async |rollable| store.completeness(day.from, day.to, rollable).await.unwrap().unreadable;
+    damage(&dir.path().join("rollups/1h/date=2026-03-01"));
+    assert_eq!(ask(&store.flows, SUMMARY, day, false).await.rows, whole.rows, "by the minute");
+    assert_eq!(unreadable(true).await, Missing::default());
+    damage(&dir.path().join("rollups/1m/date=2026-03-01/hour=07"));
+    assert_ne!(ask(&store.flows, SUMMARY, day, false).await.rows, whole.rows);
+    let missing = unreadable(true).await;
+    assert!(missing.files == 1 && missing.rows > 0, "{missing:?}");
+    assert_eq!(unreadable(false).await, Missing::default(), "lists have none of them anyway");
+    assert_eq!(store.completeness(day.to, i64::MAX, true).await.unwrap().unreadable, Missing::default());
 }
 
 /// Writes over every file.

@@ -45,6 +45,8 @@ pub(super) static OWN: Own = Own {
     text_number: "WITH known AS (SELECT id FROM texts WHERE md5(text) = md5($1) AND text = $1), \
                   made AS (INSERT INTO texts (text) SELECT $1 WHERE NOT EXISTS (SELECT 1 FROM known) RETURNING id) \
                   SELECT id FROM known UNION ALL SELECT id FROM made",
+    number_imports_above: "SELECT setval(pg_get_serial_sequence('imports', 'id'), \
+                           greatest($1, nextval(pg_get_serial_sequence('imports', 'id'))))",
 };
 
 /// See the module documentation; clones share it.

@@ -128,10 +128,14 @@ impl<R: Table> TableStore<R> {
                     whole.merge(own)?;
                     rows += some;
                 }
-                (_, Err(limit @ TableError::Limit(_))) => return Err(limit),
+                (_, Err(error)) if matches!(error, TableError::Limit(_)) || error.is_of_the_moment() => {
+                    return Err(error);
+                }
                 (path, Err(error)) => {
-                    self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(%error, "a roll-up cannot be read: what it adds up is looked for elsewhere");
+                    if self.remember(&path) {
+                        self.inner.counts.unreadable_files.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(%error, "a roll-up cannot be read: what it adds up is looked for elsewhere");
+                    }
                     unreadable.insert(path);
                 }
             }

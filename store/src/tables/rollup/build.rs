@@ -1,10 +1,12 @@
 //! Making roll-ups: of the flow files of an hour that is past, and of the minutes of a day that is past.
 //!
 //! A file is written and synced before the catalog names it. One that the catalog does not name is deleted by the next start: it
-//! can be made again. An hour with too many groups for the memory, or with a file that cannot be read, stays without.
+//! can be made again. An hour with too many groups for the memory, or a day with a roll-up that cannot be read, stays without; a file of rows
+//! that cannot be read is left out, and added up when it can be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,9 +37,14 @@ const SETTLED: i64 = HOUR / 6;
 /// Files of an hour that has ever so many are not waited for to be merged.
 const MOST_FILES: usize = 64;
 
-/// Hours and days that are not tried again.
+/// What failed.
 #[derive(Debug, Default)]
-pub(in crate::tables) struct Failed(BTreeSet<(i64, i64, Origin)>);
+pub(in crate::tables) struct Failed {
+    /// Hours and days that are not tried again.
+    given_up: BTreeSet<(i64, i64, Origin)>,
+    /// What was said last; it is not said every two seconds.
+    told: Option<String>,
+}
 
 /// What the next roll-up is of.
 enum Next {
@@ -58,19 +65,24 @@ impl FlowStore {
         let counts = &self.inner.counts;
         match self.make(next, (width, start, origin)).await {
             Ok(rows) => {
+                rolling.told = None;
                 counts.rollups.fetch_add(1, Ordering::Relaxed);
                 counts.rollup_rows.fetch_add(rows, Ordering::Relaxed);
                 Ok(rows)
             }
-            // Retention took a file meanwhile: the next time chooses anew.
-            Err(StoreError::Gone { .. }) => Ok(0),
+            // Retention took a file meanwhile, or none of them can be read: the next time chooses anew.
+            Err(StoreError::Gone { .. } | StoreError::Changed) => Ok(0),
             Err(error) => {
                 counts.failed_rollups.fetch_add(1, Ordering::Relaxed);
-                // Too many groups and broken files stay what they are; a full disk or a catalog that is away do not.
-                if matches!(error, StoreError::Limit(_) | StoreError::Query(_)) {
-                    rolling.0.insert((width, start, origin));
+                // Too many groups and broken or missing roll-ups stay what they are; a full disk or a catalog that is away do not.
+                if stays(&error) {
+                    rolling.given_up.insert((width, start, origin));
                 }
-                tracing::warn!(%error, start, "flows of this time are not rolled up: questions read their rows");
+                let sentence = error.to_string();
+                if rolling.told.as_ref() != Some(&sentence) {
+                    tracing::warn!(%error, start, "flows of this time are not rolled up: questions read their rows");
+                    rolling.told = Some(sentence);
+                }
                 Err(error)
             }
         }
@@ -79,13 +91,13 @@ impl FlowStore {
     async fn next_rollup(&self, rolling: &Failed, now: i64) -> Result<Option<Next>, StoreError> {
         let catalog = &self.inner.catalog;
         let mut hours: BTreeMap<(i64, Origin), Vec<_>> = BTreeMap::new();
-        for file in catalog.unrolled(TableName::Flows).await? {
+        for file in self.readable(catalog.unrolled(TableName::Flows).await?) {
             if let Some(hour) = files::hour_of(&file.path) {
                 hours.entry((hour, file.origin)).or_default().push(file);
             }
         }
         let past = |start: i64, length: i64| start.saturating_add(length + SETTLED) < now;
-        let tried = |width: i64, start: i64, origin: Origin| rolling.0.contains(&(width, start, origin));
+        let tried = |width: i64, start: i64, origin: Origin| rolling.given_up.contains(&(width, start, origin));
         for ((hour, origin), mut files) in hours {
             if past(hour, HOUR) && !tried(MINUTE, hour, origin) {
                 files.truncate(MOST_FILES);
@@ -109,12 +121,20 @@ impl FlowStore {
         let parts: Vec<String> = match next {
             Next::Minutes { files, .. } => {
                 let condition = Condition::new(Node::All, Range::ALL, false);
-                let wanted: Vec<&_> = files.iter().collect();
-                let (parts, _) = self.read_groups(&groups, &plan, &condition, &wanted).await?;
+                let mut wanted: Vec<&_> = files.iter().collect();
+                let parts = loop {
+                    match self.read_groups(&groups, &plan, &condition, &wanted).await {
+                        Ok((parts, _)) => break parts,
+                        Err(error) => wanted = self.without_unreadable(&wanted, error).await?,
+                    }
+                };
+                if wanted.is_empty() {
+                    return Err(StoreError::Changed);
+                }
                 for part in parts {
                     groups.merge(part)?;
                 }
-                files.into_iter().map(|file| file.path).collect()
+                wanted.into_iter().map(|file| file.path.clone()).collect()
             }
             Next::Hours { minutes, .. } => {
                 let paths: Vec<String> = minutes.into_iter().map(|file| file.path).collect();
@@ -150,6 +170,16 @@ impl FlowStore {
             return Err(error);
         }
         Ok(file.rows)
+    }
+}
+
+/// Whether it fails again, however often it is tried.
+fn stays(error: &StoreError) -> bool {
+    let missing = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+    match error {
+        StoreError::Limit(_) | StoreError::Query(_) => true,
+        StoreError::Io { action: "open", source, .. } => missing(source),
+        _ => false,
     }
 }
 

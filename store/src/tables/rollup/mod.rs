@@ -28,6 +28,7 @@ use wiretag_enrich::Record;
 use wiretag_enrich::tagged::all_columns;
 
 pub(super) use self::build::Failed;
+pub(super) use self::serve::unreplaced;
 use super::schema::UTC;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};

@@ -124,6 +124,32 @@ pub(in crate::tables) fn share(
     share
 }
 
+/// Those of the roll-ups that cannot be read (`broken`) whose rows nothing else has: neither files, nor the hours of their day, nor its
+/// minutes.
+pub(in crate::tables) fn unreplaced<'a>(
+    rollups: &'a [RollupFile],
+    rolled: &HashMap<String, String>,
+    broken: &HashSet<&str>,
+) -> Vec<&'a RollupFile> {
+    let mut rows_left: HashMap<&str, u64> = HashMap::new();
+    for rollup in rolled.values() {
+        *rows_left.entry(rollup.as_str()).or_default() += 1;
+    }
+    let is_broken = |path: &str| broken.contains(path);
+    let has_rows = |file: &RollupFile| rows_left.get(file.path.as_str()) == Some(&file.files);
+    let counts = |minutes: &RollupFile| has_rows(minutes) || !minutes.gone && !is_broken(&minutes.path);
+    let lost = |file: &&RollupFile| {
+        if file.width == MINUTE {
+            let day = rollups.iter().find(|day| file.day.as_ref() == Some(&day.path));
+            // Of a day that is broken it is said there.
+            return !file.gone && !has_rows(file) && day.is_none();
+        }
+        let minutes = || rollups.iter().filter(|minutes| minutes.day.as_ref() == Some(&file.path));
+        minutes().next().is_none() || !minutes().all(counts)
+    };
+    rollups.iter().filter(|file| is_broken(&file.path)).filter(lost).collect()
+}
+
 impl<R: Record> Node<R> {
     /// Every field that a test looks at.
     pub(crate) fn each_field(&self, look: &mut impl FnMut(&Field<R>)) {

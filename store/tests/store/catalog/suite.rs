@@ -52,6 +52,7 @@ pub(crate) async fn pass(world: &World) {
     losses_add_up_by_node(world).await;
     readers_and_two_writers_share_it(world).await;
     an_import_is_known_while_its_files_are_kept(world).await;
+    numbers_of_imports_whose_packets_are_there_are_not_given_again(world).await;
     a_change_that_is_given_up_leaves_nothing(world).await;
     a_store_lives_on_it(world).await;
     what_is_erased_is_on_record(world).await;
@@ -278,6 +279,27 @@ async fn an_import_is_known_while_its_files_are_kept(world: &World) {
     catalog.remove_flow_files(&["flows/a".into()]).await.unwrap();
     assert!(catalog.imports_of("aa").await.unwrap().is_empty(), "retention took it: it may come again");
     assert!(catalog.begin_import("aa", "a.pcap", 100, 8).await.unwrap() > id, "a number is not used twice");
+}
+
+/// Files of a catalog that was lost keep their names: no new import has the number of one of them.
+async fn numbers_of_imports_whose_packets_are_there_are_not_given_again(world: &World) {
+    let dir = tempfile::tempdir().unwrap();
+    let day = dir.path().join("packets/date=2026-03-01");
+    std::fs::create_dir_all(&day).unwrap();
+    let name = |import: i64| day.join(format!("000000-import.{import}-000001.pcapng.zst.index"));
+    std::fs::write(name(41), b"of a segment that is away").unwrap();
+    let store = world.store(dir.path(), Retention::default()).await;
+    let id = store.catalog.begin_import("aa", "a.pcap", 100, 7).await.unwrap();
+    assert!(id > 41, "{id}");
+    store.catalog.end_import(id, ImportState::Partial, Stored::default()).await.unwrap();
+    drop(store);
+    std::fs::remove_file(name(41)).unwrap();
+    for known in [3, id] {
+        std::fs::write(name(known), b"of another").unwrap();
+    }
+    let store = world.store(dir.path(), Retention::default()).await;
+    assert_eq!(store.catalog.imports_of("aa").await.unwrap()[0].id, id, "it is not taken for another");
+    assert!(store.catalog.begin_import("bb", "b.pcap", 100, 8).await.unwrap() > id);
 }
 
 /// A task that is stopped in the middle of changes: the catalog works on, and each change is there or not.
