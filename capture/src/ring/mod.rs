@@ -52,7 +52,6 @@ impl Default for RingConfig {
 pub struct Ring {
     socket: sys::RingSocket,
     snap_len: u32,
-    interfaces: Vec<u32>,
     next_block: usize,
     drops: u64,
     room: Room,
@@ -63,28 +62,12 @@ impl Ring {
     pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
         let program = filter::program(interfaces, config.snap_len)?;
         let socket = sys::RingSocket::open(config, &program)?;
-        let mut ring = Self {
-            socket,
-            snap_len: config.snap_len,
-            interfaces: Vec::new(),
-            next_block: 0,
-            drops: 0,
-            room: Room::default(),
-        };
-        ring.remember(interfaces);
-        Ok(ring)
+        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, drops: 0, room: Room::default() })
     }
 
-    /// Receives from these interfaces from now on.
+    /// Receives from these interfaces from now on. What others have carried until now is in the ring, and is still handed on.
     pub fn set_interfaces(&mut self, interfaces: &[u32]) -> Result<(), RingError> {
-        self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)?;
-        self.remember(interfaces);
-        Ok(())
-    }
-
-    fn remember(&mut self, interfaces: &[u32]) {
-        self.interfaces = interfaces.to_vec();
-        self.interfaces.sort_unstable();
+        self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)
     }
 
     /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` for the first, and no longer than until
@@ -103,10 +86,7 @@ impl Ring {
             if !self.socket.block_is_ready(self.next_block) {
                 break;
             }
-            let interfaces = &self.interfaces;
-            // What an older filter let in is still in the ring.
-            let wanted = |packet: &Packet<'_>| interfaces.binary_search(&packet.interface).is_ok();
-            block::packets(self.socket.block(self.next_block), &mut self.room, wanted, &mut |burst| {
+            block::packets(self.socket.block(self.next_block), &mut self.room, &mut |burst| {
                 packets += burst.len();
                 each(burst);
             });

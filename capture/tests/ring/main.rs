@@ -91,6 +91,19 @@ fn a_packet_over_loopback_is_heard_once() {
     assert_eq!(packets.iter().filter(|(length, _)| *length == 14 + 20 + 32 + 50).count(), 2, "{packets:?}");
 }
 
+/// An interface is gone, or down, before the kernel has handed over the block with its last packets.
+#[test]
+fn what_an_interface_carried_until_it_is_let_go_is_heard() {
+    let Some(namespace) = Namespace::new("last") else { return };
+    let packets = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&SMALL, &[LOOPBACK]).unwrap();
+        talk_to_oneself();
+        ring.set_interfaces(&[]).unwrap();
+        heard(ring, talk_to_oneself)
+    });
+    assert_eq!(packets.unwrap().iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1);
+}
+
 #[test]
 fn more_than_a_thousand_interfaces_are_let_in_and_replaced() {
     let Some(namespace) = Namespace::new("many") else { return };
