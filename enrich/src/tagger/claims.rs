@@ -48,12 +48,36 @@ impl FlowKey {
     }
 }
 
+/// An observation point of a flow. A translated one may come in and leave by one interface, on either side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Spot {
+    netns: u64,
+    interface: u32,
+    side: Side,
+}
+
+/// Which ends the packets had there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    /// Those of the flow.
+    Own,
+    /// Those on the other side of a translation.
+    Translated,
+}
+
+impl Spot {
+    fn of(key: &FlowKey, seen: &Observation) -> Self {
+        let here = FlowKey::of(seen.protocol, [seen.client, seen.server]);
+        let side = if here.ends == key.ends { Side::Own } else { Side::Translated };
+        Self { netns: seen.netns, interface: seen.interface, side }
+    }
+}
+
 /// Which observation point of a flow is the primary one, so far.
 struct Claim {
     rank: u8,
     since: i64,
-    netns: u64,
-    interface: u32,
+    spot: Spot,
     /// A row has left with this choice: it stays.
     settled: bool,
     /// When the primary point had a row the last time.
@@ -68,17 +92,13 @@ struct Claim {
 pub type OpenSlice = (u64, u32);
 
 impl Claim {
-    fn order(&self) -> (u8, i64, u64, u32) {
-        (self.rank, self.since, self.netns, self.interface)
+    fn order(&self) -> (u8, i64, Spot) {
+        (self.rank, self.since, self.spot)
     }
 
     /// Whether what is seen since `since` is nothing of this flow.
     fn is_over_before(&self, since: i64) -> bool {
         self.over.is_some_and(|over| since > over.saturating_add(PASSAGE))
-    }
-
-    fn is_at(&self, seen: &Observation) -> bool {
-        self.netns == seen.netns && self.interface == seen.interface
     }
 }
 
@@ -99,11 +119,11 @@ impl Claims {
             (Source::Ring | Source::File, Some(ObservedAt::Server)) => 1,
             (Source::Ring | Source::File, Some(ObservedAt::Path) | None) => 2,
         };
-        let (since, netns, interface) = (seen.since, seen.netns, seen.interface);
-        let own = Claim { rank, since, netns, interface, settled: false, seen: now, over: None, shown: None };
+        let (since, spot) = (seen.since, Spot::of(&key, seen));
+        let own = Claim { rank, since, spot, settled: false, seen: now, over: None, shown: None };
         let room = self.claims.len() < MOST_CLAIMS;
         match self.claims.get_mut(&key) {
-            Some(claim) if claim.is_at(seen) => {
+            Some(claim) if claim.spot == spot => {
                 claim.seen = now;
                 claim.over = claim.over.filter(|over| since <= *over);
                 if own.order() < claim.order() && !claim.settled {
@@ -111,7 +131,8 @@ impl Claims {
                 }
             }
             Some(claim) => {
-                if (own.order() < claim.order() && !claim.settled) || claim.is_over_before(since) {
+                let is_better = own.order() < claim.order() && !claim.settled;
+                if is_better || claim.is_over_before(since) {
                     self.demoted.extend(std::mem::replace(claim, own).shown);
                 }
             }
@@ -124,7 +145,7 @@ impl Claims {
     pub(super) fn settle(&mut self, key: FlowKey, seen: &Observation) -> bool {
         let Some(claim) = self.claims.get_mut(&key) else { return true };
         claim.settled = true;
-        let own = claim.is_at(seen);
+        let own = claim.spot == Spot::of(&key, seen);
         if own && seen.over.is_some() {
             // What was shown of it has ended.
             (claim.over, claim.shown) = (claim.over.max(seen.over), None);
@@ -135,7 +156,7 @@ impl Claims {
     /// Whether this observation of a slice that is open would be the primary one by now.
     pub(super) fn show(&mut self, key: FlowKey, seen: &Observation, slice: OpenSlice) -> bool {
         let Some(claim) = self.claims.get_mut(&key) else { return true };
-        let own = claim.is_at(seen);
+        let own = claim.spot == Spot::of(&key, seen);
         if own {
             claim.shown = Some(slice);
         }
