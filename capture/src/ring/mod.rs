@@ -37,8 +37,10 @@ pub struct RingConfig {
     pub snap_len: u32,
     /// After so many milliseconds a block is handed over although it is not full.
     pub block_timeout_ms: u32,
-    /// Group of sockets that share the traffic by flow hash. Fragments have no ports to share by, so the kernel puts those of
-    /// IPv4 together first: they come as one packet, with its length.
+    /// Group of sockets that share the traffic by flow hash. The kernel hashes fragments without ports, the first one too
+    /// (`__skb_flow_dissect`), so those of one packet come to one socket, which may be another than that of the flow's whole packets.
+    /// It is not asked to put them together (`PACKET_FANOUT_FLAG_DEFRAG`): what it has put together at one interface it takes for
+    /// a repetition at the next, and drops it without a count.
     pub fanout: Option<u16>,
 }
 
