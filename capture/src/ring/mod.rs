@@ -33,7 +33,8 @@ pub struct RingConfig {
     pub block_size: usize,
     /// Blocks.
     pub block_count: usize,
-    /// Most bytes of a packet that are copied.
+    /// Most bytes of a packet that are copied. The default takes all: a veth carries frames of up to 65,549 bytes, and more with
+    /// `gso_max_size`.
     pub snap_len: u32,
     /// After so many milliseconds a block is handed over although it is not full.
     pub block_timeout_ms: u32,
@@ -46,7 +47,7 @@ pub struct RingConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { block_size: 1 << 20, block_count: 32, snap_len: 65_535, block_timeout_ms: 50, fanout: None }
+        Self { block_size: 1 << 20, block_count: 32, snap_len: 262_144, block_timeout_ms: 50, fanout: None }
     }
 }
 

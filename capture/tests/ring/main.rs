@@ -143,6 +143,26 @@ fn fragments_of_a_datagram_stay_together() {
     assert!(rings.values().all(|rings| *rings == [rings[0]; 3]), "{rings:?}");
 }
 
+/// Loopback, as a veth may, carries frames of an IP packet of 65,535 bytes.
+#[test]
+fn the_largest_frame_is_whole() {
+    let Some(namespace) = Namespace::new("large") else { return };
+    let lengths = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&RingConfig { block_count: 4, ..RingConfig::default() }, &[LOOPBACK]).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:6000").unwrap();
+        sender.send_to(&vec![4; 65_507], "127.0.0.1:7000").unwrap();
+        let mut lengths = Vec::new();
+        for _ in 0..10 {
+            ring.poll(Duration::from_millis(50), None, &mut |burst| {
+                lengths.extend(burst.iter().map(|packet| (packet.wire_len, packet.data.len())));
+            })
+            .unwrap();
+        }
+        lengths
+    });
+    assert!(lengths.unwrap().contains(&(65_549, 65_549)));
+}
+
 #[test]
 fn more_than_a_thousand_interfaces_are_let_in_and_replaced() {
     let Some(namespace) = Namespace::new("many") else { return };
