@@ -198,7 +198,7 @@ impl RunConfig {
                 "an interface is called `{wrong}`; hint: a name or pattern, as in `eth0` or `veth*`; none for every veth, bridge and tap"
             );
         }
-        let snap_length = written.capture.snap_length.unwrap_or(65_535);
+        let snap_length = written.capture.snap_length.unwrap_or(262_144);
         if !(64..=262_144).contains(&snap_length) {
             bail!("`capture.snap_length` is {snap_length}; hint: between 64 and 262144 bytes");
         }

@@ -217,7 +217,7 @@ impl Worker {
         self.outbox.send();
         for link in &chosen {
             if self.told.get(&link.index) != Some(link) {
-                self.engine.name_interface(link.index, &link.name);
+                self.engine.rename_interface(link.index, &link.name, &mut self.records);
                 Arc::make_mut(&mut self.names).insert(link.index, link.name.clone());
                 self.links.push(link.clone());
                 self.told.insert(link.index, link.clone());

@@ -47,7 +47,7 @@ vocabulary! {
         Rst = "rst",
         /// No packet for the idle timeout.
         Idle = "idle",
-        /// The active timeout cut a long connection; further slices follow.
+        /// The active timeout cut a long connection, or its interface was renamed; further slices follow.
         Active = "active",
         /// The flow table was full.
         Evicted = "evicted",

@@ -107,6 +107,22 @@ fn both_sides_of_a_translation_name_both_ends_and_count_once() {
     assert_eq!((at_client.record.primary, at_server.record.primary), (true, false));
 }
 
+/// A node port of which the end is on another machine: what comes in by an interface leaves by it again, translated.
+#[test]
+fn a_translation_of_which_both_sides_pass_one_interface_counts_once() {
+    let [at_server, at_client] = both_sides();
+    let here = |flow_id, record: FlowRecord| FlowRecord { flow_id, interface_index: Bridge as u32, ..record };
+    let both = [here(1, at_server), here(2, at_client)];
+    let rows = flows(&[translation(BEGIN, None)], &both, &timeline());
+    assert_eq!(rows.flows.iter().map(|row| row.record.primary).collect::<Vec<_>>(), [false, true]);
+
+    let (mut tagger, timeline) = (tagger(), timeline());
+    tagger.learn(&translation(BEGIN, None));
+    let open = both.map(|record| FlowRecord { end_reason: None, ..record }).to_vec();
+    let shown = tagger.name_open(0, open, BEGIN, &timeline);
+    assert_eq!(shown.iter().map(|row| row.record.primary).collect::<Vec<_>>(), [false, true]);
+}
+
 #[test]
 fn a_translation_that_is_told_after_the_rows_came_counts_them_once_too() {
     let mut tagger = tagger();

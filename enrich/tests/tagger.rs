@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rows::{BEGIN, Bridge, CLIENT, ClientVeth, Point, SECOND, SERVER, ServerVeth, record, tagger, transaction};
 use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
-use wiretag_capture::{FlowRecord, ObservedAt};
+use wiretag_capture::{EndReason, FlowRecord, ObservedAt};
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, TaggedBy, TaggedFlow};
@@ -201,6 +201,63 @@ fn a_row_that_ends_demotes_an_open_slice_elsewhere() {
     tagger.flush(&timeline, &mut rows);
     assert_eq!((primary(&rows), tagger.take_demoted()), (vec![(11, true)], vec![(10, 0)]));
     assert!(!tagger.name_open(0, vec![open], BEGIN + SECOND, &timeline)[0].record.primary, "it is decided");
+}
+
+/// The client has another veth after each start, and the same address and ports; the server's veth sees all of it as one flow. Each
+/// packet counts once.
+#[test]
+fn a_client_that_is_started_again_counts_at_its_new_interface() {
+    const AGAIN: u32 = 13;
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    tagger.set_link(0, AGAIN, true);
+    let from_to = |at, slice, [from, to]: [i64; 2]| FlowRecord {
+        end: BEGIN + to * SECOND,
+        end_reason: Some(EndReason::Idle),
+        ..record(at, slice, from)
+    };
+    let again = |from_to| FlowRecord { flow_id: 13, interface_index: AGAIN, ..from_to };
+    let mut tell = |record: FlowRecord, now: i64| {
+        tagger.push(0, record, BEGIN + now * SECOND);
+        tagger.drain(BEGIN + (now + 3) * SECOND, &timeline, &mut rows);
+    };
+    tell(from_to(ClientVeth, 0, [0, 10]), 40);
+    tell(FlowRecord { end_reason: Some(EndReason::Active), ..from_to(ServerVeth, 0, [0, 60]) }, 60);
+    tell(FlowRecord { end_reason: Some(EndReason::Active), ..again(from_to(ClientVeth, 0, [13, 73])) }, 73);
+    tell(from_to(ServerVeth, 1, [60, 80]), 110);
+    tell(again(from_to(ClientVeth, 1, [73, 80])), 110);
+    // Nobody watches the client any more.
+    tell(from_to(ServerVeth, 0, [120, 150]), 180);
+    assert_eq!(primary(&rows), [(11, true), (12, false), (13, true), (12, false), (13, true), (12, true)]);
+}
+
+/// The packets of one passage are the same ones also where they come to a little later.
+#[test]
+fn what_is_over_at_one_point_is_not_another_flow_at_the_next() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let single = |at, nanoseconds| {
+        let at = record(at, 0, 0);
+        let time = at.start + nanoseconds;
+        FlowRecord { start: time, end: time, end_reason: Some(EndReason::Idle), ..at }
+    };
+    for (point, after) in [(ClientVeth, 0), (ServerVeth, 40_000_000)] {
+        tagger.push(0, single(point, after), BEGIN + 31 * SECOND);
+        tagger.flush(&timeline, &mut rows);
+    }
+    assert_eq!(primary(&rows), [(11, true), (12, false)]);
+}
+
+/// An interface that has gone without a last row does not keep its place because others see the flow.
+#[test]
+fn a_choice_is_forgotten_where_the_primary_point_tells_nothing_any_more() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    tagger.push(0, record(ClientVeth, 0, 0), BEGIN + 60 * SECOND);
+    for slice in 0..10 {
+        let since = i64::from(slice) * 60;
+        tagger.push(0, record(ServerVeth, slice, since), BEGIN + (since + 60) * SECOND);
+        tagger.drain(BEGIN + (since + 70) * SECOND, &timeline, &mut rows);
+    }
+    let counts: Vec<bool> = primary(&rows).into_iter().filter(|row| row.0 == 12).map(|row| row.1).collect();
+    assert_eq!(counts, [[false; 8].as_slice(), &[true; 2]].concat());
 }
 
 /// `kubernetes` says that the server's address is `name`'s since ever.

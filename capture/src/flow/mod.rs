@@ -28,6 +28,7 @@ mod end;
 mod fragments;
 mod handshake;
 mod index;
+mod interfaces;
 mod key;
 mod limit;
 mod moment;
@@ -49,9 +50,6 @@ mod tcp;
 mod track;
 mod trouble;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 pub use burst::TOGETHER;
 pub use community_id::CommunityId;
 pub(crate) use community_id::between;
@@ -64,6 +62,7 @@ pub(crate) use orient::lower_serves;
 pub use shard::{MAX_ENGINES, Shards, Share, shard};
 
 use self::fragments::Fragments;
+use self::interfaces::{Interfaces, name};
 use self::key::{Ids, Key};
 use self::moment::Moment;
 use self::open::Walk;
@@ -82,9 +81,6 @@ const MAX_TRANSACTIONS: usize = 1 << 16;
 
 /// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
 const LONG_JUMP: i64 = 1 << 50;
-
-/// Names by number.
-type Interfaces = HashMap<u32, Arc<str>, foldhash::fast::RandomState>;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -127,17 +123,6 @@ impl Engine {
             walk: Walk::default(),
             config,
         }
-    }
-
-    /// Names an interface; flows on an interface without a name carry `if<number>`.
-    pub fn name_interface(&mut self, interface: u32, name: &str) {
-        self.interfaces.insert(interface, name.into());
-        self.ids = Ids::default();
-    }
-
-    /// Forgets the name of an interface: rows of it that are still to come have its number.
-    pub fn forget_interface(&mut self, interface: u32) {
-        self.interfaces.remove(&interface);
     }
 
     /// Decodes and tracks one packet; slices that its time or its flow ends are appended to `out`. Returns the flow's
@@ -453,11 +438,6 @@ impl Engine {
     fn count_active(&mut self) {
         self.counters.flows_active = (self.table.len() - self.shadows) as u64;
     }
-}
-
-/// The interface's name, `if<number>` if it has none.
-fn name(interfaces: &mut Interfaces, number: u32) -> Arc<str> {
-    interfaces.entry(number).or_insert_with(|| format!("if{number}").into()).clone()
 }
 
 /// Puts transactions into the queue while there is room.

@@ -7,9 +7,10 @@
 //! * Flows pay no memory for it: whether there was a packet follows from when they were last touched. A slice that is
 //!   touched while a walk goes on may be given twice without a change.
 
+use super::Engine;
+use super::interfaces::name;
 use super::moment::Moment;
 use super::slice::Point;
-use super::{Engine, name};
 use crate::record::FlowRecord;
 
 /// Slots that are looked at for each record that may be given: most flows of a large table are quiet.

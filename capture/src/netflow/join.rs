@@ -2,10 +2,17 @@
 //!
 //! Most exporters tell each direction of a connection in a record of its own. Records wait for the other direction for
 //! [`WAIT`]; it is the other half of one if exporter, ends and protocol are the same, the direction the opposite, and their times not more than [`APART`] apart.
+//!
+//! `flowDirection` (RFC 5102, 5.11.6) tells what comes in from what goes out. An exporter that looks at both at each of its interfaces
+//! sees a connection twice, and its records go by pairs that are alike in it. One that looks at a single interface sees one direction of a
+//! connection come in and the other go out: so what has no half of its kind when its wait ends takes one of the other kind, if the
+//! interface of both is the same, or not told.
+//!
 //! Rows that are complete wait as long: so this appliance's own capture of the same
 //! packets, if there is one, tells first of what is open, and is the primary observation.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 use std::net::IpAddr;
 
 use super::told::{End, Seen};
@@ -43,36 +50,46 @@ pub(super) struct Joiner {
     /// Rows that are complete, and when their wait ends.
     whole: VecDeque<(i64, Seen)>,
     numbers: u64,
-}
-
-/// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    Waits,
-    Joined,
+    joined: u64,
 }
 
 impl Joiner {
     /// Takes a record.
-    pub(super) fn push(&mut self, seen: Seen, now: i64) -> Arrival {
+    pub(super) fn push(&mut self, seen: Seen, now: i64) {
         let due = now.saturating_add(WAIT);
-        let Some(key) = key(&seen) else {
-            self.whole.push_back((due, seen));
-            return Arrival::Waits;
-        };
+        let Some(key) = key(&seen) else { return self.whole.push_back((due, seen)) };
         match self.halves.remove(&key) {
             Some(half) if is_other_half(&half.seen, &seen) => {
-                self.whole.push_back((due, join(half.seen, &seen)));
-                return Arrival::Joined;
+                self.joined += 1;
+                return self.whole.push_back((due, join(half.seen, &seen)));
             }
             // The same direction again, or another connection.
-            Some(half) => self.whole.push_back((due, half.seen)),
+            Some(half) => {
+                let row = self.with_other_kind(key, half.seen);
+                self.whole.push_back((due, row));
+            }
             None => {}
         }
         self.numbers += 1;
         self.order.push_back((due, key, self.numbers));
         self.halves.insert(key, Half { number: self.numbers, seen });
-        Arrival::Waits
+    }
+
+    /// What a half becomes that found none of its kind.
+    fn with_other_kind(&mut self, key: Key, seen: Seen) -> Seen {
+        let is_here = |own: &Seen| own.interface == seen.interface && is_other_half(own, &seen);
+        match self.halves.entry(Key { outgoing: !key.outgoing, ..key }) {
+            Entry::Occupied(half) if is_here(&half.get().seen) => {
+                self.joined += 1;
+                Seen { outgoing: false, ..join(seen, &half.remove().seen) }
+            }
+            Entry::Occupied(_) | Entry::Vacant(_) => seen,
+        }
+    }
+
+    /// Records that were the other half of one that waited, so far.
+    pub(super) const fn joined(&self) -> u64 {
+        self.joined
     }
 
     /// Records that wait, those of one direction and complete ones.
@@ -93,8 +110,11 @@ impl Joiner {
             return Some(seen);
         }
         while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| *due <= now || is_full) {
-            if self.halves.get(&key).is_some_and(|half| half.number == number) {
-                return self.halves.remove(&key).map(|half| half.seen);
+            if let Entry::Occupied(half) = self.halves.entry(key)
+                && half.get().number == number
+            {
+                let seen = half.remove().seen;
+                return Some(self.with_other_kind(key, seen));
             }
         }
         None

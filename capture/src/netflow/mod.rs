@@ -48,7 +48,7 @@ pub use self::counters::NetflowCounters;
 pub use self::join::WAIT;
 pub use self::socket::Socket;
 
-use self::join::{Arrival, Joiner};
+use self::join::Joiner;
 use self::message::{Format, Header, Kind, Malformed};
 use self::sampling::{Factor, Samplers};
 use self::sequence::{Contents, Unit};
@@ -151,7 +151,8 @@ impl Collector {
     /// What became of what exporters sent.
     pub fn counters(&self) -> NetflowCounters {
         let (sessions, templates) = self.sessions.len();
-        NetflowCounters { sessions, templates, waiting: self.joiner.len() as u64, ..self.counters.clone() }
+        let (waiting, joined) = (self.joiner.len() as u64, self.joiner.joined());
+        NetflowCounters { joined, sessions, templates, waiting, ..self.counters.clone() }
     }
 }
 
@@ -241,10 +242,7 @@ impl Intake<'_> {
             Ok(seen) => {
                 self.counters.scaled += u64::from(factor != Factor::ALL);
                 self.counters.replaced_times += u64::from(seen.replaced);
-                match self.joiner.push(seen, self.now) {
-                    Arrival::Joined => self.counters.joined += 1,
-                    Arrival::Waits => {}
-                }
+                self.joiner.push(seen, self.now);
             }
             Err(refusal) => self.counters.refuse(refusal.as_str()),
         }

@@ -24,19 +24,14 @@ const ARPHRD_SIT: u16 = 776;
 const ARPHRD_IPGRE: u16 = 778;
 const ARPHRD_IP6GRE: u16 = 823;
 
-/// Calls `each` for the packets of `block` that are `wanted`, several at a time.
-pub(super) fn packets<'a>(
-    block: &'a [u8],
-    room: &'a mut Room,
-    wanted: impl Fn(&Packet<'a>) -> bool,
-    each: &mut dyn FnMut(&[Packet<'a>]),
-) {
+/// Calls `each` for the packets of `block`, several at a time.
+pub(super) fn packets<'a>(block: &'a [u8], room: &'a mut Room, each: &mut dyn FnMut(&[Packet<'a>])) {
     let (Some(count), Some(first)) = (u32_at(block, 12), u32_at(block, 16)) else { return };
     let mut at = first as usize;
     let mut burst = Burst::new(room);
     for _ in 0..count {
         let Some((packet, next)) = block.get(at..).and_then(packet) else { break };
-        if let Some(packet) = packet.filter(&wanted) {
+        if let Some(packet) = packet {
             burst.push(packet);
         }
         if burst.is_full() {
@@ -122,7 +117,7 @@ mod tests {
             block.extend(packet);
         }
         let mut out = Vec::new();
-        packets(&block, &mut Room::default(), |_| true, &mut |burst| {
+        packets(&block, &mut Room::default(), &mut |burst| {
             out.extend(burst.iter().map(|packet| (packet.link_type, packet.data[0], packet.direction)));
         });
         out

@@ -33,18 +33,21 @@ pub struct RingConfig {
     pub block_size: usize,
     /// Blocks.
     pub block_count: usize,
-    /// Most bytes of a packet that are copied.
+    /// Most bytes of a packet that are copied. The default takes all: a veth carries frames of up to 65,549 bytes, and more with
+    /// `gso_max_size`.
     pub snap_len: u32,
     /// After so many milliseconds a block is handed over although it is not full.
     pub block_timeout_ms: u32,
-    /// Group of sockets that share the traffic by flow hash. Fragments have no ports to share by, so the kernel puts those of
-    /// IPv4 together first: they come as one packet, with its length.
+    /// Group of sockets that share the traffic by flow hash. The kernel hashes fragments without ports, the first one too
+    /// (`__skb_flow_dissect`), so those of one packet come to one socket, which may be another than that of the flow's whole packets.
+    /// It is not asked to put them together (`PACKET_FANOUT_FLAG_DEFRAG`): what it has put together at one interface it takes for
+    /// a repetition at the next, and drops it without a count.
     pub fanout: Option<u16>,
 }
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { block_size: 1 << 20, block_count: 32, snap_len: 65_535, block_timeout_ms: 50, fanout: None }
+        Self { block_size: 1 << 20, block_count: 32, snap_len: 262_144, block_timeout_ms: 50, fanout: None }
     }
 }
 
@@ -52,7 +55,6 @@ impl Default for RingConfig {
 pub struct Ring {
     socket: sys::RingSocket,
     snap_len: u32,
-    interfaces: Vec<u32>,
     next_block: usize,
     drops: u64,
     room: Room,
@@ -63,28 +65,12 @@ impl Ring {
     pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
         let program = filter::program(interfaces, config.snap_len)?;
         let socket = sys::RingSocket::open(config, &program)?;
-        let mut ring = Self {
-            socket,
-            snap_len: config.snap_len,
-            interfaces: Vec::new(),
-            next_block: 0,
-            drops: 0,
-            room: Room::default(),
-        };
-        ring.remember(interfaces);
-        Ok(ring)
+        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, drops: 0, room: Room::default() })
     }
 
-    /// Receives from these interfaces from now on.
+    /// Receives from these interfaces from now on. What others have carried until now is in the ring, and is still handed on.
     pub fn set_interfaces(&mut self, interfaces: &[u32]) -> Result<(), RingError> {
-        self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)?;
-        self.remember(interfaces);
-        Ok(())
-    }
-
-    fn remember(&mut self, interfaces: &[u32]) {
-        self.interfaces = interfaces.to_vec();
-        self.interfaces.sort_unstable();
+        self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)
     }
 
     /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` for the first, and no longer than until
@@ -103,10 +89,7 @@ impl Ring {
             if !self.socket.block_is_ready(self.next_block) {
                 break;
             }
-            let interfaces = &self.interfaces;
-            // What an older filter let in is still in the ring.
-            let wanted = |packet: &Packet<'_>| interfaces.binary_search(&packet.interface).is_ok();
-            block::packets(self.socket.block(self.next_block), &mut self.room, wanted, &mut |burst| {
+            block::packets(self.socket.block(self.next_block), &mut self.room, &mut |burst| {
                 packets += burst.len();
                 each(burst);
             });

@@ -15,7 +15,6 @@ const TPACKET_V3: libc::c_int = 2;
 const TP_STATUS_USER: u32 = 1;
 const TP_STATUS_KERNEL: u32 = 0;
 const FANOUT_HASH: libc::c_int = 0;
-const FANOUT_FLAG_DEFRAG: libc::c_int = 0x8000;
 /// Offset of the status word in a block's header.
 const BLOCK_STATUS: usize = 8;
 
@@ -63,7 +62,7 @@ impl RingSocket {
         let ring = Self { fd, map: map.cast(), block_size, block_count };
         ring.bind()?;
         if let Some(group) = config.fanout {
-            let fanout = libc::c_int::from(group) | ((FANOUT_HASH | FANOUT_FLAG_DEFRAG) << 16);
+            let fanout = libc::c_int::from(group) | (FANOUT_HASH << 16);
             set_option(&ring.fd, libc::PACKET_FANOUT, &fanout, "join the fanout group")?;
         }
         Ok(ring)

@@ -129,6 +129,26 @@ fn flow_ids_are_stable_and_take_the_interface_by_name() {
     assert_ne!(id(1, "veth1"), id(1, "veth2"));
 }
 
+/// What was carried under a name is told under that name; the flow goes on.
+#[test]
+fn a_record_has_the_name_that_its_interface_had_when_the_packets_came() {
+    let mut story = Story::new();
+    let id = story.udp(0, Client, (40_000, 9), b"a");
+    story.engine.rename_interface(7, "veth7", &mut story.records);
+    story.engine.rename_interface(8, "veth8", &mut story.records);
+    assert!(story.records.is_empty(), "nothing has another name");
+    for (at, name) in [(1, "front"), (2, "front"), (3, "back")] {
+        story.engine.rename_interface(7, name, &mut story.records);
+        assert_eq!(story.udp(at * SECOND, Client, (40_000, 9), b"bc"), id);
+    }
+    story.engine.rename_interface(8, "back", &mut story.records);
+    let records = story.end();
+    let told: Vec<_> = records.iter().map(|r| (&*r.interface, r.flow_id, r.slice, r.client.payload_bytes)).collect();
+    assert_eq!(told, [("veth7", id, 0, 1), ("front", id, 1, 4), ("back", id, 2, 2)]);
+    let reasons: Vec<_> = records.iter().map(|r| r.end_reason).collect();
+    assert_eq!(reasons, [Some(EndReason::Active), Some(EndReason::Active), Some(EndReason::EndOfInput)]);
+}
+
 #[test]
 fn icmp_follows_community_id() {
     let icmp = |from, kind, code, ports| {

@@ -170,6 +170,40 @@ fn observations_of_one_exporter_are_told_apart_by_direction() {
     assert_ne!(rows[0].flow_id, rows[1].flow_id);
 }
 
+/// Who looks at one interface sees one direction come in, and the other go out; numbers of interfaces may be told or not.
+#[test]
+fn what_comes_in_and_goes_out_by_one_interface_is_one_row() {
+    let mut fields = PLAIN.to_vec();
+    fields.extend([(61, 1, None), (10, 2, None), (14, 2, None)]);
+    let record = |record: &Plain, sense: u8, [input, output]: [u8; 2]| {
+        [&record.bytes()[..], &[sense, 0, input, 0, output]].concat()
+    };
+    let rows = |records: &[Vec<u8>]| {
+        let mut heard = Heard::default();
+        let message = v9(1, &[set(0, &template(256, &fields)), set(256, &records.concat())]);
+        let mut rows = heard.hear(&message).rows();
+        let counters = heard.counters();
+        assert_eq!(counters.records, counters.rows + counters.joined);
+        rows.sort_by_key(|row| row.interface_index);
+        rows.iter().map(|row| (row.interface_index, figures(row))).collect::<Vec<_>>()
+    };
+    for interfaces in [[[0, 0], [0, 0]], [[3, 0], [0, 3]], [[3, 4], [4, 3]]] {
+        let (there, back) = (record(&THERE, 0, interfaces[0]), record(&BACK, 1, interfaces[1]));
+        assert_eq!(rows(&[there.clone(), back.clone()]), [(0, WHOLE)], "{interfaces:?}");
+        assert_eq!(rows(&[back.clone(), there.clone()]), [(0, WHOLE)], "{interfaces:?}");
+        // The next connection with these ports.
+        let [next_there, next_back] = [&THERE, &BACK].map(|own| Plain { times: (60_000, 50_000), ..*own });
+        let (next_there, next_back) = (record(&next_there, 0, interfaces[0]), record(&next_back, 1, interfaces[1]));
+        assert_eq!(rows(&[there, back, next_there, next_back]), [(0, WHOLE), (0, WHOLE)], "{interfaces:?}");
+    }
+    let apart = rows(&[record(&THERE, 0, [3, 4]), record(&BACK, 1, [3, 4])]);
+    assert_eq!(apart.iter().map(|row| row.0).collect::<Vec<_>>(), [0, 1], "one in at 3, one out at 4");
+    // Both directions are looked at on both interfaces: two observations.
+    let (there, back) = ([3, 4], [4, 3]);
+    let all = [record(&THERE, 0, there), record(&BACK, 1, back), record(&THERE, 1, there), record(&BACK, 0, back)];
+    assert_eq!(rows(&all), [(0, WHOLE), (1, WHOLE)]);
+}
+
 #[test]
 fn a_clock_that_is_wrong_does_not_misplace_flows() {
     // The exporter believes that it is 1970.

@@ -1,6 +1,7 @@
 //! Rings on real interfaces, in a network namespace of their own; wants root and iproute2.
 #![allow(clippy::unwrap_used, reason = "a ring that breaks off fails its test")]
 
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -89,6 +90,77 @@ fn a_packet_over_loopback_is_heard_once() {
     assert_eq!(packets.iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1, "{packets:?}");
     // 50 bytes each way, with timestamps.
     assert_eq!(packets.iter().filter(|(length, _)| *length == 14 + 20 + 32 + 50).count(), 2, "{packets:?}");
+}
+
+/// An interface is gone, or down, before the kernel has handed over the block with its last packets.
+#[test]
+fn what_an_interface_carried_until_it_is_let_go_is_heard() {
+    let Some(namespace) = Namespace::new("last") else { return };
+    let packets = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&SMALL, &[LOOPBACK]).unwrap();
+        talk_to_oneself();
+        ring.set_interfaces(&[]).unwrap();
+        heard(ring, talk_to_oneself)
+    });
+    assert_eq!(packets.unwrap().iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1);
+}
+
+/// The parts of a datagram reach one of the rings that share the traffic, each as it was on the wire.
+#[test]
+fn fragments_of_a_datagram_stay_together() {
+    const DATAGRAMS: u16 = 64;
+    let Some(namespace) = Namespace::new("parts") else { return };
+    assert!(ip(&["-n", &namespace.name, "link", "set", "lo", "mtu", "1280"]));
+    let heard = in_namespace(&namespace.path(), || {
+        let shared = RingConfig { fanout: Some(std::process::id() as u16), ..SMALL };
+        let mut rings = [(); 2].map(|()| Ring::open(&shared, &[LOOPBACK]).unwrap());
+        for port in 0..DATAGRAMS {
+            let sender = UdpSocket::bind(("127.0.0.1", 20_000 + port)).unwrap();
+            for length in [20, 3_000] {
+                sender.send_to(&[3; 3_000][..length], "127.0.0.1:7000").unwrap();
+            }
+        }
+        let mut heard = Vec::new();
+        for _ in 0..10 {
+            for (number, ring) in rings.iter_mut().enumerate() {
+                ring.poll(Duration::from_millis(20), None, &mut |burst| {
+                    let datagrams = burst.iter().filter(|packet| packet.data[23] == 17);
+                    heard.extend(datagrams.map(|packet| (packet.wire_len, packet.data[18..20].to_vec(), number)));
+                })
+                .unwrap();
+            }
+        }
+        heard
+    });
+    let (whole, parts): (Vec<_>, Vec<_>) = heard.unwrap().into_iter().partition(|(length, ..)| *length == 14 + 28 + 20);
+    let rings: HashSet<usize> = whole.iter().map(|(.., ring)| *ring).collect();
+    assert_eq!((whole.len(), rings.len()), (usize::from(DATAGRAMS), 2));
+    let mut rings: HashMap<_, Vec<usize>> = HashMap::new();
+    for (_, datagram, ring) in parts {
+        rings.entry(datagram).or_default().push(ring);
+    }
+    assert_eq!(rings.len(), usize::from(DATAGRAMS));
+    assert!(rings.values().all(|rings| *rings == [rings[0]; 3]), "{rings:?}");
+}
+
+/// Loopback, as a veth may, carries frames of an IP packet of 65,535 bytes.
+#[test]
+fn the_largest_frame_is_whole() {
+    let Some(namespace) = Namespace::new("large") else { return };
+    let lengths = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&RingConfig { block_count: 4, ..RingConfig::default() }, &[LOOPBACK]).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:6000").unwrap();
+        sender.send_to(&vec![4; 65_507], "127.0.0.1:7000").unwrap();
+        let mut lengths = Vec::new();
+        for _ in 0..10 {
+            ring.poll(Duration::from_millis(50), None, &mut |burst| {
+                lengths.extend(burst.iter().map(|packet| (packet.wire_len, packet.data.len())));
+            })
+            .unwrap();
+        }
+        lengths
+    });
+    assert!(lengths.unwrap().contains(&(65_549, 65_549)));
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl NamesAgain<'_> {
             client_direction: None,
             observed_at: row.observed_at,
             since: row.start,
+            over: None,
             wrapping: row.wrapping,
             when: when(row.source, row.start, row.end),
         })

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use wiretag_capture::{Direction, FlowRecord, ObservedAt, Protocol, Source, Transaction, Wrapping};
+use wiretag_capture::{Direction, EndReason, FlowRecord, ObservedAt, Protocol, Source, Transaction, Wrapping};
 
 use crate::tagged::Record;
 use crate::timeline::Span;
@@ -33,6 +33,8 @@ pub(super) struct Observation {
     pub(super) observed_at: Option<ObservedAt>,
     /// Since when the flow is seen there, as far as this row tells.
     pub(super) since: i64,
+    /// When the flow had its last packet there; `None`: it goes on, or this does not tell.
+    pub(super) over: Option<i64>,
     /// What the packets were in.
     pub(super) wrapping: Wrapping,
     /// As of when the names are looked up.
@@ -59,6 +61,19 @@ pub(super) fn when(source: Source, start: i64, end: i64) -> Span {
     }
 }
 
+/// Whether nothing more can come of a flow whose row has ended so.
+const fn is_final(reason: EndReason) -> bool {
+    match reason {
+        EndReason::Fin
+        | EndReason::Rst
+        | EndReason::Idle
+        | EndReason::EndOfInput
+        | EndReason::Shutdown
+        | EndReason::Interrupted => true,
+        EndReason::Active | EndReason::Evicted | EndReason::Exported => false,
+    }
+}
+
 impl Observed for FlowRecord {
     fn observation(&self, netns: u64) -> Observation {
         Observation {
@@ -72,6 +87,7 @@ impl Observed for FlowRecord {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
+            over: self.end_reason.is_some_and(is_final).then_some(self.end),
             wrapping: Wrapping::of((self.vlan, self.vlan_inner), self.tunnel.as_ref()),
             when: when(self.source, self.start, self.end),
         }
@@ -103,6 +119,7 @@ impl Observed for Transaction {
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,
+            over: None,
             wrapping: self.wrapping,
             when: when(self.source, self.exchange.start, self.exchange.end),
         }
