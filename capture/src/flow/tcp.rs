@@ -120,7 +120,8 @@ impl TcpFlow {
     /// Counts a segment; the payload bytes that are new.
     pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival<'_>) -> Progress {
         let options = Options::parse(segment.options);
-        if self.recent.is_copy(from, segment, &options, arrival) {
+        let earlier = self.trouble.as_deref_mut().and_then(|trouble| trouble.earlier.as_deref_mut());
+        if self.recent.is_copy(earlier, (from, segment), &options, arrival) {
             self.track_copy(from, segment);
             return Progress::default();
         }
@@ -155,7 +156,9 @@ impl TcpFlow {
     /// A copy counts as a packet, and as one with a closed window; it tells nothing new.
     fn track_copy(&mut self, from: End, segment: &Tcp<'_>) {
         let closed = segment.window == 0 && segment.flags & (flags::SYN | flags::RST) == 0;
-        let counts = &mut self.trouble(from).counts;
+        let trouble = self.trouble.get_or_insert_default();
+        trouble.earlier.get_or_insert_default();
+        let counts = &mut trouble.ends[from.index()].counts;
         counts.capture_duplicates += 1;
         counts.zero_windows += u32::from(closed);
     }

@@ -12,6 +12,7 @@
 //!
 //! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
 
+use super::duplicates::Earlier;
 use super::moment::{Moment, units};
 use super::options::Range;
 use super::sequence::Holes;
@@ -73,6 +74,8 @@ pub(super) struct Trouble {
     pub(super) ends: [EndTrouble; 2],
     /// SYNs after the first with its number.
     pub(super) syn_retries: u32,
+    /// What [`super::duplicates`] remembers since there was a copy.
+    pub(super) earlier: Option<Box<Earlier>>,
 }
 
 /// A segment that repeats what was seen.
@@ -171,12 +174,15 @@ impl EndTrouble {
 impl Trouble {
     /// Begins the next slice after `end`; whether there is nothing left to remember.
     pub(super) fn restart(&mut self, end: i64) -> bool {
+        let copied = self.ends.iter().any(|trouble| trouble.counts.capture_duplicates > 0);
+        self.earlier = self.earlier.take().filter(|_| copied);
         self.ends.iter_mut().for_each(|trouble| trouble.restart(end));
         self.syn_retries = 0;
-        self.ends.iter().all(EndTrouble::is_over)
+        self.earlier.is_none() && self.ends.iter().all(EndTrouble::is_over)
     }
 
     pub(super) fn owned_bytes(&self) -> usize {
-        memory::of_box::<Self>() + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
+        let earlier = self.earlier.as_ref().map_or(0, |_| memory::of_box::<Earlier>());
+        memory::of_box::<Self>() + earlier + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
     }
 }
