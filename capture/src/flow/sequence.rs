@@ -67,6 +67,11 @@ impl Holes {
         self.segment = sender.usual_segment(receiver);
     }
 
+    /// Whether one reaches up to this number.
+    pub(super) fn end_at(&self, number: u32) -> bool {
+        self.ranges.last().is_some_and(|(_, to)| *to == number)
+    }
+
     /// Whether the receiver still waits for something in a hole.
     pub(super) fn are_awaited(&self) -> bool {
         let has = |to: u32| self.acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);

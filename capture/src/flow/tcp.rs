@@ -3,7 +3,8 @@
 //! A segment that brings new data in order, or acknowledges some, touches this structure only; what else may happen is
 //! in [`super::trouble`]. Definitions:
 //! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
-//!   it nor its answer is a retransmission or a duplicate acknowledgement;
+//!   it nor its answer is a retransmission or a duplicate acknowledgement. A byte that was not seen before, or that the other
+//!   end did not acknowledge so far, is none: a connection is idle when it is asked whether it lives;
 //! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
 //!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
@@ -141,7 +142,7 @@ impl TcpFlow {
         } else if self.handshake.is_some() {
             self.track_handshake_ack(from, time, segment, &options);
         }
-        let keep_alive = self.end(from).is_keep_alive(segment);
+        let keep_alive = self.end(from).is_like_keep_alive(segment) && self.is_keep_alive(from, segment);
         if bits & flags::ACK != 0 {
             self.track_ack(from, time, segment, &options, keep_alive);
         }
@@ -290,6 +291,14 @@ impl TcpFlow {
         {
             trouble.ends[from.other().index()].received_twice(range);
         }
+    }
+
+    /// Whether what looks like a keep-alive is one.
+    #[cold]
+    fn is_keep_alive(&self, from: End, segment: &Tcp<'_>) -> bool {
+        let (own, other) = (self.end(from), self.end(from.other()));
+        let holes = self.trouble.as_ref().map(|trouble| &trouble.ends[from.index()].holes);
+        segment.payload_len == 0 || (own.may_be_idle(other) && holes.is_none_or(|holes| !holes.end_at(own.span.next)))
     }
 
     fn track_window(&mut self, from: End, time: i64, segment: &Tcp<'_>) {

@@ -81,9 +81,28 @@ fn late_new_data_is_out_of_order() {
 
 #[test]
 fn keep_alives_are_neither() {
-    assert_eq!(client_sent(&sends(&[(101, 100), (200, 1), (200, 0), (200, 1)])), (0, 0, 0, 100));
+    let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+    let acknowledged = segment(Server, ACK, 501, 201);
+    let keep_alives = [data(101, 100), acknowledged.clone(), data(200, 1), data(200, 0), data(200, 1)];
+    let figures = |record: FlowRecord| (client_sent(&record), record.client.keep_alives);
+    assert_eq!(figures(only(&keep_alives)), ((0, 0, 0, 100), Some(3)));
+    // Where only one direction is captured, nobody could have acknowledged it.
+    assert_eq!(figures(only(&[data(101, 100), data(200, 1)])), ((0, 0, 0, 100), Some(1)));
     // Two old bytes are no keep-alive.
-    assert_eq!(client_sent(&sends(&[(101, 100), (199, 2)])), (1, 2, 0, 100));
+    assert_eq!(figures(only(&[data(101, 100), acknowledged, data(199, 2)])), ((1, 2, 0, 100), Some(0)));
+}
+
+#[test]
+fn a_last_byte_that_the_other_end_lacks_is_no_keep_alive() {
+    let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+    let acknowledged = |number| segment(Server, ACK, 501, number);
+    let figures = |record: FlowRecord| (client_sent(&record), record.client.keep_alives, record.client.packets_missed);
+    // A key that is pressed, and sent again because it was lost.
+    let again = [acknowledged(101), data(101, 1), data(101, 1), acknowledged(102)];
+    assert_eq!(figures(only(&again)), ((1, 1, 0, 1), Some(0), Some(0)));
+    // An acknowledgement overtook it on the way to the capture.
+    let late = [acknowledged(101), data(101, 100), data(202, 0), data(201, 1), acknowledged(202)];
+    assert_eq!(figures(only(&late)), ((0, 0, 1, 101), Some(0), Some(0)));
 }
 
 #[test]
