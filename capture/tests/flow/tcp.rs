@@ -77,6 +77,9 @@ fn late_new_data_is_out_of_order() {
     assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 100)])), (0, 0, 1, 300));
     // The hole is filled once; what comes again is a retransmission.
     assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 50), (251, 50), (201, 100)])), (1, 100, 2, 300));
+    // A link that is shared in turn, of which one half takes longer.
+    let halves = [0, 1].into_iter().flat_map(|half| (0..200).map(move |pair| (101 + 200 * pair + 100 * half, 100)));
+    assert_eq!(client_sent(&sends(&halves.collect::<Vec<_>>())), (0, 0, 199, 40_000));
 }
 
 #[test]
