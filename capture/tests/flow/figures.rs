@@ -198,6 +198,12 @@ fn data_round_trips_skip_what_was_sent_again() {
         Some((303_000, 303_000))
     );
     assert_eq!(rtt(at(&[(0, data(501, 1)), (300_000, data(501, 300)), (303_000, ack(601, 300))])), None);
+    // An outage of a minute, or a clock that ticks often.
+    for again in [25_000, 40_000, 65_000, 65_537, 70_000, 90_000] {
+        let twice = [(0, data(501, 1)), (250_000, data(501, again)), (51_000_000, data(501, again + 100))];
+        let answered = [(51_003_000, ack(601, again + 100))];
+        assert_eq!(rtt(at(&[twice.as_slice(), &answered].concat())), None, "{again}");
+    }
 }
 
 #[test]
