@@ -170,6 +170,18 @@ fn chunked_bodies_end_where_they_say() {
 }
 
 #[test]
+fn the_identity_coding_is_none() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello");
+    talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(3 * MS, Server, "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let (_, transactions) = talk.only();
+    let second = (Some("GET"), Some("/2"), Some(404), Some(1000));
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("/1"), Some(200), Some(1000)), second]);
+}
+
+#[test]
 fn the_host_is_told_without_a_password() {
     for (target, host) in [("http://user:secret@proxy.example:8080/p", "h"), ("/p", "user:secret@proxy.example:8080")] {
         let mut talk = Talk::new();
