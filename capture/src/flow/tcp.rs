@@ -101,9 +101,9 @@ impl TcpFlow {
             return false;
         }
         match sender.isn() {
-            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it
-            // is done: where only its direction is captured, nothing else tells.
-            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.finished()),
+            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it went
+            // on from there: where the SYN is not captured, nothing else tells.
+            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.spoke()),
             // Midstream so far: a late SYN fits in front of what was seen; a crossing SYN meets a SYN.
             None if sender.is_seen() => sender.span.first != segment.seq.wrapping_add(1),
             None if answers || receiver.isn().is_some() => false,

@@ -265,6 +265,35 @@ fn a_reused_port_is_a_new_flow_where_only_the_server_is_heard() {
     }
 }
 
+/// The client's SYN, and how the first connection ended, may have passed the capture by.
+#[test]
+fn a_reused_port_is_a_new_flow_where_the_syn_is_missed() {
+    for server_alone in [false, true] {
+        let mut story = Story::new();
+        let mut flows = Vec::new();
+        for (at, own, other) in [(0, 500, 100), (SECOND, 800_000_000, 2_000_000_000)] {
+            if !server_alone && at == 0 {
+                story.tcp(at, &segment(Client, SYN, other, 0));
+            }
+            flows.push(story.tcp(at + MS, &segment(Server, SYN | ACK, own, other + 1)));
+            for (step, number) in (2..).zip([0, 1000]) {
+                let data = segment(Server, ACK, own + 1 + number, other + 1).data(1000);
+                assert_eq!(Some(&story.tcp(at + step * MS, &data)), flows.last());
+                let acknowledged = segment(Client, ACK, other + 1, own + 1001 + number);
+                if !server_alone {
+                    assert_eq!(Some(&story.tcp(at + step * MS, &acknowledged)), flows.last());
+                }
+            }
+        }
+        assert_ne!(flows[0], flows[1]);
+        for record in story.end() {
+            let server = &record.server;
+            assert_eq!((server.payload_bytes, server.retransmits), (2000, Some(0)), "{server_alone}");
+            assert_eq!(server.packets_missed, (!server_alone).then_some(0));
+        }
+    }
+}
+
 #[test]
 fn a_reused_port_is_a_new_flow_at_a_new_number() {
     let mut story = Story::new();
