@@ -44,7 +44,7 @@ struct Duplicates {
 }
 
 /// Retransmissions remembered, in case the receiver says that it had them.
-const REPEATS: usize = 4;
+const REPEATS: usize = 16;
 
 /// Duplicate acknowledgements that ask for a retransmission (RFC 5681).
 const ASKING: u32 = 3;
@@ -64,8 +64,8 @@ pub(super) struct EndTrouble {
     /// When this end's window closed.
     zero_since: Option<i64>,
     duplicates: Duplicates,
-    /// Newest first; an empty range is none.
-    repeats: [Range; REPEATS],
+    /// Oldest first.
+    repeats: Vec<Range>,
 }
 
 /// Both ends', by `End`.
@@ -110,8 +110,10 @@ impl EndTrouble {
             self.counts.fast += 1;
         }
         if old_payload > 0 {
-            let [a, b, c, _] = self.repeats;
-            self.repeats = [range, a, b, c];
+            if self.repeats.len() >= REPEATS {
+                self.repeats.remove(0);
+            }
+            self.repeats.push(range);
         }
     }
 
@@ -121,8 +123,8 @@ impl EndTrouble {
             let (begin, size) = (range.0.wrapping_sub(outer.0), outer.1.wrapping_sub(outer.0));
             begin < size && range.1.wrapping_sub(range.0) <= size - begin
         };
-        if let Some(repeat) = self.repeats.iter_mut().find(|repeat| within(repeat)) {
-            *repeat = Range::default();
+        if let Some(index) = self.repeats.iter().rposition(within) {
+            self.repeats.remove(index);
             self.counts.spurious += 1;
         }
     }
@@ -166,6 +168,10 @@ impl EndTrouble {
         self.holes.restart();
     }
 
+    fn owned_bytes(&self) -> usize {
+        self.holes.owned_bytes() + memory::of_vec(&self.repeats)
+    }
+
     fn is_over(&self) -> bool {
         self.zero_since.is_none() && self.holes.is_empty()
     }
@@ -183,6 +189,6 @@ impl Trouble {
 
     pub(super) fn owned_bytes(&self) -> usize {
         let earlier = self.earlier.as_ref().map_or(0, |_| memory::of_box::<Earlier>());
-        memory::of_box::<Self>() + earlier + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
+        memory::of_box::<Self>() + earlier + self.ends.iter().map(EndTrouble::owned_bytes).sum::<usize>()
     }
 }

@@ -125,6 +125,13 @@ fn the_receiver_proves_a_retransmission_spurious_once() {
     let told = segment(Server, ACK, 501, 301).sack(&[(101, 201)]);
     let record = at(&[(0, data(101)), (10, data(201)), (250_000, data(101)), (260_000, told.clone()), (261_000, told)]);
     assert_eq!(kinds(&record.client), (0, 1, 1));
+    // A burst that was sent again at once.
+    let told = (0..12).map(|number| {
+        segment(Server, ACK, 501, 1301).sack(&[(101 + 100 * number, 201 + 100 * number)]).window(999 - number as u16)
+    });
+    let burst: Vec<_> = (0..12).map(|number| data(101 + 100 * number)).collect();
+    let sent: Vec<_> = burst.iter().chain(&burst).cloned().chain(told).collect();
+    assert_eq!(kinds(&only(&sent).client).2, 12);
     // What was known to be spurious is not counted again.
     let sent =
         [data(101), segment(Server, ACK, 501, 201), data(101), segment(Server, ACK, 501, 201).sack(&[(101, 201)])];
