@@ -14,6 +14,7 @@
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
 
 mod figures;
+mod reset;
 mod state;
 
 use super::duplicates::{Arrival, Recent};
@@ -73,7 +74,7 @@ struct Roles {
     opener: Option<End>,
     /// Answered with a SYN-ACK.
     answerer: Option<End>,
-    /// Reset the connection before it was closed.
+    /// Reset the connection before it was closed, as far as is known.
     reset_by: Option<End>,
 }
 
@@ -162,39 +163,6 @@ impl TcpFlow {
         let counts = &mut trouble.ends[from.index()].counts;
         counts.capture_duplicates += 1;
         counts.zero_windows += u32::from(closed);
-    }
-
-    /// Resets may carry any number: one that the receiver drops is counted, and that is all. The payload is a diagnostic
-    /// (RFC 9293, 3.5.3).
-    fn track_reset(&mut self, from: End, segment: &Tcp<'_>) -> Progress {
-        if !self.is_reset_by(from, segment.seq) {
-            self.trouble(from).counts.resets += 1;
-            return Progress::default();
-        }
-        if self.roles.reset_by.is_none() && !self.closed_by_fins() {
-            self.roles.reset_by = Some(from);
-        }
-        self.trouble(from).counts.resets += 1;
-        if segment.payload_len == 0 {
-            return Progress::default();
-        }
-        let end = &mut self.ends[from.index()];
-        let holes = &mut self.trouble.get_or_insert_default().ends[from.index()].holes;
-        let parts = end.observe(holes, segment.seq, segment.payload_len);
-        Progress { fresh: parts.fresh, late: parts.late, again: 0 }
-    }
-
-    /// Whether a reset with this number ends the connection: not if it is out of the receiver's window (RFC 9293, 3.10.7.4),
-    /// where that is known. What the capture missed moves the window, so one window on either side of the next number that
-    /// is awaited, or of the next to be sent, will do. Before the receiver said anything but SYN its window is not looked at.
-    fn is_reset_by(&self, from: End, seq: u32) -> bool {
-        let (sender, receiver) = (self.end(from), self.end(from.other()));
-        let window = receiver.window_now(sender, (self.scales.get(from.other()), self.scales.get(from)));
-        let near = |number: u32| seq.wrapping_sub(number).wrapping_add(window) <= 2 * window;
-        let next = sender.is_seen().then_some(sender.span.next);
-        let awaited = receiver.acknowledged();
-        let unknown = next.is_none() && awaited.is_none();
-        unknown || !receiver.spoke() || next.is_some_and(near) || awaited.is_some_and(near)
     }
 
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
@@ -311,6 +279,9 @@ impl TcpFlow {
             self.trouble(from).window(time, 0);
         } else if let Some(trouble) = &mut self.trouble {
             trouble.ends[from.index()].window(time, segment.window);
+            if let Some(reset) = trouble.reset {
+                self.track_after_reset(from, segment, reset);
+            }
         }
     }
 

@@ -74,8 +74,20 @@ pub(super) struct Trouble {
     pub(super) ends: [EndTrouble; 2],
     /// SYNs after the first with its number.
     pub(super) syn_retries: u32,
+    /// The reset that is taken for the end.
+    pub(super) reset: Option<Reset>,
     /// What [`super::duplicates`] remembers since there was a copy.
     pub(super) earlier: Option<Box<Earlier>>,
+}
+
+/// A reset, in case that its receiver drops it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reset {
+    pub(super) number: u32,
+    /// Its number is beyond what was seen of its sender.
+    pub(super) ahead: bool,
+    /// The number after all that its receiver sent before.
+    pub(super) sent: u32,
 }
 
 /// A segment that repeats what was seen.

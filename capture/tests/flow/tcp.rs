@@ -158,7 +158,7 @@ fn states_are_zeeks() {
     check_state(TcpState::S3, &then(&[&server_fin]));
     check_state(TcpState::Rej, &[syn.clone(), server_rst.clone()]);
     check_state(TcpState::Rsto, &then(&[&client_rst]));
-    check_state(TcpState::Rstr, &then(&[&server_rst]));
+    check_state(TcpState::Rstr, &then(&[&segment(Server, RST, 501, 0)]));
     check_state(TcpState::Rstr, &[syn.clone(), syn_ack.clone(), server_rst.clone()]);
     check_state(TcpState::Rstos0, &[syn.clone(), client_rst]);
     check_state(TcpState::Sh, &[syn, client_fin.clone()]);
@@ -402,6 +402,63 @@ fn a_reset_out_of_the_window_ends_nothing() {
         let state = if ended { TcpState::Rstr } else { TcpState::S1 };
         assert_eq!((record.tcp_state, record.server.resets), (Some(state), Some(1)), "{number}");
     }
+}
+
+/// A connection that goes on after a reset of the server's with this number, without a pause or with one.
+fn reset_in_the_middle(number: u32, asks: bool, pause: i64) -> Vec<FlowRecord> {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(10));
+    story.tcp(30 * MS, &segment(Server, ACK, 501, 111).data(1000));
+    story.tcp(31 * MS, &segment(Client, ACK, 111, 1501));
+    story.tcp(32 * MS, &segment(Server, RST, number, 0));
+    if asks {
+        story.tcp(33 * MS, &segment(Client, ACK, 111, 1501));
+    }
+    story.tcp(pause, &segment(Client, ACK, 111, 1501).data(10));
+    story.tcp(pause + MS, &segment(Server, ACK, 1501, 121).data(1000));
+    story.tcp(pause + 2 * MS, &segment(Client, FIN | ACK, 121, 2501));
+    story.tcp(pause + 3 * MS, &segment(Server, FIN | ACK, 2501, 122));
+    story.tcp(pause + 4 * MS, &segment(Client, ACK, 122, 2502));
+    story.end()
+}
+
+/// RFC 9293, 3.10.7.4, and RFC 5961, 3.2: all but the number that is awaited.
+#[test]
+fn a_reset_that_its_receiver_drops_ends_nothing() {
+    // What was acknowledged before; a number ahead, of which the client asks; one that is not known to be wrong.
+    for (number, asks, pause) in
+        [(701, false, 30), (1500, false, 30), (3001, true, 30), (3001, false, 1), (1501, false, 1)]
+    {
+        let records = reset_in_the_middle(number, asks, pause * SECOND);
+        let [record] = records.as_slice() else { panic!("{number}: {records:#?}") };
+        assert_eq!((record.tcp_state, record.end_reason), (Some(TcpState::Sf), Some(EndReason::Fin)), "{number}");
+        assert_eq!((record.server.resets, record.server.payload_bytes), (Some(1), 2000), "{number}");
+    }
+    // Nothing follows.
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(10));
+    story.tcp(30 * MS, &segment(Server, RST, 501, 0));
+    story.tcp(31 * MS, &segment(Client, ACK, 111, 501).data(10));
+    story.tcp(32 * MS, &segment(Server, RST, 501, 0));
+    let record = story.only();
+    assert_eq!((record.tcp_state, record.server.resets), (Some(TcpState::Rstr), Some(2)));
+}
+
+/// RFC 9293, 3.10.7.3: who has sent nothing but a SYN drops what does not acknowledge it.
+#[test]
+fn a_reset_that_does_not_acknowledge_the_syn_ends_nothing() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0),
+        segment(Server, RST, 77_000_000, 0),
+        segment(Client, SYN, 100, 0),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Client, ACK, 101, 501).data(10),
+        segment(Server, ACK, 501, 111).data(10),
+    ]);
+    assert_eq!((record.tcp_state, record.server.resets), (Some(TcpState::S1), Some(1)));
+    assert_eq!((record.server.packets_missed, record.server.payload_bytes), (Some(0), 10));
 }
 
 #[test]
