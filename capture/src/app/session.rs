@@ -51,19 +51,22 @@ pub(super) struct Session {
     http: Option<Box<HttpSlice>>,
     transactions: bool,
     one_sided: bool,
+    /// The first bytes of a direction were not captured, by end.
+    headless: [bool; 2],
 }
 
 impl Session {
     /// A session that has recognised nothing; `one_sided` says that nothing was seen but of the end that begins it.
     pub(super) const fn new(transactions: bool, one_sided: bool) -> Self {
-        Self { parser: Parser::Unknown([Beginning::NOTHING; 2]), http: None, transactions, one_sided }
+        let parser = Parser::Unknown([Beginning::NOTHING; 2]);
+        Self { parser, http: None, transactions, one_sided, headless: [false; 2] }
     }
 
     /// Begins to read a protocol.
     pub(super) fn begin(&mut self, protocol: Protocol, tag: &mut Tag, ports: [u16; 2], datagrams: bool) {
         let name = match protocol {
             Protocol::Http1 => {
-                self.parser = Parser::Http1(Box::new(Http1::new(self.one_sided)));
+                self.parser = Parser::Http1(Box::new(Http1::new(self.one_sided, self.headless)));
                 Name::Http
             }
             Protocol::Http2 => {
@@ -291,6 +294,7 @@ impl Session {
         let Parser::Unknown(beginnings) = &mut self.parser else { return };
         let own = beginnings[context.end.index()].take();
         if own.bytes.is_empty() || tag.is_spent(context.end) {
+            self.headless[context.end.index()] = true;
             return;
         }
         match recognise::tcp(&own.bytes, context.ports, true) {

@@ -15,8 +15,8 @@
 use crate::decode::{Tcp, flags};
 use crate::memory;
 
-/// Most early segments that are kept for a direction.
-const MAX_SEGMENTS: usize = 8;
+/// Most early segments that are kept for a direction: more than an initial window (RFC 6928), of which the first may be lost.
+const MAX_SEGMENTS: usize = 32;
 
 /// Most bytes in them.
 const MAX_BYTES: usize = 16 * 1024;

@@ -14,8 +14,11 @@
 //! identification. So without one a copy must come from another place; only of an echo, which is numbered, it may come from
 //! the same, as with TCP.
 //!
-//! The last [`REMEMBERED`] segments of a flow are kept as prints of 32 bits, two copies of one packet being rarely further
-//! apart: identification (16 bits), end (1), hash (15), or without one place (8) and hash (24).
+//! The last [`REMEMBERED`] segments of a flow are kept as prints of 32 bits: identification (16 bits), end (1), hash (15), or
+//! without one place (8) and hash (24). Most copies are no further apart. But Linux hands packets on in lists (of 8, unless
+//! `net.core.gro_normal_batch` says otherwise), and a capture of all interfaces has each list once as it came in and once
+//! as it went out. The first packet of such a flow is alone and its copy is found: from then on the [`Earlier`] ones are
+//! kept, too, which costs other flows nothing.
 
 use super::key::End;
 use super::options::Options;
@@ -28,8 +31,11 @@ const WINDOW: i64 = 5_000_000;
 /// The same for packets without identification, ns.
 const SHORT_WINDOW: i64 = 30_000;
 
-/// Segments remembered.
+/// Segments remembered of every flow.
 const REMEMBERED: usize = 4;
+
+/// Prints of what came before those of [`Recent`], newest first; zero is none. With these two lists of each direction are remembered.
+pub(super) type Earlier = [u32; 28];
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -75,50 +81,79 @@ impl<'a> Arrival<'a> {
 impl Recent {
     /// Remembers a segment; whether it is a copy of one that came before.
     #[inline]
-    pub(super) fn is_copy(&mut self, from: End, segment: &Tcp<'_>, options: &Options, arrival: Arrival<'_>) -> bool {
+    pub(super) fn is_copy(
+        &mut self,
+        earlier: Option<&mut Earlier>,
+        (from, segment): (End, &Tcp<'_>),
+        options: &Options,
+        arrival: Arrival<'_>,
+    ) -> bool {
         let hash = hash(from, segment, options);
         let pause = arrival.pause.saturating_abs();
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
-            return self.is_identified_copy(print_of(id, from, hash), pause);
+            return self.is_identified_copy(earlier, print_of(id, from, hash), pause);
         }
-        self.is_unidentified_copy((hash, arrival.place()), pause, tells(segment, options))
+        self.is_unidentified_copy(earlier, (hash, arrival.place()), pause, tells(segment, options))
     }
 
     /// Remembers a datagram; whether it is a copy of one that came before. Of other transports none is.
-    pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival<'_>) -> bool {
+    pub(super) fn is_copied_datagram(
+        &mut self,
+        earlier: Option<&mut Earlier>,
+        (from, transport): (End, &Transport<'_>),
+        arrival: Arrival<'_>,
+    ) -> bool {
         let Some((hash, is_numbered)) = content(from, transport) else { return false };
         let pause = arrival.pause.saturating_abs();
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
-            return self.is_identified_copy(print_of(id, from, hash), pause);
+            return self.is_identified_copy(earlier, print_of(id, from, hash), pause);
         }
-        self.is_unidentified_copy((hash, arrival.place()), pause, is_numbered)
+        self.is_unidentified_copy(earlier, (hash, arrival.place()), pause, is_numbered)
     }
 
     /// `tells` says whether the same from the same place may be one.
     #[inline]
-    fn is_unidentified_copy(&mut self, (hash, place): (u32, u8), pause: i64, tells: bool) -> bool {
+    fn is_unidentified_copy(
+        &mut self,
+        earlier: Option<&mut Earlier>,
+        (hash, place): (u32, u8),
+        pause: i64,
+        tells: bool,
+    ) -> bool {
         let print = (u32::from(place) << 24) | (hash & 0x00ff_ffff).max(1);
         let elsewhere = |other: &u32| (other ^ print).trailing_zeros() >= 24 && *other != print;
         let again = self.prints[0] == print && pause <= SHORT_WINDOW && tells;
-        let is_copy = (pause <= WINDOW && self.prints.iter().any(elsewhere)) || again;
-        self.remember(print, pause, is_copy)
+        let is_copy = (pause <= WINDOW && self.has(earlier.as_deref(), elsewhere)) || again;
+        self.remember(earlier, print, pause, is_copy)
     }
 
     #[inline]
-    fn is_identified_copy(&mut self, print: u32, pause: i64) -> bool {
+    fn is_identified_copy(&mut self, earlier: Option<&mut Earlier>, print: u32, pause: i64) -> bool {
         let is_copy = pause <= WINDOW
-            && self.prints.contains(&print)
-            && !self.prints.iter().any(|other| is_reused(*other, print));
-        self.remember(print, pause, is_copy)
+            && self.has(earlier.as_deref(), |other| *other == print)
+            && !self.has(earlier.as_deref(), |other| is_reused(*other, print));
+        self.remember(earlier, print, pause, is_copy)
     }
 
     #[inline]
-    fn remember(&mut self, print: u32, pause: i64, is_copy: bool) -> bool {
+    fn has(&self, earlier: Option<&Earlier>, is_such: impl Fn(&u32) -> bool) -> bool {
+        self.prints.iter().any(&is_such) || earlier.is_some_and(|earlier| earlier.iter().any(is_such))
+    }
+
+    #[inline]
+    fn remember(&mut self, earlier: Option<&mut Earlier>, print: u32, pause: i64, is_copy: bool) -> bool {
         if pause > WINDOW {
             self.prints = [print, 0, 0, 0];
+            if let Some(earlier) = earlier {
+                earlier.fill(0);
+            }
         } else if !is_copy {
-            let [a, b, c, _] = self.prints;
+            let [a, b, c, d] = self.prints;
             self.prints = [print, a, b, c];
+            if let Some(earlier) = earlier {
+                earlier.rotate_right(1);
+                earlier[0] = d;
+            }
         }
         is_copy
     }

@@ -128,13 +128,18 @@ impl TcpEnd {
         }
     }
 
-    /// See the definition in [`super::tcp`].
+    /// Whether a segment looks like a keep-alive, see the definition in [`super::tcp`].
     #[inline]
-    pub(super) fn is_keep_alive(&self, segment: &Tcp<'_>) -> bool {
+    pub(super) fn is_like_keep_alive(&self, segment: &Tcp<'_>) -> bool {
         segment.payload_len <= 1
             && segment.seq.wrapping_add(1) == self.span.next
             && segment.flags & (flags::SYN | flags::FIN | flags::RST) == 0
             && self.is_seen()
+    }
+
+    /// Whether the other end may have everything that this one sent: it acknowledged that, or said nothing.
+    pub(super) fn may_be_idle(&self, other: &Self) -> bool {
+        other.acknowledged().is_none_or(|ack| ack.wrapping_sub(self.span.next) < 1 << 31)
     }
 
     /// Whether a segment is of an older connection on the same ports, this end's SYN being without answer so far: the other

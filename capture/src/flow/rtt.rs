@@ -69,10 +69,16 @@ impl RoundTrips {
     /// Something was sent again or came late, with this timestamp.
     pub(super) fn disturbed(&mut self, timestamp: Option<u32>) {
         self.timing = match (self.timing, timestamp) {
-            (Timing::Clear | Timing::Ambiguous, Some(value)) if value as u16 != self.stamp => Timing::Ambiguous,
-            // Sent in the same tick of the sender's clock, the echo says nothing.
+            (Timing::Clear | Timing::Ambiguous, Some(value)) if self.is_stamped_later(value) => Timing::Ambiguous,
+            // Sent in the same tick of the sender's clock, or so much later that the low bits mislead, the echo says nothing.
             (Timing::Idle | Timing::Clear | Timing::Ambiguous, _) => Timing::Idle,
         };
+    }
+
+    /// Whether the low bits show that this timestamp is later than that of the segment that is timed.
+    fn is_stamped_later(&self, value: u32) -> bool {
+        let later = (value as u16).wrapping_sub(self.stamp);
+        later > 0 && later < 1 << 15
     }
 
     /// The other side acknowledged everything before `ack`.

@@ -11,7 +11,7 @@ use super::options::Range;
 use crate::memory;
 
 /// Most holes that are remembered for a direction.
-const MAX_HOLES: usize = 32;
+const MAX_HOLES: usize = 256;
 
 /// Holes and the start of the span are forgotten at this distance, well before numbers wrap onto them.
 const MEMORY: u32 = 1 << 30;
@@ -40,6 +40,7 @@ pub(super) struct Span {
 /// Missing ranges, and what was missing in those that were forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Holes {
+    /// Oldest first.
     ranges: Vec<Range>,
     /// The other side's highest acknowledgement.
     acknowledged: Option<u32>,
@@ -67,10 +68,15 @@ impl Holes {
         self.segment = sender.usual_segment(receiver);
     }
 
+    /// Whether one reaches up to this number.
+    pub(super) fn end_at(&self, number: u32) -> bool {
+        self.ranges.last().is_some_and(|(_, to)| *to == number)
+    }
+
     /// Whether the receiver still waits for something in a hole.
     pub(super) fn are_awaited(&self) -> bool {
         let has = |to: u32| self.acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);
-        self.ranges.iter().rev().any(|(_, to)| !has(*to))
+        self.ranges.last().is_some_and(|(_, to)| !has(*to))
     }
 
     /// Segments that the capture missed: those of holes that the other side acknowledged. What it acknowledged after
@@ -117,37 +123,52 @@ impl Holes {
 
     /// Takes the range out of the holes; the bytes that were missing.
     fn fill(&mut self, next: u32, begin: u32, stop: u32) -> u32 {
-        let mut filled = 0;
-        let mut index = 0;
-        while let Some(&(from, to)) = self.ranges.get(index) {
-            let (hole_begin, hole_stop) = (next.wrapping_sub(from), next.wrapping_sub(to));
-            let (top, bottom) = (begin.min(hole_begin), stop.max(hole_stop));
+        let distance = |number: u32| next.wrapping_sub(number);
+        let older = self.ranges.partition_point(|(_, to)| distance(*to) >= begin);
+        let (mut filled, mut touched) = (0, older);
+        let (mut before, mut after) = (None, None);
+        for &(from, to) in self.ranges.get(older..).unwrap_or_default() {
+            let (top, bottom) = (begin.min(distance(from)), stop.max(distance(to)));
             if top <= bottom {
-                index += 1;
-                continue;
+                break;
             }
             filled += top - bottom;
-            let before = (hole_begin > top).then(|| (from, next.wrapping_sub(top)));
-            let after = (bottom > hole_stop).then(|| (next.wrapping_sub(bottom), to));
-            self.ranges.splice(index..=index, before.into_iter().chain(after));
-            index += usize::from(before.is_some()) + usize::from(after.is_some());
+            touched += 1;
+            if distance(from) > top {
+                before = Some((from, next.wrapping_sub(top)));
+            }
+            if bottom > distance(to) {
+                after = Some((next.wrapping_sub(bottom), to));
+            }
         }
-        while self.ranges.len() > MAX_HOLES {
-            self.forget_oldest();
+        if touched > older {
+            self.ranges.splice(older..touched, before.into_iter().chain(after));
+            self.keep_within_bounds();
         }
         filled
     }
 
+    /// A hole at the front.
     fn remember(&mut self, from: u32, to: u32) {
         // Of two holes without data between them it is not known how many segments each had.
-        if let Some(range) = self.ranges.iter_mut().find(|range| range.1 == from) {
+        if let Some(range) = self.ranges.last_mut().filter(|range| range.1 == from) {
             range.1 = to;
             return;
         }
-        if self.ranges.len() >= MAX_HOLES {
+        self.ranges.push((from, to));
+        self.keep_within_bounds();
+    }
+
+    /// A hole before all that was seen.
+    fn remember_before(&mut self, from: u32, to: u32) {
+        self.ranges.insert(0, (from, to));
+        self.keep_within_bounds();
+    }
+
+    fn keep_within_bounds(&mut self) {
+        if self.ranges.len() > MAX_HOLES {
             self.forget_oldest();
         }
-        self.ranges.push((from, to));
     }
 
     fn forget_oldest(&mut self) {
@@ -163,7 +184,6 @@ impl Holes {
         while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
             self.forget_oldest();
         }
-        self.ranges.retain(|&(from, _)| next.wrapping_sub(from) <= MEMORY);
     }
 }
 
@@ -207,7 +227,7 @@ impl Span {
             late += begin - span.max(stop);
             holes.begun.get_or_insert(first);
             if stop > span {
-                holes.remember(next.wrapping_sub(stop), first);
+                holes.remember_before(next.wrapping_sub(stop), first);
             }
             self.first = seq;
         }
@@ -296,6 +316,23 @@ mod tests {
     }
 
     #[test]
+    fn beyond_so_many_the_oldest_hole_is_forgotten() {
+        let (mut seen, mut holes) =
+            (Span::begin(0, 1), Holes { acknowledged: Some(3), segment: 1, ..Holes::default() });
+        for hole in 1..=MAX_HOLES as u32 + 2 {
+            assert_eq!(seen.observe(&mut holes, 2 * hole, 1, true), parts(1, 0, 0));
+        }
+        assert_eq!((holes.ranges.len(), holes.ranges.first()), (MAX_HOLES, Some(&(5, 6))));
+        // One of those that were forgotten was acknowledged.
+        assert_eq!(holes.missed(None), 1);
+        assert_eq!(
+            seen.observe(&mut holes, 1, 2 * MAX_HOLES as u32, true),
+            parts(0, MAX_HOLES as u32 - 2, MAX_HOLES as u32 + 2)
+        );
+        assert_eq!(holes.ranges, [(513, 514), (515, 516)]);
+    }
+
+    #[test]
     fn acknowledged_holes_are_missed_segments() {
         let mut seen = Span::begin(0, 1000);
         let mut holes = Holes { segment: 1000, ..Holes::default() };
@@ -326,7 +363,7 @@ mod tests {
                 for byte in offset..offset + length {
                     if !model.insert(byte) { old += 1 } else if byte > top { fresh += 1 } else { late += 1 }
                 }
-                prop_assert!(holes.ranges.len() <= MAX_HOLES);
+                prop_assert!(holes.ranges.is_sorted_by_key(|(from, to)| (from.wrapping_sub(base), to.wrapping_sub(base))));
                 prop_assert_eq!(found, parts(fresh, late, old));
             }
         }

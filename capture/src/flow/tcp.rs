@@ -3,7 +3,8 @@
 //! A segment that brings new data in order, or acknowledges some, touches this structure only; what else may happen is
 //! in [`super::trouble`]. Definitions:
 //! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
-//!   it nor its answer is a retransmission or a duplicate acknowledgement;
+//!   it nor its answer is a retransmission or a duplicate acknowledgement. A byte that was not seen before, or that the other
+//!   end did not acknowledge so far, is none: a connection is idle when it is asked whether it lives;
 //! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
 //!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
@@ -13,6 +14,7 @@
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
 
 mod figures;
+mod reset;
 mod state;
 
 use super::duplicates::{Arrival, Recent};
@@ -72,7 +74,7 @@ struct Roles {
     opener: Option<End>,
     /// Answered with a SYN-ACK.
     answerer: Option<End>,
-    /// Reset the connection before it was closed.
+    /// Reset the connection before it was closed, as far as is known.
     reset_by: Option<End>,
 }
 
@@ -100,9 +102,9 @@ impl TcpFlow {
             return false;
         }
         match sender.isn() {
-            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it
-            // is done: where only its direction is captured, nothing else tells.
-            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.finished()),
+            // A server that chooses another number for the same SYN (SYN cookies) is still the same attempt, unless it went
+            // on from there: where the SYN is not captured, nothing else tells.
+            Some(isn) => isn != segment.seq && (!answers || self.closed().is_some() || sender.spoke()),
             // Midstream so far: a late SYN fits in front of what was seen; a crossing SYN meets a SYN.
             None if sender.is_seen() => sender.span.first != segment.seq.wrapping_add(1),
             None if answers || receiver.isn().is_some() => false,
@@ -120,7 +122,8 @@ impl TcpFlow {
     /// Counts a segment; the payload bytes that are new.
     pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival<'_>) -> Progress {
         let options = Options::parse(segment.options);
-        if self.recent.is_copy(from, segment, &options, arrival) {
+        let earlier = self.trouble.as_deref_mut().and_then(|trouble| trouble.earlier.as_deref_mut());
+        if self.recent.is_copy(earlier, (from, segment), &options, arrival) {
             self.track_copy(from, segment);
             return Progress::default();
         }
@@ -140,7 +143,7 @@ impl TcpFlow {
         } else if self.handshake.is_some() {
             self.track_handshake_ack(from, time, segment, &options);
         }
-        let keep_alive = self.end(from).is_keep_alive(segment);
+        let keep_alive = self.end(from).is_like_keep_alive(segment) && self.is_keep_alive(from, segment);
         if bits & flags::ACK != 0 {
             self.track_ack(from, time, segment, &options, keep_alive);
         }
@@ -155,42 +158,11 @@ impl TcpFlow {
     /// A copy counts as a packet, and as one with a closed window; it tells nothing new.
     fn track_copy(&mut self, from: End, segment: &Tcp<'_>) {
         let closed = segment.window == 0 && segment.flags & (flags::SYN | flags::RST) == 0;
-        let counts = &mut self.trouble(from).counts;
+        let trouble = self.trouble.get_or_insert_default();
+        trouble.earlier.get_or_insert_default();
+        let counts = &mut trouble.ends[from.index()].counts;
         counts.capture_duplicates += 1;
         counts.zero_windows += u32::from(closed);
-    }
-
-    /// Resets may carry any number: one that the receiver drops is counted, and that is all. The payload is a diagnostic
-    /// (RFC 9293, 3.5.3).
-    fn track_reset(&mut self, from: End, segment: &Tcp<'_>) -> Progress {
-        if !self.is_reset_by(from, segment.seq) {
-            self.trouble(from).counts.resets += 1;
-            return Progress::default();
-        }
-        if self.roles.reset_by.is_none() && !self.closed_by_fins() {
-            self.roles.reset_by = Some(from);
-        }
-        self.trouble(from).counts.resets += 1;
-        if segment.payload_len == 0 {
-            return Progress::default();
-        }
-        let end = &mut self.ends[from.index()];
-        let holes = &mut self.trouble.get_or_insert_default().ends[from.index()].holes;
-        let parts = end.observe(holes, segment.seq, segment.payload_len);
-        Progress { fresh: parts.fresh, late: parts.late, again: 0 }
-    }
-
-    /// Whether a reset with this number ends the connection: not if it is out of the receiver's window (RFC 9293, 3.10.7.4),
-    /// where that is known. What the capture missed moves the window, so one window on either side of the next number that
-    /// is awaited, or of the next to be sent, will do. Before the receiver said anything but SYN its window is not looked at.
-    fn is_reset_by(&self, from: End, seq: u32) -> bool {
-        let (sender, receiver) = (self.end(from), self.end(from.other()));
-        let window = receiver.window_now(sender, (self.scales.get(from.other()), self.scales.get(from)));
-        let near = |number: u32| seq.wrapping_sub(number).wrapping_add(window) <= 2 * window;
-        let next = sender.is_seen().then_some(sender.span.next);
-        let awaited = receiver.acknowledged();
-        let unknown = next.is_none() && awaited.is_none();
-        unknown || !receiver.spoke() || next.is_some_and(near) || awaited.is_some_and(near)
     }
 
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
@@ -289,6 +261,14 @@ impl TcpFlow {
         }
     }
 
+    /// Whether what looks like a keep-alive is one.
+    #[cold]
+    fn is_keep_alive(&self, from: End, segment: &Tcp<'_>) -> bool {
+        let (own, other) = (self.end(from), self.end(from.other()));
+        let holes = self.trouble.as_ref().map(|trouble| &trouble.ends[from.index()].holes);
+        segment.payload_len == 0 || (own.may_be_idle(other) && holes.is_none_or(|holes| !holes.end_at(own.span.next)))
+    }
+
     fn track_window(&mut self, from: End, time: i64, segment: &Tcp<'_>) {
         let is_syn = segment.flags & flags::SYN != 0;
         self.ends[from.index()].offer(segment.window, is_syn);
@@ -299,6 +279,9 @@ impl TcpFlow {
             self.trouble(from).window(time, 0);
         } else if let Some(trouble) = &mut self.trouble {
             trouble.ends[from.index()].window(time, segment.window);
+            if let Some(reset) = trouble.reset {
+                self.track_after_reset(from, segment, reset);
+            }
         }
     }
 

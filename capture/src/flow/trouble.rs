@@ -12,6 +12,7 @@
 //!
 //! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
 
+use super::duplicates::Earlier;
 use super::moment::{Moment, units};
 use super::options::Range;
 use super::sequence::Holes;
@@ -43,7 +44,7 @@ struct Duplicates {
 }
 
 /// Retransmissions remembered, in case the receiver says that it had them.
-const REPEATS: usize = 4;
+const REPEATS: usize = 16;
 
 /// Duplicate acknowledgements that ask for a retransmission (RFC 5681).
 const ASKING: u32 = 3;
@@ -63,8 +64,8 @@ pub(super) struct EndTrouble {
     /// When this end's window closed.
     zero_since: Option<i64>,
     duplicates: Duplicates,
-    /// Newest first; an empty range is none.
-    repeats: [Range; REPEATS],
+    /// Oldest first.
+    repeats: Vec<Range>,
 }
 
 /// Both ends', by `End`.
@@ -73,6 +74,20 @@ pub(super) struct Trouble {
     pub(super) ends: [EndTrouble; 2],
     /// SYNs after the first with its number.
     pub(super) syn_retries: u32,
+    /// The reset that is taken for the end.
+    pub(super) reset: Option<Reset>,
+    /// What [`super::duplicates`] remembers since there was a copy.
+    pub(super) earlier: Option<Box<Earlier>>,
+}
+
+/// A reset, in case that its receiver drops it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reset {
+    pub(super) number: u32,
+    /// Its number is beyond what was seen of its sender.
+    pub(super) ahead: bool,
+    /// The number after all that its receiver sent before.
+    pub(super) sent: u32,
 }
 
 /// A segment that repeats what was seen.
@@ -107,8 +122,10 @@ impl EndTrouble {
             self.counts.fast += 1;
         }
         if old_payload > 0 {
-            let [a, b, c, _] = self.repeats;
-            self.repeats = [range, a, b, c];
+            if self.repeats.len() >= REPEATS {
+                self.repeats.remove(0);
+            }
+            self.repeats.push(range);
         }
     }
 
@@ -118,8 +135,8 @@ impl EndTrouble {
             let (begin, size) = (range.0.wrapping_sub(outer.0), outer.1.wrapping_sub(outer.0));
             begin < size && range.1.wrapping_sub(range.0) <= size - begin
         };
-        if let Some(repeat) = self.repeats.iter_mut().find(|repeat| within(repeat)) {
-            *repeat = Range::default();
+        if let Some(index) = self.repeats.iter().rposition(within) {
+            self.repeats.remove(index);
             self.counts.spurious += 1;
         }
     }
@@ -163,6 +180,10 @@ impl EndTrouble {
         self.holes.restart();
     }
 
+    fn owned_bytes(&self) -> usize {
+        self.holes.owned_bytes() + memory::of_vec(&self.repeats)
+    }
+
     fn is_over(&self) -> bool {
         self.zero_since.is_none() && self.holes.is_empty()
     }
@@ -171,12 +192,15 @@ impl EndTrouble {
 impl Trouble {
     /// Begins the next slice after `end`; whether there is nothing left to remember.
     pub(super) fn restart(&mut self, end: i64) -> bool {
+        let copied = self.ends.iter().any(|trouble| trouble.counts.capture_duplicates > 0);
+        self.earlier = self.earlier.take().filter(|_| copied);
         self.ends.iter_mut().for_each(|trouble| trouble.restart(end));
         self.syn_retries = 0;
-        self.ends.iter().all(EndTrouble::is_over)
+        self.earlier.is_none() && self.ends.iter().all(EndTrouble::is_over)
     }
 
     pub(super) fn owned_bytes(&self) -> usize {
-        memory::of_box::<Self>() + self.ends.iter().map(|end| end.holes.owned_bytes()).sum::<usize>()
+        let earlier = self.earlier.as_ref().map_or(0, |_| memory::of_box::<Earlier>());
+        memory::of_box::<Self>() + earlier + self.ends.iter().map(EndTrouble::owned_bytes).sum::<usize>()
     }
 }

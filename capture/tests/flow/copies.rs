@@ -201,6 +201,57 @@ fn segments_without_identification_are_copies_if_a_cooked_capture_heard_them_els
     }
 }
 
+/// `tcpdump -i any` on a router: the kernel hands packets on in lists, and each is captured as a whole before it is sent on.
+#[test]
+fn copies_come_in_lists() {
+    for (length, gap) in [(2, 10), (5, 100), (8, 100), (12, 40)] {
+        let mut story = Story::new();
+        let mut at = 0;
+        let mut list = |story: &mut Story, segments: Vec<Segment>| {
+            for segment in [&segments, &segments].into_iter().flatten() {
+                story.tcp(at, segment);
+                at += gap * 1000;
+            }
+            at += MS;
+        };
+        list(&mut story, vec![segment(Client, SYN, 100, 0).ip_id(7)]);
+        list(&mut story, vec![segment(Server, SYN | ACK, 500, 101).ip_id(70)]);
+        list(&mut story, vec![segment(Client, ACK, 101, 501).ip_id(8)]);
+        for turn in 0..20_u32 {
+            let part = |number| segment(Client, ACK, 101 + (turn * length + number) * 100, 501).data(100);
+            list(
+                &mut story,
+                (0..length).map(|number| part(number).ip_id(9 + (turn * length + number) as u16)).collect(),
+            );
+            let acknowledged = segment(Server, ACK, 501, 101 + (turn + 1) * length * 100);
+            list(&mut story, vec![acknowledged.ip_id(71 + turn as u16)]);
+        }
+        // The capture is right about a repetition, which has another identification.
+        list(&mut story, vec![segment(Client, ACK, 101, 501).data(100).ip_id(5000)]);
+        let record = story.only();
+        let (client, server) = (&record.client, &record.server);
+        assert_eq!(client.capture_duplicates, Some(3 + 20 * length), "{length}");
+        assert_eq!((client.retransmits, client.spurious_retransmits), (Some(1), Some(1)), "{length}");
+        assert_eq!((server.capture_duplicates, server.duplicate_acks), (Some(21), Some(0)), "{length}");
+    }
+}
+
+#[test]
+fn copies_of_datagrams_come_in_lists_too() {
+    let mut story = Story::new();
+    let mut send = |at: i64, number: u16| {
+        story.packet(at * 1000, &udp(&number.to_be_bytes(), Some(number), 2), Client);
+    };
+    send(0, 1);
+    send(50, 1);
+    for (list, at) in (0..50).zip((1000..).step_by(1000)) {
+        for (number, place) in [0, 1].into_iter().flat_map(|_| 2 + 8 * list..10 + 8 * list).zip(0..) {
+            send(at + 20 * place, number);
+        }
+    }
+    assert_eq!(counted(&story.only()), (Some(401), 802, 1604));
+}
+
 /// A capture of both sides of a bridge in one file: each packet is on two of its interfaces.
 #[test]
 fn copies_on_two_interfaces_of_a_file_are_two_flows_without_a_retransmission() {

@@ -125,6 +125,13 @@ fn the_receiver_proves_a_retransmission_spurious_once() {
     let told = segment(Server, ACK, 501, 301).sack(&[(101, 201)]);
     let record = at(&[(0, data(101)), (10, data(201)), (250_000, data(101)), (260_000, told.clone()), (261_000, told)]);
     assert_eq!(kinds(&record.client), (0, 1, 1));
+    // A burst that was sent again at once.
+    let told = (0..12).map(|number| {
+        segment(Server, ACK, 501, 1301).sack(&[(101 + 100 * number, 201 + 100 * number)]).window(999 - number as u16)
+    });
+    let burst: Vec<_> = (0..12).map(|number| data(101 + 100 * number)).collect();
+    let sent: Vec<_> = burst.iter().chain(&burst).cloned().chain(told).collect();
+    assert_eq!(kinds(&only(&sent).client).2, 12);
     // What was known to be spurious is not counted again.
     let sent =
         [data(101), segment(Server, ACK, 501, 201), data(101), segment(Server, ACK, 501, 201).sack(&[(101, 201)])];
@@ -198,6 +205,12 @@ fn data_round_trips_skip_what_was_sent_again() {
         Some((303_000, 303_000))
     );
     assert_eq!(rtt(at(&[(0, data(501, 1)), (300_000, data(501, 300)), (303_000, ack(601, 300))])), None);
+    // An outage of a minute, or a clock that ticks often.
+    for again in [25_000, 40_000, 65_000, 65_537, 70_000, 90_000] {
+        let twice = [(0, data(501, 1)), (250_000, data(501, again)), (51_000_000, data(501, again + 100))];
+        let answered = [(51_003_000, ack(601, again + 100))];
+        assert_eq!(rtt(at(&[twice.as_slice(), &answered].concat())), None, "{again}");
+    }
 }
 
 #[test]

@@ -169,6 +169,38 @@ fn chunked_bodies_end_where_they_say() {
     assert!(transactions[1].exchange.complete);
 }
 
+/// RFC 6928: ten segments may be under way when the first is sent again.
+#[test]
+fn the_head_of_an_answer_may_come_after_the_rest_of_the_window() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    let head = "HTTP/1.1 503 Busy\r\nContent-Length: 13391\r\n\r\n";
+    let answer = format!("{head}{}", "x".repeat(13_391));
+    let mut window: Vec<_> = answer.as_bytes().chunks(1400).map(|part| talk.segment(Server, part)).collect();
+    assert_eq!(window.len(), 10);
+    window.rotate_left(1);
+    for (segment, at) in window.iter().zip(1..) {
+        talk.story.tcp(at * MS, segment);
+    }
+    talk.says(20 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(22 * MS, Server, OK);
+    let (_, transactions) = talk.only();
+    let second = (Some("GET"), Some("/2"), Some(200), Some(2000));
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("/1"), Some(503), Some(10_000)), second]);
+}
+
+#[test]
+fn the_identity_coding_is_none() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello");
+    talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(3 * MS, Server, "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    let (_, transactions) = talk.only();
+    let second = (Some("GET"), Some("/2"), Some(404), Some(1000));
+    assert_eq!(exchanges(&transactions), [(Some("GET"), Some("/1"), Some(200), Some(1000)), second]);
+}
+
 #[test]
 fn the_host_is_told_without_a_password() {
     for (target, host) in [("http://user:secret@proxy.example:8080/p", "h"), ("/p", "user:secret@proxy.example:8080")] {

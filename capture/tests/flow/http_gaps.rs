@@ -234,6 +234,33 @@ fn which_of_the_pipelined_requests_is_answered_after_a_gap_is_not_known() {
     );
 }
 
+/// A client that pipelines, of whose requests the first is missing: the first answer is that.
+#[test]
+fn the_first_of_the_pipelined_requests_may_be_lost() {
+    for before in [false, true] {
+        let mut talk = Talk::new();
+        if before {
+            talk.says(0, Client, "GET /before HTTP/1.1\r\n\r\n");
+            talk.says(MS, Server, OK);
+        }
+        talk.missed(Client, 20);
+        for (path, at) in [("/1", 10), ("/2", 11)] {
+            talk.says(at * MS, Client, format!("GET {path} HTTP/1.1\r\n\r\n"));
+        }
+        talk.says(12 * MS, Server, "");
+        for at in [20, 30, 40] {
+            talk.says(at * MS, Server, OK);
+        }
+        // The next is alone again.
+        talk.says(50 * MS, Client, "GET /3 HTTP/1.1\r\n\r\n");
+        talk.says(60 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        let get = |path, latency| (Some("GET"), Some(path), Some(200), latency);
+        let expected = [get("/1", None), get("/2", None), (None, None, Some(200), None), get("/3", Some(10_000))];
+        assert_eq!(exchanges(&transactions)[usize::from(before)..], expected);
+    }
+}
+
 #[test]
 fn heads_cut_by_the_snap_length_count() {
     let mut talk = Talk::new();

@@ -77,13 +77,35 @@ fn late_new_data_is_out_of_order() {
     assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 100)])), (0, 0, 1, 300));
     // The hole is filled once; what comes again is a retransmission.
     assert_eq!(client_sent(&sends(&[(101, 100), (301, 100), (201, 50), (251, 50), (201, 100)])), (1, 100, 2, 300));
+    // A link that is shared in turn, of which one half takes longer.
+    let halves = [0, 1].into_iter().flat_map(|half| (0..200).map(move |pair| (101 + 200 * pair + 100 * half, 100)));
+    assert_eq!(client_sent(&sends(&halves.collect::<Vec<_>>())), (0, 0, 199, 40_000));
 }
 
 #[test]
 fn keep_alives_are_neither() {
-    assert_eq!(client_sent(&sends(&[(101, 100), (200, 1), (200, 0), (200, 1)])), (0, 0, 0, 100));
+    let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+    let acknowledged = segment(Server, ACK, 501, 201);
+    let keep_alives = [data(101, 100), acknowledged.clone(), data(200, 1), data(200, 0), data(200, 1)];
+    let figures = |record: FlowRecord| (client_sent(&record), record.client.keep_alives);
+    assert_eq!(figures(only(&keep_alives)), ((0, 0, 0, 100), Some(3)));
+    // Where only one direction is captured, nobody could have acknowledged it.
+    assert_eq!(figures(only(&[data(101, 100), data(200, 1)])), ((0, 0, 0, 100), Some(1)));
     // Two old bytes are no keep-alive.
-    assert_eq!(client_sent(&sends(&[(101, 100), (199, 2)])), (1, 2, 0, 100));
+    assert_eq!(figures(only(&[data(101, 100), acknowledged, data(199, 2)])), ((1, 2, 0, 100), Some(0)));
+}
+
+#[test]
+fn a_last_byte_that_the_other_end_lacks_is_no_keep_alive() {
+    let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+    let acknowledged = |number| segment(Server, ACK, 501, number);
+    let figures = |record: FlowRecord| (client_sent(&record), record.client.keep_alives, record.client.packets_missed);
+    // A key that is pressed, and sent again because it was lost.
+    let again = [acknowledged(101), data(101, 1), data(101, 1), acknowledged(102)];
+    assert_eq!(figures(only(&again)), ((1, 1, 0, 1), Some(0), Some(0)));
+    // An acknowledgement overtook it on the way to the capture.
+    let late = [acknowledged(101), data(101, 100), data(202, 0), data(201, 1), acknowledged(202)];
+    assert_eq!(figures(only(&late)), ((0, 0, 1, 101), Some(0), Some(0)));
 }
 
 #[test]
@@ -136,7 +158,7 @@ fn states_are_zeeks() {
     check_state(TcpState::S3, &then(&[&server_fin]));
     check_state(TcpState::Rej, &[syn.clone(), server_rst.clone()]);
     check_state(TcpState::Rsto, &then(&[&client_rst]));
-    check_state(TcpState::Rstr, &then(&[&server_rst]));
+    check_state(TcpState::Rstr, &then(&[&segment(Server, RST, 501, 0)]));
     check_state(TcpState::Rstr, &[syn.clone(), syn_ack.clone(), server_rst.clone()]);
     check_state(TcpState::Rstos0, &[syn.clone(), client_rst]);
     check_state(TcpState::Sh, &[syn, client_fin.clone()]);
@@ -240,6 +262,35 @@ fn a_reused_port_is_a_new_flow_where_only_the_server_is_heard() {
         assert_eq!(records.iter().filter(|record| record.slice == 0).count(), 2, "{number}");
         assert!(records.iter().all(|record| record.server.packets_missed.is_none()));
         assert_eq!(records.iter().map(|record| record.server.payload_bytes).sum::<u64>(), 200);
+    }
+}
+
+/// The client's SYN, and how the first connection ended, may have passed the capture by.
+#[test]
+fn a_reused_port_is_a_new_flow_where_the_syn_is_missed() {
+    for server_alone in [false, true] {
+        let mut story = Story::new();
+        let mut flows = Vec::new();
+        for (at, own, other) in [(0, 500, 100), (SECOND, 800_000_000, 2_000_000_000)] {
+            if !server_alone && at == 0 {
+                story.tcp(at, &segment(Client, SYN, other, 0));
+            }
+            flows.push(story.tcp(at + MS, &segment(Server, SYN | ACK, own, other + 1)));
+            for (step, number) in (2..).zip([0, 1000]) {
+                let data = segment(Server, ACK, own + 1 + number, other + 1).data(1000);
+                assert_eq!(Some(&story.tcp(at + step * MS, &data)), flows.last());
+                let acknowledged = segment(Client, ACK, other + 1, own + 1001 + number);
+                if !server_alone {
+                    assert_eq!(Some(&story.tcp(at + step * MS, &acknowledged)), flows.last());
+                }
+            }
+        }
+        assert_ne!(flows[0], flows[1]);
+        for record in story.end() {
+            let server = &record.server;
+            assert_eq!((server.payload_bytes, server.retransmits), (2000, Some(0)), "{server_alone}");
+            assert_eq!(server.packets_missed, (!server_alone).then_some(0));
+        }
     }
 }
 
@@ -351,6 +402,63 @@ fn a_reset_out_of_the_window_ends_nothing() {
         let state = if ended { TcpState::Rstr } else { TcpState::S1 };
         assert_eq!((record.tcp_state, record.server.resets), (Some(state), Some(1)), "{number}");
     }
+}
+
+/// A connection that goes on after a reset of the server's with this number, without a pause or with one.
+fn reset_in_the_middle(number: u32, asks: bool, pause: i64) -> Vec<FlowRecord> {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(10));
+    story.tcp(30 * MS, &segment(Server, ACK, 501, 111).data(1000));
+    story.tcp(31 * MS, &segment(Client, ACK, 111, 1501));
+    story.tcp(32 * MS, &segment(Server, RST, number, 0));
+    if asks {
+        story.tcp(33 * MS, &segment(Client, ACK, 111, 1501));
+    }
+    story.tcp(pause, &segment(Client, ACK, 111, 1501).data(10));
+    story.tcp(pause + MS, &segment(Server, ACK, 1501, 121).data(1000));
+    story.tcp(pause + 2 * MS, &segment(Client, FIN | ACK, 121, 2501));
+    story.tcp(pause + 3 * MS, &segment(Server, FIN | ACK, 2501, 122));
+    story.tcp(pause + 4 * MS, &segment(Client, ACK, 122, 2502));
+    story.end()
+}
+
+/// RFC 9293, 3.10.7.4, and RFC 5961, 3.2: all but the number that is awaited.
+#[test]
+fn a_reset_that_its_receiver_drops_ends_nothing() {
+    // What was acknowledged before; a number ahead, of which the client asks; one that is not known to be wrong.
+    for (number, asks, pause) in
+        [(701, false, 30), (1500, false, 30), (3001, true, 30), (3001, false, 1), (1501, false, 1)]
+    {
+        let records = reset_in_the_middle(number, asks, pause * SECOND);
+        let [record] = records.as_slice() else { panic!("{number}: {records:#?}") };
+        assert_eq!((record.tcp_state, record.end_reason), (Some(TcpState::Sf), Some(EndReason::Fin)), "{number}");
+        assert_eq!((record.server.resets, record.server.payload_bytes), (Some(1), 2000), "{number}");
+    }
+    // Nothing follows.
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(10));
+    story.tcp(30 * MS, &segment(Server, RST, 501, 0));
+    story.tcp(31 * MS, &segment(Client, ACK, 111, 501).data(10));
+    story.tcp(32 * MS, &segment(Server, RST, 501, 0));
+    let record = story.only();
+    assert_eq!((record.tcp_state, record.server.resets), (Some(TcpState::Rstr), Some(2)));
+}
+
+/// RFC 9293, 3.10.7.3: who has sent nothing but a SYN drops what does not acknowledge it.
+#[test]
+fn a_reset_that_does_not_acknowledge_the_syn_ends_nothing() {
+    let record = only(&[
+        segment(Client, SYN, 100, 0),
+        segment(Server, RST, 77_000_000, 0),
+        segment(Client, SYN, 100, 0),
+        segment(Server, SYN | ACK, 500, 101),
+        segment(Client, ACK, 101, 501).data(10),
+        segment(Server, ACK, 501, 111).data(10),
+    ]);
+    assert_eq!((record.tcp_state, record.server.resets), (Some(TcpState::S1), Some(1)));
+    assert_eq!((record.server.packets_missed, record.server.payload_bytes), (Some(0), 10));
 }
 
 #[test]

@@ -118,6 +118,8 @@ impl Head {
                 self.names.host = Some(text::host(host));
             }
             Field::ContentLength(length) => self.content_length = length,
+            // None (RFC 2616, 4.4; later ones do not know it): the length holds.
+            Field::TransferEncoding(codings) if codings.trim_ascii().eq_ignore_ascii_case(b"identity") => {}
             Field::TransferEncoding(codings) => {
                 let chunked = line::ends_with_token(codings, b"chunked");
                 self.coding = if chunked { Coding::Chunked } else { Coding::Other };

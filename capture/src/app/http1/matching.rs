@@ -5,7 +5,7 @@
 //! than what was lost of the answers, the older ones are over without one. If only older ones wait, the next answer is
 //! that to a request of which nothing was seen, if segments were missed after the oldest; else it is given to the
 //! oldest, without latency if several wait, or if a snap length cut what followed it. So it is if one was sent after
-//! others of which some may be lost.
+//! others of which some may be lost: while others wait, or if the server sent nothing since.
 
 use super::half::{Half, Upgrade};
 use super::{End, Http1, HttpSlice, Request};
@@ -43,6 +43,9 @@ enum Match {
 impl Http1 {
     /// The head of a request is complete.
     pub(super) fn ask(&mut self, end: End, slice: &mut HttpSlice) {
+        let answerer = self.half(end.other());
+        // What was missed may have been the answer to what was lost.
+        let answered = answerer.missed.max(Some(answerer.last));
         let half = &mut self.halves[end.index()];
         let names = std::mem::take(&mut half.head.names);
         let mut request = slice.begin(end, half.began, names);
@@ -50,8 +53,9 @@ impl Http1 {
         half.uploading = Some(request.serial());
         let (asked, upgrade) = (half.head.asked(), half.head.upgrade);
         let (began, alone) = (half.began, self.waiting.is_empty());
-        half.lost = half.lost.filter(|lost| !alone || *lost >= began);
-        let doubtful = half.lost.is_some() && !alone;
+        let unanswered = half.missed > answered;
+        half.lost = half.lost.filter(|lost| !alone || unanswered || *lost >= began);
+        let doubtful = half.lost.is_some() && (!alone || unanswered);
         if self.waiting.len() == MAX_WAITING && self.unplaced == 0 && self.has_missed_answers(end.other()) {
             self.forgo(1, slice);
         }

@@ -54,9 +54,14 @@ impl Http1 {
     pub(crate) const NAME: &'static str = "http";
 
     /// A connection; `one_sided` says that nothing of the other end, not its SYN either, was seen when this one was
-    /// recognised.
-    pub(crate) fn new(one_sided: bool) -> Self {
-        Self { one_sided, ..Self::default() }
+    /// recognised, and `headless` that the first bytes of a direction were not captured.
+    pub(crate) fn new(one_sided: bool, headless: [bool; 2]) -> Self {
+        let half = |headless: bool| {
+            // Before all that was seen.
+            let missed = headless.then_some(1);
+            Half { lost: missed, missed, ..Half::default() }
+        };
+        Self { halves: headless.map(half), one_sided, ..Self::default() }
     }
 
     /// Bytes of memory owned beside the structure itself.
