@@ -35,7 +35,9 @@ const SHORT_WINDOW: i64 = 30_000;
 const REMEMBERED: usize = 4;
 
 /// Prints of what came before those of [`Recent`], newest first; zero is none. With these two lists of each direction are remembered.
-pub(super) type Earlier = [u32; 28];
+pub(super) type Earlier = [u32; EARLIER];
+
+const EARLIER: usize = 28;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
@@ -96,6 +98,18 @@ impl Recent {
         self.is_unidentified_copy(earlier, (hash, arrival.place()), pause, tells(segment, options))
     }
 
+    /// The same where there were copies, apart so that it costs other connections nothing.
+    #[cold]
+    pub(super) fn is_copy_of_any(
+        &mut self,
+        earlier: &mut Earlier,
+        sent: (End, &Tcp<'_>),
+        options: &Options,
+        arrival: Arrival<'_>,
+    ) -> bool {
+        self.is_copy(Some(earlier), sent, options, arrival)
+    }
+
     /// Remembers a datagram; whether it is a copy of one that came before. Of other transports none is.
     pub(super) fn is_copied_datagram(
         &mut self,
@@ -123,37 +137,63 @@ impl Recent {
         let print = (u32::from(place) << 24) | (hash & 0x00ff_ffff).max(1);
         let elsewhere = |other: &u32| (other ^ print).trailing_zeros() >= 24 && *other != print;
         let again = self.prints[0] == print && pause <= SHORT_WINDOW && tells;
-        let is_copy = (pause <= WINDOW && self.has(earlier.as_deref(), elsewhere)) || again;
-        self.remember(earlier, print, pause, is_copy)
+        self.compare(earlier, print, pause, |prints| (pause <= WINDOW && prints.iter().any(elsewhere)) || again)
     }
 
     #[inline]
     fn is_identified_copy(&mut self, earlier: Option<&mut Earlier>, print: u32, pause: i64) -> bool {
-        let is_copy = pause <= WINDOW
-            && self.has(earlier.as_deref(), |other| *other == print)
-            && !self.has(earlier.as_deref(), |other| is_reused(*other, print));
-        self.remember(earlier, print, pause, is_copy)
+        self.compare(earlier, print, pause, |prints| {
+            pause <= WINDOW && prints.contains(&print) && !prints.iter().any(|other| is_reused(*other, print))
+        })
+    }
+
+    /// Remembers a print; whether it is a copy, as it is found among those that are remembered.
+    #[inline]
+    fn compare(
+        &mut self,
+        earlier: Option<&mut Earlier>,
+        print: u32,
+        pause: i64,
+        is_copy: impl Fn(&[u32]) -> bool,
+    ) -> bool {
+        match earlier {
+            None => {
+                let is_copy = is_copy(&self.prints);
+                self.remember(print, pause, is_copy)
+            }
+            Some(earlier) => self.compare_with_earlier(earlier, print, pause, is_copy),
+        }
+    }
+
+    #[cold]
+    fn compare_with_earlier(
+        &mut self,
+        earlier: &mut Earlier,
+        print: u32,
+        pause: i64,
+        is_copy: impl Fn(&[u32]) -> bool,
+    ) -> bool {
+        let [.., oldest] = self.prints;
+        let mut prints = [0; REMEMBERED + EARLIER];
+        prints[..REMEMBERED].copy_from_slice(&self.prints);
+        prints[REMEMBERED..].copy_from_slice(earlier);
+        let is_copy = is_copy(&prints);
+        if pause > WINDOW {
+            earlier.fill(0);
+        } else if !is_copy {
+            earlier.rotate_right(1);
+            earlier[0] = oldest;
+        }
+        self.remember(print, pause, is_copy)
     }
 
     #[inline]
-    fn has(&self, earlier: Option<&Earlier>, is_such: impl Fn(&u32) -> bool) -> bool {
-        self.prints.iter().any(&is_such) || earlier.is_some_and(|earlier| earlier.iter().any(is_such))
-    }
-
-    #[inline]
-    fn remember(&mut self, earlier: Option<&mut Earlier>, print: u32, pause: i64, is_copy: bool) -> bool {
+    fn remember(&mut self, print: u32, pause: i64, is_copy: bool) -> bool {
         if pause > WINDOW {
             self.prints = [print, 0, 0, 0];
-            if let Some(earlier) = earlier {
-                earlier.fill(0);
-            }
         } else if !is_copy {
-            let [a, b, c, d] = self.prints;
+            let [a, b, c, _] = self.prints;
             self.prints = [print, a, b, c];
-            if let Some(earlier) = earlier {
-                earlier.rotate_right(1);
-                earlier[0] = d;
-            }
         }
         is_copy
     }

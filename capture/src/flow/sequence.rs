@@ -48,6 +48,8 @@ pub(super) struct Holes {
     segment: u32,
     /// The first number seen, if an older one came later. What was sent before is not missed: the capture had not begun.
     begun: Option<u32>,
+    /// The end of the last hole that was counted in an earlier slice, and up to where its segments reach.
+    counted: Option<Range>,
     /// Segments in acknowledged holes that were forgotten.
     missed: u32,
 }
@@ -94,14 +96,19 @@ impl Holes {
         missed.saturating_add(tail.map_or(0, |tail| self.segments(tail)))
     }
 
-    /// Begins the next slice: what was counted is forgotten.
+    /// Begins the next slice: what was counted is forgotten. For the first bytes of a hole that was acknowledged in part, or
+    /// goes on, a segment was counted: it is not counted again for the others.
     pub(super) fn restart(&mut self) {
         self.missed = 0;
-        if let Some(ack) = self.acknowledged {
-            self.ranges.retain(|(_, to)| ack.wrapping_sub(*to) >= 1 << 31);
-            for (from, _) in &mut self.ranges {
-                *from = if ack.wrapping_sub(*from) < 1 << 31 { ack } else { *from };
-            }
+        let Some(ack) = self.acknowledged else { return };
+        let has = |number: u32| ack.wrapping_sub(number) < 1 << 31;
+        if let Some(&(from, to)) = self.ranges.iter().rfind(|(from, _)| has(*from)) {
+            let bytes = self.segments((from, to)).saturating_mul(self.segment.max(1));
+            self.counted = Some((to, self.uncounted((from, to)).wrapping_add(bytes)));
+        }
+        self.ranges.retain(|(_, to)| !has(*to));
+        if let Some((from, _)) = self.ranges.first_mut().filter(|(from, _)| has(*from)) {
+            *from = ack;
         }
     }
 
@@ -112,13 +119,21 @@ impl Holes {
     /// Segments in the acknowledged part of a hole.
     fn segments(&self, (from, to): Range) -> u32 {
         let Some(ack) = self.acknowledged else { return 0 };
-        let before = self.begun.map_or(0, |begun| begun.wrapping_sub(from));
-        let from = if before < 1 << 31 { from.wrapping_add(before.min(to.wrapping_sub(from))) } else { from };
+        let from = self.uncounted((from, to));
         let acknowledged = ack.wrapping_sub(from);
         if acknowledged >= 1 << 31 {
             return 0;
         }
         acknowledged.min(to.wrapping_sub(from)).div_ceil(self.segment.max(1))
+    }
+
+    /// Where in a hole begins what counts, and was not counted so far.
+    fn uncounted(&self, (from, to): Range) -> u32 {
+        let length = to.wrapping_sub(from);
+        let counted = self.counted.filter(|(end, _)| end.wrapping_sub(from) <= length).map(|(_, reached)| reached);
+        let before = |number: u32| Some(number.wrapping_sub(from)).filter(|before| *before < 1 << 31);
+        let gone = self.begun.and_then(before).max(counted.and_then(before)).unwrap_or(0);
+        from.wrapping_add(gone.min(length))
     }
 
     /// Takes the range out of the holes; the bytes that were missing.
@@ -180,7 +195,9 @@ impl Holes {
 
     /// Forgets what is too far behind the front.
     pub(super) fn forget_before(&mut self, next: u32) {
-        self.begun = self.begun.filter(|begun| next.wrapping_sub(*begun) <= MEMORY);
+        let is_near = |number: u32| next.wrapping_sub(number) <= MEMORY;
+        self.begun = self.begun.filter(|begun| is_near(*begun));
+        self.counted = self.counted.filter(|(end, _)| is_near(*end));
         while self.ranges.first().is_some_and(|(from, _)| next.wrapping_sub(*from) > MEMORY) {
             self.forget_oldest();
         }
@@ -345,8 +362,26 @@ mod tests {
         assert_eq!(holes.missed(None), 2);
         holes.restart();
         assert_eq!((holes.missed(None), holes.ranges.as_slice()), (0, [(4000, 5500)].as_slice()));
+        holes.acknowledged = Some(4500);
+        assert_eq!(holes.missed(None), 1);
+        // The segment from 4000 on is counted only once.
+        holes.restart();
+        holes.acknowledged = Some(4600);
+        assert_eq!(holes.missed(None), 0);
+        holes.restart();
         holes.acknowledged = Some(6500);
+        assert_eq!(holes.missed(None), 1);
+        // Nor for those of a hole that goes on.
+        assert_eq!(seen.observe(&mut holes, 7000, 0, true), parts(0, 0, 0));
+        holes.acknowledged = Some(7000);
         assert_eq!(holes.missed(None), 2);
+        holes.restart();
+        assert_eq!(seen.observe(&mut holes, 7400, 0, true), parts(0, 0, 0));
+        holes.acknowledged = Some(7500);
+        assert_eq!(holes.missed(None), 0);
+        assert_eq!(seen.observe(&mut holes, 7800, 0, true), parts(0, 0, 0));
+        holes.acknowledged = Some(7800);
+        assert_eq!(holes.missed(None), 1);
     }
 
     proptest! {

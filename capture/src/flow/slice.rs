@@ -470,7 +470,7 @@ impl Flow {
     /// Bytes of memory owned beside the structure itself.
     #[inline]
     fn owned_bytes(&self) -> usize {
-        self.track.owned_bytes()
+        self.track.tcp().map_or(0, TcpFlow::owned_bytes)
             + self.application.owned_bytes()
             + self.tunnel.as_ref().map_or(0, |_| memory::of_box::<Tunnel>())
     }

@@ -122,8 +122,11 @@ impl TcpFlow {
     /// Counts a segment; the payload bytes that are new.
     pub(super) fn track(&mut self, from: End, time: i64, segment: &Tcp<'_>, arrival: Arrival<'_>) -> Progress {
         let options = Options::parse(segment.options);
-        let earlier = self.trouble.as_deref_mut().and_then(|trouble| trouble.earlier.as_deref_mut());
-        if self.recent.is_copy(earlier, (from, segment), &options, arrival) {
+        let is_copy = match self.trouble.as_deref_mut().and_then(|trouble| trouble.earlier.as_deref_mut()) {
+            Some(earlier) => self.recent.is_copy_of_any(earlier, (from, segment), &options, arrival),
+            None => self.recent.is_copy(None, (from, segment), &options, arrival),
+        };
+        if is_copy {
             self.track_copy(from, segment);
             return Progress::default();
         }

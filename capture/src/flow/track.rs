@@ -4,7 +4,6 @@ use super::duplicates::{Arrival, Earlier, Recent};
 use super::key::End;
 use super::tcp::TcpFlow;
 use crate::decode::Transport;
-use crate::memory;
 use crate::record::{Protocol, Side};
 
 /// See the module documentation.
@@ -22,8 +21,10 @@ pub(super) enum Track {
 #[derive(Debug, Default)]
 pub(super) struct Datagrams {
     recent: Recent,
-    /// Since there was a copy.
-    earlier: Option<Box<Earlier>>,
+    /// Here is room for it: a connection takes more.
+    earlier: Earlier,
+    /// There was a copy: the earlier ones are remembered, too.
+    copied: bool,
     /// By end, in the slice.
     copies: [u32; 2],
 }
@@ -58,12 +59,10 @@ impl Track {
 
     /// Counts a packet that the capture delivered before; whether it is one. Connections see to that themselves.
     pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival<'_>) -> bool {
-        let Self::Datagrams(Datagrams { recent, earlier, copies }) = self else { return false };
-        let is_copy = recent.is_copied_datagram(earlier.as_deref_mut(), (from, transport), arrival);
-        if is_copy {
-            copies[from.index()] = copies[from.index()].saturating_add(1);
-            earlier.get_or_insert_default();
-        }
+        let Self::Datagrams(Datagrams { recent, earlier, copied, copies }) = self else { return false };
+        let is_copy = recent.is_copied_datagram(copied.then_some(earlier), (from, transport), arrival);
+        copies[from.index()] = copies[from.index()].saturating_add(is_copy.into());
+        *copied |= is_copy;
         is_copy
     }
 
@@ -80,16 +79,6 @@ impl Track {
             Self::Tcp(tcp) => tcp.figures(end, end_of_slice, side),
             Self::Datagrams(datagrams) => side.capture_duplicates = Some(datagrams.copies[end.index()]),
             Self::Nothing => {}
-        }
-    }
-
-    /// Bytes of memory owned beside the structure itself.
-    #[inline]
-    pub(super) fn owned_bytes(&self) -> usize {
-        match self {
-            Self::Tcp(tcp) => tcp.owned_bytes(),
-            Self::Datagrams(datagrams) => datagrams.earlier.as_ref().map_or(0, |_| memory::of_box::<Earlier>()),
-            Self::Nothing => 0,
         }
     }
 
