@@ -23,10 +23,10 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let data = &arguments.search.data.data;
     if let Some(appliance) = Appliance::find(data)? {
         let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;
-        warn_of_missing(&appliance, &search)?;
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
+        warn_of_missing(&appliance, &search)?;
         copied.context(BROKEN_OFF)?;
         return Ok(());
     }
@@ -41,8 +41,9 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let out = Counted::new(create(&arguments.output)?);
     let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
     let written = store.write_pcap(packets, search.range.from, search.range.to, out).await;
+    let finished = written.map_err(Into::into).and_then(|(_, out)| finish(out, &arguments.output));
     warn_of_losses(&store, search.range, false).await?;
-    finish(written?.1, &arguments.output)
+    finished
 }
 
 fn finish(mut out: Counted, path: &Path) -> anyhow::Result<()> {
