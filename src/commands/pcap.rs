@@ -26,9 +26,8 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
-        warn_of_missing(&appliance, &search)?;
         copied.context(BROKEN_OFF)?;
-        return Ok(());
+        return warn_of_missing(&appliance, &search);
     }
     let store = Store::open_read_only(data).await?;
     // Every packet, at whatever point it was seen, bears the names of its flow.
