@@ -21,7 +21,7 @@ pub struct RetiredItems {
 pub(crate) enum Why {
     /// They are too old or too much.
     Retention,
-    /// An import is taken back, or what roll-ups were made of is kept no longer.
+    /// An import is taken back, or they are roll-ups.
     Other,
 }
 
@@ -44,8 +44,10 @@ impl Catalog {
     /// What retention has deleted of the hours that touch `[from, to)`; with `rollable` without flows that a roll-up adds up.
     pub async fn retired(&self, from: i64, to: i64, rollable: bool) -> Result<RetiredItems, StoreError> {
         let sums = sql("SELECT kind, CAST(sum(items) AS BIGINT) AS items FROM retired WHERE hour > $1 AND hour < $2 \
-             AND NOT (kind = $3 AND EXISTS (SELECT 1 FROM rollups WHERE rollups.start <= hour \
+             AND NOT (kind = $3 AND EXISTS (SELECT 1 FROM rollups \
+             WHERE rollups.start > hour - $6 AND rollups.start <= hour \
              AND hour < rollups.start + CASE rollups.width WHEN $4 THEN $5 ELSE $6 END)) GROUP BY kind");
+        // No roll-up is longer than a day: only those are looked at that may have begun by then.
         let added_up = if rollable { TableName::Flows.as_str() } else { "" };
         let sums = sums.bind(from.saturating_sub(HOUR)).bind(to).bind(added_up);
         let mut retired = RetiredItems::default();

@@ -9,7 +9,8 @@ use super::database::{Change, Row, sql};
 use super::rows::keep_file;
 use super::{Catalog, Origin};
 use crate::error::StoreError;
-use crate::tables::rollup::MINUTE;
+use crate::tables::Range;
+use crate::tables::rollup::{DAY, HOUR, MINUTE};
 
 /// A file of flows that are added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,14 @@ pub struct RollupFile {
     pub day: Option<String>,
     /// Of minutes: the file was deleted, the roll-up of hours is left.
     pub gone: bool,
+}
+
+impl RollupFile {
+    /// What it is of: an hour by minutes, or a day by hours.
+    pub(crate) fn range(&self) -> Range {
+        let length = if self.width == MINUTE { HOUR } else { DAY };
+        Range { from: self.start, to: self.start.saturating_add(length) }
+    }
 }
 
 fn rollup(row: &Row) -> Result<RollupFile, sqlx::Error> {

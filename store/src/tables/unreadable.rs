@@ -74,8 +74,8 @@ impl<R: Table> TableStore<R> {
         let broken: HashSet<&str> =
             rollups.iter().map(|file| file.path.as_str()).filter(|path| self.is_unreadable(path)).collect();
         for file in rollup::unreplaced(&rollups, &of, &broken) {
-            let length = if file.width == rollup::HOUR { rollup::DAY } else { rollup::HOUR };
-            if file.start < range.to && file.start.saturating_add(length) > range.from {
+            let own = file.range();
+            if own.from < range.to && own.to > range.from {
                 missing.files += 1;
                 missing.rows += file.rows;
             }

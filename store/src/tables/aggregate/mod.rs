@@ -231,11 +231,9 @@ impl<R: Table> TableStore<R> {
                     range.to = rounded_up(range.to, width);
                 }
             }
-            if request.filter.restricted {
-                // Since when anything is kept is told by rows that are not theirs.
-                return Ok(Period { groups, range, served_by, coarse });
-            }
-            range.from = range.from.max(rows.into_iter().chain(oldest).min().unwrap_or(range.from));
+            // To those who may not see every row, others' rows do not tell since when anything is kept.
+            let since = rows.into_iter().chain(oldest).min().filter(|_| !request.filter.restricted);
+            range.from = range.from.max(since.unwrap_or(range.from));
         }
         Ok(Period { groups, range, served_by, coarse })
     }

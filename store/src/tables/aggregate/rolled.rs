@@ -48,10 +48,7 @@ pub(super) struct Read {
 
 /// Begin of the oldest roll-up of which not all rows are kept any more.
 fn oldest_outliving(used: &[RollupFile], known: &[RollupFile], of: &HashMap<String, String>) -> Option<i64> {
-    let mut kept: HashMap<&str, u64> = HashMap::new();
-    for rollup in of.values() {
-        *kept.entry(rollup).or_default() += 1;
-    }
+    let mut kept = serve::files_left(of);
     for file in known.iter().filter(|file| file.width == MINUTE && !file.gone) {
         if let Some(day) = file.day.as_deref()
             && kept.get(file.path.as_str()).is_some_and(|files| *files >= file.files)

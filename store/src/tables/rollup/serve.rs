@@ -30,8 +30,8 @@ pub(in crate::tables) struct Coarse {
 }
 
 impl Coarse {
-    fn of(file: &RollupFile, length: i64) -> Self {
-        Self { range: Range { from: file.start, to: file.start.saturating_add(length) }, width: file.width }
+    fn of(file: &RollupFile) -> Self {
+        Self { range: file.range(), width: file.width }
     }
 }
 
@@ -68,6 +68,15 @@ pub(super) fn is_dimension<R: Record>(field: &Field<R>) -> bool {
     field.key.is_none() && DIMENSIONS.contains(&field.column.name())
 }
 
+/// How many of the files of rows that each roll-up adds up are still there.
+pub(in crate::tables) fn files_left(rolled: &HashMap<String, String>) -> HashMap<&str, u64> {
+    let mut left = HashMap::new();
+    for rollup in rolled.values() {
+        *left.entry(rollup.as_str()).or_default() += 1;
+    }
+    left
+}
+
 /// Divides what there is. A roll-up is used for all of its flows or for none of them.
 pub(in crate::tables) fn share(
     width: i64,
@@ -83,10 +92,7 @@ pub(in crate::tables) fn share(
         let inside = |end: i64| end <= start || end >= start.saturating_add(length) || end % MINUTE == 0;
         inside(range.from) && inside(range.to)
     };
-    let mut rows_left: HashMap<&str, u64> = HashMap::new();
-    for rollup in rolled.values() {
-        *rows_left.entry(rollup.as_str()).or_default() += 1;
-    }
+    let rows_left = files_left(rolled);
     // Retention takes one file of rows after the other: those of which some went would be a part of the answer.
     let has_rows = |file: &RollupFile| rows_left.get(file.path.as_str()) == Some(&file.files);
     let mut share = Share::default();
@@ -98,7 +104,7 @@ pub(in crate::tables) fn share(
         let last = minutes.any(|file| file.gone && !has_rows(file));
         if exact || last {
             if !exact {
-                share.coarse.push(Coarse::of(day, DAY));
+                share.coarse.push(Coarse::of(day));
             }
             by_day.insert(day.path.as_str());
             share.rollups.push(day.clone());
@@ -114,7 +120,7 @@ pub(in crate::tables) fn share(
             continue;
         }
         if !fits {
-            share.coarse.push(Coarse::of(minutes, HOUR));
+            share.coarse.push(Coarse::of(minutes));
         }
         used.insert(minutes.path.as_str());
         share.rollups.push(minutes.clone());
@@ -131,10 +137,7 @@ pub(in crate::tables) fn unreplaced<'a>(
     rolled: &HashMap<String, String>,
     broken: &HashSet<&str>,
 ) -> Vec<&'a RollupFile> {
-    let mut rows_left: HashMap<&str, u64> = HashMap::new();
-    for rollup in rolled.values() {
-        *rows_left.entry(rollup.as_str()).or_default() += 1;
-    }
+    let rows_left = files_left(rolled);
     let is_broken = |path: &str| broken.contains(path);
     let has_rows = |file: &RollupFile| rows_left.get(file.path.as_str()) == Some(&file.files);
     let counts = |minutes: &RollupFile| has_rows(minutes) || !minutes.gone && !is_broken(&minutes.path);
