@@ -132,6 +132,9 @@ struct Worker {
     told: HashMap<u32, SeenLink>,
     /// Interfaces that are gone, since when: their last flows still have their names.
     gone: HashMap<u32, i64>,
+    /// Those of them whose flows have not ended, and when they are looked at.
+    left: Vec<u32>,
+    end_left_at: Option<i64>,
     /// The time of the last burst.
     last: i64,
     kernel_drops: u64,
@@ -148,6 +151,8 @@ const OPEN_ROWS: usize = 2_048;
 const PACKETS_AN_OPEN_ROW: u64 = 8;
 /// The clock may go back so far without consequences, ns.
 const STEP: i64 = 1_000_000_000;
+/// Packets of an interface that is gone may still come for so long, ns.
+const LINGER: i64 = 1_000_000_000;
 /// After a failure the interfaces are looked at again after so long, ns; the ring is read again after so long.
 const RETRY: i64 = 1_000_000_000;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -184,6 +189,8 @@ impl Worker {
             outbox,
             told: HashMap::new(),
             gone: HashMap::new(),
+            left: Vec::new(),
+            end_left_at: None,
             last: crate::host::now(),
             kernel_drops: 0,
         };
@@ -237,11 +244,28 @@ impl Worker {
         let keep = longest.saturating_add(flow.active_timeout);
         for (index, _) in self.told.extract_if(|index, _| !is_there(index)) {
             self.gone.insert(index, now);
+            self.left.push(index);
+            self.end_left_at.get_or_insert(now.saturating_add(LINGER));
         }
         self.gone.retain(|index, _| !is_there(index));
+        self.left.retain(|index| !is_there(index));
         for (index, _) in self.gone.extract_if(|_, since| now.saturating_sub(*since) > keep) {
             self.engine.forget_interface(index);
             Arc::make_mut(&mut self.names).remove(&index);
+        }
+    }
+
+    /// Ends the flows of interfaces that have been gone for long enough that their last packets have come: whoever has their addresses and
+    /// ports next counts from then on, not when the idle timeout is over. Looks once a second at most, for it looks at every flow.
+    fn end_left(&mut self, now: i64) {
+        if self.end_left_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let waits = |index: &u32| self.gone.get(index).is_some_and(|since| now.saturating_sub(*since) < LINGER);
+        let ended: Vec<u32> = self.left.extract_if(.., |index| !waits(index)).collect();
+        self.end_left_at = (!self.left.is_empty()).then(|| now.saturating_add(LINGER));
+        if !ended.is_empty() {
+            self.engine.end_interfaces(&ended, &mut self.records);
         }
     }
 
@@ -276,6 +300,7 @@ impl Worker {
         }
         self.hand_on_rows();
         self.pace = Pace::new(self.config.checkpoint);
+        (self.left, self.end_left_at) = (Vec::new(), None);
         // What failed, and who went, then is in the future now.
         self.look_at = self.look_at.map(|_| now);
         self.gone.values_mut().for_each(|since| *since = now);
@@ -331,6 +356,7 @@ impl Worker {
             }
         }
         self.engine.advance(now, &mut self.records);
+        self.end_left(now);
         self.look_at_open(now, self.engine.counters().packets - before);
         self.hand_on_rows();
         self.publish();

@@ -230,6 +230,57 @@ fn a_client_that_is_started_again_counts_at_its_new_interface() {
     assert_eq!(primary(&rows), [(11, true), (12, false), (13, true), (12, false), (13, true), (12, true)]);
 }
 
+/// Each start is over before rows of it have left, while the server's interface, and the bridge that tells of nothing but one flow, go
+/// on: what is open is shown as it will count.
+#[test]
+fn a_client_that_is_started_again_at_once_counts_while_its_rows_wait() {
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    let flow = |at, index: u32, [from, to]: [i64; 2], end_reason| FlowRecord {
+        flow_id: index.into(),
+        interface_index: index,
+        start: BEGIN + from * SECOND,
+        end: BEGIN + to * SECOND,
+        end_reason,
+        ..record(at, 0, 0)
+    };
+    let others = |to, reason| [(ServerVeth, 12), (Bridge, 10)].map(|(at, index)| flow(at, index, [0, to], reason));
+    for (start, index) in [(0, 21), (1, 22), (2, 23)] {
+        tagger.set_link(0, index, true);
+        let now = BEGIN + start * SECOND + SECOND / 2;
+        let mut open = others(start, None).to_vec();
+        open.push(flow(ClientVeth, index, [start, start], None));
+        let shown = tagger.name_open(0, open, now, &timeline);
+        let shown: Vec<_> = shown.iter().filter(|row| row.record.primary).map(|row| row.record.flow_id).collect();
+        assert_eq!(shown, [u64::from(index)], "start {start}");
+        tagger.push(0, flow(ClientVeth, index, [start, start], Some(EndReason::EndOfInput)), now);
+        tagger.drain(now, &timeline, &mut rows);
+    }
+    assert!(rows.is_empty() && tagger.take_demoted().is_empty());
+    for record in others(2, Some(EndReason::Idle)) {
+        tagger.push(0, record, BEGIN + 62 * SECOND);
+    }
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!(primary(&rows), [(21, true), (22, true), (23, true), (12, false), (10, false)]);
+}
+
+/// Its end is told after the next one's row came.
+#[test]
+fn a_client_whose_end_is_told_late_leaves_the_next_its_turn() {
+    const AGAIN: u32 = 13;
+    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
+    tagger.set_link(0, AGAIN, true);
+    let second = |from, to| FlowRecord {
+        end: BEGIN + to * SECOND,
+        end_reason: Some(EndReason::Idle),
+        ..record(ClientVeth, 0, from)
+    };
+    tagger.name_open(0, vec![FlowRecord { end_reason: None, ..second(0, 1) }], BEGIN + SECOND, &timeline);
+    tagger.push(0, FlowRecord { flow_id: 13, interface_index: AGAIN, ..second(2, 3) }, BEGIN + 4 * SECOND);
+    tagger.push(0, second(0, 1), BEGIN + 5 * SECOND);
+    tagger.flush(&timeline, &mut rows);
+    assert_eq!(primary(&rows), [(13, true), (11, true)]);
+}
+
 /// The packets of one passage are the same ones also where they come to a little later.
 #[test]
 fn what_is_over_at_one_point_is_not_another_flow_at_the_next() {

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::key::Ids;
-use super::{Engine, sort};
-use crate::record::FlowRecord;
+use super::moment::Moment;
+use super::{Engine, Flow, sort};
+use crate::record::{EndReason, FlowRecord};
 
 /// Names by number.
 pub(super) type Interfaces = HashMap<u32, Arc<str>, foldhash::fast::RandomState>;
@@ -38,6 +39,21 @@ impl Engine {
             let flow = self.table.get(slot).filter(|flow| flow.key.interface() == interface);
             if flow.is_some_and(|flow| !flow.is_empty()) {
                 self.cut(slot, out);
+            }
+        }
+        sort(out, from);
+    }
+
+    /// Ends the flows of interfaces that are gone, and appends their records to `out`: nothing more can come of them. That looks at every
+    /// flow once.
+    pub fn end_interfaces(&mut self, gone: &[u32], out: &mut Vec<FlowRecord>) {
+        let from = out.len();
+        let now = Moment::of(self.clock);
+        for slot in 0..self.table.slot_count() {
+            let is_there = self.table.get(slot).is_some_and(|flow| gone.contains(&flow.key.interface()));
+            if is_there && self.settle(slot, now, out) {
+                let closed = self.table.get(slot).and_then(Flow::closed);
+                self.end_flow(slot, closed.unwrap_or(EndReason::EndOfInput), out);
             }
         }
         sort(out, from);

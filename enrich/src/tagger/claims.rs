@@ -4,9 +4,9 @@
 //! the flow leaves the tagger, be it a slice or a transaction, and stays from then on for as long as the flow is seen there: so
 //! slices never change sides, a transaction is primary where its flow is, and nothing counts twice.
 //!
-//! A flow that was over at the primary point and goes on elsewhere is another one, and the choice is open again: a container that
-//! is started again may have its address and ports, and another interface. What began before that does not take part, for it has
-//! packets that count already.
+//! A flow that was over at the primary point and goes on elsewhere is another one, of which the choice is open again: a container that
+//! is started again may have its address and ports, and another interface. So flows with the same ends take turns, and each observation
+//! is one of the turn in which it began: what others see as one flow all the time has packets that count in an earlier turn.
 //!
 //! Two networks may have the same addresses: flows of one are not observations of those of the other. That is known once both
 //! networks are, which is when rows leave; what is seen where no network is known is an observation of whichever flow came first.
@@ -15,6 +15,7 @@
 //! claim over, the one that was shown as primary is not that any more: it is named in [`Claims::demoted`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use wiretag_capture::{ObservedAt, Protocol, Source};
 
@@ -24,8 +25,9 @@ use super::observation::{End, Observation};
 const CLAIM_LIFE: i64 = 400_000_000_000;
 /// The packets of one flow pass its observation points on a node within this time, ns.
 const PASSAGE: i64 = 250_000_000;
-/// Choices that are kept at most.
+/// Flows of which choices are kept at most, and turns of each.
 const MOST_CLAIMS: usize = 1_000_000;
+const MOST_TURNS: usize = 8;
 
 /// The same at every observation point, in either orientation, and on both sides of a translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,7 +84,9 @@ struct Claim {
     settled: bool,
     /// When the primary point had a row the last time.
     seen: i64,
-    /// When the flow was over there; `None`: it goes on, as far as is known.
+    /// When the last flow began there that is known.
+    latest: i64,
+    /// When it was over there; `None`: it goes on, as far as is known.
     over: Option<i64>,
     /// The open slice that was last shown as the primary one.
     shown: Option<OpenSlice>,
@@ -92,6 +96,17 @@ struct Claim {
 pub type OpenSlice = (u64, u32);
 
 impl Claim {
+    fn new(key: &FlowKey, seen: &Observation, now: i64) -> Self {
+        let rank = match (seen.source, seen.observed_at) {
+            (Source::Netflow, _) => 3,
+            (Source::Ring | Source::File, Some(ObservedAt::Client)) => 0,
+            (Source::Ring | Source::File, Some(ObservedAt::Server)) => 1,
+            (Source::Ring | Source::File, Some(ObservedAt::Path) | None) => 2,
+        };
+        let (since, spot) = (seen.since, Spot::of(key, seen));
+        Self { rank, since, spot, settled: false, seen: now, latest: since, over: seen.over, shown: None }
+    }
+
     fn order(&self) -> (u8, i64, Spot) {
         (self.rank, self.since, self.spot)
     }
@@ -100,12 +115,59 @@ impl Claim {
     fn is_over_before(&self, since: i64) -> bool {
         self.over.is_some_and(|over| since > over.saturating_add(PASSAGE))
     }
+
+    /// Another row of the primary point.
+    fn goes_on(&mut self, own: &Self) {
+        self.seen = self.seen.max(own.seen);
+        self.latest = self.latest.max(own.latest);
+        self.over = self.over.max(own.over).filter(|over| self.latest <= *over);
+        if own.order() < self.order() && !self.settled {
+            (self.rank, self.since) = (own.rank, own.since);
+        }
+    }
+}
+
+/// Choices for flows with the same ends that came one after the other.
+struct Turns {
+    before: Vec<Claim>,
+    last: Claim,
+}
+
+impl Turns {
+    /// The turn of an observation, which asks to be the primary one of it.
+    fn ask(&mut self, own: Claim, demoted: &mut Vec<OpenSlice>) -> &mut Claim {
+        let place = self.before.iter().position(|claim| !claim.is_over_before(own.since));
+        if place.is_none() && self.last.is_over_before(own.since) && self.last.spot != own.spot {
+            if self.before.len() + 1 >= MOST_TURNS {
+                self.before.remove(0);
+            }
+            self.before.push(std::mem::replace(&mut self.last, own));
+            return &mut self.last;
+        }
+        let claim = place.and_then(|place| self.before.get_mut(place)).unwrap_or(&mut self.last);
+        if claim.spot == own.spot {
+            claim.goes_on(&own);
+        } else if own.order() < claim.order() && !claim.settled {
+            demoted.extend(std::mem::replace(claim, own).shown);
+        }
+        claim
+    }
+
+    /// Whether something is left of them without those that were seen before `before` the last time.
+    fn forget(&mut self, before: i64) -> bool {
+        self.before.retain(|claim| claim.seen > before);
+        if self.last.seen > before {
+            return true;
+        }
+        let left = self.before.pop();
+        left.map(|claim| self.last = claim).is_some()
+    }
 }
 
 /// See the module documentation.
 #[derive(Default)]
 pub(super) struct Claims {
-    claims: HashMap<FlowKey, Claim>,
+    turns: HashMap<FlowKey, Turns>,
     /// Open slices that were shown as primary and are not any more. Whoever shows slices takes them.
     pub(super) demoted: Vec<OpenSlice>,
 }
@@ -113,49 +175,24 @@ pub(super) struct Claims {
 impl Claims {
     /// An observation asks to be the primary one of its flow.
     pub(super) fn claim(&mut self, key: FlowKey, seen: &Observation, now: i64) {
-        let rank = match (seen.source, seen.observed_at) {
-            (Source::Netflow, _) => 3,
-            (Source::Ring | Source::File, Some(ObservedAt::Client)) => 0,
-            (Source::Ring | Source::File, Some(ObservedAt::Server)) => 1,
-            (Source::Ring | Source::File, Some(ObservedAt::Path) | None) => 2,
-        };
-        let (since, spot) = (seen.since, Spot::of(&key, seen));
-        let own = Claim { rank, since, spot, settled: false, seen: now, over: None, shown: None };
-        let room = self.claims.len() < MOST_CLAIMS;
-        match self.claims.get_mut(&key) {
-            Some(claim) if claim.spot == spot => {
-                claim.seen = now;
-                claim.over = claim.over.filter(|over| since <= *over);
-                if own.order() < claim.order() && !claim.settled {
-                    (claim.rank, claim.since) = (rank, since);
-                }
-            }
-            Some(claim) => {
-                let is_better = own.order() < claim.order() && !claim.settled;
-                if is_better || claim.is_over_before(since) {
-                    self.demoted.extend(std::mem::replace(claim, own).shown);
-                }
-            }
-            None if room => drop(self.claims.insert(key, own)),
-            None => {}
-        }
+        self.turn(key, seen, now);
     }
 
     /// Whether this observation is the primary one; the answer stays.
-    pub(super) fn settle(&mut self, key: FlowKey, seen: &Observation) -> bool {
-        let Some(claim) = self.claims.get_mut(&key) else { return true };
+    pub(super) fn settle(&mut self, key: FlowKey, seen: &Observation, now: i64) -> bool {
+        let Some(claim) = self.turn(key, seen, now) else { return true };
         claim.settled = true;
         let own = claim.spot == Spot::of(&key, seen);
         if own && seen.over.is_some() {
             // What was shown of it has ended.
-            (claim.over, claim.shown) = (claim.over.max(seen.over), None);
+            claim.shown = None;
         }
         own
     }
 
     /// Whether this observation of a slice that is open would be the primary one by now.
-    pub(super) fn show(&mut self, key: FlowKey, seen: &Observation, slice: OpenSlice) -> bool {
-        let Some(claim) = self.claims.get_mut(&key) else { return true };
+    pub(super) fn show(&mut self, key: FlowKey, seen: &Observation, now: i64, slice: OpenSlice) -> bool {
+        let Some(claim) = self.turn(key, seen, now) else { return true };
         let own = claim.spot == Spot::of(&key, seen);
         if own {
             claim.shown = Some(slice);
@@ -163,8 +200,18 @@ impl Claims {
         own
     }
 
+    /// `None`: no room.
+    fn turn(&mut self, key: FlowKey, seen: &Observation, now: i64) -> Option<&mut Claim> {
+        let own = Claim::new(&key, seen, now);
+        let room = self.turns.len() < MOST_CLAIMS;
+        match self.turns.entry(key) {
+            Entry::Occupied(known) => Some(known.into_mut().ask(own, &mut self.demoted)),
+            Entry::Vacant(free) => room.then(|| &mut free.insert(Turns { before: Vec::new(), last: own }).last),
+        }
+    }
+
     /// Forgets what was not seen for long.
     pub(super) fn forget(&mut self, now: i64) {
-        self.claims.retain(|_, claim| now.saturating_sub(claim.seen) < CLAIM_LIFE);
+        self.turns.retain(|_, turns| turns.forget(now.saturating_sub(CLAIM_LIFE)));
     }
 }

@@ -108,8 +108,6 @@ struct Hold<R> {
 struct Held<R> {
     netns: u64,
     record: R,
-    /// Of which flow, as far as that was known when it came.
-    key: FlowKey,
     due: i64,
     /// Its last packet.
     until: i64,
@@ -258,13 +256,13 @@ impl Join {
             record.set_observed_at(self.observed_at(&seen));
         }
         let seen = record.observation(netns);
-        let key = FlowKey::of(seen.protocol, self.connections.ends(&seen));
         // What never counts, as the packets of a tunnel around flows, takes nobody's place.
         if record.is_primary() {
-            self.claims.claim(key, &seen, now);
+            // As far as its ends are known by now.
+            self.claims.claim(FlowKey::of(seen.protocol, self.connections.ends(&seen)), &seen, now);
         }
         let until = seen.when.to;
-        Held { netns, record, key, due: now.saturating_add(self.config.hold), until }
+        Held { netns, record, due: now.saturating_add(self.config.hold), until }
     }
 
     /// Tags what has waited long enough.
@@ -290,15 +288,12 @@ impl Join {
 
     /// Is it the primary observation, and who were its ends?
     fn leave<R: Observed>(&mut self, held: Held<R>, timeline: &View) -> Tagged<R> {
-        let Held { netns, mut record, key: known, due, .. } = held;
+        let Held { netns, mut record, due, .. } = held;
         let seen = record.observation(netns);
         if record.is_primary() {
+            // Another key than when it came, if that it is translated, or that addresses overlap, was told after.
             let key = self.key(&seen, timeline);
-            // That it is translated, or that addresses overlap, was told after it came.
-            if key != known {
-                self.claims.claim(key, &seen, due);
-            }
-            record.set_primary(self.claims.settle(key, &seen));
+            record.set_primary(self.claims.settle(key, &seen, due));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
@@ -315,14 +310,11 @@ impl Join {
 
     /// As [`Self::leave`], and nothing is decided.
     fn show(&mut self, held: Held<FlowRecord>, timeline: &View) -> TaggedFlow {
-        let Held { netns, mut record, key: known, due, .. } = held;
+        let Held { netns, mut record, due, .. } = held;
         let seen = record.observation(netns);
         if record.primary {
             let key = self.key(&seen, timeline);
-            if key != known {
-                self.claims.claim(key, &seen, due);
-            }
-            record.primary = self.claims.show(key, &seen, (record.flow_id, record.slice));
+            record.primary = self.claims.show(key, &seen, due, (record.flow_id, record.slice));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
