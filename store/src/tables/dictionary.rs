@@ -4,6 +4,7 @@
 //! * A chunk is a page with the distinct values, in the order in which they come first, then pages of rows.
 //! * A page of rows has levels (a bit for each row: it has a value), the width of its keys in bits, and the keys of its values:
 //!   runs of one number, and numbers packed in bits (Parquet's hybrid of the two).
+//! * Each page has its checksum ([`super::checksums`]).
 //! * It is what every reader knows and the library itself writes: pages of version 1, `RLE_DICTIONARY`, zstd. Headers, footers and
 //!   indexes are the library's. A column whose dictionary would be large is left to the library.
 
@@ -24,6 +25,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
+use super::checksums::{StoredPage, with_checksums};
 use super::encode::{LEVEL, PAGE, compression};
 
 /// Bytes of a dictionary at which the library would give it up, too.
@@ -127,17 +129,15 @@ impl Chunks {
         keyed: &Keyed<'_>,
         column: ColumnDescPtr,
     ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
-        let mut sink = TrackedWrite::new(Vec::new());
-        let mut writer = SerializedPageWriter::new(&mut sink);
-        let mut offsets = OffsetIndexBuilder::new();
+        let (mut pages, mut offsets) = (Pages::default(), OffsetIndexBuilder::new());
         let dictionary = Page::DictionaryPage {
             buf: self.compressed(&keyed.values)?,
             num_values: keyed.distinct,
             encoding: Encoding::PLAIN,
             is_sorted: false,
         };
-        let dictionary = writer.write_page(CompressedPage::new(dictionary, keyed.values.len()))?;
-        let mut uncompressed = dictionary.uncompressed_size;
+        pages.push(dictionary, keyed.values.len())?;
+        let first_rows = pages.bytes;
         let (mut keys, mut greatest) = (keyed.keys.as_slice(), 0);
         let mut page = Vec::new();
         for first in (0..keyed.rows).step_by(PAGE) {
@@ -149,7 +149,7 @@ impl Chunks {
             let width = (u32::BITS - greatest.leading_zeros()) as u8;
             page.push(width);
             hybrid(of_page, width, &mut page);
-            let written = Page::DataPage {
+            let stored = Page::DataPage {
                 buf: self.compressed(&page)?,
                 num_values: rows.len() as u32,
                 encoding: Encoding::RLE_DICTIONARY,
@@ -157,13 +157,11 @@ impl Chunks {
                 rep_level_encoding: Encoding::RLE,
                 statistics: None,
             };
-            let written = writer.write_page(CompressedPage::new(written, page.len()))?;
-            uncompressed += written.uncompressed_size;
-            offsets.append_offset_and_size(written.offset as i64, written.compressed_size as i32);
+            let begin = pages.bytes;
+            pages.push(stored, page.len())?;
+            offsets.append_offset_and_size(begin as i64, (pages.bytes - begin) as i32);
             offsets.append_row_count(rows.len() as i64);
         }
-        writer.close()?;
-        let bytes = Bytes::from(sink.into_inner()?);
         let counted = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
         let metadata = ColumnChunkMetaData::builder(column)
             .set_compression(compression()?)
@@ -174,25 +172,49 @@ impl Chunks {
                 counted(PageType::DICTIONARY_PAGE, Encoding::PLAIN, 1),
                 counted(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, keyed.rows.div_ceil(PAGE) as i32),
             ])
-            .set_total_compressed_size(bytes.len() as i64)
-            .set_total_uncompressed_size(uncompressed as i64)
+            .set_total_compressed_size(pages.bytes as i64)
+            .set_total_uncompressed_size(pages.plain as i64)
             .set_num_values(keyed.rows as i64)
             .set_dictionary_page_offset(Some(0))
-            .set_data_page_offset(dictionary.bytes_written as i64)
+            .set_data_page_offset(first_rows as i64)
             .build()?;
         let close = ColumnCloseResult {
-            bytes_written: bytes.len() as u64,
+            bytes_written: pages.bytes as u64,
             rows_written: keyed.rows as u64,
             metadata,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(offsets.build()),
         };
-        Ok((bytes, close))
+        with_checksums(&pages.stored, close)
     }
 
     fn compressed(&mut self, page: &[u8]) -> Result<Bytes, ParquetError> {
         Ok(self.zstd.compress(page)?.into())
+    }
+}
+
+/// Pages of a chunk.
+#[derive(Default)]
+struct Pages {
+    stored: Vec<StoredPage>,
+    /// As they are stored, and before they were compressed; both with their headers.
+    bytes: usize,
+    plain: usize,
+}
+
+impl Pages {
+    /// Appends a page that had so many bytes before it was compressed.
+    fn push(&mut self, page: Page, plain: usize) -> Result<(), ParquetError> {
+        let data = page.buffer().clone();
+        let mut sink = TrackedWrite::new(Vec::new());
+        let written = SerializedPageWriter::new(&mut sink).write_page(CompressedPage::new(page, plain))?;
+        let mut header = Bytes::from(sink.into_inner()?);
+        header.truncate(header.len() - data.len());
+        self.stored.push(StoredPage { header, data });
+        self.bytes += written.compressed_size;
+        self.plain += written.uncompressed_size;
+        Ok(())
     }
 }
 

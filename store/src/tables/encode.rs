@@ -1,6 +1,7 @@
 //! How columns are encoded, and the writing of row groups: a column at a time, so that a row group needs the memory of its
 //! encoded bytes and of one column.
 //!
+//! * Each page has a checksum ([`super::checksums`]).
 //! * Bloom filters are made of the distinct values, once the column is encoded.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
@@ -9,13 +10,14 @@
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
 use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
@@ -27,6 +29,7 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
+use super::checksums::{Kept, with_checksums};
 use super::columns::UNIQUE;
 use super::dictionary::{Chunks, Keyed};
 use super::error::TableError;
@@ -143,17 +146,28 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
 pub(super) struct Encoder {
     writer: SerializedFileWriter<BufWriter<File>>,
     columns: ArrowRowGroupWriterFactory,
-    chunks: Chunks,
+    pages: Pages,
     schema: SchemaRef,
     groups: usize,
 }
 
+/// What makes the pages of a column: we, or the library.
+struct Pages {
+    chunks: Chunks,
+    kept: Kept,
+}
+
 impl Encoder {
     pub(super) fn new(file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
-        let writer =
-            ArrowWriter::try_new(BufWriter::with_capacity(1 << 18, file), schema.clone(), Some(properties(schema)?))?;
+        let kept = Kept::default();
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties(schema)?)
+            .with_page_store_factory(Arc::new(kept.clone()));
+        let file = BufWriter::with_capacity(1 << 18, file);
+        let writer = ArrowWriter::try_new_with_options(file, schema.clone(), options)?;
         let (writer, columns) = writer.into_serialized_writer()?;
-        Ok(Self { writer, columns, chunks: Chunks::new()?, schema: schema.clone(), groups: 0 })
+        let pages = Pages { chunks: Chunks::new()?, kept };
+        Ok(Self { writer, columns, pages, schema: schema.clone(), groups: 0 })
     }
 
     /// What Parquet's columns of the next row group are written with.
@@ -170,7 +184,7 @@ impl Encoder {
         let mut leaves = self.leaves()?;
         let mut group = self.writer.next_row_group()?;
         for (field, array) in self.schema.fields().iter().zip(arrays) {
-            encode(&mut group, (&mut leaves, &mut self.chunks), (field, &array?))?;
+            encode(&mut group, (&mut leaves, &mut self.pages), (field, &array?))?;
         }
         group.close()?;
         self.groups += 1;
@@ -206,7 +220,7 @@ impl Encoder {
         for field in self.schema.fields() {
             let array = changed(field)?;
             if let Some(array) = &array {
-                encode(&mut group, (&mut leaves, &mut self.chunks), (field, array))?;
+                encode(&mut group, (&mut leaves, &mut self.pages), (field, array))?;
             }
             let of_field =
                 |leaf: &(usize, &ColumnChunkMetaData)| leaf.1.column_path().parts().first() == Some(field.name());
@@ -238,7 +252,7 @@ type Leaf = (ArrowColumnWriter, ColumnDescPtr);
 /// Writes a column to a row group.
 fn encode(
     group: &mut Group<'_>,
-    (leaves, chunks): (&mut impl Iterator<Item = Leaf>, &mut Chunks),
+    (leaves, pages): (&mut impl Iterator<Item = Leaf>, &mut Pages),
     (field, array): (&Field, &ArrayRef),
 ) -> Result<(), TableError> {
     let name = field.name().as_str();
@@ -246,7 +260,7 @@ fn encode(
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name);
     if let Some(keyed) = comes_again.then(|| Keyed::of(array)).flatten() {
         let (_, column) = leaves.next().ok_or_else(too_many)?;
-        let (bytes, mut close) = chunks.chunk(&keyed, column)?;
+        let (bytes, mut close) = pages.chunks.chunk(&keyed, column)?;
         if COUNTED.contains(&name) {
             let nulls = Some(array.null_count() as u64);
             set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
@@ -264,14 +278,15 @@ fn encode(
     for leaf in compute_leaves(&field, array)? {
         let (mut writer, _) = leaves.next().ok_or_else(too_many)?;
         writer.write(&leaf)?;
-        let mut chunk = writer.close()?;
+        let close = writer.close()?.close().clone();
+        let (bytes, mut close) = with_checksums(&pages.kept.take(), close)?;
         if let Some(numbers) = array.as_primitive_opt() {
-            set_statistics(chunk.close_mut(), bounds(numbers))?;
+            set_statistics(&mut close, bounds(numbers))?;
         }
         if let Some(Some(bloom)) = bloom.take() {
-            chunk.close_mut().bloom_filter = Some(bloom);
+            close.bloom_filter = Some(bloom);
         }
-        chunk.append_to_row_group(group)?;
+        group.append_column(&bytes, close)?;
     }
     Ok(())
 }

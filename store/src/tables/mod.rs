@@ -14,6 +14,7 @@
 
 pub(crate) mod aggregate;
 mod cells;
+mod checksums;
 mod columns;
 mod compact;
 mod counters;
