@@ -258,8 +258,7 @@ fn add(
 
 /// A file has pages that cannot be read.
 fn broken(error: &dyn std::fmt::Display) -> StoreError {
-    let hint = "a search of the same time names the file and leaves it out, and so does SQL from then on";
-    StoreError::Query(format!("a stored file cannot be read: {error}; hint: {hint}"))
+    StoreError::Query(format!("a stored file cannot be read: {error}; hint: ask again, a disk may fail for a moment"))
 }
 
 /// What went wrong: a mistake in the query, a limit, or something inside.

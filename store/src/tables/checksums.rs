@@ -125,3 +125,31 @@ impl PageStore for Kept {
         Err(ParquetError::General("pages are taken together".into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// The header of a page of 5 values as the library makes it, in 300 bytes of 40: kind, sizes, and what is of this kind.
+    const HEADER: [u8; 14] = [0x15, 0x00, 0x15, 0xd8, 0x04, 0x15, 0x50, 0x2c, 0x15, 0x0a, 0x15, 0x00, 0x00, 0x00];
+
+    #[test]
+    fn a_checksum_is_the_fourth_field() {
+        let mut out = vec![9];
+        add_checksum(&HEADER, 0xffff_fffe, &mut out).unwrap();
+        let with: Vec<u8> = [&[9][..], &HEADER[..7], &[0x15, 0x03, 0x1c], &HEADER[8..]].concat();
+        assert_eq!(out, with);
+        // There is one already.
+        assert!(add_checksum(&with[1..], 1, &mut out).is_err());
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        for end in 0..=7 {
+            assert!(add_checksum(&HEADER[..end], 1, &mut Vec::new()).is_err(), "{end}");
+        }
+        assert!(add_checksum(&[0x15; 20], 1, &mut Vec::new()).is_err());
+    }
+}

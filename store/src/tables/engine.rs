@@ -158,10 +158,14 @@ impl Engine {
         self.scanner.open(files, None).await
     }
 
-    /// Those of `files` that can be read; reading is checked file by file, so only after a failure.
-    pub(super) async fn readable<'a>(&self, candidates: &[&'a FlowFile]) -> Result<Vec<&'a FlowFile>, TableError> {
+    /// Those of `files` that `can` be read; looked at one after the other, so only after a failure.
+    pub(super) async fn able<'a>(
+        &self,
+        candidates: &[&'a FlowFile],
+        can: fn(&Path) -> Result<bool, TableError>,
+    ) -> Result<Vec<&'a FlowFile>, TableError> {
         let paths: Vec<PathBuf> = candidates.iter().map(|file| self.data_dir.join(&file.path)).collect();
-        let look = move || paths.iter().map(|path| files::readable(path)).collect::<Result<Vec<_>, _>>();
+        let look = move || paths.iter().map(|path| can(path)).collect::<Result<Vec<_>, _>>();
         let states = tokio::task::spawn_blocking(look).await??;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }

@@ -6,12 +6,15 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, NaiveDate, Timelike};
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::errors::ParquetError;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::encode::{Encoder, GROUP};
 use super::error::{TableError, is_of_the_moment};
@@ -206,15 +209,36 @@ pub(crate) fn id(path: &Path) -> Option<Id> {
 /// Whether a file is there, whole, and Parquet from beginning to end as far as its footer tells. An error says nothing of the file: there
 /// are too many open ones, say.
 pub(super) fn readable(path: &Path) -> Result<bool, TableError> {
+    can(path, |file| ArrowReaderMetadata::load(file, ArrowReaderOptions::new()).map(drop))
+}
+
+/// Whether a file is all of that in each of its pages. That reads it from beginning to end.
+pub(super) fn whole(path: &Path) -> Result<bool, TableError> {
+    can(path, |file| {
+        let reader = SerializedFileReader::new(file.try_clone()?)?;
+        for group in 0..reader.num_row_groups() {
+            let group = reader.get_row_group(group)?;
+            for column in 0..group.num_columns() {
+                let mut pages = group.get_column_page_reader(column)?;
+                while pages.get_next_page()?.is_some() {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether a file is there and can be read so.
+fn can(path: &Path, read: impl FnOnce(&File) -> Result<(), ParquetError>) -> Result<bool, TableError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if is_of_the_moment(&error) => return Err(TableError::io("open", path)(error)),
         Err(_) => return Ok(false),
     };
-    // It opens the file again.
-    match ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()) {
-        Err(source) if is_of_the_moment(&source) => Err(TableError::Read { path: path.to_owned(), source }),
-        read => Ok(read.is_ok()),
+    // Of some broken headers of pages the library panics.
+    match catch_unwind(AssertUnwindSafe(|| read(&file))) {
+        Ok(Err(source)) if is_of_the_moment(&source) => Err(TableError::Read { path: path.to_owned(), source }),
+        Ok(read) => Ok(read.is_ok()),
+        Err(_) => Ok(false),
     }
 }
 

@@ -4,7 +4,7 @@
 //! Whoever may not see every row gets a table that has no others: searches' own scan gives its rows, and no condition of
 //! the question comes before it, so that none can tell by an error or by its time what was left out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
@@ -41,6 +41,8 @@ pub(crate) struct SnapshotTable<R: 'static> {
     engine: Arc<Engine>,
     /// Only these rows.
     permitted: Option<Query<R>>,
+    /// Times that were asked for.
+    asked: Mutex<Vec<Range>>,
 }
 
 impl<R: 'static> std::fmt::Debug for SnapshotTable<R> {
@@ -54,24 +56,34 @@ impl<R: Table> TableStore<R> {
     pub(crate) async fn provider(&self, filter: Option<&RowFilter>) -> Result<SnapshotTable<R>, StoreError> {
         let snapshot = Arc::new(self.answerable(Range::ALL, false).await?.0);
         let permitted = filter.map(R::permitted).cloned();
-        Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine: self.inner.engine.clone(), permitted })
+        let engine = self.inner.engine.clone();
+        Ok(SnapshotTable { schema: schema::schema::<R>(), snapshot, engine, permitted, asked: Mutex::default() })
     }
 }
 
 impl<R: Table> SnapshotTable<R> {
-    /// Without the files that cannot be read; none if it is the same: the error has another cause.
+    /// Without the files that cannot be read; none if it is the same: the error has another cause. Of those of times that were asked for each
+    /// page is looked at.
     pub(crate) async fn readable(&self, store: &TableStore<R>, error: &StoreError) -> Result<Option<Self>, StoreError> {
+        let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
         let files: Vec<&FlowFile> = self.snapshot.files.iter().collect();
-        let readable = store.sound(&files, error).await?;
-        if readable.len() == files.len() {
+        let sound = store.sound(&files, error).await?;
+        let is_asked = |file: &&FlowFile| asked.iter().any(|range| touches(file, range));
+        store.lose_broken(&sound.into_iter().filter(is_asked).collect::<Vec<_>>(), error).await?;
+        let files: Vec<FlowFile> = files.into_iter().filter(|file| !store.is_unreadable(&file.path)).cloned().collect();
+        if files.len() == self.snapshot.files.len() {
             return Ok(None);
         }
         let Snapshot { chunks, open, .. } = &*self.snapshot;
-        let files = readable.into_iter().cloned().collect();
         let snapshot = Arc::new(Snapshot { chunks: chunks.clone(), open: open.clone(), files });
         let (schema, engine, permitted) = (self.schema.clone(), self.engine.clone(), self.permitted.clone());
-        Ok(Some(Self { schema, snapshot, engine, permitted }))
+        Ok(Some(Self { schema, snapshot, engine, permitted, asked: Mutex::default() }))
     }
+}
+
+/// Whether a file may have rows that touch a range.
+const fn touches(file: &FlowFile, range: &Range) -> bool {
+    file.start < range.to && file.end >= range.from
 }
 
 impl<R: Table> SnapshotTable<R> {
@@ -131,8 +143,8 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
             None => self.schema.clone(),
         };
         let wanted = time_of(filters);
-        let touches = |file: &&FlowFile| file.start < wanted.to && file.end >= wanted.from;
-        let files: Vec<&FlowFile> = self.snapshot.files.iter().filter(touches).collect();
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(wanted);
+        let files: Vec<&FlowFile> = self.snapshot.files.iter().filter(|file| touches(file, &wanted)).collect();
         let permitted = self.permitted.clone();
         let mut partitions: Vec<Arc<dyn PartitionStream>> =
             vec![Arc::new(Memory { schema: projected.clone(), snapshot: self.snapshot.clone(), permitted })];

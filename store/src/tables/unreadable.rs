@@ -118,11 +118,25 @@ impl<R: Table> TableStore<R> {
         files: &[&'a FlowFile],
         error: &(dyn Display + Sync),
     ) -> Result<Vec<&'a FlowFile>, StoreError> {
-        let sound = self.inner.engine.readable(files).await?;
+        let sound = self.inner.engine.able(files, files::readable).await?;
         let lost: Vec<&FlowFile> =
             files.iter().copied().filter(|file| !sound.iter().any(|sound| sound.path == file.path)).collect();
         self.lose(&lost, error).await?;
         Ok(sound)
+    }
+
+    /// Leaves out those of files of which not every page can be read. All of them are read, one after the other for as long as somebody waits.
+    pub(super) async fn lose_broken(
+        &self,
+        files: &[&FlowFile],
+        error: &(dyn Display + Sync),
+    ) -> Result<(), StoreError> {
+        for file in files {
+            if self.inner.engine.able(&[*file], files::whole).await?.is_empty() {
+                self.lose(&[*file], error).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Leaves out files that the table still has.
