@@ -381,6 +381,19 @@ mod tests {
         check(&numbers((0..20_000).map(|row| (row % 7 > 0).then_some(row / 9))).slice(13, 9_001));
     }
 
+    /// Nothing of it is read then.
+    #[test]
+    fn a_column_without_values_says_so() {
+        let nulls = |array: ArrayRef| {
+            let file = written(&[array]);
+            file.metadata().row_group(0).column(0).statistics().and_then(|statistics| statistics.null_count_opt())
+        };
+        assert_eq!(nulls(new_null_array(&DataType::Utf8, 9_000)), Some(9_000));
+        assert_eq!(nulls(words(vec![None; 7], &[])), Some(7));
+        assert_eq!(nulls(numbers(vec![None; 7])), Some(7));
+        assert_eq!(nulls(words(vec![None, Some(0)], &["a"])), None, "who has some is not counted");
+    }
+
     #[test]
     fn a_text_that_is_there_twice_is_written_once_and_one_that_no_row_has_is_not() {
         let array = words(vec![Some(2), Some(1), None, Some(4), Some(2)], &["nowhere", "a", "b", "elsewhere", "a"]);

@@ -63,7 +63,7 @@ pub(super) const BLOOM: &[&str] = &[
     "http_path",
 ];
 
-/// Texts of which it is known whether all or none are null: for searches for those without a name.
+/// Texts of which it is known whether none are null: for searches for those without a name. Whether all are is known of each.
 const COUNTED: &[&str] = &["client_identity", "server_identity", "client_nat_ip", "server_nat_ip"];
 
 /// Numbers that hardly ever come again: not worth a dictionary. Packed into as many bits as their neighbours need they take some more
@@ -261,12 +261,11 @@ fn encode(
     if let Some(keyed) = comes_again.then(|| Keyed::of(array)).flatten() {
         let (_, column) = leaves.next().ok_or_else(too_many)?;
         let (bytes, mut close) = pages.chunks.chunk(&keyed, column)?;
-        if COUNTED.contains(&name) {
-            let nulls = Some(array.null_count() as u64);
-            set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
-        }
         if let Some(numbers) = array.as_primitive_opt() {
             set_statistics(&mut close, bounds(numbers))?;
+        } else if COUNTED.contains(&name) || array.null_count() == array.len() {
+            let nulls = Some(array.null_count() as u64);
+            set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
         }
         close.bloom_filter = bloom;
         group.append_column(&bytes, close)?;

@@ -327,7 +327,7 @@ impl OpenFile {
         Ok(flat::passing(&mut group.pages_of(leaf)?, chunk.column_descr(), rows, asks))
     }
 
-    /// Columns of a row group, in this order.
+    /// Columns of a row group, in this order. Of those that are known to be null nothing is read.
     pub(in super::super) fn columns(
         &self,
         group: usize,
@@ -339,9 +339,12 @@ impl OpenFile {
             return Err(ParquetError::EOF("a row group is missing".into()).into());
         };
         let rows = selection.map_or(meta.num_rows() as usize, RowSelection::row_count);
+        let has_some = |field: &&Field| !self.chunk(group, field.name()).is_some_and(Chunk::is_empty);
         let stored: Vec<Option<&Column>> = match rows {
             0 => vec![None; fields.len()],
-            _ => fields.iter().map(|field| footer.layout.columns.get(field.name())).collect(),
+            _ => {
+                fields.iter().map(|field| footer.layout.columns.get(field.name()).filter(|_| has_some(field))).collect()
+            }
         };
         let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
         let few = selection.filter(|_| rows.saturating_mul(2 * PAGE) <= meta.num_rows() as usize);
