@@ -154,15 +154,28 @@ fn a_record_has_the_name_that_its_interface_had_when_the_packets_came() {
 fn the_flows_of_an_interface_that_is_gone_end_and_no_others_do() {
     let mut story = Story::new();
     let gone = story.udp(0, Client, (40_000, 9), b"a");
-    let other = decoded(Client, Some((40_000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
-    let stays = story.packet(8, &other, Client);
+    let elsewhere = |story: &mut Story, at| {
+        let decoded =
+            decoded(Client, Some((40_000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
+        let packet = Packet {
+            time: BEGIN + at,
+            data: &[],
+            wire_len: 100,
+            link_type: LinkType::ETHERNET,
+            interface: 8,
+            direction: None,
+            vlan: None,
+        };
+        story.engine.track(&decoded, &packet, &mut story.records).unwrap()
+    };
+    let stays = elsewhere(&mut story, 0);
     story.engine.end_interfaces(&[7, 99], &mut story.records);
     let told: Vec<_> = story.records.iter().map(|r| (r.flow_id, r.end_reason)).collect();
     assert_eq!(told, [(gone, Some(EndReason::EndOfInput))]);
     assert_eq!(story.engine.counters().flows_active, 1);
     // It comes back, as another one of the same name.
     assert_ne!(story.udp(SECOND, Client, (40_000, 9), b"b"), gone);
-    assert_eq!(story.packet(8, &other, Client), stays);
+    assert_eq!(elsewhere(&mut story, SECOND), stays);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
 use super::scan::{Among, Found, OpenFile, Pull, Scanner};
-use super::{Range, Table, files, schema};
+use super::{Range, Table, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::ast::Node;

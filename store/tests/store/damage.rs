@@ -122,8 +122,8 @@ async fn whatever_page_is_broken_the_file_is_left_out_and_that_is_told() {
             assert_eq!((listed(&store).await, store.missing(ALL).await.unwrap()), (3 * ROWS, Missing::default()));
         }
     }
-    // Questions do not read all columns.
-    assert!(met > 130, "{met}");
+    // Questions do not read all columns, and none that has no value.
+    assert!(met > 50, "{met}");
 }
 
 /// Bytes of the pages of a file: header, data.
@@ -171,8 +171,8 @@ async fn a_turned_bit_is_never_another_value() {
         lost += u32::from(missing > 0);
         kept += u32::from(missing == 0);
     }
-    // Some bits of headers say what nobody asks.
-    assert!(lost > 10 * kept && lost > 100, "{lost} lost, {kept} kept");
+    // Columns without a value are not read, and some bits of headers say what nobody asks.
+    assert!(lost > 50 && kept > 50, "{lost} lost, {kept} kept");
 }
 
 /// SQL reads with the engine's own reader: files of which it meets a broken page are left out at once, whoever asks.
