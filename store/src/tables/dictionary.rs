@@ -302,6 +302,7 @@ mod tests {
         ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
     };
     use parquet::file::metadata::PageIndexPolicy;
+    use parquet::file::statistics::Statistics;
     use proptest::prelude::*;
 
     use super::super::encode::Encoder;
@@ -386,7 +387,7 @@ mod tests {
     fn a_column_without_values_says_so() {
         let nulls = |array: ArrayRef| {
             let file = written(&[array]);
-            file.metadata().row_group(0).column(0).statistics().and_then(|statistics| statistics.null_count_opt())
+            file.metadata().row_group(0).column(0).statistics().and_then(Statistics::null_count_opt)
         };
         assert_eq!(nulls(new_null_array(&DataType::Utf8, 9_000)), Some(9_000));
         assert_eq!(nulls(words(vec![None; 7], &[])), Some(7));
