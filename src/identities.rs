@@ -1,8 +1,9 @@
 //! The tagging stage: one task that owns the tagger and the timeline, applies what identity sources learn, persists it, and
 //! hands tagged flows and transactions to the store.
 //!
-//! Identities are persisted before the rows that carry them, unless that takes so long that rows would be lost. When the
-//! store has no room the stage waits while it writes; meanwhile its queue fills, and workers count what does not fit.
+//! Identities are persisted before the rows that carry them, unless that takes so long that rows would be lost or missed in answers: what
+//! is learned may come without a pause. When the store has no room the stage waits while it writes; meanwhile its queue fills, and
+//! workers count what does not fit.
 //!
 //! The timeline has one owner, so a lookup never waits. What takes long of an event (a source has told of tens of thousands
 //! of pods) is done in portions between batches of rows. Others read views of it, which are published here and never change.
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use wiretag_enrich::IdentityEvent;
 use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::tagger::{Links, TaggedRows, Tagger};
@@ -32,6 +34,9 @@ use crate::worker::{CaptureStatus, RecordBatch, SeenLink};
 
 /// Steps of an event that takes long between two batches of rows.
 const PORTION: usize = 128;
+/// Rows wait at most for identities to be persisted: so many, and so long.
+const MOST_ROWS: usize = 4096;
+const LONGEST: Duration = Duration::from_secs(1);
 /// Dossiers that are written in one transaction.
 const DOSSIERS: usize = 4096;
 /// What is old is looked for when so much more time may be forgotten, ns.
@@ -139,7 +144,7 @@ impl Tagging {
     ) {
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         let mut writing = Writing::default();
-        let mut tagged = TaggedRows::default();
+        let (mut tagged, mut since) = (TaggedRows::default(), None);
         let mut open = OpenRows::new();
         loop {
             let is_busy = self.timeline.is_busy();
@@ -166,9 +171,14 @@ impl Tagging {
                 () = std::future::ready(()), if is_busy => self.timeline.advance(PORTION),
             }
             self.show(&mut open).await;
+            if tagged.is_empty() {
+                continue;
+            }
             let is_persisted = !self.timeline.has_changes() && writing.is_done();
-            if tagged.len() >= 4096 || (!tagged.is_empty() && is_persisted) {
+            let since_first = since.get_or_insert_with(Instant::now).elapsed();
+            if is_persisted || tagged.len() >= MOST_ROWS || since_first >= LONGEST {
                 self.store(&mut tagged).await;
+                since = None;
             }
         }
         self.timeline.advance(usize::MAX);

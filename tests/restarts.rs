@@ -1,11 +1,14 @@
-//! A container that is started again at once, with its address and ports, and another interface; made of network namespaces on a
-//! bridge. Needs root.
+//! Containers that come and go all the time: one that is started again at once, with its address and ports, and another interface;
+//! connections of a moment, one after the other. Made of network namespaces on a bridge. Needs root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -106,4 +109,51 @@ fn a_container_that_is_started_again_at_once_counts() {
     assert_eq!(packets(&stored), 300, "{stored:?}");
     let ends: Vec<&Value> = stored.iter().map(|row| &row["end_reason"]).collect();
     assert!(ends.iter().filter(|reason| **reason == "end_of_input").count() >= 2, "{ends:?}");
+}
+
+/// Asks a server of this process, over and over, from a client's namespace, until it is told to stop: each connection is a socket that the
+/// kernel tells of.
+fn ask_without_pause(client: &'static str, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
+    let server = TcpListener::bind("198.18.92.254:9101").expect("the bridge's address");
+    std::thread::spawn(move || server.incoming().for_each(drop));
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        let asked = in_namespace(&Path::new("/run/netns").join(client), move || {
+            while !stop.load(Ordering::Relaxed) {
+                drop(TcpStream::connect("198.18.92.254:9101"));
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        asked.expect("the namespace");
+    })
+}
+
+/// Rows are stored some seconds after their end, whatever identities do.
+#[test]
+fn rows_do_not_wait_for_identities_that_change_without_a_pause() {
+    if !is_root() {
+        return;
+    }
+    let _stage = Stage::new();
+    run("ip", &["addr", "add", "198.18.92.254/24", "dev", BRIDGE]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let appliance = Appliance::start(directory.path(), &["--interface", "wtagain*"]);
+    let (asks, sends) = (CLIENTS[0], CLIENTS[1]);
+    container(asks, "198.18.92.3/24");
+    container(sends, "198.18.92.2/24");
+    for client in [asks, sends] {
+        let captured = || appliance.get("/api/v1/health").contains(&format!("\"{client}\"")).then_some(());
+        eventually(10, "it is captured", captured);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = ask_without_pause(asks, &stop);
+    let begun = || (appliance.flows("server_port == 9101", &["--all-observations"]).len() > 20).then_some(());
+    eventually(30, "connections are seen", begun);
+    send(sends);
+    run("ip", &["link", "del", sends]);
+    let ended = format!("interface == {sends} and server_port == 9000 and end_reason exists");
+    eventually(12, "the row that has ended", || (appliance.flows(&ended, &[]).len() == 1).then_some(()));
+    stop.store(true, Ordering::Relaxed);
+    asking.join().expect("asked");
+    appliance.stop();
 }

@@ -4,7 +4,6 @@
 //! * A chunk is a page with the distinct values, in the order in which they come first, then pages of rows.
 //! * A page of rows has levels (a bit for each row: it has a value), the width of its keys in bits, and the keys of its values:
 //!   runs of one number, and numbers packed in bits (Parquet's hybrid of the two).
-//! * Each page has its checksum ([`super::checksums`]).
 //! * It is what every reader knows and the library itself writes: pages of version 1, `RLE_DICTIONARY`, zstd. Headers, footers and
 //!   indexes are the library's. A column whose dictionary would be large is left to the library.
 
@@ -23,10 +22,9 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, OffsetIndexBuilder, PageEncodingStats};
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
-use zstd::bulk::Compressor;
 
-use super::checksums::{StoredPage, with_checksums};
-use super::encode::{LEVEL, PAGE, compression};
+use super::encode::PAGE;
+use super::sealed::PlainPage;
 
 /// Bytes of a dictionary at which the library would give it up, too.
 const LARGE: usize = 1 << 20;
@@ -113,44 +111,30 @@ fn present<T: Copy>(values: &[T], nulls: Option<&NullBuffer>, mut with: impl FnM
     }
 }
 
-/// Makes chunks.
-pub(super) struct Chunks {
-    zstd: Compressor<'static>,
-}
-
-impl Chunks {
-    pub(super) fn new() -> Result<Self, ParquetError> {
-        Ok(Self { zstd: Compressor::new(LEVEL)? })
-    }
-
+impl Keyed<'_> {
     /// The pages of a chunk, and what indexes and footer say of them.
-    pub(super) fn chunk(
-        &mut self,
-        keyed: &Keyed<'_>,
-        column: ColumnDescPtr,
-    ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+    pub(super) fn pages(&self, column: ColumnDescPtr) -> Result<(Vec<PlainPage>, ColumnCloseResult), ParquetError> {
         let (mut pages, mut offsets) = (Pages::default(), OffsetIndexBuilder::new());
         let dictionary = Page::DictionaryPage {
-            buf: self.compressed(&keyed.values)?,
-            num_values: keyed.distinct,
+            buf: self.values.clone().into(),
+            num_values: self.distinct,
             encoding: Encoding::PLAIN,
             is_sorted: false,
         };
-        pages.push(dictionary, keyed.values.len())?;
+        pages.push(dictionary)?;
         let first_rows = pages.bytes;
-        let (mut keys, mut greatest) = (keyed.keys.as_slice(), 0);
-        let mut page = Vec::new();
-        for first in (0..keyed.rows).step_by(PAGE) {
-            let rows = first..keyed.rows.min(first + PAGE);
-            page.clear();
-            let (of_page, rest) = keys.split_at(levels(keyed.nulls, &rows, &mut page));
+        let (mut keys, mut greatest) = (self.keys.as_slice(), 0);
+        for first in (0..self.rows).step_by(PAGE) {
+            let rows = first..self.rows.min(first + PAGE);
+            let mut page = Vec::new();
+            let (of_page, rest) = keys.split_at(levels(self.nulls, &rows, &mut page));
             keys = rest;
             greatest = of_page.iter().copied().fold(greatest, u32::max);
             let width = (u32::BITS - greatest.leading_zeros()) as u8;
             page.push(width);
             hybrid(of_page, width, &mut page);
-            let stored = Page::DataPage {
-                buf: self.compressed(&page)?,
+            let plain = Page::DataPage {
+                buf: page.into(),
                 num_values: rows.len() as u32,
                 encoding: Encoding::RLE_DICTIONARY,
                 def_level_encoding: Encoding::RLE,
@@ -158,62 +142,54 @@ impl Chunks {
                 statistics: None,
             };
             let begin = pages.bytes;
-            pages.push(stored, page.len())?;
+            pages.push(plain)?;
             offsets.append_offset_and_size(begin as i64, (pages.bytes - begin) as i32);
             offsets.append_row_count(rows.len() as i64);
         }
         let counted = |page_type, encoding, count| PageEncodingStats { page_type, encoding, count };
         let metadata = ColumnChunkMetaData::builder(column)
-            .set_compression(compression()?)
             .set_encodings_mask(EncodingMask::new_from_encodings(
                 [Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY].iter(),
             ))
             .set_page_encoding_stats(vec![
                 counted(PageType::DICTIONARY_PAGE, Encoding::PLAIN, 1),
-                counted(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, keyed.rows.div_ceil(PAGE) as i32),
+                counted(PageType::DATA_PAGE, Encoding::RLE_DICTIONARY, self.rows.div_ceil(PAGE) as i32),
             ])
             .set_total_compressed_size(pages.bytes as i64)
-            .set_total_uncompressed_size(pages.plain as i64)
-            .set_num_values(keyed.rows as i64)
+            .set_total_uncompressed_size(pages.bytes as i64)
+            .set_num_values(self.rows as i64)
             .set_dictionary_page_offset(Some(0))
             .set_data_page_offset(first_rows as i64)
             .build()?;
         let close = ColumnCloseResult {
             bytes_written: pages.bytes as u64,
-            rows_written: keyed.rows as u64,
+            rows_written: self.rows as u64,
             metadata,
             bloom_filter: None,
             column_index: None,
             offset_index: Some(offsets.build()),
         };
-        with_checksums(&pages.stored, close)
-    }
-
-    fn compressed(&mut self, page: &[u8]) -> Result<Bytes, ParquetError> {
-        Ok(self.zstd.compress(page)?.into())
+        Ok((pages.plain, close))
     }
 }
 
 /// Pages of a chunk.
 #[derive(Default)]
 struct Pages {
-    stored: Vec<StoredPage>,
-    /// As they are stored, and before they were compressed; both with their headers.
+    plain: Vec<PlainPage>,
+    /// With their headers.
     bytes: usize,
-    plain: usize,
 }
 
 impl Pages {
-    /// Appends a page that had so many bytes before it was compressed.
-    fn push(&mut self, page: Page, plain: usize) -> Result<(), ParquetError> {
+    fn push(&mut self, page: Page) -> Result<(), ParquetError> {
         let data = page.buffer().clone();
         let mut sink = TrackedWrite::new(Vec::new());
-        let written = SerializedPageWriter::new(&mut sink).write_page(CompressedPage::new(page, plain))?;
+        let written = SerializedPageWriter::new(&mut sink).write_page(CompressedPage::new(page, data.len()))?;
         let mut header = Bytes::from(sink.into_inner()?);
         header.truncate(header.len() - data.len());
-        self.stored.push(StoredPage { header, data });
+        self.plain.push(PlainPage { header, data });
         self.bytes += written.compressed_size;
-        self.plain += written.uncompressed_size;
         Ok(())
     }
 }

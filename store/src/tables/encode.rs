@@ -1,7 +1,7 @@
 //! How columns are encoded, and the writing of row groups: a column at a time, so that a row group needs the memory of its
 //! encoded bytes and of one column.
 //!
-//! * Each page has a checksum ([`super::checksums`]).
+//! * Pages are compressed, and have checksums ([`super::sealed`]).
 //! * Bloom filters are made of the distinct values, once the column is encoded.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
@@ -18,7 +18,7 @@ use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, Encoding};
 use parquet::bloom_filter::Sbbf;
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
@@ -29,17 +29,15 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::{ColumnDescPtr, ColumnPath};
 
-use super::checksums::{Kept, with_checksums};
 use super::columns::UNIQUE;
-use super::dictionary::{Chunks, Keyed};
+use super::dictionary::Keyed;
 use super::error::TableError;
+use super::sealed::{Kept, Sealer};
 
 /// Rows of a row group at most.
 pub(super) const GROUP: usize = 131_072;
 /// Rows of a page at most.
 pub(super) const PAGE: usize = 4_096;
-/// Of zstd.
-pub(super) const LEVEL: i32 = 1;
 /// False answers of a bloom filter.
 const FALSE: f64 = 0.03;
 /// Columns that searches for one address, flow, container or name look up, where the table has them.
@@ -91,13 +89,10 @@ const MEASURED: &[&str] = &[
     "response_bytes",
 ];
 
-pub(super) fn compression() -> Result<Compression, ParquetError> {
-    Ok(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
-}
-
-fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
+/// How the library makes pages: plain, since they are compressed when they are sealed.
+fn properties(schema: &SchemaRef) -> WriterProperties {
     let mut builder = WriterProperties::builder()
-        .set_compression(compression()?)
+        .set_compression(Compression::UNCOMPRESSED)
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by("wiretag".into())
         .set_max_row_group_row_count(Some(GROUP))
@@ -139,7 +134,7 @@ fn properties(schema: &SchemaRef) -> Result<WriterProperties, ParquetError> {
             _ => {}
         }
     }
-    Ok(builder.build())
+    builder.build()
 }
 
 /// Writes a file, row group by row group.
@@ -151,22 +146,23 @@ pub(super) struct Encoder {
     groups: usize,
 }
 
-/// What makes the pages of a column: we, or the library.
+/// Pages of a column on their way to the file.
 struct Pages {
-    chunks: Chunks,
+    /// Those that the library made.
     kept: Kept,
+    sealer: Sealer,
 }
 
 impl Encoder {
     pub(super) fn new(file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
         let kept = Kept::default();
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(schema)?)
+            .with_properties(properties(schema))
             .with_page_store_factory(Arc::new(kept.clone()));
         let file = BufWriter::with_capacity(1 << 18, file);
         let writer = ArrowWriter::try_new_with_options(file, schema.clone(), options)?;
         let (writer, columns) = writer.into_serialized_writer()?;
-        let pages = Pages { chunks: Chunks::new()?, kept };
+        let pages = Pages { kept, sealer: Sealer::new()? };
         Ok(Self { writer, columns, pages, schema: schema.clone(), groups: 0 })
     }
 
@@ -260,7 +256,8 @@ fn encode(
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name);
     if let Some(keyed) = comes_again.then(|| Keyed::of(array)).flatten() {
         let (_, column) = leaves.next().ok_or_else(too_many)?;
-        let (bytes, mut close) = pages.chunks.chunk(&keyed, column)?;
+        let (plain, close) = keyed.pages(column)?;
+        let (bytes, mut close) = pages.sealer.chunk(&plain, close)?;
         if let Some(numbers) = array.as_primitive_opt() {
             set_statistics(&mut close, bounds(numbers))?;
         } else if COUNTED.contains(&name) || array.null_count() == array.len() {
@@ -278,7 +275,7 @@ fn encode(
         let (mut writer, _) = leaves.next().ok_or_else(too_many)?;
         writer.write(&leaf)?;
         let close = writer.close()?.close().clone();
-        let (bytes, mut close) = with_checksums(&pages.kept.take(), close)?;
+        let (bytes, mut close) = pages.sealer.chunk(&pages.kept.take(), close)?;
         if let Some(numbers) = array.as_primitive_opt() {
             set_statistics(&mut close, bounds(numbers))?;
         }

@@ -14,7 +14,6 @@
 
 pub(crate) mod aggregate;
 mod cells;
-mod checksums;
 mod columns;
 mod compact;
 mod counters;
@@ -42,6 +41,7 @@ pub(crate) mod rollup;
 mod rows;
 mod scan;
 mod schema;
+mod sealed;
 mod search;
 mod standing;
 mod unreadable;

@@ -146,7 +146,7 @@ async fn a_turned_bit_is_never_another_value() {
     }
     let options = ExportOptions { format: ExportFormat::JsonLines, range: ALL, all_observations: true, limit: None };
     let rows = async || {
-        let (_, bytes) = store.export(&Query::everything(), options.clone(), Vec::new()).await.unwrap();
+        let (_, bytes) = store.export(&Query::everything(), options, Vec::new()).await.unwrap();
         let mut lines: Vec<String> = String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect();
         lines.sort();
         lines
