@@ -102,13 +102,13 @@ impl PlainPage {
 /// Appends the header of a plain page as that of what is stored of it: the third field is another, the fourth is new.
 fn seal(header: &[u8], stored: &[u8], out: &mut Vec<u8>) -> Result<(), ParquetError> {
     let unknown = || ParquetError::General("the header of a page is not as expected".into());
-    let end_of_number = |at: usize| {
+    let end_of_number = |at: usize| -> Result<usize, ParquetError> {
         let number = header.get(at..).and_then(|rest| rest.strip_prefix(&[NEXT_I32])).ok_or_else(unknown)?;
         Ok(at + 2 + number.iter().position(|byte| byte & 0x80 == 0).ok_or_else(unknown)?)
     };
     // Kind, size before compression, size as stored.
     let second = end_of_number(end_of_number(0)?)?;
-    let third: usize = end_of_number(second)?;
+    let third = end_of_number(second)?;
     let (next, rest) = header.get(third..).and_then(<[u8]>::split_first).ok_or_else(unknown)?;
     let nearer = next.checked_sub(ONE_NEARER).filter(|next| *next >= ONE_NEARER).ok_or_else(unknown)?;
     out.extend_from_slice(header.get(..second).ok_or_else(unknown)?);
