@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rows::{BEGIN, Bridge, CLIENT, ClientVeth, Point, SECOND, SERVER, ServerVeth, record, tagger, transaction};
 use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
-use wiretag_capture::{EndReason, FlowRecord, ObservedAt};
+use wiretag_capture::{FlowRecord, ObservedAt};
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{EndTag, Identity, IdentityEvent, Interval, Key, TaggedBy, TaggedFlow};
@@ -201,114 +201,6 @@ fn a_row_that_ends_demotes_an_open_slice_elsewhere() {
     tagger.flush(&timeline, &mut rows);
     assert_eq!((primary(&rows), tagger.take_demoted()), (vec![(11, true)], vec![(10, 0)]));
     assert!(!tagger.name_open(0, vec![open], BEGIN + SECOND, &timeline)[0].record.primary, "it is decided");
-}
-
-/// The client has another veth after each start, and the same address and ports; the server's veth sees all of it as one flow. Each
-/// packet counts once.
-#[test]
-fn a_client_that_is_started_again_counts_at_its_new_interface() {
-    const AGAIN: u32 = 13;
-    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
-    tagger.set_link(0, AGAIN, true);
-    let from_to = |at, slice, [from, to]: [i64; 2]| FlowRecord {
-        end: BEGIN + to * SECOND,
-        end_reason: Some(EndReason::Idle),
-        ..record(at, slice, from)
-    };
-    let again = |from_to| FlowRecord { flow_id: 13, interface_index: AGAIN, ..from_to };
-    let mut tell = |record: FlowRecord, now: i64| {
-        tagger.push(0, record, BEGIN + now * SECOND);
-        tagger.drain(BEGIN + (now + 3) * SECOND, &timeline, &mut rows);
-    };
-    tell(from_to(ClientVeth, 0, [0, 10]), 40);
-    tell(FlowRecord { end_reason: Some(EndReason::Active), ..from_to(ServerVeth, 0, [0, 60]) }, 60);
-    tell(FlowRecord { end_reason: Some(EndReason::Active), ..again(from_to(ClientVeth, 0, [13, 73])) }, 73);
-    tell(from_to(ServerVeth, 1, [60, 80]), 110);
-    tell(again(from_to(ClientVeth, 1, [73, 80])), 110);
-    // Nobody watches the client any more.
-    tell(from_to(ServerVeth, 0, [120, 150]), 180);
-    assert_eq!(primary(&rows), [(11, true), (12, false), (13, true), (12, false), (13, true), (12, true)]);
-}
-
-/// Each start is over before rows of it have left, while the server's interface, and the bridge that tells of nothing but one flow, go
-/// on: what is open is shown as it will count.
-#[test]
-fn a_client_that_is_started_again_at_once_counts_while_its_rows_wait() {
-    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
-    let flow = |at, index: u32, [from, to]: [i64; 2], end_reason| FlowRecord {
-        flow_id: index.into(),
-        interface_index: index,
-        start: BEGIN + from * SECOND,
-        end: BEGIN + to * SECOND,
-        end_reason,
-        ..record(at, 0, 0)
-    };
-    let others = |to, reason| [(ServerVeth, 12), (Bridge, 10)].map(|(at, index)| flow(at, index, [0, to], reason));
-    for (start, index) in [(0, 21), (1, 22), (2, 23)] {
-        tagger.set_link(0, index, true);
-        let now = BEGIN + start * SECOND + SECOND / 2;
-        let mut open = others(start, None).to_vec();
-        open.push(flow(ClientVeth, index, [start, start], None));
-        let shown = tagger.name_open(0, open, now, &timeline);
-        let shown: Vec<_> = shown.iter().filter(|row| row.record.primary).map(|row| row.record.flow_id).collect();
-        assert_eq!(shown, [u64::from(index)], "start {start}");
-        tagger.push(0, flow(ClientVeth, index, [start, start], Some(EndReason::EndOfInput)), now);
-        tagger.drain(now, &timeline, &mut rows);
-    }
-    assert!(tagger.take_demoted().is_empty());
-    for record in others(2, Some(EndReason::Idle)) {
-        tagger.push(0, record, BEGIN + 62 * SECOND);
-    }
-    tagger.flush(&timeline, &mut rows);
-    assert_eq!(primary(&rows), [(21, true), (22, true), (23, true), (12, false), (10, false)]);
-}
-
-/// Its end is told after the next one's row came.
-#[test]
-fn a_client_whose_end_is_told_late_leaves_the_next_its_turn() {
-    const AGAIN: u32 = 13;
-    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
-    tagger.set_link(0, AGAIN, true);
-    let second = |from, to| FlowRecord {
-        end: BEGIN + to * SECOND,
-        end_reason: Some(EndReason::Idle),
-        ..record(ClientVeth, 0, from)
-    };
-    tagger.name_open(0, vec![FlowRecord { end_reason: None, ..second(0, 1) }], BEGIN + SECOND, &timeline);
-    tagger.push(0, FlowRecord { flow_id: 13, interface_index: AGAIN, ..second(2, 3) }, BEGIN + 4 * SECOND);
-    tagger.push(0, second(0, 1), BEGIN + 5 * SECOND);
-    tagger.flush(&timeline, &mut rows);
-    assert_eq!(primary(&rows), [(13, true), (11, true)]);
-}
-
-/// The packets of one passage are the same ones also where they come to a little later.
-#[test]
-fn what_is_over_at_one_point_is_not_another_flow_at_the_next() {
-    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
-    let single = |at, nanoseconds| {
-        let at = record(at, 0, 0);
-        let time = at.start + nanoseconds;
-        FlowRecord { start: time, end: time, end_reason: Some(EndReason::Idle), ..at }
-    };
-    for (point, after) in [(ClientVeth, 0), (ServerVeth, 40_000_000)] {
-        tagger.push(0, single(point, after), BEGIN + 31 * SECOND);
-        tagger.flush(&timeline, &mut rows);
-    }
-    assert_eq!(primary(&rows), [(11, true), (12, false)]);
-}
-
-/// An interface that has gone without a last row does not keep its place because others see the flow.
-#[test]
-fn a_choice_is_forgotten_where_the_primary_point_tells_nothing_any_more() {
-    let (mut tagger, timeline, mut rows) = (tagger(), known(), TaggedRows::default());
-    tagger.push(0, record(ClientVeth, 0, 0), BEGIN + 60 * SECOND);
-    for slice in 0..10 {
-        let since = i64::from(slice) * 60;
-        tagger.push(0, record(ServerVeth, slice, since), BEGIN + (since + 60) * SECOND);
-        tagger.drain(BEGIN + (since + 70) * SECOND, &timeline, &mut rows);
-    }
-    let counts: Vec<bool> = primary(&rows).into_iter().filter(|row| row.0 == 12).map(|row| row.1).collect();
-    assert_eq!(counts, [[false; 8].as_slice(), &[true; 2]].concat());
 }
 
 /// `kubernetes` says that the server's address is `name`'s since ever.

@@ -8,6 +8,9 @@
 //! is started again may have its address and ports, and another interface. So flows with the same ends take turns, and each observation
 //! is one of the turn in which it began: what others see as one flow all the time has packets that count in an earlier turn.
 //!
+//! Where requests go one way and answers another, each point sees one direction: these are no observations of the same packets. So beside the
+//! primary point there may be a second one, for the direction that the first does not see.
+//!
 //! Two networks may have the same addresses: flows of one are not observations of those of the other. That is known once both
 //! networks are, which is when rows leave; what is seen where no network is known is an observation of whichever flow came first.
 //!
@@ -50,6 +53,30 @@ impl FlowKey {
     }
 }
 
+/// Which directions of a flow an observation has packets of: from its lesser end, from its greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Directions([bool; 2]);
+
+impl Directions {
+    /// Of the two ends as they are everywhere, and who of them sent. Who tells of no packets may have had any.
+    pub(super) fn of([one, two]: [End; 2], [by_one, by_two]: [bool; 2]) -> Self {
+        if !by_one && !by_two {
+            return Self([true; 2]);
+        }
+        Self(if one <= two { [by_one, by_two] } else { [by_two, by_one] })
+    }
+
+    fn and(self, other: Self) -> Self {
+        let ([one, two], [own, other]) = (self.0, other.0);
+        Self([one || own, two || other])
+    }
+
+    /// Whether both have packets of one direction.
+    fn overlap(self, other: Self) -> bool {
+        self.0.into_iter().zip(other.0).any(|(own, other)| own && other)
+    }
+}
+
 /// An observation point of a flow. A translated one may come in and leave by one interface, on either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Spot {
@@ -79,7 +106,11 @@ impl Spot {
 struct Claim {
     rank: u8,
     since: i64,
+    /// It is the beginning of a flow there.
+    begins: bool,
     spot: Spot,
+    /// What it has had packets of.
+    directions: Directions,
     /// A row has left with this choice: it stays.
     settled: bool,
     /// When the primary point had a row the last time.
@@ -96,7 +127,7 @@ struct Claim {
 pub type OpenSlice = (u64, u32);
 
 impl Claim {
-    fn new(key: &FlowKey, seen: &Observation, now: i64) -> Self {
+    fn new(key: &FlowKey, directions: Directions, seen: &Observation, now: i64) -> Self {
         let rank = match (seen.source, seen.observed_at) {
             (Source::Netflow, _) => 3,
             (Source::Ring | Source::File, Some(ObservedAt::Client)) => 0,
@@ -104,20 +135,24 @@ impl Claim {
             (Source::Ring | Source::File, Some(ObservedAt::Path) | None) => 2,
         };
         let (since, spot) = (seen.since, Spot::of(key, seen));
-        Self { rank, since, spot, settled: false, seen: now, latest: since, over: seen.over, shown: None }
+        let (begins, over) = (seen.begins, seen.over);
+        Self { rank, since, begins, spot, directions, settled: false, seen: now, latest: since, over, shown: None }
     }
 
     fn order(&self) -> (u8, i64, Spot) {
         (self.rank, self.since, self.spot)
     }
 
-    /// Whether what is seen since `since` is nothing of this flow.
-    fn is_over_before(&self, since: i64) -> bool {
-        self.over.is_some_and(|over| since > over.saturating_add(PASSAGE))
+    /// Whether what another point, or a later flow, has seen is nothing of this flow: it comes late for its last packet, or, as a beginning that is
+    /// behind that, late for its first.
+    fn is_over_before(&self, own: &Self) -> bool {
+        let late = |time: i64| own.since > time.saturating_add(PASSAGE);
+        self.over.is_some_and(|over| late(over) || (own.begins && own.since > over && late(self.since)))
     }
 
-    /// Another row of the primary point.
+    /// Another row of the same point.
     fn goes_on(&mut self, own: &Self) {
+        self.directions = self.directions.and(own.directions);
         self.seen = self.seen.max(own.seen);
         self.latest = self.latest.max(own.latest);
         self.over = self.over.max(own.over).filter(|over| self.latest <= *over);
@@ -127,40 +162,101 @@ impl Claim {
     }
 }
 
-/// Choices for flows with the same ends that came one after the other.
+/// The choices for a flow.
+struct Turn {
+    first: Claim,
+    /// For the direction that the first does not see.
+    second: Option<Claim>,
+}
+
+impl Turn {
+    fn new(first: Claim) -> Self {
+        Self { first, second: None }
+    }
+
+    fn claims(&self) -> impl Iterator<Item = &Claim> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
+
+    fn is_over_before(&self, own: &Claim) -> bool {
+        self.claims().all(|claim| claim.is_over_before(own))
+    }
+
+    /// The choice that an observation asks for: it, or another point.
+    fn ask(&mut self, own: Claim, demoted: &mut Vec<OpenSlice>) -> &mut Claim {
+        let directions = own.directions;
+        let overlaps = |claim: &mut Claim| claim.directions.overlap(directions);
+        if self.first.spot == own.spot {
+            self.first.goes_on(&own);
+            demoted.extend(self.second.take_if(overlaps).and_then(|second| second.shown));
+            return &mut self.first;
+        }
+        let mut apart = !self.first.directions.overlap(own.directions);
+        if let Some(second) = self.second.as_mut().filter(|second| second.spot == own.spot) {
+            second.goes_on(&own);
+            apart = !self.first.directions.overlap(second.directions);
+            if !apart {
+                demoted.extend(self.second.take().and_then(|second| second.shown));
+            }
+        }
+        let spot = own.spot;
+        if apart {
+            let is_better = |second: &Claim| own.order() < second.order() && !second.settled;
+            if self.second.as_ref().is_none_or(|second| second.spot != spot && is_better(second)) {
+                demoted.extend(self.second.replace(own).and_then(|second| second.shown));
+            }
+        } else if own.order() < self.first.order() && !self.first.settled {
+            demoted.extend(self.second.take_if(overlaps).and_then(|second| second.shown));
+            demoted.extend(std::mem::replace(&mut self.first, own).shown);
+        }
+        match &mut self.second {
+            Some(second) if second.spot == spot => second,
+            Some(_) | None => &mut self.first,
+        }
+    }
+
+    /// Whether something is left of it without what was not seen since `before`.
+    fn forget(&mut self, before: i64) -> bool {
+        self.second.take_if(|second| second.seen <= before);
+        if self.first.seen <= before
+            && let Some(second) = self.second.take()
+        {
+            self.first = second;
+        }
+        self.first.seen > before
+    }
+}
+
+/// Those for flows with the same ends that came one after the other.
 struct Turns {
-    before: Vec<Claim>,
-    last: Claim,
+    before: Vec<Turn>,
+    last: Turn,
 }
 
 impl Turns {
-    /// The turn of an observation, which asks to be the primary one of it.
+    /// See [`Turn::ask`], of the turn in which the observation began.
     fn ask(&mut self, own: Claim, demoted: &mut Vec<OpenSlice>) -> &mut Claim {
-        let place = self.before.iter().position(|claim| !claim.is_over_before(own.since));
-        if place.is_none() && self.last.is_over_before(own.since) && self.last.spot != own.spot {
+        let place = self.before.iter().position(|turn| !turn.is_over_before(&own));
+        let is_of_last = self.last.claims().any(|claim| claim.spot == own.spot);
+        if place.is_none() && self.last.is_over_before(&own) && !is_of_last {
             if self.before.len() + 1 >= MOST_TURNS {
                 self.before.remove(0);
             }
-            self.before.push(std::mem::replace(&mut self.last, own));
-            return &mut self.last;
+            self.before.push(std::mem::replace(&mut self.last, Turn::new(own)));
+            return &mut self.last.first;
         }
-        let claim = place.and_then(|place| self.before.get_mut(place)).unwrap_or(&mut self.last);
-        if claim.spot == own.spot {
-            claim.goes_on(&own);
-        } else if own.order() < claim.order() && !claim.settled {
-            demoted.extend(std::mem::replace(claim, own).shown);
-        }
-        claim
+        let turn = place.and_then(|place| self.before.get_mut(place)).unwrap_or(&mut self.last);
+        turn.ask(own, demoted)
     }
 
-    /// Whether something is left of them without those that were seen before `before` the last time.
+    /// Whether something is left of them without what was not seen since `before`.
     fn forget(&mut self, before: i64) -> bool {
-        self.before.retain(|claim| claim.seen > before);
-        if self.last.seen > before {
+        self.before.retain_mut(|turn| turn.forget(before));
+        if self.last.forget(before) {
             return true;
         }
         let left = self.before.pop();
-        left.map(|claim| self.last = claim).is_some()
+        left.map(|turn| self.last = turn).is_some()
     }
 }
 
@@ -174,15 +270,15 @@ pub(super) struct Claims {
 
 impl Claims {
     /// An observation asks to be the primary one of its flow.
-    pub(super) fn claim(&mut self, key: FlowKey, seen: &Observation, now: i64) {
-        self.turn(key, seen, now);
+    pub(super) fn claim(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64) {
+        self.turn(flow, seen, now);
     }
 
-    /// Whether this observation is the primary one; the answer stays.
-    pub(super) fn settle(&mut self, key: FlowKey, seen: &Observation, now: i64) -> bool {
-        let Some(claim) = self.turn(key, seen, now) else { return true };
+    /// Whether this observation is a primary one; the answer stays.
+    pub(super) fn settle(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64) -> bool {
+        let Some(claim) = self.turn(flow, seen, now) else { return true };
         claim.settled = true;
-        let own = claim.spot == Spot::of(&key, seen);
+        let own = claim.spot == Spot::of(&flow.0, seen);
         if own && seen.over.is_some() {
             // What was shown of it has ended.
             claim.shown = None;
@@ -190,10 +286,10 @@ impl Claims {
         own
     }
 
-    /// Whether this observation of a slice that is open would be the primary one by now.
-    pub(super) fn show(&mut self, key: FlowKey, seen: &Observation, now: i64, slice: OpenSlice) -> bool {
-        let Some(claim) = self.turn(key, seen, now) else { return true };
-        let own = claim.spot == Spot::of(&key, seen);
+    /// Whether this observation of a slice that is open would be a primary one by now.
+    pub(super) fn show(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64, slice: OpenSlice) -> bool {
+        let Some(claim) = self.turn(flow, seen, now) else { return true };
+        let own = claim.spot == Spot::of(&flow.0, seen);
         if own {
             claim.shown = Some(slice);
         }
@@ -201,12 +297,15 @@ impl Claims {
     }
 
     /// `None`: no room.
-    fn turn(&mut self, key: FlowKey, seen: &Observation, now: i64) -> Option<&mut Claim> {
-        let own = Claim::new(&key, seen, now);
+    fn turn(&mut self, (key, directions): (FlowKey, Directions), seen: &Observation, now: i64) -> Option<&mut Claim> {
+        let own = Claim::new(&key, directions, seen, now);
         let room = self.turns.len() < MOST_CLAIMS;
         match self.turns.entry(key) {
             Entry::Occupied(known) => Some(known.into_mut().ask(own, &mut self.demoted)),
-            Entry::Vacant(free) => room.then(|| &mut free.insert(Turns { before: Vec::new(), last: own }).last),
+            Entry::Vacant(free) => room.then(|| {
+                let turns = Turns { before: Vec::new(), last: Turn::new(own) };
+                &mut free.insert(turns).last.first
+            }),
         }
     }
 

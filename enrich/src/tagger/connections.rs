@@ -85,11 +85,14 @@ impl Connections {
         if client_opened { [opener, answerer] } else { [answerer, opener] }
     }
 
-    /// The ends of the connection, the same wherever it is seen.
+    /// Client and server, with the addresses that the connection has wherever it is seen.
     pub(super) fn ends(&self, seen: &Observation) -> [End; 2] {
         let found = Some(seen).filter(|seen| is_of_host(seen)).and_then(|seen| self.translations.find(seen));
         match found {
-            Some((sides, _)) => sides.original.map(|end| (end.ip(), Some(end.port()))),
+            Some((sides, opened)) => {
+                let [client, server] = sides.original.map(|end| (end.ip(), Some(end.port())));
+                if opened { [client, server] } else { [server, client] }
+            }
             None => [seen.client, seen.server],
         }
     }

@@ -33,7 +33,7 @@ use wiretag_capture::{Direction, FlowRecord, ObservedAt, Source, Transaction};
 
 pub use self::again::{Again, Links, NamesAgain, StoredEnd, StoredRow};
 pub use self::claims::OpenSlice;
-use self::claims::{Claims, FlowKey};
+use self::claims::{Claims, Directions, FlowKey};
 use self::connections::Connections;
 use self::names::Namer;
 use self::observation::{End, Observation, Observed};
@@ -259,7 +259,9 @@ impl Join {
         // What never counts, as the packets of a tunnel around flows, takes nobody's place.
         if record.is_primary() {
             // As far as its ends are known by now.
-            self.claims.claim(FlowKey::of(seen.protocol, self.connections.ends(&seen)), &seen, now);
+            let ends = self.connections.ends(&seen);
+            let flow = (FlowKey::of(seen.protocol, ends), Directions::of(ends, seen.sent));
+            self.claims.claim(flow, &seen, now);
         }
         let until = seen.when.to;
         Held { netns, record, due: now.saturating_add(self.config.hold), until }
@@ -292,20 +294,21 @@ impl Join {
         let seen = record.observation(netns);
         if record.is_primary() {
             // Another key than when it came, if that it is translated, or that addresses overlap, was told after.
-            let key = self.key(&seen, timeline);
-            record.set_primary(self.claims.settle(key, &seen, due));
+            let flow = self.flow(&seen, timeline);
+            record.set_primary(self.claims.settle(flow, &seen, due));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }
     }
 
-    /// The flow that it is an observation of.
-    fn key(&self, seen: &Observation, timeline: &View) -> FlowKey {
-        let key = FlowKey::of(seen.protocol, self.connections.ends(seen));
+    /// The flow that it is an observation of, and what of it.
+    fn flow(&self, seen: &Observation, timeline: &View) -> (FlowKey, Directions) {
+        let ends = self.connections.ends(seen);
+        let key = FlowKey::of(seen.protocol, ends);
         let overlaps = |end: End| timeline.overlapping(end.0, seen.when);
         let is_unclear = seen.source == Source::Ring && (overlaps(seen.client) || overlaps(seen.server));
         let network = || Within::of(seen, timeline).network().and_then(|network| timeline.network_number(network));
-        key.within(is_unclear.then(network).flatten())
+        (key.within(is_unclear.then(network).flatten()), Directions::of(ends, seen.sent))
     }
 
     /// As [`Self::leave`], and nothing is decided.
@@ -313,8 +316,8 @@ impl Join {
         let Held { netns, mut record, due, .. } = held;
         let seen = record.observation(netns);
         if record.primary {
-            let key = self.key(&seen, timeline);
-            record.primary = self.claims.show(key, &seen, due, (record.flow_id, record.slice));
+            let flow = self.flow(&seen, timeline);
+            record.primary = self.claims.show(flow, &seen, due, (record.flow_id, record.slice));
         }
         let (client, server) = self.names.of(&self.config.boot, &seen, timeline, &self.connections);
         Tagged { record, client, server }

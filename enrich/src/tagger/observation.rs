@@ -27,12 +27,16 @@ pub(super) struct Observation {
     pub(super) server: End,
     /// Link-layer addresses of client and server.
     pub(super) macs: [Option<[u8; 6]>; 2],
+    /// Whether packets of client and server were seen, as far as this row tells.
+    pub(super) sent: [bool; 2],
     /// Direction of the client's packets.
     pub(super) client_direction: Option<Direction>,
     /// Where it is, once that is known.
     pub(super) observed_at: Option<ObservedAt>,
     /// Since when the flow is seen there, as far as this row tells.
     pub(super) since: i64,
+    /// Whether it began then: not if another row may have told of it before.
+    pub(super) begins: bool,
     /// When the flow had its last packet there; `None`: it goes on, or this does not tell.
     pub(super) over: Option<i64>,
     /// What the packets were in.
@@ -84,9 +88,11 @@ impl Observed for FlowRecord {
             client: (self.client.ip, self.client.port),
             server: (self.server.ip, self.server.port),
             macs: [self.client.mac, self.server.mac],
+            sent: [self.client.packets > 0, self.server.packets > 0],
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.start,
+            begins: self.slice == 0,
             over: self.end_reason.is_some_and(is_final).then_some(self.end),
             wrapping: Wrapping::of((self.vlan, self.vlan_inner), self.tunnel.as_ref()),
             when: when(self.source, self.start, self.end),
@@ -116,9 +122,11 @@ impl Observed for Transaction {
             client: (self.client_ip, self.client_port),
             server: (self.server_ip, self.server_port),
             macs: [None; 2],
+            sent: [true; 2],
             client_direction: self.client_direction,
             observed_at: self.observed_at,
             since: self.exchange.start,
+            begins: false,
             over: None,
             wrapping: self.wrapping,
             when: when(self.source, self.exchange.start, self.exchange.end),
