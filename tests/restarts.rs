@@ -4,69 +4,90 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
 use support::{Appliance, eventually, is_root, run};
 use wiretag_capture::ring::in_namespace;
 
-const BRIDGE: &str = "wtagainbr";
-const SERVER: &str = "wtagain-s";
-/// The host's end of each client's veth, and its namespace.
-const CLIENTS: [&str; 3] = ["wtagain-1", "wtagain-2", "wtagain-3"];
-
-/// The bridge, and the server's namespace on it; removed when dropped, with the client's.
-struct Stage;
+/// A bridge with an address, and containers on it; removed when dropped. What is made has the stage's name in its own.
+struct Stage {
+    name: &'static str,
+    /// The first three bytes of the addresses.
+    network: &'static str,
+}
 
 impl Stage {
-    fn new() -> Self {
-        Self::remove();
-        run("ip", &["link", "add", BRIDGE, "type", "bridge"]);
-        run("ip", &["link", "set", BRIDGE, "up"]);
-        container(SERVER, "198.18.92.1/24");
-        Self
+    fn new(name: &'static str, network: &'static str) -> Self {
+        let stage = Self { name, network };
+        stage.remove();
+        run("ip", &["link", "add", name, "type", "bridge"]);
+        run("ip", &["addr", "add", &format!("{network}.254/24"), "dev", name]);
+        run("ip", &["link", "set", name, "up"]);
+        stage
     }
 
-    fn remove() {
+    fn remove(&self) {
         let delete = |kind: &str, name: &str| drop(std::process::Command::new("ip").args([kind, "del", name]).output());
-        delete("link", BRIDGE);
-        for name in CLIENTS.iter().chain([&SERVER]) {
-            delete("link", name);
-            delete("netns", name);
+        delete("link", self.name);
+        for number in 1..=9 {
+            delete("link", &self.called(number));
+            delete("netns", &self.called(number));
         }
+    }
+
+    /// The host's end of a container's veth, and its namespace.
+    fn called(&self, number: u8) -> String {
+        format!("{}-{number}", self.name)
+    }
+
+    /// A container with an address.
+    fn container(&self, number: u8, address: u8) {
+        let name = self.called(number);
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["link", "add", &name, "type", "veth", "peer", "name", "eth0", "netns", &name]);
+        run("ip", &["link", "set", &name, "master", self.name, "up"]);
+        let address = format!("{}.{address}/24", self.network);
+        run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"]);
+        run("ip", &["-n", &name, "link", "set", "eth0", "up"]);
+    }
+
+    fn end(&self, number: u8) {
+        run("ip", &["link", "del", &self.called(number)]);
+        run("ip", &["netns", "del", &self.called(number)]);
+    }
+
+    fn is_captured(&self, appliance: &Appliance, number: u8) {
+        let name = format!("\"{}\"", self.called(number));
+        eventually(10, "it is captured", || appliance.get("/api/v1/health").contains(&name).then_some(()));
+    }
+
+    fn inside<T: Send + 'static>(&self, number: u8, work: impl FnOnce() -> T + Send + 'static) -> T {
+        in_namespace(&Path::new("/run/netns").join(self.called(number)), work).expect("the namespace")
+    }
+
+    /// Sends a hundred datagrams from a container to an address, always from and to the same ports.
+    fn send(&self, number: u8, to: u8) {
+        let to = format!("{}.{to}:9000", self.network);
+        let sent = self.inside(number, move || -> std::io::Result<()> {
+            let socket = UdpSocket::bind("0.0.0.0:40000")?;
+            for _ in 0..100 {
+                socket.send_to(&[7; 100], &to)?;
+            }
+            Ok(())
+        });
+        sent.expect("sent");
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        Self::remove();
+        self.remove();
     }
-}
-
-/// A namespace with a veth to the bridge.
-fn container(name: &str, address: &str) {
-    run("ip", &["netns", "add", name]);
-    run("ip", &["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name]);
-    run("ip", &["link", "set", name, "master", BRIDGE, "up"]);
-    run("ip", &["-n", name, "addr", "add", address, "dev", "eth0"]);
-    run("ip", &["-n", name, "link", "set", "eth0", "up"]);
-}
-
-/// Sends a hundred datagrams from a client to the server, always from and to the same ports.
-fn send(client: &str) {
-    let sent = in_namespace(&Path::new("/run/netns").join(client), || -> std::io::Result<()> {
-        let socket = UdpSocket::bind("198.18.92.2:40000")?;
-        for _ in 0..100 {
-            socket.send_to(&[7; 100], SocketAddr::from(([198, 18, 92, 1], 9000)))?;
-        }
-        Ok(())
-    });
-    sent.expect("the namespace").expect("sent");
 }
 
 fn packets(rows: &[Value]) -> u64 {
@@ -79,30 +100,30 @@ fn a_container_that_is_started_again_at_once_counts() {
     if !is_root() {
         return;
     }
-    let _stage = Stage::new();
+    let stage = Stage::new("wtagain", "198.18.92");
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--interface", "wtagain*"]);
-    for client in CLIENTS {
-        container(client, "198.18.92.2/24");
-        let captured = || appliance.get("/api/v1/health").contains(&format!("\"{client}\"")).then_some(());
-        eventually(10, "it is captured", captured);
-        send(client);
-        run("ip", &["link", "del", client]);
-        run("ip", &["netns", "del", client]);
+    let (server, clients) = (9, [1, 2, 3]);
+    stage.container(server, 1);
+    for client in clients {
+        stage.container(client, 2);
+        stage.is_captured(&appliance, client);
+        stage.send(client, 1);
+        stage.end(client);
         // No container starts faster.
         std::thread::park_timeout(Duration::from_millis(300));
     }
     let query = "client_port == 40000 and server_port == 9000";
     let all = eventually(30, "the server's interface has seen all", || {
         let rows = appliance.flows(query, &["--all-observations"]);
-        let seen: Vec<Value> = rows.iter().filter(|row| row["interface"] == SERVER).cloned().collect();
+        let seen: Vec<Value> = rows.iter().filter(|row| row["interface"] == stage.called(server)).cloned().collect();
         (packets(&seen) == 300).then_some(rows)
     });
     let primary = eventually(30, "each packet counts once", || {
         let rows = appliance.flows(query, &[]);
         (packets(&rows) == 300).then_some(rows)
     });
-    let is_clients = |row: &Value| CLIENTS.iter().any(|name| row["interface"] == *name);
+    let is_clients = |row: &Value| clients.iter().any(|number| row["interface"] == stage.called(*number));
     assert!(primary.iter().all(is_clients), "{primary:?} of {all:?}");
     appliance.stop();
     let stored = support::flows(directory.path(), query, &[]);
@@ -111,49 +132,40 @@ fn a_container_that_is_started_again_at_once_counts() {
     assert!(ends.iter().filter(|reason| **reason == "end_of_input").count() >= 2, "{ends:?}");
 }
 
-/// Asks a server of this process, over and over, from a client's namespace, until it is told to stop: each connection is a socket that the
-/// kernel tells of.
-fn ask_without_pause(client: &'static str, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
-    let server = TcpListener::bind("198.18.92.254:9101").expect("the bridge's address");
-    std::thread::spawn(move || server.incoming().for_each(drop));
-    let stop = stop.clone();
-    std::thread::spawn(move || {
-        let asked = in_namespace(&Path::new("/run/netns").join(client), move || {
-            while !stop.load(Ordering::Relaxed) {
-                drop(TcpStream::connect("198.18.92.254:9101"));
-                std::thread::park_timeout(Duration::from_millis(50));
-            }
-        });
-        asked.expect("the namespace");
-    })
-}
-
-/// Rows are stored some seconds after their end, whatever identities do.
+/// Rows are stored some seconds after their end, whatever identities do: here the kernel tells of sockets, one after the other.
 #[test]
 fn rows_do_not_wait_for_identities_that_change_without_a_pause() {
     if !is_root() {
         return;
     }
-    let _stage = Stage::new();
-    run("ip", &["addr", "add", "198.18.92.254/24", "dev", BRIDGE]);
+    let stage = Stage::new("wtpause", "198.18.93");
     let directory = tempfile::tempdir().expect("a directory");
-    let appliance = Appliance::start(directory.path(), &["--interface", "wtagain*"]);
-    let (asks, sends) = (CLIENTS[0], CLIENTS[1]);
-    container(asks, "198.18.92.3/24");
-    container(sends, "198.18.92.2/24");
-    for client in [asks, sends] {
-        let captured = || appliance.get("/api/v1/health").contains(&format!("\"{client}\"")).then_some(());
-        eventually(10, "it is captured", captured);
+    let appliance = Appliance::start(directory.path(), &["--interface", "wtpause*"]);
+    let (asks, sends) = (1, 2);
+    for number in [asks, sends] {
+        stage.container(number, 10 + number);
+        stage.is_captured(&appliance, number);
     }
+    let server = TcpListener::bind("198.18.93.254:9101").expect("the bridge's address");
+    std::thread::spawn(move || server.incoming().for_each(drop));
     let stop = Arc::new(AtomicBool::new(false));
-    let asking = ask_without_pause(asks, &stop);
-    let begun = || (appliance.flows("server_port == 9101", &["--all-observations"]).len() > 20).then_some(());
-    eventually(30, "connections are seen", begun);
-    send(sends);
-    run("ip", &["link", "del", sends]);
-    let ended = format!("interface == {sends} and server_port == 9000 and end_reason exists");
-    eventually(12, "the row that has ended", || (appliance.flows(&ended, &[]).len() == 1).then_some(()));
-    stop.store(true, Ordering::Relaxed);
-    asking.join().expect("asked");
+    let until = stop.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stage.inside(asks, move || {
+                while !until.load(Ordering::Relaxed) {
+                    drop(TcpStream::connect("198.18.93.254:9101"));
+                    std::thread::park_timeout(Duration::from_millis(50));
+                }
+            });
+        });
+        let begun = || (appliance.flows("server_port == 9101", &["--all-observations"]).len() > 20).then_some(());
+        eventually(30, "connections are seen", begun);
+        stage.send(sends, 254);
+        stage.end(sends);
+        let ended = format!("interface == {} and server_port == 9000 and end_reason exists", stage.called(sends));
+        eventually(15, "the row that has ended", || (appliance.flows(&ended, &[]).len() == 1).then_some(()));
+        stop.store(true, Ordering::Relaxed);
+    });
     appliance.stop();
 }

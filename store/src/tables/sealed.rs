@@ -180,7 +180,7 @@ mod tests {
     fn a_sealed_header_has_the_stored_size_and_the_checksum() {
         let mut out = vec![9];
         seal(&HEADER, STORED, &mut out).unwrap();
-        let checksum = [0x15, 0xb3, 0x9b, 0xdf, 0xc1, 0x06];
+        let checksum = [0x15, 0xb3, 0x9b, 0xde, 0xc0, 0x06];
         let sealed = [&[9][..], &HEADER[..5], &[0x15, 0x12], &checksum, &[0x1c], &HEADER[9..]].concat();
         assert_eq!(out, sealed);
         assert!(seal(&sealed[1..], STORED, &mut out).is_err(), "it has one");
