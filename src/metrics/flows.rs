@@ -234,7 +234,7 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 /// Whose addresses may be named: containers and machines have private ones (RFC 1918, RFC 4193, link-local, shared);
-/// `public` is the Internet's.
+/// `public` is the Internet's. `unspecified` is nobody's: who has no address yet asks with it (DHCP, duplicate address detection).
 fn address_kind(ip: IpAddr) -> &'static str {
     let private = match ip {
         IpAddr::V4(ip) => {
@@ -245,10 +245,11 @@ fn address_kind(ip: IpAddr) -> &'static str {
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     };
     let group = ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    match (group, private) {
-        (true, _) => "multicast",
-        (false, true) => "private",
-        (false, false) => "public",
+    match (ip.is_unspecified(), group, private) {
+        (true, ..) => "unspecified",
+        (false, true, _) => "multicast",
+        (false, false, true) => "private",
+        (false, false, false) => "public",
     }
 }
 
@@ -420,5 +421,22 @@ mod tests {
     fn protocols_without_a_name_are_one() {
         let names = [Protocol::TCP, Protocol::ICMP6, Protocol::GRE, Protocol(200)].map(protocol);
         assert_eq!(names, ["tcp", "icmp6", "other", "other"]);
+    }
+
+    #[test]
+    fn addresses_that_nobody_has_are_not_of_the_internet() {
+        for (ip, kind) in [
+            ("::", "unspecified"),
+            ("0.0.0.0", "unspecified"),
+            ("10.0.0.1", "private"),
+            ("100.64.0.1", "private"),
+            ("fe80::1", "private"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "multicast"),
+            ("192.0.2.1", "public"),
+            ("2001:db8::1", "public"),
+        ] {
+            assert_eq!(address_kind(ip.parse().expect("an address")), kind, "{ip}");
+        }
     }
 }
