@@ -39,6 +39,8 @@ const MOST_ROWS: usize = 4096;
 const LONGEST: Duration = Duration::from_secs(1);
 /// Dossiers that are written in one transaction.
 const DOSSIERS: usize = 4096;
+/// Time between two looks at who has series of its own in `/metrics`.
+const SWEEP: Duration = Duration::from_mins(1);
 /// What is old is looked for when so much more time may be forgotten, ns.
 const FORGET: i64 = 60_000_000_000;
 
@@ -142,7 +144,7 @@ impl Tagging {
         mut records: mpsc::Receiver<RecordBatch>,
         mut events: mpsc::Receiver<IdentityEvent>,
     ) {
-        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        let (mut tick, mut sweep) = (tokio::time::interval(Duration::from_millis(250)), tokio::time::interval(SWEEP));
         let mut writing = Writing::default();
         let (mut tagged, mut since) = (TaggedRows::default(), None);
         let mut open = OpenRows::new();
@@ -160,6 +162,10 @@ impl Tagging {
                     self.drain(&mut tagged);
                     self.upkeep(&mut writing).await;
                     tick.reset();
+                }
+                _ = sweep.tick() => {
+                    self.metrics.sweep();
+                    sweep.reset();
                 }
                 batch = records.recv() => match batch {
                     Some(batch) => {

@@ -1,199 +1,20 @@
-//! What `/metrics` says: counters of each stage, and figures of primary flows with a budget of series.
+//! What `/metrics` says: counters of each stage, and figures of primary flows ([`flows`]).
 
-use std::collections::HashSet;
-use std::net::IpAddr;
+mod flows;
+mod places;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use wiretag_capture::EndReason;
+use prometheus::{CounterVec, GaugeVec, Opts};
 use wiretag_enrich::kernel::KernelNumbers;
-use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
 
+pub(crate) use self::flows::FlowMetrics;
 use crate::peers::Peers;
 use crate::sources::Sources;
 use crate::stage_numbers::StageNumbers;
 use crate::worker::CaptureStatus;
-
-/// Distinct names of flow ends that have series of their own; all further ones are `other`.
-const MOST_NAMES: usize = 200;
-
-/// Figures of primary flows and transactions.
-#[derive(Clone)]
-pub(crate) struct FlowMetrics {
-    flows: IntCounterVec,
-    bytes: IntCounterVec,
-    /// Ends of flows and their bytes by how the end was named: the figure to watch.
-    ends: [IntCounterVec; 2],
-    retransmits: IntCounterVec,
-    handshake_rtt: HistogramVec,
-    dns_latency: Histogram,
-    dns_responses: IntCounterVec,
-    connections: IntCounterVec,
-    http_transactions: IntCounterVec,
-    http_latency: HistogramVec,
-    names: Arc<Mutex<HashSet<Arc<str>>>>,
-}
-
-/// 50 µs to about 6 s.
-fn latency_buckets() -> Vec<f64> {
-    (0..18).map(|power| 50e-6 * f64::from(1 << power)).collect()
-}
-
-impl FlowMetrics {
-    /// Registers all families.
-    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok(family)
-        };
-        let rtt =
-            HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
-        let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
-        registry.register(Box::new(handshake_rtt.clone()))?;
-        let http =
-            HistogramOpts::new("wiretag_http_latency_seconds", "Last byte of a request to first byte of its response.");
-        let http_latency = HistogramVec::new(http.buckets(latency_buckets()), &["server"])?;
-        registry.register(Box::new(http_latency.clone()))?;
-        let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
-        let dns_latency = Histogram::with_opts(dns.buckets(latency_buckets()))?;
-        registry.register(Box::new(dns_latency.clone()))?;
-        Ok(Self {
-            flows: counter("wiretag_flows_total", "Primary flow slices.", &["protocol", "client", "server"])?,
-            bytes: counter(
-                "wiretag_flow_bytes_total",
-                "IP bytes of primary flows.",
-                &["client", "server", "direction"],
-            )?,
-            ends: [
-                counter(
-                    "wiretag_flow_ends_total",
-                    "Ends of primary flows by how they were named, and whether their address is a private one.",
-                    &["tagged_by", "address"],
-                )?,
-                counter(
-                    "wiretag_flow_end_bytes_total",
-                    "IP bytes of primary flows, once for each end, by how that was named.",
-                    &["tagged_by", "address"],
-                )?,
-            ],
-            retransmits: counter("wiretag_flow_retransmits_total", "Retransmitted segments.", &["client", "server"])?,
-            handshake_rtt,
-            dns_latency,
-            dns_responses: counter("wiretag_dns_responses_total", "DNS responses.", &["rcode"])?,
-            connections: counter("wiretag_tcp_connections_total", "TCP connections that ended.", &["server", "state"])?,
-            http_transactions: counter(
-                "wiretag_http_transactions_total",
-                "HTTP requests by class of their response's status.",
-                &["server", "status"],
-            )?,
-            http_latency,
-            names: Arc::default(),
-        })
-    }
-
-    /// Adds a flow, if it is a primary one.
-    pub(crate) fn observe(&self, flow: &TaggedFlow) {
-        let record = &flow.record;
-        if !record.primary {
-            return;
-        }
-        let (client, server) = (self.name(&flow.client), self.name(&flow.server));
-        let (client, server) = (&*client, &*server);
-        self.flows.with_label_values(&[&*record.protocol.name(), client, server]).inc();
-        self.bytes.with_label_values(&[client, server, "client_to_server"]).inc_by(record.client.bytes);
-        self.bytes.with_label_values(&[client, server, "server_to_client"]).inc_by(record.server.bytes);
-        for (tag, ip) in [(&flow.client, record.client.ip), (&flow.server, record.server.ip)] {
-            let labels = [tag.tagged_by.as_str(), address_kind(ip)];
-            let [flows, bytes] = &self.ends;
-            flows.with_label_values(&labels).inc();
-            bytes.with_label_values(&labels).inc_by(record.client.bytes.saturating_add(record.server.bytes));
-        }
-        let [client_retransmits, server_retransmits] =
-            [&record.client, &record.server].map(|side| u64::from(side.retransmits.unwrap_or(0)));
-        self.retransmits.with_label_values(&[client, server]).inc_by(client_retransmits + server_retransmits);
-        for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
-            if let Some(rtt) = rtt.filter(|_| record.slice == 0) {
-                self.handshake_rtt.with_label_values(&[server, side]).observe(f64::from(rtt) / 1e6);
-            }
-        }
-        if let Some(dns) = &record.dns {
-            if let Some(latency) = dns.latency_us {
-                self.dns_latency.observe(latency as f64 / 1e6);
-            }
-            if let Some(rcode) = &dns.rcode {
-                self.dns_responses.with_label_values(&[&**rcode]).inc();
-            }
-        }
-        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != Some(EndReason::Active)) {
-            self.connections.with_label_values(&[server, state.as_str()]).inc();
-        }
-    }
-
-    /// Adds a transaction, if it is a primary one. DNS counts with its flow.
-    pub(crate) fn observe_transaction(&self, transaction: &TaggedTransaction) {
-        let exchange = &transaction.record.exchange;
-        let is_http = exchange.method.is_some() || exchange.status.is_some();
-        if !transaction.record.primary || !is_http {
-            return;
-        }
-        let server = self.name(&transaction.server);
-        self.http_transactions.with_label_values(&[&*server, status_class(exchange.status)]).inc();
-        if let Some(latency) = exchange.latency_us {
-            self.http_latency.with_label_values(&[&*server]).observe(latency as f64 / 1e6);
-        }
-    }
-
-    /// Workload, else container, else pod, else machine; `unknown` without a name, `other` beyond the budget.
-    fn name(&self, tag: &EndTag) -> Arc<str> {
-        let Some(identity) = &tag.identity else { return "unknown".into() };
-        let name = identity.workload.as_ref().or(identity.container.as_ref()).or(identity.pod.as_ref());
-        let Some(name) = name.or(identity.host.as_ref()) else { return "unknown".into() };
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.contains(name) {
-            return name.clone();
-        }
-        if names.len() >= MOST_NAMES {
-            return "other".into();
-        }
-        names.insert(name.clone());
-        name.clone()
-    }
-}
-
-/// Whose addresses may be named: containers and machines have private ones (RFC 1918, RFC 4193, link-local, shared);
-/// `public` is the Internet's.
-fn address_kind(ip: IpAddr) -> &'static str {
-    let private = match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    let group = ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    match (group, private) {
-        (true, _) => "multicast",
-        (false, true) => "private",
-        (false, false) => "public",
-    }
-}
-
-/// `2xx` and its like; `none` without a response.
-fn status_class(status: Option<u16>) -> &'static str {
-    match status.map(|status| status / 100) {
-        Some(1) => "1xx",
-        Some(2) => "2xx",
-        Some(3) => "3xx",
-        Some(4) => "4xx",
-        Some(5) => "5xx",
-        Some(_) => "other",
-        None => "none",
-    }
-}
 
 /// A number that a stage keeps: name, help, label names, and whether it only grows.
 struct Family {

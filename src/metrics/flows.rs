@@ -1,0 +1,442 @@
+//! Figures of primary flows and transactions, with a budget of series.
+//!
+//! Servers have names in all of them, at most [`MOST_SERVERS`]; clients only beside a server, at most [`MOST_PAIRS`] pairs.
+//! Who has one is said by [`Places`]. What finds no place is added to `other`, so nothing is missing from sums: a pair without a place
+//! counts at its server, with a client `other`, and sums by server are whole. Every other label has a few values.
+//!
+//! A series that ends takes with it what it counted: moved to `other` it would be new traffic there. Prometheus has read it before.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use wiretag_capture::{EndReason, Protocol};
+use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
+
+use super::places::Places;
+
+/// Servers that have series of their own.
+const MOST_SERVERS: usize = 200;
+/// Pairs of a client and a server that have.
+const MOST_PAIRS: usize = 1000;
+
+/// Figures of primary flows and transactions.
+pub(crate) struct FlowMetrics {
+    flows: IntCounterVec,
+    bytes: IntCounterVec,
+    /// Ends of flows and their bytes by how the end was named: the figure to watch.
+    ends: [IntCounterVec; 2],
+    retransmits: IntCounterVec,
+    handshake_rtt: HistogramVec,
+    dns_latency: Histogram,
+    dns_responses: IntCounterVec,
+    connections: IntCounterVec,
+    http_transactions: IntCounterVec,
+    http_latency: HistogramVec,
+    servers: Places<Arc<str>>,
+    pairs: Places<(Arc<str>, Arc<str>)>,
+    unknown: Arc<str>,
+    other: Arc<str>,
+}
+
+/// 50 µs to about 6 s.
+fn latency_buckets() -> Vec<f64> {
+    (0..18).map(|power| 50e-6 * f64::from(1 << power)).collect()
+}
+
+impl FlowMetrics {
+    /// Registers all families.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let rtt =
+            HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
+        let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
+        registry.register(Box::new(handshake_rtt.clone()))?;
+        let http =
+            HistogramOpts::new("wiretag_http_latency_seconds", "Last byte of a request to first byte of its response.");
+        let http_latency = HistogramVec::new(http.buckets(latency_buckets()), &["server"])?;
+        registry.register(Box::new(http_latency.clone()))?;
+        let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
+        let dns_latency = Histogram::with_opts(dns.buckets(latency_buckets()))?;
+        registry.register(Box::new(dns_latency.clone()))?;
+        Ok(Self {
+            flows: counter(
+                "wiretag_flows_total",
+                "Primary flow slices, by the busiest pairs; all others are `other`.",
+                &["protocol", "client", "server"],
+            )?,
+            bytes: counter(
+                "wiretag_flow_bytes_total",
+                "IP bytes of primary flows, by the busiest pairs; all others are `other`.",
+                &["client", "server", "direction"],
+            )?,
+            ends: [
+                counter(
+                    "wiretag_flow_ends_total",
+                    "Ends of primary flows by how they were named, and whether their address is a private one.",
+                    &["tagged_by", "address"],
+                )?,
+                counter(
+                    "wiretag_flow_end_bytes_total",
+                    "IP bytes of primary flows, once for each end, by how that was named.",
+                    &["tagged_by", "address"],
+                )?,
+            ],
+            retransmits: counter(
+                "wiretag_flow_retransmits_total",
+                "Retransmitted segments, by the busiest pairs.",
+                &["client", "server"],
+            )?,
+            handshake_rtt,
+            dns_latency,
+            dns_responses: counter("wiretag_dns_responses_total", "DNS responses.", &["rcode"])?,
+            connections: counter(
+                "wiretag_tcp_connections_total",
+                "TCP connections that ended, by the busiest servers.",
+                &["server", "state"],
+            )?,
+            http_transactions: counter(
+                "wiretag_http_transactions_total",
+                "HTTP requests by class of their response's status.",
+                &["server", "status"],
+            )?,
+            http_latency,
+            servers: Places::new(MOST_SERVERS),
+            pairs: Places::new(MOST_PAIRS),
+            unknown: "unknown".into(),
+            other: "other".into(),
+        })
+    }
+
+    /// Adds a flow, if it is a primary one.
+    pub(crate) fn observe(&mut self, flow: &TaggedFlow) {
+        let record = &flow.record;
+        if !record.primary {
+            return;
+        }
+        let both = record.client.bytes.saturating_add(record.server.bytes);
+        let server = self.server(&flow.server, both);
+        let client = self.client(&flow.client, &server, both);
+        let (client, server) = (&*client, &*server);
+        self.flows.with_label_values(&[protocol(record.protocol), client, server]).inc();
+        self.bytes.with_label_values(&[client, server, "client_to_server"]).inc_by(record.client.bytes);
+        self.bytes.with_label_values(&[client, server, "server_to_client"]).inc_by(record.server.bytes);
+        for (tag, ip) in [(&flow.client, record.client.ip), (&flow.server, record.server.ip)] {
+            let labels = [tag.tagged_by.as_str(), address_kind(ip)];
+            let [flows, bytes] = &self.ends;
+            flows.with_label_values(&labels).inc();
+            bytes.with_label_values(&labels).inc_by(both);
+        }
+        let [client_retransmits, server_retransmits] =
+            [&record.client, &record.server].map(|side| u64::from(side.retransmits.unwrap_or(0)));
+        self.retransmits.with_label_values(&[client, server]).inc_by(client_retransmits + server_retransmits);
+        for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
+            if let Some(rtt) = rtt.filter(|_| record.slice == 0) {
+                self.handshake_rtt.with_label_values(&[server, side]).observe(f64::from(rtt) / 1e6);
+            }
+        }
+        if let Some(dns) = &record.dns {
+            if let Some(latency) = dns.latency_us {
+                self.dns_latency.observe(latency as f64 / 1e6);
+            }
+            if let Some(rcode) = &dns.rcode {
+                self.dns_responses.with_label_values(&[&**rcode]).inc();
+            }
+        }
+        if let Some(state) = record.tcp_state.filter(|_| record.end_reason != Some(EndReason::Active)) {
+            self.connections.with_label_values(&[server, state.as_str()]).inc();
+        }
+    }
+
+    /// Adds a transaction, if it is a primary one. DNS counts with its flow.
+    pub(crate) fn observe_transaction(&mut self, transaction: &TaggedTransaction) {
+        let exchange = &transaction.record.exchange;
+        let is_http = exchange.method.is_some() || exchange.status.is_some();
+        if !transaction.record.primary || !is_http {
+            return;
+        }
+        // Its bytes are those of its flow.
+        let server = self.server(&transaction.server, 0);
+        self.http_transactions.with_label_values(&[&*server, status_class(exchange.status)]).inc();
+        if let Some(latency) = exchange.latency_us {
+            self.http_latency.with_label_values(&[&*server]).observe(latency as f64 / 1e6);
+        }
+    }
+
+    /// Ends the series of who has no place any more, once a minute.
+    pub(crate) fn sweep(&mut self) {
+        let servers = self.servers.sweep(|_| false);
+        let pairs = self.pairs.sweep(|(_, server)| servers.contains(server));
+        if servers.is_empty() && pairs.is_empty() {
+            return;
+        }
+        let pairs: HashSet<(&str, &str)> = pairs.iter().map(|(client, server)| (&**client, &**server)).collect();
+        let has_ended = |labels: &HashMap<&str, &str>| {
+            let server = labels.get("server").copied().unwrap_or_default();
+            // What clients without a place counted at a server ends with the server.
+            servers.contains(server) || labels.get("client").is_some_and(|client| pairs.contains(&(*client, server)))
+        };
+        for family in [&self.flows, &self.bytes, &self.retransmits, &self.connections, &self.http_transactions] {
+            end_series(family, has_ended);
+        }
+        for family in [&self.handshake_rtt, &self.http_latency] {
+            end_series(family, has_ended);
+        }
+    }
+
+    /// Workload, else container, else pod, else machine; `unknown` without a name, `other` beyond the budget.
+    fn server(&mut self, tag: &EndTag, bytes: u64) -> Arc<str> {
+        let Some(name) = name(tag) else { return self.unknown.clone() };
+        let has_place = self.servers.observe(name, bytes);
+        if has_place { name.clone() } else { self.other.clone() }
+    }
+
+    /// As [`Self::server`], beside this server.
+    fn client(&mut self, tag: &EndTag, server: &Arc<str>, bytes: u64) -> Arc<str> {
+        let pair = (name(tag).unwrap_or(&self.unknown).clone(), server.clone());
+        let has_place = self.pairs.observe(&pair, bytes);
+        if has_place { pair.0 } else { self.other.clone() }
+    }
+}
+
+fn name(tag: &EndTag) -> Option<&Arc<str>> {
+    let identity = tag.identity.as_ref()?;
+    let name = identity.workload.as_ref().or(identity.container.as_ref()).or(identity.pod.as_ref());
+    name.or(identity.host.as_ref())
+}
+
+fn end_series<B: MetricVecBuilder>(family: &MetricVec<B>, has_ended: impl Fn(&HashMap<&str, &str>) -> bool) {
+    for now in family.collect() {
+        for series in now.get_metric() {
+            let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if has_ended(&labels)
+                && let Err(error) = family.remove(&labels)
+            {
+                tracing::error!("a series of `{}` cannot be ended: {error}", now.name());
+            }
+        }
+    }
+}
+
+/// Its name; `other` for those that have only a number.
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol.name() {
+        Cow::Borrowed(name) => name,
+        Cow::Owned(_) => "other",
+    }
+}
+
+/// Whose addresses may be named: containers and machines have private ones (RFC 1918, RFC 4193, link-local, shared);
+/// `public` is the Internet's. `unspecified` is nobody's: who has no address yet asks with it (DHCP, duplicate address detection).
+fn address_kind(ip: IpAddr) -> &'static str {
+    let private = match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    let group = ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    match (ip.is_unspecified(), group, private) {
+        (true, ..) => "unspecified",
+        (false, true, _) => "multicast",
+        (false, false, true) => "private",
+        (false, false, false) => "public",
+    }
+}
+
+/// `2xx` and its like; `none` without a response.
+fn status_class(status: Option<u16>) -> &'static str {
+    match status.map(|status| status / 100) {
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        Some(_) => "other",
+        None => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::proto::MetricFamily;
+    use wiretag_capture::{FlowRecord, Side, TcpState};
+    use wiretag_enrich::{Identity, TaggedBy};
+
+    use super::*;
+
+    struct Appliance {
+        registry: Registry,
+        metrics: FlowMetrics,
+    }
+
+    impl Appliance {
+        fn new() -> Self {
+            let registry = Registry::new();
+            let metrics = FlowMetrics::new(&registry).expect("families");
+            Self { registry, metrics }
+        }
+
+        /// A connection that ended, of so many bytes each way.
+        fn flow(&mut self, client: &str, server: &str, bytes: u64) {
+            let side = || Side { bytes, rtt_us: Some(100), ..Side::new([10, 0, 0, 1].into(), Some(80)) };
+            let record = FlowRecord::new(Protocol::TCP, side(), side());
+            let record = FlowRecord { tcp_state: Some(TcpState::Sf), end_reason: Some(EndReason::Fin), ..record };
+            self.metrics.observe(&TaggedFlow { record, client: tag(client), server: tag(server) });
+        }
+
+        fn sweep(&mut self, times: usize) {
+            for _ in 0..times {
+                self.metrics.sweep();
+            }
+        }
+
+        /// Series of a family with these labels, and the sum of their values.
+        fn series(&self, family: &str, labels: &[(&str, &str)]) -> (usize, u64) {
+            let families = self.registry.gather();
+            let own = families.iter().filter(|own| own.name() == family).flat_map(MetricFamily::get_metric);
+            let values = own.filter_map(|series| {
+                let has = |(name, value): &(&str, &str)| {
+                    series.get_label().iter().any(|label| label.name() == *name && label.value() == *value)
+                };
+                labels.iter().all(has).then(|| series.get_counter().get_value() as u64)
+            });
+            values.fold((0, 0), |(count, sum), value| (count + 1, sum + value))
+        }
+
+        fn bytes(&self, labels: &[(&str, &str)]) -> u64 {
+            self.series("wiretag_flow_bytes_total", labels).1
+        }
+    }
+
+    fn tag(name: &str) -> EndTag {
+        let identity = Identity { workload: Some(name.into()), ..Identity::default() };
+        EndTag { identity: Some(Arc::new(identity)), tagged_by: TaggedBy::Interface, translated: None }
+    }
+
+    /// Families that have a label `server`.
+    const FAMILIES: [&str; 5] = [
+        "wiretag_flows_total",
+        "wiretag_flow_bytes_total",
+        "wiretag_flow_retransmits_total",
+        "wiretag_tcp_connections_total",
+        "wiretag_handshake_rtt_seconds",
+    ];
+
+    #[test]
+    fn series_of_who_is_gone_end_and_those_of_the_living_go_on() {
+        let mut appliance = Appliance::new();
+        appliance.flow("cart", "job-1", 500);
+        for _ in 0..15 {
+            appliance.flow("cart", "web", 500);
+            appliance.sweep(1);
+        }
+        for family in FAMILIES {
+            assert!(appliance.series(family, &[("server", "job-1")]).0 > 0, "{family}: quiet, but perhaps alive");
+        }
+        appliance.flow("cart", "web", 500);
+        appliance.sweep(1);
+        for family in FAMILIES {
+            assert_eq!(appliance.series(family, &[("server", "job-1")]).0, 0, "{family}");
+            assert!(appliance.series(family, &[("server", "web")]).0 > 0, "{family}");
+        }
+        assert_eq!(appliance.bytes(&[("client", "cart"), ("server", "web")]), 16 * 1000);
+    }
+
+    #[test]
+    fn names_that_come_one_after_the_other_all_have_series() {
+        let mut appliance = Appliance::new();
+        for job in 0..500 {
+            let name = format!("job-{job}");
+            appliance.flow("cart", &name, 500);
+            assert_eq!(appliance.bytes(&[("server", &name)]), 1000, "{name}");
+            appliance.sweep(1);
+        }
+        assert_eq!(appliance.bytes(&[("server", "other")]), 0);
+    }
+
+    #[test]
+    fn who_speaks_with_whom_has_a_budget_and_nothing_is_missing_from_sums() {
+        let mut appliance = Appliance::new();
+        for client in 0..250 {
+            for server in 0..250 {
+                appliance.flow(&format!("client-{client}"), &format!("server-{server}"), 50);
+            }
+        }
+        let servers = MOST_SERVERS + 1;
+        for (family, each) in FAMILIES.iter().zip([1, 2, 1]) {
+            let (series, _) = appliance.series(family, &[]);
+            assert!(series <= each * (MOST_PAIRS + servers), "{family}: {series} series");
+        }
+        assert_eq!(appliance.series("wiretag_tcp_connections_total", &[]), (servers, 62_500));
+        assert_eq!(appliance.series("wiretag_handshake_rtt_seconds", &[]).0, 2 * servers);
+        assert_eq!(appliance.series("wiretag_flows_total", &[]).1, 62_500);
+        assert_eq!(appliance.bytes(&[]), 6_250_000);
+        assert_eq!(appliance.bytes(&[("server", "server-7")]), 25_000, "named, whoever its clients are");
+        assert_eq!(appliance.bytes(&[("server", "other")]), 50 * 25_000);
+    }
+
+    #[test]
+    fn the_largest_have_names_whoever_came_first() {
+        let mut appliance = Appliance::new();
+        for server in 0..MOST_SERVERS {
+            appliance.flow("cart", &format!("server-{server}"), if server == 7 { 50 } else { 50_000 });
+        }
+        appliance.flow("cart", "late", 500);
+        appliance.sweep(1);
+        appliance.flow("cart", "late", 500);
+        appliance.flow("cart", "server-7", 50);
+        assert_eq!(appliance.bytes(&[("server", "server-7")]), 100, "can be read for a minute more");
+        assert_eq!(appliance.bytes(&[("server", "other")]), 2100);
+        appliance.sweep(1);
+        appliance.flow("cart", "late", 500);
+        assert_eq!(appliance.bytes(&[("client", "cart"), ("server", "late")]), 1000);
+        for family in FAMILIES {
+            assert_eq!(appliance.series(family, &[("server", "server-7")]).0, 0, "{family}");
+        }
+        assert_eq!(appliance.bytes(&[("server", "other")]), 2100, "`other` only grows");
+    }
+
+    #[test]
+    fn what_clients_without_a_place_counted_ends_with_their_server() {
+        let mut appliance = Appliance::new();
+        for client in 0..=MOST_PAIRS {
+            appliance.flow(&format!("client-{client}"), "job", 50);
+        }
+        assert_eq!(appliance.bytes(&[("client", "other"), ("server", "job")]), 100);
+        appliance.sweep(16);
+        assert_eq!(appliance.series("wiretag_flow_bytes_total", &[]).0, 0);
+    }
+
+    #[test]
+    fn protocols_without_a_name_are_one() {
+        let names = [Protocol::TCP, Protocol::ICMP6, Protocol::GRE, Protocol(200)].map(protocol);
+        assert_eq!(names, ["tcp", "icmp6", "other", "other"]);
+    }
+
+    #[test]
+    fn addresses_that_nobody_has_are_not_of_the_internet() {
+        for (ip, kind) in [
+            ("::", "unspecified"),
+            ("0.0.0.0", "unspecified"),
+            ("10.0.0.1", "private"),
+            ("100.64.0.1", "private"),
+            ("fe80::1", "private"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "multicast"),
+            ("192.0.2.1", "public"),
+            ("2001:db8::1", "public"),
+        ] {
+            assert_eq!(address_kind(ip.parse().expect("an address")), kind, "{ip}");
+        }
+    }
+}
