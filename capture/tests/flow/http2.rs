@@ -130,6 +130,33 @@ fn a_call_of_grpc_that_is_reset_without_a_status_is_an_error() {
 }
 
 #[test]
+fn calls_after_a_segment_that_is_lost_and_repeated_keep_their_names_and_states() {
+    let mut talk = Talk::new();
+    let call = [(":method", "POST"), (":path", "/shop.Cart/Add"), GRPC];
+    talk.says(0, Client, [PREFACE, &headers(1, true, &call)].concat());
+    let data = frame(0, 0, 1, &vec![b'd'; 16_000]);
+    let answer = [headers(1, false, &[(":status", "200"), GRPC]), data.repeat(10)].concat();
+    let segments: Vec<_> = answer.chunks(1400).map(|bytes| talk.segment(Server, bytes)).collect();
+    let (lost, rest) = segments.split_first().unwrap();
+    for segment in rest {
+        talk.story.tcp(2 * MS, segment);
+    }
+    talk.story.tcp(3 * MS, lost);
+    talk.says(4 * MS, Server, headers(1, true, &[("grpc-status", "7")]));
+    // All is in the tables: the names and the status, the newest first.
+    for stream in [3, 5] {
+        talk.says(5 * MS, Client, frame(1, END_HEADERS | END_STREAM, stream, &[0xc0, 0xbf, 0xbe]));
+        let answer = [frame(1, END_HEADERS, stream, &[0xc0, 0xbf]), frame(1, 5, stream, &[0xbe])].concat();
+        talk.says(6 * MS, Server, answer);
+    }
+    let (record, transactions) = talk.only();
+    assert_eq!((record.app, http(&record).requests, http(&record).errors), (Some("grpc"), 3, 3));
+    for Transaction { exchange, .. } in transactions {
+        assert_eq!((exchange.path.as_deref(), exchange.grpc_status), (Some("/shop.Cart/Add"), Some(7)));
+    }
+}
+
+#[test]
 fn calls_of_grpc_and_plain_requests_share_a_connection() {
     let mut talk = Talk::new();
     talk.says(0, Client, PREFACE);
