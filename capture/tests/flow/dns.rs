@@ -226,7 +226,7 @@ fn content_is_enough_away_from_the_ports() {
 fn away_from_the_ports_an_answered_query_says_that_the_flow_is_dns() {
     let headless = [0, 1, 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
     let cut = message(1, RESPONSE, 9, 1);
-    let unknown = message(2, QUERY, 0, 38);
+    let unknown = message(2, QUERY, 0, 54);
     for first in [&headless[..], &cut] {
         let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
         let ports = (40000, 8053);
@@ -235,11 +235,11 @@ fn away_from_the_ports_an_answered_query_says_that_the_flow_is_dns() {
         story.udp(MS, Server, ports, &message(7, RESPONSE, 9, 1));
         story.udp(2 * MS, Server, ports, first);
         story.udp(3 * MS, Client, ports, &unknown);
-        story.udp(4 * MS, Server, ports, &message(2, RESPONSE, 9, 38));
+        story.udp(4 * MS, Server, ports, &message(2, RESPONSE, 9, 54));
         let mut transactions = Vec::new();
         story.engine.take_transactions(&mut transactions);
         let rows: Vec<_> = transactions.iter().map(|t| (t.exchange.qtype.as_deref(), t.exchange.latency_us)).collect();
-        assert_eq!(rows, [(Some("A"), Some(2000)), (Some("TYPE38"), Some(1000))]);
+        assert_eq!(rows, [(Some("A"), Some(2000)), (Some("TYPE54"), Some(1000))]);
     }
 }
 
