@@ -55,6 +55,11 @@ impl Request {
         self.names.as_ref().map_or(0, |names| memory::of_box::<Names>() + names.owned_bytes())
     }
 
+    /// Of too many that wait, only the names go.
+    pub(crate) fn forget_names(&mut self) {
+        self.names = None;
+    }
+
     /// Whether the final answer began.
     pub(crate) fn is_answered(&self) -> bool {
         self.status.is_some_and(|status| status >= 200)
