@@ -40,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) grpc_status: Option<u16>,
     latency_us: Option<u64>,
     pub(crate) response_bytes: u64,
+    /// The final answer did not come, or not to its end.
+    pub(crate) cut: bool,
     /// Kept only where a transaction will be made of them.
     names: Option<Box<Names>>,
 }
@@ -136,6 +138,7 @@ impl HttpSlice {
             grpc_status: None,
             latency_us: None,
             response_bytes: 0,
+            cut: false,
             names: None,
         }
     }
@@ -202,7 +205,7 @@ impl HttpSlice {
             latency_us: request.latency_us,
             request_bytes: Some(request.bytes).filter(|bytes| *bytes > 0),
             response_bytes: Some(request.response_bytes).filter(|bytes| *bytes > 0),
-            complete: request.status.is_some(),
+            complete: request.status.is_some() && !request.cut,
             ..Exchange::new(app, request.start)
         };
         self.finished.push(Finished { asker: request.asker, exchange });

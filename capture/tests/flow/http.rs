@@ -118,7 +118,9 @@ fn a_body_that_was_refused_does_not_come() {
         talk.says(3 * MS, Server, OK);
         let (_, transactions) = talk.only();
         assert_eq!(transactions.len(), 2, "{length}");
-        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)), "{length}");
+        let expected = [(Some("PUT"), Some("/1"), Some(401)), (Some("GET"), Some("/2"), Some(200))];
+        let expected = expected.map(|(method, path, status)| (method, path, status, Some(1000)));
+        assert_eq!(exchanges(&transactions), expected, "{length}");
     }
 }
 
@@ -141,6 +143,45 @@ fn an_upload_that_breaks_off_lasts_to_its_last_byte() {
             assert_eq!(exchange.request_bytes, Some((head.len() + 2 * piece.len()) as u64));
             assert_eq!(exchange.end, BEGIN + if answered { 3 * MS } else { 2 * MS });
         }
+    }
+}
+
+#[test]
+fn an_upload_that_goes_on_after_its_answer_belongs_to_its_exchange() {
+    let body = "x".repeat(1000);
+    for (length, piece) in
+        [("Content-Length: 3000", &body), ("Transfer-Encoding: chunked", &format!("3e8\r\n{body}\r\n"))]
+    {
+        let head = format!("POST /1 HTTP/1.1\r\n{length}\r\n\r\n");
+        let end = if length.ends_with("chunked") { "0\r\n\r\n" } else { "" };
+        let mut talk = Talk::new();
+        talk.says(0, Client, &head);
+        talk.says(MS, Client, piece);
+        talk.says(2 * MS, Server, "HTTP/1.1 413 No\r\nContent-Length: 5\r\n\r\nlarge");
+        talk.says(3 * MS, Client, piece);
+        talk.says(4 * MS, Client, format!("{piece}{end}GET /2 HTTP/1.1\r\n\r\n"));
+        talk.says(5 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        let second = (Some("GET"), Some("/2"), Some(200), Some(1000));
+        assert_eq!(exchanges(&transactions), [(Some("POST"), Some("/1"), Some(413), None), second]);
+        let exchange = &transactions[0].exchange;
+        assert_eq!(exchange.request_bytes, Some((head.len() + 3 * piece.len() + end.len()) as u64));
+        assert_eq!((exchange.response_bytes, exchange.end), (Some(43), BEGIN + 4 * MS));
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_complete() {
+    for (head, complete) in [("Content-Length: 1000", false), ("Transfer-Encoding: chunked", false), ("A: b", true)] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+        talk.says(MS, Server, format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n3e8\r\nabc"));
+        let (_, transactions) = talk.only();
+        assert_eq!(
+            (transactions[0].exchange.status, transactions[0].exchange.complete),
+            (Some(200), complete),
+            "{head}"
+        );
     }
 }
 

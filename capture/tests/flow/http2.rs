@@ -356,6 +356,35 @@ fn how_long_a_message_is_of_which_frames_are_missing_is_not_known() {
     assert!(upload.1.is_some() && next.1.is_some(), "{upload:?} {next:?}");
 }
 
+#[test]
+fn how_long_a_request_is_that_goes_on_after_its_answer_is_not_known() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    talk.says(MS, Client, [headers(1, false, &get("/upload")), frame(0, 0, 1, &[b'z'; 1000])].concat());
+    talk.says(2 * MS, Server, headers(1, true, &[(":status", "413")]));
+    talk.says(3 * MS, Client, frame(0, END_STREAM, 1, &[b'z'; 9000]));
+    let (_, transactions) = talk.only();
+    assert!(transactions[0].exchange.complete && lengths(&transactions)[0].0.is_none(), "{transactions:?}");
+}
+
+#[test]
+fn an_exchange_is_complete_with_the_end_of_its_final_answer() {
+    let mut talk = Talk::new();
+    talk.says(0, Client, PREFACE);
+    for (stream, last) in [(1, true), (3, false), (5, false)] {
+        talk.says(MS, Client, headers(stream, true, &get("/1")));
+        talk.says(2 * MS, Server, headers(stream, last, &[(":status", "200")]));
+    }
+    talk.says(3 * MS, Server, frame(3, 0, 3, &[0, 0, 0, 2]));
+    let complete = |talk: Talk| talk.only().1.iter().map(|t| t.exchange.complete).collect::<Vec<_>>();
+    assert_eq!(complete(talk), [true, false, false]);
+    // What says that the connection goes on as HTTP/2 is no answer.
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /up HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n\r\n");
+    talk.says(MS, Server, "HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n");
+    assert_eq!(complete(talk), [false]);
+}
+
 fn times(transactions: &[Transaction]) -> Vec<(i64, i64)> {
     transactions.iter().map(|t| ((t.exchange.start - BEGIN) / MS, (t.exchange.end - BEGIN) / MS)).collect()
 }

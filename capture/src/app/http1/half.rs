@@ -286,11 +286,20 @@ impl Half {
         if self.state == State::Lost { 0 } else { self.bytes }
     }
 
-    /// The answer that this direction sends is over.
-    pub(super) fn finish_answer(&mut self, slice: &mut HttpSlice) {
+    /// Nothing more comes: an answer that is not over is cut off.
+    pub(super) fn cut_answer(&mut self) {
+        let Some(request) = &mut self.answering else { return };
+        request.cut = match self.state {
+            State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => !self.doubtful,
+            State::Start | State::Fields | State::UntilClose | State::Lost => false,
+        };
+    }
+
+    /// The answer that this direction sends is over; its request was sent until then.
+    pub(super) fn finish_answer(&mut self, sent: i64, slice: &mut HttpSlice) {
         if let Some(mut request) = self.answering.take() {
             request.response_bytes = self.known_bytes();
-            slice.finish(Http1::NAME, *request, self.last);
+            slice.finish(Http1::NAME, *request, self.last.max(sent));
         }
     }
 }

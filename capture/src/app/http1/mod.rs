@@ -87,6 +87,7 @@ impl Http1 {
             }
             // The end of its message was lost.
             self.finish_answer(end, slice);
+            self.finish_answered(end.other(), slice);
             let half = self.half(end);
             half.uploading = None;
             half.lost = half.lost.max(Some(half.last));
@@ -114,6 +115,8 @@ impl Http1 {
                     if half.state == State::Fields {
                         bytes = half.whole_fields(bytes, time, slice.wants_names());
                     }
+                    self.finish_answered(end, slice);
+                    let half = self.half(end);
                     let mut kept = std::mem::take(&mut half.line);
                     let (line, rest) = half.next_line(&mut kept, bytes, time);
                     bytes = rest;
@@ -158,6 +161,7 @@ impl Http1 {
                 }
                 let in_head = self.half(end).state == State::Fields;
                 self.lose(end);
+                self.finish_answered(end.other(), slice);
                 if in_head {
                     self.cut_head(end, slice);
                 }
@@ -208,6 +212,7 @@ impl Http1 {
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         for end in [End::Low, End::High] {
             self.cut_request(end);
+            self.half(end).cut_answer();
             self.finish_answer(end, slice);
         }
         self.forgo(self.waiting.len(), slice);
@@ -345,9 +350,17 @@ impl Http1 {
         match half.head.kind {
             Kind::Request(_) => {
                 self.end_request(end, time);
+                self.finish_answered(end.other(), slice);
                 self.half(end).uploading = None;
             }
-            Kind::Response(_) => self.finish_answer(end, slice),
+            Kind::Response(_) => {
+                // What comes of its request belongs to the exchange.
+                let asker = &self.halves[end.other().index()];
+                let goes_on = asker.state != State::Lost && !asker.doubtful;
+                if !(goes_on && self.sends_answered(end.other())) {
+                    self.finish_answer(end, slice);
+                }
+            }
         }
     }
 
@@ -387,10 +400,26 @@ impl Http1 {
         }
     }
 
+    /// Whether this end sends the request that the other one answers.
+    fn sends_answered(&self, end: End) -> bool {
+        let half = &self.halves[end.index()];
+        let answering = self.halves[end.other().index()].answering.as_ref();
+        answering.is_some_and(|request| half.uploading == Some(request.serial()))
+    }
+
+    /// Finishes an answer that was over before its request, when that is over, too.
+    fn finish_answered(&mut self, end: End, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        if half.state == State::Start && half.answering.is_some() {
+            self.finish_answer(end, slice);
+        }
+    }
+
     /// The answer that this end sends is over. What is not here yet of its request may never come.
     fn finish_answer(&mut self, end: End, slice: &mut HttpSlice) {
         self.count_upload(end.other());
-        self.half(end).finish_answer(slice);
+        let sent = if self.sends_answered(end.other()) { self.half(end.other()).last } else { i64::MIN };
+        self.half(end).finish_answer(sent, slice);
     }
 
     fn lose(&mut self, end: End) {

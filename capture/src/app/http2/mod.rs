@@ -8,8 +8,8 @@
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
 //!
-//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, that is not
-//! known.
+//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, and of a request that
+//! goes on after its answer, that is not known.
 //!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
@@ -169,7 +169,8 @@ impl Http2 {
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         self.cut_off(End::Low);
         self.cut_off(End::High);
-        while let Some(waiting) = self.take(0) {
+        while let Some(mut waiting) = self.take(0) {
+            waiting.request.cut = !waiting.unsure[1];
             Self::finish(waiting, slice);
         }
     }
@@ -179,6 +180,8 @@ impl Http2 {
         // No message has 0.
         let lengths = [&mut request.bytes, &mut request.response_bytes];
         lengths.into_iter().zip(unsure).filter(|(_, unsure)| *unsure).for_each(|(bytes, _)| *bytes = 0);
+        // The answer to an upgrade is none.
+        request.cut |= !request.is_answered();
         slice.finish(if grpc { "grpc" } else { "http2" }, request, last);
     }
 
@@ -292,8 +295,11 @@ impl Http2 {
             }
             Kind::Reset => {
                 self.count(end, time, frame.stream, 0);
-                if self.find(frame.stream).is_some_and(|waiting| waiting.is_open_call()) {
-                    slice.count_error();
+                if let Some(waiting) = self.find(frame.stream) {
+                    waiting.request.cut = true;
+                    if waiting.is_open_call() {
+                        slice.count_error();
+                    }
                 }
                 self.remove(end, frame.stream, slice);
             }
@@ -383,6 +389,10 @@ impl Http2 {
 
     fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
         if self.client != Some(end) {
+            if let Some(waiting) = self.find(stream) {
+                // What comes of it after its answer is not counted.
+                waiting.unsure[0] |= waiting.request.end.is_none();
+            }
             self.remove(end, stream, slice);
         } else if let Some(waiting) = self.find(stream) {
             waiting.request.end = Some(time);
