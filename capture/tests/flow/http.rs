@@ -298,6 +298,40 @@ fn a_tunnel_is_looked_into() {
     assert_eq!((record.app, http(&record).host.as_deref()), (Some("ssh"), Some("far.example:22")));
 }
 
+/// A ClientHello that names the server.
+fn hello() -> Vec<u8> {
+    let name = b"far.example";
+    let sni = [&[0, 0, 0, 16, 0, 14, 0, 0, 11][..], name].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 20], &sni].concat();
+    let length = body.len() as u8;
+    [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
+}
+
+#[test]
+fn what_a_client_sends_into_a_tunnel_before_it_is_granted_is_looked_into() {
+    let connect = b"CONNECT far.example:443 HTTP/1.1\r\nHost: proxy\r\n\r\n";
+    let early = [&connect[..], &hello()].concat();
+    for at in [connect.len() + 20, early.len()] {
+        let (first, second) = early.split_at(at);
+        let mut talk = Talk::new();
+        talk.says(0, Client, first);
+        talk.says(MS, Client, second);
+        talk.says(2 * MS, Server, "HTTP/1.1 200 Connected\r\n\r\n");
+        let record = talk.only().0;
+        assert_eq!((record.app, record.tls.unwrap().sni.as_deref()), (Some("tls"), Some("far.example")));
+    }
+    // Where it is refused, the next request is found.
+    for sent in [&early[..], connect] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, sent);
+        talk.says(MS, Server, "HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n");
+        talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+        talk.says(3 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)));
+    }
+}
+
 #[test]
 fn midstream_a_body_is_passed_until_a_head_begins_a_segment() {
     let mut talk = Talk::midstream();

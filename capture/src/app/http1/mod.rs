@@ -7,7 +7,9 @@
 //!
 //! Which request an answer belongs to after that: [`matching`].
 //!
-//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
+//! What a client sends after a CONNECT, and is no request, is kept until the answer says whether it belongs to a tunnel.
+//!
+//! Limits: [`MAX_EARLY`] bytes of that are kept; the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
 //! answers, later ones are counted without names and without latency. Where answers passed unseen, the oldest is over
 //! instead: what looks like a long pipeline there is a client that got its answers.
 
@@ -25,6 +27,9 @@ use super::http::{HttpSlice, Request};
 use crate::app::Probe;
 use crate::memory;
 
+/// Most bytes that are kept of what is sent into a tunnel before it is granted: a ClientHello.
+const MAX_EARLY: usize = 4096;
+
 /// What the connection carries from now on.
 #[derive(Debug)]
 pub(crate) enum Switched {
@@ -34,8 +39,8 @@ pub(crate) enum Switched {
     WebSocket,
     /// Something else after an upgrade.
     Other,
-    /// What the tunnel of a CONNECT carries.
-    Tunnel,
+    /// What the tunnel of a CONNECT carries, and what the client sent into it before it was granted, until when.
+    Tunnel { early: Vec<u8>, time: i64 },
 }
 
 /// A connection.
@@ -80,18 +85,8 @@ impl Http1 {
         mut bytes: &'a [u8],
         slice: &mut HttpSlice,
     ) -> Option<(Switched, &'a [u8])> {
-        if self.half(end).state == State::Lost {
-            if probe(bytes, false) != Probe::Yes {
-                self.extend_lost(end, time);
-                return None;
-            }
-            // The end of its message was lost.
-            self.finish_answer(end, slice);
-            self.finish_answered(end.other(), slice);
-            let half = self.half(end);
-            half.uploading = None;
-            half.lost = half.lost.max(Some(half.last));
-            half.state = State::Start;
+        if matches!(self.half(end).state, State::Lost | State::Tunnel) && !self.find_start(end, time, bytes, slice) {
+            return None;
         }
         self.resolve_doubt(end, bytes, slice);
         while !bytes.is_empty() {
@@ -111,6 +106,12 @@ impl Http1 {
                     half.last = time;
                     return None;
                 }
+                State::Tunnel => {
+                    half.last = time;
+                    half.line.push(bytes, MAX_EARLY);
+                    return None;
+                }
+                State::Start if half.enters_tunnel(bytes) => half.state = State::Tunnel,
                 State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => {
                     if half.state == State::Fields {
                         bytes = half.whole_fields(bytes, time, slice.wants_names());
@@ -152,7 +153,8 @@ impl Http1 {
             | State::Chunk(_)
             | State::ChunkSize
             | State::ChunkEnd
-            | State::Trailer => {
+            | State::Trailer
+            | State::Tunnel => {
                 let begins = half.state == State::Start;
                 let kept = std::mem::take(&mut half.line);
                 // The line was cut, and so are the fields after it.
@@ -183,7 +185,7 @@ impl Http1 {
             State::Body(_) if half.doubtful => 0,
             State::Body(left) | State::Chunk(left) => left,
             State::UntilClose | State::Lost => u64::MAX,
-            State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => 0,
+            State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer | State::Tunnel => 0,
         }
     }
 
@@ -202,6 +204,7 @@ impl Http1 {
             | State::ChunkSize
             | State::ChunkEnd
             | State::Trailer
+            | State::Tunnel
             | State::Lost => return false,
         }
         half.count(length, time);
@@ -220,6 +223,28 @@ impl Http1 {
 
     fn half(&mut self, end: End) -> &mut Half {
         &mut self.halves[end.index()]
+    }
+
+    /// A direction goes on with a start line where nothing is known of what comes, or the answer to a CONNECT passed unseen;
+    /// whether its bytes are to be read.
+    fn find_start(&mut self, end: End, time: i64, bytes: &[u8], slice: &mut HttpSlice) -> bool {
+        let half = self.half(end);
+        if probe(bytes, false) != Probe::Yes {
+            let in_tunnel = half.state == State::Tunnel;
+            if !in_tunnel {
+                self.extend_lost(end, time);
+            }
+            return in_tunnel;
+        }
+        half.refuse_tunnel();
+        // The end of its message was lost.
+        self.finish_answer(end, slice);
+        self.finish_answered(end.other(), slice);
+        let half = self.half(end);
+        half.uploading = None;
+        half.lost = half.lost.max(Some(half.last));
+        half.state = State::Start;
+        true
     }
 
     /// A start line in the place of a body that may not come.
@@ -249,6 +274,7 @@ impl Http1 {
             | State::ChunkEnd
             | State::Trailer
             | State::UntilClose
+            | State::Tunnel
             | State::Lost => {}
         }
     }
@@ -269,7 +295,7 @@ impl Http1 {
             }
             State::ChunkEnd => half.state = if line.bytes.is_empty() { State::ChunkSize } else { State::Lost },
             State::Trailer if line.bytes.is_empty() => self.message_end(end, time, slice),
-            State::Trailer | State::Body(_) | State::Chunk(_) | State::UntilClose | State::Lost => {}
+            State::Trailer | State::Body(_) | State::Chunk(_) | State::UntilClose | State::Tunnel | State::Lost => {}
         }
         None
     }
@@ -306,10 +332,13 @@ impl Http1 {
                     (101, _) => return Some(self.upgrade(end, upgrade, slice)),
                     (200..=299, Asked::Connect) => {
                         self.finish_answer(end, slice);
-                        return Some(Switched::Tunnel);
+                        return Some(self.half(end.other()).grant_tunnel());
                     }
                     (_, Asked::Head | Asked::Connect | Asked::Other) => {
                         half.state = half.head.response_body(status, asked == Asked::Head);
+                        if asked == Asked::Connect {
+                            self.half(end.other()).refuse_tunnel();
+                        }
                     }
                 }
             }
