@@ -43,11 +43,12 @@ pub struct Exchange {
     pub retries: Option<u64>,
     /// Last byte of the request (last repetition of the query) to first byte of the response, µs.
     pub latency_us: Option<u64>,
-    /// Bytes of the request; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
+    /// Bytes of the request; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing or come after
+    /// its answer.
     pub request_bytes: Option<u64>,
     /// Bytes of the response; not known if its head was not captured whole, or whole frames (HTTP/2) may be missing.
     pub response_bytes: Option<u64>,
-    /// Whether a (final) response was seen.
+    /// Whether a (final) response was seen that was not cut off.
     pub complete: bool,
 }
 
@@ -170,9 +171,13 @@ const COLUMNS: &[Column<Transaction>] = &[
     column!("latency_us", Duration, "Last byte of the request to first byte of the final response.", |t| {
         number(t.exchange.latency_us)
     }),
-    column!("request_bytes", Size, "Bytes of the request.", |t| number(t.exchange.request_bytes)),
+    column!("request_bytes", Size, "Bytes of the request; none of one of HTTP/2 that goes on after its answer.", |t| {
+        number(t.exchange.request_bytes)
+    }),
     column!("response_bytes", Size, "Bytes of the response.", |t| number(t.exchange.response_bytes)),
-    column!("complete", Bool, "Whether a final response was seen.", |t| Value::Bool(t.exchange.complete)),
+    column!("complete", Bool, "Whether a final response was seen that was not cut off.", |t| {
+        Value::Bool(t.exchange.complete)
+    }),
 ];
 
 /// Every column of a transaction, in the order of output.

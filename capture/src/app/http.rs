@@ -40,6 +40,8 @@ pub(crate) struct Request {
     pub(crate) grpc_status: Option<u16>,
     latency_us: Option<u64>,
     pub(crate) response_bytes: u64,
+    /// The final answer did not come, or not to its end.
+    pub(crate) cut: bool,
     /// Kept only where a transaction will be made of them.
     names: Option<Box<Names>>,
 }
@@ -53,6 +55,11 @@ impl Request {
     /// Bytes of memory owned beside the structure itself.
     pub(super) fn owned_bytes(&self) -> usize {
         self.names.as_ref().map_or(0, |names| memory::of_box::<Names>() + names.owned_bytes())
+    }
+
+    /// Of too many that wait, only the names go.
+    pub(crate) fn forget_names(&mut self) {
+        self.names = None;
     }
 
     /// Whether the final answer began.
@@ -131,6 +138,7 @@ impl HttpSlice {
             grpc_status: None,
             latency_us: None,
             response_bytes: 0,
+            cut: false,
             names: None,
         }
     }
@@ -197,7 +205,7 @@ impl HttpSlice {
             latency_us: request.latency_us,
             request_bytes: Some(request.bytes).filter(|bytes| *bytes > 0),
             response_bytes: Some(request.response_bytes).filter(|bytes| *bytes > 0),
-            complete: request.status.is_some(),
+            complete: request.status.is_some() && !request.cut,
             ..Exchange::new(app, request.start)
         };
         self.finished.push(Finished { asker: request.asker, exchange });

@@ -15,6 +15,7 @@ mod beginning;
 mod cursor;
 mod dns;
 pub(crate) mod dtls;
+mod early;
 mod exchange;
 mod http;
 mod http1;

@@ -352,10 +352,13 @@ impl Session {
                 tag.name = Some(Name::WebSocket);
             }
             Switched::Other => self.parser = Parser::Done,
-            Switched::Tunnel => {
+            Switched::Tunnel { early, time } => {
                 self.parser = Parser::Unknown([Beginning::NOTHING; 2]);
                 self.one_sided = false;
                 tag.renew();
+                if !early.is_empty() {
+                    self.bytes(tag, Context { end: context.end.other(), time, ..context }, &early);
+                }
             }
         }
         if !rest.is_empty() {

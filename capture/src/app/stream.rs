@@ -2,8 +2,8 @@
 //! segments arrive in order.
 //!
 //! Invariants:
-//! * at most [`MAX_SEGMENTS`] early segments with [`MAX_BYTES`] in all are kept; nothing is kept of what the reader steps
-//!   over anyway ([`Reader::indifferent`]);
+//! * what arrives early is kept within the limits of [`early`](super::early); nothing is kept of what the reader steps over anyway
+//!   ([`Reader::indifferent`]);
 //! * what was seen before is dropped;
 //! * what never comes, or was cut by the snap length, is a [`Reader::gap`]: as soon as the other end acknowledges it
 //!   (RFC 9293, 3.4: then it was received, and only the capture missed it), or when no more can be kept;
@@ -12,14 +12,9 @@
 //! A direction begins at its SYN, else at the first payload that is seen. Sequence numbers wrap; all comparisons are
 //! distances from the next byte. The payload of resets is a diagnostic (RFC 9293, 3.5.3), not part of the stream.
 
+use super::early::{Early, Queue};
 use crate::decode::{Tcp, flags};
 use crate::memory;
-
-/// Most early segments that are kept for a direction: more than an initial window (RFC 6928), of which the first may be lost.
-const MAX_SEGMENTS: usize = 32;
-
-/// Most bytes in them.
-const MAX_BYTES: usize = 16 * 1024;
 
 /// Payload further ahead than this is garbage, not loss.
 const MAX_AHEAD: u32 = 1 << 24;
@@ -47,16 +42,6 @@ pub(crate) trait Reader {
     }
 }
 
-/// A segment that arrived before its turn.
-#[derive(Debug)]
-struct Early {
-    seq: u32,
-    /// Length on the wire.
-    length: u32,
-    time: i64,
-    bytes: Box<[u8]>,
-}
-
 /// What kept segments waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waited {
@@ -72,8 +57,7 @@ pub(crate) struct Stream {
     /// Number of the next byte.
     next: Option<u32>,
     /// Boxed because nearly all streams never have one.
-    #[allow(clippy::box_collection, reason = "8 bytes instead of 24 in every stream")]
-    early: Option<Box<Vec<Early>>>,
+    early: Option<Box<Queue>>,
 }
 
 impl Stream {
@@ -127,10 +111,7 @@ impl Stream {
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
-        self.early.as_ref().map_or(0, |early| {
-            let bytes = early.iter().map(|kept| memory::of_bytes(kept.bytes.len())).sum::<usize>();
-            memory::of_box::<Vec<Early>>() + memory::of_vec(early) + bytes
-        })
+        self.early.as_ref().map_or(0, |early| memory::of_box::<Queue>() + early.owned_bytes())
     }
 
     /// Whether nothing is kept.
@@ -154,13 +135,10 @@ impl Stream {
         while let Some(next) = self.next
             && (1..=MAX_AHEAD).contains(&ack.wrapping_sub(next))
         {
-            if self.first_seq().is_some_and(|first| ack.wrapping_sub(first) < 1 << 31) {
+            let first = self.early.as_ref().and_then(|early| early.first());
+            if first.is_some_and(|first| ack.wrapping_sub(first.seq) < 1 << 31) {
                 self.step_over(reader);
             } else {
-                let behind = self.first_index().and_then(|index| self.early.as_deref()?.get(index));
-                if let Some(time) = behind.filter(|kept| kept.seq == ack).map(|kept| kept.time) {
-                    reader.at(time);
-                }
                 reader.gap(ack.wrapping_sub(next));
                 self.next = Some(ack);
                 self.deliver_early(Waited::ForNothing, reader);
@@ -175,7 +153,7 @@ impl Stream {
             self.deliver(seq, length, bytes, reader);
             self.deliver_early(Waited::ForBytes, reader);
         } else if ahead <= MAX_AHEAD {
-            self.keep(Early { seq, length, time: reader.time(), bytes: bytes.into() }, reader);
+            self.keep(next, Early { seq, length, time: reader.time(), bytes: bytes.into() }, reader);
         }
     }
 
@@ -198,22 +176,17 @@ impl Stream {
         }
     }
 
-    fn keep(&mut self, segment: Early, reader: &mut impl Reader) {
-        let early = self.early.get_or_insert_default();
-        if early.iter().any(|kept| kept.seq == segment.seq && kept.length >= segment.length) {
-            return;
-        }
-        early.push(segment);
-        while let Some(early) = &self.early
-            && (early.len() > MAX_SEGMENTS || early.iter().map(|kept| kept.bytes.len()).sum::<usize>() > MAX_BYTES)
-        {
+    fn keep(&mut self, next: u32, segment: Early, reader: &mut impl Reader) {
+        let now = reader.time();
+        self.early.get_or_insert_default().add(next, segment);
+        while self.early.as_ref().is_some_and(|early| early.is_overdue(now)) {
             self.step_over(reader);
         }
     }
 
     /// Gives up what is missing before the first segment that is kept.
     fn step_over(&mut self, reader: &mut impl Reader) {
-        let Some(first) = self.first_early() else {
+        let Some(first) = self.early.as_mut().and_then(|early| early.take_first()) else {
             self.early = None;
             return;
         };
@@ -225,17 +198,13 @@ impl Stream {
     /// Hands on the kept segments whose turn has come.
     fn deliver_early(&mut self, waited: Waited, reader: &mut impl Reader) {
         while let Some(next) = self.next
-            && let Some(early) = &self.early
+            && let Some(early) = &mut self.early
         {
-            let limit = reader.indifferent();
-            let ready = |kept: &Early| {
-                let ahead = kept.seq.wrapping_sub(next);
-                ahead == 0 || ahead >= 1 << 31 || u64::from(ahead) <= limit
-            };
-            if !early.is_empty() && !early.iter().any(ready) {
+            let ahead = early.first().map_or(0, |first| first.seq.wrapping_sub(next));
+            if ahead < 1 << 31 && u64::from(ahead) > reader.indifferent() {
                 return;
             }
-            match self.first_early() {
+            match early.take_first() {
                 Some(first) => {
                     if waited == Waited::ForNothing {
                         reader.at(reader.time().max(first.time));
@@ -245,24 +214,6 @@ impl Stream {
                 None => self.early = None,
             }
         }
-    }
-
-    /// Which kept segment comes first in the stream. Repeated ones are behind; they come first and bring nothing.
-    fn first_index(&self) -> Option<usize> {
-        let next = self.next?;
-        let early = self.early.as_deref()?.iter().enumerate();
-        early.min_by_key(|(_, kept)| kept.seq.wrapping_sub(next).wrapping_add(1 << 31)).map(|(index, _)| index)
-    }
-
-    fn first_seq(&self) -> Option<u32> {
-        let index = self.first_index()?;
-        self.early.as_deref()?.get(index).map(|kept| kept.seq)
-    }
-
-    /// Takes that segment out.
-    fn first_early(&mut self) -> Option<Early> {
-        let index = self.first_index()?;
-        self.early.as_deref_mut().map(|early| early.swap_remove(index))
     }
 }
 
@@ -282,6 +233,7 @@ fn hand_on(bytes: &[u8], length: u32, reader: &mut impl Reader) {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::early::{MAX_BYTES, MAX_SEGMENTS, PATIENCE};
     use super::*;
 
     /// What came, gaps as dots.
@@ -372,21 +324,40 @@ mod tests {
     }
 
     #[test]
-    fn little_is_kept_and_then_the_gap_is_given_up() {
+    fn a_window_is_kept_and_then_the_gap_is_given_up() {
         let (mut stream, mut log) = (Stream::default(), Log::default());
         stream.segment(&tcp(0, b"a", 1), &mut log);
-        for offset in (3..).step_by(2).take(MAX_SEGMENTS + 1) {
+        for offset in (3..).step_by(2).take(MAX_SEGMENTS) {
             stream.segment(&tcp(offset, b"x", 1), &mut log);
         }
+        assert_eq!(log.text, b"a");
+        stream.segment(&tcp(5000, b"x", 1), &mut log);
         assert_eq!(log.text, b"a..x");
-        stream.segment(&tcp(100, &vec![b'y'; MAX_BYTES + 1], MAX_BYTES as u32 + 1), &mut log);
-        assert!(stream.early.is_none());
-        stream.segment(&tcp(30_000, b"z", 1), &mut log);
+        let large = vec![b'y'; 60_000];
+        for offset in 0..8 {
+            stream.segment(&tcp(10_000 + offset * 60_000, &large, 60_000), &mut log);
+            assert!(stream.owned_bytes() <= MAX_BYTES + 64 * 1024, "{}", stream.owned_bytes());
+        }
+        assert!(!log.text.contains(&b'y') && !stream.is_even());
+        stream.segment(&tcp(490_000, &large, 60_000), &mut log);
+        assert!(log.text.len() == 550_000 && stream.is_even());
+        stream.segment(&tcp(600_000, b"z", 1), &mut log);
         stream.flush(&mut log);
         assert!(log.text.ends_with(b".z") && stream.is_even());
         // Far beyond is garbage.
         stream.segment(&tcp(1 << 30, b"x", 1), &mut log);
         assert!(stream.is_even() && log.text.last() == Some(&b'z'));
+    }
+
+    #[test]
+    fn what_nobody_acknowledges_is_not_waited_for_for_long() {
+        let (mut stream, mut log) = play(&[(0, "ab"), (4, "ef")]);
+        log.time = PATIENCE;
+        stream.segment(&tcp(8, b"ij", 2), &mut log);
+        assert_eq!(log.text, b"ab");
+        log.time = PATIENCE + 1;
+        stream.segment(&tcp(10, b"k", 1), &mut log);
+        assert_eq!((&log.text[..], log.time), (&b"ab..ef"[..], 0));
     }
 
     proptest! {
@@ -416,7 +387,7 @@ mod tests {
                 let payload = vec![1; captured as usize];
                 stream.segment(&Tcp { flags, ..tcp(seq, &payload, captured + cut) }, &mut log);
                 stream.acknowledged(&Tcp { ack, ..tcp(0, b"x", 1) }, &mut log);
-                prop_assert!(stream.early.as_ref().is_none_or(|early| early.len() <= MAX_SEGMENTS && !early.is_empty()));
+                prop_assert!(stream.early.as_ref().is_none_or(|early| early.first().is_some()));
             }
             // No byte twice: sequence numbers below 520 were sent, and their SYNs.
             prop_assert!(log.text.len() <= 521);

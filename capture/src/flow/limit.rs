@@ -11,7 +11,7 @@
 //!   of equal value are then first those that own something;
 //! * when flows own too much, the least valuable of those that own something is evicted until it fits: eviction always frees
 //!   memory, and those that own nothing stay;
-//! * a packet adds less than 70 kB before that, and one step of the table is always allowed.
+//! * a packet adds less than 90 kB before that, and one step of the table is always allowed.
 
 use super::key::Key;
 use super::moment::Moment;

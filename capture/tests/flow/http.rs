@@ -118,7 +118,9 @@ fn a_body_that_was_refused_does_not_come() {
         talk.says(3 * MS, Server, OK);
         let (_, transactions) = talk.only();
         assert_eq!(transactions.len(), 2, "{length}");
-        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)), "{length}");
+        let expected = [(Some("PUT"), Some("/1"), Some(401)), (Some("GET"), Some("/2"), Some(200))];
+        let expected = expected.map(|(method, path, status)| (method, path, status, Some(1000)));
+        assert_eq!(exchanges(&transactions), expected, "{length}");
     }
 }
 
@@ -141,6 +143,45 @@ fn an_upload_that_breaks_off_lasts_to_its_last_byte() {
             assert_eq!(exchange.request_bytes, Some((head.len() + 2 * piece.len()) as u64));
             assert_eq!(exchange.end, BEGIN + if answered { 3 * MS } else { 2 * MS });
         }
+    }
+}
+
+#[test]
+fn an_upload_that_goes_on_after_its_answer_belongs_to_its_exchange() {
+    let body = "x".repeat(1000);
+    for (length, piece) in
+        [("Content-Length: 3000", &body), ("Transfer-Encoding: chunked", &format!("3e8\r\n{body}\r\n"))]
+    {
+        let head = format!("POST /1 HTTP/1.1\r\n{length}\r\n\r\n");
+        let end = if length.ends_with("chunked") { "0\r\n\r\n" } else { "" };
+        let mut talk = Talk::new();
+        talk.says(0, Client, &head);
+        talk.says(MS, Client, piece);
+        talk.says(2 * MS, Server, "HTTP/1.1 413 No\r\nContent-Length: 5\r\n\r\nlarge");
+        talk.says(3 * MS, Client, piece);
+        talk.says(4 * MS, Client, format!("{piece}{end}GET /2 HTTP/1.1\r\n\r\n"));
+        talk.says(5 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        let second = (Some("GET"), Some("/2"), Some(200), Some(1000));
+        assert_eq!(exchanges(&transactions), [(Some("POST"), Some("/1"), Some(413), None), second]);
+        let exchange = &transactions[0].exchange;
+        assert_eq!(exchange.request_bytes, Some((head.len() + 3 * piece.len() + end.len()) as u64));
+        assert_eq!((exchange.response_bytes, exchange.end), (Some(43), BEGIN + 4 * MS));
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_not_complete() {
+    for (head, complete) in [("Content-Length: 1000", false), ("Transfer-Encoding: chunked", false), ("A: b", true)] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+        talk.says(MS, Server, format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n3e8\r\nabc"));
+        let (_, transactions) = talk.only();
+        assert_eq!(
+            (transactions[0].exchange.status, transactions[0].exchange.complete),
+            (Some(200), complete),
+            "{head}"
+        );
     }
 }
 
@@ -255,6 +296,40 @@ fn a_tunnel_is_looked_into() {
     talk.says(MS, Server, "HTTP/1.1 200 Connected\r\nContent-Length: 5\r\n\r\nSSH-2.0-x\r\n");
     let (record, _) = talk.only();
     assert_eq!((record.app, http(&record).host.as_deref()), (Some("ssh"), Some("far.example:22")));
+}
+
+/// A ClientHello that names the server.
+fn hello() -> Vec<u8> {
+    let name = b"far.example";
+    let sni = [&[0, 0, 0, 16, 0, 14, 0, 0, 11][..], name].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 20], &sni].concat();
+    let length = body.len() as u8;
+    [&[22, 3, 1, 0, length + 4, 1, 0, 0, length][..], &body].concat()
+}
+
+#[test]
+fn what_a_client_sends_into_a_tunnel_before_it_is_granted_is_looked_into() {
+    let connect = b"CONNECT far.example:443 HTTP/1.1\r\nHost: proxy\r\n\r\n";
+    let early = [&connect[..], &hello()].concat();
+    for at in [connect.len() + 20, early.len()] {
+        let (first, second) = early.split_at(at);
+        let mut talk = Talk::new();
+        talk.says(0, Client, first);
+        talk.says(MS, Client, second);
+        talk.says(2 * MS, Server, "HTTP/1.1 200 Connected\r\n\r\n");
+        let record = talk.only().0;
+        assert_eq!((record.app, record.tls.unwrap().sni.as_deref()), (Some("tls"), Some("far.example")));
+    }
+    // Where it is refused, the next request is found.
+    for sent in [&early[..], connect] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, sent);
+        talk.says(MS, Server, "HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n");
+        talk.says(2 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+        talk.says(3 * MS, Server, OK);
+        let (_, transactions) = talk.only();
+        assert_eq!(exchanges(&transactions)[1], (Some("GET"), Some("/2"), Some(200), Some(1000)));
+    }
 }
 
 #[test]

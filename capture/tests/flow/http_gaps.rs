@@ -1,10 +1,46 @@
 //! HTTP/1 exchanges of which the capture missed something.
 
-use wiretag_capture::Transaction;
+use wiretag_capture::{FlowRecord, Transaction};
 
 use crate::http::{OK, exchanges, http};
 use crate::story::*;
 use crate::talk::Talk;
+
+/// An answer of which the first segment is lost on its way and repeated when so many bytes behind it have passed, in pieces of so
+/// many.
+fn lost_and_repeated(window: usize, piece: usize) -> (FlowRecord, Vec<Transaction>) {
+    let mut talk = Talk::new();
+    talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+    let answer = [&b"HTTP/1.1 500 No\r\nContent-Length: 1000000\r\n\r\n"[..], &vec![b'z'; 1_000_000]].concat();
+    let (first, rest) = answer.split_at(1400);
+    let lost = talk.segment(Server, first);
+    let (in_flight, rest) = rest.split_at(window);
+    in_flight.chunks(piece).for_each(|piece| talk.says(2 * MS, Server, piece));
+    talk.story.tcp(5 * MS, &lost);
+    rest.chunks(piece).for_each(|piece| talk.says(6 * MS, Server, piece));
+    talk.says(10 * MS, Client, "GET /2 HTTP/1.1\r\n\r\n");
+    talk.says(11 * MS, Server, "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+    talk.only()
+}
+
+#[test]
+fn a_segment_that_is_repeated_after_a_window_takes_nothing() {
+    for (window, piece) in [(20_000, 1400), (20_000, 20_000), (450_000, 1400), (450_000, 60_000)] {
+        let (record, transactions) = lost_and_repeated(window, piece);
+        assert_eq!((http(&record).requests, http(&record).errors), (2, 2), "{window}");
+        let rows = [(Some("GET"), Some("/1"), Some(500), Some(5000)), (Some("GET"), Some("/2"), Some(404), Some(1000))];
+        assert_eq!(exchanges(&transactions), rows, "{window}");
+        assert_eq!(transactions[0].exchange.response_bytes, Some(1_000_044));
+    }
+}
+
+#[test]
+fn where_more_is_in_flight_than_is_kept_the_next_message_is_found() {
+    let (record, transactions) = lost_and_repeated(900_000, 60_000);
+    assert_eq!((http(&record).requests, http(&record).errors), (2, 1));
+    let rows = [(Some("GET"), Some("/1"), None, None), (Some("GET"), Some("/2"), Some(404), Some(1000))];
+    assert_eq!(exchanges(&transactions), rows);
+}
 
 #[test]
 fn what_is_missing_in_a_body_is_subtracted() {

@@ -8,6 +8,7 @@ mod figures;
 mod flood;
 mod http;
 mod http2;
+mod http2_many;
 mod http_gaps;
 mod observer;
 mod open;

@@ -25,7 +25,7 @@ use crate::record::Dns;
 use crate::transaction::Exchange;
 
 /// Most queries that wait for their answers: more than what forwarders and load generators have under way on one socket.
-const MAX_WAITING: usize = 256;
+const MAX_WAITING: usize = 1024;
 
 /// Answered queries whose second responses are known: of a client that asks for several types at once, and repeats all of them.
 const ANSWERED: usize = 8;
@@ -94,6 +94,8 @@ pub(crate) struct DnsFlow {
     shown: Option<Shown>,
     /// By the time of their last repetition.
     waiting: VecDeque<Waiting>,
+    /// Bytes of memory that their names take.
+    names: usize,
     /// What was answered last, newest first.
     answered: [Option<Answered>; ANSWERED],
     retries: u64,
@@ -107,6 +109,7 @@ impl DnsFlow {
             transactions,
             shown: None,
             waiting: VecDeque::new(),
+            names: 0,
             answered: [None; ANSWERED],
             retries: 0,
             finished: Vec::new(),
@@ -116,10 +119,7 @@ impl DnsFlow {
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
         let shown = self.shown.as_ref().and_then(|shown| shown.query.as_ref());
-        memory::of_text(shown)
-            + memory::of_queue(&self.waiting)
-            + self.waiting.iter().map(|query| memory::of_text(query.name.as_ref())).sum::<usize>()
-            + memory::of_vec(&self.finished)
+        memory::of_text(shown) + memory::of_queue(&self.waiting) + self.names + memory::of_vec(&self.finished)
     }
 
     /// Takes in a message of so many bytes.
@@ -156,6 +156,8 @@ impl DnsFlow {
         {
             self.finish(oldest, None, 0);
         }
+        let name = name.filter(|_| self.transactions);
+        self.names += memory::of_text(name.as_ref());
         // Mostly it is the only one.
         self.waiting.reserve_exact(usize::from(self.waiting.is_empty()));
         self.waiting.push_back(Waiting {
@@ -167,7 +169,7 @@ impl DnsFlow {
             last: passed.last,
             retries: 0,
             bytes,
-            name: name.filter(|_| self.transactions),
+            name,
             first,
         });
     }
@@ -254,6 +256,7 @@ impl DnsFlow {
 
     /// The exchange is over, with its answer of so many bytes if there is one.
     fn finish(&mut self, query: Waiting, answer: Option<(Passed, &Message<'_>)>, bytes: u32) {
+        self.names -= memory::of_text(query.name.as_ref());
         if !self.transactions {
             return;
         }

@@ -2,9 +2,11 @@
 
 use super::super::http::{HttpSlice, Names, Request};
 use super::super::text::{self, MAX_PATH, MAX_TOKEN, clean};
-use super::Http1;
+use super::line::probe;
 use super::line::{self, Field, MAX_LINE};
 use super::matching::Asked;
+use super::{Http1, Switched};
+use crate::app::Probe;
 use crate::memory;
 
 /// What comes next.
@@ -27,6 +29,8 @@ pub(super) enum State {
     Trailer,
     /// A body that ends with the connection.
     UntilClose,
+    /// What is sent into a tunnel that is not granted yet.
+    Tunnel,
     /// Unknown.
     Lost,
 }
@@ -180,8 +184,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    fn push(&mut self, bytes: &[u8]) {
-        let room = MAX_LINE.saturating_sub(self.bytes.len());
+    /// Keeps what there is room for.
+    pub(super) fn push(&mut self, bytes: &[u8], limit: usize) {
+        let room = limit.saturating_sub(self.bytes.len());
         self.cut |= bytes.len() > room;
         self.bytes.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
@@ -260,7 +265,7 @@ impl Half {
         }
         let Some(end) = line::find_end(bytes) else {
             self.count(bytes.len() as u64, time);
-            kept.push(bytes);
+            kept.push(bytes, MAX_LINE);
             return (None, &[]);
         };
         let (line, rest) = bytes.split_at(end);
@@ -269,10 +274,33 @@ impl Half {
         let line = if kept.bytes.is_empty() {
             Line { bytes: line.get(..MAX_LINE).unwrap_or(line), cut: line.len() > MAX_LINE }
         } else {
-            kept.push(line);
+            kept.push(line, MAX_LINE);
             Line { bytes: &kept.bytes, cut: kept.cut }
         };
         (Some(Line { bytes: line::trim(line.bytes), ..line }), rest)
+    }
+
+    /// Whether the next bytes are for the tunnel that was asked for, and not the next request.
+    pub(super) fn enters_tunnel(&self, bytes: &[u8]) -> bool {
+        self.head.asked() == Asked::Connect && self.line.bytes.is_empty() && probe(bytes, false) == Probe::No
+    }
+
+    /// The tunnel that was asked for is there.
+    pub(super) fn grant_tunnel(&mut self) -> Switched {
+        let kept = std::mem::take(&mut self.line);
+        let early = if self.state == State::Tunnel && !kept.cut { kept.bytes } else { Vec::new() };
+        Switched::Tunnel { early, time: self.last }
+    }
+
+    /// If a tunnel was asked for, it does not come: what was sent into it is nothing, and a request may follow.
+    pub(super) fn refuse_tunnel(&mut self) {
+        if self.state == State::Tunnel {
+            self.state = State::Lost;
+            self.line = Kept::default();
+        }
+        if self.head.asked() == Asked::Connect && self.state != State::Fields {
+            self.head = Head::default();
+        }
     }
 
     /// Bytes of the message were seen.
@@ -286,11 +314,20 @@ impl Half {
         if self.state == State::Lost { 0 } else { self.bytes }
     }
 
-    /// The answer that this direction sends is over.
-    pub(super) fn finish_answer(&mut self, slice: &mut HttpSlice) {
+    /// Nothing more comes: an answer that is not over is cut off.
+    pub(super) fn cut_answer(&mut self) {
+        let Some(request) = &mut self.answering else { return };
+        request.cut = match self.state {
+            State::Body(_) | State::Chunk(_) | State::ChunkSize | State::ChunkEnd | State::Trailer => !self.doubtful,
+            State::Start | State::Fields | State::UntilClose | State::Tunnel | State::Lost => false,
+        };
+    }
+
+    /// The answer that this direction sends is over; its request was sent until then.
+    pub(super) fn finish_answer(&mut self, sent: i64, slice: &mut HttpSlice) {
         if let Some(mut request) = self.answering.take() {
             request.response_bytes = self.known_bytes();
-            slice.finish(Http1::NAME, *request, self.last);
+            slice.finish(Http1::NAME, *request, self.last.max(sent));
         }
     }
 }

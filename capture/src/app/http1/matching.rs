@@ -126,14 +126,17 @@ impl Http1 {
             half.doubtful = true;
             return (Asked::Other, Upgrade::None);
         };
-        if matched == Match::Likely {
-            request.end = None;
-        }
-        slice.answer(&mut request, status, began);
         let asker = self.half(end.other());
         // A client that waited for leave to send a body does not send it after a final answer.
         asker.doubtful =
             asker.head.expects && asker.uploading == Some(request.serial()) && asker.bytes == asker.head_bytes;
+        if asker.doubtful {
+            request.end = Some(asker.last);
+        }
+        if matched == Match::Likely {
+            request.end = None;
+        }
+        slice.answer(&mut request, status, began);
         let half = self.half(end);
         half.answering = Some(Box::new(request));
         half.doubtful = matched == Match::Likely;

@@ -7,7 +7,9 @@
 //!
 //! Which request an answer belongs to after that: [`matching`].
 //!
-//! Limits: the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
+//! What a client sends after a CONNECT, and is no request, is kept until the answer says whether it belongs to a tunnel.
+//!
+//! Limits: [`MAX_EARLY`] bytes of that are kept; the first [`line::MAX_LINE`] bytes of a line are looked at; [`matching::MAX_WAITING`] requests wait for
 //! answers, later ones are counted without names and without latency. Where answers passed unseen, the oldest is over
 //! instead: what looks like a long pipeline there is a client that got its answers.
 
@@ -25,6 +27,9 @@ use super::http::{HttpSlice, Request};
 use crate::app::Probe;
 use crate::memory;
 
+/// Most bytes that are kept of what is sent into a tunnel before it is granted: a ClientHello.
+const MAX_EARLY: usize = 4096;
+
 /// What the connection carries from now on.
 #[derive(Debug)]
 pub(crate) enum Switched {
@@ -34,8 +39,8 @@ pub(crate) enum Switched {
     WebSocket,
     /// Something else after an upgrade.
     Other,
-    /// What the tunnel of a CONNECT carries.
-    Tunnel,
+    /// What the tunnel of a CONNECT carries, and what the client sent into it before it was granted, until when.
+    Tunnel { early: Vec<u8>, time: i64 },
 }
 
 /// A connection.
@@ -80,17 +85,8 @@ impl Http1 {
         mut bytes: &'a [u8],
         slice: &mut HttpSlice,
     ) -> Option<(Switched, &'a [u8])> {
-        if self.half(end).state == State::Lost {
-            if probe(bytes, false) != Probe::Yes {
-                self.extend_lost(end, time);
-                return None;
-            }
-            // The end of its message was lost.
-            self.finish_answer(end, slice);
-            let half = self.half(end);
-            half.uploading = None;
-            half.lost = half.lost.max(Some(half.last));
-            half.state = State::Start;
+        if matches!(self.half(end).state, State::Lost | State::Tunnel) && !self.find_start(end, time, bytes, slice) {
+            return None;
         }
         self.resolve_doubt(end, bytes, slice);
         while !bytes.is_empty() {
@@ -110,10 +106,18 @@ impl Http1 {
                     half.last = time;
                     return None;
                 }
+                State::Tunnel => {
+                    half.last = time;
+                    half.line.push(bytes, MAX_EARLY);
+                    return None;
+                }
+                State::Start if half.enters_tunnel(bytes) => half.state = State::Tunnel,
                 State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => {
                     if half.state == State::Fields {
                         bytes = half.whole_fields(bytes, time, slice.wants_names());
                     }
+                    self.finish_answered(end, slice);
+                    let half = self.half(end);
                     let mut kept = std::mem::take(&mut half.line);
                     let (line, rest) = half.next_line(&mut kept, bytes, time);
                     bytes = rest;
@@ -149,7 +153,8 @@ impl Http1 {
             | State::Chunk(_)
             | State::ChunkSize
             | State::ChunkEnd
-            | State::Trailer => {
+            | State::Trailer
+            | State::Tunnel => {
                 let begins = half.state == State::Start;
                 let kept = std::mem::take(&mut half.line);
                 // The line was cut, and so are the fields after it.
@@ -158,6 +163,7 @@ impl Http1 {
                 }
                 let in_head = self.half(end).state == State::Fields;
                 self.lose(end);
+                self.finish_answered(end.other(), slice);
                 if in_head {
                     self.cut_head(end, slice);
                 }
@@ -179,7 +185,7 @@ impl Http1 {
             State::Body(_) if half.doubtful => 0,
             State::Body(left) | State::Chunk(left) => left,
             State::UntilClose | State::Lost => u64::MAX,
-            State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer => 0,
+            State::Start | State::Fields | State::ChunkSize | State::ChunkEnd | State::Trailer | State::Tunnel => 0,
         }
     }
 
@@ -198,6 +204,7 @@ impl Http1 {
             | State::ChunkSize
             | State::ChunkEnd
             | State::Trailer
+            | State::Tunnel
             | State::Lost => return false,
         }
         half.count(length, time);
@@ -208,6 +215,7 @@ impl Http1 {
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         for end in [End::Low, End::High] {
             self.cut_request(end);
+            self.half(end).cut_answer();
             self.finish_answer(end, slice);
         }
         self.forgo(self.waiting.len(), slice);
@@ -215,6 +223,28 @@ impl Http1 {
 
     fn half(&mut self, end: End) -> &mut Half {
         &mut self.halves[end.index()]
+    }
+
+    /// A direction goes on with a start line where nothing is known of what comes, or the answer to a CONNECT passed unseen;
+    /// whether its bytes are to be read.
+    fn find_start(&mut self, end: End, time: i64, bytes: &[u8], slice: &mut HttpSlice) -> bool {
+        let half = self.half(end);
+        if probe(bytes, false) != Probe::Yes {
+            let in_tunnel = half.state == State::Tunnel;
+            if !in_tunnel {
+                self.extend_lost(end, time);
+            }
+            return in_tunnel;
+        }
+        half.refuse_tunnel();
+        // The end of its message was lost.
+        self.finish_answer(end, slice);
+        self.finish_answered(end.other(), slice);
+        let half = self.half(end);
+        half.uploading = None;
+        half.lost = half.lost.max(Some(half.last));
+        half.state = State::Start;
+        true
     }
 
     /// A start line in the place of a body that may not come.
@@ -244,6 +274,7 @@ impl Http1 {
             | State::ChunkEnd
             | State::Trailer
             | State::UntilClose
+            | State::Tunnel
             | State::Lost => {}
         }
     }
@@ -264,7 +295,7 @@ impl Http1 {
             }
             State::ChunkEnd => half.state = if line.bytes.is_empty() { State::ChunkSize } else { State::Lost },
             State::Trailer if line.bytes.is_empty() => self.message_end(end, time, slice),
-            State::Trailer | State::Body(_) | State::Chunk(_) | State::UntilClose | State::Lost => {}
+            State::Trailer | State::Body(_) | State::Chunk(_) | State::UntilClose | State::Tunnel | State::Lost => {}
         }
         None
     }
@@ -301,10 +332,13 @@ impl Http1 {
                     (101, _) => return Some(self.upgrade(end, upgrade, slice)),
                     (200..=299, Asked::Connect) => {
                         self.finish_answer(end, slice);
-                        return Some(Switched::Tunnel);
+                        return Some(self.half(end.other()).grant_tunnel());
                     }
                     (_, Asked::Head | Asked::Connect | Asked::Other) => {
                         half.state = half.head.response_body(status, asked == Asked::Head);
+                        if asked == Asked::Connect {
+                            self.half(end.other()).refuse_tunnel();
+                        }
                     }
                 }
             }
@@ -345,9 +379,17 @@ impl Http1 {
         match half.head.kind {
             Kind::Request(_) => {
                 self.end_request(end, time);
+                self.finish_answered(end.other(), slice);
                 self.half(end).uploading = None;
             }
-            Kind::Response(_) => self.finish_answer(end, slice),
+            Kind::Response(_) => {
+                // What comes of its request belongs to the exchange.
+                let asker = &self.halves[end.other().index()];
+                let goes_on = asker.state != State::Lost && !asker.doubtful;
+                if !(goes_on && self.sends_answered(end.other())) {
+                    self.finish_answer(end, slice);
+                }
+            }
         }
     }
 
@@ -387,10 +429,26 @@ impl Http1 {
         }
     }
 
+    /// Whether this end sends the request that the other one answers.
+    fn sends_answered(&self, end: End) -> bool {
+        let half = &self.halves[end.index()];
+        let answering = self.halves[end.other().index()].answering.as_ref();
+        answering.is_some_and(|request| half.uploading == Some(request.serial()))
+    }
+
+    /// Finishes an answer that was over before its request, when that is over, too.
+    fn finish_answered(&mut self, end: End, slice: &mut HttpSlice) {
+        let half = self.half(end);
+        if half.state == State::Start && half.answering.is_some() {
+            self.finish_answer(end, slice);
+        }
+    }
+
     /// The answer that this end sends is over. What is not here yet of its request may never come.
     fn finish_answer(&mut self, end: End, slice: &mut HttpSlice) {
         self.count_upload(end.other());
-        self.half(end).finish_answer(slice);
+        let sent = if self.sends_answered(end.other()) { self.half(end.other()).last } else { i64::MIN };
+        self.half(end).finish_answer(sent, slice);
     }
 
     fn lose(&mut self, end: End) {

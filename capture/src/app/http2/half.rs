@@ -36,6 +36,11 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// Whether it says that a request failed.
+    pub(super) fn is_error(&self) -> bool {
+        self.status.is_some_and(|status| status >= 400) || self.grpc_status.is_some_and(|code| code != 0)
+    }
+
     fn add(&mut self, name: Name, value: &[u8], wants_names: bool) {
         match name {
             Name::Method | Name::Path | Name::Authority => {

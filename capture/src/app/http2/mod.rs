@@ -8,14 +8,15 @@
 //!
 //! An exchange is over with the end of its answer, or with a reset; what its ends still send then is nothing new.
 //!
-//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, that is not
-//! known.
+//! A message is as long as the payload of its frames of headers and data; where whole frames are missing, and of a request that
+//! goes on after its answer, that is not known.
 //!
 //! A gap in a payload is subtracted; a header block with a gap is read up to there. A gap that swallows a frame's
 //! header makes the direction wait for a segment that consists of frames. What lost blocks had added to the HPACK table
 //! is unknown from then on (see [`hpack`]): such names are null, later ones are right again.
 //!
-//! Limits: [`MAX_STREAMS`] requests wait for answers, of more the oldest is given up; a header block is kept up to
+//! Limits: [`MAX_NAMED`] requests wait for answers with their names, later ones without; of more than [`MAX_STREAMS`] the oldest
+//! is given up, and of its answer counts only whether it is an error. A header block is kept up to
 //! [`MAX_BLOCK`] bytes. They wait in the order of their streams' numbers, which is that of their beginning: found by halving,
 //! added at the end, and given up at the front.
 
@@ -33,9 +34,12 @@ use super::exchange::End;
 use super::http::{HttpSlice, Request};
 use crate::memory;
 
-/// Most requests that wait for their answers: no less than what servers allow at once (100 by RFC 9113, 6.5.2; nginx 128,
-/// Go 250).
-const MAX_STREAMS: usize = 256;
+/// Most requests that wait for their answers with their names: more than what servers allow at once (100 by RFC 9113, 6.5.2;
+/// nginx 128, Go 250), but for those that allow any number (gRPC).
+const MAX_NAMED: usize = 1024;
+
+/// Most requests that wait for their answers.
+const MAX_STREAMS: usize = 4096;
 
 /// Most bytes of a header block that are kept.
 const MAX_BLOCK: usize = 16 * 1024;
@@ -69,6 +73,10 @@ pub(crate) struct Http2 {
     halves: [Half; 2],
     /// By stream.
     waiting: VecDeque<Waiting>,
+    /// Bytes of memory that their names take.
+    names: usize,
+    /// The last stream that was given up.
+    given_up: u32,
     client: Option<End>,
     grpc: bool,
 }
@@ -76,18 +84,16 @@ pub(crate) struct Http2 {
 impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
-        let last = request.start;
+        let (last, names) = (request.start, request.owned_bytes());
         let waiting = [Waiting::new(1, request, last)].into();
-        let mut http2 = Self { waiting, client: Some(client), ..Self::default() };
+        let mut http2 = Self { waiting, names, client: Some(client), ..Self::default() };
         http2.halves[client.index()].opened.open(1);
         http2
     }
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
-        memory::of_queue(&self.waiting)
-            + self.waiting.iter().map(|waiting| waiting.request.owned_bytes()).sum::<usize>()
-            + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
+        memory::of_queue(&self.waiting) + self.names + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
     }
 
     /// Whether nothing came of a direction so far.
@@ -163,7 +169,8 @@ impl Http2 {
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         self.cut_off(End::Low);
         self.cut_off(End::High);
-        for waiting in std::mem::take(&mut self.waiting) {
+        while let Some(mut waiting) = self.take(0) {
+            waiting.request.cut = !waiting.unsure[1];
             Self::finish(waiting, slice);
         }
     }
@@ -173,6 +180,8 @@ impl Http2 {
         // No message has 0.
         let lengths = [&mut request.bytes, &mut request.response_bytes];
         lengths.into_iter().zip(unsure).filter(|(_, unsure)| *unsure).for_each(|(bytes, _)| *bytes = 0);
+        // The answer to an upgrade is none.
+        request.cut |= !request.is_answered();
         slice.finish(if grpc { "grpc" } else { "http2" }, request, last);
     }
 
@@ -286,8 +295,11 @@ impl Http2 {
             }
             Kind::Reset => {
                 self.count(end, time, frame.stream, 0);
-                if self.find(frame.stream).is_some_and(|waiting| waiting.is_open_call()) {
-                    slice.count_error();
+                if let Some(waiting) = self.find(frame.stream) {
+                    waiting.request.cut = true;
+                    if waiting.is_open_call() {
+                        slice.count_error();
+                    }
                 }
                 self.remove(end, frame.stream, slice);
             }
@@ -298,6 +310,7 @@ impl Http2 {
     /// A header block is complete.
     fn fields(&mut self, end: End, block: &Block, fields: Fields, slice: &mut HttpSlice) {
         let (stream, began) = (block.first.stream, block.began);
+        let is_error = fields.is_error();
         if fields.status.is_some() {
             self.client = Some(end.other());
         } else if fields.asks {
@@ -317,7 +330,13 @@ impl Http2 {
             self.answer(end, began, stream, status, slice);
         }
         let answers = self.client != Some(end);
-        let Some(waiting) = self.find(stream) else { return };
+        let given_up = stream <= self.given_up;
+        let Some(waiting) = self.find(stream) else {
+            if answers && given_up && is_error {
+                slice.count_error();
+            }
+            return;
+        };
         waiting.grpc |= grpc;
         if answers && let Some(code) = fields.grpc_status {
             if code != 0 && waiting.is_open_call() {
@@ -334,14 +353,26 @@ impl Http2 {
         self.halves[opener.index()].opened.contains(stream)
     }
 
-    fn wait(&mut self, waiting: Waiting, slice: &mut HttpSlice) {
+    fn wait(&mut self, mut waiting: Waiting, slice: &mut HttpSlice) {
         if self.waiting.len() >= MAX_STREAMS
-            && let Some(oldest) = self.waiting.pop_front()
+            && let Some(oldest) = self.take(0)
         {
+            self.given_up = self.given_up.max(oldest.stream);
             Self::finish(oldest, slice);
         }
+        if self.waiting.len() >= MAX_NAMED {
+            waiting.request.forget_names();
+        }
+        self.names += waiting.request.owned_bytes();
         let (Ok(at) | Err(at)) = self.position(waiting.stream);
         self.waiting.insert(at, waiting);
+    }
+
+    /// Takes out the one at this place.
+    fn take(&mut self, at: usize) -> Option<Waiting> {
+        let waiting = self.waiting.remove(at)?;
+        self.names -= waiting.request.owned_bytes();
+        Some(waiting)
     }
 
     /// The final answer began.
@@ -358,6 +389,10 @@ impl Http2 {
 
     fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
         if self.client != Some(end) {
+            if let Some(waiting) = self.find(stream) {
+                // What comes of it after its answer is not counted.
+                waiting.unsure[0] |= waiting.request.end.is_none();
+            }
             self.remove(end, stream, slice);
         } else if let Some(waiting) = self.find(stream) {
             waiting.request.end = Some(time);
@@ -369,7 +404,7 @@ impl Http2 {
         if self.halves[end.other().index()].frame.stream == stream {
             self.cut_off(end.other());
         }
-        if let Some(waiting) = self.position(stream).ok().and_then(|at| self.waiting.remove(at)) {
+        if let Some(waiting) = self.position(stream).ok().and_then(|at| self.take(at)) {
             Self::finish(waiting, slice);
         }
     }
