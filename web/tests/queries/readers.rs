@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wiretag_store::QueryLimits;
+use wiretag_capture::{LinkType, Packet};
 use wiretag_store::query::RowFilter;
+use wiretag_store::{PacketLogConfig, QueryLimits};
 use wiretag_web::Reader;
 
 use crate::erasures::status;
-use crate::rows::{flow, name, transaction};
+use crate::rows::{START, flow, name, transaction};
 use crate::{FROM, Server, TO, address};
 
 /// The readers of every server of these tests: of the rows of `pod-1`, and of all.
@@ -155,6 +156,46 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
     assert_eq!(of(SHOP, "/api/v1/pcap", &[("from", "2026-01-01"), ("to", "2026-01-02")]).await.0, 404);
     let metrics = async |token: &str| status(&server, ("GET", "/metrics"), token, "").await.0;
     assert_eq!([metrics(OWNER).await, metrics(EVERYBODY).await, metrics(SHOP).await], [200, 200, 403]);
+}
+
+/// The names of its ends changed while the flow was open.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_of_a_slice_that_a_filter_stops_are_in_no_download() {
+    let server = server().await;
+    let mut log = server.store.packet_log(PacketLogConfig::default()).unwrap();
+    for slice in 0..4_i64 {
+        let mut row = flow(99);
+        (row.record.slice, row.record.start) = (slice as u32, START + slice * 1_000);
+        row.record.end = row.record.start + 999;
+        row.record.primary = true;
+        name(&mut row.client, &format!("pod-{}", slice % 2), &[]);
+        server.store.flows.append(vec![row]).await.unwrap();
+        for time in [0, 500, 999] {
+            let data = format!("packet-of-pod-{} to be found in a file", slice % 2);
+            let packet = Packet {
+                time: START + slice * 1_000 + time,
+                data: data.as_bytes(),
+                wire_len: data.len() as u32,
+                link_type: LinkType::ETHERNET,
+                interface: 1,
+                direction: None,
+                vlan: None,
+            };
+            log.append("veth1", &packet, Some(99)).unwrap();
+        }
+    }
+    log.seal().unwrap();
+    server.store.record_segments().await.unwrap();
+    let one = "/api/v1/flows/0000000000000063/pcap".to_owned();
+    let found = address("/api/v1/pcap", &[("q", "flow_id == 0000000000000063"), FROM, TO]);
+    let all = address("/api/v1/pcap", &[FROM, TO]);
+    for path in [&one, &found, &all] {
+        for (token, packets) in [(OWNER, [6, 6]), (EVERYBODY, [6, 6]), (SHOP, [0, 6])] {
+            let (code, text) = status(&server, ("GET", path), token, "").await;
+            let count = ["packet-of-pod-0", "packet-of-pod-1"].map(|text_of| text.matches(text_of).count());
+            assert_eq!((code, count), (200, packets), "{path} {token}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
