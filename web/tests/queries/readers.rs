@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wiretag_capture::{LinkType, Packet};
 use wiretag_store::query::RowFilter;
-use wiretag_store::{PacketLogConfig, QueryLimits};
+use wiretag_store::{Loss, PacketLogConfig, QueryLimits};
 use wiretag_web::Reader;
 
 use crate::erasures::status;
@@ -21,6 +21,12 @@ pub(crate) fn all() -> Vec<Reader> {
         Reader { name: "shop".into(), token: "token-of-shop".into(), rows: Some(rows) },
         Reader { name: "everybody".into(), token: "token-of-everybody".into(), rows: None },
     ]
+}
+
+/// What every server of these tests has not yet accounted for: nothing of it was lost, in an hour that has nothing else.
+pub(crate) fn loss() -> Loss {
+    let from = START - 7_200_000_000_000;
+    Loss { node: "node-1".into(), from, to: from + 1, packets: 5_017, refused: 3, ..Loss::default() }
 }
 
 const OWNER: &str = "authorization: Bearer token\r\n";
@@ -156,6 +162,23 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
     assert_eq!(of(SHOP, "/api/v1/pcap", &[("from", "2026-01-01"), ("to", "2026-01-02")]).await.0, 404);
     let metrics = async |token: &str| status(&server, ("GET", "/metrics"), token, "").await.0;
     assert_eq!([metrics(OWNER).await, metrics(EVERYBODY).await, metrics(SHOP).await], [200, 200, 403]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_sent_is_not_told_by_what_is_missing() {
+    let server = server().await;
+    let path = address("/api/v1/flows", &[("from", "2026-02-28T21:00:00Z"), ("to", "2026-02-28T23:00:00Z")]);
+    for (token, told) in
+        [(OWNER, ["node-1", "5017", "3"]), (EVERYBODY, ["node-1", "5017", "3"]), (SHOP, ["", "0", "0"])]
+    {
+        let (code, text) = status(&server, ("GET", &path), token, "").await;
+        let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let node = &answer["completeness"]["nodes"][0];
+        let found =
+            [node["node"].as_str().unwrap().to_owned(), node["packets"].to_string(), node["refused"].to_string()];
+        assert_eq!((code, found), (200, told.map(str::to_owned)), "{token}: {answer}");
+        assert_eq!(answer["completeness"]["complete"], json!(true), "{answer}");
+    }
 }
 
 /// The names of its ends changed while the flow was open.
