@@ -12,10 +12,11 @@
 //! * whoever has neither a token nor a session gets no data: routes are open only by being listed in `open`;
 //! * whoever may see some rows only gets no others ([caller]): routes are for them only by being listed in `rows_routes`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
-//! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
+//! * memory is bounded: answers by `limit`, and all that are being sent by what they may have together ([answers]), downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
 //!   their number and by what they may wait for ([server]).
 
 mod aggregate;
+mod answers;
 mod api;
 mod auth;
 mod caller;
@@ -108,6 +109,7 @@ struct Inner {
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
     queries: queries::Queries,
+    answers: answers::Answers,
     downloads: Arc<Semaphore>,
 }
 
@@ -136,6 +138,7 @@ fn router(app: App) -> std::io::Result<Router> {
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
+    let answers = answers::Answers::new(limits.memory);
     let downloads = Arc::new(Semaphore::new(DOWNLOADS));
     let longest = middleware::longest(limits.time);
     let shared: Shared = Arc::new(Inner {
@@ -150,11 +153,13 @@ fn router(app: App) -> std::io::Result<Router> {
         auth,
         metrics,
         queries,
+        answers,
         downloads,
     });
     let open = open_routes();
     let closed = closed_routes()
         .layer(DefaultBodyLimit::max(QUERY_LIMIT))
+        .route_layer(from_fn_with_state(shared.clone(), answers::bounded))
         .route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();
     Ok(api

@@ -2,8 +2,8 @@
 //!
 //! * beyond [`Limits::connections`] further ones wait to be accepted;
 //! * who has not sent the whole head of a request after [`Limits::head`] is closed, also between two requests;
-//! * who takes nothing of an answer for [`Limits::stalled`] is closed, and what works for the answer ends with it. A stream of events
-//!   lasts as long as its client reads the comments that keep it alive;
+//! * who lets writes of an answer wait for [`Limits::stalled`] in sum before [`Limits::least`] of it are taken is closed, and what works for the
+//!   answer ends with it. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
 use std::io::{self, ErrorKind, IoSlice};
@@ -25,7 +25,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +34,15 @@ pub(crate) struct Limits {
     pub(crate) connections: u32,
     /// Until the head of a request is there.
     pub(crate) head: Duration,
-    /// While nothing of an answer is taken.
+    /// How long writes may wait until [`Self::least`] is taken.
     pub(crate) stalled: Duration,
+    /// Bytes that make good for what waited.
+    pub(crate) least: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, head: Duration::from_secs(30), stalled: Duration::from_mins(1) }
+        Self { connections: 256, head: Duration::from_secs(30), stalled: Duration::from_mins(1), least: 1 << 20 }
     }
 }
 
@@ -85,7 +87,7 @@ async fn answer(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
-    let stream = TokioIo::new(Attended { stream, patience: limits.stalled, stalled: None });
+    let stream = TokioIo::new(Attended::new(stream, limits));
     let mut http = http1::Builder::new();
     let connection = http.timer(TokioTimer::new()).header_read_timeout(limits.head).serve_connection(stream, service);
     let mut connection = pin!(connection);
@@ -100,24 +102,45 @@ async fn answer(
     drop(place);
 }
 
-/// A connection that fails if nothing can be written for too long.
+/// A connection that fails if writes wait too long for what is taken meanwhile.
 struct Attended<S> {
     stream: S,
-    patience: Duration,
-    /// Ends when patience does; while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    limits: Limits,
+    /// Since when a write waits, and the end of patience with it.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Patience that is left until enough is taken.
+    left: Duration,
+    /// Bytes that were taken of it.
+    taken: usize,
 }
 
 impl<S> Attended<S> {
-    fn attend<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+    fn new(stream: S, limits: Limits) -> Self {
+        Self { stream, limits, waiting: None, left: limits.stalled, taken: 0 }
+    }
+
+    fn attend<T>(&mut self, done: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            if let Some((since, _)) = self.waiting.take() {
+                self.left = self.left.saturating_sub(since.elapsed());
+            }
+            return done;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(stalled.as_mut().poll(context));
+        let left = self.left;
+        let (_, end) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        ready!(end.as_mut().poll(context));
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
+    }
+
+    fn attend_write(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let attended = self.attend(written, context);
+        if let Poll::Ready(Ok(bytes)) = &attended {
+            self.taken += bytes;
+            if self.taken >= self.limits.least {
+                (self.left, self.taken) = (self.limits.stalled, 0);
+            }
+        }
+        attended
     }
 }
 
@@ -131,7 +154,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let own = self.get_mut();
         let written = Pin::new(&mut own.stream).poll_write(context, bytes);
-        own.attend(written, context)
+        own.attend_write(written, context)
     }
 
     fn poll_write_vectored(
@@ -141,7 +164,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
     ) -> Poll<io::Result<usize>> {
         let own = self.get_mut();
         let written = Pin::new(&mut own.stream).poll_write_vectored(context, parts);
-        own.attend(written, context)
+        own.attend_write(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -179,7 +202,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(200);
     const PATIENCE: Duration = Duration::from_secs(20);
-    const LIMITS: Limits = Limits { connections: 2, head: PATIENCE, stalled: PATIENCE };
+    const LIMITS: Limits = Limits { connections: 2, head: PATIENCE, stalled: PATIENCE, least: 1 };
 
     struct Server {
         address: SocketAddr,
@@ -288,6 +311,31 @@ mod tests {
         let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
         timeout(PATIENCE, all).await.expect("nobody makes what nobody reads");
         drop(stream);
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_little_now_and_then_is_closed_too() {
+        let (sender, router) = long_answer();
+        let server = Server::start(Limits { stalled: SHORT, least: 1 << 30, ..LIMITS }, router).await;
+        let mut stream = server.ask("/").await;
+        let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
+        let reading = async {
+            let mut bytes = vec![0; 1 << 18];
+            loop {
+                // The end, or what was sent before it, is the affair of the other side.
+                if !matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(SHORT / 8).await;
+            }
+        };
+        let both = async {
+            tokio::select! {
+                () = all => {}
+                () = reading => {}
+            }
+        };
+        timeout(PATIENCE, both).await.expect("nobody makes what is not read in time");
     }
 
     #[tokio::test]
