@@ -51,9 +51,9 @@ impl Appliance {
             std::fs::write(&path, Demo::identities()).with_context(|| format!("cannot write `{}`", path.display()))?;
             config.static_file = Some(path);
         }
-        let instance = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
-        let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
-        let pipeline = Pipeline::start(&config, opened, listener, (keys, run.instance.clone())).await?;
+        let secret = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
+        let run = RunFile { url: url.clone(), pid: std::process::id(), secret };
+        let pipeline = Pipeline::start(&config, opened, listener, (keys, run.secret.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         Ok(Self { config, url, token, pipeline, demo })
     }

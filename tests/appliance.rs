@@ -299,7 +299,7 @@ fn full_disk(wire: &Wire, data: &Path) {
     });
     assert!(problems.contains("No space left") && !problems.contains("query"), "{problems}");
     let (_, open) = appliance.request("/api/v1/health", None);
-    assert!(open.starts_with("{\"status\":\"degraded\",\"instance\":") && !open.contains("problems"), "{open}");
+    assert!(open == "{\"status\":\"degraded\"}", "{open}");
     let answer = eventually(20, "the answer says what was lost", || {
         let answer = appliance.json("/api/v1/flows?limit=1");
         (answer["completeness"]["complete"] == false).then_some(answer)

@@ -31,6 +31,7 @@ mod metrics;
 mod middleware;
 mod params;
 mod pcap;
+mod proof;
 mod queries;
 mod server;
 mod sessions;
@@ -56,6 +57,7 @@ use wiretag_store::{Loss, QueryLimits, Store};
 pub use auth::random_secret;
 pub use caller::{Keys, Reader};
 pub use identities::{identity_row, parse_mac};
+pub use proof::proof;
 pub use tail::Tail;
 
 /// Downloads of packets and rows at the same time.
@@ -92,8 +94,8 @@ pub struct App {
     pub limits: QueryLimits,
     /// How files of IPFIX are numbered.
     pub ipfix: Numbers,
-    /// Tells this run from others that may have had the address, or will.
-    pub instance: String,
+    /// Proves to commands that it is this run which answers ([`proof()`]), and none that had the address before, or has it since.
+    pub secret: String,
 }
 
 /// What handlers share.
@@ -105,7 +107,7 @@ struct Inner {
     identities: Identities,
     tail: Tail,
     ipfix: Numbers,
-    instance: String,
+    secret: String,
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
     queries: queries::Queries,
@@ -134,7 +136,7 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, pending_loss, identities, tail, keys, limits, ipfix, instance } = app;
+    let App { store, registry, health, pending_loss, identities, tail, keys, limits, ipfix, secret } = app;
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
@@ -149,7 +151,7 @@ fn router(app: App) -> std::io::Result<Router> {
         identities,
         tail,
         ipfix,
-        instance,
+        secret,
         auth,
         metrics,
         queries,

@@ -64,7 +64,7 @@ impl Server {
             keys: Keys { token: "token".into(), readers: readers::all(), open_metrics: true },
             limits,
             ipfix: Numbers::default(),
-            instance: "test".into(),
+            secret: "test".into(),
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -164,6 +164,18 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
     assert_eq!([metrics(OWNER).await, metrics(EVERYBODY).await, metrics(SHOP).await], [200, 200, 403]);
 }
 
+/// To who knows the secret of the run, and to each number anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appliance_proves_itself_to_everybody_and_tells_no_secret() {
+    let server = server().await;
+    for headers in ["", SHOP, OWNER] {
+        let (code, text) = status(&server, ("GET", "/api/v1/health?number=17"), headers, "").await;
+        assert!(code == 200 && text.contains(&wiretag_web::proof("test", "17")), "{text}");
+        let (_, text) = status(&server, ("GET", "/api/v1/health"), headers, "").await;
+        assert!(text.ends_with("{\"status\":\"ok\"}"), "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_sent_is_not_told_by_what_is_missing() {
     let server = server().await;
