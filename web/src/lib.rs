@@ -158,7 +158,7 @@ fn router(app: App) -> std::io::Result<Router> {
         answers,
         downloads,
     });
-    let open = open_routes();
+    let open = open_routes().route_layer(from_fn_with_state(middleware::OPEN, middleware::timeout));
     let closed = closed_routes()
         .layer(DefaultBodyLimit::max(QUERY_LIMIT))
         .route_layer(from_fn_with_state(shared.clone(), answers::bounded))

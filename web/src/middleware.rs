@@ -14,6 +14,9 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Waiting for a place, and what is done beside the query.
 const BESIDE: Duration = Duration::from_secs(15);
 
+/// How long a handler may take that answers strangers: the body of a login is short.
+pub(crate) const OPEN: Duration = Duration::from_secs(10);
+
 /// Only what comes from here runs or is shown; nobody frames it.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";

@@ -1,15 +1,18 @@
 //! Connections: a bounded number, of clients that say what they want and read what they are told. HTTP/1.1 only.
 //!
-//! * beyond [`Limits::connections`] further ones wait to be accepted;
+//! * beyond [`Limits::connections`] further ones wait to be accepted. One address has [`Limits::each`] of them, and what it opens beyond these is
+//!   closed: a stranger leaves places to others;
 //! * who has not sent the whole head of a request after [`Limits::head`] is closed, also between two requests;
 //! * who lets writes of an answer wait for [`Limits::stalled`] in sum before [`Limits::least`] of it are taken is closed, and what works for the
 //!   answer ends with it. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +27,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// What clients may take.
@@ -32,6 +35,8 @@ use tokio::time::{Instant, Sleep, sleep};
 pub(crate) struct Limits {
     /// Connections at the same time.
     pub(crate) connections: u32,
+    /// Of these from one address, which may be a proxy's.
+    pub(crate) each: usize,
     /// Until the head of a request is there.
     pub(crate) head: Duration,
     /// How long writes may wait until [`Self::least`] is taken.
@@ -42,7 +47,13 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, head: Duration::from_secs(30), stalled: Duration::from_mins(1), least: 1 << 20 }
+        Self {
+            connections: 256,
+            each: 192,
+            head: Duration::from_secs(30),
+            stalled: Duration::from_mins(1),
+            least: 1 << 20,
+        }
     }
 }
 
@@ -54,6 +65,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let addresses = Arc::<Addresses>::default();
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -67,7 +79,12 @@ pub(crate) async fn serve(
             next = next => next,
         };
         let Ok(place) = place else { break };
-        tokio::spawn(answer(client, router.clone(), limits, (place, stopped.clone())));
+        let Some(address) = Addresses::place(&addresses, client.1.ip(), limits.each) else { continue };
+        let (router, stopped) = (router.clone(), stopped.clone());
+        tokio::spawn(async move {
+            answer(client, router, limits, stopped).await;
+            drop((address, place));
+        });
     }
     drop(listener);
     let _ = stop.send(());
@@ -80,7 +97,7 @@ async fn answer(
     (stream, peer): (TcpStream, SocketAddr),
     router: Router,
     limits: Limits,
-    (place, mut stopped): (OwnedSemaphorePermit, watch::Receiver<()>),
+    mut stopped: watch::Receiver<()>,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -99,7 +116,43 @@ async fn answer(
             let _ = connection.await;
         }
     }
-    drop(place);
+}
+
+/// Connections by address; one of IPv6 is its network of 64 bits, which one host has.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// A place of an address.
+struct AddressPlace {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn place(own: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressPlace> {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        };
+        let mut open = own.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        (*count < most).then(|| {
+            *count += 1;
+            AddressPlace { addresses: own.clone(), address }
+        })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut open = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 /// A connection that fails if writes wait too long for what is taken meanwhile.
@@ -186,14 +239,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::sync::Mutex;
-
     use axum::body::{Body, Bytes};
     use axum::response::sse::{Event, KeepAlive, Sse};
     use axum::routing::get;
     use futures_util::stream;
+    use std::convert::Infallible;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
     use tokio::sync::{mpsc, oneshot};
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
@@ -202,7 +254,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(200);
     const PATIENCE: Duration = Duration::from_secs(20);
-    const LIMITS: Limits = Limits { connections: 2, head: PATIENCE, stalled: PATIENCE, least: 1 };
+    const LIMITS: Limits = Limits { connections: 2, each: 2, head: PATIENCE, stalled: PATIENCE, least: 1 };
 
     struct Server {
         address: SocketAddr,
@@ -279,6 +331,25 @@ mod tests {
         drop(first);
         read_until(&mut third, "hello").await;
         drop(second);
+    }
+
+    #[tokio::test]
+    async fn one_address_leaves_places_to_others() {
+        let server = Server::start(Limits { each: 1, ..LIMITS }, hello()).await;
+        let mut first = server.ask("/").await;
+        read_until(&mut first, "hello").await;
+        is_closed(server.connect().await).await;
+        let other = TcpSocket::new_v4().expect("a socket");
+        other.bind(([127, 0, 0, 2], 0).into()).expect("another address of this host");
+        let mut other = other.connect(server.address).await.expect("a connection");
+        other.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is sent");
+        read_until(&mut other, "hello").await;
+        drop(first);
+        drop(other);
+        let mut again = server.ask("/").await;
+        while timeout(PATIENCE, again.read_u8()).await.expect("an end").is_err() {
+            again = server.ask("/").await;
+        }
     }
 
     /// What is sent is the answer to one request.
