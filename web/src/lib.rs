@@ -1,11 +1,11 @@
 //! The HTTP interface: JSON API under `/api/v1`, `/metrics`, and the UI.
 //!
 //! ```text
-//! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─┬─ handler, of the caller's rows [api, tail, …]
-//!                                               │                              └─ all rows? ─ handler    [identities, erasures]
-//!                                               ├─ /metrics  ─ local or authenticated   [metrics]
-//!                                               └─ the rest                             [ui]
+//! request ─ headers ─ count and time ─ host, timeout ─┬─ /api/v1/{health,login}              open
+//!                                                     ├─ /api/v1/… ─ authentication ─┬─ handler, of the caller's rows [api, tail, …]
+//!                                                     │                              └─ all rows? ─ handler    [identities, erasures]
+//!                                                     ├─ /metrics  ─ local or authenticated   [metrics]
+//!                                                     └─ the rest                             [ui]
 //! ```
 //!
 //! Invariants:
@@ -170,6 +170,7 @@ fn router(app: App) -> std::io::Result<Router> {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(longest, middleware::timeout))
+        .layer(from_fn(middleware::host))
         .layer(from_fn_with_state(shared.clone(), metrics::observe))
         .layer(from_fn(middleware::headers))
         .with_state(shared))

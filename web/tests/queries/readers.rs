@@ -264,6 +264,15 @@ async fn readers_log_in_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_one_host() {
+    let server = server().await;
+    let metrics = ("GET", "/metrics");
+    assert_eq!(status(&server, metrics, "", "").await.0, 200, "from this host");
+    assert_eq!(status(&server, metrics, "host: evil.example\r\n", "").await.0, 400);
+    assert_eq!(status(&server, ("GET", "http://evil.example/metrics"), "", "").await.0, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_keep_nobody_out() {
     let server = server().await;
     let login = async |token: &str| {
