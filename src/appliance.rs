@@ -6,12 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use wiretag_capture::ring::links;
 use wiretag_enrich::SourceStatus;
 
 use crate::client::{RunFile, token_path};
-use crate::config::{ReaderConfig, RunConfig};
+use crate::config::{ReaderConfig, RunConfig, SHORTEST};
 use crate::demo::Demo;
 use crate::output::tell;
 use crate::pipeline::Pipeline;
@@ -51,9 +51,9 @@ impl Appliance {
             std::fs::write(&path, Demo::identities()).with_context(|| format!("cannot write `{}`", path.display()))?;
             config.static_file = Some(path);
         }
-        let instance = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
-        let run = RunFile { url: url.clone(), pid: std::process::id(), instance };
-        let pipeline = Pipeline::start(&config, opened, listener, (keys, run.instance.clone())).await?;
+        let secret = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
+        let run = RunFile { url: url.clone(), pid: std::process::id(), secret };
+        let pipeline = Pipeline::start(&config, opened, listener, (keys, run.secret.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         Ok(Self { config, url, token, pipeline, demo })
     }
@@ -132,11 +132,18 @@ fn unmatched(patterns: &[String]) -> impl Iterator<Item = &String> {
     patterns.iter().filter(move |pattern| links::select(&links, std::slice::from_ref(pattern)).is_empty())
 }
 
-/// The token of the data directory, made at the first start.
+/// The token of the data directory, made at the first start. One that was put there is nothing for others either.
 fn token(path: &Path) -> anyhow::Result<String> {
     if let Ok(text) = std::fs::read_to_string(path)
         && !text.trim().is_empty()
     {
+        if text.trim().len() < SHORTEST {
+            let path = path.display();
+            bail!("`{path}` holds no token of at least {SHORTEST} characters; hint: remove it, and a new one is made");
+        }
+        if let Err(error) = wiretag_store::private::close(path) {
+            tracing::warn!("others may read the token `{}`: {error}; hint: give it the mode 0600", path.display());
+        }
         return Ok(text.trim().to_owned());
     }
     let token = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
@@ -150,4 +157,26 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))
         .with_context(|| format!("cannot write `{}`; hint: choose another directory with `--data`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_token_that_was_put_there_is_closed_and_long() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("token");
+        let made = token(&path).expect("a new one");
+        assert_eq!((made.len() >= SHORTEST, token(&path).expect("the same")), (true, made.clone()));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("opened");
+        assert_eq!(token(&path).expect("still the same"), made);
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&path, "guess").expect("written");
+        let error = token(&path).expect_err("too short").to_string();
+        assert!(error.contains("32 characters; hint: remove it"), "{error}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Where search commands find the data: a running appliance over HTTP, else the data directory itself.
 //!
-//! A running appliance writes `run.json` (its address) and keeps `token` (mode 0600) in the data directory. It is asked
+//! A running appliance writes `run.json` (its address, and a secret) and keeps `token` in the data directory, both mode 0600. It is asked
 //! first, because it also knows what is still in memory. A stale `run.json` is noticed because nobody answers, or somebody who
-//! is not the instance that wrote it; the token is sent to that one only.
+//! cannot prove to know its secret; the token is sent to who can.
 
 use std::io::Read;
 use std::path::Path;
@@ -21,8 +21,8 @@ pub(crate) struct RunFile {
     pub(crate) url: String,
     /// Process id.
     pub(crate) pid: u32,
-    /// What `/api/v1/health` calls this run: another one may have the port by now.
-    pub(crate) instance: String,
+    /// What this run alone knows: another one, or anybody, may have the port by now.
+    pub(crate) secret: String,
 }
 
 impl RunFile {
@@ -63,7 +63,8 @@ impl Appliance {
             .proxy(None)
             .build();
         let agent = ureq::Agent::new_with_config(config);
-        if instance(&agent, &run.url).is_none_or(|instance| instance != run.instance) {
+        let number = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
+        if proof(&agent, &run.url, &number).is_none_or(|told| told != wiretag_web::proof(&run.secret, &number)) {
             return Ok(None);
         }
         let path = token_path(data);
@@ -128,13 +129,13 @@ fn answer(response: ureq::http::Response<ureq::Body>) -> anyhow::Result<ureq::Bo
     Err(refusal(status.as_u16(), &text))
 }
 
-/// The instance that answers at `url`.
-fn instance(agent: &ureq::Agent, url: &str) -> Option<String> {
-    let request = agent.get(format!("{url}/api/v1/health"));
+/// What is told at `url` to prove that it is the appliance.
+fn proof(agent: &ureq::Agent, url: &str, number: &str) -> Option<String> {
+    let request = agent.get(format!("{url}/api/v1/health?number={number}"));
     let response = request.config().timeout_global(Some(Duration::from_secs(5))).build().call().ok()?;
     let mut text = String::new();
     response.into_body().into_reader().take(1 << 16).read_to_string(&mut text).ok()?;
-    Some(serde_json::from_str::<Value>(&text).ok()?.get("instance")?.as_str()?.to_owned())
+    Some(serde_json::from_str::<Value>(&text).ok()?.get("proof")?.as_str()?.to_owned())
 }
 
 /// The appliance's error in its own words.

@@ -24,7 +24,7 @@ use wiretag_store::{Compression, PostgresConfig, QueryLimits, RollupAges};
 pub(crate) use self::otlp::{Coding, OtlpConfig, headers};
 pub(crate) use self::peers::{IpfixConfig, NetflowConfig};
 use self::peers::{WrittenIpfix, WrittenNetflow};
-pub(crate) use self::readers::ReaderConfig;
+pub(crate) use self::readers::{ReaderConfig, SHORTEST};
 pub(crate) use self::retention::Retention;
 use self::retention::{WrittenRetention, retention};
 use crate::cli::RunArguments;

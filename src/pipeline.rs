@@ -89,7 +89,7 @@ impl Pipeline {
         config: &RunConfig,
         (store, recovery): (Store, Recovery),
         listener: tokio::net::TcpListener,
-        (keys, instance): (wiretag_web::Keys, String),
+        (keys, secret): (wiretag_web::Keys, String),
     ) -> anyhow::Result<Self> {
         let (boot, store) = (crate::host::boot_id(), Arc::new(store));
         let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
@@ -158,7 +158,7 @@ impl Pipeline {
             keys,
             limits: config.queries,
             ipfix: config.ipfix_numbers,
-            instance,
+            secret,
         };
         let ((server, stop_server), repairs) = (serve(listener, app), recovery.repairs);
         let stages = Stages { workers, packet_log, tagging, exported, journal, upkeep, accounts, tasks };

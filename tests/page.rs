@@ -89,6 +89,11 @@ fn the_page_shows_live_flows_in_chromium() {
     let all = browser.shows(&["missing.demo"]);
     assert!(!all.contains("rows-seen"), "the owner sees every row: {all}");
     browser.open(&appliance, "/?table=transactions", READER);
+    let page = browser.shows(&["missing.demo"]);
+    assert!(!page.contains("rows-seen"), "a link takes no session's place: {page}");
+    browser.eval("[...document.querySelectorAll('button')].find(button => button.textContent === 'Log out').click()");
+    browser.until("the page asks for a token", "return document.querySelector('input[type=password]') !== null");
+    browser.open(&appliance, "/?table=transactions", READER);
     let page = browser.shows(&["only <code>container == web</code>", "Logged in as shop", "GET"]);
     assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
     assert!(!appliance.log().contains(READER), "{}", appliance.log());

@@ -157,7 +157,7 @@ fn text(row: &Row, path: &str) -> String {
         Some(inner) => row.get(outer).and_then(|value| value.get(inner)),
         None => row.get(outer),
     };
-    value.and_then(Value::as_str).unwrap_or("").to_owned()
+    output::harmless(value.and_then(Value::as_str).unwrap_or(""))
 }
 
 /// One row for what goes on under all the same names: of a change that no column shows (a container of a pod began) a reader sees nothing.
@@ -256,6 +256,12 @@ mod tests {
                 "cri a 2026-01-01T00:00:05.5Z ",
             ]
         );
+    }
+
+    #[test]
+    fn names_control_no_terminal() {
+        let row = json!({"identity": {"pod": "web\u{1b}[2J"}});
+        assert_eq!(text(row.as_object().expect("a row"), "identity.pod"), "web\u{fffd}[2J");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use wiretag_store::query::{QueryError, RowFilter};
 use wiretag_web::Reader;
 
 /// Characters of a token at least: fewer could be guessed.
-const SHORTEST: usize = 32;
+pub(crate) const SHORTEST: usize = 32;
 /// How a token is made.
 const MAKE: &str = "make one with `head -c 32 /dev/urandom | base64`";
 

@@ -1,4 +1,7 @@
 //! Rows as CSV (RFC 4180).
+//!
+//! Values are what they are: who reads the file with a program gets what was in the packets. Spreadsheets take some of them for formulas, which
+//! `docs/query-language.md` says.
 
 use serde_json::{Map, Value};
 

@@ -13,7 +13,7 @@ use wiretag_capture::pcapng::{self, InterfaceBlock};
 use wiretag_capture::{LinkType, Packet};
 
 use crate::error::StoreError;
-use crate::packets::{ReadStats, Wanted, read_flows};
+use crate::packets::{ReadStats, Slices, Wanted, read_flows};
 use crate::tables::FlowRef;
 
 /// Bytes that are gathered before they are handed on.
@@ -26,6 +26,8 @@ const SNAP_LEN: u32 = 262_144;
 pub enum Selection {
     /// Those of these flows.
     Flows(Vec<FlowRef>),
+    /// Those of these slices, from the first to the last packet of each, and none of the others of their flows.
+    Slices(Vec<FlowRef>),
     /// Every packet, also of no flow or of one that has not ended; these flows are named.
     All(Vec<FlowRef>),
 }
@@ -38,8 +40,7 @@ pub fn write_pcap(
     range: (i64, i64),
     out: &mut dyn Write,
 ) -> Result<ReadStats, StoreError> {
-    let (Selection::Flows(flows) | Selection::All(flows)) = selection;
-    let ids: HashSet<u64> = flows.iter().map(|flow| flow.flow_id).collect();
+    let (Selection::Flows(flows) | Selection::Slices(flows) | Selection::All(flows)) = selection;
     let mut comments: HashMap<u64, String> = HashMap::new();
     for flow in flows {
         let comment = comment(flow);
@@ -73,11 +74,17 @@ pub fn write_pcap(
         }
         Ok(())
     };
-    let wanted = match selection {
-        Selection::Flows(_) => Wanted::Flows(&ids),
-        Selection::All(_) => Wanted::All,
+    let stats = match selection {
+        Selection::Flows(flows) => {
+            let ids: HashSet<u64> = flows.iter().map(|flow| flow.flow_id).collect();
+            read_flows(segments, Wanted::Flows(&ids), range, &mut each)?
+        }
+        Selection::Slices(flows) => {
+            let slices = Slices::new(flows.iter().map(|flow| (flow.flow_id, (flow.start, flow.end))));
+            read_flows(segments, Wanted::Slices(&slices), range, &mut each)?
+        }
+        Selection::All(_) => read_flows(segments, Wanted::All, range, &mut each)?,
     };
-    let stats = read_flows(segments, wanted, range, &mut each)?;
     hand_on(out, &mut buffer)?;
     Ok(stats)
 }

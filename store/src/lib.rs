@@ -182,8 +182,9 @@ impl Store {
             StoreError::Io { source, .. } => unwritable(source),
             other => other,
         })?;
-        private::close_off(&data_dir).map_err(unwritable)?;
         let catalog = Catalog::open_in(&data_dir, config.catalog.as_ref()).await?;
+        // Behind the catalog, by which a directory that was there is known to be the store's.
+        private::close_off(&data_dir).map_err(unwritable)?;
         let mut recovery = Recovery::default();
         let engine = Engine::open(&data_dir)?;
         let (flows, transactions) = if locks.is_exclusive() {

@@ -1,7 +1,7 @@
 //! Files and directories that only their owner may read: they hold other people's traffic.
 //!
 //! The mode is given when a file is made (a umask can only take away from it), so there is no moment in which others could
-//! open it. What an earlier release left open is closed by [`close_off`].
+//! open it. What an earlier release left open, or was there before, is closed by [`close_off`].
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -58,8 +58,10 @@ fn is_open(mode: u32) -> bool {
     mode & 0o777 != mode & 0o700
 }
 
+/// Takes rights of others away from a file, or from a directory and all that is in it.
+///
 /// A directory is closed last: one that is closed has nothing open in it.
-fn close(path: &Path) -> io::Result<()> {
+pub fn close(path: &Path) -> io::Result<()> {
     let data = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         data => data?,

@@ -16,6 +16,7 @@ use crate::caller::Caller;
 use crate::completeness::{Completeness, completeness};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
+use crate::proof::proof;
 use crate::queries::Kind;
 use crate::{Inner, Shared};
 
@@ -154,6 +155,15 @@ pub(crate) struct FlowAnswer {
     /// The same packets at other observation points.
     #[schema(value_type = Vec<Object>)]
     observations: Vec<Row>,
+}
+
+/// Parameters of the state.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct HealthParameters {
+    /// What the caller uses once: the answer's `proof` is its HMAC-SHA256, in hex, under the `secret` of the data directory's `run.json`.
+    number: Option<String>,
 }
 
 /// Which vocabulary.
@@ -345,14 +355,18 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
 }
 
 /// State of the appliance; in full only for those who may see all rows.
-#[utoipa::path(get, path = "/api/v1/health", security((), ("token" = []), ("session" = [])), responses(
-    (status = 200, body = Object, description = "`{\"status\":\"ok\",\"instance\":…}` or `degraded`, with authentication more: `problems` are sentences")))]
-pub(crate) async fn health(State(shared): State<Shared>, headers: HeaderMap) -> Json<Value> {
+#[utoipa::path(get, path = "/api/v1/health", params(HealthParameters), security((), ("token" = []), ("session" = [])), responses(
+    (status = 200, body = Object, description = "`{\"status\":\"ok\"}` or `degraded`, with authentication more: `problems` are sentences")))]
+pub(crate) async fn health(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Params(parameters): Params<HealthParameters>,
+) -> Json<Value> {
     let full = shared.auth.caller(&headers).is_some_and(|caller| caller.rows().is_none());
     let all = (shared.health)();
     let mut health = if full { all } else { json!({"status": all.get("status")}) };
-    if let Some(health) = health.as_object_mut() {
-        health.insert("instance".into(), shared.instance.as_str().into());
+    if let (Some(health), Some(number)) = (health.as_object_mut(), parameters.number) {
+        health.insert("proof".into(), proof(&shared.secret, &number).into());
     }
     Json(health)
 }

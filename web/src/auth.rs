@@ -4,11 +4,12 @@
 //! which no other site can send.
 
 use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -71,15 +72,23 @@ impl Auth {
         self.keys.iter().fold(None, |found, (key, who)| if same(&own, key) { Some(who.clone()) } else { found })
     }
 
-    /// What is told to somebody who logs in with no token of ours: not more often than [`Failures`] allows whether it was wrong.
-    fn failed(&self, now: i64) -> ApiError {
+    /// Notes that somebody had no token of ours, not more often than [`Failures`] allows: whether it does.
+    fn note_failure(&self, what: &str, peer: IpAddr, now: i64) -> bool {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if !failures.allow(now) {
+        let is_noted = failures.allow(now);
+        if is_noted {
+            failures.add(now);
+            tracing::warn!("{what} from {} failed: the token is nobody's", peer.to_canonical());
+        }
+        is_noted
+    }
+
+    /// What is told to somebody who logs in with no token of ours: not more often than [`Failures`] allows whether it was wrong.
+    fn failed(&self, peer: IpAddr, now: i64) -> ApiError {
+        if !self.note_failure("a login", peer, now) {
             let hint = Some("wait a few seconds");
             return ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many failed logins", hint);
         }
-        failures.add(now);
-        tracing::warn!("a login failed");
         let hint = Some("the token is in the file `token` of the data directory");
         ApiError::new(StatusCode::UNAUTHORIZED, "this is not the token", hint)
     }
@@ -114,9 +123,19 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Lets only authenticated requests pass.
-pub(crate) async fn required(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn required(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let Some(caller) = shared.auth.caller(request.headers()) else { return ApiError::unauthorized().into_response() };
+    let Some(caller) = shared.auth.caller(request.headers()) else {
+        if bearer(request.headers()).is_some() {
+            shared.auth.note_failure("a request", peer.ip(), now());
+        }
+        return ApiError::unauthorized().into_response();
+    };
     if caller.proof == Proof::Session && !safe && !request.headers().contains_key(CSRF) {
         let hint = Some("send the header `x-wiretag: 1`");
         return ApiError::new(StatusCode::FORBIDDEN, "a request by cookie that changes something needs a header", hint)
@@ -153,13 +172,14 @@ pub(crate) struct Session {
     (status = 429, description = "Not the token, and too many failed before", body = ErrorBody)))]
 pub(crate) async fn login(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Result<Json<Login>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     let hint = "send `{\"token\":\"…\"}` with the content type `application/json`";
     let Json(login) = body.map_err(|error| ApiError::wrong(error.body_text(), hint))?;
     let now = now();
     // Strangers who try keep nobody out who knows a token.
-    let Some(who) = shared.auth.of_token(login.token.trim()) else { return Err(shared.auth.failed(now)) };
+    let Some(who) = shared.auth.of_token(login.token.trim()) else { return Err(shared.auth.failed(peer.ip(), now)) };
     if let Some(name) = who.reader() {
         tracing::info!("the reader `{name}` logged in");
     }

@@ -31,12 +31,12 @@ pub(crate) struct Completeness {
     retired_transactions: u64,
     /// Packets that retention has deleted of these hours.
     retired_packets: u64,
-    /// By node.
+    /// By node; for those who may see some rows only in one, without a name, with what was lost.
     nodes: Vec<NodeLoss>,
 }
 
 /// Packets of one node.
-#[derive(serde::Serialize, utoipa::ToSchema)]
+#[derive(Default, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct NodeLoss {
     /// Node.
     node: String,
@@ -76,6 +76,7 @@ pub(crate) async fn completeness(
     range: Range,
     rollable: bool,
 ) -> Result<Completeness, ApiError> {
+    let sees_all = caller.rows().is_none();
     let mut nodes: BTreeMap<String, NodeLoss> = BTreeMap::new();
     let pending = (shared.pending_loss)();
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
@@ -85,21 +86,14 @@ pub(crate) async fn completeness(
     let mut complete = unreadable_files == 0 && unfinished_imports == 0;
     for loss in known.nodes.into_iter().chain(pending) {
         complete &= loss.is_complete();
-        let node = nodes.entry(loss.node.clone()).or_insert_with(|| NodeLoss {
-            node: loss.node.clone(),
-            packets: 0,
-            kernel_drops: 0,
-            queue_drops: 0,
-            refused: 0,
-            unwritten: 0,
-            flow_rows_lost: 0,
-            transactions_lost: 0,
-            interruptions: 0,
-        });
-        node.packets += loss.packets;
+        let name = if sees_all { loss.node } else { String::new() };
+        let node = nodes.entry(name.clone()).or_insert_with(|| NodeLoss { node: name, ..NodeLoss::default() });
+        if sees_all {
+            node.packets += loss.packets;
+            node.refused += loss.refused;
+        }
         node.kernel_drops += loss.kernel_drops;
         node.queue_drops += loss.queue_drops;
-        node.refused += loss.refused;
         node.unwritten += loss.unwritten;
         node.flow_rows_lost += loss.flow_rows;
         node.transactions_lost += loss.transaction_rows;
@@ -108,7 +102,7 @@ pub(crate) async fn completeness(
     let nodes = nodes.into_values().collect();
     // How many there were is nothing for those who may see some of them.
     let (retired, unreadable_rows) =
-        if caller.rows().is_some() { (RetiredItems::default(), 0) } else { (known.retired, unreadable_rows) };
+        if sees_all { (known.retired, unreadable_rows) } else { (RetiredItems::default(), 0) };
     Ok(Completeness {
         complete,
         unreadable_files,

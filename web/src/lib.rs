@@ -1,21 +1,22 @@
 //! The HTTP interface: JSON API under `/api/v1`, `/metrics`, and the UI.
 //!
 //! ```text
-//! request ─ headers ─ count and time ─ timeout ─┬─ /api/v1/{health,login}              open
-//!                                               ├─ /api/v1/… ─ authentication ─┬─ handler, of the caller's rows [api, tail, …]
-//!                                               │                              └─ all rows? ─ handler    [identities, erasures]
-//!                                               ├─ /metrics  ─ local or authenticated   [metrics]
-//!                                               └─ the rest                             [ui]
+//! request ─ headers ─ count and time ─ host, timeout ─┬─ /api/v1/{health,login}              open
+//!                                                     ├─ /api/v1/… ─ authentication ─┬─ handler, of the caller's rows [api, tail, …]
+//!                                                     │                              └─ all rows? ─ handler    [identities, erasures]
+//!                                                     ├─ /metrics  ─ local or authenticated   [metrics]
+//!                                                     └─ the rest                             [ui]
 //! ```
 //!
 //! Invariants:
 //! * whoever has neither a token nor a session gets no data: routes are open only by being listed in `open`;
 //! * whoever may see some rows only gets no others ([caller]): routes are for them only by being listed in `rows_routes`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
-//! * memory is bounded: answers by `limit`, downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
+//! * memory is bounded: answers by `limit`, and all that are being sent by what they may have together ([answers]), downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
 //!   their number and by what they may wait for ([server]).
 
 mod aggregate;
+mod answers;
 mod api;
 mod auth;
 mod caller;
@@ -30,6 +31,7 @@ mod metrics;
 mod middleware;
 mod params;
 mod pcap;
+mod proof;
 mod queries;
 mod server;
 mod sessions;
@@ -55,6 +57,7 @@ use wiretag_store::{Loss, QueryLimits, Store};
 pub use auth::random_secret;
 pub use caller::{Keys, Reader};
 pub use identities::{identity_row, parse_mac};
+pub use proof::proof;
 pub use tail::Tail;
 
 /// Downloads of packets and rows at the same time.
@@ -91,8 +94,8 @@ pub struct App {
     pub limits: QueryLimits,
     /// How files of IPFIX are numbered.
     pub ipfix: Numbers,
-    /// Tells this run from others that may have had the address, or will.
-    pub instance: String,
+    /// Proves to commands that it is this run which answers ([`proof()`]), and none that had the address before, or has it since.
+    pub secret: String,
 }
 
 /// What handlers share.
@@ -104,10 +107,11 @@ struct Inner {
     identities: Identities,
     tail: Tail,
     ipfix: Numbers,
-    instance: String,
+    secret: String,
     auth: auth::Auth,
     metrics: metrics::HttpMetrics,
     queries: queries::Queries,
+    answers: answers::Answers,
     downloads: Arc<Semaphore>,
 }
 
@@ -132,10 +136,11 @@ pub fn openapi_json() -> String {
 }
 
 fn router(app: App) -> std::io::Result<Router> {
-    let App { store, registry, health, pending_loss, identities, tail, keys, limits, ipfix, instance } = app;
+    let App { store, registry, health, pending_loss, identities, tail, keys, limits, ipfix, secret } = app;
     let metrics = metrics::HttpMetrics::new(&registry).map_err(std::io::Error::other)?;
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
+    let answers = answers::Answers::new(limits.memory);
     let downloads = Arc::new(Semaphore::new(DOWNLOADS));
     let longest = middleware::longest(limits.time);
     let shared: Shared = Arc::new(Inner {
@@ -146,15 +151,17 @@ fn router(app: App) -> std::io::Result<Router> {
         identities,
         tail,
         ipfix,
-        instance,
+        secret,
         auth,
         metrics,
         queries,
+        answers,
         downloads,
     });
-    let open = open_routes();
+    let open = open_routes().route_layer(from_fn_with_state(middleware::OPEN, middleware::timeout));
     let closed = closed_routes()
         .layer(DefaultBodyLimit::max(QUERY_LIMIT))
+        .route_layer(from_fn_with_state(shared.clone(), answers::bounded))
         .route_layer(from_fn_with_state(shared.clone(), auth::required));
     let (api, _) = OpenApiRouter::new().merge(open).merge(closed).split_for_parts();
     Ok(api
@@ -163,6 +170,7 @@ fn router(app: App) -> std::io::Result<Router> {
         .method_not_allowed_fallback(error::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(longest, middleware::timeout))
+        .layer(from_fn(middleware::host))
         .layer(from_fn_with_state(shared.clone(), metrics::observe))
         .layer(from_fn(middleware::headers))
         .with_state(shared))

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
@@ -52,12 +52,13 @@ pub(crate) async fn observe(State(shared): State<Shared>, request: Request, next
 pub(crate) async fn scrape(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     match shared.auth.caller(&headers) {
         // Pods have names there.
         Some(caller) if caller.rows().is_some() => return Err(partial()),
-        None if !shared.auth.has_open_metrics() || !is_local(peer.ip(), &headers) => {
+        None if !shared.auth.has_open_metrics() || !is_local(peer.ip(), &uri, &headers) => {
             return Err(ApiError::unauthorized());
         }
         Some(_) | None => {}
@@ -67,9 +68,11 @@ pub(crate) async fn scrape(
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
-fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+fn is_local(peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> bool {
     let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    // A target with a host of its own counts (RFC 9112, 3.2.2).
+    let host = uri.authority().map_or(host, |authority| authority.as_str());
     peer.to_canonical().is_loopback() && !proxied && is_local_name(host)
 }
 
@@ -103,9 +106,11 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, "localhost".parse().expect("a value"));
         let loopback: IpAddr = "::ffff:127.0.0.1".parse().expect("an address");
-        assert!(is_local(loopback, &headers));
-        assert!(!is_local("192.0.2.1".parse().expect("an address"), &headers));
+        let (plain, own) = (Uri::from_static("/metrics"), Uri::from_static("http://localhost:8480/metrics"));
+        assert!(is_local(loopback, &plain, &headers) && is_local(loopback, &own, &headers));
+        assert!(!is_local(loopback, &Uri::from_static("http://evil.example/metrics"), &headers));
+        assert!(!is_local("192.0.2.1".parse().expect("an address"), &plain, &headers));
         headers.insert("x-forwarded-for", "192.0.2.1".parse().expect("a value"));
-        assert!(!is_local(loopback, &headers));
+        assert!(!is_local(loopback, &plain, &headers));
     }
 }

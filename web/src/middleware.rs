@@ -1,4 +1,4 @@
-//! What every request passes: headers of the answer, and a limit on time.
+//! What every request passes: one host, headers of the answer, and a limit on time.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Waiting for a place, and what is done beside the query.
 const BESIDE: Duration = Duration::from_secs(15);
 
+/// How long a handler may take that answers strangers: the body of a login is short.
+pub(crate) const OPEN: Duration = Duration::from_secs(10);
+
 /// Only what comes from here runs or is shown; nobody frames it.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
@@ -28,6 +31,14 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Stops requests that name several hosts (RFC 9112, 3.2): whoever is in between may have read another than is read here.
+pub(crate) async fn host(request: Request, next: Next) -> Response {
+    if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        return ApiError::wrong("the request has several `Host` headers", "send one").into_response();
+    }
+    next.run(request).await
 }
 
 /// How long a handler may take, where a query may take `query`.

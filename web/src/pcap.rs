@@ -3,8 +3,8 @@
 use axum::extract::{Path, State};
 use axum::response::Response;
 use tokio::sync::OwnedSemaphorePermit;
-use wiretag_store::Selection;
 use wiretag_store::tables::Range;
+use wiretag_store::{FlowRef, Selection};
 
 use crate::Shared;
 use crate::api::no_flow;
@@ -56,7 +56,7 @@ pub(crate) async fn of_flow(
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
     let range = Range { from, to: to.saturating_add(1) };
     let file = file(&shared, &caller, range, format!("wiretag-{id:016x}.pcapng")).await?;
-    Ok(download(&shared, Selection::Flows(flows), range, file, permit))
+    Ok(download(&shared, seen(&caller, flows), range, file, permit))
 }
 
 /// Packets of the flows that a query finds, or all packets.
@@ -89,9 +89,14 @@ pub(crate) async fn of_query(
     }
     let start = wiretag_store::json::time(range.from);
     let stamp: String = start.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
-    let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
+    let packets = if everything { Selection::All(flows) } else { seen(&caller, flows) };
     let file = file(&shared, &caller, range, format!("wiretag-{stamp}.pcapng")).await?;
     Ok(download(&shared, packets, range, file, permit))
+}
+
+/// Packets of the rows' flows; for those who may see some rows only, of no other slice.
+fn seen(caller: &Caller, rows: Vec<FlowRef>) -> Selection {
+    if caller.rows().is_some() { Selection::Slices(rows) } else { Selection::Flows(rows) }
 }
 
 async fn file(shared: &Shared, caller: &Caller, range: Range, name: String) -> Result<File, ApiError> {

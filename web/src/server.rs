@@ -1,15 +1,18 @@
 //! Connections: a bounded number, of clients that say what they want and read what they are told. HTTP/1.1 only.
 //!
-//! * beyond [`Limits::connections`] further ones wait to be accepted;
+//! * beyond [`Limits::connections`] further ones wait to be accepted. One address has [`Limits::each`] of them, and what it opens beyond these is
+//!   closed: a stranger leaves places to others;
 //! * who has not sent the whole head of a request after [`Limits::head`] is closed, also between two requests;
-//! * who takes nothing of an answer for [`Limits::stalled`] is closed, and what works for the answer ends with it. A stream of events
-//!   lasts as long as its client reads the comments that keep it alive;
+//! * who lets writes of an answer wait for [`Limits::stalled`] in sum before [`Limits::least`] of it are taken is closed, and what works for the
+//!   answer ends with it. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,23 +27,33 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections at the same time.
     pub(crate) connections: u32,
+    /// Of these from one address, which may be a proxy's.
+    pub(crate) each: usize,
     /// Until the head of a request is there.
     pub(crate) head: Duration,
-    /// While nothing of an answer is taken.
+    /// How long writes may wait until [`Self::least`] is taken.
     pub(crate) stalled: Duration,
+    /// Bytes that make good for what waited.
+    pub(crate) least: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 256, head: Duration::from_secs(30), stalled: Duration::from_mins(1) }
+        Self {
+            connections: 256,
+            each: 192,
+            head: Duration::from_secs(30),
+            stalled: Duration::from_mins(1),
+            least: 1 << 20,
+        }
     }
 }
 
@@ -52,6 +65,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let addresses = Arc::<Addresses>::default();
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -65,7 +79,12 @@ pub(crate) async fn serve(
             next = next => next,
         };
         let Ok(place) = place else { break };
-        tokio::spawn(answer(client, router.clone(), limits, (place, stopped.clone())));
+        let Some(address) = Addresses::place(&addresses, client.1.ip(), limits.each) else { continue };
+        let (router, stopped) = (router.clone(), stopped.clone());
+        tokio::spawn(async move {
+            answer(client, router, limits, stopped).await;
+            drop((address, place));
+        });
     }
     drop(listener);
     let _ = stop.send(());
@@ -78,14 +97,14 @@ async fn answer(
     (stream, peer): (TcpStream, SocketAddr),
     router: Router,
     limits: Limits,
-    (place, mut stopped): (OwnedSemaphorePermit, watch::Receiver<()>),
+    mut stopped: watch::Receiver<()>,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
-    let stream = TokioIo::new(Attended { stream, patience: limits.stalled, stalled: None });
+    let stream = TokioIo::new(Attended::new(stream, limits));
     let mut http = http1::Builder::new();
     let connection = http.timer(TokioTimer::new()).header_read_timeout(limits.head).serve_connection(stream, service);
     let mut connection = pin!(connection);
@@ -97,27 +116,84 @@ async fn answer(
             let _ = connection.await;
         }
     }
-    drop(place);
 }
 
-/// A connection that fails if nothing can be written for too long.
+/// Connections by address; one of IPv6 is its network of 64 bits, which one host has.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// A place of an address.
+struct AddressPlace {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn place(own: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressPlace> {
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        };
+        let mut open = own.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        (*count < most).then(|| {
+            *count += 1;
+            AddressPlace { addresses: own.clone(), address }
+        })
+    }
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut open = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// A connection that fails if writes wait too long for what is taken meanwhile.
 struct Attended<S> {
     stream: S,
-    patience: Duration,
-    /// Ends when patience does; while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
+    limits: Limits,
+    /// Since when a write waits, and the end of patience with it.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Patience that is left until enough is taken.
+    left: Duration,
+    /// Bytes that were taken of it.
+    taken: usize,
 }
 
 impl<S> Attended<S> {
-    fn attend<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
+    fn new(stream: S, limits: Limits) -> Self {
+        Self { stream, limits, waiting: None, left: limits.stalled, taken: 0 }
+    }
+
+    fn attend<T>(&mut self, done: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            if let Some((since, _)) = self.waiting.take() {
+                self.left = self.left.saturating_sub(since.elapsed());
+            }
+            return done;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(stalled.as_mut().poll(context));
+        let left = self.left;
+        let (_, end) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(left))));
+        ready!(end.as_mut().poll(context));
         Poll::Ready(Err(ErrorKind::TimedOut.into()))
+    }
+
+    fn attend_write(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let attended = self.attend(written, context);
+        if let Poll::Ready(Ok(bytes)) = &attended {
+            self.taken += bytes;
+            if self.taken >= self.limits.least {
+                (self.left, self.taken) = (self.limits.stalled, 0);
+            }
+        }
+        attended
     }
 }
 
@@ -131,7 +207,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let own = self.get_mut();
         let written = Pin::new(&mut own.stream).poll_write(context, bytes);
-        own.attend(written, context)
+        own.attend_write(written, context)
     }
 
     fn poll_write_vectored(
@@ -141,7 +217,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
     ) -> Poll<io::Result<usize>> {
         let own = self.get_mut();
         let written = Pin::new(&mut own.stream).poll_write_vectored(context, parts);
-        own.attend(written, context)
+        own.attend_write(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,14 +239,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Attended<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::sync::Mutex;
-
     use axum::body::{Body, Bytes};
     use axum::response::sse::{Event, KeepAlive, Sse};
     use axum::routing::get;
     use futures_util::stream;
+    use std::convert::Infallible;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
     use tokio::sync::{mpsc, oneshot};
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
@@ -179,7 +254,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(200);
     const PATIENCE: Duration = Duration::from_secs(20);
-    const LIMITS: Limits = Limits { connections: 2, head: PATIENCE, stalled: PATIENCE };
+    const LIMITS: Limits = Limits { connections: 2, each: 2, head: PATIENCE, stalled: PATIENCE, least: 1 };
 
     struct Server {
         address: SocketAddr,
@@ -258,6 +333,25 @@ mod tests {
         drop(second);
     }
 
+    #[tokio::test]
+    async fn one_address_leaves_places_to_others() {
+        let server = Server::start(Limits { each: 1, ..LIMITS }, hello()).await;
+        let mut first = server.ask("/").await;
+        read_until(&mut first, "hello").await;
+        is_closed(server.connect().await).await;
+        let other = TcpSocket::new_v4().expect("a socket");
+        other.bind(([127, 0, 0, 2], 0).into()).expect("another address of this host");
+        let mut other = other.connect(server.address).await.expect("a connection");
+        other.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is sent");
+        read_until(&mut other, "hello").await;
+        drop(first);
+        drop(other);
+        let mut again = server.ask("/").await;
+        while timeout(PATIENCE, again.read_u8()).await.expect("an end").is_err() {
+            again = server.ask("/").await;
+        }
+    }
+
     /// What is sent is the answer to one request.
     fn long_answer() -> (mpsc::Sender<Bytes>, Router) {
         let (sender, chunks) = mpsc::channel(1);
@@ -288,6 +382,31 @@ mod tests {
         let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
         timeout(PATIENCE, all).await.expect("nobody makes what nobody reads");
         drop(stream);
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_little_now_and_then_is_closed_too() {
+        let (sender, router) = long_answer();
+        let server = Server::start(Limits { stalled: SHORT, least: 1 << 30, ..LIMITS }, router).await;
+        let mut stream = server.ask("/").await;
+        let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
+        let reading = async {
+            let mut bytes = vec![0; 1 << 18];
+            loop {
+                // The end, or what was sent before it, is the affair of the other side.
+                if !matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(SHORT / 8).await;
+            }
+        };
+        let both = async {
+            tokio::select! {
+                () = all => {}
+                () = reading => {}
+            }
+        };
+        timeout(PATIENCE, both).await.expect("nobody makes what is not read in time");
     }
 
     #[tokio::test]

@@ -33,8 +33,8 @@ use crate::params::Params;
 
 /// Rows that wait for one client; about three kilobytes each.
 const QUEUE: usize = 1024;
-/// Clients at the same time.
-const MOST_CLIENTS: usize = 16;
+/// Clients of one caller at the same time. Those who have tokens are few, and none takes another's places.
+const MOST_EACH: usize = 8;
 /// Rows that wait for the thread, unless they came at once; about one kilobyte each.
 const MOST_WAITING: usize = 16_384;
 /// Publications that wait for the thread.
@@ -59,6 +59,8 @@ struct Clients {
 }
 
 struct Client {
+    /// Name of the reader; `None`: the owner.
+    reader: Option<String>,
     query: Query<FlowRecord>,
     all_observations: bool,
     rows: mpsc::Sender<String>,
@@ -111,20 +113,26 @@ impl Tail {
         clients.batches = None;
     }
 
-    /// A new client, unless there are too many.
-    fn join(&self, query: Query<FlowRecord>, all_observations: bool) -> std::io::Result<Option<Follower>> {
+    /// A new client, unless its caller has too many.
+    fn join(
+        &self,
+        reader: Option<&str>,
+        query: Query<FlowRecord>,
+        all_observations: bool,
+    ) -> std::io::Result<Option<Follower>> {
         let (sender, rows) = mpsc::channel(QUEUE);
         let lost = Arc::<Lost>::default();
         let mut clients = locked(&self.clients);
         clients.open.retain(|client| !client.rows.is_closed());
-        if clients.open.len() >= MOST_CLIENTS {
+        if clients.open.iter().filter(|client| client.reader.as_deref() == reader).count() >= MOST_EACH {
             return Ok(None);
         }
         if !clients.closed {
             if clients.batches.is_none() {
                 clients.batches = Some(start(Arc::downgrade(&self.clients))?);
             }
-            let client = Client { query, all_observations, rows: sender, lost: lost.clone() };
+            let reader = reader.map(str::to_owned);
+            let client = Client { reader, query, all_observations, rows: sender, lost: lost.clone() };
             clients.open.push(Arc::new(client));
         }
         Ok(Some(Follower { rows, lost }))
@@ -259,7 +267,7 @@ pub(crate) async fn tail(
     Params(parameters): Params<TailParameters>,
 ) -> Result<Response, ApiError> {
     let query = caller.query(parameters.q.as_deref())?;
-    let follower = shared.tail.join(query, parameters.all_observations.unwrap_or(false));
+    let follower = shared.tail.join(caller.who.reader(), query, parameters.all_observations.unwrap_or(false));
     let follower = follower.map_err(|error| ApiError::internal(&error))?;
     let follower = follower.ok_or_else(|| ApiError::busy("too many clients follow at the same time"))?;
     let may = move || shared.auth.caller(&headers).is_some();
@@ -302,7 +310,7 @@ mod tests {
     }
 
     fn join(tail: &Tail, text: &str) -> Option<Follower> {
-        tail.join(query(text), false).expect("a thread")
+        tail.join(None, query(text), false).expect("a thread")
     }
 
     #[tokio::test]
@@ -366,8 +374,11 @@ mod tests {
     #[test]
     fn clients_are_bounded_and_forgotten() {
         let tail = Tail::default();
-        let mut followers: Vec<_> = (0..MOST_CLIENTS).filter_map(|_| join(&tail, "")).collect();
-        assert_eq!(followers.len(), MOST_CLIENTS);
+        let of_reader = || tail.join(Some("shop"), query(""), false).expect("a thread");
+        let readers: Vec<_> = (0..=MOST_EACH).filter_map(|_| of_reader()).collect();
+        assert_eq!(readers.len(), MOST_EACH);
+        let mut followers: Vec<_> = (0..MOST_EACH).filter_map(|_| join(&tail, "")).collect();
+        assert_eq!(followers.len(), MOST_EACH, "a reader takes nobody else's places");
         assert!(join(&tail, "").is_none());
         followers.pop();
         assert!(join(&tail, "").is_some(), "who went makes room");

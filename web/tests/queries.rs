@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
 use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
+use wiretag_store::{QueryLimits, Role, Store, StoreConfig};
 use wiretag_web::{App, Keys, Tail};
 
 /// A server over a store of its own.
@@ -58,13 +58,13 @@ impl Server {
             store: store.clone(),
             registry: registry.clone(),
             health: Arc::new(|| json!({"status": "ok"})),
-            pending_loss: Arc::new(Loss::default),
+            pending_loss: Arc::new(readers::loss),
             identities: Arc::new(move || view.clone()),
             tail: tail.clone(),
             keys: Keys { token: "token".into(), readers: readers::all(), open_metrics: true },
             limits,
             ipfix: Numbers::default(),
-            instance: "test".into(),
+            secret: "test".into(),
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -284,12 +284,14 @@ fn resolution(value: u8) -> u64 {
     base.checked_pow(exponent).unwrap_or(1_000_000_000)
 }
 
-/// The first [`MAX_TEXT`] bytes, less a character that does not fit whole.
+/// The first [`MAX_TEXT`] bytes, less a character that does not fit whole. It is shown in terminals, so that there is no control in it.
 fn text(value: &[u8]) -> String {
     // A character has at most four bytes.
     let value = value.get(..MAX_TEXT + 3).unwrap_or(value);
     let text = String::from_utf8_lossy(value);
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().trim_end_matches('\0').to_owned()
+    let text = text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().trim_end_matches('\0');
+    let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -364,6 +366,12 @@ mod tests {
         assert_eq!(packets, [(1, 1000), (2, 2000), (1, 3000), (3, 4000), (2, 5000), (0, 6000)]);
         let interfaces = file.interfaces().iter().map(|own| (own.name.as_deref().unwrap(), own.link_type.0));
         assert_eq!(interfaces.collect::<Vec<_>>(), [("eth0", 1), ("eth1", 1), ("eth1", 1), ("eth0", 101)]);
+    }
+
+    #[test]
+    fn names_control_no_terminal() {
+        let (_, file) = read(&[section(), interface(1, "eth0\u{1b}[2J\nroot#\0")]);
+        assert_eq!(file.interfaces()[0].name.as_deref(), Some("eth0\u{fffd}[2J\u{fffd}root#"));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod log;
 mod read;
 mod recover;
 mod segment;
+mod slices;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};
 pub use recover::{Recovered, recover};
+pub use slices::Slices;
 
 /// A segment as the catalog knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

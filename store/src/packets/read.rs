@@ -1,4 +1,4 @@
-//! Reading the packets of some flows, from the blocks that have any, or of all.
+//! Reading the packets of some flows or slices, from the blocks that have any, or of all.
 //!
 //! Packets come out in order of time across segments: blocks are visited by the time of their first packet, and a packet
 //! is handed on once no later block can hold an earlier one. What waits is bounded by [`MAX_HELD`]; if more wanted packets
@@ -25,6 +25,7 @@ use wiretag_capture::{OwnedPacket, Packet};
 use super::index::{self, Block, IndexReader, Interface, Record};
 use super::index_path;
 use super::log::APPLICATION;
+use super::slices::Slices;
 use crate::error::StoreError;
 
 /// Bytes of packets that wait for their turn.
@@ -127,6 +128,8 @@ impl Ord for Held {
 pub enum Wanted<'a> {
     /// Those of these flows.
     Flows(&'a HashSet<u64>),
+    /// Those of these slices, and none of the others of their flows.
+    Slices(&'a Slices),
     /// All, also those of no flow.
     All,
 }
@@ -135,13 +138,15 @@ impl Wanted<'_> {
     fn block(self, block: &Block) -> bool {
         match self {
             Self::Flows(flows) => block.flows.iter().any(|flow| flows.contains(flow)),
+            Self::Slices(slices) => slices.touch(block),
             Self::All => true,
         }
     }
 
-    fn packet(self, flow: Option<u64>) -> bool {
+    fn packet(self, flow: Option<u64>, time: i64) -> bool {
         match self {
             Self::Flows(flows) => flow.is_some_and(|flow| flows.contains(&flow)),
+            Self::Slices(slices) => flow.is_some_and(|flow| slices.have(flow, time)),
             Self::All => true,
         }
     }
@@ -288,7 +293,7 @@ impl Reader<'_> {
             let packet = capture.next_packet().map_err(|error| wrong(error.to_string()))?;
             let packet = packet.ok_or_else(|| wrong("the block has fewer packets than its index says".into()))?;
             let flow = (*number as usize).checked_sub(1).and_then(|place| block.flows.get(place)).copied();
-            if !self.wanted.packet(flow) || packet.time < self.from || packet.time >= self.to {
+            if !self.wanted.packet(flow, packet.time) || packet.time < self.from || packet.time >= self.to {
                 continue;
             }
             let interface = names.get(packet.interface as usize).cloned().unwrap_or_default();

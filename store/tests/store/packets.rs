@@ -161,6 +161,39 @@ fn an_export_is_sorted_across_segments_and_names_the_ends() {
     assert_eq!(names, [Some("veth-a".to_owned()), Some("veth-b".to_owned())]);
 }
 
+/// As for somebody who may see some of the slices only.
+#[test]
+fn an_export_of_slices_has_no_packet_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = log(dir.path(), "a");
+    for time in 0..50 {
+        log.append("eth0", &packet(time, &[5; 60]), Some(5)).unwrap();
+        log.append("eth0", &packet(time, &[6; 60]), Some(6)).unwrap();
+        if time % 7 == 0 {
+            log.flush().unwrap();
+        }
+    }
+    log.seal().unwrap();
+    let slice = |flow_id: u64, start: i64, end: i64| FlowRef {
+        flow_id,
+        start: START + start,
+        end: START + end,
+        client_name: None,
+        server_name: None,
+    };
+    // Newest first, as rows are found; two meet, and one is in another.
+    let slices = vec![slice(5, 30, 39), slice(5, 9, 12), slice(5, 3, 9), slice(5, 4, 5), slice(6, 20, 20)];
+    let mut out = Vec::new();
+    write_pcap(&files(dir.path()), &Selection::Slices(slices), (START, START + 35), &mut out).unwrap();
+    let mut capture = CaptureFile::new(Box::new(Cursor::new(out)), "export").unwrap();
+    let mut found = Vec::new();
+    while let Some(packet) = capture.next_packet().unwrap() {
+        found.push((packet.data[0], packet.time - START));
+    }
+    let wanted = (3..=12).map(|time| (5, time)).chain([(6, 20)]).chain((30..35).map(|time| (5, time)));
+    assert_eq!(found, wanted.collect::<Vec<_>>());
+}
+
 /// One of the segment costs its block. One of the index costs none: what it does not speak of has a file of its own.
 #[test]
 fn a_torn_byte_costs_one_block_and_no_more() {

@@ -240,6 +240,9 @@ async fn only_the_owner_can_read() {
     }
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("data");
+    // Somebody made it before.
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
     let fill = async || {
         let (store, _) = Store::open(config(&dir, Role::Appliance, Retention::default())).await.unwrap();
         let mut log = store.packet_log(PacketLogConfig::default()).unwrap();

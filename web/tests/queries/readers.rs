@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wiretag_store::QueryLimits;
+use wiretag_capture::{LinkType, Packet};
 use wiretag_store::query::RowFilter;
+use wiretag_store::{Loss, PacketLogConfig, QueryLimits};
 use wiretag_web::Reader;
 
 use crate::erasures::status;
-use crate::rows::{flow, name, transaction};
+use crate::rows::{START, flow, name, transaction};
 use crate::{FROM, Server, TO, address};
 
 /// The readers of every server of these tests: of the rows of `pod-1`, and of all.
@@ -20,6 +21,12 @@ pub(crate) fn all() -> Vec<Reader> {
         Reader { name: "shop".into(), token: "token-of-shop".into(), rows: Some(rows) },
         Reader { name: "everybody".into(), token: "token-of-everybody".into(), rows: None },
     ]
+}
+
+/// What every server of these tests has not yet accounted for: nothing of it was lost, in an hour that has nothing else.
+pub(crate) fn loss() -> Loss {
+    let from = START - 7_200_000_000_000;
+    Loss { node: "node-1".into(), from, to: from + 1, packets: 5_017, refused: 3, ..Loss::default() }
 }
 
 const OWNER: &str = "authorization: Bearer token\r\n";
@@ -157,6 +164,75 @@ async fn totals_pages_and_packets_are_of_the_readers_rows() {
     assert_eq!([metrics(OWNER).await, metrics(EVERYBODY).await, metrics(SHOP).await], [200, 200, 403]);
 }
 
+/// To who knows the secret of the run, and to each number anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_appliance_proves_itself_to_everybody_and_tells_no_secret() {
+    let server = server().await;
+    for headers in ["", SHOP, OWNER] {
+        let (code, text) = status(&server, ("GET", "/api/v1/health?number=17"), headers, "").await;
+        assert!(code == 200 && text.contains(&wiretag_web::proof("test", "17")), "{text}");
+        let (_, text) = status(&server, ("GET", "/api/v1/health"), headers, "").await;
+        assert!(text.ends_with("{\"status\":\"ok\"}"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_sent_is_not_told_by_what_is_missing() {
+    let server = server().await;
+    let path = address("/api/v1/flows", &[("from", "2026-02-28T21:00:00Z"), ("to", "2026-02-28T23:00:00Z")]);
+    for (token, told) in
+        [(OWNER, ["node-1", "5017", "3"]), (EVERYBODY, ["node-1", "5017", "3"]), (SHOP, ["", "0", "0"])]
+    {
+        let (code, text) = status(&server, ("GET", &path), token, "").await;
+        let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let node = &answer["completeness"]["nodes"][0];
+        let found =
+            [node["node"].as_str().unwrap().to_owned(), node["packets"].to_string(), node["refused"].to_string()];
+        assert_eq!((code, found), (200, told.map(str::to_owned)), "{token}: {answer}");
+        assert_eq!(answer["completeness"]["complete"], json!(true), "{answer}");
+    }
+}
+
+/// The names of its ends changed while the flow was open.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_of_a_slice_that_a_filter_stops_are_in_no_download() {
+    let server = server().await;
+    let mut log = server.store.packet_log(PacketLogConfig::default()).unwrap();
+    for slice in 0..4_i64 {
+        let mut row = flow(99);
+        (row.record.slice, row.record.start) = (slice as u32, START + slice * 1_000);
+        row.record.end = row.record.start + 999;
+        row.record.primary = true;
+        name(&mut row.client, &format!("pod-{}", slice % 2), &[]);
+        server.store.flows.append(vec![row]).await.unwrap();
+        for time in [0, 500, 999] {
+            let data = format!("packet-of-pod-{} to be found in a file", slice % 2);
+            let packet = Packet {
+                time: START + slice * 1_000 + time,
+                data: data.as_bytes(),
+                wire_len: data.len() as u32,
+                link_type: LinkType::ETHERNET,
+                interface: 1,
+                direction: None,
+                vlan: None,
+            };
+            log.append("veth1", &packet, Some(99)).unwrap();
+        }
+    }
+    log.seal().unwrap();
+    server.store.record_segments().await.unwrap();
+    let one = "/api/v1/flows/0000000000000063/pcap".to_owned();
+    let found = address("/api/v1/pcap", &[("q", "flow_id == 0000000000000063"), FROM, TO]);
+    let all = address("/api/v1/pcap", &[FROM, TO]);
+    for path in [&one, &found, &all] {
+        for (token, packets) in [(OWNER, [6, 6]), (EVERYBODY, [6, 6]), (SHOP, [0, 6])] {
+            let (code, text) = status(&server, ("GET", path), token, "").await;
+            let count = ["packet-of-pod-0", "packet-of-pod-1"].map(|text_of| text.matches(text_of).count());
+            assert_eq!((code, count), (200, packets), "{path} {token}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_log_in_and_change_nothing() {
     let server = server().await;
@@ -185,6 +261,15 @@ async fn readers_log_in_and_change_nothing() {
     }
     let (code, _) = status(&server, ("POST", "/api/v1/login"), "", "{\"token\":\"token-of-nobody\"}").await;
     assert_eq!(code, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_one_host() {
+    let server = server().await;
+    let metrics = ("GET", "/metrics");
+    assert_eq!(status(&server, metrics, "", "").await.0, 200, "from this host");
+    assert_eq!(status(&server, metrics, "host: evil.example\r\n", "").await.0, 400);
+    assert_eq!(status(&server, ("GET", "http://evil.example/metrics"), "", "").await.0, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
