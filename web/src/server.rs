@@ -52,7 +52,7 @@ impl Default for Limits {
             each: 192,
             head: Duration::from_secs(30),
             stalled: Duration::from_mins(1),
-            least: 1 << 20,
+            least: 64 << 10,
         }
     }
 }
