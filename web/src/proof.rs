@@ -12,7 +12,7 @@ pub fn proof(secret: &str, number: &str) -> String {
     // A key may have any length.
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
     let code = mac.chain_update(number.as_bytes()).finalize().into_bytes();
-    code.iter().map(|byte| format!("{byte:02x}")).collect()
+    code.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]
