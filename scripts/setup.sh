@@ -37,7 +37,7 @@ need_build_tools() {
 # The one build that running, tests and benchmarks share.
 build_release() {
   if [ ! -x target/release/wiretag ]; then
-    say "the first build compiles everything: 5 to 15 minutes on two cores; later starts take seconds"
+    say "the first build compiles everything: 10 to 20 minutes on two cores; later starts take seconds"
   fi
   cargo build --release --locked
 }

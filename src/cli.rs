@@ -162,7 +162,7 @@ pub(crate) struct SearchArguments {
     /// Begin: RFC 3339, epoch seconds, or relative (`-15m`) [default: everything kept]
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) from: Option<String>,
-    /// End, as `--from` [default: now]
+    /// End, as `--from` [default: everything kept; of rates and comparisons now]
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) to: Option<String>,
     /// Show every observation of a flow or transaction, not only the primary one
@@ -213,7 +213,7 @@ fn limit(text: &str) -> Result<Limit, String> {
         "all" => Ok(Limit::All),
         text => match text.parse() {
             Ok(rows @ 1..) => Ok(Limit::Rows(rows)),
-            _ => Err("a number from 1, or `all`".into()),
+            _ => Err(format!("a number from 1 to {}, or `all`", u32::MAX)),
         },
     }
 }
@@ -256,7 +256,7 @@ pub(crate) struct TopArguments {
     /// bytes and rows]
     #[arg(long, value_name = "FIGURES")]
     pub(crate) by: Option<String>,
-    /// Most groups
+    /// Most groups, up to 10000
     #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
     /// Also the figures of the period before, of the same length

@@ -301,6 +301,11 @@ pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow
     kubernetes::config(written.kubernetes, &node(name.or(written.node))?)
 }
 
+/// Whether a file is one of ours, so that those who look at parts of it need not say the same.
+pub(crate) fn can_be_read(file: Option<&Path>) -> anyhow::Result<()> {
+    file.map(read).transpose().map(drop)
+}
+
 /// What a file says of the container runtime, for checks.
 pub(crate) fn cri_of(file: Option<&Path>) -> anyhow::Result<Option<CriConfig>> {
     Ok(cri(file.map(read).transpose()?.unwrap_or_default().cri))
@@ -334,7 +339,7 @@ fn read(path: &Path) -> anyhow::Result<Written> {
 fn in_plain_words(message: &str) -> String {
     const TYPES: &[(&str, &str)] = &[
         ("u16", "a whole number from 0 to 65535"),
-        ("u32", "a whole number, 0 or greater"),
+        ("u32", "a whole number from 0 to 4294967295"),
         ("usize", "a whole number, 0 or greater"),
         ("i32", "a whole number"),
         ("f64", "a number"),
@@ -379,7 +384,8 @@ mod tests {
             ("listen = 'localhost:80'", "localhost:80", "an address with a port, as in `127.0.0.1:8480`"),
             ("listen = 80", "listen = 80", "an address with a port, as in `127.0.0.1:8480`"),
             ("flows = 3", "flows = 3", "a table with `days` and `gib`"),
-            ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number, 0 or greater"),
+            ("[packets]\ndays = 'ten'", "days = 'ten'", "a whole number from 0 to 4294967295"),
+            ("[flows]\ndays = 99999999999", "99999999999", "a whole number from 0 to 4294967295"),
             ("[flows]\ngib = 'much'", "gib = 'much'", "a number"),
             ("[kernel]\nsockets = 1", "sockets = 1", "`true` or `false`"),
             ("[capture]\ninterfaces = 'eth0'", "interfaces = 'eth0'", "a list in brackets"),

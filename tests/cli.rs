@@ -265,6 +265,20 @@ fn a_wrong_query_says_where_and_what() {
     let (code, error) = wiretag_fails(&["flows", "--from", "yesterday-ish", "--data", data]);
     assert_eq!(code, 2);
     assert!(error.contains("yesterday-ish"), "{error}");
+    for (arguments, what) in [
+        (&["flows", "--to", "2300-01-01"][..], "to 2262-04-11"),
+        (&["flows", "start > 9999-01-01"], "to 2262-04-11"),
+        (&["flows", "--limit", "99999999999999999999"], "a number from 1 to 4294967295, or `all`"),
+        (&["flows", "server_port in {9000..8000}"], "`8000..9000`"),
+        (&["flows", "container == “web”"], "`“` is no quote"),
+    ] {
+        let (code, error) = wiretag_fails(arguments);
+        assert!(code == 2 && error.contains(what), "{arguments:?}: {error}");
+    }
+    let (code, error) = wiretag_fails(&["import", "--quiet", data, "--data", data]);
+    assert!(code == 2 && error.contains("is a directory; hint: name the files in it"), "{error}");
+    let (code, error) = wiretag_fails(&["doctor", "--config", "/nonexistent"]);
+    assert!(code == 1 && error.matches("/nonexistent").count() == 1, "{error}");
     let (code, error) = wiretag_fails(&["flows", "--from", "2026-01-02", "--to", "2026-01-01", "--data", data]);
     assert_eq!(code, 2);
     assert!(error.contains("hint:"), "{error}");

@@ -9,12 +9,17 @@ use support::{Appliance, is_root, rows, wiretag, wiretag_fails, wiretag_ok};
 
 /// Datagrams from 10.0.0.1 to 10.0.1.0, 10.0.1.1, … in turn, each flow of three packets.
 fn capture(path: &Path, flows: u8) {
+    capture_at(path, flows, 1_700_000_000);
+}
+
+/// The same by a clock that told this, s.
+fn capture_at(path: &Path, flows: u8, clock: u32) {
     let mut file = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
     file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     file.extend(65_535_u32.to_le_bytes());
     file.extend(1_u32.to_le_bytes());
     for number in 0..3 * flows {
-        file.extend((1_700_000_000 + u32::from(number)).to_le_bytes());
+        file.extend((clock + u32::from(number)).to_le_bytes());
         file.extend([0, 0, 0, 0, 46, 0, 0, 0, 46, 0, 0, 0]);
         file.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
         file.extend([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 1, number % flows]);
@@ -75,6 +80,31 @@ fn what_concerns_somebody_goes_and_stays_on_record() {
     }
     let table = wiretag_ok(&["erasures", "--data", data]);
     assert!(table.contains("request 4711") && table.contains("done"), "{table}");
+    let all = wiretag_ok(&["erasures", "1", "--data", data]);
+    assert!(all.contains("Jane, user ") && all.contains("request 4711") && all.contains("flows/date="), "{all}");
+}
+
+/// Nothing of the future is erased; whoever expects it is told.
+#[test]
+fn what_begins_later_stays_and_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = &imported(directory.path());
+    let path = directory.path().join("ahead.pcap");
+    capture_at(&path, 5, 4_000_000_000);
+    wiretag_ok(&["import", "--quiet", path.to_str().expect("a path"), "--data", data]);
+    let erase = |more: &[&str]| {
+        let output = wiretag(&[&["erase", "ip == 10.0.1.3", "--data", data], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let warning = "warning: 1 flows and 0 transactions that the filter finds begin after ";
+    assert!(!erase(&["--dry-run", "--to", "2024-01-01"]).contains("warning: "));
+    let dry = erase(&["--dry-run"]);
+    assert!(dry.contains("would remove 1 flows") && dry.contains(warning), "{dry}");
+    let done = erase(&["--reason", "r", "--to", "2200-01-01", "--at-once"]);
+    assert!(done.contains("done: removed 1 flows") && done.contains(warning), "{done}");
+    assert_eq!(support::flows(Path::new(data), "ip == 10.0.1.3", &[]).len(), 1);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn an_export_is_everything_that_a_search_finds() {
     for (arguments, reason) in [
         (vec!["flows", "-o", "/tmp/x"], "a table is for a terminal"),
         (vec!["flows", "--limit", "all"], "a table is for a terminal"),
-        (vec!["flows", "--limit", "0"], "a number from 1, or `all`"),
+        (vec!["flows", "--limit", "0"], "a number from 1 to 4294967295, or `all`"),
         (vec!["flows", "| top server_ip", "--format", "parquet"], "an aggregation is short"),
         (vec!["flows", "--transactions", "--format", "ipfix", "-o", "/tmp/x"], "IPFIX tells of flows"),
         (vec!["flows", "server_port = ", "--format", "parquet", "-o", "/tmp/x"], "hint: "),

@@ -11,6 +11,11 @@ use support::{eventually, wiretag, wiretag_fails, wiretag_ok};
 
 /// A pcap of `count` datagrams, each a flow of its own.
 fn scan(path: &Path, count: u32) {
+    scan_at(path, count, 1_700_000_000);
+}
+
+/// The same by a clock that told this, s.
+fn scan_at(path: &Path, count: u32, clock: u32) {
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
     let mut header = 0xa1b2_c3d4_u32.to_le_bytes().to_vec();
     header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -18,7 +23,7 @@ fn scan(path: &Path, count: u32) {
     header.extend(1_u32.to_le_bytes());
     file.write_all(&header).expect("written");
     for number in 0..count {
-        let mut record = 1_700_000_000_u32.to_le_bytes().to_vec();
+        let mut record = clock.to_le_bytes().to_vec();
         record.extend((number / 1_000).to_le_bytes());
         record.extend([46, 0, 0, 0, 46, 0, 0, 0]);
         record.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
@@ -224,4 +229,25 @@ fn figures_of_what_was_imported() {
         let (code, error) = wiretag_fails(&arguments);
         assert!(code == 2 && error.contains(what), "{error}");
     }
+}
+
+/// Without a time everything counts, also what has the time of a clock that was ahead; rates are of a time that has passed.
+#[test]
+fn figures_of_a_clock_that_was_ahead() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a path");
+    for (name, count, clock) in [("then.pcap", 30, 1_700_000_000), ("ahead.pcap", 20, 4_000_000_000)] {
+        let path = directory.path().join(name);
+        scan_at(&path, count, clock);
+        wiretag_ok(&["import", "--quiet", path.to_str().expect("a path"), "--data", data]);
+    }
+    assert_eq!(count(data), 50);
+    assert_eq!(told(&["flows", "| count"], data), [serde_json::json!({"count": 50})]);
+    assert_eq!(told(&["flows", "| top server_port by count"], data)[0]["count"], 50);
+    assert_eq!(told(&["top", "server_port"], data)[0]["count"], 50);
+    assert_eq!(told(&["flows", "| count, rate"], data)[0]["count"], 30);
+    assert_eq!(told(&["flows", "| count", "--to", "2200-01-01"], data)[0]["count"], 50);
+    let compared = told(&["top", "server_port", "--by", "count", "--from", "2023-11-01", "--compare"], data);
+    assert_eq!(compared[0]["count"], 30, "{compared:?}");
 }

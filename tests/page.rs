@@ -270,5 +270,10 @@ fn bars_of_transactions_are_what_the_interface_counts() {
         let sum: u64 = values.iter().sum();
         (values == told && heights && sum >= 30).then_some(())
     });
+    // On a phone nothing is wider than the screen.
+    browser.resize((390, 844));
+    browser.open(&appliance, "/?table=transactions", &appliance.token);
+    browser.until("bars", &format!("{bars}.length"));
+    assert_eq!(browser.eval("return document.documentElement.scrollWidth"), 390);
     appliance.stop();
 }

@@ -60,11 +60,33 @@ where
             WrongUsage("`--compare` needs to know where the period begins; hint: add `--from -1h`".into()).into()
         );
     }
-    let answer = match Appliance::find(data)? {
-        Some(appliance) => asked(&appliance, search, route, way.compare)?,
-        None => read(search, aggregate, way.compare, data).await?,
-    };
+    let answer = answer(search, aggregate, route, way.compare, data).await?;
     print(&answer, way, R::NAME.as_str())
+}
+
+/// How many rows there are.
+pub(super) async fn count<R: Table>(search: &Search<R>, aggregate: Aggregate<R>, data: &Path) -> anyhow::Result<u64>
+where
+    Store: Has<R>,
+{
+    let answer = answer(search, aggregate, Route::Typed, false, data).await?;
+    Ok(answer.rows.first().and_then(|row| row.get("count")).and_then(Value::as_u64).unwrap_or_default())
+}
+
+async fn answer<R: Table>(
+    search: &Search<R>,
+    aggregate: Aggregate<R>,
+    route: Route,
+    compare: bool,
+    data: &Path,
+) -> anyhow::Result<Answer>
+where
+    Store: Has<R>,
+{
+    match Appliance::find(data)? {
+        Some(appliance) => asked(&appliance, search, route, compare),
+        None => read(search, aggregate, compare, data).await,
+    }
 }
 
 fn asked<R: Table>(appliance: &Appliance, search: &Search<R>, route: Route, compare: bool) -> anyhow::Result<Answer> {

@@ -52,6 +52,7 @@ impl Check {
 }
 
 pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
+    crate::config::can_be_read(arguments.config.as_deref())?;
     let checks = [
         capture(),
         kernel(),
@@ -135,7 +136,11 @@ fn data(path: &Path) -> Check {
     };
     let file = probe.join(format!(".wiretag-doctor-{}", std::process::id()));
     match std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)) {
-        Ok(()) => Check::ok("data", format!("`{}` is writable", probe.display())),
+        Ok(()) if probe == path => Check::ok("data", format!("`{}` is writable", path.display())),
+        Ok(()) => Check::ok(
+            "data",
+            format!("`{}` is not there yet, and can be made: `{}` is writable", path.display(), probe.display()),
+        ),
         Err(error) => Check::failed(
             "data",
             format!("`{}` is not writable: {error}; hint: choose another with `--data`", probe.display()),
@@ -152,7 +157,7 @@ fn catalog(arguments: &DoctorArguments) -> Check {
     });
     match checked {
         Ok(sentence) => Check::ok(NAME, sentence),
-        Err(error) => Check::failed(NAME, format!("{error:#}")),
+        Err(error) => Check::failed(NAME, crate::output::sentence(&error)),
     }
 }
 
@@ -212,7 +217,7 @@ fn kubernetes(arguments: &DoctorArguments) -> Check {
     let config = match crate::config::kubernetes_of(arguments.config.as_deref(), arguments.node.clone()) {
         Ok(Some(config)) => config,
         Ok(None) => return Check::ok(NAME, "not used: no `[kubernetes] kubeconfig`, and not in a pod"),
-        Err(error) => return Check::failed(NAME, format!("{error:#}")),
+        Err(error) => return Check::failed(NAME, crate::output::sentence(&error)),
     };
     let answer = super::runtime().map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
@@ -282,7 +287,7 @@ fn cri(arguments: &DoctorArguments) -> Check {
     let socket = match crate::config::cri_of(arguments.config.as_deref()) {
         Ok(Some(config)) => wiretag_enrich::cri::socket(config.endpoint.as_deref()),
         Ok(None) => return Check::ok("cri", "not used: `[cri] enabled` is false"),
-        Err(error) => return Check::failed("cri", format!("{error:#}")),
+        Err(error) => return Check::failed("cri", crate::output::sentence(&error)),
     };
     match socket {
         Ok(None) => Check::ok("cri", "no socket of containerd or CRI-O on this host"),

@@ -1,16 +1,20 @@
 //! `wiretag erase` and `wiretag erasures`: removal of what concerns somebody, and the record of it.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use wiretag_capture::{FlowRecord, Transaction};
+use wiretag_store::tables::Range;
 use wiretag_store::{
-    ErasureRequest, ErasureState, Role, Store, StoreConfig, StoreError, TableName, erasure_row, preview_row, retention,
+    ErasureRequest, ErasureState, Role, Store, StoreConfig, StoreError, Table, TableName, erasure_row, preview_row,
+    query, retention,
 };
 
-use super::WrongUsage;
-use super::search::parse_time;
+use super::search::{Has, Search, parse_time};
+use super::{WrongUsage, aggregate};
 use crate::cli::{EraseArguments, ErasedTable, ErasuresArguments};
 use crate::client::Appliance;
 use crate::output::tell;
@@ -22,7 +26,8 @@ const ASK: Duration = Duration::from_millis(500);
 const PATIENCE: usize = 20;
 
 pub(crate) async fn run(arguments: &EraseArguments) -> anyhow::Result<()> {
-    let request = request(arguments)?;
+    let now = crate::host::now();
+    let request = request(arguments, now)?;
     let row = match Appliance::find(&arguments.data.data)? {
         Some(appliance) => asked(&appliance, arguments, &request).await?,
         None if arguments.dry_run => {
@@ -36,14 +41,16 @@ pub(crate) async fn run(arguments: &EraseArguments) -> anyhow::Result<()> {
     } else {
         show(&row)?;
     }
+    if request.to == now {
+        tell_of_later_rows(&request, &arguments.data.data).await?;
+    }
     match row.get("problem").and_then(Value::as_str) {
         Some(problem) => bail!("the erasure is not at its end, the appliance goes on with it: {problem}"),
         None => incomplete(&row),
     }
 }
 
-fn request(arguments: &EraseArguments) -> anyhow::Result<ErasureRequest> {
-    let now = crate::host::now();
+fn request(arguments: &EraseArguments, now: i64) -> anyhow::Result<ErasureRequest> {
     let time = |text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| parse_time(text, now));
     let uid = std::fs::metadata("/proc/self").map(|about| about.uid()).context("cannot read `/proc/self`")?;
     let request = ErasureRequest {
@@ -132,6 +139,40 @@ async fn done(arguments: &EraseArguments, request: &ErasureRequest) -> anyhow::R
     Ok(row)
 }
 
+/// What begins after the end, which nobody chose, stays: rows of clocks that are ahead, and traffic that goes on.
+async fn tell_of_later_rows(request: &ErasureRequest, data: &Path) -> anyhow::Result<()> {
+    let (mut flows, mut transactions) = (0, 0);
+    if request.only != Some(TableName::Transactions) {
+        flows = later::<FlowRecord>(request, data).await?;
+    }
+    if request.only != Some(TableName::Flows) {
+        transactions = later::<Transaction>(request, data).await?;
+    }
+    if flows + transactions > 0 {
+        tell!(
+            "warning: {flows} flows and {transactions} transactions that the filter finds begin after {}, the time of the \
+             request, and stay; hint: docs/erasure.md",
+            output::time(request.to)
+        );
+    }
+    Ok(())
+}
+
+/// Rows that the filter finds and that begin after the end.
+async fn later<R: Table>(request: &ErasureRequest, data: &Path) -> anyhow::Result<u64>
+where
+    Store: Has<R>,
+{
+    let text = format!("{} | count", request.filter);
+    let statement = query::parse_statement::<R>(&text, request.to).map_err(|error| WrongUsage(error.to_string()))?;
+    let range = Range { from: request.to, to: i64::MAX };
+    let search = Search { text, query: statement.filter, range, all_observations: true };
+    match statement.aggregate {
+        Some(aggregate) => aggregate::count(&search, aggregate, data).await,
+        None => Ok(0),
+    }
+}
+
 fn number(row: &Row, name: &str) -> u64 {
     row.get(name).and_then(Value::as_u64).unwrap_or_default()
 }
@@ -141,7 +182,7 @@ fn text<'a>(row: &'a Row, name: &str) -> &'a str {
 }
 
 /// What an erasure did, file by file.
-fn show(row: &Row) -> anyhow::Result<()> {
+fn show_files(row: &Row) -> anyhow::Result<()> {
     let files = row.get("files").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let cells = files.iter().filter_map(Value::as_object).map(|file| {
         let became = match file.get("became") {
@@ -151,7 +192,12 @@ fn show(row: &Row) -> anyhow::Result<()> {
         };
         vec![text(file, "kind").into(), number(file, "items").to_string(), text(file, "path").into(), became]
     });
-    output::table(&["kind", "removed", "from", "the rest is in"], cells.collect(), None)?;
+    output::table(&["kind", "removed", "from", "the rest is in"], cells.collect(), None)
+}
+
+/// The same, and in all.
+fn show(row: &Row) -> anyhow::Result<()> {
+    show_files(row)?;
     let [flows, transactions, packets, rolled] =
         ["flows", "transactions", "packets", "rollup_rows"].map(|name| number(row, name));
     match row.get("id") {
@@ -185,10 +231,12 @@ pub(crate) async fn list(arguments: &ErasuresArguments) -> anyhow::Result<()> {
         return output::json_lines(&rows);
     }
     if let (Some(_), [row]) = (arguments.id, rows.as_slice()) {
-        for (name, value) in row.iter().filter(|(name, value)| *name != "files" && !value.is_null()) {
-            tell!("{name:<18} {}", value.as_str().map_or_else(|| value.to_string(), output::harmless));
-        }
-        return show(row);
+        let told = row.iter().filter(|(name, value)| *name != "files" && !value.is_null());
+        let cells = told.map(|(name, value)| {
+            vec![name.clone(), value.as_str().map_or_else(|| value.to_string(), output::harmless)]
+        });
+        output::table(&["field", "value"], cells.collect(), None)?;
+        return show_files(row);
     }
     let cells = rows.iter().map(|row| {
         let mut cells = vec![number(row, "id").to_string(), text(row, "at").chars().take(19).collect()];
@@ -202,19 +250,15 @@ pub(crate) async fn list(arguments: &ErasuresArguments) -> anyhow::Result<()> {
 
 async fn records(arguments: &ErasuresArguments) -> anyhow::Result<Vec<Row>> {
     if let Some(appliance) = Appliance::find(&arguments.data.data)? {
-        let answer = match arguments.id {
-            Some(id) => {
-                return Ok(appliance
-                    .json(&format!("/api/v1/erasures/{id}"), &[])?
-                    .as_object()
-                    .cloned()
-                    .into_iter()
-                    .collect());
-            }
-            None => appliance.json("/api/v1/erasures", &[])?,
-        };
-        let rows = answer.get("erasures").and_then(Value::as_array).cloned().unwrap_or_default();
-        return Ok(rows.into_iter().filter_map(|row| row.as_object().cloned()).collect());
+        let answer = appliance.json("/api/v1/erasures", &[])?;
+        let rows = answer.get("erasures").and_then(Value::as_array).into_iter().flatten();
+        let rows: Vec<Row> = rows.filter_map(|row| row.as_object().cloned()).collect();
+        let Some(id) = arguments.id else { return Ok(rows) };
+        if !rows.iter().any(|row| row.get("id").and_then(Value::as_i64) == Some(id)) {
+            return Err(unknown(id));
+        }
+        let row = appliance.json(&format!("/api/v1/erasures/{id}"), &[])?;
+        return Ok(row.as_object().cloned().into_iter().collect());
     }
     let store = Store::open_read_only(&arguments.data.data).await?;
     let erasures = store.erasures().await?;
@@ -222,7 +266,11 @@ async fn records(arguments: &ErasuresArguments) -> anyhow::Result<Vec<Row>> {
         return Ok(erasures.iter().map(|erasure| erasure_row(erasure, None)).collect());
     };
     let Some(erasure) = erasures.iter().find(|erasure| erasure.id == id) else {
-        return Err(WrongUsage(format!("there is no erasure {id}; hint: `wiretag erasures` lists them")).into());
+        return Err(unknown(id));
     };
     Ok(vec![erasure_row(erasure, Some(&store.catalog.erased_files(id).await?))])
+}
+
+fn unknown(id: i64) -> anyhow::Error {
+    WrongUsage(format!("there is no erasure {id}; hint: `wiretag erasures` lists them")).into()
 }

@@ -25,7 +25,7 @@ async fn print<R: Table>(arguments: &FlowsArguments, table: fn(&[Row]) -> anyhow
 where
     Store: Has<R>,
 {
-    let (search, aggregate) = Search::<R>::or_aggregate(&arguments.search)?;
+    let (search, aggregate) = Search::<R>::or_aggregate(&arguments.search, arguments.compare)?;
     if arguments.explain {
         return explain::run(&search, aggregate, arguments).await;
     }

@@ -46,6 +46,10 @@ pub(crate) async fn run(arguments: &ImportArguments) -> anyhow::Result<()> {
             return Err(WrongUsage(why.into()).into());
         }
         let about = std::fs::metadata(file).with_context(|| format!("cannot open `{}`", file.display()))?;
+        if about.is_dir() {
+            let why = format!("`{}` is a directory; hint: name the files in it", file.display());
+            return Err(WrongUsage(why).into());
+        }
         if !about.is_file() {
             let why = format!(
                 "`{}` is no file, and `import` reads one twice; hint: save it first, or look at it with `wiretag replay`",

@@ -34,16 +34,28 @@ impl<R: Table> Search<R> {
         Self::with(arguments, query.map_err(|error| WrongUsage(error.to_string()))?, i64::MAX)
     }
 
+    /// As [`Self::new`], of what is added up so.
+    pub(crate) fn of_groups(
+        arguments: &SearchArguments,
+        aggregate: &Aggregate<R>,
+        compare: bool,
+    ) -> anyhow::Result<Self> {
+        let query = query::parse_at(&arguments.query, crate::host::now());
+        Self::with(arguments, query.map_err(|error| WrongUsage(error.to_string()))?, end_of(aggregate, compare))
+    }
+
     /// As [`Self::new`], where an aggregation may follow the condition.
-    pub(crate) fn or_aggregate(arguments: &SearchArguments) -> anyhow::Result<(Self, Option<Aggregate<R>>)> {
+    pub(crate) fn or_aggregate(
+        arguments: &SearchArguments,
+        compare: bool,
+    ) -> anyhow::Result<(Self, Option<Aggregate<R>>)> {
         let statement = query::parse_statement(&arguments.query, crate::host::now());
         let Statement { filter, aggregate } = statement.map_err(|error| WrongUsage(error.to_string()))?;
-        // What is told of a time has an end: rates are of it.
-        let until = if aggregate.is_some() { crate::host::now() } else { i64::MAX };
+        let until = aggregate.as_ref().map_or(i64::MAX, |aggregate| end_of(aggregate, compare));
         Ok((Self::with(arguments, filter, until)?, aggregate))
     }
 
-    /// Without an end it is `until`: rows of other clocks may be later than now.
+    /// Without an end it is `until`.
     fn with(arguments: &SearchArguments, query: Query<R>, until: i64) -> anyhow::Result<Self> {
         let now = crate::host::now();
         let from = arguments.from.as_deref().map_or(Ok(0), |text| parse_time(text, now))?;
@@ -148,6 +160,11 @@ impl<R: Table> Search<R> {
         warn_of_losses(store, self.range, false).await?;
         Ok(after.is_some())
     }
+}
+
+/// Where groups end that have no end: rows of other clocks may be later than now, but rates and a comparison are of a length of time.
+fn end_of<R: Table>(aggregate: &Aggregate<R>, compare: bool) -> i64 {
+    if compare || aggregate.has_rates() { crate::host::now() } else { i64::MAX }
 }
 
 /// Where the rows of a type are.

@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::sql::{SqlAnswer, SqlRequest};
 use wiretag_store::tables::Range;
-use wiretag_store::{Store, StoreError};
+use wiretag_store::{QueryLimits, Store, StoreError};
 
 use super::search::{warn_of_loss, warn_of_losses};
 use super::{WrongUsage, aggregate};
@@ -61,7 +61,15 @@ async fn read(arguments: &SqlArguments, text: String) -> anyhow::Result<SqlAnswe
     let store = Store::open_read_only(&arguments.data.data).await?;
     let identities = Arc::new(store.catalog.timeline().await?.view());
     let request = SqlRequest { text, limit: arguments.limit as usize, memory: DEFAULT_MEMORY, rows: None };
-    let answer = store.sql(&request, identities).await.map_err(|error| match error {
+    let limit = QueryLimits::default().time;
+    let Ok(answer) = tokio::time::timeout(limit, store.sql(&request, identities)).await else {
+        bail!(
+            "the query took longer than {} s; hint: ask for a shorter time or less, or ask while `wiretag run` has the data: `queries.seconds` in its \
+             configuration is the limit then",
+            limit.as_secs()
+        );
+    };
+    let answer = answer.map_err(|error| match error {
         StoreError::Sql(sentence) => WrongUsage(sentence).into(),
         error => anyhow::Error::from(error),
     })?;

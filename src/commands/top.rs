@@ -19,7 +19,7 @@ where
     let (field, by) = (arguments.field.clone(), arguments.by.clone().unwrap_or_default());
     let aggregate = query::top::<R>(&field, &by, arguments.limit as usize);
     let aggregate = aggregate.map_err(|error| WrongUsage(error.to_string()))?;
-    let search = Search::<R>::new(&arguments.search)?;
+    let search = Search::of_groups(&arguments.search, &aggregate, arguments.compare)?;
     let route = Route::Top { field, by, limit: arguments.limit };
     let way = Way { compare: arguments.compare, format: arguments.format };
     aggregate::run(&search, aggregate, route, way, &arguments.search.data.data).await

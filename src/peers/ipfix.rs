@@ -24,6 +24,8 @@ const QUEUE: usize = 8_192;
 const BURST: u32 = 32;
 /// Time between two such, at least.
 const PAUSE: Duration = Duration::from_millis(1);
+/// A receiver that nothing came back from for so long hears, ns.
+const CALM: i64 = 5_000_000_000;
 /// Time after which the receiver's name is looked up again, and after a failure, ns.
 const LOOK_UP: i64 = 60_000_000_000;
 const LOOK_UP_AGAIN: i64 = 2_000_000_000;
@@ -56,6 +58,14 @@ impl IpfixStatus {
             samples.push(("wiretag_ipfix_lost_records_total", vec![reason.to_owned()], value(count)));
         }
         samples
+    }
+
+    /// Records that are lost, for whatever reason.
+    fn lost(&self) -> u64 {
+        [&self.lost_queue, &self.lost_refused, &self.lost_unreachable]
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum()
     }
 
     /// Where it exports to.
@@ -101,7 +111,7 @@ pub(super) fn start(config: IpfixConfig) -> anyhow::Result<(Arc<IpfixStatus>, Ip
         templates_at: None,
         before: 0,
         next_number: 0,
-        unreachable: false,
+        reach: Reach::default(),
     };
     let run = move || {
         thread.run(&messages);
@@ -126,7 +136,41 @@ struct Thread {
     /// Records of the last message, of which it is not known yet whether it was refused.
     before: u32,
     next_number: u32,
-    unreachable: bool,
+    reach: Reach,
+}
+
+/// Whether what is sent arrives, as far as anybody tells. UDP takes a message that nobody hears, and says so with a later one: a
+/// receiver is there again when what was sent was not refused for a while.
+#[derive(Default)]
+struct Reach {
+    trouble: Option<Trouble>,
+}
+
+struct Trouble {
+    /// Records that had been lost when it began.
+    lost_before: u64,
+    /// When the first message was sent of which nothing came back.
+    sent_at: Option<i64>,
+}
+
+impl Reach {
+    /// Something was not sent, or refused; `lost` is what had been lost before. Gives whether that is new.
+    fn failed(&mut self, lost: u64) -> bool {
+        let is_new = self.trouble.is_none();
+        self.trouble.get_or_insert(Trouble { lost_before: lost, sent_at: None }).sent_at = None;
+        is_new
+    }
+
+    /// Something was sent at `now`; `lost` is what has been lost so far. Gives how much of it in a trouble that is over.
+    fn sent(&mut self, lost: u64, now: i64) -> Option<u64> {
+        let trouble = self.trouble.as_mut()?;
+        let since = *trouble.sent_at.get_or_insert(now);
+        // A clock that went back keeps nothing.
+        if (0..CALM).contains(&now.saturating_sub(since)) {
+            return None;
+        }
+        self.trouble.take().map(|trouble| lost.saturating_sub(trouble.lost_before))
+    }
 }
 
 impl Thread {
@@ -157,31 +201,34 @@ impl Thread {
             return;
         };
         let mut sent = socket.send(&message.bytes);
-        if sent.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
+        if let Err(error) = &sent
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
             // That is said of the message before; this one was not sent yet.
-            self.refused();
+            self.refused(error);
+            self.send_templates(crate::host::now());
             sent = self.socket.as_ref().map_or(Ok(0), |(_, socket)| socket.send(&message.bytes));
         }
         match sent {
             Ok(_) => {
                 self.before = message.records;
-                self.reached();
+                self.sent(crate::host::now());
                 self.status.records.fetch_add(records, Ordering::Relaxed);
                 self.status.datagrams.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                self.status.lost_unreachable.fetch_add(records, Ordering::Relaxed);
                 self.failed(&error);
+                self.status.lost_unreachable.fetch_add(records, Ordering::Relaxed);
             }
         }
     }
 
     /// The message before was refused: nobody listens, or somebody new does by now, who has no templates.
-    fn refused(&mut self) {
+    fn refused(&mut self, error: &std::io::Error) {
+        self.failed(error);
         let before = u64::from(std::mem::take(&mut self.before));
         self.status.lost_refused.fetch_add(before, Ordering::Relaxed);
         self.status.records.fetch_sub(before, Ordering::Relaxed);
-        self.send_templates(crate::host::now());
     }
 
     /// A socket that leads to the receiver, and templates, if it is time for them.
@@ -198,20 +245,23 @@ impl Thread {
     }
 
     fn send_templates(&mut self, now: i64) {
-        let Some((_, socket)) = &self.socket else { return };
         self.templates_at = Some(now);
         let templates = self.encoder.templates(self.next_number, now);
-        let mut sent = socket.send(&templates);
-        if sent.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
-            let before = u64::from(std::mem::take(&mut self.before));
-            self.status.lost_refused.fetch_add(before, Ordering::Relaxed);
-            self.status.records.fetch_sub(before, Ordering::Relaxed);
-            sent = socket.send(&templates);
+        let send = |thread: &Self| thread.socket.as_ref().map_or(Ok(0), |(_, socket)| socket.send(&templates));
+        let mut sent = send(self);
+        if let Err(error) = &sent
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            self.refused(error);
+            sent = send(self);
         }
         // What comes back is about the templates.
         self.before = 0;
         match sent {
-            Ok(_) => drop(self.status.datagrams.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => {
+                self.sent(now);
+                self.status.datagrams.fetch_add(1, Ordering::Relaxed);
+            }
             Err(error) => self.failed(&error),
         }
     }
@@ -235,21 +285,57 @@ impl Thread {
             (self.socket, self.templates_at, self.before) = (Some((address, socket)), None, 0);
             Ok(())
         });
-        // A receiver whose name is not found for once stays where it was.
-        if let Err(error) = connected {
+        // A receiver whose name is not found for once stays where it was, and gets what there is.
+        if let Err(error) = connected
+            && self.socket.is_none()
+        {
             self.failed(&error);
         }
     }
 
     fn failed(&mut self, error: &std::io::Error) {
-        if !std::mem::replace(&mut self.unreachable, true) {
+        if self.reach.failed(self.status.lost()) {
             tracing::warn!("flows are not exported to `{}`: {error}", self.config.export);
         }
     }
 
-    fn reached(&mut self) {
-        if std::mem::take(&mut self.unreachable) {
-            tracing::warn!("flows are exported to `{}` again", self.config.export);
+    fn sent(&mut self, now: i64) {
+        if let Some(lost) = self.reach.sent(self.status.lost(), now) {
+            tracing::warn!("flows are exported to `{}` again; {lost} were lost meanwhile", self.config.export);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Nobody listens: every other message is taken, and each of them comes back.
+    #[test]
+    fn a_receiver_that_is_not_there_is_told_once() {
+        let mut reach = Reach::default();
+        assert_eq!(reach.sent(0, 0), None);
+        assert!(reach.failed(0));
+        for half in 1..100_u64 {
+            let now = half.cast_signed() * SECOND / 2;
+            assert_eq!(reach.sent(half, now), None);
+            assert!(!reach.failed(half));
+        }
+        assert_eq!(reach.sent(100, 50 * SECOND), None);
+        assert_eq!(reach.sent(100, 50 * SECOND + CALM), Some(100));
+        assert!(reach.failed(100));
+    }
+
+    /// Messages that are far apart: the one that is sent says nothing of itself.
+    #[test]
+    fn a_pause_is_no_success() {
+        let mut reach = Reach::default();
+        assert!(reach.failed(7));
+        assert_eq!(reach.sent(7, 60 * SECOND), None);
+        assert!(!reach.failed(7));
+        assert_eq!(reach.sent(8, 120 * SECOND), None);
+        assert_eq!(reach.sent(8, 150 * SECOND), Some(1));
     }
 }

@@ -47,11 +47,15 @@ impl Browser {
         let wanted = json!({ "alwaysMatch": { "browserName": "chrome", "goog:chromeOptions": options } });
         let session = browser.command("", &json!({ "capabilities": wanted }));
         browser.session = format!("{}/{}", browser.session, session["sessionId"].as_str().expect("a session"));
-        // The window's frame does not count.
-        let screen = json!({ "width": SIZE.0, "height": SIZE.1, "deviceScaleFactor": 1, "mobile": false });
-        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": screen });
-        browser.command("/goog/cdp/execute", &command);
+        browser.resize(SIZE);
         Some(browser)
+    }
+
+    /// Gives pages so much room; the window's frame does not count.
+    pub fn resize(&self, (width, height): (u32, u32)) {
+        let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": screen });
+        self.command("/goog/cdp/execute", &command);
     }
 
     /// What came of a command.

@@ -117,6 +117,9 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, Mistake> {
             '|' if follows('|') => Token::Or,
             '|' => Token::Pipe,
             '&' => return Err(Mistake::new(column, "`&` is not an operator").hint("write `&&`")),
+            '“' | '”' | '„' | '‘' | '’' | '‚' => {
+                return Err(Mistake::new(column, format!("`{character}` is no quote")).hint("write `\"` or `'`"));
+            }
             '"' | '\'' => Token::Quoted(quoted(&mut rest, character, column)?),
             first => {
                 let mut word = String::from(first);

@@ -23,7 +23,7 @@ use super::lexer::{Operator, Positioned, Token};
 use super::pattern::Pattern;
 use super::plan::Aggregate;
 use super::regexes::Regexes;
-use super::sets::Alternatives;
+use super::sets::{self, Alternatives};
 use super::values::{self, Reading, Written};
 use crate::tables::Table;
 
@@ -331,9 +331,14 @@ impl<R: Table> Parser<R> {
             return self.compare(fields, Operator::Equal, value);
         };
         let make = |field: &Field<R>, reading: &mut Reading| {
-            let at_least = Node::Test(field.clone(), values::test(field, Operator::GreaterEqual, &low, reading)?);
-            let at_most = Node::Test(field.clone(), values::test(field, Operator::LessEqual, &high, reading)?);
-            Ok(Node::And(vec![at_least, at_most]))
+            let at_least = values::test(field, Operator::GreaterEqual, &low, reading)?;
+            let at_most = values::test(field, Operator::LessEqual, &high, reading)?;
+            if sets::is_reversed(&at_least, &at_most) {
+                return Err(Mistake::new(low.column, format!("nothing is in `{}`", value.text))
+                    .hint(format!("the smaller end comes first: `{}..{}`", high.text, low.text)));
+            }
+            let tests = [at_least, at_most].map(|test| Node::Test(field.clone(), test));
+            Ok(Node::And(tests.into()))
         };
         self.either(fields, make, value)
     }

@@ -104,6 +104,11 @@ impl<R: wiretag_enrich::Record> Aggregate<R> {
         time.into_iter().chain([Order { column: self.by.len(), descending: true }]).collect()
     }
 
+    /// Whether an answer has figures of a second.
+    pub fn has_rates(&self) -> bool {
+        self.measures.iter().any(|measure| measure.figure == Figure::Rate)
+    }
+
     /// Name and kind of the columns of the answer.
     pub fn columns(&self) -> Vec<AnswerColumn> {
         let key = |key: &Key<R>| AnswerColumn { name: key.name.clone(), kind: key.kind().into(), is_key: true };

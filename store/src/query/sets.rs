@@ -102,6 +102,15 @@ fn member<R: Record>(node: &Node<R>) -> Option<(&Field<R>, Member<'_>)> {
     }
 }
 
+/// Whether nothing can pass both.
+pub(super) fn is_reversed(low: &Test, high: &Test) -> bool {
+    match range(low, high) {
+        Some(Member::Numbers(low, high)) => low > high,
+        Some(Member::Times(low, high)) => low > high,
+        Some(Member::One(_)) | None => false,
+    }
+}
+
 fn range<'a>(low: &Test, high: &Test) -> Option<Member<'a>> {
     if let (Test::Number(Compare::GreaterEqual, low), Test::Number(Compare::LessEqual, high)) = (low, high) {
         return Some(Member::Numbers(*low, *high));

@@ -81,10 +81,14 @@ pub(super) fn range<R: Record>(field: &Field<R>, value: &Written) -> Option<(Wri
 
 fn point_in_time(value: &Written, now: Option<i64>) -> Result<i64, Mistake> {
     let time = match now {
-        Some(now) => time::parse_time(&value.text, now).ok(),
+        Some(now) => time::parse_time(&value.text, now),
         None => time::absolute(&value.text),
     };
-    time.ok_or_else(|| Mistake::new(value.column, format!("`{}` is not a time", value.text)).hint(time::FORMS))
+    time.map_err(|error| {
+        let error = error.to_string();
+        let (what, hint) = error.split_once("; hint: ").unwrap_or((&error, time::FORMS));
+        Mistake::new(value.column, what).hint(hint)
+    })
 }
 
 /// Refuses a number that the column never holds: the condition would silently be always or never true.

@@ -25,8 +25,11 @@ use crate::set_aside::set_aside;
 
 /// One hour in ns.
 pub(super) const HOUR: i64 = 3_600_000_000_000;
-/// Names the files whose rows have moved to a compacted file and that may go; in the directory of the table.
-const SUPERSEDED: &str = "superseded";
+/// Names the files whose rows have moved to a compacted file and that may go; in the directory of the table, where others who read it
+/// (Spark, Hive, PyArrow) pass over what begins with `_`.
+const SUPERSEDED: &str = "_superseded";
+/// What it was called before.
+const SUPERSEDED_BEFORE: &str = "superseded";
 /// First letter of the names of files that a flush wrote.
 pub(super) const FLUSHED: char = 'f';
 /// The same of merged files.
@@ -120,7 +123,7 @@ impl NewFile<'_> {
         private::create_dir_all(&dir).map_err(TableError::io("create", &dir))?;
         let (name, file) = claim(&dir, self.letter, start)?;
         let path = dir.join(&name);
-        let temporary = dir.join(format!("{name}.tmp"));
+        let temporary = temporary(&dir, &name);
         let written = write_temporary((&temporary, file), self.schema, fill).and_then(|()| {
             fs::rename(&temporary, &path).map_err(TableError::io("rename", &temporary))?;
             sync_up(self.data_dir, &dir)
@@ -148,13 +151,18 @@ pub(super) fn write(
     NewFile { data_dir, table, schema: &schema, origin, letter: FLUSHED }.write(batch.columns())
 }
 
+/// Of a file that is being written; others pass over it, too.
+fn temporary(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("_{name}.tmp"))
+}
+
 /// A name that no file of the directory has, and the file under its temporary name: imports write beside the appliance, and two
 /// that begin with one row must not choose one name.
 fn claim(dir: &Path, letter: char, start: i64) -> Result<(String, File), TableError> {
     let mut number = 0_u32;
     loop {
         let name = format!("{letter}{start:020}-{number:04}.parquet");
-        let (path, temporary) = (dir.join(&name), dir.join(format!("{name}.tmp")));
+        let (path, temporary) = (dir.join(&name), temporary(dir, &name));
         number = number.saturating_add(1);
         if path.exists() {
             continue;
@@ -260,12 +268,14 @@ pub(super) fn repair(
 ) -> Result<(Vec<String>, HashSet<String>), TableError> {
     let mut sentences = Vec::new();
     let known: HashSet<PathBuf> = registered.iter().map(|file| data_dir.join(&file.path)).collect();
-    let list = data_dir.join(table.as_str()).join(SUPERSEDED);
+    let lists = [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name));
+    let superseded = lists.iter().map(|list| fs::read_to_string(list).unwrap_or_default());
+    let superseded: Vec<String> = superseded.collect();
     let superseded: HashSet<PathBuf> =
-        fs::read_to_string(&list).unwrap_or_default().lines().map(|line| data_dir.join(line)).collect();
+        superseded.iter().flat_map(|list| list.lines()).map(|line| data_dir.join(line)).collect();
     let mut found = Vec::new();
     collect(&data_dir.join(table.as_str()), &mut found)?;
-    for path in found.into_iter().filter(|path| !known.contains(path) && *path != list) {
+    for path in found.into_iter().filter(|path| !known.contains(path) && !lists.contains(path)) {
         if superseded.contains(&path) {
             fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
             continue;
@@ -278,7 +288,9 @@ pub(super) fn repair(
         };
         sentences.push(format!("file `{}` {why}: moved to `{}`", path.display(), target.display()));
     }
-    let _ = fs::remove_file(&list);
+    for list in &lists {
+        let _ = fs::remove_file(list);
+    }
     let mut unreadable = HashSet::new();
     for file in registered {
         let path = data_dir.join(&file.path);
@@ -324,7 +336,7 @@ mod tests {
             let claimed = |_| {
                 let (name, file) = claim(dir.path(), FLUSHED, 7).unwrap();
                 drop(file);
-                fs::rename(dir.path().join(format!("{name}.tmp")), dir.path().join(&name)).unwrap();
+                fs::rename(temporary(dir.path(), &name), dir.path().join(&name)).unwrap();
                 name
             };
             (0..FILES).map(claimed).collect()

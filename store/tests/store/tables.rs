@@ -231,6 +231,38 @@ async fn the_tables_keep_to_themselves() {
     assert_eq!(ids(&transactions, &Query::everything()).await.len(), 5);
 }
 
+/// Names of files below a directory.
+fn names_below(dir: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let names = |path: std::path::PathBuf| {
+        if path.is_dir() { names_below(&path) } else { vec![path.file_name().unwrap().to_string_lossy().into_owned()] }
+    };
+    entries.flat_map(names).collect()
+}
+
+/// Spark, Hive and PyArrow read the directory as it is, and pass over what begins with `_`.
+#[tokio::test]
+async fn what_is_no_part_of_a_table_is_passed_over_by_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (flows, _) = store::<FlowRecord>(dir.path()).await;
+    for number in 0..8 {
+        flows.append(vec![flow(number)]).await.unwrap();
+        flows.flush().await.unwrap();
+    }
+    assert_eq!(flows.compact(0).await.unwrap(), 8);
+    drop(flows);
+    let table = dir.path().join("flows");
+    let (others, files): (Vec<_>, Vec<_>) = names_below(&table).into_iter().partition(|name| name.starts_with('_'));
+    assert_eq!((others, files.len()), (vec!["_superseded".to_owned()], 9));
+    assert!(files.iter().all(|name| name.ends_with(".parquet")), "{files:?}");
+    // A list under the name that it had in earlier builds says the same.
+    fs::rename(table.join("_superseded"), table.join("superseded")).unwrap();
+    let (flows, repairs) = store::<FlowRecord>(dir.path()).await;
+    assert!(repairs.is_empty(), "{repairs:?}");
+    assert_eq!(names_below(&table).len(), 1);
+    assert_eq!(ids(&flows, &Query::everything()).await.len(), 8);
+}
+
 /// Memory is bounded: when it is full, files are written, and what comes waits for that.
 #[tokio::test]
 async fn a_full_memory_is_written_before_more_rows_are_taken() {
