@@ -5,10 +5,11 @@
 //!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
 //! * Who may see some rows only ([`SqlRequest::rows`]) has tables without the others.
 //! * Questions have threads of their own, with lower priority than capture.
-//! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what functions make of
-//!   little is limited by [`functions`], [`bounded`] and [`plan`], the answer by what its cells need.
+//! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what planning makes of
+//!   little is limited by [`statement`] and [`breadth`], what functions make by [`functions`], [`bounded`] and [`plan`], the answer by what its cells need.
 
 mod bounded;
+mod breadth;
 mod cells;
 mod functions;
 mod identities;
@@ -171,7 +172,7 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
             "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
         )));
     }
-    if let Some(sentence) = statement::misread(&statement) {
+    if let Some(sentence) = statement::misread(&statement).or_else(|| breadth::too_broad(&statement)) {
         return Err(StoreError::Sql(sentence));
     }
     let plan = state.statement_to_plan(statement).await.map_err(failed)?;

@@ -369,6 +369,63 @@ async fn long_chains_are_answered_or_refused_and_the_appliance_lives() {
     assert_eq!(lines(&store, "select count(*) from flows").await, [[json!(20)]]);
 }
 
+/// Few words that the planner makes much of, in memory for which it asks nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_planned_again_and_again_is_counted_as_often() {
+    let (_dir, store) = filled().await;
+    let keys = |number: usize| vec!["slice"; number].join(", ");
+    let sets = |number: usize| vec!["(node, app)"; number].join(", ");
+    let parts = |levels: usize, body: &str| {
+        let part = |at: usize| format!("t{at} as ({})", body.replace('T', &format!("t{}", at - 1)));
+        let parts = (1..=levels).map(part).collect::<Vec<_>>().join(", ");
+        format!("with t0 as (select 1 as a), {parts} select count(*) from t{levels}")
+    };
+    let crossed = "select x.a from T x, T y";
+    let answered = [
+        "select count(*) from flows group by cube (slice, node, server_port, app, protocol, interface, source)"
+            .to_owned(),
+        "select node, count(*) from flows group by node, rollup (slice, app, protocol)".to_owned(),
+        format!("select count(*) from flows group by grouping sets ({}, ())", sets(40)),
+        format!("select count(*) from flows group by {}", keys(100)),
+        format!("select {} from flows", (0..300).map(|at| format!("slice as a{at}")).collect::<Vec<_>>().join(", ")),
+        parts(6, crossed),
+    ];
+    for text in &answered {
+        let answer = ask(&store, text).await;
+        assert!(answer.is_ok(), "{text:.80}: {answer:?}");
+    }
+    let refused = [
+        "select count(*) from flows group by cube (slice, node, server_port, app, protocol, interface, source, flow_id)".to_owned(),
+        "select count(*) from flows group by cube (slice, node, app), cube (server_port, protocol, flow_id), rollup (source, interface)"
+            .to_owned(),
+        "explain select count(*) from flows group by cube (slice, node, server_port, app, protocol, interface, source, flow_id)"
+            .to_owned(),
+        format!("select count(*) from flows group by grouping sets ({})", sets(501)),
+        format!(
+            "with t as (select count(*) as a from flows group by cube (slice, node, server_port, app, protocol)) select count(*) from {}",
+            (0..8).map(|at| format!("t t{at}")).collect::<Vec<_>>().join(", ")
+        ),
+        format!("select count(*) from flows group by rollup ({})", keys(9_000)),
+        format!("select count(*) from flows group by {}", keys(101)),
+        format!("select 1 from flows order by {}", keys(9_000)),
+        format!("select distinct on ({}) slice from flows", keys(101)),
+        format!("select row_number() over (partition by {}) from flows", keys(101)),
+        format!("select row_number() over w from flows window w as (order by {})", keys(101)),
+        format!("select array_agg(slice order by {}) from flows", keys(101)),
+        format!("select {} from flows", (0..501).map(|at| format!("slice as a{at}")).collect::<Vec<_>>().join(", ")),
+        format!("select slice from flows |> order by {}", keys(101)),
+        parts(7, crossed),
+        parts(14, crossed),
+        parts(10, "select a from T union all select a from \"T\""),
+        parts(9, "select a, (select max(a) from T) from T"),
+    ];
+    for text in &refused {
+        let error = ask(&store, text).await.expect_err(&format!("{text:.80}")).to_string();
+        assert!(error.contains("there are more than"), "{text:.80}: {error}");
+    }
+    assert_eq!(lines(&store, "select count(*) from flows").await, [[json!(20)]]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_engine_would_misread_is_refused() {
     let (_dir, store) = filled().await;
