@@ -56,8 +56,6 @@ use crate::tables::provider::SnapshotTable;
 const MAX_LENGTH: usize = 65_536;
 /// Rows that are worked on at a time: so many copies of a literal that is as long as the query may be are within the usual memory.
 const BATCH: usize = 1_024;
-/// Memory of the name of a cell besides its bytes.
-const NAME: usize = size_of::<String>();
 /// Where names of tables are looked up.
 const CATALOG: &str = "wiretag";
 
@@ -247,9 +245,10 @@ fn add(
 ) -> Result<bool, LimitReached> {
     let wanted = limit.saturating_sub(rows.len());
     for row in 0..batch.num_rows().min(wanted) {
-        let mut cells = Map::new();
+        room.map()?;
+        let mut cells = Map::with_capacity(columns.len());
         for ((name, _), array) in columns.iter().zip(batch.columns()) {
-            room.take(NAME + name.len())?;
+            room.name(name)?;
             cells.insert(name.clone(), cells::value(array, row, room)?);
         }
         rows.push(cells);

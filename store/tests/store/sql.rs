@@ -329,6 +329,33 @@ async fn long_cells_count_in_full() {
     assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 17 })), "{error}");
 }
 
+/// So is what an answer is held and sent as: a row with a name and a value takes some 350 bytes, a control character is six bytes of JSON.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_count_as_they_are_held_and_sent() {
+    let (_dir, store) = filled().await;
+    let view = Arc::new(Timeline::new().view());
+    let request = |text: String| SqlRequest { text, limit: 100_000, memory: 16 << 20, rows: None };
+    let numbers = |rows: usize| request(format!("select value from generate_series(1, {rows})"));
+    let controls =
+        |rows: usize| request(format!("select '{}' as a from generate_series(1, {rows})", "\u{1}".repeat(2_000)));
+    let labels = |rows: usize| {
+        let flows = "(select client_labels as a from flows limit 1) f";
+        request(format!("select a from {flows}, generate_series(1, {rows})"))
+    };
+    let lists = |rows: usize| request(format!("select [1, 2, 3, 4, 5, 6] as a from generate_series(1, {rows})"));
+    for (fits, too_many) in [
+        (numbers(30_000), numbers(70_000)),
+        (controls(600), controls(800)),
+        (labels(15_000), labels(40_000)),
+        (lists(10_000), lists(20_000)),
+    ] {
+        let text = fits.text.get(..40).unwrap_or(&fits.text);
+        assert!(store.sql(&fits, view.clone()).await.is_ok_and(|answer| !answer.truncated), "{text}");
+        let error = store.sql(&too_many, view.clone()).await.expect_err(text);
+        assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 16 })), "{text}: {error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn long_chains_are_answered_or_refused_and_the_appliance_lives() {
     let (_dir, store) = filled().await;
