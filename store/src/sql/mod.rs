@@ -6,11 +6,13 @@
 //! * Who may see some rows only ([`SqlRequest::rows`]) has tables without the others.
 //! * Questions have threads of their own, with lower priority than capture.
 //! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what planning makes of
-//!   little is limited by [`statement`] and [`breadth`], what functions make by [`functions`], [`bounded`] and [`plan`], the answer by what its cells need.
+//!   little is limited by [`statement`], [`breadth`] and [`expansion`], what functions make by [`functions`], [`bounded`] and [`plan`], the answer by what
+//!   its cells need.
 
 mod bounded;
 mod breadth;
 mod cells;
+mod expansion;
 mod functions;
 mod identities;
 mod plan;
@@ -176,6 +178,7 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
     let plan = state.statement_to_plan(statement).await.map_err(failed)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(failed)?;
+    expansion::check(&plan).map_err(failed)?;
     share.set(plan::share(&plan, request.memory, BATCH).map_err(failed)?);
     let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
     let mut stream = frame.execute_stream().await.map_err(failed)?;

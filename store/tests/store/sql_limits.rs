@@ -93,3 +93,26 @@ async fn rows_count_as_they_are_held_and_sent() {
         assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 16 })), "{text}: {error}");
     }
 }
+
+/// A condition goes down to the table, and has all that its column is made of there.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_on_columns_that_double_are_refused() {
+    let (_dir, store) = filled().await;
+    let doubled = |levels: usize, last: &str| {
+        let part = |at: usize| format!("t{at} as (select a + a as a from t{})", at - 1);
+        let parts = (1..=levels).map(part).collect::<Vec<_>>().join(", ");
+        format!("with t0 as (select client_port as a from flows), {parts} {}", last.replace('T', &format!("t{levels}")))
+    };
+    assert_eq!(lines(&store, &doubled(6, "select count(*) from T where a > 0")).await, [[json!(20)]]);
+    for last in [
+        "select count(*) from T where a = 1",
+        "select a from T order by a limit 3",
+        "select count(*) from T x join flows y on x.a = y.client_port",
+        "select count(*) from flows where client_port in (select a from T where a = 1)",
+        "select count(*) from (select a from T union all select 1) where a = 1",
+        "select count(*) from (select a, count(*) from T group by a) where a = 1",
+    ] {
+        let error = ask(&store, &doubled(20, last)).await.expect_err(last).to_string();
+        assert!(error.contains("conditions have more than"), "{last}: {error}");
+    }
+}
