@@ -42,31 +42,81 @@ fn type_name(kind: &DataType) -> String {
     .to_owned()
 }
 
+/// Memory of a map besides its entries: itself, as a list of maps grows, and a table of hashes.
+const MAP: usize = 2 * size_of::<Map<String, Json>>() + size_of::<[usize; 8]>();
+/// Memory of an entry besides its value and the bytes of its name: hash, name, and their place in the table.
+const ENTRY: usize = size_of::<String>() + size_of::<[usize; 5]>();
+/// Memory of a text besides its bytes, about.
+const TEXT: usize = size_of::<[usize; 2]>();
+/// Bytes that a number is sent as, at most.
+const NUMBER: usize = 25;
+/// Bytes of `null`, `true` and `false`, at most.
+const WORD: usize = 5;
+/// The buffer of what is sent grows by its own size: a part of the memory, one in so many, is for what is in it.
+const GROWTH: usize = 2;
+
 /// Memory of an answer that is not taken yet.
 #[derive(Debug)]
 pub(super) struct Room {
-    left: usize,
+    /// For its rows.
+    held: usize,
+    /// For the JSON that is made of them.
+    sent: usize,
     memory: usize,
 }
 
 impl Room {
     pub(super) fn new(memory: usize) -> Self {
-        Self { left: memory, memory }
+        Self { held: memory, sent: memory / GROWTH, memory }
     }
 
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), LimitReached> {
-        let left = self.left.checked_sub(bytes).ok_or(LimitReached::Memory { mib: self.memory >> 20 })?;
-        self.left = left;
+    fn take(&mut self, held: usize, sent: usize) -> Result<(), LimitReached> {
+        let (Some(held), Some(sent)) = (self.held.checked_sub(held), self.sent.checked_sub(sent)) else {
+            return Err(LimitReached::Memory { mib: self.memory >> 20 });
+        };
+        (self.held, self.sent) = (held, sent);
         Ok(())
     }
+
+    /// A map without entries.
+    pub(super) fn map(&mut self) -> Result<(), LimitReached> {
+        self.take(MAP, "{},".len())
+    }
+
+    /// The name of an entry.
+    pub(super) fn name(&mut self, name: &str) -> Result<(), LimitReached> {
+        self.text(name)?;
+        self.entry()
+    }
+
+    fn entry(&mut self) -> Result<(), LimitReached> {
+        self.take(ENTRY, ":,".len())
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), LimitReached> {
+        self.take(TEXT + text.len(), "\"\"".len() + written(text))
+    }
+}
+
+/// Bytes of a text in JSON.
+fn written(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..=0x1f => 6,
+        _ => 1,
+    });
+    bytes.sum()
 }
 
 /// One cell of the answer; what it needs is taken before it is made.
 pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Json, LimitReached> {
-    room.take(size_of::<Json>())?;
+    room.take(size_of::<Json>(), WORD)?;
     // Of nulls alone the array does not say that they are.
     if array.is_null(row) || *array.data_type() == DataType::Null {
         return Ok(Json::Null);
+    }
+    if array.data_type().is_numeric() {
+        room.take(0, NUMBER - WORD)?;
     }
     Ok(match array.data_type() {
         DataType::Boolean => array.as_boolean().value(row).into(),
@@ -74,7 +124,7 @@ pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Jso
         DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
         DataType::Utf8 => {
             let text = array.as_string::<i32>().value(row);
-            room.take(text.len())?;
+            room.text(text)?;
             text.into()
         }
         kind if kind.is_integer() => {
@@ -93,28 +143,33 @@ pub(super) fn value(array: &ArrayRef, row: usize, room: &mut Room) -> Result<Jso
             let nanos = DataType::Timestamp(TimeUnit::Nanosecond, zone.clone());
             let time =
                 one(array, row, &nanos).map(|one| json::time(one.as_primitive::<TimestampNanosecondType>().value(0)));
-            room.take(time.as_ref().map_or(0, String::len))?;
+            room.text(time.as_deref().unwrap_or_default())?;
             time.into()
         }
         DataType::Map(..) => {
             let entries = array.as_map().value(row);
+            room.map()?;
             let mut pairs = Map::new();
             for at in 0..entries.len() {
+                room.entry()?;
                 let key = text(entries.column(0), at, room)?;
                 pairs.insert(key, value(entries.column(1), at, room)?);
             }
             Json::Object(pairs)
         }
         DataType::Struct(fields) => {
+            room.map()?;
             let mut pairs = Map::new();
             for (field, column) in fields.iter().zip(array.as_struct().columns()) {
-                room.take(field.name().len())?;
+                room.name(field.name())?;
                 pairs.insert(field.name().clone(), value(column, row, room)?);
             }
             Json::Object(pairs)
         }
         DataType::List(_) => {
             let list = array.as_list::<i32>().value(row);
+            // It grows by its own size.
+            room.take(list.len().saturating_mul(size_of::<Json>()), list.len())?;
             (0..list.len()).map(|at| value(&list, at, room)).collect::<Result<_, _>>().map(Json::Array)?
         }
         _ => text(array, row, room)?.into(),
@@ -129,6 +184,7 @@ fn one(array: &ArrayRef, row: usize, kind: &DataType) -> Option<ArrayRef> {
 fn text(array: &ArrayRef, row: usize, room: &mut Room) -> Result<String, LimitReached> {
     let options = FormatOptions::default();
     let Ok(format) = ArrayFormatter::try_new(array, &options) else { return Ok(String::new()) };
+    room.text("")?;
     let mut printed = Printed { text: String::new(), room, full: None };
     let written = write!(printed, "{}", format.value(row));
     match (written, printed.full) {
@@ -146,7 +202,7 @@ struct Printed<'a> {
 
 impl Write for Printed<'_> {
     fn write_str(&mut self, part: &str) -> std::fmt::Result {
-        if let Err(full) = self.room.take(part.len()) {
+        if let Err(full) = self.room.take(part.len(), written(part)) {
             self.full = Some(full);
             return Err(std::fmt::Error);
         }

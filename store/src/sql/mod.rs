@@ -5,11 +5,14 @@
 //!   read anything else is refused before it is planned, and once more when it is. No table or function reads files.
 //! * Who may see some rows only ([`SqlRequest::rows`]) has tables without the others.
 //! * Questions have threads of their own, with lower priority than capture.
-//! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what functions make of
-//!   little is limited by [`functions`], [`bounded`] and [`plan`], the answer by what its cells need.
+//! * Memory is limited for each query, and nothing is written to disk for want of it. The engine counts what it gathers; what planning makes of
+//!   little is limited by [`statement`], [`breadth`] and [`expansion`], what functions make by [`functions`], [`bounded`] and [`plan`], the answer by what
+//!   its cells need.
 
 mod bounded;
+mod breadth;
 mod cells;
+mod expansion;
 mod functions;
 mod identities;
 mod plan;
@@ -55,8 +58,6 @@ use crate::tables::provider::SnapshotTable;
 const MAX_LENGTH: usize = 65_536;
 /// Rows that are worked on at a time: so many copies of a literal that is as long as the query may be are within the usual memory.
 const BATCH: usize = 1_024;
-/// Memory of the name of a cell besides its bytes.
-const NAME: usize = size_of::<String>();
 /// Where names of tables are looked up.
 const CATALOG: &str = "wiretag";
 
@@ -171,12 +172,13 @@ async fn answer(runtime: Arc<RuntimeEnv>, tables: Tables, request: SqlRequest) -
             "`{what}` is refused: data can only be read here; hint: use `SELECT`, `EXPLAIN`, `DESCRIBE` or `SHOW TABLES`"
         )));
     }
-    if let Some(sentence) = statement::misread(&statement) {
+    if let Some(sentence) = statement::misread(&statement).or_else(|| breadth::too_broad(&statement)) {
         return Err(StoreError::Sql(sentence));
     }
     let plan = state.statement_to_plan(statement).await.map_err(failed)?;
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     options.verify_plan(&plan).map_err(failed)?;
+    expansion::check(&plan).map_err(failed)?;
     share.set(plan::share(&plan, request.memory, BATCH).map_err(failed)?);
     let frame = session.execute_logical_plan(plan).await.map_err(failed)?;
     let mut stream = frame.execute_stream().await.map_err(failed)?;
@@ -246,9 +248,10 @@ fn add(
 ) -> Result<bool, LimitReached> {
     let wanted = limit.saturating_sub(rows.len());
     for row in 0..batch.num_rows().min(wanted) {
-        let mut cells = Map::new();
+        room.map()?;
+        let mut cells = Map::with_capacity(columns.len());
         for ((name, _), array) in columns.iter().zip(batch.columns()) {
-            room.take(NAME + name.len())?;
+            room.name(name)?;
             cells.insert(name.clone(), cells::value(array, row, room)?);
         }
         rows.push(cells);

@@ -6,8 +6,10 @@ use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::DFSchema;
 use datafusion::common::utils::list_ndims;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr, TypePlanner};
-use datafusion::logical_expr::{Expr, ExprSchemable, ScalarUDF, cast};
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr, RawFieldAccessExpr, TypePlanner,
+};
+use datafusion::logical_expr::{Expr, ExprSchemable, GetFieldAccess, ScalarUDF, cast};
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, BinaryOperator, DataType as SqlType};
 
 use super::bounded::Share;
@@ -21,6 +23,7 @@ pub(super) struct Operators {
     append: Option<Arc<ScalarUDF>>,
     prepend: Option<Arc<ScalarUDF>>,
     list: Option<Arc<ScalarUDF>>,
+    slice: Option<Arc<ScalarUDF>>,
 }
 
 impl Operators {
@@ -31,6 +34,7 @@ impl Operators {
             append: functions.scalar("array_append"),
             prepend: functions.scalar("array_prepend"),
             list: functions.scalar("make_array"),
+            slice: functions.scalar("array_slice"),
         }
     }
 }
@@ -72,6 +76,18 @@ impl ExprPlanner for Operators {
             std::cmp::Ordering::Less => self.prepend.as_ref(),
         };
         Ok(PlannerResult::Planned(call(function, vec![left, right])?))
+    }
+
+    fn plan_field_access(&self, access: RawFieldAccessExpr, _: &DFSchema) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let RawFieldAccessExpr { field_access, expr } = access;
+        match field_access {
+            GetFieldAccess::ListRange { start, stop, stride } => {
+                Ok(PlannerResult::Planned(call(self.slice.as_ref(), vec![expr, *start, *stop, *stride])?))
+            }
+            one @ (GetFieldAccess::NamedStructField { .. } | GetFieldAccess::ListIndex { .. }) => {
+                Ok(PlannerResult::Original(RawFieldAccessExpr { field_access: one, expr }))
+            }
+        }
     }
 
     fn plan_array_literal(&self, exprs: Vec<Expr>, _: &DFSchema) -> Result<PlannerResult<Vec<Expr>>> {

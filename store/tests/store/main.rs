@@ -20,6 +20,7 @@ mod rollups;
 mod rows;
 mod schemas;
 mod sql;
+mod sql_limits;
 mod tables;
 mod tables_model;
 mod totals;

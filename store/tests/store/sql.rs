@@ -17,7 +17,7 @@ async fn store(dir: &std::path::Path) -> Store {
     Store::open(StoreConfig::new(dir, Role::Appliance)).await.unwrap().0
 }
 
-async fn ask(store: &Store, text: &str) -> Result<SqlAnswer, StoreError> {
+pub(crate) async fn ask(store: &Store, text: &str) -> Result<SqlAnswer, StoreError> {
     ask_within(store, text, None).await
 }
 
@@ -29,13 +29,13 @@ async fn ask_within(store: &Store, text: &str, rows: Option<&str>) -> Result<Sql
 }
 
 /// Cells of the answer, row by row.
-async fn lines(store: &Store, text: &str) -> Vec<Vec<Value>> {
+pub(crate) async fn lines(store: &Store, text: &str) -> Vec<Vec<Value>> {
     let answer = ask(store, text).await.unwrap_or_else(|error| panic!("{text}: {error}"));
     answer.rows.iter().map(|row| row.values().cloned().collect()).collect()
 }
 
 /// Twenty flows, an hour apart, in files, in memory, and one open.
-async fn filled() -> (tempfile::TempDir, Store) {
+pub(crate) async fn filled() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     for number in 0..20_u64 {
@@ -255,7 +255,15 @@ async fn what_makes_much_of_little_is_refused() {
     let doubled = format!("with t0 as (select 'wiretag' as a), {} select a from t39", levels.join(", "));
     let many = (0..900).map(|at| format!("lower(a) as a{at}")).collect::<Vec<_>>().join(", ");
     let regexes = (1..200).map(|at| format!("client_pod ~ '\\w{{1{at}}}'")).collect::<Vec<_>>().join(" or ");
+    let gathered = "from (select array_agg(value) as a from generate_series(1, 500000))";
+    let copies = |list: &str| {
+        let copies = (1..=100).map(|at| format!("array_length({})", list.replace('N', &at.to_string())));
+        format!("select {} {gathered}", copies.collect::<Vec<_>>().join(", "))
+    };
     for text in [
+        copies("array_slice(a, N, 500000)"),
+        copies("a[N:500000]"),
+        copies("array_remove(array_reverse(array_sort(a)), N)"),
         "select repeat('x', 2147483000)".to_owned(),
         "select lpad('x', 2147483000, 'y'), rpad('x', 2147483000)".to_owned(),
         "select range(0, 2000000000)".to_owned(),
@@ -307,6 +315,19 @@ async fn functions_that_are_there_work_as_before() {
             "select to_char(timestamp '2026-03-01T00:00:00', '%Y-%m-%d'), translate('abc', 'ab', 'xy')",
             json!(["2026-03-01", "xyc"]),
         ),
+        (
+            "select array_sort([3, 1, 2]), array_slice([1, 2, 3], 2, 3), [1, 2, 3][2:3]",
+            json!([[1, 2, 3], [2, 3], [2, 3]]),
+        ),
+        (
+            "select array_reverse([1, 2]), array_distinct([1, 1]), array_remove([1, 2], 2), flatten([[1], [2]])",
+            json!([[2, 1], [1], [1], [1, 2]]),
+        ),
+        (
+            "select array_except([1, 2], [2]), array_pop_back([1, 2]), array_positions([7, 8], 8)",
+            json!([[1], [1], [2]]),
+        ),
+        ("select map_keys(client_labels), map_values(client_labels) from flows limit 1", json!([["app"], ["shop"]])),
         ("select client_pod || ':' || server_port from flows order by start limit 1", json!(["pod-0:80"])),
         ("select sum(value) from generate_series(1, 100)", json!([5_050])),
     ] {
