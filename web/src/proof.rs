@@ -18,10 +18,10 @@ pub fn proof(secret: &str, number: &str) -> String {
 
 fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
     let hashed: [u8; 32] = Sha256::digest(key).into();
-    let key = if key.len() > BLOCK { &hashed } else { key };
+    let key = if key.len() > BLOCK { hashed.as_slice() } else { key };
     let padded =
         |with: u8| key.iter().copied().chain(repeat(0)).take(BLOCK).map(|byte| byte ^ with).collect::<Vec<_>>();
-    let inner: [u8; 32] = Sha256::digest([&*padded(0x36), message].concat());
+    let inner: [u8; 32] = Sha256::digest([&*padded(0x36), message].concat()).into();
     Sha256::digest([&*padded(0x5c), inner.as_slice()].concat()).into()
 }
 
