@@ -1,7 +1,7 @@
 //! Pages as they are stored: compressed, and each with its checksum.
 //!
-//! The library makes pages plain. Compressed they are here, by one context of zstd for a whole file: the library would make one for each
-//! column of each row group, which is a twelfth of the time of a file.
+//! The library makes pages plain. Compressed they are here, by one context of zstd for a whole file: the library would make two for each
+//! column of each row group, which was a twentieth of ingest.
 //!
 //! For checksums Parquet has a place in the header of each page: CRC-32 of the page as it is stored. A bit that a disk has turned is then a
 //! file that cannot be read, and never another value. Readers that know it compare it, the library among them; but it does not write it.
