@@ -274,6 +274,6 @@ fn bars_of_transactions_are_what_the_interface_counts() {
     browser.resize((390, 844));
     browser.open(&appliance, "/?table=transactions", &appliance.token);
     browser.until("bars", &format!("{bars}.length"));
-    assert_eq!(browser.eval("return document.documentElement.scrollWidth"), 390);
+    assert_eq!(browser.eval("return document.documentElement.scrollWidth <= window.innerWidth"), true);
     appliance.stop();
 }

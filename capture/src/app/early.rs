@@ -3,7 +3,7 @@
 //! What is in flight behind a lost segment comes before its repetition: as much as the window of a connection allows, in packets of
 //! up to 64 KB where the kernel puts segments together.
 //!
-//! Limits: [`MAX_SEGMENTS`], [`MAX_BYTES`], and [`PATIENCE`], which is for captures that see one direction only: elsewhere the
+//! Limits: [`MAX_SEGMENTS`], [`MAX_CUT`], [`MAX_BYTES`], and [`PATIENCE`], which is for captures that see one direction only: elsewhere the
 //! other end acknowledges what the capture missed.
 
 use std::collections::VecDeque;
@@ -12,6 +12,9 @@ use crate::memory;
 
 /// Most segments that are kept for a direction.
 pub(super) const MAX_SEGMENTS: usize = 1024;
+
+/// Most of them while the snap length has left nothing of any: there is little to wait for.
+const MAX_CUT: usize = 32;
 
 /// Most bytes of memory that their payload takes.
 pub(super) const MAX_BYTES: usize = 512 * 1024;
@@ -65,7 +68,8 @@ impl Queue {
 
     /// Whether what is missing before the first is to be given up.
     pub(super) fn is_overdue(&self, now: i64) -> bool {
-        self.segments.len() > MAX_SEGMENTS
+        let most = if self.payload == 0 { MAX_CUT } else { MAX_SEGMENTS };
+        self.segments.len() > most
             || self.payload > MAX_BYTES
             || self.first().is_some_and(|first| now.saturating_sub(first.time) > PATIENCE)
     }
