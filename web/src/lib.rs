@@ -12,8 +12,8 @@
 //! * whoever has neither a token nor a session gets no data: routes are open only by being listed in `open`;
 //! * whoever may see some rows only gets no others ([caller]): routes are for them only by being listed in `rows_routes`;
 //! * an error is JSON, and what went wrong inside is logged, not sent;
-//! * memory is bounded: answers by `limit`, and all that are being sent by what they may have together ([answers]), downloads and tails by channels of fixed size, sessions by a table of fixed size, connections by
-//!   their number and by what they may wait for ([server]).
+//! * memory is bounded: answers by `limit`, and all that are being sent by what they may have together ([answers]); downloads and tails by
+//!   channels of fixed size, sessions by a table of fixed size, connections by their number and by what they may wait for ([server]).
 
 mod aggregate;
 mod answers;

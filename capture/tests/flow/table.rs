@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wiretag_capture::decode::Transport;
+use wiretag_capture::decode::{Decoded, Transport};
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
 use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Protocol};
@@ -69,6 +69,20 @@ fn a_full_table_evicts_the_least_recent_and_says_so() {
     assert_eq!(story.end().len(), 3);
 }
 
+/// A packet on another interface than the story's, 8, of which no direction is known.
+fn elsewhere(story: &mut Story, at: i64, decoded: &Decoded<'_>) -> u64 {
+    let packet = Packet {
+        time: BEGIN + at,
+        data: &[],
+        wire_len: 100,
+        link_type: LinkType::ETHERNET,
+        interface: 8,
+        direction: None,
+        vlan: None,
+    };
+    story.engine.track(decoded, &packet, &mut story.records).unwrap()
+}
+
 #[test]
 fn vlan_tunnel_and_interface_tell_flows_apart() {
     let mut story = Story::new();
@@ -86,16 +100,7 @@ fn vlan_tunnel_and_interface_tell_flows_apart() {
     other_vni.tunnel = Some(Tunnel { stack, id: Some(2), src: outer, dst: outer });
     let mut ids: Vec<_> =
         [&plain, &tagged, &inner, &tunnelled, &other_vni].map(|decoded| story.packet(0, decoded, Client)).to_vec();
-    let packet = Packet {
-        time: BEGIN,
-        data: &[],
-        wire_len: 100,
-        link_type: LinkType::ETHERNET,
-        interface: 8,
-        direction: None,
-        vlan: None,
-    };
-    ids.push(story.engine.track(&plain, &packet, &mut story.records).unwrap());
+    ids.push(elsewhere(&mut story, 0, &plain));
     // The way back, through the tunnel in the other direction, is the same flow.
     let mut back = decoded(Server, Some((40000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
     back.tunnel = tunnelled.tunnel.clone();
@@ -154,28 +159,15 @@ fn a_record_has_the_name_that_its_interface_had_when_the_packets_came() {
 fn the_flows_of_an_interface_that_is_gone_end_and_no_others_do() {
     let mut story = Story::new();
     let gone = story.udp(0, Client, (40_000, 9), b"a");
-    let elsewhere = |story: &mut Story, at| {
-        let decoded =
-            decoded(Client, Some((40_000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
-        let packet = Packet {
-            time: BEGIN + at,
-            data: &[],
-            wire_len: 100,
-            link_type: LinkType::ETHERNET,
-            interface: 8,
-            direction: None,
-            vlan: None,
-        };
-        story.engine.track(&decoded, &packet, &mut story.records).unwrap()
-    };
-    let stays = elsewhere(&mut story, 0);
+    let other = decoded(Client, Some((40_000, 9)), Protocol::UDP, Transport::Udp { payload: &[], payload_len: 0 });
+    let stays = elsewhere(&mut story, 0, &other);
     story.engine.end_interfaces(&[7, 99], &mut story.records);
     let told: Vec<_> = story.records.iter().map(|r| (r.flow_id, r.end_reason)).collect();
     assert_eq!(told, [(gone, Some(EndReason::EndOfInput))]);
     assert_eq!(story.engine.counters().flows_active, 1);
     // It comes back, as another one of the same name.
     assert_ne!(story.udp(SECOND, Client, (40_000, 9), b"b"), gone);
-    assert_eq!(elsewhere(&mut story, SECOND), stays);
+    assert_eq!(elsewhere(&mut story, SECOND, &other), stays);
 }
 
 #[test]
