@@ -29,8 +29,8 @@ use super::schema::{UTC, entry, entry_fields};
 
 /// Columns whose texts hardly ever come again.
 pub(super) const UNIQUE: &[&str] = &["flow_id", "community_id"];
-/// Places that are remembered at most.
-const PLACES: usize = 4_096;
+/// Places that are remembered: few of a column with few texts, so that those of all columns stay in the cache.
+const PLACES: std::ops::RangeInclusive<usize> = 16..=16_384;
 /// Odd, without pattern: texts that lie side by side fall far apart.
 const SPREAD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
 
@@ -242,7 +242,23 @@ impl<T: Copy + Eq + Hash> Spelled<T> {
 }
 
 /// A place in memory, and the key of the text there.
-type Place = (usize, usize, i32);
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    at: usize,
+    length: u32,
+    key: i32,
+}
+
+impl Place {
+    fn has(&self, text: &str) -> bool {
+        self.at == text.as_ptr() as usize && self.length as usize == text.len()
+    }
+
+    /// Where it is remembered, of a power of two of slots.
+    fn slot(text: &str, slots: usize) -> usize {
+        (text.as_ptr() as usize).wrapping_mul(SPREAD) >> (usize::BITS / 2) & (slots - 1)
+    }
+}
 
 /// Texts that come again.
 #[derive(Debug)]
@@ -253,12 +269,11 @@ pub(super) struct Texts<'a> {
 
 impl<'a> Texts<'a> {
     fn new(rows: usize) -> Self {
-        let places = rows.next_power_of_two().min(PLACES);
         let words = Words {
             letters: StringBuilder::new(),
             known: HashMap::default(),
-            last: (0, 0, 0),
-            places: vec![(0, 0, 0); places],
+            last: Place::default(),
+            places: vec![Place::default(); *PLACES.start()],
         };
         Self { keys: Keys(Numbers::new(rows)), words }
     }
@@ -287,26 +302,32 @@ impl<'a> Words<'a> {
     /// The key of a text, by its place.
     #[inline]
     fn place(&mut self, text: &'a str) -> i32 {
-        let (at, length) = (text.as_ptr() as usize, text.len());
-        if (self.last.0, self.last.1) != (at, length) {
+        if !self.last.has(text) {
             self.last = self.remembered(text);
         }
-        self.last.2
+        self.last.key
     }
 
     fn remembered(&mut self, text: &'a str) -> Place {
-        let (at, length) = (text.as_ptr() as usize, text.len());
-        let slot = (at.wrapping_mul(SPREAD) >> (usize::BITS / 2)) % self.places.len();
+        let slot = Place::slot(text, self.places.len());
         match self.places.get(slot) {
-            Some(place) if (place.0, place.1) == (at, length) => *place,
-            Some(_) | None => {
-                let new = (at, length, self.key(Cow::Borrowed(text)));
-                if let Some(place) = self.places.get_mut(slot) {
-                    *place = new;
-                }
-                new
-            }
+            Some(place) if place.has(text) => *place,
+            Some(_) | None => self.remember(text),
         }
+    }
+
+    /// Few texts share a slot: there are twice as many slots as texts.
+    fn remember(&mut self, text: &'a str) -> Place {
+        let key = self.key(Cow::Borrowed(text));
+        if self.known.len() * 2 > self.places.len() && self.places.len() < *PLACES.end() {
+            self.places = vec![Place::default(); self.places.len() * 4];
+        }
+        let new = Place { at: text.as_ptr() as usize, length: text.len() as u32, key };
+        let slot = Place::slot(text, self.places.len());
+        if let Some(place) = self.places.get_mut(slot) {
+            *place = new;
+        }
+        new
     }
 
     fn key(&mut self, text: Cow<'a, str>) -> i32 {

@@ -2,16 +2,16 @@
 //! library would look up each value by its letters once more.
 //!
 //! * A chunk is a page with the distinct values, in the order in which they come first, then pages of rows.
-//! * A page of rows has levels (a bit for each row: it has a value), the width of its keys in bits, and the keys of its values:
-//!   runs of one number, and numbers packed in bits (Parquet's hybrid of the two).
-//! * It is what every reader knows and the library itself writes: pages of version 1, `RLE_DICTIONARY`, zstd. Headers, footers and
+//! * A page of rows has levels (which rows have a value, and of maps where each begins), the width of its keys in bits, and the keys of
+//!   its values ([`super::hybrid`]).
+//! * It is what every reader knows and the library itself writes: pages of version 1, `RLE_DICTIONARY`. Headers, footers and
 //!   indexes are the library's. A column whose dictionary would be large is left to the library.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, MapArray, StringArray};
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{Int32Type, UInt64Type};
 use foldhash::fast::RandomState;
@@ -24,12 +24,13 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
 use super::encode::PAGE;
+use super::hybrid::{Levels, hybrid, presence};
 use super::sealed::PlainPage;
 
 /// Bytes of a dictionary at which the library would give it up, too.
 const LARGE: usize = 1 << 20;
-/// Values of a run at least, and of each group of packed ones.
-const GROUP: usize = 8;
+/// Numbers whose keys are found by place.
+const SMALL: usize = 4_096;
 /// No number yet.
 const NONE: u32 = u32::MAX;
 
@@ -38,83 +39,198 @@ pub(super) struct Keyed<'a> {
     /// The distinct values, as Parquet has them plain.
     values: Vec<u8>,
     distinct: u32,
-    /// Of the rows that have a value.
+    /// Of the values that are there.
     keys: Vec<u32>,
-    nulls: Option<&'a NullBuffer>,
+    shape: Shape<'a>,
     rows: usize,
 }
 
+/// Which rows have values.
+enum Shape<'a> {
+    /// One each, or none.
+    Flat(Option<&'a NullBuffer>),
+    /// The keys of the maps that there are, or the values of these keys.
+    Maps(&'a MapArray, Option<&'a NullBuffer>),
+}
+
 impl<'a> Keyed<'a> {
-    /// A dictionary of texts, numbers, or nulls alone; `None`: something else, or its dictionary is large.
-    pub(super) fn of(array: &'a ArrayRef) -> Option<Self> {
-        let (nulls, rows) = (array.nulls(), array.len());
-        let mut keyed = Self { values: Vec::new(), distinct: 0, keys: Vec::new(), nulls, rows };
-        keyed.keys.reserve(rows - array.null_count());
+    /// The columns of Parquet of a dictionary of texts, of numbers, nulls alone, or maps of dictionaries; `None`: something else, or a
+    /// dictionary is large.
+    pub(super) fn of(array: &'a ArrayRef) -> Option<Vec<Self>> {
+        if let Some(maps) = array.as_map_opt() {
+            return [maps.keys(), maps.values()].map(|texts| Self::of_maps(maps, texts)).into_iter().collect();
+        }
+        let mut keyed = Self::new(Shape::Flat(array.nulls()), array.len());
         if let Some(numbers) = array.as_primitive_opt::<UInt64Type>() {
-            keyed.read_numbers(numbers.values());
+            keyed.read_numbers(numbers.values(), array.nulls());
         } else if let Some(words) = array.as_dictionary_opt::<Int32Type>() {
-            let texts = words.values().as_string_opt::<i32>().filter(|texts| texts.null_count() == 0)?;
-            keyed.read_texts(words.keys().values(), texts);
-        } else if array.as_string_opt::<i32>().is_none() || array.null_count() < rows {
+            keyed.read_words(words, words.values().as_string_opt()?)?;
+        } else if array.as_string_opt::<i32>().is_none() || array.null_count() < array.len() {
+            return None;
+        }
+        (keyed.values.len() < LARGE).then(|| vec![keyed])
+    }
+
+    /// The keys or the values of maps. None may be hidden: that of a map that is null, or in front of the first.
+    fn of_maps(maps: &'a MapArray, texts: &'a ArrayRef) -> Option<Self> {
+        let seen: usize =
+            (0..maps.len()).filter(|row| maps.is_valid(*row)).map(|row| maps.value_length(row) as usize).sum();
+        if seen != texts.len() {
+            return None;
+        }
+        let mut keyed = Self::new(Shape::Maps(maps, texts.nulls()), maps.len());
+        if let Some(words) = texts.as_dictionary_opt::<Int32Type>() {
+            keyed.read_words(words, words.values().as_string_opt()?)?;
+        } else if texts.null_count() < texts.len() {
             return None;
         }
         (keyed.values.len() < LARGE).then_some(keyed)
     }
 
-    fn read_numbers(&mut self, numbers: &[u64]) {
+    fn new(shape: Shape<'a>, rows: usize) -> Self {
+        Self { values: Vec::new(), distinct: 0, keys: Vec::new(), shape, rows }
+    }
+
+    fn read_numbers(&mut self, numbers: &[u64], nulls: Option<&NullBuffer>) {
+        let mut small = vec![NONE; SMALL];
         let mut known: HashMap<u64, u32, RandomState> = HashMap::default();
-        let (mut last, mut key) = (0, NONE);
-        let Self { values, distinct, keys, nulls, .. } = self;
-        present(numbers, *nulls, |number| {
-            if number != last || key == NONE {
-                key = *known.entry(number).or_insert_with(|| {
-                    values.extend(number.to_le_bytes());
-                    next(distinct)
-                });
-                last = number;
+        let Self { values, distinct, .. } = self;
+        let mut new = |number: u64| {
+            values.extend(number.to_le_bytes());
+            *distinct += 1;
+            *distinct - 1
+        };
+        self.keys = present(numbers, nulls, |number| match small.get_mut(number as usize) {
+            Some(key) => {
+                if *key == NONE {
+                    *key = new(number);
+                }
+                *key
             }
-            keys.push(key);
+            None => *known.entry(number).or_insert_with(|| new(number)),
         });
+    }
+
+    /// `None`: one of the texts is null.
+    fn read_words(&mut self, words: &DictionaryArray<Int32Type>, texts: &StringArray) -> Option<()> {
+        if texts.null_count() > 0 {
+            return None;
+        }
+        let (places, nulls) = (words.keys().values(), words.nulls());
+        self.keys = present(places, nulls, i32::cast_unsigned);
+        if !in_order(&self.keys, texts) {
+            self.keys = self.renumbered(places, nulls, texts);
+            return Some(());
+        }
+        for text in texts.iter().flatten() {
+            self.push(text);
+        }
+        Some(())
     }
 
     /// Of arrays that were put together a text may be there twice, and of some that were filtered one that no row has.
-    fn read_texts(&mut self, places: &[i32], texts: &StringArray) {
+    fn renumbered(&mut self, places: &[i32], nulls: Option<&NullBuffer>, texts: &StringArray) -> Vec<u32> {
         let mut known: HashMap<&str, u32, RandomState> = HashMap::default();
         let mut of_places = vec![NONE; texts.len()];
-        let Self { values, distinct, keys, nulls, .. } = self;
-        present(places, *nulls, |place| {
+        present(places, nulls, |place| {
             let key = &mut of_places[place as usize];
             if *key == NONE {
                 let text = texts.value(place as usize);
-                *key = *known.entry(text).or_insert_with(|| {
-                    values.extend((text.len() as u32).to_le_bytes());
-                    values.extend(text.as_bytes());
-                    next(distinct)
-                });
+                *key = *known.entry(text).or_insert_with(|| self.push(text));
             }
-            keys.push(*key);
-        });
+            *key
+        })
+    }
+
+    /// Takes a text in; its key.
+    fn push(&mut self, text: &str) -> u32 {
+        self.values.extend((text.len() as u32).to_le_bytes());
+        self.values.extend(text.as_bytes());
+        self.distinct += 1;
+        self.distinct - 1
+    }
+
+    /// Least and greatest of numbers.
+    pub(super) fn bounds(&self) -> [Option<u64>; 2] {
+        let numbers = || self.values.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        [numbers().min(), numbers().max()]
     }
 }
 
-/// The next number.
-fn next(distinct: &mut u32) -> u32 {
-    *distinct += 1;
-    *distinct - 1
+/// Whether keys are those of Parquet's page already: in the order in which they come first, one for each text that there is.
+fn in_order(keys: &[u32], texts: &StringArray) -> bool {
+    let mut next = 0;
+    for key in keys {
+        if *key >= next {
+            if *key > next {
+                return false;
+            }
+            next += 1;
+        }
+    }
+    let mut known: HashSet<&str, RandomState> = HashSet::default();
+    next as usize == texts.len() && texts.iter().flatten().all(|text| known.insert(text))
 }
 
-/// Calls with each value that is there.
-fn present<T: Copy>(values: &[T], nulls: Option<&NullBuffer>, mut with: impl FnMut(T)) {
+/// What becomes of each value that is there.
+fn present<T: Copy>(values: &[T], nulls: Option<&NullBuffer>, mut with: impl FnMut(T) -> u32) -> Vec<u32> {
     match nulls {
-        Some(nulls) => nulls.valid_indices().for_each(|row| with(values[row])),
-        None => values.iter().for_each(|value| with(*value)),
+        Some(nulls) => {
+            let mut all = Vec::with_capacity(values.len() - nulls.null_count());
+            all.extend(nulls.valid_indices().map(|row| with(values[row])));
+            all
+        }
+        None => values.iter().map(|value| with(*value)).collect(),
     }
+}
+
+impl Shape<'_> {
+    /// Appends the levels of some rows, of a column with these greatest ones; returns how many levels there are, and how many values.
+    fn levels(&self, rows: &Range<usize>, greatest: u8, out: &mut Vec<u8>) -> (usize, usize) {
+        match self {
+            Self::Flat(nulls) => (rows.len(), presence(*nulls, rows, out)),
+            Self::Maps(maps, nulls) => map_levels(maps, *nulls, rows, greatest, out),
+        }
+    }
+}
+
+/// The levels of maps: where each begins, then what there is of it, of its key, and of its value, if that is what is stored.
+fn map_levels(
+    maps: &MapArray,
+    nulls: Option<&NullBuffer>,
+    rows: &Range<usize>,
+    greatest: u8,
+    out: &mut Vec<u8>,
+) -> (usize, usize) {
+    let (mut begins, mut is_there, mut present) = (Levels::new(1), Levels::new(2), 0);
+    for row in rows.clone() {
+        let length = maps.value_length(row) as usize;
+        begins.push(0, 1);
+        begins.push(1, length.saturating_sub(1));
+        if length == 0 {
+            is_there.push(u8::from(maps.is_valid(row)), 1);
+            continue;
+        }
+        let from = maps.value_offsets()[row] as usize;
+        present += length;
+        if let Some(nulls) = nulls.map(|nulls| nulls.slice(from, length)).filter(|nulls| nulls.null_count() > 0) {
+            nulls.iter().for_each(|valid| is_there.push(greatest - u8::from(!valid), 1));
+            present -= nulls.null_count();
+        } else {
+            is_there.push(greatest, length);
+        }
+    }
+    let count = begins.count();
+    begins.finish(out);
+    is_there.finish(out);
+    (count, present)
 }
 
 impl Keyed<'_> {
     /// The pages of a chunk, and what indexes and footer say of them.
     pub(super) fn pages(&self, column: ColumnDescPtr) -> Result<(Vec<PlainPage>, ColumnCloseResult), ParquetError> {
         let (mut pages, mut offsets) = (Pages::default(), OffsetIndexBuilder::new());
+        let greatest_level = column.max_def_level() as u8;
         let dictionary = Page::DictionaryPage {
             buf: self.values.clone().into(),
             num_values: self.distinct,
@@ -123,19 +239,21 @@ impl Keyed<'_> {
         };
         pages.push(dictionary)?;
         let first_rows = pages.bytes;
-        let (mut keys, mut greatest) = (self.keys.as_slice(), 0);
+        let (mut keys, mut greatest, mut values) = (self.keys.as_slice(), 0, 0);
         for first in (0..self.rows).step_by(PAGE) {
             let rows = first..self.rows.min(first + PAGE);
             let mut page = Vec::new();
-            let (of_page, rest) = keys.split_at(levels(self.nulls, &rows, &mut page));
+            let (levels, present) = self.shape.levels(&rows, greatest_level, &mut page);
+            let (of_page, rest) = keys.split_at(present);
             keys = rest;
+            values += levels;
             greatest = of_page.iter().copied().fold(greatest, u32::max);
             let width = (u32::BITS - greatest.leading_zeros()) as u8;
             page.push(width);
             hybrid(of_page, width, &mut page);
             let plain = Page::DataPage {
                 buf: page.into(),
-                num_values: rows.len() as u32,
+                num_values: levels as u32,
                 encoding: Encoding::RLE_DICTIONARY,
                 def_level_encoding: Encoding::RLE,
                 rep_level_encoding: Encoding::RLE,
@@ -157,7 +275,7 @@ impl Keyed<'_> {
             ])
             .set_total_compressed_size(pages.bytes as i64)
             .set_total_uncompressed_size(pages.bytes as i64)
-            .set_num_values(self.rows as i64)
+            .set_num_values(values as i64)
             .set_dictionary_page_offset(Some(0))
             .set_data_page_offset(first_rows as i64)
             .build()?;
@@ -194,213 +312,5 @@ impl Pages {
     }
 }
 
-/// Appends which rows have a value, behind the length of that; returns how many have.
-fn levels(nulls: Option<&NullBuffer>, rows: &Range<usize>, out: &mut Vec<u8>) -> usize {
-    let begin = out.len();
-    out.extend([0; 4]);
-    let part = nulls.map(|nulls| nulls.slice(rows.start, rows.len()));
-    let present = rows.len() - part.as_ref().map_or(0, NullBuffer::null_count);
-    match part {
-        Some(part) if present > 0 && present < rows.len() => {
-            let groups = rows.len().div_ceil(GROUP);
-            varint(groups << 1 | 1, out);
-            out.extend(part.inner().sliced().iter().take(groups));
-        }
-        Some(_) | None => run(u32::from(present > 0), 1, rows.len(), out),
-    }
-    let length = (out.len() - begin - 4) as u32;
-    out[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
-    present
-}
-
-/// Appends numbers of `width` bits as runs and packed groups.
-fn hybrid(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
-    let (mut packed, mut at) = (0, 0);
-    while let Some(first) = numbers.get(at) {
-        let same = numbers[at..].iter().take_while(|number| *number == first).count();
-        if same >= GROUP || at + same == numbers.len() {
-            pack(&numbers[packed..at], width, out);
-            run(*first, width, same, out);
-            at += same;
-            packed = at;
-        } else {
-            at = numbers.len().min(at + GROUP);
-        }
-    }
-    pack(&numbers[packed..], width, out);
-}
-
-/// Appends one number that comes `count` times.
-fn run(number: u32, width: u8, count: usize, out: &mut Vec<u8>) {
-    varint(count << 1, out);
-    out.extend(&number.to_le_bytes()[..usize::from(width.div_ceil(8))]);
-}
-
-/// Appends numbers one after the other, the least bits first; the last group is filled with zeros.
-fn pack(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
-    if numbers.is_empty() {
-        return;
-    }
-    let groups = numbers.len().div_ceil(GROUP);
-    varint(groups << 1 | 1, out);
-    let end = out.len() + groups * usize::from(width);
-    let (mut bits, mut filled) = (0_u64, 0);
-    for number in numbers {
-        bits |= u64::from(*number) << filled;
-        filled += width;
-        if filled >= 32 {
-            out.extend((bits as u32).to_le_bytes());
-            bits >>= 32;
-            filled -= 32;
-        }
-    }
-    out.extend((bits as u32).to_le_bytes());
-    out.resize(end, 0);
-}
-
-/// Appends a number in groups of seven bits, the least first.
-fn varint(mut number: usize, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use datafusion::arrow::array::{DictionaryArray, Int32Array, UInt64Array, new_null_array};
-    use datafusion::arrow::compute::cast;
-    use datafusion::arrow::datatypes::{DataType, Field, Schema};
-    use parquet::arrow::arrow_reader::{
-        ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
-    };
-    use parquet::file::metadata::PageIndexPolicy;
-    use parquet::file::statistics::Statistics;
-    use proptest::prelude::*;
-
-    use super::super::encode::Encoder;
-    use super::*;
-
-    /// A file of one column in row groups, with what the reader finds in its footer.
-    fn written(groups: &[ArrayRef]) -> ParquetRecordBatchReaderBuilder<std::fs::File> {
-        let plain = match groups[0].data_type() {
-            DataType::Dictionary(_, texts) => texts.as_ref().clone(),
-            own => own.clone(),
-        };
-        let schema = Arc::new(Schema::new(vec![Field::new("column", plain, true)]));
-        let file = tempfile::tempfile().unwrap();
-        let mut encoder = Encoder::new(file.try_clone().unwrap(), &schema).unwrap();
-        for group in groups {
-            encoder.row_group([Ok(group.clone())].into_iter()).unwrap();
-        }
-        encoder.finish().unwrap();
-        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-        ParquetRecordBatchReaderBuilder::try_new_with_options(file, options).unwrap()
-    }
-
-    fn read(file: ParquetRecordBatchReaderBuilder<std::fs::File>) -> ArrayRef {
-        let whole: Vec<ArrayRef> = file.build().unwrap().map(|batch| batch.unwrap().column(0).clone()).collect();
-        let whole: Vec<&dyn Array> = whole.iter().map(AsRef::as_ref).collect();
-        datafusion::arrow::compute::concat(&whole).unwrap()
-    }
-
-    /// What is written is read again, as a whole and in parts that pages are skipped for.
-    fn check(array: &ArrayRef) {
-        assert!(Keyed::of(array).is_some(), "it is left to the library");
-        let file = written(&[array.clone(), array.clone()]);
-        let metadata = file.metadata().clone();
-        let plain = read(file);
-        let expected = cast(array, plain.data_type()).unwrap();
-        assert_eq!(plain.len(), 2 * array.len());
-        for group in 0..2 {
-            assert_eq!(&plain.slice(group * array.len(), array.len()), &expected);
-            let chunk = metadata.row_group(group).column(0);
-            assert_eq!(chunk.num_values(), array.len() as i64);
-            let pages = metadata.offset_index().unwrap()[group][0].page_locations();
-            assert_eq!(pages.len(), array.len().div_ceil(PAGE));
-            let starts: Vec<i64> = pages.iter().map(|page| page.first_row_index).collect();
-            assert_eq!(starts, (0..array.len() as i64).step_by(PAGE).collect::<Vec<_>>());
-            let end = pages.last().map(|page| page.offset as u64 + page.compressed_page_size as u64).unwrap();
-            let (start, length) = chunk.byte_range();
-            assert_eq!(end, start + length, "the last page ends the chunk");
-        }
-        let (skipped, taken) = (array.len() * 2 / 3, array.len().div_ceil(2));
-        let selection = RowSelection::from(vec![RowSelector::skip(skipped), RowSelector::select(taken)]);
-        let part = read(written(&[array.clone(), array.clone()]).with_row_selection(selection));
-        assert_eq!(&part, &plain.slice(skipped, taken));
-    }
-
-    fn words(keys: Vec<Option<i32>>, texts: &[&str]) -> ArrayRef {
-        let texts = Arc::new(StringArray::from(texts.to_vec()));
-        Arc::new(DictionaryArray::<Int32Type>::new(Int32Array::from(keys), texts))
-    }
-
-    fn numbers(numbers: impl IntoIterator<Item = Option<u64>>) -> ArrayRef {
-        Arc::new(numbers.into_iter().collect::<UInt64Array>())
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        check(&numbers((0..10_000).map(|row| Some(row / 100))));
-        check(&numbers((0..10_000).map(|row| (row % 3 > 0).then_some(row * 7_919 % 1_000))));
-        check(&numbers((0..10_000).map(|row| (row < 5_000).then_some(u64::MAX - row))));
-        check(&numbers([None, Some(0), None]));
-        check(&numbers([Some(u64::MAX)]));
-        check(&numbers(vec![None; 5_000]));
-        check(&words((0..9_000).map(|row| (row % 5 > 0).then_some(row % 2)).collect(), &["", "mäuse"]));
-        check(&words(vec![Some(0); 4_097], &["one"]));
-        check(&words(vec![None; 4_096], &["nobody"]));
-        check(&words(vec![None; 7], &[]));
-        check(&new_null_array(&DataType::Utf8, 9_000));
-        check(&numbers((0..20_000).map(|row| (row % 7 > 0).then_some(row / 9))).slice(13, 9_001));
-    }
-
-    /// Nothing of it is read then.
-    #[test]
-    fn a_column_without_values_says_so() {
-        let nulls = |array: ArrayRef| {
-            let file = written(&[array]);
-            file.metadata().row_group(0).column(0).statistics().and_then(Statistics::null_count_opt)
-        };
-        assert_eq!(nulls(new_null_array(&DataType::Utf8, 9_000)), Some(9_000));
-        assert_eq!(nulls(words(vec![None; 7], &[])), Some(7));
-        assert_eq!(nulls(numbers(vec![None; 7])), Some(7));
-        assert_eq!(nulls(words(vec![None, Some(0)], &["a"])), None, "who has some is not counted");
-    }
-
-    #[test]
-    fn a_text_that_is_there_twice_is_written_once_and_one_that_no_row_has_is_not() {
-        let array = words(vec![Some(2), Some(1), None, Some(4), Some(2)], &["nowhere", "a", "b", "elsewhere", "a"]);
-        check(&array);
-        let keyed = Keyed::of(&array).unwrap();
-        assert_eq!((keyed.keys.as_slice(), keyed.distinct), ([0, 1, 1, 0].as_slice(), 2));
-        assert_eq!(keyed.values, b"\x01\0\0\0b\x01\0\0\0a");
-    }
-
-    #[test]
-    fn what_is_no_dictionary_or_a_large_one_is_left_to_the_library() {
-        let large: Vec<String> = (0..100_000).map(|row| format!("{row:08}")).collect();
-        let texts: ArrayRef = Arc::new(StringArray::from(large.clone()));
-        assert!(Keyed::of(&texts).is_none());
-        let large: Vec<&str> = large.iter().map(String::as_str).collect();
-        let array = words((0..100_000).map(Some).collect(), &large);
-        assert!(Keyed::of(&array).is_none());
-        assert_eq!(&read(written(&[array])), &texts);
-    }
-
-    proptest! {
-        #[test]
-        fn any_numbers_are_read_again(
-            runs in prop::collection::vec((prop::option::of(0_u64..40), 1_usize..30), 1..400),
-            spread in prop::sample::select(vec![1_u64, 1 << 20, u64::MAX / 40]),
-            from in 0_usize..9,
-        ) {
-            let all = runs.iter().flat_map(|(number, times)| std::iter::repeat_n(number.map(|it| it * spread), *times));
-            let array = numbers(all.chain([Some(1); 9]));
-            check(&array.slice(from, array.len() - from));
-        }
-    }
-}
+mod tests;

@@ -65,7 +65,7 @@ pub(super) const BLOOM: &[&str] = &[
 const COUNTED: &[&str] = &["client_identity", "server_identity", "client_nat_ip", "server_nat_ip"];
 
 /// Numbers that hardly ever come again: not worth a dictionary. Packed into as many bits as their neighbours need they take some more
-/// bytes than plain ones under zstd, and much less time to read.
+/// bytes than plain ones under zstd, and much less time to read. They are not compressed once more.
 const MEASURED: &[&str] = &[
     "client_port",
     "client_bytes",
@@ -254,21 +254,24 @@ fn encode(
     let name = field.name().as_str();
     let bloom = BLOOM.contains(&name).then(|| bloom(array)).flatten();
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name);
-    if let Some(keyed) = comes_again.then(|| Keyed::of(array)).flatten() {
-        let (_, column) = leaves.next().ok_or_else(too_many)?;
-        let (plain, close) = keyed.pages(column)?;
-        let (bytes, mut close) = pages.sealer.chunk(&plain, close)?;
-        if let Some(numbers) = array.as_primitive_opt() {
-            set_statistics(&mut close, bounds(numbers))?;
-        } else if COUNTED.contains(&name) || array.null_count() == array.len() {
+    let mut bloom = Some(bloom);
+    if let Some(columns) = comes_again.then(|| Keyed::of(array)).flatten() {
+        for keyed in columns {
+            let (_, column) = leaves.next().ok_or_else(too_many)?;
+            let (plain, close) = keyed.pages(column)?;
+            let (bytes, mut close) = pages.sealer.chunk(&plain, close)?;
             let nulls = Some(array.null_count() as u64);
-            set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
+            if array.data_type().is_integer() {
+                let [least, greatest] = keyed.bounds().map(|bound| bound.map(u64::cast_signed));
+                set_statistics(&mut close, Statistics::int64(least, greatest, None, nulls, false))?;
+            } else if COUNTED.contains(&name) || array.null_count() == array.len() {
+                set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
+            }
+            close.bloom_filter = bloom.take().flatten();
+            group.append_column(&bytes, close)?;
         }
-        close.bloom_filter = bloom;
-        group.append_column(&bytes, close)?;
         return Ok(());
     }
-    let mut bloom = Some(bloom);
     // Texts in maps may be dictionaries: the array says what it is.
     let field = Field::new(name, array.data_type().clone(), true);
     for leaf in compute_leaves(&field, array)? {

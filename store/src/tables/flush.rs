@@ -4,6 +4,7 @@
 //! is none that they were not held against.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -158,7 +159,15 @@ fn write_hours<R: Table>(
 /// Writes the rows of one hour to one file. Rows of the same ends lie together, earliest first: their columns are much
 /// alike, and a search for one of them reads few pages.
 fn write_hour<R: Table>(data_dir: &Path, mut rows: Vec<&Tagged<R>>, origin: Origin) -> Result<FlowFile, TableError> {
-    rows.sort_by_cached_key(|row| (row.record.ends(), row.record.key().start));
+    // As numbers: they are compared half a million times.
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    rows.sort_by_cached_key(|row| {
+        let (server, port, client) = row.record.ends();
+        (bits(server), port, bits(client), row.record.key().start)
+    });
     let columns = schema::arrays(&rows)?;
     let schema = schema::schema::<R>();
     files::NewFile { data_dir, table: R::NAME, schema: &schema, origin, letter: files::FLUSHED }.write(&columns)

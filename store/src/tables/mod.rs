@@ -28,6 +28,7 @@ mod export;
 mod files;
 mod flows;
 mod flush;
+mod hybrid;
 mod ipfix;
 mod merge;
 mod named;

@@ -1,7 +1,8 @@
-//! Pages as they are stored: compressed, and each with its checksum.
+//! Pages as they are stored: compressed, where that makes them smaller, and each with its checksum.
 //!
 //! The library makes pages plain. Compressed they are here, by one context of zstd for a whole file: the library would make two for each
-//! column of each row group, which was a twentieth of ingest.
+//! column of each row group, which was a twentieth of ingest. What hardly gets smaller stays plain: each of its pages would have to be
+//! decompressed by every search. Numbers packed in bits never get smaller, so nobody tries.
 //!
 //! For checksums Parquet has a place in the header of each page: CRC-32 of the page as it is stored. A bit that a disk has turned is then a
 //! file that cannot be read, and never another value. Readers that know it compare it, the library among them; but it does not write it.
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parquet::arrow::arrow_writer::{PageKey, PageStore, PageStoreArgs, PageStoreFactory};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::OffsetIndexBuilder;
@@ -21,6 +22,8 @@ use zstd::zstd_safe::compress_bound;
 
 /// Of zstd.
 const LEVEL: i32 = 1;
+/// The part of its bytes that a chunk must lose to be compressed is one of these.
+const WORTH: usize = 8;
 /// In Thrift's compact protocol: a field that comes right after the one before, and is a number of 32 bits.
 const NEXT_I32: u8 = 0x15;
 /// What a field's first byte has less for each number that its own is nearer to the one before.
@@ -37,12 +40,28 @@ pub(super) struct PlainPage {
 /// See the module documentation.
 pub(super) struct Sealer {
     zstd: Compressor<'static>,
-    compressed: Vec<u8>,
+    /// Pages of a chunk, and memory for more.
+    compressed: Vec<Vec<u8>>,
 }
 
 impl Sealer {
     pub(super) fn new() -> Result<Self, ParquetError> {
         Ok(Self { zstd: Compressor::new(LEVEL)?, compressed: Vec::new() })
+    }
+
+    /// The pages of a chunk compressed, if they are better stored so.
+    fn compress(&mut self, pages: &[PlainPage]) -> Result<Option<&[Vec<u8>]>, ParquetError> {
+        if self.compressed.len() < pages.len() {
+            self.compressed.resize_with(pages.len(), Vec::new);
+        }
+        let (mut plain, mut stored) = (0, 0);
+        for (page, compressed) in pages.iter().zip(&mut self.compressed) {
+            compressed.clear();
+            compressed.reserve(compress_bound(page.data.len()));
+            stored += self.zstd.compress_to_buffer(&page.data, compressed)?;
+            plain += page.data.len();
+        }
+        Ok((stored + plain / WORTH <= plain).then_some(&self.compressed))
     }
 
     /// The chunk of these pages, which are in the order of the file; `close` says what was known of it when they were plain.
@@ -51,25 +70,29 @@ impl Sealer {
         pages: &[PlainPage],
         close: ColumnCloseResult,
     ) -> Result<(Bytes, ColumnCloseResult), ParquetError> {
+        let packed = close.metadata.encodings().any(|encoding| encoding == Encoding::DELTA_BINARY_PACKED);
+        let compressed = if packed { None } else { self.compress(pages)? };
         let mut chunk = Vec::new();
         let mut ends = Vec::with_capacity(pages.len());
         let mut plain = 0;
-        for page in pages {
-            self.compressed.clear();
-            self.compressed.reserve(compress_bound(page.data.len()));
-            self.zstd.compress_to_buffer(&page.data, &mut self.compressed)?;
+        for (at, page) in pages.iter().enumerate() {
+            let stored = compressed.and_then(|pages| pages.get(at)).map_or(&*page.data, Vec::as_slice);
             let begin = chunk.len();
-            seal(&page.header, &self.compressed, &mut chunk)?;
+            seal(&page.header, stored, &mut chunk)?;
             plain += chunk.len() - begin + page.data.len();
-            chunk.extend_from_slice(&self.compressed);
+            chunk.extend_from_slice(stored);
             ends.push(chunk.len());
         }
         let has_dictionary = pages.first().is_some_and(PlainPage::has_distinct_values);
         let first = if has_dictionary { ends.remove(0) } else { 0 };
+        let compression = match compressed {
+            Some(_) => Compression::ZSTD(ZstdLevel::try_new(LEVEL)?),
+            None => Compression::UNCOMPRESSED,
+        };
         let metadata = close
             .metadata
             .into_builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(LEVEL)?))
+            .set_compression(compression)
             .set_total_compressed_size(chunk.len() as i64)
             .set_total_uncompressed_size(plain as i64)
             .set_dictionary_page_offset(has_dictionary.then_some(0))
