@@ -2,7 +2,8 @@
 //!
 //! SYN → SYN-ACK is the server's half, SYN-ACK → ACK the client's, and the whole is their sum (which stays known if the
 //! capture has a single SYN and SYN-ACK in the wrong order). A repeated SYN or SYN-ACK makes its half ambiguous;
-//! then the timestamp option (RFC 7323) decides which one was answered, else the half is unknown.
+//! then the timestamp option (RFC 7323) decides which one was answered, else the half is unknown. Of SYNs only that of the last one
+//! decides: servers echo the first SYN's (Linux does) in answers to each repetition too, where their own first answer was lost.
 
 use std::num::NonZeroU32;
 
@@ -65,6 +66,10 @@ impl Attempts {
         }
     }
 
+    fn last(&self) -> Option<Sent> {
+        self.repeated.last().copied().or(self.first)
+    }
+
     /// Microseconds from the attempt that this answers to the answer.
     fn answered(&self, time: i64, answer: &Options) -> Option<u64> {
         if let Some((only, _)) = self.only() {
@@ -103,7 +108,9 @@ impl Handshake {
 
     pub(super) fn syn_ack(&mut self, time: i64, seq: u32, options: &Options) {
         if self.syn_acks.first.is_none() {
-            self.server_rtt = self.syns.answered(time, options);
+            let echo = options.timestamps.map(|(_, echo)| echo);
+            let is_last = self.syns.last().is_some_and(|(_, value)| value == echo);
+            self.server_rtt = self.syns.answered(time, options).filter(|_| is_last || self.syns.only().is_some());
         }
         self.awaited_ack = seq.wrapping_add(1);
         self.syn_acks.remember(time, options);

@@ -57,12 +57,23 @@ fn timestamps_decide_which_syn_was_answered() {
     let record = only(&[
         segment(Client, SYN, 100, 0).timestamps(1, 0),
         segment(Client, SYN, 100, 0).timestamps(2, 0),
-        segment(Server, SYN | ACK, 500, 101).timestamps(70, 1),
+        segment(Server, SYN | ACK, 500, 101).timestamps(70, 2),
         segment(Server, SYN | ACK, 500, 101).timestamps(71, 2),
         segment(Client, ACK, 101, 501).timestamps(5, 71),
     ]);
-    assert_eq!(halves(&record), (Some(1000), Some(2000), Some(3000)));
+    assert_eq!(halves(&record), (Some(1000), Some(1000), Some(2000)));
     assert_eq!((record.syn_retries, record.server.retransmits), (Some(1), Some(1)));
+}
+
+/// The answer to the first SYN was lost before it was captured: that to the second has the first one's timestamp as well.
+#[test]
+fn the_first_syns_timestamp_decides_nothing() {
+    let mut story = Story::new();
+    story.tcp(0, &segment(Client, SYN, 100, 0).timestamps(1, 0));
+    story.tcp(SECOND, &segment(Client, SYN, 100, 0).timestamps(1001, 0));
+    story.tcp(SECOND + MS, &segment(Server, SYN | ACK, 500, 101).timestamps(70, 1));
+    story.tcp(SECOND + 2 * MS, &segment(Client, ACK, 101, 501).timestamps(1002, 70));
+    assert_eq!(halves(&story.only()), (Some(1000), None, None));
 }
 
 #[test]

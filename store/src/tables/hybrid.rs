@@ -5,15 +5,18 @@ use std::ops::Range;
 
 use datafusion::arrow::buffer::NullBuffer;
 
-/// Numbers of a run at least, and of each group of packed ones.
+/// Packed numbers of a group.
 const GROUP: usize = 8;
+/// Bits that are better told as a run: it has a length and a number, and so have the packed ones behind it.
+const RUN: usize = 40;
 
 /// Appends numbers of `width` bits as runs and packed groups.
 pub(super) fn hybrid(numbers: &[u32], width: u8, out: &mut Vec<u8>) {
     let (mut packed, mut at) = (0, 0);
+    let least = GROUP.max(RUN.checked_div(usize::from(width)).unwrap_or_default());
     while let Some(first) = numbers.get(at) {
         let same = numbers[at..].iter().take_while(|number| *number == first).count();
-        if same >= GROUP || at + same == numbers.len() {
+        if same >= least || at + same == numbers.len() {
             pack(&numbers[packed..at], width, out);
             run(*first, width, same, out);
             at += same;

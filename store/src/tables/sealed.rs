@@ -1,8 +1,10 @@
 //! Pages as they are stored: compressed, where that makes them smaller, and each with its checksum.
 //!
-//! The library makes pages plain. Compressed they are here, by one context of zstd for a whole file: the library would make two for each
-//! column of each row group, which was a twentieth of ingest. What hardly gets smaller stays plain: each of its pages would have to be
-//! decompressed by every search. Numbers packed in bits never get smaller, so nobody tries.
+//! The library makes pages plain. Compressed they are here, by contexts of zstd for a whole file: the library would make two for each
+//! column of each row group, which was a twentieth of ingest.
+//!
+//! * What hardly gets smaller stays plain, since each search would have to decompress it. Numbers packed in bits never get smaller: nobody tries.
+//! * Of keys only repetitions are found. How often each byte comes would be told in tables that take longer to read than the page.
 //!
 //! For checksums Parquet has a place in the header of each page: CRC-32 of the page as it is stored. A bit that a disk has turned is then a
 //! file that cannot be read, and never another value. Readers that know it compare it, the library among them; but it does not write it.
@@ -20,8 +22,9 @@ use parquet::file::metadata::OffsetIndexBuilder;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
-/// Of zstd.
+/// Of zstd; a level below zero makes no tables.
 const LEVEL: i32 = 1;
+const LEVEL_OF_KEYS: i32 = -1;
 /// The part of its bytes that a chunk must lose to be compressed is one of these.
 const WORTH: usize = 8;
 /// In Thrift's compact protocol: a field that comes right after the one before, and is a number of 32 bits.
@@ -40,13 +43,15 @@ pub(super) struct PlainPage {
 /// See the module documentation.
 pub(super) struct Sealer {
     zstd: Compressor<'static>,
+    zstd_of_keys: Compressor<'static>,
     /// Pages of a chunk, and memory for more.
     compressed: Vec<Vec<u8>>,
 }
 
 impl Sealer {
     pub(super) fn new() -> Result<Self, ParquetError> {
-        Ok(Self { zstd: Compressor::new(LEVEL)?, compressed: Vec::new() })
+        let zstd_of_keys = Compressor::new(LEVEL_OF_KEYS)?;
+        Ok(Self { zstd: Compressor::new(LEVEL)?, zstd_of_keys, compressed: Vec::new() })
     }
 
     /// The pages of a chunk compressed, if they are better stored so.
@@ -54,11 +59,13 @@ impl Sealer {
         if self.compressed.len() < pages.len() {
             self.compressed.resize_with(pages.len(), Vec::new);
         }
+        let has_keys = pages.first().is_some_and(PlainPage::has_distinct_values);
         let (mut plain, mut stored) = (0, 0);
         for (page, compressed) in pages.iter().zip(&mut self.compressed) {
             compressed.clear();
             compressed.reserve(compress_bound(page.data.len()));
-            stored += self.zstd.compress_to_buffer(&page.data, compressed)?;
+            let zstd = if has_keys && !page.has_distinct_values() { &mut self.zstd_of_keys } else { &mut self.zstd };
+            stored += zstd.compress_to_buffer(&page.data, compressed)?;
             plain += page.data.len();
         }
         Ok((stored + plain / WORTH <= plain).then_some(&self.compressed))
