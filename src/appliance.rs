@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use wiretag_capture::ring::links;
 use wiretag_enrich::SourceStatus;
+use wiretag_store::DirectoryId;
 
 use crate::client::{RunFile, token_path};
 use crate::config::{ReaderConfig, RunConfig, SHORTEST};
@@ -52,7 +53,8 @@ impl Appliance {
             config.static_file = Some(path);
         }
         let secret = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
-        let run = RunFile { url: url.clone(), pid: std::process::id(), secret };
+        let directory = DirectoryId::of(&config.data).context("cannot look at `appliance.lock`")?;
+        let run = RunFile { url: url.clone(), pid: std::process::id(), secret, directory };
         let pipeline = Pipeline::start(&config, opened, listener, (keys, run.secret.clone())).await?;
         write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
         Ok(Self { config, url, token, pipeline, demo })

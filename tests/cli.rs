@@ -221,6 +221,7 @@ fn output_into_a_closed_pipe_ends_quietly() {
 #[test]
 fn a_stale_address_of_an_appliance_is_not_asked() {
     use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
     let directory = temporary();
     let data = directory.path().join("data");
     let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10)]));
@@ -237,7 +238,9 @@ fn a_stale_address_of_an_appliance_is_not_asked() {
         stream.write_all(answer.as_bytes()).expect("written");
         String::from_utf8_lossy(&request[..length]).into_owned()
     });
-    let run = serde_json::json!({"url": url, "pid": 1, "secret": "ours"}).to_string();
+    let lock = std::fs::File::create(data.join("appliance.lock")).and_then(|file| file.metadata()).expect("the lock");
+    let own = serde_json::json!({"device": lock.dev(), "inode": lock.ino()});
+    let run = serde_json::json!({"url": url, "pid": 1, "secret": "ours", "directory": own}).to_string();
     std::fs::write(data.join("run.json"), run).expect("written");
     std::fs::write(data.join("token"), "secret").expect("written");
     assert_eq!(support::flows(&data, "", &[]).len(), 1);

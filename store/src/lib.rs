@@ -53,7 +53,7 @@ pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
 pub use limits::{LimitReached, QueryLimits};
-pub use lock::ImportLock;
+pub use lock::{DirectoryId, ImportLock};
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired, RollupAges};
