@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use tokio::task::JoinHandle;
 use wiretag_capture::ring::links;
 use wiretag_enrich::SourceStatus;
 use wiretag_store::DirectoryId;
@@ -17,6 +18,9 @@ use crate::demo::Demo;
 use crate::output::tell;
 use crate::pipeline::Pipeline;
 
+/// When what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// A running appliance.
 pub(crate) struct Appliance {
     config: RunConfig,
@@ -24,6 +28,8 @@ pub(crate) struct Appliance {
     token: String,
     pipeline: Pipeline,
     demo: Option<Demo>,
+    /// Ends when commands know where it is.
+    announcing: JoinHandle<()>,
 }
 
 impl Appliance {
@@ -56,8 +62,8 @@ impl Appliance {
         let directory = DirectoryId::of(&config.data).context("cannot look at `appliance.lock`")?;
         let run = RunFile { url: url.clone(), pid: std::process::id(), secret, directory };
         let pipeline = Pipeline::start(&config, opened, listener, (keys, run.secret.clone())).await?;
-        write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
-        Ok(Self { config, url, token, pipeline, demo })
+        let announcing = announce(RunFile::path(&config.data), serde_json::to_string(&run)?);
+        Ok(Self { config, url, token, pipeline, demo, announcing })
     }
 
     /// Waits a moment, so that the greeting says more than "connecting".
@@ -107,6 +113,8 @@ impl Appliance {
 
     /// Stops capture first, then everything that follows it.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.announcing.abort();
+        let _ = self.announcing.await;
         let _ = std::fs::remove_file(RunFile::path(&self.config.data));
         let result = self.pipeline.stop().await;
         drop(self.demo);
@@ -126,6 +134,20 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
         _ => "choose another address with `--listen`",
     };
     anyhow!("cannot listen on `{address}`: {error}; hint: {hint}")
+}
+
+/// Tells commands where the appliance is. On a full disk that waits until there is room; capture and retention do not.
+fn announce(path: PathBuf, text: String) -> JoinHandle<()> {
+    let mut written = write_private(&path, &text);
+    if let Err(error) = &written {
+        tracing::warn!("commands do not find this appliance yet: {error:#}");
+    }
+    tokio::spawn(async move {
+        while written.is_err() {
+            tokio::time::sleep(AGAIN).await;
+            written = write_private(&path, &text);
+        }
+    })
 }
 
 /// The patterns that no interface matches now.
@@ -157,8 +179,12 @@ fn token(path: &Path) -> anyhow::Result<String> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(path);
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write `{}`; hint: choose another directory with `--data`", path.display()))
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    if written.is_err() {
+        // A part of it is worse than nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    written.with_context(|| format!("cannot write `{}`; hint: choose another directory with `--data`", path.display()))
 }
 
 #[cfg(test)]
