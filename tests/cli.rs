@@ -295,6 +295,36 @@ fn a_wrong_query_says_where_and_what() {
     assert_eq!(code, 2);
 }
 
+/// What `run` would refuse, `doctor` refuses; what the configuration names is what it looks at. An empty variable is none.
+#[test]
+fn doctor_looks_at_the_start_that_the_configuration_means() {
+    let directory = temporary();
+    let (path, data) = (directory.path().join("wiretag.toml"), directory.path().join("there"));
+    let config = path.to_str().expect("a path");
+    std::fs::create_dir(&data).expect("a directory");
+    std::fs::write(&path, "[capture]\nring_mib = 0\n").expect("written");
+    let (code, error) = wiretag_fails(&["doctor", "--config", config]);
+    assert!(code == 1 && error.contains("`capture.ring_mib` is 0"), "{error}");
+
+    let docker = "docker = 'unix:///nonexistent/docker.sock'";
+    let reader = "[[readers]]\nname = 'shop'\ntoken_file = '/nonexistent/token'";
+    std::fs::write(&path, format!("data = '{}'\n{docker}\n{reader}\n", data.display())).expect("written");
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"));
+    doctor.args(["doctor", "--json", "--config", config]).env_remove("WIRETAG_DATA");
+    let output = doctor.env("WIRETAG_NODE", "").env("DOCKER_HOST", "").output().expect("wiretag runs");
+    let checks = support::rows(&String::from_utf8(output.stdout).expect("text"));
+    let told = |name: &str| {
+        let check = checks.iter().find(|check| check["check"] == name).expect(name);
+        (check["verdict"].as_str().expect("a word").to_owned(), check["text"].as_str().expect("text").to_owned())
+    };
+    let (verdict, text) = told("files");
+    assert!(verdict == "failed" && text.contains("/nonexistent/token"), "{text}");
+    let (verdict, text) = told("data");
+    assert!(verdict == "ok" && text.contains(data.to_str().expect("a path")), "{text}");
+    assert!(told("docker").1.contains("/nonexistent/docker.sock"), "{:?}", told("docker"));
+    assert_eq!(std::fs::read_dir(&data).expect("the directory").count(), 0);
+}
+
 #[test]
 fn a_missing_or_unwritable_data_directory_is_a_clear_error() {
     let (code, error) = wiretag_fails(&["flows", "--data", "/nonexistent/data"]);
