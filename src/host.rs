@@ -1,7 +1,7 @@
 //! What only the host knows: clock, node name, boot id, logging.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the epoch, UTC.
@@ -25,6 +25,19 @@ fn read_line(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.trim();
     (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// Starts so many threads for a moment. A limit of processes is met here, and not in the middle of a library that panics.
+pub(crate) fn try_threads(count: usize) -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // Each waits until all are there.
+        let _closed = gate.lock();
+        for _ in 0..count {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
+        }
+        Ok(())
+    })
 }
 
 /// Whether who started this process had it ignore a signal, as `nohup` does.
