@@ -156,11 +156,16 @@ fn unmatched(patterns: &[String]) -> impl Iterator<Item = &String> {
     patterns.iter().filter(move |pattern| links::select(&links, std::slice::from_ref(pattern)).is_empty())
 }
 
-/// The token of the data directory, made at the first start. One that was put there is nothing for others either.
+/// The token of the data directory, made at the first start. One that was put there is nothing for others either. One that cannot be read stays:
+/// whoever has it would be locked out.
 fn token(path: &Path) -> anyhow::Result<String> {
-    if let Ok(text) = std::fs::read_to_string(path)
-        && !text.trim().is_empty()
-    {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| {
+            format!("cannot read the token `{}`; hint: restore it, or remove it, and a new one is made", path.display())
+        })?,
+    };
+    if !text.trim().is_empty() {
         if text.trim().len() < SHORTEST {
             let path = path.display();
             bail!("`{path}` holds no token of at least {SHORTEST} characters; hint: remove it, and a new one is made");
@@ -206,5 +211,9 @@ mod tests {
         std::fs::write(&path, "guess").expect("written");
         let error = token(&path).expect_err("too short").to_string();
         assert!(error.contains("32 characters; hint: remove it"), "{error}");
+        std::fs::write(&path, [0xff; 64]).expect("written");
+        let error = crate::output::sentence(&token(&path).expect_err("no text"));
+        assert!(error.contains("cannot read the token") && error.contains("hint: restore it"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("it stays"), [0xff; 64]);
     }
 }
