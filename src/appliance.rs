@@ -140,7 +140,7 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
 fn announce(path: PathBuf, text: String) -> JoinHandle<()> {
     let mut written = write_private(&path, &text);
     if let Err(error) = &written {
-        tracing::warn!("commands do not find this appliance yet: {error:#}");
+        tracing::warn!("commands do not find this appliance yet: {}", crate::output::sentence(error));
     }
     tokio::spawn(async move {
         while written.is_err() {

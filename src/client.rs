@@ -59,7 +59,8 @@ impl Appliance {
         }
         let Ok(text) = std::fs::read_to_string(RunFile::path(data)) else { return Ok(None) };
         let Ok(run) = serde_json::from_str::<RunFile>(&text) else { return Ok(None) };
-        if DirectoryId::of(data).ok() != Some(run.directory) {
+        let is_copy = DirectoryId::of(data).ok() != Some(run.directory);
+        if is_copy && !data.join("catalog.json").exists() {
             return Ok(None);
         }
         let config = ureq::Agent::config_builder()
@@ -73,6 +74,14 @@ impl Appliance {
         let number = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
         if proof(&agent, &run.url, &number).is_none_or(|told| told != wiretag_web::proof(&run.secret, &number)) {
             return Ok(None);
+        }
+        if is_copy {
+            // What is done here would change the original's catalog behind its back.
+            bail!(
+                "`{}` is a copy of a directory on which an appliance runs, and both have one catalog, in PostgreSQL; hint: name the \
+                 original with `--data`",
+                data.display()
+            );
         }
         let path = token_path(data);
         let token = std::fs::read_to_string(&path).with_context(|| {
