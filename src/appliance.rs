@@ -3,18 +3,23 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use tokio::task::JoinHandle;
 use wiretag_capture::ring::links;
 use wiretag_enrich::SourceStatus;
+use wiretag_store::DirectoryId;
 
 use crate::client::{RunFile, token_path};
 use crate::config::{ReaderConfig, RunConfig, SHORTEST};
 use crate::demo::Demo;
 use crate::output::tell;
 use crate::pipeline::Pipeline;
+
+/// When what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// A running appliance.
 pub(crate) struct Appliance {
@@ -23,6 +28,8 @@ pub(crate) struct Appliance {
     token: String,
     pipeline: Pipeline,
     demo: Option<Demo>,
+    /// Ends when commands know where it is.
+    announcing: JoinHandle<()>,
 }
 
 impl Appliance {
@@ -52,10 +59,11 @@ impl Appliance {
             config.static_file = Some(path);
         }
         let secret = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
-        let run = RunFile { url: url.clone(), pid: std::process::id(), secret };
+        let directory = DirectoryId::of(&config.data).context("cannot look at `appliance.lock`")?;
+        let run = RunFile { url: url.clone(), pid: std::process::id(), secret, directory };
         let pipeline = Pipeline::start(&config, opened, listener, (keys, run.secret.clone())).await?;
-        write_private(&RunFile::path(&config.data), &serde_json::to_string(&run)?)?;
-        Ok(Self { config, url, token, pipeline, demo })
+        let announcing = announce(RunFile::path(&config.data), serde_json::to_string(&run)?);
+        Ok(Self { config, url, token, pipeline, demo, announcing })
     }
 
     /// Waits a moment, so that the greeting says more than "connecting".
@@ -105,6 +113,8 @@ impl Appliance {
 
     /// Stops capture first, then everything that follows it.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.announcing.abort();
+        let _ = self.announcing.await;
         let _ = std::fs::remove_file(RunFile::path(&self.config.data));
         let result = self.pipeline.stop().await;
         drop(self.demo);
@@ -126,17 +136,36 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
     anyhow!("cannot listen on `{address}`: {error}; hint: {hint}")
 }
 
+/// Tells commands where the appliance is. On a full disk that waits until there is room; capture and retention do not.
+fn announce(path: PathBuf, text: String) -> JoinHandle<()> {
+    let mut written = write_private(&path, &text);
+    if let Err(error) = &written {
+        tracing::warn!("commands do not find this appliance yet: {}", crate::output::sentence(error));
+    }
+    tokio::spawn(async move {
+        while written.is_err() {
+            tokio::time::sleep(AGAIN).await;
+            written = write_private(&path, &text);
+        }
+    })
+}
+
 /// The patterns that no interface matches now.
 fn unmatched(patterns: &[String]) -> impl Iterator<Item = &String> {
     let links = links::list().unwrap_or_default();
     patterns.iter().filter(move |pattern| links::select(&links, std::slice::from_ref(pattern)).is_empty())
 }
 
-/// The token of the data directory, made at the first start. One that was put there is nothing for others either.
+/// The token of the data directory, made at the first start. One that was put there is nothing for others either. One that cannot be read stays:
+/// whoever has it would be locked out.
 fn token(path: &Path) -> anyhow::Result<String> {
-    if let Ok(text) = std::fs::read_to_string(path)
-        && !text.trim().is_empty()
-    {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        text => text.with_context(|| {
+            format!("cannot read the token `{}`; hint: restore it, or remove it, and a new one is made", path.display())
+        })?,
+    };
+    if !text.trim().is_empty() {
         if text.trim().len() < SHORTEST {
             let path = path.display();
             bail!("`{path}` holds no token of at least {SHORTEST} characters; hint: remove it, and a new one is made");
@@ -155,8 +184,12 @@ fn token(path: &Path) -> anyhow::Result<String> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(path);
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write `{}`; hint: choose another directory with `--data`", path.display()))
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    if written.is_err() {
+        // A part of it is worse than nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    written.with_context(|| format!("cannot write `{}`; hint: choose another directory with `--data`", path.display()))
 }
 
 #[cfg(test)]
@@ -178,5 +211,9 @@ mod tests {
         std::fs::write(&path, "guess").expect("written");
         let error = token(&path).expect_err("too short").to_string();
         assert!(error.contains("32 characters; hint: remove it"), "{error}");
+        std::fs::write(&path, [0xff; 64]).expect("written");
+        let error = crate::output::sentence(&token(&path).expect_err("no text"));
+        assert!(error.contains("cannot read the token") && error.contains("hint: restore it"), "{error}");
+        assert_eq!(std::fs::read(&path).expect("it stays"), [0xff; 64]);
     }
 }

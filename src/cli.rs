@@ -444,18 +444,36 @@ pub(crate) struct FieldsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArguments {
-    /// Configuration file (TOML), for what it says of Kubernetes and the catalog
+    /// Configuration file (TOML) that `wiretag run` is to have
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Name of this node [default: host name]
     #[arg(long, value_name = "NAME", env = "WIRETAG_NODE")]
     pub(crate) node: Option<String>,
+    /// Data directory [default: data]
+    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA")]
+    pub(crate) data: Option<PathBuf>,
     /// Docker's address [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", env = "DOCKER_HOST")]
     pub(crate) docker: Option<String>,
     /// JSON lines
     #[arg(long)]
     pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) data: DataArguments,
+}
+
+impl DoctorArguments {
+    /// The start that is looked into.
+    pub(crate) fn run(&self) -> RunArguments {
+        let Self { config, node, data, docker, .. } = self;
+        RunArguments {
+            config: config.clone(),
+            node: node.clone(),
+            data: data.clone(),
+            listen: None,
+            interfaces: Vec::new(),
+            static_file: None,
+            docker: docker.clone(),
+            demo: false,
+        }
+    }
 }

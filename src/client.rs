@@ -2,7 +2,8 @@
 //!
 //! A running appliance writes `run.json` (its address, and a secret) and keeps `token` in the data directory, both mode 0600. It is asked
 //! first, because it also knows what is still in memory. A stale `run.json` is noticed because nobody answers, or somebody who
-//! cannot prove to know its secret; the token is sent to who can.
+//! cannot prove to know its secret; the token is sent to who can. A copied one is noticed because it names another directory: who asks a
+//! copy, or erases in it, does not mean the original.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wiretag_store::DirectoryId;
 
 use crate::commands::WrongUsage;
 
@@ -23,6 +25,8 @@ pub(crate) struct RunFile {
     pub(crate) pid: u32,
     /// What this run alone knows: another one, or anybody, may have the port by now.
     pub(crate) secret: String,
+    /// Where it runs: a copy of the data directory has this file, too.
+    pub(crate) directory: DirectoryId,
 }
 
 impl RunFile {
@@ -55,6 +59,10 @@ impl Appliance {
         }
         let Ok(text) = std::fs::read_to_string(RunFile::path(data)) else { return Ok(None) };
         let Ok(run) = serde_json::from_str::<RunFile>(&text) else { return Ok(None) };
+        let is_copy = DirectoryId::of(data).ok() != Some(run.directory);
+        if is_copy && !data.join("catalog.json").exists() {
+            return Ok(None);
+        }
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(2)))
             .timeout_global(Some(Duration::from_mins(10)))
@@ -66,6 +74,14 @@ impl Appliance {
         let number = wiretag_web::random_secret().context("cannot read `/dev/urandom`")?;
         if proof(&agent, &run.url, &number).is_none_or(|told| told != wiretag_web::proof(&run.secret, &number)) {
             return Ok(None);
+        }
+        if is_copy {
+            // What is done here would change the original's catalog behind its back.
+            bail!(
+                "`{}` is a copy of a directory on which an appliance runs, and both have one catalog, in PostgreSQL; hint: name the \
+                 original with `--data`",
+                data.display()
+            );
         }
         let path = token_path(data);
         let token = std::fs::read_to_string(&path).with_context(|| {

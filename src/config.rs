@@ -216,7 +216,7 @@ impl RunConfig {
         }
         let WrittenPackets { days, gib, compression } = written.packets;
         let compression = compression.as_ref().map_or(Ok(Compression::default()), compression_of)?;
-        let node = node(arguments.node.clone().or(written.node))?;
+        let node = node(given(arguments.node.as_ref()).or(written.node))?;
         Ok(Self {
             cluster: kubernetes::cluster(&written.kubernetes)?,
             kubernetes: kubernetes::config(written.kubernetes, &node)?,
@@ -225,7 +225,7 @@ impl RunConfig {
             catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             open_metrics: written.open_metrics.unwrap_or(true),
-            docker: arguments.docker.clone().or(written.docker),
+            docker: given(arguments.docker.as_ref()).or(written.docker),
             static_file: arguments.static_file.clone().or(written.static_file),
             cni: written.cni.enabled.unwrap_or(true),
             cri: cri(written.cri),
@@ -233,7 +233,7 @@ impl RunConfig {
             snap_length,
             ring_mib,
             workers,
-            max_flows: written.capture.max_flows.unwrap_or(1_000_000).max(1_000),
+            max_flows: max_flows(written.capture.max_flows)?,
             flow_memory: flow_memory(written.capture.flow_memory_mib)?,
             transactions: written.capture.transactions.unwrap_or(true),
             checkpoint: i64::from(checkpoint) * 1_000_000_000,
@@ -256,6 +256,20 @@ impl RunConfig {
             demo: arguments.demo,
         })
     }
+}
+
+/// What is given with an argument or in the environment, where an empty text is as good as none.
+fn given(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
+}
+
+/// Flows tracked at once.
+fn max_flows(written: Option<usize>) -> anyhow::Result<usize> {
+    let flows = written.unwrap_or(1_000_000);
+    if flows < 1_000 {
+        bail!("`capture.max_flows` is {flows}; hint: at least 1000");
+    }
+    Ok(flows)
 }
 
 /// Bytes that flows may take.
@@ -282,9 +296,9 @@ fn compression_of(written: &WrittenCompression) -> anyhow::Result<Compression> {
     }
 }
 
-/// What a file says of the catalog, for checks.
-pub(crate) fn catalog_of(file: Option<&Path>) -> anyhow::Result<Option<PostgresConfig>> {
-    catalog(file.map(read).transpose()?.unwrap_or_default().catalog)
+/// What a file says of the catalog.
+pub(crate) fn catalog_of(file: &Path) -> anyhow::Result<Option<PostgresConfig>> {
+    catalog(read(file)?.catalog)
 }
 
 fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Result<Option<PostgresConfig>> {
@@ -293,22 +307,6 @@ fn catalog(WrittenCatalog { url, password_file }: WrittenCatalog) -> anyhow::Res
         (None, Some(_)) => bail!("`catalog.password_file` is for PostgreSQL; hint: name the database in `catalog.url`"),
         (None, None) => Ok(None),
     }
-}
-
-/// What a file says of Kubernetes, for checks.
-pub(crate) fn kubernetes_of(file: Option<&Path>, name: Option<String>) -> anyhow::Result<Option<KubernetesConfig>> {
-    let written = file.map(read).transpose()?.unwrap_or_default();
-    kubernetes::config(written.kubernetes, &node(name.or(written.node))?)
-}
-
-/// Whether a file is one of ours, so that those who look at parts of it need not say the same.
-pub(crate) fn can_be_read(file: Option<&Path>) -> anyhow::Result<()> {
-    file.map(read).transpose().map(drop)
-}
-
-/// What a file says of the container runtime, for checks.
-pub(crate) fn cri_of(file: Option<&Path>) -> anyhow::Result<Option<CriConfig>> {
-    Ok(cri(file.map(read).transpose()?.unwrap_or_default().cri))
 }
 
 fn cri(written: WrittenCri) -> Option<CriConfig> {
@@ -413,6 +411,10 @@ mod tests {
         assert_eq!(memory("[capture]\nflow_memory_mib = 64").expect("a limit"), 64 << 20);
         let error = memory("[capture]\nflow_memory_mib = 1").expect_err("too little").to_string();
         assert!(error.contains("flow_memory_mib` is 1;") && error.contains("between 16 and"), "{error}");
+        let flows = |text| max_flows(check(text).expect("TOML").capture.max_flows);
+        assert_eq!(flows("").expect("a limit"), FlowConfig::new("node", Source::Ring).max_flows);
+        let error = flows("[capture]\nmax_flows = 0").expect_err("too few").to_string();
+        assert!(error.contains("max_flows` is 0; hint: at least 1000"), "{error}");
         let shown: Written = toml::from_str(include_str!("../deploy/wiretag.toml")).expect("the shipped file");
         let compression = shown.packets.compression.as_ref().map(compression_of).expect("shown").expect("compression");
         assert_eq!(compression, Compression::default());

@@ -1,7 +1,7 @@
 //! What only the host knows: clock, node name, boot id, logging.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the epoch, UTC.
@@ -25,6 +25,31 @@ fn read_line(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.trim();
     (!line.is_empty()).then(|| line.to_owned())
+}
+
+/// Starts so many threads for a moment. A limit of processes is met here, and not in the middle of a library that panics.
+pub(crate) fn try_threads(count: usize) -> std::io::Result<()> {
+    let gate = Mutex::new(());
+    std::thread::scope(|scope| {
+        // Each waits until all are there.
+        let _closed = gate.lock();
+        for _ in 0..count {
+            std::thread::Builder::new().spawn_scoped(scope, || drop(gate.lock()))?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether who started this process had it ignore a signal, as `nohup` does.
+pub(crate) fn ignores(signal: i32) -> bool {
+    is_ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), signal)
+}
+
+/// Whether a process with this status ignores a signal.
+fn is_ignored(status: &str, signal: i32) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or_default();
+    ignored & (1 << (signal - 1)) != 0
 }
 
 /// Whether stderr is read by somebody, and not kept in a file, a journal, or the log of a container.
@@ -56,4 +81,16 @@ pub(crate) fn start_logging(verbose: u8) {
         // It would say on stderr that stderr is gone, and panic.
         .log_internal_errors(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_has_ignored_is_known() {
+        let ignores = |mask: &str| is_ignored(&format!("Name:\twiretag\nSigIgn:\t{mask}\nSigCgt:\t0\n"), 1);
+        assert!(ignores("0000000000000001") && ignores("0000000000001003"));
+        assert!(!ignores("0000000000001000") && !ignores("") && !is_ignored("", 1));
+    }
 }

@@ -111,6 +111,10 @@ impl Pipeline {
         let pressed = Arc::new(Notify::new());
         let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
         let (packet_log, packets) = writer.start()?;
+        let make =
+            WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
+        // A start that may not capture is refused here, before the journal says that there was a run.
+        let rings = make.open()?;
 
         let (open, journal) = JournalWriter::new(&store, &capture, &stages, &troubles).start(OPEN_QUEUE)?;
 
@@ -140,9 +144,7 @@ impl Pipeline {
         let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
         registry.register(Box::new(collector))?;
 
-        let make =
-            WorkerTemplate { config: config.clone(), records, packets, capture: capture.clone(), stop: stop.clone() };
-        tasks.push(start_workers(make, &workers, namespace_events)?);
+        tasks.push(start_workers((make, rings), &workers, namespace_events)?);
         let (finish, finished) = watch::channel(false);
         let accounts = tokio::spawn(record_loss(account.clone(), troubles.clone(), finished.clone()));
         let upkeep = Upkeep { store: store.clone(), published: published.clone(), stages, troubles: troubles.clone() };
@@ -246,6 +248,10 @@ pub(crate) async fn open_store(config: &RunConfig) -> Result<(Store, Recovery), 
         && let Err(error) = crate::account::note_interruption(&config.node, &store).await
     {
         tracing::warn!("that the last run was interrupted is not in its account: {error}");
+    }
+    // Before packets come: on a disk that they have filled, they would take the room that this needs.
+    if let Err(error) = store.retire(crate::host::now()).await {
+        tracing::warn!("what is too old or too much stays for now: {error}");
     }
     Ok((store, recovery))
 }

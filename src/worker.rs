@@ -102,17 +102,8 @@ pub(crate) fn name_inside(name: &str, inode: u64) -> String {
     format!("{name}@{inode}")
 }
 
-/// Starts the thread; the ring is open when this returns.
-pub(crate) fn start(config: WorkerConfig) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    let name = match &config.scope {
-        Scope::Host { .. } => format!("capture-{}", config.number),
-        Scope::Namespace { inode, .. } => format!("capture-{inode}"),
-    };
-    let mut worker = Worker::open(config)?;
-    std::thread::Builder::new().name(name).spawn(move || worker.run()).context("cannot start the capture thread")
-}
-
-struct Worker {
+/// A ring, and what comes of its packets.
+pub(crate) struct Worker {
     config: WorkerConfig,
     ring: Ring,
     watcher: Option<LinkWatcher>,
@@ -160,7 +151,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const BATCH_AGE: i64 = 200_000_000;
 
 impl Worker {
-    fn open(config: WorkerConfig) -> anyhow::Result<Self> {
+    /// Opens the ring.
+    pub(crate) fn open(config: WorkerConfig) -> anyhow::Result<Self> {
         let ring_config = config.ring.clone();
         let (ring, netns, watcher) = match &config.scope {
             Scope::Host { .. } => (Ring::open(&ring_config, &[])?, 0, Some(LinkWatcher::open()?)),
@@ -197,6 +189,15 @@ impl Worker {
         worker.select()?;
         worker.publish();
         Ok(worker)
+    }
+
+    /// Starts the thread.
+    pub(crate) fn start(mut self) -> anyhow::Result<std::thread::JoinHandle<()>> {
+        let name = match &self.config.scope {
+            Scope::Host { .. } => format!("capture-{}", self.config.number),
+            Scope::Namespace { inode, .. } => format!("capture-{inode}"),
+        };
+        std::thread::Builder::new().name(name).spawn(move || self.run()).context("cannot start the capture thread")
     }
 
     /// Chooses the interfaces anew and names those that are new.

@@ -17,7 +17,7 @@ use wiretag_enrich::IdentityEvent;
 use crate::config::RunConfig;
 use crate::outbox::PacketSender;
 use crate::trouble::Stage;
-use crate::worker::{self, CaptureStatus, Scope, WorkerConfig};
+use crate::worker::{self, CaptureStatus, Scope, Worker, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
@@ -37,6 +37,12 @@ pub(crate) struct WorkerTemplate {
 }
 
 impl WorkerTemplate {
+    /// Opens the rings of the host.
+    pub(crate) fn open(&self) -> anyhow::Result<Vec<Worker>> {
+        let host = || Scope::Host { patterns: self.config.interfaces.clone() };
+        (0..self.config.workers).map(|number| Worker::open(self.build(host(), number))).collect()
+    }
+
     fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
@@ -72,22 +78,19 @@ impl WorkerTemplate {
     }
 }
 
-/// Starts those of the host, and the task that follows container namespaces.
+/// Starts those of the host, whose rings are open, and the task that follows container namespaces.
 pub(crate) fn start_workers(
-    make: WorkerTemplate,
+    (make, host): (WorkerTemplate, Vec<Worker>),
     workers: &WorkerThreads,
     namespaces: mpsc::Receiver<IdentityEvent>,
 ) -> anyhow::Result<JoinHandle<()>> {
-    for number in 0..make.config.workers {
-        let scope = Scope::Host { patterns: make.config.interfaces.clone() };
-        start_worker(workers, make.build(scope, number))?;
-    }
+    host.into_iter().try_for_each(|worker| start_worker(workers, worker))?;
     let own = Namespaces { make, workers: workers.clone(), open: HashMap::new(), failed: HashMap::new() };
     Ok(tokio::spawn(own.follow(namespaces)))
 }
 
-fn start_worker(workers: &WorkerThreads, config: WorkerConfig) -> anyhow::Result<()> {
-    let thread = worker::start(config)?;
+fn start_worker(workers: &WorkerThreads, worker: Worker) -> anyhow::Result<()> {
+    let thread = worker.start()?;
     let mut workers = workers.lock().unwrap_or_else(PoisonError::into_inner);
     workers.retain(|worker| !worker.is_finished());
     workers.push(thread);
@@ -185,7 +188,7 @@ impl Namespaces {
             Open { gone: gone.clone(), path: path.clone(), interfaces: interfaces.clone(), at: crate::host::now() };
         let scope = Scope::Namespace { path: path.clone(), inode, interfaces: interfaces.clone(), gone };
         let (config, workers) = (self.make.build(scope, 0), self.workers.clone());
-        match tokio::task::spawn_blocking(move || start_worker(&workers, config)).await {
+        match tokio::task::spawn_blocking(move || start_worker(&workers, Worker::open(config)?)).await {
             Ok(Ok(())) => {
                 self.failed.remove(&inode);
                 self.open.insert(inode, known);

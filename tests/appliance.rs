@@ -472,4 +472,6 @@ fn without_privileges_the_error_says_what_is_missing() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("hint:") && error.to_lowercase().contains("cap_net_raw"), "{error}");
+    // Nothing ran, so nothing is missing: the next start does not speak of a run that was killed.
+    assert_eq!(std::fs::read_dir(directory.path().join("journal")).map_or(0, Iterator::count), 0);
 }

@@ -221,6 +221,7 @@ fn output_into_a_closed_pipe_ends_quietly() {
 #[test]
 fn a_stale_address_of_an_appliance_is_not_asked() {
     use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
     let directory = temporary();
     let data = directory.path().join("data");
     let path = file(directory.path(), "a.pcap", &pcap(1, &[udp_frame(10)]));
@@ -237,7 +238,9 @@ fn a_stale_address_of_an_appliance_is_not_asked() {
         stream.write_all(answer.as_bytes()).expect("written");
         String::from_utf8_lossy(&request[..length]).into_owned()
     });
-    let run = serde_json::json!({"url": url, "pid": 1, "secret": "ours"}).to_string();
+    let lock = std::fs::File::create(data.join("appliance.lock")).and_then(|file| file.metadata()).expect("the lock");
+    let own = serde_json::json!({"device": lock.dev(), "inode": lock.ino()});
+    let run = serde_json::json!({"url": url, "pid": 1, "secret": "ours", "directory": own}).to_string();
     std::fs::write(data.join("run.json"), run).expect("written");
     std::fs::write(data.join("token"), "secret").expect("written");
     assert_eq!(support::flows(&data, "", &[]).len(), 1);
@@ -290,6 +293,36 @@ fn a_wrong_query_says_where_and_what() {
     assert!(code == 2 && error.contains("wiretag run"), "{error}");
     let (code, _) = wiretag_fails(&["flows", "--no-such-option"]);
     assert_eq!(code, 2);
+}
+
+/// What `run` would refuse, `doctor` refuses; what the configuration names is what it looks at. An empty variable is none.
+#[test]
+fn doctor_looks_at_the_start_that_the_configuration_means() {
+    let directory = temporary();
+    let (path, data) = (directory.path().join("wiretag.toml"), directory.path().join("there"));
+    let config = path.to_str().expect("a path");
+    std::fs::create_dir(&data).expect("a directory");
+    std::fs::write(&path, "[capture]\nring_mib = 0\n").expect("written");
+    let (code, error) = wiretag_fails(&["doctor", "--config", config]);
+    assert!(code == 1 && error.contains("`capture.ring_mib` is 0"), "{error}");
+
+    let docker = "docker = 'unix:///nonexistent/docker.sock'";
+    let reader = "[[readers]]\nname = 'shop'\ntoken_file = '/nonexistent/token'";
+    std::fs::write(&path, format!("data = '{}'\n{docker}\n{reader}\n", data.display())).expect("written");
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"));
+    doctor.args(["doctor", "--json", "--config", config]).env_remove("WIRETAG_DATA");
+    let output = doctor.env("WIRETAG_NODE", "").env("DOCKER_HOST", "").output().expect("wiretag runs");
+    let checks = support::rows(&String::from_utf8(output.stdout).expect("text"));
+    let told = |name: &str| {
+        let check = checks.iter().find(|check| check["check"] == name).expect(name);
+        (check["verdict"].as_str().expect("a word").to_owned(), check["text"].as_str().expect("text").to_owned())
+    };
+    let (verdict, text) = told("files");
+    assert!(verdict == "failed" && text.contains("/nonexistent/token"), "{text}");
+    let (verdict, text) = told("data");
+    assert!(verdict == "ok" && text.contains(data.to_str().expect("a path")), "{text}");
+    assert!(told("docker").1.contains("/nonexistent/docker.sock"), "{:?}", told("docker"));
+    assert_eq!(std::fs::read_dir(&data).expect("the directory").count(), 0);
 }
 
 #[test]

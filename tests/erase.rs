@@ -159,3 +159,27 @@ fn a_running_appliance_erases() {
     assert_eq!(appliance.flows("", &[]).len(), 4);
     appliance.stop();
 }
+
+/// A copy of the directory of a running appliance is asked, and changed, by itself.
+#[test]
+fn a_copy_is_not_the_original() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = &imported(directory.path());
+    let appliance = Appliance::start(Path::new(data), &["--interface", "nothing-like-it"]);
+    let copy = directory.path().join("copy");
+    let copy = copy.to_str().expect("a path");
+    support::run("cp", &["-a", data, copy]);
+    assert!(Path::new(copy).join("run.json").exists());
+    let path = directory.path().join("later.pcap");
+    capture_at(&path, 5, 1_750_000_000);
+    wiretag_ok(&["import", "--quiet", path.to_str().expect("a path"), "--data", data]);
+    assert_eq!((appliance.flows("", &[]).len(), support::flows(Path::new(copy), "", &[]).len()), (10, 5));
+    let done = wiretag(&["erase", "ip == 10.0.1.3", "--reason", "r", "--at-once", "--data", copy]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!((appliance.flows("", &[]).len(), support::flows(Path::new(copy), "", &[]).len()), (10, 4));
+    assert!(rows(&wiretag_ok(&["erasures", "--json", "--data", data])).is_empty());
+    appliance.stop();
+}

@@ -92,6 +92,11 @@ fn an_appliance_keeps_its_catalog_in_postgresql() {
     eventually(60, "rows in files", || (place.files() > 0).then_some(()));
     assert!(data.join("catalog.json").exists() && !data.join("catalog.sqlite").exists());
     let before = stored(&appliance);
+    let copy = data.with_extension("copy");
+    let copy = copy.to_str().unwrap();
+    support::run("cp", &["-a", data_text, copy]);
+    let (code, error) = wiretag_fails(&["erase", "start exists", "--reason", "r", "--data", copy]);
+    assert!(code == 1 && error.contains("is a copy") && error.contains("hint: name the original"), "{error}");
 
     place.server.crash();
     let degraded = |health: &Value| health["status"] == "degraded";

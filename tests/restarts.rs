@@ -71,11 +71,16 @@ impl Stage {
 
     /// Sends a hundred datagrams from a container to the bridge, always from and to the same ports. Between containers Docker's rules may stand.
     fn send(&self, number: u8) {
+        self.send_many(number, 100, 100);
+    }
+
+    /// The same with so many datagrams of so many bytes.
+    fn send_many(&self, number: u8, count: usize, size: usize) {
         let to = format!("{}.254:9000", self.network);
         let sent = self.inside(number, move || -> std::io::Result<()> {
             let socket = UdpSocket::bind("0.0.0.0:40000")?;
-            for _ in 0..100 {
-                socket.send_to(&[7; 100], &to)?;
+            for _ in 0..count {
+                socket.send_to(&vec![7; size], &to)?;
             }
             Ok(())
         });
@@ -163,5 +168,68 @@ fn rows_do_not_wait_for_identities_that_change_without_a_pause() {
         stop.store(true, Ordering::Relaxed);
         assert!(found, "the row that has ended is not there");
     });
+    appliance.stop();
+}
+
+/// A closed terminal, and who says SIGHUP by habit.
+#[test]
+fn a_hangup_is_an_orderly_stop() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    Appliance::start(directory.path(), &["--interface", "none-such*"]).stop_by("-HUP");
+    assert!(!directory.path().join("run.json").exists());
+    assert_eq!(std::fs::read_dir(directory.path().join("journal")).expect("the journal").count(), 0);
+}
+
+/// Packets have filled the disk to the last block: a start with lower limits takes the oldest away, and captures.
+#[test]
+fn a_start_with_lower_limits_frees_a_full_disk() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new("wtfree", "198.18.94");
+    let (directory, settings) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let path = directory.path().to_str().expect("a path");
+    run("mount", &["-t", "tmpfs", "-o", "size=32m", "tmpfs", path]);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        full_start(&stage, directory.path(), settings.path());
+    }));
+    run("umount", &["-l", path]);
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+fn full_start(stage: &Stage, data: &Path, settings: &Path) {
+    use std::io::Write;
+    let start = |gib: &str| {
+        let path = settings.join("wiretag.toml");
+        std::fs::write(&path, format!("[packets]\ncompression = 'none'\ngib = {gib}\n")).expect("written");
+        Appliance::start(data, &["--interface", "wtfree-1", "--config", path.to_str().expect("a path")])
+    };
+    let kept = || {
+        let told = run("du", &["-sb", data.join("packets").to_str().expect("a path")]);
+        told.split_whitespace().next().and_then(|bytes| bytes.parse::<u64>().ok()).expect("bytes")
+    };
+    let appliance = start("1.0");
+    stage.container(1, 1);
+    stage.is_captured(&appliance, 1);
+    stage.send_many(1, 6_000, 1_000);
+    eventually(30, "the packets are kept", || (kept() > 5_000_000).then_some(()));
+    appliance.stop();
+    let before = packets(&support::flows(data, "server_port == 9000", &[]));
+    let mut filler = std::fs::File::create(data.join("filler")).expect("a file");
+    while filler.write_all(&[0; 4096]).is_ok() {}
+    drop(filler);
+
+    let appliance = start("0.001");
+    assert!(kept() < 2_000_000, "{}", kept());
+    stage.is_captured(&appliance, 1);
+    stage.send(1);
+    eventually(30, "what came after", || {
+        let rows = appliance.flows("server_port == 9000", &[]);
+        (packets(&rows) == before + 100).then_some(())
+    });
+    assert_eq!(appliance.json("/api/v1/health")["status"], "ok");
     appliance.stop();
 }

@@ -9,8 +9,11 @@ use anyhow::bail;
 use serde_json::json;
 use wiretag_capture::ring::{Ring, RingConfig, links};
 use wiretag_enrich::kernel::PartStatus;
+use wiretag_enrich::kubernetes::KubernetesConfig;
+use wiretag_enrich::static_file::Watcher;
 
 use crate::cli::DoctorArguments;
+use crate::config::{CriConfig, RunConfig};
 
 /// How a check ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,22 +55,23 @@ impl Check {
 }
 
 pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
-    crate::config::can_be_read(arguments.config.as_deref())?;
+    let config = RunConfig::new(&arguments.run())?;
     let checks = [
         capture(),
         kernel(),
-        interfaces(),
+        interfaces(&config.interfaces),
         namespaces(),
-        data(&arguments.data.data),
-        disk(&arguments.data.data),
-        catalog(arguments),
+        files(&config),
+        data(&config.data),
+        disk(&config.data),
+        catalog(&config),
         clock(),
-        docker(arguments.docker.as_deref()),
-        kubernetes(arguments),
+        docker(config.docker.as_deref()),
+        kubernetes(config.kubernetes.as_ref()),
         sockets(),
         processes(),
         conntrack(),
-        cri(arguments),
+        cri(config.cri.as_ref()),
         cni(Path::new("/etc/cni/net.d")),
     ];
     let mut out = crate::output::stdout();
@@ -105,13 +109,16 @@ fn kernel() -> Check {
     }
 }
 
-fn interfaces() -> Check {
+fn interfaces(patterns: &[String]) -> Check {
     let links = match links::list() {
         Ok(links) => links,
         Err(error) => return Check::failed("interfaces", error.to_string()),
     };
-    let names: Vec<_> = links::select(&links, &[]).iter().map(|link| link.name.clone()).collect();
+    let names: Vec<_> = links::select(&links, patterns).iter().map(|link| link.name.clone()).collect();
     if names.is_empty() {
+        if !patterns.is_empty() {
+            return Check::warning("interfaces", format!("none is up now that is called {}", patterns.join(", ")));
+        }
         let hint = "hint: start containers, name interfaces with `--interface`, or try `wiretag run --demo`";
         return Check::warning("interfaces", format!("no veth, bridge or tap is up now; {hint}"));
     }
@@ -128,6 +135,27 @@ fn namespaces() -> Check {
     }
 }
 
+/// Whether what the configuration names is there, as a start reads it.
+fn files(config: &RunConfig) -> Check {
+    const NAME: &str = "files";
+    let read = || -> anyhow::Result<()> {
+        for reader in &config.readers {
+            reader.read()?;
+        }
+        if let Some(path) = &config.static_file {
+            Watcher::open(path, crate::host::now())?;
+        }
+        if let Some(path) = config.otlp.as_ref().and_then(|otlp| otlp.headers_file.as_ref()) {
+            crate::config::headers(path)?;
+        }
+        Ok(())
+    };
+    match read() {
+        Ok(()) => Check::ok(NAME, "what the configuration names can be read"),
+        Err(error) => Check::failed(NAME, crate::output::sentence(&error)),
+    }
+}
+
 fn data(path: &Path) -> Check {
     let probe = if path.exists() {
         path
@@ -135,7 +163,10 @@ fn data(path: &Path) -> Check {
         path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
     };
     let file = probe.join(format!(".wiretag-doctor-{}", std::process::id()));
-    match std::fs::write(&file, b"x").and_then(|()| std::fs::remove_file(&file)) {
+    let written = std::fs::write(&file, b"x");
+    // On a full disk it is there all the same, without anything in it.
+    let removed = std::fs::remove_file(&file);
+    match written.and(removed) {
         Ok(()) if probe == path => Check::ok("data", format!("`{}` is writable", path.display())),
         Ok(()) => Check::ok(
             "data",
@@ -149,11 +180,10 @@ fn data(path: &Path) -> Check {
 }
 
 /// Whether PostgreSQL can be used, if the catalog is there.
-fn catalog(arguments: &DoctorArguments) -> Check {
+fn catalog(config: &RunConfig) -> Check {
     const NAME: &str = "catalog";
-    let checked = crate::config::catalog_of(arguments.config.as_deref()).and_then(|server| {
-        let data = &arguments.data.data;
-        Ok(super::runtime()?.block_on(wiretag_store::Catalog::check_in(data, server.as_ref()))?)
+    let checked = super::runtime().and_then(|runtime| {
+        Ok(runtime.block_on(wiretag_store::Catalog::check_in(&config.data, config.catalog.as_ref()))?)
     });
     match checked {
         Ok(sentence) => Check::ok(NAME, sentence),
@@ -212,16 +242,14 @@ fn docker(address: Option<&str>) -> Check {
 }
 
 /// Whether the API server answers, and which permissions are missing.
-fn kubernetes(arguments: &DoctorArguments) -> Check {
+fn kubernetes(config: Option<&KubernetesConfig>) -> Check {
     const NAME: &str = "kubernetes";
-    let config = match crate::config::kubernetes_of(arguments.config.as_deref(), arguments.node.clone()) {
-        Ok(Some(config)) => config,
-        Ok(None) => return Check::ok(NAME, "not used: no `[kubernetes] kubeconfig`, and not in a pod"),
-        Err(error) => return Check::failed(NAME, crate::output::sentence(&error)),
+    let Some(config) = config else {
+        return Check::ok(NAME, "not used: no `[kubernetes] kubeconfig`, and not in a pod");
     };
     let answer = super::runtime().map_err(|error| error.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            let asked = tokio::time::timeout(Duration::from_secs(15), wiretag_enrich::kubernetes::check(&config)).await;
+            let asked = tokio::time::timeout(Duration::from_secs(15), wiretag_enrich::kubernetes::check(config)).await;
             asked.unwrap_or_else(|_| Err("no answer in 15 seconds".into()))
         })
     });
@@ -283,13 +311,11 @@ fn conntrack() -> Check {
 }
 
 /// The container runtime that would be asked.
-fn cri(arguments: &DoctorArguments) -> Check {
-    let socket = match crate::config::cri_of(arguments.config.as_deref()) {
-        Ok(Some(config)) => wiretag_enrich::cri::socket(config.endpoint.as_deref()),
-        Ok(None) => return Check::ok("cri", "not used: `[cri] enabled` is false"),
-        Err(error) => return Check::failed("cri", crate::output::sentence(&error)),
+fn cri(config: Option<&CriConfig>) -> Check {
+    let Some(config) = config else {
+        return Check::ok("cri", "not used: `[cri] enabled` is false");
     };
-    match socket {
+    match wiretag_enrich::cri::socket(config.endpoint.as_deref()) {
         Ok(None) => Check::ok("cri", "no socket of containerd or CRI-O on this host"),
         Ok(Some(path)) => match UnixStream::connect(&path) {
             Ok(_) => Check::ok("cri", format!("`{}` answers", path.display())),

@@ -21,7 +21,12 @@ mod sql;
 mod top;
 mod transactions;
 
+use anyhow::Context;
+
 use crate::cli::{Arguments, Command};
+
+/// What a command needs at least: the runtime, connections to the catalog, a search.
+const THREADS: usize = 16;
 
 /// The user asked for something that cannot be: exit code 2.
 #[derive(Debug)]
@@ -73,6 +78,9 @@ pub(crate) fn dispatch(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    crate::host::try_threads(THREADS).context(
+        "cannot start threads; hint: raise the limit of processes and threads (`ulimit -u`, `pids.max`, `TasksMax`)",
+    )?;
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?)
 }

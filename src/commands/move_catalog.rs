@@ -8,7 +8,7 @@ use super::WrongUsage;
 use crate::cli::MoveCatalogArguments;
 
 pub(super) async fn run(arguments: &MoveCatalogArguments) -> anyhow::Result<()> {
-    let Some(server) = crate::config::catalog_of(Some(&arguments.config))? else {
+    let Some(server) = crate::config::catalog_of(&arguments.config)? else {
         let text =
             format!("`{}` names no database; hint: `[catalog] url = \"postgres://…\"`", arguments.config.display());
         return Err(WrongUsage(text).into());

@@ -31,22 +31,37 @@ pub(crate) async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     appliance.stop().await
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM, and SIGHUP: a terminal that closes.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` under `nohup`: it is to go on without its terminal.
+    hangup: Option<Signal>,
 }
 
 impl Stop {
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hangup = SignalKind::hangup();
+        let is_ignored = crate::host::ignores(hangup.as_raw_value());
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if is_ignored { None } else { Some(signal(hangup)?) },
+        })
     }
 
-    /// Waits for either.
+    /// Waits for one of them.
     async fn told(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hangup => {}
         }
     }
 }

@@ -198,7 +198,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
     retired_sentence(completeness.retired, range);
     if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
         tell!(
-            "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
+            "warning: incomplete: the last run was killed, or this is a copy that was made while it ran: what it had not stored is missing until `wiretag run` starts again"
         );
     }
     Ok(())

@@ -268,6 +268,7 @@ impl StoreError {
     }
 }
 
+const MORE_THREADS: &str = "; hint: raise the limit of processes and threads (`ulimit -u`, `pids.max`)";
 const FULL: &str = "; hint: free space, or lower the retention limits";
 
 pub(crate) fn is_full(error: &io::Error) -> bool {
@@ -287,6 +288,8 @@ fn io_hint(error: &io::Error) -> &'static str {
 fn sql_hint(error: &sqlx::Error) -> &'static str {
     let database = match error {
         sqlx::Error::Database(database) => database,
+        // SQLite has a thread for each connection.
+        sqlx::Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => return MORE_THREADS,
         sqlx::Error::Io(_) => return "; hint: is PostgreSQL running there, and may this host connect?",
         sqlx::Error::Tls(_) => return "; hint: `sslmode` and `sslrootcert` in the URL say what is asked of the server",
         _ => return "",

@@ -8,6 +8,7 @@
 //! data/rollups/…          flows added up by minute and hour, Parquet                           [tables::rollup]
 //! data/packets/…          pcapng.zst and indexes                                               [packets]
 //! data/journal/…          slices that were open, until they have a row                         [journal]
+//! data/reserve            room for a full disk                                                 [reserve]
 //! data/*.lock             who may write                                                        [lock]
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod packets;
 pub mod private;
 pub mod query;
 mod recovery;
+mod reserve;
 pub mod retention;
 mod set_aside;
 pub(crate) mod sketch;
@@ -53,7 +55,7 @@ pub use error::StoreError;
 pub use export::Selection;
 pub use journal::Journal;
 pub use limits::{LimitReached, QueryLimits};
-pub use lock::ImportLock;
+pub use lock::{DirectoryId, ImportLock};
 pub use packets::{Backlog, Compression, PacketLog, PacketLogConfig, PacketLogCounters, Segment};
 pub use recovery::Recovery;
 pub use retention::{Retention, Retired, RollupAges};
@@ -182,6 +184,9 @@ impl Store {
             StoreError::Io { source, .. } => unwritable(source),
             other => other,
         })?;
+        if appliance {
+            reserve::release(&data_dir);
+        }
         let catalog = Catalog::open_in(&data_dir, config.catalog.as_ref()).await?;
         // Behind the catalog, by which a directory that was there is known to be the store's.
         private::close_off(&data_dir).map_err(unwritable)?;
@@ -302,7 +307,7 @@ impl Store {
         self.flows.forget_open(now.saturating_sub(OPEN_LIFE)).await;
         let recorded = self.record_segments().await;
         let room = self.make_room().await;
-        let retired = retention::apply(&self.data_dir, &self.catalog, self.retention, now).await;
+        let retired = self.retired(now).await;
         let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
         let settled = self.settle_old_erasures(now).await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };

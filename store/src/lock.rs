@@ -9,9 +9,31 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::StoreError;
+
+/// The lock of `wiretag run`.
+const APPLIANCE: &str = "appliance.lock";
+
+/// Which data directory of this machine it is, whatever its path: its `appliance.lock`. A copy is another one, and no other file gets these
+/// numbers while an appliance holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectoryId {
+    device: u64,
+    inode: u64,
+}
+
+impl DirectoryId {
+    /// Of a directory that an appliance has used.
+    pub fn of(data_dir: &Path) -> std::io::Result<Self> {
+        let lock = std::fs::metadata(data_dir.join(APPLIANCE))?;
+        Ok(Self { device: lock.dev(), inode: lock.ino() })
+    }
+}
 
 /// Held while a store is open for writing.
 #[derive(Debug)]
@@ -92,7 +114,7 @@ fn open(path: &Path) -> Result<File, StoreError> {
 }
 
 fn take_appliance(data_dir: &Path) -> Result<File, StoreError> {
-    let path = data_dir.join("appliance.lock");
+    let path = data_dir.join(APPLIANCE);
     let mut file = open(&path)?;
     match file.try_lock() {
         Ok(()) => {}

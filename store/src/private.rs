@@ -40,7 +40,9 @@ pub(crate) fn close_off(data_dir: &Path) -> io::Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours =
             ["flows", "transactions", "packets", "rollups", "journal", "set-aside", "appliance.lock", "writers.lock"];
-        if ours.contains(&&*name) || catalogs.iter().any(|own| name.starts_with(own)) {
+        // Of the CNI plugin; others have a folder of this name, too.
+        let plugins = name == "run" && path.join("cni-spool").exists();
+        if plugins || ours.contains(&&*name) || catalogs.iter().any(|own| name.starts_with(own)) {
             close(&path)?;
         }
     }

@@ -184,8 +184,13 @@ impl Appliance {
     }
 
     /// SIGTERM, and wait for a clean end.
-    pub fn stop(mut self) {
-        run("kill", &["-TERM", &self.pid()]);
+    pub fn stop(self) {
+        self.stop_by("-TERM");
+    }
+
+    /// A signal, and wait for a clean end.
+    pub fn stop_by(mut self, signal: &str) {
+        run("kill", &[signal, &self.pid()]);
         let status = eventually(30, "the appliance stops", || self.child.try_wait().expect("wait"));
         assert!(status.success(), "{status}");
     }

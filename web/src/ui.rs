@@ -1,6 +1,7 @@
-//! The UI, built into the program. Paths without a file are the UI's own, except below `/api`.
+//! The UI, built into the program: its page at `/`, and the files of that. What the page shows is in the query of its address, so other paths
+//! are none: a probe of `/healthz` that got a page would be content whatever happens.
 
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 
@@ -12,7 +13,7 @@ struct Files;
 
 const INDEX: &str = "index.html";
 
-/// A file of the UI, else its page.
+/// The page of the UI, or a file of it.
 pub(crate) async fn file(method: Method, uri: Uri) -> Response {
     let path = uri.path().trim_start_matches('/');
     if path == "api" || path.starts_with("api/") {
@@ -21,14 +22,14 @@ pub(crate) async fn file(method: Method, uri: Uri) -> Response {
     if method != Method::GET && method != Method::HEAD {
         return wrong_method().await.into_response();
     }
-    if let Some(response) = embedded(path) {
-        return response;
-    }
-    // A missing asset is missing; answering a page instead would be run as a script.
-    if path.starts_with("assets/") {
-        return ApiError::unknown("no such file", "reload the page").into_response();
-    }
-    embedded(INDEX).unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+    embedded(if path.is_empty() { INDEX } else { path }).unwrap_or_else(|| {
+        let hint = if path.starts_with("assets/") {
+            "reload the page"
+        } else {
+            "the page is at `/`, and `/api/v1/health` says how it is doing"
+        };
+        ApiError::unknown("no such file", hint).into_response()
+    })
 }
 
 fn embedded(path: &str) -> Option<Response> {
@@ -67,7 +68,21 @@ fn is_hashed(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_of_the_page_is_not_there() {
+        let status = async |path: &'static str| file(Method::GET, Uri::from_static(path)).await.status();
+        for path in ["/", "/?q=port%20%3D%3D%2080", "/index.html"] {
+            assert_eq!(status(path).await, StatusCode::OK, "{path}");
+        }
+        for path in ["/healthz", "/ready", "/-/healthy", "/assets/gone.js", "/api/v2/flows"] {
+            assert_eq!(status(path).await, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert_eq!(file(Method::POST, Uri::from_static("/")).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
 
     #[test]
     fn only_hashed_names_are_kept_for_ever() {

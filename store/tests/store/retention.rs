@@ -254,7 +254,8 @@ async fn only_the_owner_can_read() {
         open_to_others(parent.path())
     };
     assert_eq!(fill().await, Vec::<std::path::PathBuf>::new());
-    for path in ["", "flows", "packets", "packets/date=2023-11-14"].map(|name| dir.join(name)) {
+    std::fs::create_dir_all(dir.join("run/cni-spool")).unwrap();
+    for path in ["", "run", "run/cni-spool", "flows", "packets", "packets/date=2023-11-14"].map(|name| dir.join(name)) {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
     for file in list(&dir).unwrap() {
