@@ -8,6 +8,7 @@ use super::observed::{Observed, Work};
 use super::rows::Cursor;
 use super::{Range, Table, TableStore};
 use crate::error::StoreError;
+use crate::limits::Budget;
 use crate::query::Statement;
 use crate::query::plan::{Aggregate, KeyOf};
 
@@ -24,7 +25,7 @@ pub struct ExplainRequest<R: 'static> {
     pub limit: usize,
     /// Cursor of the page.
     pub after: Option<String>,
-    /// Memory that an aggregation may take, bytes.
+    /// Memory that it may take, bytes.
     pub memory: usize,
 }
 
@@ -54,6 +55,7 @@ impl<R: Table> TableStore<R> {
                 let began = request.after.as_deref().map(Cursor::parse).transpose()?;
                 let condition = Condition {
                     observed: Some(observed.clone()),
+                    budget: Arc::new(Budget::new(request.memory)),
                     ..Condition::new(filter.node.clone(), request.range, request.all_observations)
                 };
                 self.rows_behind(began, condition, request.limit.saturating_add(1)).await?.len().min(request.limit)

@@ -8,10 +8,10 @@ use crate::rows::{self, flow, transaction};
 use proptest::prelude::*;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{EndTag, Tagged, TaggedFlow, TaggedTransaction};
-use wiretag_store::Table;
 use wiretag_store::catalog::Catalog;
 use wiretag_store::query::{Query, parse};
 use wiretag_store::tables::{Engine, Range, SearchOptions, TableStore};
+use wiretag_store::{LimitReached, StoreError, Table};
 
 const ALL: Range = Range { from: 0, to: i64::MAX };
 
@@ -105,6 +105,37 @@ async fn seen_at_once_and_once<R: Sample>() {
 async fn rows_are_seen_at_once_and_once() {
     seen_at_once_and_once::<FlowRecord>().await;
     seen_at_once_and_once::<Transaction>().await;
+}
+
+/// Labels are stored once, and read as often as rows have them.
+async fn what_rows_take_counts<R: Sample>() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = store::<R>(dir.path()).await;
+    let (keys, value) = ((0..20).map(|number| format!("{number:0>200}")).collect::<Vec<_>>(), "v".repeat(1_000));
+    let labels: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+    let mut wide: Vec<Tagged<R>> = (0..1_000).map(R::row).collect();
+    for row in &mut wide {
+        rows::name(&mut row.client, "wide", &labels);
+    }
+    store.append(wide).await.unwrap();
+    for place in ["memory", "a file"] {
+        let page = async |limit: usize| {
+            let options = SearchOptions { limit, ..SearchOptions::default() };
+            store.search_within(&Query::everything(), ALL, options, 4 << 20).await
+        };
+        let few = page(50).await.unwrap();
+        assert_eq!(few.rows.len(), 50, "in {place}");
+        assert!((1 << 20..4 << 20).contains(&few.memory), "in {place}: {}", few.memory);
+        let error = page(1_000).await.unwrap_err();
+        assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 4 })), "in {place}: {error}");
+        store.flush().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_rows_of_a_page_take_counts_as_they_are_read() {
+    what_rows_take_counts::<FlowRecord>().await;
+    what_rows_take_counts::<Transaction>().await;
 }
 
 async fn pages_follow<R: Sample>() {
