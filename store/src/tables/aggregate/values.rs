@@ -151,7 +151,7 @@ pub(super) fn growth<T>(table: &HashTable<T>, more: usize) -> usize {
         return 0;
     }
     // Places are a power of two, of which seven in eight are used; each has a byte besides.
-    let places = (entries.max(table.capacity() + 1) * 8 / 7 + 1).next_power_of_two();
+    let places = (entries.max(table.capacity() + 1) * 8 / 7).next_power_of_two();
     places * (size_of::<T>() + 1)
 }
 
