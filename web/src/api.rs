@@ -244,7 +244,8 @@ async fn page<R: Table>(
     let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
     let after = parameters.after.filter(|after| !after.is_empty());
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
-    let work = table.search_within(&query, range, options, shared.answers.most());
+    // JSON has the labels of each row again.
+    let work = table.search_within(&query, range, options, shared.answers.most() / 2);
     let page = shared.queries.run(Kind::Search, work).await?;
     Ok((page, completeness(shared, caller, range, false).await?))
 }

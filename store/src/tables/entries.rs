@@ -131,7 +131,7 @@ impl<R: Table> TableStore<R> {
         self.search_within(query, range, options, DEFAULT_MEMORY)
     }
 
-    /// [`Self::search`], with so much memory for the rows, bytes.
+    /// [`Self::search`], with so much memory for the rows, bytes: of wide rows a page has fewer.
     pub fn search_within<'a>(
         &'a self,
         query: &'a Query<R>,

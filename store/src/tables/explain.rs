@@ -8,7 +8,6 @@ use super::observed::{Observed, Work};
 use super::rows::Cursor;
 use super::{Range, Table, TableStore};
 use crate::error::StoreError;
-use crate::limits::Budget;
 use crate::query::Statement;
 use crate::query::plan::{Aggregate, KeyOf};
 
@@ -55,10 +54,9 @@ impl<R: Table> TableStore<R> {
                 let began = request.after.as_deref().map(Cursor::parse).transpose()?;
                 let condition = Condition {
                     observed: Some(observed.clone()),
-                    budget: Arc::new(Budget::new(request.memory)),
                     ..Condition::new(filter.node.clone(), request.range, request.all_observations)
                 };
-                self.rows_behind(began, condition, request.limit.saturating_add(1)).await?.len().min(request.limit)
+                self.fitting(began, &condition, request.limit, request.memory).await?.rows.len()
             }
             Some(aggregate) => {
                 let asked = AggregateRequest {

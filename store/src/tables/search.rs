@@ -8,7 +8,7 @@ use super::rows::{Cursor, Place, Row};
 use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
-use crate::limits::Budget;
+use crate::limits::{Budget, LimitReached};
 use crate::query::Query;
 
 /// Files read at once at most, where an answer is made of all of them.
@@ -45,18 +45,37 @@ impl<R: Table> TableStore<R> {
         memory: usize,
     ) -> Result<Page, StoreError> {
         let began = options.after.as_deref().map(Cursor::parse).transpose()?;
-        let budget = Arc::new(Budget::new(memory));
-        let condition =
-            Condition { budget: budget.clone(), ..Condition::new(query.node.clone(), range, options.all_observations) };
-        let mut rows = self.rows_behind(began, condition, options.limit.saturating_add(1)).await?;
-        let more = rows.len() > options.limit;
-        rows.truncate(options.limit);
-        let next = Cursor::behind(&rows, began).filter(|_| more).map(|cursor| cursor.to_string());
-        Ok(Page { rows, next, memory: budget.used() })
+        let condition = Condition::new(query.node.clone(), range, options.all_observations);
+        self.fitting(began, &condition, options.limit, memory).await
+    }
+
+    /// A page behind another: at most `limit` rows, and no more than there is memory for.
+    pub(super) async fn fitting(
+        &self,
+        began: Option<Cursor>,
+        condition: &Condition<R>,
+        mut limit: usize,
+        memory: usize,
+    ) -> Result<Page, StoreError> {
+        loop {
+            let budget = Arc::new(Budget::new(memory));
+            let condition = Condition { budget: budget.clone(), ..condition.clone() };
+            match self.rows_behind(began, condition, limit.saturating_add(1)).await {
+                // The others are of the next page.
+                Err(StoreError::Limit(LimitReached::Memory { .. })) if limit > 1 => limit /= 2,
+                Err(error) => return Err(error),
+                Ok(mut rows) => {
+                    let more = rows.len() > limit;
+                    rows.truncate(limit);
+                    let next = Cursor::behind(&rows, began).filter(|_| more).map(|cursor| cursor.to_string());
+                    return Ok(Page { rows, next, memory: budget.used() });
+                }
+            }
+        }
     }
 
     /// The first `limit` rows behind a page.
-    pub(super) async fn rows_behind(
+    async fn rows_behind(
         &self,
         began: Option<Cursor>,
         condition: Condition<R>,

@@ -108,7 +108,7 @@ async fn rows_are_seen_at_once_and_once() {
 }
 
 /// Labels are stored once, and read as often as rows have them.
-async fn what_rows_take_counts<R: Sample>() {
+async fn pages_fit<R: Sample>() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = store::<R>(dir.path()).await;
     let (keys, value) = ((0..20).map(|number| format!("{number:0>200}")).collect::<Vec<_>>(), "v".repeat(1_000));
@@ -119,23 +119,30 @@ async fn what_rows_take_counts<R: Sample>() {
     }
     store.append(wide).await.unwrap();
     for place in ["memory", "a file"] {
-        let page = async |limit: usize| {
-            let options = SearchOptions { limit, ..SearchOptions::default() };
-            store.search_within(&Query::everything(), ALL, options, 4 << 20).await
+        let page = async |after: Option<String>, memory: usize| {
+            let options = SearchOptions { limit: 1_000, after, ..SearchOptions::default() };
+            store.search_within(&Query::everything(), ALL, options, memory).await
         };
-        let few = page(50).await.unwrap();
-        assert_eq!(few.rows.len(), 50, "in {place}");
-        assert!((1 << 20..4 << 20).contains(&few.memory), "in {place}: {}", few.memory);
-        let error = page(1_000).await.unwrap_err();
-        assert!(matches!(error, StoreError::Limit(LimitReached::Memory { mib: 4 })), "in {place}: {error}");
+        let (mut after, mut pages, mut found) = (None, 0, 0);
+        loop {
+            let some = page(after, 8 << 20).await.unwrap();
+            assert!((1 << 20..8 << 20).contains(&some.memory), "in {place}: {}", some.memory);
+            (after, pages, found) = (some.next, pages + 1, found + some.rows.len());
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(pages >= 4 && found == 1_000, "in {place}: {found} in {pages}");
+        let error = page(None, 16 << 10).await.unwrap_err();
+        assert!(matches!(error, StoreError::Limit(LimitReached::Memory { .. })), "in {place}: {error}");
         store.flush().await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_rows_of_a_page_take_counts_as_they_are_read() {
-    what_rows_take_counts::<FlowRecord>().await;
-    what_rows_take_counts::<Transaction>().await;
+async fn pages_of_wide_rows_have_as_many_as_there_is_memory_for() {
+    pages_fit::<FlowRecord>().await;
+    pages_fit::<Transaction>().await;
 }
 
 async fn pages_follow<R: Sample>() {
