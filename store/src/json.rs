@@ -33,6 +33,17 @@ pub fn value(value: Value<'_>) -> Json {
     }
 }
 
+/// Memory of an entry of a row, bytes, about.
+pub(crate) fn memory(name: &str, value: &Json) -> usize {
+    let own = size_of::<String>() + size_of::<Json>() + name.len();
+    match value {
+        Json::Null | Json::Bool(_) | Json::Number(_) => own,
+        Json::String(text) => own + text.len(),
+        Json::Array(values) => values.iter().map(|value| memory("", value)).sum::<usize>() + own,
+        Json::Object(pairs) => pairs.iter().map(|(name, value)| memory(name, value)).sum::<usize>() + own,
+    }
+}
+
 /// A value that is written without a [`Json`] of its own, and as it would be.
 pub(crate) struct Shown<'a>(pub(crate) Value<'a>);
 

@@ -1,5 +1,6 @@
 //! How much one query may take, and what is said when it wants more.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Memory of one query unless the configuration says otherwise, bytes.
@@ -12,7 +13,7 @@ pub const MOST_GROUPS: usize = 100_000;
 pub enum LimitReached {
     /// Of memory.
     #[error(
-        "the query needs more than {mib} MiB of memory; hint: ask for a shorter time, for fewer or coarser groups, or raise `queries.mib` in the configuration"
+        "the query needs more than {mib} MiB of memory; hint: ask for a shorter time, for fewer rows, for fewer or coarser groups, or raise `queries.mib` in the configuration"
     )]
     Memory {
         /// The limit.
@@ -66,6 +67,48 @@ impl Budget {
             self.used.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
         };
         if used > self.most { Err(LimitReached::Memory { mib: self.most >> 20 }) } else { Ok(()) }
+    }
+
+    /// What is needed now, bytes.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// Memory that something of a query takes, until it is gone.
+#[derive(Debug)]
+pub(crate) struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Nothing yet.
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: budget.clone(), bytes: 0 }
+    }
+
+    /// It takes so many bytes now.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), LimitReached> {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        self.budget.change(before, bytes)
+    }
+
+    /// It takes so many bytes more.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), LimitReached> {
+        self.set(self.bytes.saturating_add(bytes))
+    }
+
+    /// It takes so many bytes less.
+    pub(crate) fn give(&mut self, bytes: usize) {
+        // What is given back cannot be too much.
+        let _ = self.set(self.bytes.saturating_sub(bytes));
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.give(self.bytes);
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! * a query gives its place back when its answer is made; from then on the answer takes room here until its last byte is with the kernel. How
 //!   long that may last is a limit of connections ([`crate::server`]);
+//! * a page of rows and the JSON that is made of it have as much together, and what is too long is not written to its end;
 //! * there is no waiting for room: what waits would take memory, too. Small answers need none;
 //! * what is made while it is sent has a small channel instead ([`crate::download`], [`crate::tail`]).
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
+use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wiretag_store::{LimitReached, StoreError};
 
@@ -28,6 +32,24 @@ const UNIT: usize = 1 << 10;
 pub(crate) struct Answers {
     room: Arc<Semaphore>,
     most: usize,
+}
+
+/// JSON that is written as far as there is room.
+struct Written {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl Write for Written {
+    fn write(&mut self, some: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(some.len()).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.bytes.extend_from_slice(some);
+        Ok(some.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An answer in its room, until nobody has a part of it.
@@ -49,13 +71,32 @@ impl Answers {
         Self { room: Arc::new(Semaphore::new(most / UNIT)), most }
     }
 
+    /// What rows of a page and their JSON may take together, bytes.
+    pub(crate) const fn most(&self) -> usize {
+        self.most
+    }
+
+    /// An answer in JSON, whose rows take so many bytes already.
+    pub(crate) fn json(&self, answer: &impl Serialize, rows: usize) -> Result<Response, ApiError> {
+        let mut out = Written { bytes: Vec::new(), left: self.most.saturating_sub(rows) };
+        match serde_json::to_writer(&mut out, answer) {
+            Ok(()) => Ok(([(header::CONTENT_TYPE, "application/json")], out.bytes).into_response()),
+            Err(error) if error.is_io() => Err(self.too_long()),
+            Err(error) => Err(ApiError::internal(&error)),
+        }
+    }
+
+    fn too_long(&self) -> ApiError {
+        StoreError::from(LimitReached::Memory { mib: self.most >> 20 }).into()
+    }
+
     /// The same bytes, which take room as long as somebody has them.
     fn hold(&self, bytes: Bytes) -> Result<Bytes, ApiError> {
         if bytes.len() <= SMALL {
             return Ok(bytes);
         }
         if bytes.len() > self.most {
-            return Err(StoreError::from(LimitReached::Memory { mib: self.most >> 20 }).into());
+            return Err(self.too_long());
         }
         let units = u32::try_from(bytes.len() / UNIT).unwrap_or(u32::MAX);
         let room = self.room.clone().try_acquire_many_owned(units);
@@ -102,5 +143,18 @@ mod tests {
         drop(second);
         let error = answers.hold(Bytes::from(vec![7; LEAST + 1])).expect_err("never");
         assert_eq!(error.into_response().status(), 422);
+    }
+
+    #[tokio::test]
+    async fn a_page_and_its_json_have_room_together() {
+        let answers = Answers::new(0);
+        let page = ["a", "\n"];
+        let response = answers.json(&page, LEAST - r#"["a","\n"]"#.len()).expect("it fits");
+        assert_eq!(response.headers().get(header::CONTENT_TYPE).expect("its type"), "application/json");
+        let bytes = axum::body::to_bytes(response.into_body(), LEAST).await.expect("its bytes");
+        assert_eq!(bytes, r#"["a","\n"]"#);
+        for rows in [LEAST - 1, LEAST, usize::MAX] {
+            assert_eq!(answers.json(&page, rows).expect_err("there is no room").into_response().status(), 422);
+        }
     }
 }

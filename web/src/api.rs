@@ -213,9 +213,9 @@ pub(crate) async fn flows(
     State(shared): State<Shared>,
     caller: Caller,
     Params(parameters): Params<SearchParameters>,
-) -> Result<Json<FlowsAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let (page, completeness) = page(&shared, &shared.store.flows, &caller, parameters).await?;
-    Ok(Json(FlowsAnswer { flows: page.rows, completeness, next: page.next }))
+    shared.answers.json(&FlowsAnswer { flows: page.rows, completeness, next: page.next }, page.memory)
 }
 
 /// Searches transactions: one row for each DNS and HTTP exchange.
@@ -228,9 +228,9 @@ pub(crate) async fn transactions(
     State(shared): State<Shared>,
     caller: Caller,
     Params(parameters): Params<SearchParameters>,
-) -> Result<Json<TransactionsAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let (page, completeness) = page(&shared, &shared.store.transactions, &caller, parameters).await?;
-    Ok(Json(TransactionsAnswer { transactions: page.rows, completeness, next: page.next }))
+    shared.answers.json(&TransactionsAnswer { transactions: page.rows, completeness, next: page.next }, page.memory)
 }
 
 async fn page<R: Table>(
@@ -244,7 +244,9 @@ async fn page<R: Table>(
     let limit = params::number("limit", parameters.limit, DEFAULT_LIMIT, MOST_ROWS)?;
     let after = parameters.after.filter(|after| !after.is_empty());
     let options = SearchOptions { limit, all_observations: parameters.all_observations.unwrap_or(false), after };
-    let page = shared.queries.run(Kind::Search, table.search(&query, range, options)).await?;
+    // JSON has the labels of each row again.
+    let work = table.search_within(&query, range, options, shared.answers.most() / 2);
+    let page = shared.queries.run(Kind::Search, work).await?;
     Ok((page, completeness(shared, caller, range, false).await?))
 }
 
@@ -325,7 +327,7 @@ pub(crate) async fn flow(
     State(shared): State<Shared>,
     caller: Caller,
     Path(flow_id): Path<String>,
-) -> Result<Json<FlowAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let id = params::flow_id(&flow_id)?;
     let flows = &shared.store.flows;
     let rows = caller.permitted();
@@ -334,7 +336,7 @@ pub(crate) async fn flow(
     if slices.is_empty() {
         return Err(no_flow(&flow_id));
     }
-    Ok(Json(FlowAnswer { slices, observations }))
+    shared.answers.json(&FlowAnswer { slices, observations }, 0)
 }
 
 /// The columns of a flow, or of a transaction.

@@ -323,8 +323,13 @@ pub(super) fn check<R: Table>(aggregate: &Aggregate<R>, column: usize) -> Result
     let names: Vec<String> = aggregate.columns().into_iter().map(|column| column.name).collect();
     for (at, name) in names.iter().enumerate() {
         if names.iter().take(at).any(|before| before == name) {
-            return Err(Mistake::new(column, format!("the answer would have two columns `{name}`"))
-                .hint("name one of them with `as`, or leave it out"));
+            // Only figures have names of their own: conditions are made of those of keys.
+            let hint = match aggregate.by.get(at).map(|key| &key.of) {
+                Some(KeyOf::Time { .. }) => "group by one width of time: the narrower tells the wider, too",
+                Some(KeyOf::Column(_) | KeyOf::Ends(_)) => "leave one of them out",
+                None => "name the figure with `as`, or leave it out",
+            };
+            return Err(Mistake::new(column, format!("the answer would have two columns `{name}`")).hint(hint));
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::scan::{Among, Found, OpenFile, Pull, Scanner};
 use super::{Range, Table, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
+use crate::limits::Budget;
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
 
@@ -32,12 +33,15 @@ pub(super) struct Condition<R: 'static> {
     pub(super) not_before: Option<i64>,
     /// Who wants to know how it is answered.
     pub(super) observed: Option<Arc<Observed>>,
+    /// What rows of a page may take; all that is asked for, unless somebody sets it.
+    pub(super) budget: Arc<Budget>,
 }
 
 impl<R: Table> Condition<R> {
     /// Rows that pass and touch the range.
     pub(super) fn new(node: Node<R>, range: Range, all_observations: bool) -> Self {
-        Self { node, range, all_observations, after: None, not_before: None, observed: None }
+        let budget = Arc::new(Budget::new(usize::MAX));
+        Self { node, range, all_observations, after: None, not_before: None, observed: None, budget }
     }
 
     pub(super) fn matches(&self, row: &Tagged<R>) -> bool {

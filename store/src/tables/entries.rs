@@ -19,6 +19,7 @@ use super::search::{Page, SearchOptions};
 use super::{Range, Table, TableStore};
 use crate::error::StoreError;
 use crate::export::ChannelWriter;
+use crate::limits::DEFAULT_MEMORY;
 use crate::query::Query;
 
 /// Bytes that are handed on at once, about.
@@ -36,6 +37,7 @@ pub trait Entries: Sized + 'static {
         query: &'a Query<Self>,
         range: Range,
         options: SearchOptions,
+        memory: usize,
     ) -> Answer<'a, Page>;
     fn aggregate<'a>(table: &'a TableStore<Self>, request: &'a AggregateRequest<Self>) -> Answer<'a, AggregateAnswer>;
     fn explain<'a>(table: &'a TableStore<Self>, request: &'a ExplainRequest<Self>) -> Answer<'a, Explanation>;
@@ -69,8 +71,9 @@ macro_rules! entries {
                 query: &'a Query<Self>,
                 range: Range,
                 options: SearchOptions,
+                memory: usize,
             ) -> Answer<'a, Page> {
-                Box::pin(table.page(query, range, options))
+                Box::pin(table.page(query, range, options, memory))
             }
 
             fn aggregate<'a>(
@@ -125,7 +128,18 @@ impl<R: Table> TableStore<R> {
 
     /// A page of rows that pass, newest start first, then by flow id and number.
     pub fn search<'a>(&'a self, query: &'a Query<R>, range: Range, options: SearchOptions) -> Answer<'a, Page> {
-        R::search(self, query, range, options)
+        self.search_within(query, range, options, DEFAULT_MEMORY)
+    }
+
+    /// [`Self::search`], with so much memory for the rows, bytes: of wide rows a page has fewer.
+    pub fn search_within<'a>(
+        &'a self,
+        query: &'a Query<R>,
+        range: Range,
+        options: SearchOptions,
+        memory: usize,
+    ) -> Answer<'a, Page> {
+        R::search(self, query, range, options, memory)
     }
 
     /// Groups of the rows that pass and start in the range, with their figures.

@@ -24,7 +24,7 @@ pub struct ExplainRequest<R: 'static> {
     pub limit: usize,
     /// Cursor of the page.
     pub after: Option<String>,
-    /// Memory that an aggregation may take, bytes.
+    /// Memory that it may take, bytes.
     pub memory: usize,
 }
 
@@ -56,7 +56,7 @@ impl<R: Table> TableStore<R> {
                     observed: Some(observed.clone()),
                     ..Condition::new(filter.node.clone(), request.range, request.all_observations)
                 };
-                self.rows_behind(began, condition, request.limit.saturating_add(1)).await?.len().min(request.limit)
+                self.fitting(began, &condition, request.limit, request.memory).await?.rows.len()
             }
             Some(aggregate) => {
                 let asked = AggregateRequest {

@@ -253,7 +253,7 @@ fn write<R: Table, W: Write + Send>(
             loop {
                 let part = parts.blocking_recv().ok_or(StoreError::Closed)?;
                 if let Part::Rows(batch) = &part {
-                    for row in rows::of_columns(&names, batch.columns(), R::NUMBER) {
+                    for row in rows::of_columns(&names, batch.columns(), R::NUMBER, None) {
                         match format {
                             ExportFormat::Csv => text.push_str(&csv::line(names.iter().copied(), &row.to_map())),
                             ExportFormat::JsonLines | ExportFormat::Parquet | ExportFormat::Ipfix { .. } => {

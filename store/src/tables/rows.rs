@@ -15,6 +15,7 @@ use wiretag_enrich::Tagged;
 use super::error::TableError;
 use super::{RowKey, Table};
 use crate::json::{self, Shown};
+use crate::limits::{Budget, Held, LimitReached};
 
 /// Rows in one place that a cursor can tell of.
 const MOST_ALIKE: usize = 1_000;
@@ -115,19 +116,28 @@ enum Cells {
     /// Of a file: columns, and the number of the row in them.
     Columns(Arc<Columns>, usize),
     /// Of a row in memory.
-    Values(Arc<Map<String, Json>>),
+    Values(Arc<Values>),
 }
 
 #[derive(Debug)]
 struct Columns {
     names: Vec<String>,
     arrays: Vec<ArrayRef>,
+    _held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Values {
+    map: Map<String, Json>,
+    _held: Held,
 }
 
 impl Row {
-    pub(super) fn of<R: Table>(row: &Tagged<R>) -> Self {
+    pub(super) fn of<R: Table>(row: &Tagged<R>, budget: &Arc<Budget>) -> Result<Self, LimitReached> {
         let key = row.record.key();
-        Self { place: Place::of(&key), end: key.end, cells: Cells::Values(Arc::new(json::row(row))) }
+        let (map, mut held) = (json::row(row), Held::new(budget));
+        held.take(map.iter().map(|(name, value)| json::memory(name, value)).sum())?;
+        Ok(Self { place: Place::of(&key), end: key.end, cells: Cells::Values(Arc::new(Values { map, _held: held })) })
     }
 
     /// The value in a column, null if it has none.
@@ -138,7 +148,7 @@ impl Row {
                 let array = at.and_then(|at| columns.arrays.get(at));
                 array.map_or(Json::Null, |array| json::value(value_at(array, *row)))
             }
-            Cells::Values(values) => values.get(column).cloned().unwrap_or_default(),
+            Cells::Values(values) => values.map.get(column).cloned().unwrap_or_default(),
         }
     }
 
@@ -149,7 +159,7 @@ impl Row {
                 let cells = columns.names.iter().zip(&columns.arrays);
                 cells.map(|(name, array)| (name.clone(), json::value(value_at(array, *row)))).collect()
             }
-            Cells::Values(values) => Map::clone(values),
+            Cells::Values(values) => values.map.clone(),
         }
     }
 
@@ -172,13 +182,13 @@ impl Serialize for Row {
                 }
                 map.end()
             }
-            Cells::Values(values) => values.serialize(serializer),
+            Cells::Values(values) => values.map.serialize(serializer),
         }
     }
 }
 
-/// Rows from columns, of which there are at least `start`, `end`, `flow_id`, and that of the number.
-pub(super) fn of_columns(names: &[&str], columns: &[ArrayRef], number: &str) -> Vec<Row> {
+/// Rows from columns, of which there are at least `start`, `end`, `flow_id`, and that of the number; and what the columns take.
+pub(super) fn of_columns(names: &[&str], columns: &[ArrayRef], number: &str, held: Option<Held>) -> Vec<Row> {
     let column = |wanted: &str| columns.get(names.iter().position(|name| *name == wanted)?);
     let (Some(starts), Some(ends), Some(ids), Some(numbers)) =
         (column("start"), column("end"), column("flow_id").and_then(|ids| ids.as_string_opt::<i32>()), column(number))
@@ -186,7 +196,7 @@ pub(super) fn of_columns(names: &[&str], columns: &[ArrayRef], number: &str) -> 
         return Vec::new();
     };
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    let shared = Arc::new(Columns { names, arrays: columns.to_vec() });
+    let shared = Arc::new(Columns { names, arrays: columns.to_vec(), _held: held });
     let one = |row: usize| {
         let flow_id = u64::from_str_radix(ids.value(row), 16).ok()?;
         let place = Place { start: Reverse(time_at(starts, row)?), flow_id, number: number_at(numbers, row)? };

@@ -1,12 +1,14 @@
 //! Questions to the store of a table: pages of rows.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::engine::Condition;
 use super::rows::{Cursor, Place, Row};
 use super::{Range, Table, TableStore, files};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
+use crate::limits::{Budget, LimitReached};
 use crate::query::Query;
 
 /// Files read at once at most, where an answer is made of all of them.
@@ -30,6 +32,8 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Cursor of the next page, if there is more. Rows that arrive meanwhile do not shift it.
     pub next: Option<String>,
+    /// Memory that the rows take, bytes, about.
+    pub memory: usize,
 }
 
 impl<R: Table> TableStore<R> {
@@ -38,18 +42,40 @@ impl<R: Table> TableStore<R> {
         query: &Query<R>,
         range: Range,
         options: SearchOptions,
+        memory: usize,
     ) -> Result<Page, StoreError> {
         let began = options.after.as_deref().map(Cursor::parse).transpose()?;
         let condition = Condition::new(query.node.clone(), range, options.all_observations);
-        let mut rows = self.rows_behind(began, condition, options.limit.saturating_add(1)).await?;
-        let more = rows.len() > options.limit;
-        rows.truncate(options.limit);
-        let next = Cursor::behind(&rows, began).filter(|_| more).map(|cursor| cursor.to_string());
-        Ok(Page { rows, next })
+        self.fitting(began, &condition, options.limit, memory).await
+    }
+
+    /// A page behind another: at most `limit` rows, and no more than there is memory for.
+    pub(super) async fn fitting(
+        &self,
+        began: Option<Cursor>,
+        condition: &Condition<R>,
+        mut limit: usize,
+        memory: usize,
+    ) -> Result<Page, StoreError> {
+        loop {
+            let budget = Arc::new(Budget::new(memory));
+            let condition = Condition { budget: budget.clone(), ..condition.clone() };
+            match self.rows_behind(began, condition, limit.saturating_add(1)).await {
+                // The others are of the next page.
+                Err(StoreError::Limit(LimitReached::Memory { .. })) if limit > 1 => limit /= 2,
+                Err(error) => return Err(error),
+                Ok(mut rows) => {
+                    let more = rows.len() > limit;
+                    rows.truncate(limit);
+                    let next = Cursor::behind(&rows, began).filter(|_| more).map(|cursor| cursor.to_string());
+                    return Ok(Page { rows, next, memory: budget.used() });
+                }
+            }
+        }
     }
 
     /// The first `limit` rows behind a page.
-    pub(super) async fn rows_behind(
+    async fn rows_behind(
         &self,
         began: Option<Cursor>,
         condition: Condition<R>,
@@ -76,7 +102,8 @@ impl<R: Table> TableStore<R> {
         let mut recent = snapshot.matching(condition).await;
         recent.sort_by_key(|row| Place::of(&row.record.key()));
         recent.truncate(limit);
-        let mut page: Vec<Row> = recent.into_iter().map(Row::of).collect();
+        let mut page: Vec<Row> =
+            recent.into_iter().map(|row| Row::of(row, &condition.budget)).collect::<Result<_, _>>()?;
         // What is in memory is often the page already; files can only bring what starts as late as its last row.
         let full = limit.checked_sub(1).and_then(|last| page.get(last)).map(|last| last.place.start.0);
         let condition = Condition { not_before: full.max(condition.not_before), ..condition.clone() };

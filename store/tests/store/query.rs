@@ -96,6 +96,21 @@ fn mistakes_have_a_place_and_a_hint() {
     }
 }
 
+#[test]
+fn two_columns_of_one_name_have_a_hint_that_helps() {
+    for (text, hint) in [
+        ("| count by 1m, 1h", "one width"),
+        ("| count by pod, 1m, pod", "leave one of them out"),
+        ("| count, count by pod", "`as`"),
+        ("| count as pod by pod", "`as`"),
+    ] {
+        let error = query::parse_statement::<FlowRecord>(text, rows::START).expect_err(text);
+        assert!(error.message.contains("two columns"), "{error}");
+        assert!(error.hint.clone().unwrap_or_default().contains(hint), "{error}");
+    }
+    query::parse_statement::<FlowRecord>("| count as flows_of_pod by pod, 1h", rows::START).unwrap();
+}
+
 /// What tables and other tools print is understood.
 #[test]
 fn numbers_and_times_as_they_are_printed() {

@@ -8,10 +8,10 @@ use crate::rows::{self, flow, transaction};
 use proptest::prelude::*;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_enrich::{EndTag, Tagged, TaggedFlow, TaggedTransaction};
-use wiretag_store::Table;
 use wiretag_store::catalog::Catalog;
 use wiretag_store::query::{Query, parse};
 use wiretag_store::tables::{Engine, Range, SearchOptions, TableStore};
+use wiretag_store::{LimitReached, StoreError, Table};
 
 const ALL: Range = Range { from: 0, to: i64::MAX };
 
@@ -105,6 +105,44 @@ async fn seen_at_once_and_once<R: Sample>() {
 async fn rows_are_seen_at_once_and_once() {
     seen_at_once_and_once::<FlowRecord>().await;
     seen_at_once_and_once::<Transaction>().await;
+}
+
+/// Labels are stored once, and read as often as rows have them.
+async fn pages_fit<R: Sample>() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = store::<R>(dir.path()).await;
+    let (keys, value) = ((0..20).map(|number| format!("{number:0>200}")).collect::<Vec<_>>(), "v".repeat(1_000));
+    let labels: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), value.as_str())).collect();
+    let mut wide: Vec<Tagged<R>> = (0..1_000).map(R::row).collect();
+    for row in &mut wide {
+        rows::name(&mut row.client, "wide", &labels);
+    }
+    store.append(wide).await.unwrap();
+    for place in ["memory", "a file"] {
+        let page = async |after: Option<String>, memory: usize| {
+            let options = SearchOptions { limit: 1_000, after, ..SearchOptions::default() };
+            store.search_within(&Query::everything(), ALL, options, memory).await
+        };
+        let (mut after, mut pages, mut found) = (None, 0, 0);
+        loop {
+            let some = page(after, 8 << 20).await.unwrap();
+            assert!((1 << 20..8 << 20).contains(&some.memory), "in {place}: {}", some.memory);
+            (after, pages, found) = (some.next, pages + 1, found + some.rows.len());
+            if after.is_none() {
+                break;
+            }
+        }
+        assert!(pages >= 4 && found == 1_000, "in {place}: {found} in {pages}");
+        let error = page(None, 16 << 10).await.unwrap_err();
+        assert!(matches!(error, StoreError::Limit(LimitReached::Memory { .. })), "in {place}: {error}");
+        store.flush().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_wide_rows_have_as_many_as_there_is_memory_for() {
+    pages_fit::<FlowRecord>().await;
+    pages_fit::<Transaction>().await;
 }
 
 async fn pages_follow<R: Sample>() {

@@ -11,9 +11,9 @@ use wiretag_enrich::Record;
 
 use super::super::scan::Among;
 use super::TableError;
-use super::states::{Keeps, States};
+use super::states::{Keeps, STEP, States};
 use super::values::{Column, Interner, KeyValue, NO_VALUE, Places, Seen};
-use crate::limits::Budget;
+use crate::limits::{Budget, LimitReached};
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf};
 
@@ -127,7 +127,7 @@ impl Groups {
             tuples: Vec::new(),
             places: HashTable::new(),
             len: 0,
-            states: plan.states.iter().map(|state| States::new(state.keeps, hasher)).collect(),
+            states: plan.states.iter().map(|state| States::new(state.keeps, hasher, budget)).collect(),
             hasher: hasher.clone(),
             part,
             budget: budget.clone(),
@@ -230,8 +230,9 @@ impl Groups {
         }
         self.each_end(plan, batch, rows, |states, rows, groups| {
             for (state, fields) in states.iter_mut().zip(&fields) {
-                state.add(&fields.iter().collect::<Vec<_>>(), rows, groups);
+                state.add(&fields.iter().collect::<Vec<_>>(), rows, groups)?;
             }
+            Ok(())
         })
     }
 
@@ -241,7 +242,7 @@ impl Groups {
         plan: &Plan<R>,
         batch: &RecordBatch,
         rows: Vec<u32>,
-        mut add: impl FnMut(&mut [States], &[u32], &[u32]),
+        mut add: impl FnMut(&mut [States], &[u32], &[u32]) -> Result<(), LimitReached>,
     ) -> Result<(), TableError> {
         let keys = key_columns(plan, batch)?;
         let both_ends = keys.iter().any(|[_, server]| server.is_some());
@@ -258,7 +259,7 @@ impl Groups {
         for (keys, mut rows) in [(&clients, rows), (&servers, of_servers)] {
             let groups = self.groups_of(keys, &mut rows);
             self.states.iter_mut().for_each(|state| state.resize(self.len));
-            add(&mut self.states, &rows, &groups);
+            add(&mut self.states, &rows, &groups)?;
         }
         self.account()
     }
@@ -324,10 +325,13 @@ impl Groups {
                 *slot = numbers.get(*theirs as usize).copied().unwrap_or_default();
             }
             groups.push(self.of_tuple(&tuple));
+            if groups.len().is_multiple_of(STEP) {
+                self.account()?;
+            }
         }
         for (ours, theirs) in self.states.iter_mut().zip(std::mem::take(&mut other.states)) {
             ours.resize(self.len);
-            ours.merge(theirs, &groups);
+            ours.merge(theirs, &groups)?;
         }
         self.account()
     }
@@ -341,7 +345,7 @@ impl Groups {
     pub(crate) fn account(&mut self) -> Result<(), TableError> {
         let keys: usize = self.keys.iter().map(Interner::bytes).sum();
         let states: usize = self.states.iter().map(States::bytes).sum();
-        let now = keys + states + self.tuples.capacity() * 4 + self.places.capacity() * 5;
+        let now = keys + states + self.tuples.capacity() * 4 + self.places.allocation_size();
         let before = std::mem::replace(&mut self.counted, now);
         Ok(self.budget.change(before, now)?)
     }

@@ -9,6 +9,7 @@
 //! * a row counts in the period in which it starts, so that no row is in two periods side by side;
 //! * states are merged in any order and grouping with one result, so answers are the same from memory, from files, and from
 //!   what was aggregated before;
+//! * between two pieces of work others have their turn: there a question ends whose time is over, or whose client went;
 //! * memory is bounded by a budget for each query. Where only some groups are wanted, what does not fit at once is looked at
 //!   in parts, so that the answer is still made of all groups; else it is an error.
 //!
@@ -148,6 +149,7 @@ impl<R: Table> TableStore<R> {
                 Some(before) => before.with(part, &request.aggregate),
                 None => part,
             });
+            tokio::task::yield_now().await;
         }
         let whole = whole.unwrap_or_default();
         if request.aggregate.limit.is_none() && whole.groups > MOST_GROUPS as u64 {
@@ -217,6 +219,7 @@ impl<R: Table> TableStore<R> {
             served_by.rows += self.add_files(&mut groups, plan, &condition, chunk).await?;
         }
         groups.gather();
+        tokio::task::yield_now().await;
         let mut range = range;
         if plan.has_rates() {
             // Rates are of the time of which something is kept.
@@ -281,6 +284,7 @@ impl<R: Table> TableStore<R> {
         };
         for part in parts {
             groups.merge(part)?;
+            tokio::task::yield_now().await;
         }
         Ok(rows)
     }
@@ -303,6 +307,8 @@ impl<R: Table> TableStore<R> {
                 let mut rows = 0;
                 while let Some(found) = stream.recv().await {
                     rows += groups.add_among(&plan, &found?)?;
+                    // What is read already is taken without a pause, and clocks stand still meanwhile.
+                    tokio::task::yield_now().await;
                 }
                 Ok::<_, TableError>((groups, rows))
             });

@@ -202,6 +202,7 @@ impl Groups {
                     whole &= part.add_to(state, rows, groups);
                 }
             }
+            Ok(())
         })?;
         Ok(whole)
     }

@@ -5,10 +5,15 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use super::sketches::Sketches;
-use super::values::{Column, Interner, Seen};
+use super::values::{Column, Interner, Seen, growth};
+use crate::limits::{Budget, Held, LimitReached};
 use crate::sketch::Sketch;
+
+/// Values, or groups, that come to others before it is asked whether there is memory for more.
+pub(super) const STEP: usize = 4_096;
 
 /// What a state keeps of the values of its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +51,68 @@ pub(crate) struct Distinct {
     seen: HashTable<(u32, u32)>,
     counts: Vec<u64>,
     hasher: RandomState,
+    /// What values and pairs take.
+    held: Held,
 }
 
 impl Distinct {
+    fn new(hasher: &RandomState, budget: &Arc<Budget>) -> Self {
+        Self {
+            values: Interner::new(hasher.clone()),
+            seen: HashTable::new(),
+            counts: Vec::new(),
+            hasher: hasher.clone(),
+            held: Held::new(budget),
+        }
+    }
+
+    /// Makes room for so many values more, if there is memory for it.
+    fn reserve(&mut self, more: usize) -> Result<(), LimitReached> {
+        let growth = growth(&self.seen, more) + self.values.growth(more);
+        if growth > 0 {
+            self.held.take(growth)?;
+            let hasher = &self.hasher;
+            self.seen.reserve(more, |known| hasher.hash_one(known));
+            self.values.reserve(more);
+        }
+        self.account()
+    }
+
+    fn account(&mut self) -> Result<(), LimitReached> {
+        self.held.set(self.values.bytes() + self.seen.allocation_size())
+    }
+
+    /// Adds the values of a column in `rows` to the group at the same place of `groups`.
+    fn add(&mut self, column: &Column, rows: &[u32], groups: &[u32]) -> Result<(), LimitReached> {
+        for (rows, groups) in rows.chunks(STEP).zip(groups.chunks(STEP)) {
+            self.reserve(rows.len())?;
+            let numbers = column.numbers(rows, &mut self.values);
+            for ((row, group), number) in rows.iter().zip(groups).zip(numbers) {
+                if column.get(*row as usize) != Seen::Null {
+                    self.insert(*group, number);
+                }
+            }
+        }
+        self.account()
+    }
+
+    fn merge(&mut self, theirs: &Self, groups: &[u32]) -> Result<(), LimitReached> {
+        let mut numbers = Vec::with_capacity(theirs.values.values().len());
+        for values in theirs.values.values().chunks(STEP) {
+            self.reserve(values.len())?;
+            numbers.extend(values.iter().map(|value| self.values.number(value.seen())));
+        }
+        for (at, (group, number)) in theirs.seen.iter().enumerate() {
+            if at.is_multiple_of(STEP) {
+                self.reserve(STEP.min(theirs.seen.len() - at))?;
+            }
+            if let (Some(group), Some(number)) = (groups.get(*group as usize), numbers.get(*number as usize)) {
+                self.insert(*group, *number);
+            }
+        }
+        self.account()
+    }
+
     fn insert(&mut self, group: u32, number: u32) {
         let (pair, hasher) = ((group, number), &self.hasher);
         let entry = self.seen.entry(hasher.hash_one(pair), |known| *known == pair, |known| hasher.hash_one(known));
@@ -70,19 +134,14 @@ fn whole(value: Seen<'_>) -> Option<i128> {
 }
 
 impl States {
-    pub(super) fn new(keeps: Keeps, hasher: &RandomState) -> Self {
+    pub(super) fn new(keeps: Keeps, hasher: &RandomState, budget: &Arc<Budget>) -> Self {
         match keeps {
             Keeps::Rows => Self::Rows(Vec::new()),
             Keeps::Sum => Self::Sum(Vec::new()),
             Keeps::Least => Self::Least(Vec::new()),
             Keeps::Greatest => Self::Greatest(Vec::new()),
             Keeps::Sketch => Self::Sketch(Sketches::default()),
-            Keeps::Distinct => Self::Distinct(Distinct {
-                values: Interner::new(hasher.clone()),
-                seen: HashTable::new(),
-                counts: Vec::new(),
-                hasher: hasher.clone(),
-            }),
+            Keeps::Distinct => Self::Distinct(Distinct::new(hasher, budget)),
         }
     }
 
@@ -98,23 +157,18 @@ impl States {
     }
 
     /// Adds the values of `columns` in `rows` to the group at the same place of `groups`.
-    pub(super) fn add(&mut self, columns: &[&Column], rows: &[u32], groups: &[u32]) {
+    pub(super) fn add(&mut self, columns: &[&Column], rows: &[u32], groups: &[u32]) -> Result<(), LimitReached> {
         if let Self::Rows(counts) = self {
             for group in groups {
                 if let Some(count) = counts.get_mut(*group as usize) {
                     *count += 1;
                 }
             }
-            return;
+            return Ok(());
         }
         for column in columns {
             if let Self::Distinct(distinct) = self {
-                let numbers = column.numbers(rows, &mut distinct.values);
-                for ((row, group), number) in rows.iter().zip(groups).zip(numbers) {
-                    if column.get(*row as usize) != Seen::Null {
-                        distinct.insert(*group, number);
-                    }
-                }
+                distinct.add(column, rows, groups)?;
                 continue;
             }
             if let Column::Number(numbers) = column
@@ -128,6 +182,7 @@ impl States {
                 }
             }
         }
+        Ok(())
     }
 
     /// Adds numbers without asking for each what it is and what is kept of it, if that can be; most of what is asked for can.
@@ -197,7 +252,7 @@ impl States {
     }
 
     /// Adds states of the same kind; `groups` says which of ours each of theirs is.
-    pub(super) fn merge(&mut self, other: Self, groups: &[u32]) {
+    pub(super) fn merge(&mut self, other: Self, groups: &[u32]) -> Result<(), LimitReached> {
         match other {
             Self::Rows(counts) => counts.iter().zip(groups).for_each(|(rows, group)| self.add_rows(*group, *rows)),
             Self::Sum(sums) => sums.iter().zip(groups).for_each(|((sum, n), group)| self.add_sum(*group, *sum, *n)),
@@ -209,20 +264,17 @@ impl States {
                 }
             }
             Self::Sketch(theirs) => {
-                let Self::Sketch(ours) = self else { return };
-                ours.merge(theirs, groups);
+                if let Self::Sketch(ours) = self {
+                    ours.merge(theirs, groups);
+                }
             }
             Self::Distinct(theirs) => {
-                let Self::Distinct(ours) = self else { return };
-                let numbers: Vec<u32> =
-                    theirs.values.values().iter().map(|value| ours.values.number(value.seen())).collect();
-                for (group, number) in theirs.seen {
-                    if let (Some(group), Some(number)) = (groups.get(group as usize), numbers.get(number as usize)) {
-                        ours.insert(*group, *number);
-                    }
+                if let Self::Distinct(ours) = self {
+                    ours.merge(&theirs, groups)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Nothing more comes: what is kept can be asked for.
@@ -232,16 +284,14 @@ impl States {
         }
     }
 
-    /// Memory, about.
+    /// Memory, about, without what holds it itself.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Rows(rows) => rows.capacity() * 8,
             Self::Sum(sums) => sums.capacity() * 32,
             Self::Least(values) | Self::Greatest(values) => values.capacity() * 32,
             Self::Sketch(sketches) => sketches.bytes(),
-            Self::Distinct(distinct) => {
-                distinct.values.bytes() + distinct.seen.capacity() * 9 + distinct.counts.capacity() * 8
-            }
+            Self::Distinct(distinct) => distinct.counts.capacity() * 8,
         }
     }
 
@@ -287,5 +337,53 @@ impl States {
 fn set(values: &mut [Option<i128>], group: usize, value: i128, choose: fn(i128, i128) -> i128) {
     if let Some(slot) = values.get_mut(group) {
         *slot = Some(slot.map_or(value, |before| choose(before, value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds numbers to the only group.
+    fn add(distinct: &mut Distinct, numbers: std::ops::Range<u64>) -> Result<(), LimitReached> {
+        distinct.counts.resize(1, 0);
+        let rows: Vec<u32> = (0..).zip(numbers.clone()).map(|(row, _)| row).collect();
+        let groups = vec![0; rows.len()];
+        distinct.add(&Column::Number(numbers.collect::<Vec<_>>().into()), &rows, &groups)
+    }
+
+    #[test]
+    fn sets_ask_for_memory_before_they_grow() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let mut distinct = Distinct::new(&RandomState::default(), &budget);
+        let bytes = |distinct: &Distinct| distinct.values.bytes() + distinct.seen.allocation_size();
+        let mut fit = 0;
+        let error = loop {
+            match add(&mut distinct, fit..fit + 1_000) {
+                Ok(()) => fit += 1_000,
+                Err(error) => break error,
+            }
+            assert_eq!((distinct.counts[0], budget.used()), (fit, bytes(&distinct)));
+        };
+        assert_eq!(error, LimitReached::Memory { mib: 1 });
+        assert!(fit >= 5_000 && bytes(&distinct) <= 1 << 20, "{fit} in {}", bytes(&distinct));
+        drop(distinct);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn sets_that_are_merged_ask_for_memory_too() {
+        for (most, fits) in [(16 << 20, true), (900_000, false)] {
+            let budget = Arc::new(Budget::new(most));
+            let [mut ours, mut theirs] = [0; 2].map(|_| Distinct::new(&RandomState::default(), &budget));
+            add(&mut ours, 0..6_000).expect("it fits");
+            add(&mut theirs, 5_000..11_000).expect("it fits");
+            assert_eq!(ours.merge(&theirs, &[0]).is_ok(), fits, "in {most}");
+            if fits {
+                assert_eq!(ours.counts, [11_000]);
+            }
+            drop((ours, theirs));
+            assert_eq!(budget.used(), 0, "in {most}");
+        }
     }
 }

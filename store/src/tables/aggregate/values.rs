@@ -15,6 +15,9 @@ use hashbrown::HashTable;
 /// Stands for no value where values are told apart by where they stand.
 pub(super) const NO_VALUE: u32 = u32::MAX;
 
+/// Memory of a text besides its bytes, about: how many share it, and what its place has of its own.
+const TEXT: usize = size_of::<[usize; 4]>();
+
 /// Buckets of time that are told apart without looking each up, at most.
 const MOST_BUCKETS: i64 = 65_536;
 
@@ -88,7 +91,7 @@ impl Interner {
         let number = self.values.len() as u32;
         let rehash = |number: &u32| values.get(*number as usize).map_or(0, |known| hasher.hash_one(known.seen()));
         self.numbers.insert_unique(hash, number, rehash);
-        self.texts += if let Seen::Text(text) = value { text.len() } else { 0 };
+        self.texts += if let Seen::Text(text) = value { TEXT + text.len() } else { 0 };
         self.values.push(value.kept());
         number
     }
@@ -122,8 +125,34 @@ impl Interner {
 
     /// Memory, about.
     pub(super) fn bytes(&self) -> usize {
-        self.texts + self.values.capacity() * size_of::<KeyValue>() + self.numbers.capacity() * 5
+        self.texts + self.values.capacity() * size_of::<KeyValue>() + self.numbers.allocation_size()
     }
+
+    /// Memory that room for so many values more takes, besides their texts, until it is made.
+    pub(super) fn growth(&self, more: usize) -> usize {
+        let (values, room) = (self.values.len() + more, self.values.capacity());
+        let values = if values > room { values.max(2 * room) - room } else { 0 };
+        growth(&self.numbers, more) + values * size_of::<KeyValue>()
+    }
+
+    /// Makes that room.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let (values, hasher) = (&self.values, &self.hasher);
+        let rehash = |number: &u32| values.get(*number as usize).map_or(0, |known| hasher.hash_one(known.seen()));
+        self.numbers.reserve(more, rehash);
+        self.values.reserve(more);
+    }
+}
+
+/// Memory that room for so many entries more takes until it is made: the table of before is there meanwhile.
+pub(super) fn growth<T>(table: &HashTable<T>, more: usize) -> usize {
+    let entries = table.len() + more;
+    if entries <= table.capacity() {
+        return 0;
+    }
+    // Places are a power of two, of which seven in eight are used; each has a byte besides.
+    let places = (entries.max(table.capacity() + 1) * 8 / 7).next_power_of_two();
+    places * (size_of::<T>() + 1)
 }
 
 /// Maps, and the key whose values are wanted.

@@ -73,12 +73,13 @@ impl Words {
     fn column(&self, mut keys: Vec<i32>, nulls: Option<NullBuffer>) -> Option<ArrayRef> {
         let absent = |row| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
         let mut places = vec![None; self.count];
-        let mut last = 0;
+        let (mut last, mut distinct) = (0, 0);
         for (_, key) in (0..).zip(&keys).filter(|(row, _)| !absent(*row)) {
-            *places.get_mut(*key as usize)? = Some(0);
+            distinct += usize::from(places.get_mut(*key as usize)?.replace(0).is_none());
             last = last.max(*key as usize);
         }
-        let (mut texts, mut words, mut count) = (self.texts()?, StringBuilder::new(), 0);
+        // A page may be of very many row groups, with a word of each.
+        let (mut texts, mut words, mut count) = (self.texts()?, StringBuilder::with_capacity(distinct, 0), 0);
         for place in places.iter_mut().take(last + 1) {
             let text = texts.next()?;
             if let Some(place) = place {

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
+use datafusion::arrow::array::{Array, ArrayRef, new_null_array};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
@@ -35,6 +35,7 @@ use super::chunks::{Chunks, Positioned};
 use super::flat::{self, Asks};
 use super::outline::{Chunk, Group, Outline};
 use super::pages::OneGroup;
+use crate::limits::Held;
 
 /// Memory for footers, bytes.
 const FOOTERS: usize = 64 << 20;
@@ -42,6 +43,8 @@ const FOOTERS: usize = 64 << 20;
 const OUTLINES: usize = 64 << 20;
 /// Of so many rows one is wanted at most: then only their values are made, and not arrays of all rows.
 pub(super) const FEW: usize = 8;
+/// Rows of a map that are read before what they take is counted.
+const PART: usize = 512;
 /// Layouts that are kept: those of the tables, in some releases.
 const LAYOUTS: usize = 8;
 
@@ -334,6 +337,17 @@ impl OpenFile {
         fields: &[&Field],
         selection: Option<&RowSelection>,
     ) -> Result<Vec<ArrayRef>, TableError> {
+        self.counted(group, fields, selection, None)
+    }
+
+    /// [`Self::columns`]; what they take is held as they are read.
+    pub(super) fn counted(
+        &self,
+        group: usize,
+        fields: &[&Field],
+        selection: Option<&RowSelection>,
+        mut held: Option<&mut Held>,
+    ) -> Result<Vec<ArrayRef>, TableError> {
         let footer = self.footer()?;
         let Some(meta) = footer.metadata.row_groups().get(group) else {
             return Err(ParquetError::EOF("a row group is missing".into()).into());
@@ -369,20 +383,53 @@ impl OpenFile {
                 && let Some(described) = meta.columns().get(leaf).map(ColumnChunkMetaData::column_descr)
                 && let Some(array) = flat::some(&mut group.pages_of(leaf)?, described, some, &stored.kind)
             {
+                if let Some(held) = &mut held {
+                    held.take(memory(&array))?;
+                }
                 return Ok(array);
             }
+            // A map has its texts as often as they come: a little of it can be much.
+            let step = if held.is_some() && stored.leaves.len() > 1 { rows.min(PART) } else { rows };
             let reader =
-                ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, rows, selection.cloned())?;
-            let parts = reader.collect::<Result<Vec<_>, _>>()?;
-            let parts: Vec<&ArrayRef> = parts.iter().flat_map(RecordBatch::columns).collect();
-            Ok(match parts.as_slice() {
-                [] => new_null_array(field.data_type(), rows),
-                [one] => (*one).clone(),
-                many => concat(&many.iter().map(|array| array.as_ref() as &dyn Array).collect::<Vec<_>>())?,
-            })
+                ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, step, selection.cloned())?;
+            let array = joined(reader, held.as_deref_mut())?;
+            Ok(array.unwrap_or_else(|| new_null_array(field.data_type(), rows)))
         };
         fields.iter().zip(stored).map(column).collect()
     }
+}
+
+/// A column out of its parts; without any there is none.
+fn joined(reader: ParquetRecordBatchReader, mut held: Option<&mut Held>) -> Result<Option<ArrayRef>, TableError> {
+    let (mut parts, mut bytes) = (Vec::new(), 0);
+    for batch in reader {
+        for part in batch?.columns() {
+            if let Some(held) = &mut held {
+                let taken = memory(part);
+                held.take(taken)?;
+                bytes += taken;
+            }
+            parts.push(part.clone());
+        }
+    }
+    if parts.len() < 2 {
+        return Ok(parts.pop());
+    }
+    // While they are joined they are there twice.
+    if let Some(held) = &mut held {
+        held.take(bytes)?;
+    }
+    let whole = concat(&parts.iter().map(|part| part.as_ref() as &dyn Array).collect::<Vec<_>>())?;
+    drop(parts);
+    if let Some(held) = &mut held {
+        held.give(bytes);
+    }
+    Ok(Some(whole))
+}
+
+/// Bytes of what is in a column.
+fn memory(array: &ArrayRef) -> usize {
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 /// The numbers of the rows of a selection.

@@ -19,6 +19,7 @@ use super::footers::OpenFile;
 use super::mask::{Columns, values};
 use super::outline::{Chunk, Group};
 use super::prune::left_out;
+use crate::limits::{Budget, Held};
 use crate::query::ast::{self, Node, Test};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
@@ -134,14 +135,20 @@ impl Target {
     }
 
     /// These rows of the group, in its order.
-    pub(super) fn rows(&self, rows: &[u32], fields: &[&Field], number: &str) -> Result<Vec<Row>, TableError> {
+    pub(super) fn rows(
+        &self,
+        rows: &[u32],
+        (fields, number): (&[&Field], &str),
+        budget: &Arc<Budget>,
+    ) -> Result<Vec<Row>, TableError> {
         let total = self.file.groups().get(self.group).map_or(0, Group::rows);
         let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
         let selection = RowSelection::from_consecutive_ranges(ranges, total);
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
         self.file.reading(|| {
-            let columns = self.file.columns(self.group, fields, Some(&selection))?;
-            Ok(rows::of_columns(&names, &columns, number))
+            let mut held = Held::new(budget);
+            let columns = self.file.counted(self.group, fields, Some(&selection), Some(&mut held))?;
+            Ok(rows::of_columns(&names, &columns, number, Some(held)))
         })
     }
 

@@ -223,7 +223,7 @@ impl Scanner {
             let (names, wanted) = (names.clone(), wanted.clone());
             move || {
                 let fields: Vec<&Field> = names.iter().filter_map(|name| wanted.fields.get(name)).collect();
-                target.map_or(Ok(Vec::new()), |target| target.rows(&rows, &fields, number))
+                target.map_or(Ok(Vec::new()), |target| target.rows(&rows, (&fields, number), &wanted.condition.budget))
             }
         };
         let results = self.pool.all(groups.iter().map(read)).await?;
