@@ -151,7 +151,12 @@ impl Pipeline {
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: crate::health::health(config.node.clone(), capture.clone(), sources.clone(), (troubles, peers)),
+            health: crate::health::health(
+                config.node.clone(),
+                capture.clone(),
+                sources.clone(),
+                (troubles, peers, store.clone()),
+            ),
             pending_loss: pending_loss(account.clone()),
             identities: Arc::new(move || published.view()),
             tail,

@@ -26,8 +26,9 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
+        let told = warn_of_missing(&appliance, &search);
         copied.context(BROKEN_OFF)?;
-        return warn_of_missing(&appliance, &search);
+        return told;
     }
     let store = Store::open_read_only(data).await?;
     // Every packet, at whatever point it was seen, bears the names of its flow.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Aggregate, Query, Statement};
 use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
-use wiretag_store::{Loss, RetiredItems, Store, Table};
+use wiretag_store::{Loss, MissingPackets, RetiredItems, Store, Table};
 
 use crate::cli::SearchArguments;
 use crate::client::Appliance;
@@ -194,6 +194,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
     let completeness = store.completeness(range.from, range.to, rollable).await?;
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
+    missing_sentence(completeness.missing_packets);
     unfinished_sentence(completeness.unfinished_imports);
     retired_sentence(completeness.retired, range);
     if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
@@ -208,6 +209,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
 pub(super) fn warn_of_loss(answer: &Value, range: Range) {
     let told = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
     unreadable_sentence(Missing { files: told("unreadable_files"), rows: told("unreadable_rows") });
+    missing_sentence(MissingPackets { segments: told("missing_segments"), packets: told("missing_packets") });
     unfinished_sentence(told("unfinished_imports"));
     let retired = RetiredItems {
         flow_rows: told("retired_flow_rows"),
@@ -245,6 +247,16 @@ fn unreadable_sentence(missing: Missing) {
         let what = if files == 1 { "a file".to_owned() } else { format!("{files} files") };
         tell!(
             "warning: incomplete: {what} cannot be read, up to {rows} rows of this time are missing; hint: the log names what to restore from a backup"
+        );
+    }
+}
+
+fn missing_sentence(missing: MissingPackets) {
+    let MissingPackets { segments, packets } = missing;
+    if segments > 0 {
+        let what = if segments == 1 { "a segment is".to_owned() } else { format!("{segments} segments are") };
+        tell!(
+            "warning: incomplete: {what} gone from the disk, {packets} packets of this time are missing; hint: restore them from a backup"
         );
     }
 }
