@@ -129,7 +129,7 @@ impl<R: Table> Search<R> {
             after = answer.get("next").and_then(Value::as_str).map(str::to_owned);
             if after.is_none() || left == 0 {
                 // By then it is known which files cannot be read.
-                warn_of_loss(&answer, self.range);
+                warn_of_loss(&answer, (self.range, Of::Rows));
                 break;
             }
         }
@@ -157,7 +157,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
-        warn_of_losses(store, self.range, false).await?;
+        warn_of_losses(store, (self.range, Of::Rows), false).await?;
         Ok(after.is_some())
     }
 }
@@ -189,14 +189,23 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
     query::parse_time(text, now).map_err(|error| WrongUsage(error.to_string()).into())
 }
 
+/// What an answer has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Rows, or what is made of them.
+    Rows,
+    /// Packets of rows. They are not kept as long as these.
+    Packets,
+}
+
 /// Loss in the range goes to stderr: stdout holds nothing but data.
-pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) -> anyhow::Result<()> {
+pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), rollable: bool) -> anyhow::Result<()> {
     let completeness = store.completeness(range.from, range.to, rollable).await?;
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
     missing_sentence(completeness.missing_packets);
     unfinished_sentence(completeness.unfinished_imports);
-    retired_sentence(completeness.retired, range);
+    tell_retired(completeness.retired, (range, of));
     if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
         tell!(
             "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
@@ -206,7 +215,7 @@ pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) 
 }
 
 /// As [`warn_of_losses`], from an answer.
-pub(super) fn warn_of_loss(answer: &Value, range: Range) {
+pub(super) fn warn_of_loss(answer: &Value, (range, of): (Range, Of)) {
     let told = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
     unreadable_sentence(Missing { files: told("unreadable_files"), rows: told("unreadable_rows") });
     missing_sentence(MissingPackets { segments: told("missing_segments"), packets: told("missing_packets") });
@@ -216,7 +225,7 @@ pub(super) fn warn_of_loss(answer: &Value, range: Range) {
         transaction_rows: told("retired_transactions"),
         packets: told("retired_packets"),
     };
-    retired_sentence(retired, range);
+    tell_retired(retired, (range, of));
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -234,10 +243,10 @@ pub(super) fn warn_of_loss(answer: &Value, range: Range) {
 }
 
 /// As [`warn_of_loss`], after an answer that has no room for it.
-pub(super) fn warn_of_missing<R: Table>(appliance: &Appliance, search: &Search<R>) -> anyhow::Result<()> {
+pub(super) fn warn_of_missing<R: Table>(appliance: &Appliance, search: &Search<R>, of: Of) -> anyhow::Result<()> {
     let mut parameters = search.parameters();
     parameters.push(("limit", "1".into()));
-    warn_of_loss(&appliance.json(&format!("/api/v1/{}", R::NAME), &parameters)?, search.range);
+    warn_of_loss(&appliance.json(&format!("/api/v1/{}", R::NAME), &parameters)?, (search.range, of));
     Ok(())
 }
 
@@ -270,15 +279,20 @@ fn unfinished_sentence(imports: u64) {
     }
 }
 
-/// Whoever asks for no time wants what there is.
-fn retired_sentence(retired: RetiredItems, range: Range) {
-    let parts =
-        [(retired.flow_rows, "flows"), (retired.transaction_rows, "transactions"), (retired.packets, "packets")];
+fn tell_retired(retired: RetiredItems, asked: (Range, Of)) {
+    if let Some(parts) = retired_parts(retired, asked) {
+        tell!("note: retention has deleted {parts} of the hours asked for");
+    }
+}
+
+/// Whoever asks for rows of no time wants what there is, and has rows whose packets are gone.
+fn retired_parts(retired: RetiredItems, (range, of): (Range, Of)) -> Option<String> {
+    let rows = if range.from > 0 { retired } else { RetiredItems::default() };
+    let packets = if range.from > 0 || of == Of::Packets { retired.packets } else { 0 };
+    let parts = [(rows.flow_rows, "flows"), (rows.transaction_rows, "transactions"), (packets, "packets")];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if !parts.is_empty() && range.from > 0 {
-        tell!("note: retention has deleted {} of these hours", parts.join(", "));
-    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn loss_sentence(loss: &Loss) {
@@ -295,4 +309,20 @@ fn loss_sentence(loss: &Loss) {
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     tell!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_retention_took_are_told_also_of_all_time() {
+        let retired = RetiredItems { flow_rows: 1, transaction_rows: 0, packets: 3 };
+        let told = |from, of| retired_parts(retired, (Range { from, to: i64::MAX }, of));
+        assert_eq!(told(0, Of::Rows), None);
+        assert_eq!(told(0, Of::Packets).as_deref(), Some("3 packets"));
+        for of in [Of::Rows, Of::Packets] {
+            assert_eq!(told(1, of).as_deref(), Some("1 flows, 3 packets"));
+        }
+    }
 }
