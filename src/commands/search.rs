@@ -19,6 +19,7 @@ use crate::output::tell;
 const PAGE: usize = 5_000;
 /// Rows that are turned into what is printed at once.
 const PORTION: usize = 256;
+const SECOND: u64 = 1_000_000_000;
 
 /// A search over a table, checked.
 pub(crate) struct Search<R: 'static> {
@@ -237,6 +238,7 @@ pub(super) fn warn_of_loss(answer: &Value, (range, of): (Range, Of)) {
             flow_rows: count("flow_rows_lost"),
             transaction_rows: count("transactions_lost"),
             interruptions: count("interruptions"),
+            not_captured: count("not_captured_seconds").saturating_mul(SECOND),
             ..Loss::default()
         });
     }
@@ -305,6 +307,7 @@ fn loss_sentence(loss: &Loss) {
         (loss.flow_rows, "flow rows lost"),
         (loss.transaction_rows, "transactions lost"),
         (loss.interruptions, "times killed or unable to capture (the seconds around are missing)"),
+        (loss.not_captured.div_ceil(SECOND), "s in which nothing was captured"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

@@ -10,13 +10,15 @@ use crate::Inner;
 use crate::caller::Caller;
 use crate::error::ApiError;
 
+const SECOND: u64 = 1_000_000_000;
+
 /// Of answers that have no room for it; the value is [`Completeness`] without its nodes, as JSON.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("wiretag-completeness");
 
 /// What was lost in a time range.
 #[derive(Default, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, all that is stored is there and can be read, and all imports
+    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, somebody captured since the first start, all that is stored is there and can be read, and all imports
     /// came to their end.
     complete: bool,
     /// Files of this time that cannot be read.
@@ -58,6 +60,8 @@ pub(crate) struct NodeLoss {
     flow_rows_lost: u64,
     /// Transactions that were lost.
     transactions_lost: u64,
+    /// Seconds of the range in which nobody captured: from an end, of whatever kind, to the next start.
+    not_captured_seconds: u64,
     /// Times that the node was killed or crashed, so that what it saw in the seconds before is missing, or that it could not capture.
     interruptions: u64,
 }
@@ -103,6 +107,7 @@ pub(crate) async fn completeness(
         node.flow_rows_lost += loss.flow_rows;
         node.transactions_lost += loss.transaction_rows;
         node.interruptions += loss.interruptions;
+        node.not_captured_seconds += loss.not_captured.div_ceil(SECOND);
     }
     let nodes = nodes.into_values().collect();
     // How many there were is nothing for those who may see some of them.
