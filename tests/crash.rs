@@ -290,9 +290,15 @@ fn the_time_in_which_nobody_captured_is_told() {
     assert!((3..60).contains(&seconds) && gap["nodes"][0]["interruptions"] == 0, "{gap}");
     assert_eq!(told(&appliance, "&from=-2h&to=-1h")["complete"], true);
     appliance.stop();
-    let output = wiretag(&["flows", "--data", directory.path().to_str().expect("a path")]);
+    let data = directory.path().to_str().expect("a path");
+    let output = wiretag(&["flows", "--data", data]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(&format!("{seconds} s in which nothing was captured")), "{said}");
+    for (to, is_over) in [("now", false), ("-30m", true)] {
+        let output = wiretag(&["flows", "--from", "-1h", "--to", to, "--data", data]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.contains("nobody is known to have captured since"), !is_over, "{said}");
+    }
 }
 
 /// Nothing can be opened when an interface appears: what is captured stays, the interface follows as soon as it can, and health and

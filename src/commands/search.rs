@@ -207,10 +207,21 @@ pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), roll
     missing_sentence(completeness.missing_packets);
     unfinished_sentence(completeness.unfinished_imports);
     tell_retired(completeness.retired, (range, of));
-    if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
-        tell!(
-            "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
-        );
+    let (unrecovered, ended) = (store.has_unrecovered(), store.catalog.accounted_until().await?);
+    // Whoever asks for no time wants what there is.
+    let ended = ended.filter(|end| range.from > 0 && *end < range.to.min(crate::host::now()));
+    if (unrecovered || ended.is_some()) && Appliance::find(store.data_dir())?.is_none() {
+        if unrecovered {
+            tell!(
+                "warning: incomplete: the last run was killed, and what it had not stored is missing until `wiretag run` starts again"
+            );
+        }
+        if let Some(end) = ended {
+            let end = crate::output::time(end);
+            tell!(
+                "warning: incomplete: nobody is known to have captured since {end}; hint: `wiretag run` does not run"
+            );
+        }
     }
     Ok(())
 }
