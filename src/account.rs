@@ -2,7 +2,8 @@
 //! seconds and at the end, and added to answers until then.
 //!
 //! A run that is killed writes no last account: what it received since the one before is nowhere. The next start says so
-//! ([`note_interruption`]): answers about that time are not complete.
+//! ([`note_interruption`]): answers about that time are not complete. Neither are those about the time from an end, of whatever kind, to the next
+//! start ([`Account::note_gap`]). Before the first start of all nobody said that anything would be captured.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,7 +75,17 @@ impl Account {
             flow_rows: self.capture.lost_slices() + flows.dropped + self.peers.missing(),
             transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
             interruptions: self.capture.interruptions(),
+            not_captured: 0,
         }
+    }
+
+    /// Says that nobody captured from the last account to the start, at `started`. Called before the first account of this run.
+    pub(crate) async fn note_gap(&self, started: i64) -> Result<(), StoreError> {
+        let catalog = &self.store.catalog;
+        let from = catalog.accounted_until().await?.unwrap_or(started);
+        // After a clock that went back it is not known.
+        let Ok(not_captured @ 1..) = u64::try_from(started.saturating_sub(from)) else { return Ok(()) };
+        catalog.add_loss(&Loss { node: self.node.clone(), from, to: started, not_captured, ..Loss::default() }).await
     }
 
     /// What has not been written yet.
@@ -116,5 +127,6 @@ fn since(before: &Loss, after: &Loss) -> Loss {
         flow_rows: after.flow_rows.saturating_sub(before.flow_rows),
         transaction_rows: after.transaction_rows.saturating_sub(before.transaction_rows),
         interruptions: after.interruptions.saturating_sub(before.interruptions),
+        not_captured: 0,
     }
 }

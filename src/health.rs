@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use wiretag_store::{MissingPackets, Store};
+
 use crate::peers::Peers;
 use crate::sources::Sources;
 use crate::trouble::Troubles;
@@ -12,11 +14,12 @@ pub(crate) fn health(
     node: String,
     capture: Arc<CaptureStatus>,
     sources: Sources,
-    (troubles, peers): (Arc<Troubles>, Arc<Peers>),
+    (troubles, peers, store): (Arc<Troubles>, Arc<Peers>, Arc<Store>),
 ) -> wiretag_web::Health {
     Arc::new(move || {
         let counters = capture.counters();
-        let problems = troubles.sentences();
+        let mut problems = troubles.sentences();
+        problems.extend(gone(store.packets_gone()));
         serde_json::json!({
             "status": if problems.is_empty() { "ok" } else { "degraded" },
             "problems": problems,
@@ -35,4 +38,12 @@ pub(crate) fn health(
             "flows_active": counters.flows_active,
         })
     })
+}
+
+/// Packets that somebody took from the disk.
+fn gone(missing: MissingPackets) -> Option<String> {
+    let MissingPackets { segments, packets } = missing;
+    let what = if segments == 1 { "a segment is".to_owned() } else { format!("{segments} segments are") };
+    (segments > 0)
+        .then(|| format!("{what} gone from the disk, {packets} packets are missing; hint: restore them from a backup"))
 }

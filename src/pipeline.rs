@@ -153,7 +153,12 @@ impl Pipeline {
         let app = wiretag_web::App {
             store: store.clone(),
             registry,
-            health: crate::health::health(config.node.clone(), capture.clone(), sources.clone(), (troubles, peers)),
+            health: crate::health::health(
+                config.node.clone(),
+                capture.clone(),
+                sources.clone(),
+                (troubles, peers, store.clone()),
+            ),
             pending_loss: pending_loss(account.clone()),
             identities: Arc::new(move || published.view()),
             tail,
@@ -417,17 +422,24 @@ impl PacketWriter {
     }
 }
 
-/// Every ten seconds: what was received and what was lost since, into the catalog.
+/// Every ten seconds: what was received and what was lost since, into the catalog. Before the first, that nobody captured until now.
 async fn record_loss(account: Arc<Account>, troubles: Arc<Troubles>, mut finish: watch::Receiver<bool>) {
     let mut tick = tokio::time::interval(crate::account::EVERY);
-    tick.tick().await;
+    let (started, mut begun) = (crate::host::now(), false);
     loop {
         tokio::select! {
             _ = finish.changed() => return,
             _ = tick.tick() => {}
         }
         let now = crate::host::now();
-        match account.write().await {
+        let written = async {
+            if !begun {
+                account.note_gap(started).await?;
+                begun = true;
+            }
+            account.write().await
+        };
+        match written.await {
             Ok(()) => troubles.works(Stage::Accounts, 0, now),
             Err(error) => troubles.failed(Stage::Accounts, &error, now),
         }

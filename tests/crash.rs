@@ -1,4 +1,5 @@
-//! What a kill -9 loses: the last seconds at most, also of connections that run. What a moment without descriptors loses: that moment.
+//! What a kill -9 loses: the last seconds at most, also of connections that run. What a moment without descriptors loses: that moment. And the time
+//! in which nobody captured.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
 mod support;
@@ -9,9 +10,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
-use support::{Appliance, eventually, flows, has, is_root, rows, run, wiretag_ok};
+use support::{Appliance, eventually, flows, has, is_root, rows, run, wiretag, wiretag_ok};
 use wiretag_capture::ring::in_namespace;
 
 const IDENTITIES: &str = "identities:\n  - name: web-box\n    ips: [198.18.91.1]\n  \
@@ -186,7 +188,7 @@ impl Load {
         let thread = std::thread::spawn(move || {
             in_namespace(&path, move || -> std::io::Result<()> {
                 let socket = UdpSocket::bind("0.0.0.0:40000")?;
-                socket.set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
+                socket.set_read_timeout(Some(Duration::from_millis(5)))?;
                 for number in (0..20_000_u16).cycle() {
                     if ended.load(Ordering::Relaxed) {
                         break;
@@ -262,6 +264,41 @@ fn kills_under_load_lose_nothing_old_and_double_nothing() {
         appliance.stop();
     }
     drop(load);
+}
+
+/// From an orderly stop to the next start. Of the time before the first start nobody said that anything would be captured.
+#[test]
+fn the_time_in_which_nobody_captured_is_told() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    let told = |appliance: &Appliance, range: &str| {
+        appliance.json(&format!("/api/v1/flows?limit=1{range}"))["completeness"].clone()
+    };
+    let appliance = start();
+    assert_eq!(told(&appliance, "")["complete"], true);
+    appliance.stop();
+    std::thread::park_timeout(Duration::from_secs(3));
+    let appliance = start();
+    let gap = eventually(20, "it is on record", || {
+        let told = told(&appliance, "");
+        (told["complete"] == false).then_some(told)
+    });
+    let seconds = gap["nodes"][0]["not_captured_seconds"].as_u64().expect("a number");
+    assert!((3..60).contains(&seconds) && gap["nodes"][0]["interruptions"] == 0, "{gap}");
+    assert_eq!(told(&appliance, "&from=-2h&to=-1h")["complete"], true);
+    appliance.stop();
+    let data = directory.path().to_str().expect("a path");
+    let output = wiretag(&["flows", "--data", data]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&format!("{seconds} s in which nothing was captured")), "{said}");
+    for (to, is_over) in [("now", false), ("-30m", true)] {
+        let output = wiretag(&["flows", "--from", "-1h", "--to", to, "--data", data]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said.contains("nobody is known to have captured since"), !is_over, "{said}");
+    }
 }
 
 /// Nothing can be opened when an interface appears: what is captured stays, the interface follows as soon as it can, and health and

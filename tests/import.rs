@@ -70,6 +70,33 @@ fn an_import_stores_every_row_and_a_file_counts_once() {
     assert_eq!(count(data), 2 * FLOWS as usize);
 }
 
+/// Also after whoever wrote next has looked through the directory.
+#[test]
+fn packets_that_are_gone_from_the_disk_are_missed_for_ever() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let data = data.to_str().expect("a path");
+    let import = |name: &str, clock: u32| {
+        let path = directory.path().join(name);
+        scan_at(&path, 10, clock);
+        wiretag_ok(&["import", "--quiet", path.to_str().expect("a path"), "--data", data]);
+    };
+    import("first.pcap", 1_700_000_000);
+    let listed = wiretag_store::packets::list(Path::new(data)).expect("the segments");
+    assert_eq!(listed.len(), 1);
+    std::fs::remove_file(Path::new(data).join(&listed[0])).expect("removed");
+    for clock in [1_700_000_100, 1_700_000_200] {
+        import(&format!("{clock}.pcap"), clock);
+        let (code, error) = wiretag_fails(&["pcap", "", "-o", "/dev/null", "--data", data]);
+        assert!(code == 1 && error.contains("10 packets of this time are missing"), "{error}");
+        let told = wiretag(&["flows", "--to", "2023-11-14T22:14:00Z", "--data", data]);
+        let told = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(told.contains("a segment is gone from the disk"), "{told}");
+        let told = wiretag(&["flows", "--from", "2023-11-14T22:14:30Z", "--data", data]);
+        assert!(!String::from_utf8_lossy(&told.stderr).contains("incomplete"), "{told:?}");
+    }
+}
+
 #[test]
 fn flows_that_find_no_memory_end_early_and_are_counted() {
     let directory = tempfile::tempdir().expect("a directory");

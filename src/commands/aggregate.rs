@@ -9,7 +9,7 @@ use wiretag_store::tables::{AggregateRequest, GroupRow};
 use wiretag_store::{Store, Table};
 
 use super::WrongUsage;
-use super::search::{Has, Search, warn_of_loss, warn_of_losses};
+use super::search::{Has, Of, Search, warn_of_loss, warn_of_losses};
 use crate::cli::Format;
 use crate::client::Appliance;
 use crate::output::tell;
@@ -100,7 +100,7 @@ fn asked<R: Table>(appliance: &Appliance, search: &Search<R>, route: Route, comp
         }
     };
     let mut answer = appliance.json(&format!("/api/v1/{}/{path}", R::NAME), &parameters)?;
-    warn_of_loss(&answer, search.range);
+    warn_of_loss(&answer, (search.range, Of::Rows));
     let mut list =
         |name: &str| answer.get_mut(name).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     let text = |column: &Value, name: &str| column.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -137,7 +137,7 @@ where
         memory: DEFAULT_MEMORY,
     };
     let answer = Has::<R>::table(&store).aggregate(&request).await?;
-    warn_of_losses(&store, search.range, answer.served_by.rollable).await?;
+    warn_of_losses(&store, (search.range, Of::Rows), answer.served_by.rollable).await?;
     let columns = answer.columns.into_iter().map(|column| Column {
         name: column.name,
         kind: column.kind.name(),

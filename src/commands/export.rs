@@ -9,7 +9,7 @@ use wiretag_enrich::ipfix::Numbers;
 use wiretag_store::tables::{ExportFormat, ExportOptions};
 use wiretag_store::{Store, Table};
 
-use super::search::{Has, Search, warn_of_losses, warn_of_missing};
+use super::search::{Has, Of, Search, warn_of_losses, warn_of_missing};
 use crate::cli::{FlowsArguments, Format, Limit, RowsFormat};
 use crate::client::Appliance;
 use crate::commands::WrongUsage;
@@ -87,7 +87,7 @@ where
         let out = Counted { out: create(path)?, bytes: 0 };
         let exported = store.table().export(&search.query, options, out).await;
         let bytes = exported.with_context(|| not_whole(path))?.1.bytes;
-        warn_of_losses(&store, search.range, false).await?;
+        warn_of_losses(&store, (search.range, Of::Rows), false).await?;
         bytes
     };
     if path.as_os_str() != "-" {
@@ -111,7 +111,7 @@ fn ask<R: Table>(
     let bytes = io::copy(&mut body, &mut out).with_context(|| not_whole(path))?;
     out.flush().with_context(|| not_whole(path))?;
     // A page tells what is missing; by now it is known which files cannot be read.
-    warn_of_missing(appliance, search)?;
+    warn_of_missing(appliance, search, Of::Rows)?;
     Ok(bytes)
 }
 

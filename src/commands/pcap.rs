@@ -10,7 +10,7 @@ use wiretag_store::{Selection, Store};
 
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
-use crate::commands::search::{Search, warn_of_losses, warn_of_missing};
+use crate::commands::search::{Of, Search, warn_of_losses, warn_of_missing};
 use crate::output::tell;
 
 /// Most flows whose packets go into one file.
@@ -26,8 +26,9 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
+        let told = warn_of_missing(&appliance, &search, Of::Packets);
         copied.context(BROKEN_OFF)?;
-        return warn_of_missing(&appliance, &search);
+        return told;
     }
     let store = Store::open_read_only(data).await?;
     // Every packet, at whatever point it was seen, bears the names of its flow.
@@ -41,7 +42,7 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
     let written = store.write_pcap(packets, search.range.from, search.range.to, out).await;
     let finished = written.map_err(Into::into).and_then(|(_, out)| finish(out, &arguments.output));
-    warn_of_losses(&store, search.range, false).await?;
+    warn_of_losses(&store, (search.range, Of::Packets), false).await?;
     finished
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wiretag_capture::{FlowRecord, Transaction};
 use wiretag_store::query::{self, Aggregate, Query, Statement};
 use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
-use wiretag_store::{Loss, RetiredItems, Store, Table};
+use wiretag_store::{Loss, MissingPackets, RetiredItems, Store, Table};
 
 use crate::cli::SearchArguments;
 use crate::client::Appliance;
@@ -19,6 +19,7 @@ use crate::output::tell;
 const PAGE: usize = 5_000;
 /// Rows that are turned into what is printed at once.
 const PORTION: usize = 256;
+const SECOND: u64 = 1_000_000_000;
 
 /// A search over a table, checked.
 pub(crate) struct Search<R: 'static> {
@@ -129,7 +130,7 @@ impl<R: Table> Search<R> {
             after = answer.get("next").and_then(Value::as_str).map(str::to_owned);
             if after.is_none() || left == 0 {
                 // By then it is known which files cannot be read.
-                warn_of_loss(&answer, self.range);
+                warn_of_loss(&answer, (self.range, Of::Rows));
                 break;
             }
         }
@@ -157,7 +158,7 @@ impl<R: Table> Search<R> {
                 break;
             }
         }
-        warn_of_losses(store, self.range, false).await?;
+        warn_of_losses(store, (self.range, Of::Rows), false).await?;
         Ok(after.is_some())
     }
 }
@@ -189,32 +190,54 @@ pub(crate) fn parse_time(text: &str, now: i64) -> anyhow::Result<i64> {
     query::parse_time(text, now).map_err(|error| WrongUsage(error.to_string()).into())
 }
 
+/// What an answer has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Rows, or what is made of them.
+    Rows,
+    /// Packets of rows. They are not kept as long as these.
+    Packets,
+}
+
 /// Loss in the range goes to stderr: stdout holds nothing but data.
-pub(super) async fn warn_of_losses(store: &Store, range: Range, rollable: bool) -> anyhow::Result<()> {
+pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), rollable: bool) -> anyhow::Result<()> {
     let completeness = store.completeness(range.from, range.to, rollable).await?;
     completeness.nodes.iter().for_each(loss_sentence);
     unreadable_sentence(completeness.unreadable);
+    missing_sentence(completeness.missing_packets);
     unfinished_sentence(completeness.unfinished_imports);
-    retired_sentence(completeness.retired, range);
-    if store.has_unrecovered() && Appliance::find(store.data_dir())?.is_none() {
-        tell!(
-            "warning: incomplete: the last run was killed, or this is a copy that was made while it ran: what it had not stored is missing until `wiretag run` starts again"
-        );
+    tell_retired(completeness.retired, (range, of));
+    let (unrecovered, ended) = (store.has_unrecovered(), store.catalog.accounted_until().await?);
+    // Whoever asks for no time wants what there is.
+    let ended = ended.filter(|end| range.from > 0 && *end < range.to.min(crate::host::now()));
+    if (unrecovered || ended.is_some()) && Appliance::find(store.data_dir())?.is_none() {
+        if unrecovered {
+            tell!(
+                "warning: incomplete: the last run was killed, or this is a copy that was made while it ran: what it had not stored is missing until `wiretag run` starts again"
+            );
+        }
+        if let Some(end) = ended {
+            let end = crate::output::time(end);
+            tell!(
+                "warning: incomplete: nobody is known to have captured since {end}; hint: `wiretag run` does not run"
+            );
+        }
     }
     Ok(())
 }
 
 /// As [`warn_of_losses`], from an answer.
-pub(super) fn warn_of_loss(answer: &Value, range: Range) {
+pub(super) fn warn_of_loss(answer: &Value, (range, of): (Range, Of)) {
     let told = |name: &str| answer.pointer(&format!("/completeness/{name}")).and_then(Value::as_u64).unwrap_or(0);
     unreadable_sentence(Missing { files: told("unreadable_files"), rows: told("unreadable_rows") });
+    missing_sentence(MissingPackets { segments: told("missing_segments"), packets: told("missing_packets") });
     unfinished_sentence(told("unfinished_imports"));
     let retired = RetiredItems {
         flow_rows: told("retired_flow_rows"),
         transaction_rows: told("retired_transactions"),
         packets: told("retired_packets"),
     };
-    retired_sentence(retired, range);
+    tell_retired(retired, (range, of));
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -226,16 +249,17 @@ pub(super) fn warn_of_loss(answer: &Value, range: Range) {
             flow_rows: count("flow_rows_lost"),
             transaction_rows: count("transactions_lost"),
             interruptions: count("interruptions"),
+            not_captured: count("not_captured_seconds").saturating_mul(SECOND),
             ..Loss::default()
         });
     }
 }
 
 /// As [`warn_of_loss`], after an answer that has no room for it.
-pub(super) fn warn_of_missing<R: Table>(appliance: &Appliance, search: &Search<R>) -> anyhow::Result<()> {
+pub(super) fn warn_of_missing<R: Table>(appliance: &Appliance, search: &Search<R>, of: Of) -> anyhow::Result<()> {
     let mut parameters = search.parameters();
     parameters.push(("limit", "1".into()));
-    warn_of_loss(&appliance.json(&format!("/api/v1/{}", R::NAME), &parameters)?, search.range);
+    warn_of_loss(&appliance.json(&format!("/api/v1/{}", R::NAME), &parameters)?, (search.range, of));
     Ok(())
 }
 
@@ -249,6 +273,16 @@ fn unreadable_sentence(missing: Missing) {
     }
 }
 
+fn missing_sentence(missing: MissingPackets) {
+    let MissingPackets { segments, packets } = missing;
+    if segments > 0 {
+        let what = if segments == 1 { "a segment is".to_owned() } else { format!("{segments} segments are") };
+        tell!(
+            "warning: incomplete: {what} gone from the disk, {packets} packets of this time are missing; hint: restore them from a backup"
+        );
+    }
+}
+
 fn unfinished_sentence(imports: u64) {
     if imports > 0 {
         let what = if imports == 1 { "an import".to_owned() } else { format!("{imports} imports") };
@@ -258,15 +292,20 @@ fn unfinished_sentence(imports: u64) {
     }
 }
 
-/// Whoever asks for no time wants what there is.
-fn retired_sentence(retired: RetiredItems, range: Range) {
-    let parts =
-        [(retired.flow_rows, "flows"), (retired.transaction_rows, "transactions"), (retired.packets, "packets")];
+fn tell_retired(retired: RetiredItems, asked: (Range, Of)) {
+    if let Some(parts) = retired_parts(retired, asked) {
+        tell!("note: retention has deleted {parts} of the hours asked for");
+    }
+}
+
+/// Whoever asks for rows of no time wants what there is, and has rows whose packets are gone.
+fn retired_parts(retired: RetiredItems, (range, of): (Range, Of)) -> Option<String> {
+    let rows = if range.from > 0 { retired } else { RetiredItems::default() };
+    let packets = if range.from > 0 || of == Of::Packets { retired.packets } else { 0 };
+    let parts = [(rows.flow_rows, "flows"), (rows.transaction_rows, "transactions"), (packets, "packets")];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if !parts.is_empty() && range.from > 0 {
-        tell!("note: retention has deleted {} of these hours", parts.join(", "));
-    }
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn loss_sentence(loss: &Loss) {
@@ -279,8 +318,25 @@ fn loss_sentence(loss: &Loss) {
         (loss.flow_rows, "flow rows lost"),
         (loss.transaction_rows, "transactions lost"),
         (loss.interruptions, "times killed or unable to capture (the seconds around are missing)"),
+        (loss.not_captured.div_ceil(SECOND), "s in which nothing was captured"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     tell!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_retention_took_are_told_also_of_all_time() {
+        let retired = RetiredItems { flow_rows: 1, transaction_rows: 0, packets: 3 };
+        let told = |from, of| retired_parts(retired, (Range { from, to: i64::MAX }, of));
+        assert_eq!(told(0, Of::Rows), None);
+        assert_eq!(told(0, Of::Packets).as_deref(), Some("3 packets"));
+        for of in [Of::Rows, Of::Packets] {
+            assert_eq!(told(1, of).as_deref(), Some("1 flows, 3 packets"));
+        }
+    }
 }

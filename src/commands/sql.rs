@@ -10,7 +10,7 @@ use wiretag_store::sql::{SqlAnswer, SqlRequest};
 use wiretag_store::tables::Range;
 use wiretag_store::{QueryLimits, Store, StoreError};
 
-use super::search::{warn_of_loss, warn_of_losses};
+use super::search::{Of, warn_of_loss, warn_of_losses};
 use super::{WrongUsage, aggregate};
 use crate::cli::{Format, SqlArguments};
 use crate::client::Appliance;
@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &SqlArguments) -> anyhow::Result<()> {
 
 fn asked(appliance: &Appliance, text: &str, limit: u32) -> anyhow::Result<SqlAnswer> {
     let answer = appliance.post("/api/v1/sql", &json!({"query": text, "limit": limit}))?;
-    warn_of_loss(&answer, ALWAYS);
+    warn_of_loss(&answer, (ALWAYS, Of::Rows));
     let list = |name: &str| answer.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
     let word = |column: &Value, name: &str| column.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     Ok(SqlAnswer {
@@ -73,6 +73,6 @@ async fn read(arguments: &SqlArguments, text: String) -> anyhow::Result<SqlAnswe
         StoreError::Sql(sentence) => WrongUsage(sentence).into(),
         error => anyhow::Error::from(error),
     })?;
-    warn_of_losses(&store, ALWAYS, false).await?;
+    warn_of_losses(&store, (ALWAYS, Of::Rows), false).await?;
     Ok(answer)
 }

@@ -20,6 +20,7 @@ pub mod csv;
 pub mod erase;
 pub mod error;
 pub mod export;
+mod gone;
 pub mod journal;
 pub mod json;
 pub mod limits;
@@ -53,6 +54,7 @@ pub use catalog::{
 pub use erase::{ErasurePreview, erasure_row, preview_row};
 pub use error::StoreError;
 pub use export::Selection;
+pub use gone::MissingPackets;
 pub use journal::Journal;
 pub use limits::{LimitReached, QueryLimits};
 pub use lock::{DirectoryId, ImportLock};
@@ -125,6 +127,8 @@ pub struct Completeness {
     pub nodes: Vec<Loss>,
     /// What is stored and cannot be read.
     pub unreadable: Missing,
+    /// Packets whose segments are gone from the disk.
+    pub missing_packets: MissingPackets,
     /// Imports with rows or packets of this time that did not come to their end: killed, stopped, or still going on.
     pub unfinished_imports: u64,
     /// What retention has deleted of these hours: not lost, but not in an answer any more.
@@ -153,6 +157,7 @@ pub struct Store {
     /// When the last flush began that worked.
     flushed: AtomicI64,
     packets_damaged: AtomicU64,
+    gone: gone::Gone,
     _locks: Option<lock::Locks>,
 }
 
@@ -224,6 +229,7 @@ impl Store {
             sql: sql::Shared::new()?,
             flushed: AtomicI64::new(i64::MIN),
             packets_damaged: AtomicU64::new(0),
+            gone: gone::Gone::default(),
             _locks: Some(locks),
         };
         Ok((store, recovery))
@@ -258,6 +264,7 @@ impl Store {
             sql: sql::Shared::new()?,
             flushed,
             packets_damaged: AtomicU64::new(0),
+            gone: gone::Gone::default(),
             _locks: None,
         })
     }
@@ -308,14 +315,19 @@ impl Store {
         let recorded = self.record_segments().await;
         let room = self.make_room().await;
         let retired = self.retired(now).await;
+        if retired.as_ref().is_ok_and(|retired| retired.segments > 0) {
+            self.gone.look_again();
+        }
         let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
         let settled = self.settle_old_erasures(now).await;
+        let looked = self.look_for_segments().await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
         room?;
         settled?;
         compacted?;
         rollups_retired?;
+        looked?;
         Ok(Maintenance {
             rows_flushed,
             retired: retired?,
@@ -380,6 +392,7 @@ impl Store {
 
     /// Takes back what an import stored, so that the same file can be imported again.
     pub async fn retire_import(&self, import: i64, now: i64) -> Result<(), StoreError> {
+        self.gone.look_again();
         retention::retire_import(&self.data_dir, &self.catalog, (import, now)).await
     }
 
@@ -448,6 +461,7 @@ impl Store {
         let written = tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?;
         let (mut stats, out) = written?;
         if !stats.gone.is_empty() {
+            self.gone.look_again();
             // What retention or an erasure takes is out of the catalog before it is off the disk.
             for segment in self.catalog.all_segments().await?.iter().map(|segment| self.data_dir.join(&segment.path)) {
                 if stats.gone.contains(&segment) {
@@ -472,6 +486,7 @@ impl Store {
         Ok(Completeness {
             nodes: self.catalog.loss(from, to).await?,
             unreadable: flows.and(transactions).and(rolled),
+            missing_packets: self.missing_packets(from, to).await?,
             unfinished_imports: self.catalog.unfinished_imports(from, to).await?,
             retired: self.catalog.retired(from, to, rollable).await?,
         })

@@ -4,7 +4,7 @@
 //! * segments that were open are cut back to their last whole block and sealed, registered or not; one with which this fails stays as it is, and
 //!   the next start tries again;
 //! * packets that their index does not speak of, and segments that an erasure replaced, are moved to `set-aside/`;
-//! * rows of segments whose file is gone are removed; their index stays, so that they count again when they come back;
+//! * segments whose file is gone stay on record, as sealed ones that take no room: their packets are missing ([`crate::gone`]) until they are back;
 //! * imports that were killed are said, and may be repeated.
 //!
 //! Flow files are looked after by the flow store itself. When that is open, the appliance makes rows of what a run that was
@@ -62,7 +62,7 @@ async fn recover_segments(
     let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
     let origins: HashMap<Option<i64>, Origin> =
         imports.iter().map(|import| (Some(import.id), origin(import))).collect();
-    let (mut found, mut gone) = (Vec::new(), Vec::new());
+    let (mut found, mut removed) = (Vec::new(), Vec::new());
     let names = packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
     // Of a lost catalog names may be left that its imports had.
     let taken = names.iter().filter_map(|path| packets::import_of(path)).filter(|import| *import < MOST_IMPORTS).max();
@@ -73,7 +73,8 @@ async fn recover_segments(
             continue;
         }
         let known = registered.remove(&path);
-        if known.is_some_and(|segment| segment.sealed) {
+        let was_gone = known.as_ref().is_some_and(|segment| segment.bytes == 0);
+        if known.is_some_and(|segment| segment.sealed) && !was_gone {
             continue;
         }
         if erased.contains(&path) {
@@ -93,18 +94,32 @@ async fn recover_segments(
                         let origin = origins.get(&segment.origin.import).copied().unwrap_or_default();
                         found.push(Segment { origin, ..segment });
                     }
-                    None => gone.push(path),
+                    // What came back holds nothing: the packets are still missing.
+                    None if was_gone => {}
+                    None => removed.push(path),
                 }
             }
             Err(error) => repairs.push(format!("`{path}` cannot be made whole now and stays as it is: {error}")),
         }
     }
+    let gone: Vec<Segment> = registered.into_values().collect();
+    repairs.extend(gone_sentence(&gone));
+    // Nobody writes them any more.
+    found.extend(gone.into_iter().map(|segment| Segment { bytes: 0, sealed: true, ..segment }));
     catalog.add_segments(&found).await?;
-    for path in registered.into_keys() {
-        repairs.push(format!("`{path}` is gone from the disk: its packets are no longer listed"));
-        gone.push(path);
-    }
-    catalog.remove_segments(&gone).await
+    catalog.remove_segments(&removed).await
+}
+
+/// What is missing; the next start says it again.
+fn gone_sentence(gone: &[Segment]) -> Option<String> {
+    let first = gone.iter().map(|segment| segment.path.as_str()).min()?;
+    let packets: u64 = gone.iter().map(|segment| segment.packets).sum();
+    Some(match gone.len() - 1 {
+        0 => format!("`{first}` is gone from the disk: its {packets} packets are missing until it is restored"),
+        more => format!(
+            "`{first}` and {more} more segments are gone from the disk: their {packets} packets are missing until they are restored"
+        ),
+    })
 }
 
 /// What was done to a segment, if it was not whole.

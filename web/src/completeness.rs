@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderName, HeaderValue};
-use wiretag_store::RetiredItems;
 use wiretag_store::tables::{Missing, Range};
+use wiretag_store::{MissingPackets, RetiredItems};
 
 use crate::Inner;
 use crate::caller::Caller;
 use crate::error::ApiError;
+
+const SECOND: u64 = 1_000_000_000;
 
 /// Of answers that have no room for it; the value is [`Completeness`] without its nodes, as JSON.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("wiretag-completeness");
@@ -16,13 +18,17 @@ pub(crate) const HEADER: HeaderName = HeaderName::from_static("wiretag-completen
 /// What was lost in a time range.
 #[derive(Default, serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct Completeness {
-    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, all that is stored can be read, and all imports came to their
-    /// end.
+    /// No packet and no row was lost by a kernel, a queue, a full disk or a kill, somebody captured since the first start, all that is stored is there and can be read, and all imports
+    /// came to their end.
     complete: bool,
     /// Files of this time that cannot be read.
     unreadable_files: u64,
     /// Rows of these: what they have is not part of answers.
     unreadable_rows: u64,
+    /// Segments of packets of this time that are gone from the disk.
+    missing_segments: u64,
+    /// Packets of these, until they are restored.
+    missing_packets: u64,
     /// Imports of files with rows or packets of this time that did not come to their end.
     unfinished_imports: u64,
     /// Flows that retention has deleted of the hours of this range; they were not lost. Of groups: those that no roll-up adds up.
@@ -54,6 +60,8 @@ pub(crate) struct NodeLoss {
     flow_rows_lost: u64,
     /// Transactions that were lost.
     transactions_lost: u64,
+    /// Seconds of the range in which nobody captured: from an end, of whatever kind, to the next start.
+    not_captured_seconds: u64,
     /// Times that the node was killed or crashed, so that what it saw in the seconds before is missing, or that it could not capture.
     interruptions: u64,
 }
@@ -82,8 +90,9 @@ pub(crate) async fn completeness(
     let pending = Some(pending).filter(|loss| loss.to > range.from && loss.from < range.to);
     let known = shared.store.completeness(range.from, range.to, rollable).await?;
     let Missing { files: unreadable_files, rows: unreadable_rows } = known.unreadable;
+    let MissingPackets { segments: missing_segments, packets: missing_packets } = known.missing_packets;
     let unfinished_imports = known.unfinished_imports;
-    let mut complete = unreadable_files == 0 && unfinished_imports == 0;
+    let mut complete = unreadable_files == 0 && missing_segments == 0 && unfinished_imports == 0;
     for loss in known.nodes.into_iter().chain(pending) {
         complete &= loss.is_complete();
         let name = if sees_all { loss.node } else { String::new() };
@@ -98,15 +107,18 @@ pub(crate) async fn completeness(
         node.flow_rows_lost += loss.flow_rows;
         node.transactions_lost += loss.transaction_rows;
         node.interruptions += loss.interruptions;
+        node.not_captured_seconds += loss.not_captured.div_ceil(SECOND);
     }
     let nodes = nodes.into_values().collect();
     // How many there were is nothing for those who may see some of them.
-    let (retired, unreadable_rows) =
-        if sees_all { (known.retired, unreadable_rows) } else { (RetiredItems::default(), 0) };
+    let (retired, unreadable_rows, missing_packets) =
+        if sees_all { (known.retired, unreadable_rows, missing_packets) } else { (RetiredItems::default(), 0, 0) };
     Ok(Completeness {
         complete,
         unreadable_files,
         unreadable_rows,
+        missing_segments,
+        missing_packets,
         unfinished_imports,
         retired_flow_rows: retired.flow_rows,
         retired_transactions: retired.transaction_rows,

@@ -4,7 +4,8 @@
 //! is asked and changed is written once, over it.
 //!
 //! Invariants:
-//! * a flow file or segment that has a row exists: rows are removed first, files later ([`Catalog::due_removals`]);
+//! * a flow file or segment that has a row exists, unless it was taken from outside, and then it is missed: rows are removed first, files
+//!   later ([`Catalog::due_removals`]);
 //! * changes are transactions, one after the other, also of several processes; reads never wait for them;
 //! * a dossier (all that was told of one name) is replaced by one that tells more, with the texts that it refers to in the
 //!   same transaction;

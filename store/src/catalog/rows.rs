@@ -81,13 +81,15 @@ pub struct Loss {
     pub transaction_rows: u64,
     /// Times that the node was killed or crashed, so that what it saw in the last seconds before is missing, or that it could not capture.
     pub interruptions: u64,
+    /// Time in which nobody captured, ns: between an end and the next start.
+    pub not_captured: u64,
 }
 
 impl Loss {
     /// Nothing was lost. Packets that no decoder understood are kept as packets.
     pub fn is_complete(&self) -> bool {
-        let Self { kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, interruptions, .. } = self;
-        [kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, interruptions]
+        let Self { kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, .. } = self;
+        [kernel_drops, queue_drops, unwritten, flow_rows, transaction_rows, &self.interruptions, &self.not_captured]
             .into_iter()
             .all(|count| *count == 0)
     }
@@ -150,6 +152,7 @@ fn loss(row: &Row) -> Result<Loss, sqlx::Error> {
         flow_rows: row.count("flow_rows")?,
         transaction_rows: row.count("transaction_rows")?,
         interruptions: row.count("interruptions")?,
+        not_captured: row.count("not_captured")?,
     })
 }
 
@@ -377,7 +380,7 @@ impl Catalog {
         let mut change = self.begin().await?;
         let put = sql(
             "INSERT INTO loss (node, \"from\", \"to\", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, \
-             transaction_rows, interruptions) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             transaction_rows, interruptions, not_captured) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         );
         let put = put
             .bind(&loss.node)
@@ -390,23 +393,34 @@ impl Catalog {
             .bind(loss.unwritten.cast_signed())
             .bind(loss.flow_rows.cast_signed())
             .bind(loss.transaction_rows.cast_signed())
-            .bind(loss.interruptions.cast_signed());
+            .bind(loss.interruptions.cast_signed())
+            .bind(loss.not_captured.cast_signed());
         change.execute(put).await?;
         change.commit().await
     }
 
     /// Accounts that touch `[from, to)`, summed by node: the time is what they cover. It does not end later because of a
-    /// run that was killed, nobody knows when: the account of that has no packets.
+    /// run that was killed, nobody knows when (the account of that has no packets), or because nobody captured afterwards. Of a time in which
+    /// nobody did, what is in the range counts.
     pub async fn loss(&self, from: i64, to: i64) -> Result<Vec<Loss>, StoreError> {
         let sums = sql("SELECT node, min(\"from\") AS \"from\", \
-             coalesce(max(CASE WHEN interruptions = 0 OR packets > 0 THEN \"to\" END), min(\"from\")) AS \"to\", \
+             coalesce(max(CASE WHEN not_captured = 0 AND (interruptions = 0 OR packets > 0) THEN \"to\" END), \
+             min(\"from\")) AS \"to\", \
              CAST(sum(packets) AS BIGINT) AS packets, CAST(sum(kernel_drops) AS BIGINT) AS kernel_drops, \
              CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
              CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
-             CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions \
+             CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions, \
+             CAST(sum(CASE WHEN not_captured = 0 THEN 0 ELSE CASE WHEN \"to\" < $2 THEN \"to\" ELSE $2 END \
+             - CASE WHEN \"from\" > $1 THEN \"from\" ELSE $1 END END) AS BIGINT) AS not_captured \
              FROM loss WHERE \"to\" > $1 AND \"from\" < $2 GROUP BY node ORDER BY node");
         let rows = self.database.all(sums.bind(from).bind(to)).await?;
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Where the account ends that was written last, whatever its node was called; `None`: there is none.
+    pub async fn accounted_until(&self) -> Result<Option<i64>, StoreError> {
+        let last = self.database.first(sql("SELECT \"to\" FROM loss ORDER BY id DESC LIMIT 1")).await?;
+        last.map(|row| row.get("to")).transpose().map_err(self.failed())
     }
 
     /// Forgets accounts, and identities of which nothing is told any more, before `before`.

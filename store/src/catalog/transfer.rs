@@ -101,8 +101,8 @@ const TABLES: &[Table] = &[
     ),
     table!(
         numbered "loss",
-        r#"id, node, "from", "to", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, transaction_rows, interruptions"#,
-        "$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[]"
+        r#"id, node, "from", "to", packets, kernel_drops, queue_drops, refused, unwritten, flow_rows, transaction_rows, interruptions, not_captured"#,
+        "$1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[]"
     ),
     table!("removals", "path, queued_at, bytes", "$1::text[], $2::bigint[], $3::bigint[]"),
     table!("dossiers", "id, until, facts", "$1::text[], $2::bigint[], $3::bytea[]"),

@@ -56,7 +56,7 @@ pub struct Segment {
     pub node: String,
     /// Packets in whole blocks.
     pub packets: u64,
-    /// Bytes on disk, index included.
+    /// Bytes on disk, index included; 0: a start did not find it there.
     pub bytes: u64,
     /// Time of the earliest packet.
     pub start: i64,

@@ -3,11 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use wiretag_capture::file::CaptureFile;
 use wiretag_capture::{LinkType, Packet};
 use wiretag_store::packets::{import_node, index_path, list};
-use wiretag_store::{Origin, PacketLogConfig, Recovery, Role, Segment, Selection, Store, StoreConfig, StoreError};
+use wiretag_store::{
+    MissingPackets, Origin, PacketLogConfig, Recovery, Retention, Role, Segment, Selection, Store, StoreConfig,
+    StoreError,
+};
 
 use crate::erase::{NOW, erase};
 use crate::rows::{START, flow};
@@ -40,6 +44,12 @@ fn segment(dir: &Path) -> PathBuf {
 
 async fn packets(store: &Store) -> u64 {
     store.write_pcap(Selection::All(Vec::new()), i64::MIN, i64::MAX, Vec::new()).await.unwrap().0
+}
+
+/// Segments that are gone and their packets, as answers about a time tell.
+async fn missing(store: &Store, from: i64, to: i64) -> (u64, u64) {
+    let MissingPackets { segments, packets } = store.completeness(from, to, false).await.unwrap().missing_packets;
+    (segments, packets)
 }
 
 /// Packets of the capture files in `set-aside/`.
@@ -132,9 +142,10 @@ async fn a_segment_that_was_away_counts_again() {
     let path = segment(dir.path());
     let elsewhere = dir.path().join("elsewhere");
     fs::rename(&path, &elsewhere).unwrap();
-    for repairs in [2, 0] {
+    // The first start says that the import was killed, too.
+    for repairs in [2, 1] {
         let (store, recovery) = open(dir.path()).await;
-        assert_eq!((packets(&store).await, recovery.repairs.len()), (0, repairs), "{recovery:?}");
+        assert_eq!((missing(&store, 0, i64::MAX).await, recovery.repairs.len()), ((1, 20), repairs), "{recovery:?}");
         // An index alone is no segment that is being written.
         erase(&store, "client_ip == 10.9.9.9").await;
     }
@@ -143,6 +154,72 @@ async fn a_segment_that_was_away_counts_again() {
         let (store, recovery) = open(dir.path()).await;
         assert_eq!((packets(&store).await, recovery.repairs), (20, Vec::new()));
         assert_eq!(store.catalog.all_segments().await.unwrap()[0].origin, origin);
+        assert_eq!(missing(&store, 0, i64::MAX).await, (0, 0));
+    }
+}
+
+/// Deleted, or not part of what was restored; whether it had been sealed or not.
+#[tokio::test]
+async fn a_segment_that_is_gone_is_missed_until_retention_takes_it() {
+    for sealed in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await.0;
+        log(&store, PacketLogConfig::default(), sealed);
+        store.record_segments().await.unwrap();
+        drop(store);
+        fs::remove_dir_all(dir.path().join("packets")).unwrap();
+        for _ in 0..2 {
+            let (store, recovery) = open(dir.path()).await;
+            assert!(
+                recovery.repairs.len() == 1 && recovery.repairs[0].contains("its 20 packets are missing"),
+                "{recovery:?}"
+            );
+            let written = store.write_pcap(Selection::All(Vec::new()), i64::MIN, i64::MAX, Vec::new()).await;
+            let error = written.unwrap_err();
+            assert!(matches!(error, StoreError::PacketsDamaged { packets: 0, indexes: 1, .. }), "{error}");
+            assert_eq!((missing(&store, START, START + 10).await, store.packets_gone().packets), ((1, 20), 20));
+            assert_eq!(missing(&store, START + 10, i64::MAX).await, (0, 0));
+            assert_eq!(store.catalog.segment_totals().await.unwrap().bytes, 0, "it takes no room");
+        }
+        let reader = Store::open_read_only(dir.path()).await.unwrap();
+        assert_eq!(missing(&reader, START, START + 10).await, (1, 20));
+        let packets = Retention { age: Some(Duration::from_secs(3_600)), bytes: None };
+        let (store, _) =
+            Store::open(StoreConfig { packets, ..StoreConfig::new(dir.path(), Role::Appliance) }).await.unwrap();
+        assert_eq!(store.maintain(NOW).await.unwrap().retired.segments, 1);
+        let told = store.completeness(i64::MIN, i64::MAX, false).await.unwrap();
+        assert_eq!((told.missing_packets, told.retired.packets), (MissingPackets::default(), 20));
+    }
+}
+
+/// Of one that was being written the catalog does not know all; what comes back may hold nothing.
+#[tokio::test]
+async fn a_segment_that_comes_back_is_made_whole() {
+    for empty in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await.0;
+        log(&store, PacketLogConfig::default(), false);
+        store.record_segments().await.unwrap();
+        drop(store);
+        let path = segment(dir.path());
+        let mut backup = [&path, &index_path(&path)].map(|file| (file.clone(), fs::read(file).unwrap()));
+        fs::remove_dir_all(dir.path().join("packets")).unwrap();
+        drop(open(dir.path()).await);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if empty {
+            backup[0].1.clear();
+        }
+        for (file, bytes) in &backup {
+            fs::write(file, bytes).unwrap();
+        }
+        let (store, _) = open(dir.path()).await;
+        let told = missing(&store, 0, i64::MAX).await;
+        let segments = store.catalog.all_segments().await.unwrap();
+        assert!(segments.len() == 1 && segments[0].sealed && (segments[0].bytes == 0) == empty, "{segments:?}");
+        assert_eq!(told, if empty { (1, 20) } else { (0, 0) });
+        if !empty {
+            assert_eq!(packets(&store).await, 20);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wiretag_capture::{LinkType, Packet};
+use wiretag_store::packets::list;
 use wiretag_store::query::RowFilter;
 use wiretag_store::{Loss, PacketLogConfig, QueryLimits};
 use wiretag_web::Reader;
@@ -229,6 +230,32 @@ async fn packets_of_a_slice_that_a_filter_stops_are_in_no_download() {
             let (code, text) = status(&server, ("GET", path), token, "").await;
             let count = ["packet-of-pod-0", "packet-of-pod-1"].map(|text_of| text.matches(text_of).count());
             assert_eq!((code, count), (200, packets), "{path} {token}");
+        }
+    }
+}
+
+/// Answers about a time say so, whatever they are of; how much it was is nothing for those who see some rows only.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_that_are_gone_from_the_disk_are_missing_in_answers() {
+    let server = server().await;
+    let mut log = server.store.packet_log(PacketLogConfig::default()).unwrap();
+    let (time, data, link_type) = (START + 3 * 60_000_000_000, [1; 60], LinkType::ETHERNET);
+    let packet = Packet { time, data: &data, wire_len: 60, link_type, interface: 1, direction: None, vlan: None };
+    log.append("veth1", &packet, Some(99)).unwrap();
+    log.seal().unwrap();
+    server.store.record_segments().await.unwrap();
+    let dir = server.store.data_dir();
+    std::fs::remove_file(dir.join(list(dir).unwrap().remove(0))).unwrap();
+    // Its index says that it has nothing of this flow.
+    let flow = "/api/v1/flows/0000000000000003/pcap".to_owned();
+    for path in [flow, address("/api/v1/flows", &[FROM, TO])] {
+        for (token, packets) in [(OWNER, 1), (SHOP, 0)] {
+            let (code, text) = status(&server, ("GET", &path), token, "").await;
+            let told = format!("\"missing_packets\":{packets}");
+            assert_eq!(code, 200, "{text}");
+            for told in ["\"complete\":false", "\"missing_segments\":1", &told] {
+                assert!(text.contains(told), "{path} {token}{told}: {text}");
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ export interface NodeLoss {
   flow_rows_lost: number
   transactions_lost: number
   interruptions: number
+  not_captured_seconds: number
 }
 
 export interface Completeness {
@@ -24,6 +25,9 @@ export interface Completeness {
   /** Files that cannot be read, and how many rows of the time they have. */
   unreadable_files: number
   unreadable_rows: number
+  /** Segments of packets that are gone from the disk, and how many packets they have. */
+  missing_segments: number
+  missing_packets: number
   /** Imports with something of the time that did not come to their end. */
   unfinished_imports: number
   /** What retention has deleted of the hours of the range. */

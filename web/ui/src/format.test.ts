@@ -52,9 +52,10 @@ describe('values', () => {
 
 describe('losses', () => {
   it('are named, and nothing is nothing', () => {
-    const none = { node: 'a', packets: 9, kernel_drops: 0, queue_drops: 0, refused: 3, unwritten: 0, flow_rows_lost: 0, transactions_lost: 0, interruptions: 0 }
+    const none = { node: 'a', packets: 9, kernel_drops: 0, queue_drops: 0, refused: 3, unwritten: 0, flow_rows_lost: 0, transactions_lost: 0, interruptions: 0, not_captured_seconds: 0 }
     expect(losses(none)).toEqual([])
     expect(losses({ ...none, queue_drops: 1, unwritten: 2, flow_rows_lost: 4 })).toEqual(['3 packets not kept', '4 flow rows lost'])
+    expect(losses({ ...none, not_captured_seconds: 160 })).toEqual(['160 s in which nothing was captured'])
   })
 })
 

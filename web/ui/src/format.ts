@@ -10,6 +10,7 @@ export function losses(node: NodeLoss): string[] {
     [node.flow_rows_lost, 'flow rows lost'],
     [node.transactions_lost, 'transactions lost'],
     [node.interruptions, 'times killed or unable to capture (the seconds around are missing)'],
+    [node.not_captured_seconds, 's in which nothing was captured'],
   ]
   return parts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`)
 }

@@ -227,6 +227,7 @@ async fn texts_of_any_length_and_kind_are_kept(world: &World) {
 
 async fn losses_add_up_by_node(world: &World) {
     let (_dir, catalog) = world.begun().await;
+    assert_eq!(catalog.accounted_until().await.unwrap(), None);
     for (node, from) in [("a", 0), ("a", 10), ("b", 10), ("a", 20)] {
         let (packets, kernel_drops, unwritten, flow_rows) = (100, 1, 2, 3);
         let loss = Loss { packets, kernel_drops, unwritten, flow_rows, ..Loss::default() };
@@ -246,6 +247,17 @@ async fn losses_add_up_by_node(world: &World) {
     assert_eq!((found.node.as_str(), found.interruptions, found.is_complete()), ("z", 1, false));
     assert_eq!((found.from, found.to), (0, 10), "nobody knows when it was killed");
     assert!(catalog.loss(0, 10).await.unwrap().pop().unwrap().is_complete());
+
+    let away = Loss { node: "z".into(), from: 30, to: 130, not_captured: 100, ..Loss::default() };
+    catalog.add_loss(&away).await.unwrap();
+    assert_eq!(catalog.accounted_until().await.unwrap(), Some(130));
+    for (range, not_captured) in [((50, 60), 10), ((0, 40), 10), ((120, 500), 10), ((i64::MIN, i64::MAX), 100)] {
+        let found = catalog.loss(range.0, range.1).await.unwrap().pop().unwrap();
+        assert_eq!((found.not_captured, found.is_complete()), (not_captured, false), "{range:?}");
+    }
+    let found = catalog.loss(0, 500).await.unwrap().pop().unwrap();
+    assert_eq!((found.from, found.to), (0, 10), "nobody captured afterwards");
+    assert!(catalog.loss(130, 500).await.unwrap().is_empty());
 }
 
 async fn readers_and_two_writers_share_it(world: &World) {
