@@ -6,6 +6,8 @@
 //!   [`GRACE`] later, so that a search or export that has begun still finds it (sooner if what waits to be deleted takes
 //!   more than a sixteenth of the limit: the disk counts more); a crash in between loses nothing, the note is carried out
 //!   later;
+//! * rows go when they are due, whether a roll-up adds them up or not: what none has is told of answers from roll-ups, too
+//!   ([`crate::catalog::RetiredItems`]);
 //! * what was imported is as old as its import, however old its packets are; limits of bytes take it in the same order;
 //! * an open segment is never touched;
 //! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.

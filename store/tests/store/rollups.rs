@@ -106,7 +106,7 @@ async fn open(dir: &Path) -> FlowStore {
     FlowStore::open(&engine, catalog).await.unwrap().0
 }
 
-async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
+pub(crate) async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
     let statement = query::parse_statement::<FlowRecord>(text, START).unwrap_or_else(|error| panic!("{error}"));
     let request = AggregateRequest {
         filter: statement.filter,
@@ -162,7 +162,7 @@ proptest! {
 }
 
 /// One flow each ten minutes.
-fn regular() -> Vec<TaggedFlow> {
+pub(crate) fn regular() -> Vec<TaggedFlow> {
     (0..HOURS * 6)
         .map(|number| {
             let mut row = flow(number as u64 + 1);
@@ -440,7 +440,7 @@ async fn what_roll_ups_did_is_told() {
     assert_eq!(rolled.work.files_opened, 0, "{rolled:?}");
 }
 
-fn parquet_files(dir: &Path) -> usize {
+pub(crate) fn parquet_files(dir: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.map(|path| if path.is_dir() { parquet_files(&path) } else { 1 }).sum()
