@@ -100,23 +100,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 10..40)
 }
 
-async fn open(dir: &Path) -> FlowStore {
+pub(crate) async fn open(dir: &Path) -> FlowStore {
     let engine = Engine::open(dir).unwrap();
     let catalog = Catalog::open(&dir.join("catalog.sqlite")).await.unwrap();
     FlowStore::open(&engine, catalog).await.unwrap().0
 }
 
-pub(crate) async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
+pub(crate) fn request(text: &str, range: Range, compare: bool) -> AggregateRequest<FlowRecord> {
     let statement = query::parse_statement::<FlowRecord>(text, START).unwrap_or_else(|error| panic!("{error}"));
-    let request = AggregateRequest {
+    AggregateRequest {
         filter: statement.filter,
         aggregate: statement.aggregate.expect("an aggregation"),
         range,
         all_observations: false,
         compare,
         memory: DEFAULT_MEMORY,
-    };
-    store.aggregate(&request).await.unwrap()
+    }
+}
+
+pub(crate) async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
+    store.aggregate(&request(text, range, compare)).await.unwrap()
 }
 
 async fn run(steps: Vec<Step>) {
