@@ -7,10 +7,10 @@ use std::time::Duration;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::limits::LimitReached;
 use wiretag_store::tables::{AggregateRequest, Range};
-use wiretag_store::{Retention, Role, Store, StoreConfig, StoreError};
+use wiretag_store::{Retention, Role, RollupAges, Store, StoreConfig, StoreError};
 
 use crate::erase_rollups::maintain;
-use crate::rollups::{ask, open, parquet_files, regular, request};
+use crate::rollups::{ask, damage, open, parquet_files, regular, request};
 use crate::rows::{START, flow};
 
 const MINUTE: i64 = 60_000_000_000;
@@ -143,4 +143,30 @@ async fn a_roll_up_without_memory_says_so_and_leaves_nothing() {
     assert_eq!(parquet_files(&dir.path().join("rollups")), 0);
     assert_eq!(store.roll_up(START + 2 * HOUR).await.unwrap(), 0, "it is not tried again");
     assert!(store.roll_up(START + 3 * HOUR).await.unwrap() > 0, "other hours are");
+}
+
+/// One of the hours cannot be read, and so nothing is made of its day: what there is of it goes when the day would.
+#[tokio::test(flavor = "multi_thread")]
+async fn minutes_without_a_day_go_with_the_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let age = |hours: u64| Some(Duration::from_hours(hours));
+    let rollups = RollupAges { minutes: age(240), hours: age(480) };
+    let store = Store::open(StoreConfig { rollups, ..four_days(dir.path()) }).await.unwrap().0;
+    store.flows.append(regular()).await.unwrap();
+    maintain(&store, START + DAY).await;
+    damage(&dir.path().join("rollups/1m/date=2026-03-01/hour=07"));
+    maintain(&store, START + 3 * DAY).await;
+    let days = async || {
+        let all = store.catalog.rollups().await.unwrap();
+        let of = |from: i64| all.iter().filter(|file| (from..from + DAY).contains(&file.start)).count();
+        (of(START), of(START + DAY))
+    };
+    assert_eq!(days().await, (24, 25), "the second day has a roll-up by hour");
+    store.maintain(START + 21 * DAY).await.unwrap();
+    assert_eq!(days().await, (24, 25));
+    for later in [21 * DAY + HOUR, 21 * DAY + 2 * HOUR] {
+        store.maintain(START + later).await.unwrap();
+        assert_eq!(days().await, (0, 25));
+    }
+    assert_eq!(parquet_files(&dir.path().join("rollups/1m/date=2026-03-01")), 0);
 }

@@ -382,7 +382,7 @@ async fn what_only_a_broken_rollup_has_is_told() {
 }
 
 /// Writes over every file.
-fn damage(dir: &Path) {
+pub(crate) fn damage(dir: &Path) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { damage(&path) } else { std::fs::write(path, b"PAR1").unwrap() }
