@@ -6,6 +6,8 @@
 //!   [`GRACE`] later, so that a search or export that has begun still finds it (sooner if what waits to be deleted takes
 //!   more than a sixteenth of the limit: the disk counts more); a crash in between loses nothing, the note is carried out
 //!   later;
+//! * rows go when they are due, whether a roll-up adds them up or not: what none has is told of answers from roll-ups, too
+//!   ([`crate::catalog::RetiredItems`]);
 //! * what was imported is as old as its import, however old its packets are; limits of bytes take it in the same order;
 //! * an open segment is never touched;
 //! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.
@@ -18,7 +20,7 @@ use std::time::Duration;
 use crate::catalog::{Catalog, Origin, RollupFile, TableName, Why};
 use crate::error::StoreError;
 use crate::packets::{self, SUFFIX, index_path};
-use crate::tables::rollup::{DAY, HOUR};
+use crate::tables::rollup::{DAY, HOUR, MINUTE};
 
 /// How long a file outlives its row.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -37,7 +39,7 @@ pub struct Retention {
 pub struct RollupAges {
     /// Flows by minute; whole days that have a roll-up by hour.
     pub minutes: Option<Duration>,
-    /// Flows by hour.
+    /// Flows by hour, and by minute of days that have none.
     pub hours: Option<Duration>,
 }
 
@@ -113,7 +115,7 @@ pub(crate) async fn apply(
     Ok(retired)
 }
 
-/// Roll-ups that are too old go, with those of minutes that they were made of.
+/// Roll-ups that are too old go, with those of minutes that they were made of; those of minutes that are part of none, too.
 pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64) -> Result<(), StoreError> {
     if ages == RollupAges::default() {
         return Ok(());
@@ -121,12 +123,15 @@ pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64
     let all = catalog.rollups().await?;
     let days = all.iter().filter(|file| file.width == HOUR);
     let old = |file: &&RollupFile, age: Option<Duration>| {
-        let since = file.start.saturating_add(DAY).max(file.origin.stored_at);
+        // Minutes are as old as their day.
+        let end = (file.start.div_euclid(DAY) * DAY).saturating_add(DAY);
+        let since = end.max(file.origin.stored_at);
         age.is_some_and(|age| since < now.saturating_sub(nanos(age)))
     };
     let (gone, kept): (Vec<_>, Vec<_>) = days.partition(|day| old(day, ages.hours));
     let of = |days: &[&RollupFile], file: &RollupFile| days.iter().any(|day| file.day.as_ref() == Some(&day.path));
-    let minutes = all.iter().filter(|file| of(&gone, file));
+    let alone = |file: &&RollupFile| file.width == MINUTE && file.day.is_none() && old(file, ages.hours);
+    let minutes = all.iter().filter(|file| of(&gone, file) || alone(file));
     let files: Vec<(String, u64)> =
         gone.iter().copied().chain(minutes).map(|file| (file.path.clone(), file.bytes)).collect();
     retire(catalog, &files, (Why::Other, now)).await?;

@@ -253,9 +253,11 @@ impl Catalog {
         if change.execute(put).await? == 0 {
             return Err(StoreError::Gone { path: old.path.clone() });
         }
-        for statement in
-            ["UPDATE rolled SET rollup = $1 WHERE rollup = $2", "UPDATE rollups SET day = $1 WHERE day = $2"]
-        {
+        for statement in [
+            "UPDATE rolled SET rollup = $1 WHERE rollup = $2",
+            "UPDATE rollups SET day = $1 WHERE day = $2",
+            "UPDATE retired SET kind = $1 WHERE kind = $2",
+        ] {
             change.execute(sql(statement).bind(&new.path).bind(&old.path)).await?;
         }
         queue(&mut change, (&old.path, old.bytes.cast_signed()), now).await?;

@@ -1,9 +1,12 @@
 //! What retention has deleted, by hour: an answer about that time can say that it was there.
+//!
+//! Of flows that a roll-up adds up it is noted twice: as flows, and under the path of the roll-up (its `kind`), for as long as the
+//! catalog names that. So an answer from roll-ups says how many flows none of them has, file by file.
 
 use super::database::{Change, sql};
 use super::{Catalog, TableName};
 use crate::error::StoreError;
-use crate::tables::rollup::{DAY, HOUR, MINUTE};
+use crate::tables::rollup::{FOLDER, HOUR};
 
 /// Rows and packets that retention has deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +35,10 @@ pub(super) async fn note(change: &mut Change, path: &str) -> Result<(), StoreErr
          SELECT \"table\", start - start % $2, rows, bytes FROM flow_files WHERE path = $1 \
          ON CONFLICT (kind, hour) DO UPDATE SET items = retired.items + excluded.items, bytes = retired.bytes + excluded.bytes",
         "INSERT INTO retired (kind, hour, items, bytes) \
+         SELECT rollups.path, flow_files.start - flow_files.start % $2, flow_files.rows, flow_files.bytes FROM flow_files \
+         JOIN rolled ON rolled.path = flow_files.path JOIN rollups ON rollups.path = rolled.rollup WHERE flow_files.path = $1 \
+         ON CONFLICT (kind, hour) DO UPDATE SET items = retired.items + excluded.items, bytes = retired.bytes + excluded.bytes",
+        "INSERT INTO retired (kind, hour, items, bytes) \
          SELECT 'packets', start - start % $2, packets, bytes FROM segments WHERE path = $1 \
          ON CONFLICT (kind, hour) DO UPDATE SET items = retired.items + excluded.items, bytes = retired.bytes + excluded.bytes",
     ] {
@@ -43,24 +50,28 @@ pub(super) async fn note(change: &mut Change, path: &str) -> Result<(), StoreErr
 impl Catalog {
     /// What retention has deleted of the hours that touch `[from, to)`; with `rollable` without flows that a roll-up adds up.
     pub async fn retired(&self, from: i64, to: i64, rollable: bool) -> Result<RetiredItems, StoreError> {
-        let sums = sql("SELECT kind, CAST(sum(items) AS BIGINT) AS items FROM retired WHERE hour > $1 AND hour < $2 \
-             AND NOT (kind = $3 AND EXISTS (SELECT 1 FROM rollups \
-             WHERE rollups.start > hour - $6 AND rollups.start <= hour \
-             AND hour < rollups.start + CASE rollups.width WHEN $4 THEN $5 ELSE $6 END)) GROUP BY kind");
-        // No roll-up is longer than a day: only those are looked at that may have begun by then.
-        let added_up = if rollable { TableName::Flows.as_str() } else { "" };
-        let sums = sums.bind(from.saturating_sub(HOUR)).bind(to).bind(added_up);
-        let mut retired = RetiredItems::default();
-        for row in self.database.all(sums.bind(MINUTE).bind(HOUR).bind(DAY)).await? {
-            let read = || -> Result<(String, u64), sqlx::Error> { Ok((row.get("kind")?, row.count("items")?)) };
-            let (kind, items) = read().map_err(self.failed())?;
-            if kind == TableName::Flows.as_str() {
+        let sums = sql(
+            "SELECT CASE WHEN kind LIKE $3 THEN 'rolled' ELSE kind END AS what, CAST(sum(items) AS BIGINT) AS items \
+             FROM retired WHERE hour > $1 AND hour < $2 GROUP BY what",
+        );
+        let rollups = format!("{FOLDER}/%");
+        let sums = sums.bind(from.saturating_sub(HOUR)).bind(to).bind(&rollups);
+        let (mut retired, mut rolled) = (RetiredItems::default(), 0);
+        for row in self.database.all(sums).await? {
+            let read = || -> Result<(String, u64), sqlx::Error> { Ok((row.get("what")?, row.count("items")?)) };
+            let (what, items) = read().map_err(self.failed())?;
+            if what == TableName::Flows.as_str() {
                 retired.flow_rows = items;
-            } else if kind == TableName::Transactions.as_str() {
+            } else if what == TableName::Transactions.as_str() {
                 retired.transaction_rows = items;
+            } else if what == "rolled" {
+                rolled = items;
             } else {
                 retired.packets = items;
             }
+        }
+        if rollable {
+            retired.flow_rows = retired.flow_rows.saturating_sub(rolled);
         }
         Ok(retired)
     }

@@ -337,6 +337,8 @@ impl Catalog {
                 "DELETE FROM flow_files WHERE path = $1",
                 "DELETE FROM segments WHERE path = $1",
                 "DELETE FROM rollups WHERE path = $1",
+                // Of a roll-up: what only it had is gone for good.
+                "DELETE FROM retired WHERE kind = $1",
             ] {
                 change.execute(sql(statement).bind(path)).await?;
             }

@@ -60,6 +60,12 @@ pub enum TableError {
     /// The query wanted more than it may have.
     #[error(transparent)]
     Limit(#[from] LimitReached),
+    /// A roll-up wanted more than it may have.
+    #[error("a roll-up of this time needs more than {mib} MiB of memory, in however many parts it is made")]
+    RollUp {
+        /// The limit.
+        mib: usize,
+    },
     /// A worker thread ended early.
     #[error("a storage task was stopped: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -80,6 +86,7 @@ impl TableError {
             | Self::Range(_)
             | Self::Query(_)
             | Self::Limit(_)
+            | Self::RollUp { .. }
             | Self::Task(_) => None,
         }
     }
@@ -131,6 +138,7 @@ impl From<TableError> for StoreError {
             | TableError::Encode(_)
             | TableError::Columns(_)
             | TableError::Range(_)
+            | TableError::RollUp { .. }
             | TableError::Query(_)) => Self::Query(error.to_string()),
         }
     }

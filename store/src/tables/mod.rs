@@ -204,7 +204,7 @@ struct Inner<R: 'static> {
     merging: Mutex<Vec<compact::Superseded>>,
     engine: Arc<Engine>,
     /// One roll-up at a time.
-    rolling: Mutex<rollup::Failed>,
+    rolling: Mutex<rollup::Rolling>,
     counts: Counts,
     max_recent: usize,
     /// Told when memory is half full.

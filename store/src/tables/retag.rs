@@ -109,7 +109,8 @@ impl<R: Table> TableStore<R> {
         let inner = &self.inner;
         // Neither a merge nor a roll-up nor an erasure reads the file meanwhile.
         let _no_merge = inner.merging.lock().await;
-        let _no_rollup = inner.rolling.lock().await;
+        let mut no_rollup = inner.rolling.lock().await;
+        no_rollup.forget_begun();
         if !self.is_kept(old).await? {
             return Ok((0, None));
         }

@@ -134,6 +134,8 @@ async fn where_rows_are_gone_what_can_be_decided_is() {
         assert_eq!(erasure.counts.flows, 0);
         assert!(erasure.counts.rollup_rows > 0, "{erasure:?}");
         assert_eq!((count(&store, "shop", ALL).await, count(&store, "bank", ALL).await), (282, 288));
+        // Its flows are in the roll-up that is left, too.
+        assert_eq!(store.completeness(ALL.from, ALL.to, true).await.unwrap().retired.flow_rows, 0);
         // The hour before may have flows that reach into this one, for all that its sum tells.
         assert_eq!(erasure.counts.minutes_unchecked, 60);
         let left = erase(&store, "client_workload == shop", Range { from: START - DAY, ..ALL }, now).await;

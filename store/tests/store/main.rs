@@ -16,6 +16,7 @@ mod query_docs;
 mod recovery;
 mod retag;
 mod retention;
+mod rollup_limits;
 mod rollups;
 mod rows;
 mod schemas;

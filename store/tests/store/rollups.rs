@@ -100,23 +100,26 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 10..40)
 }
 
-async fn open(dir: &Path) -> FlowStore {
+pub(crate) async fn open(dir: &Path) -> FlowStore {
     let engine = Engine::open(dir).unwrap();
     let catalog = Catalog::open(&dir.join("catalog.sqlite")).await.unwrap();
     FlowStore::open(&engine, catalog).await.unwrap().0
 }
 
-async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
+pub(crate) fn request(text: &str, range: Range, compare: bool) -> AggregateRequest<FlowRecord> {
     let statement = query::parse_statement::<FlowRecord>(text, START).unwrap_or_else(|error| panic!("{error}"));
-    let request = AggregateRequest {
+    AggregateRequest {
         filter: statement.filter,
         aggregate: statement.aggregate.expect("an aggregation"),
         range,
         all_observations: false,
         compare,
         memory: DEFAULT_MEMORY,
-    };
-    store.aggregate(&request).await.unwrap()
+    }
+}
+
+pub(crate) async fn ask(store: &FlowStore, text: &str, range: Range, compare: bool) -> AggregateAnswer {
+    store.aggregate(&request(text, range, compare)).await.unwrap()
 }
 
 async fn run(steps: Vec<Step>) {
@@ -162,7 +165,7 @@ proptest! {
 }
 
 /// One flow each ten minutes.
-fn regular() -> Vec<TaggedFlow> {
+pub(crate) fn regular() -> Vec<TaggedFlow> {
     (0..HOURS * 6)
         .map(|number| {
             let mut row = flow(number as u64 + 1);
@@ -379,7 +382,7 @@ async fn what_only_a_broken_rollup_has_is_told() {
 }
 
 /// Writes over every file.
-fn damage(dir: &Path) {
+pub(crate) fn damage(dir: &Path) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { damage(&path) } else { std::fs::write(path, b"PAR1").unwrap() }
@@ -440,7 +443,7 @@ async fn what_roll_ups_did_is_told() {
     assert_eq!(rolled.work.files_opened, 0, "{rolled:?}");
 }
 
-fn parquet_files(dir: &Path) -> usize {
+pub(crate) fn parquet_files(dir: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.map(|path| if path.is_dir() { parquet_files(&path) } else { 1 }).sum()

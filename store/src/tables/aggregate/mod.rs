@@ -31,8 +31,7 @@ use foldhash::fast::RandomState;
 use tokio::task::JoinSet;
 use wiretag_enrich::Tagged;
 
-use self::groups::Part;
-pub(crate) use self::groups::{Groups, Plan};
+pub(crate) use self::groups::{Groups, Part, Plan};
 pub use self::histogram::{Bucket, Histogram, TransactionBucket};
 pub(super) use self::rolled::{passing, starts};
 pub use self::row::GroupRow;

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::path::Path;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
-use datafusion::arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::arrow::compute::filter_record_batch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wiretag_capture::FlowRecord;
 
-use super::build::write_batch;
 use super::serve::is_dimension;
+use super::write::{Place, Writing};
 use super::{DAY, HOUR, MINUTE, schema};
 use crate::catalog::{Erasure, RollupFile};
 use crate::error::StoreError;
@@ -27,8 +27,8 @@ const REACH: i64 = 2 * MINUTE;
 
 /// What an erasure does to a roll-up.
 struct Decided {
-    /// What is left, if anything goes.
-    rest: Option<RecordBatch>,
+    /// Of the rows of each batch whether they stay, if any goes.
+    stays: Option<Vec<BooleanArray>>,
     /// Minutes or hours with rows of which it cannot be told.
     unsure: BTreeSet<i64>,
 }
@@ -43,14 +43,16 @@ impl FlowStore {
     ) -> Result<(u64, BTreeSet<String>), StoreError> {
         let condition = standing::condition::<FlowRecord>(erasure)?;
         let (mut unchecked, mut unread) = (0, BTreeSet::new());
-        let _no_rollup = self.inner.rolling.lock().await;
+        let mut no_rollup = self.inner.rolling.lock().await;
+        no_rollup.forget_begun();
         for old in lasting(&self.rolled(condition.range).await?.0, condition.range) {
             let (dir, file) = (self.inner.engine.data_dir().to_owned(), old.clone());
             let (node, range) = (condition.node.clone(), condition.range);
             let work = move || -> Result<_, TableError> {
                 let decided = decide(&dir.join(&file.path), file.width, (&node, range))?;
                 let place = (file.width, file.start, file.origin);
-                let new = decided.rest.map(|rest| write_batch(&dir, &rest, place)).transpose()?;
+                let new =
+                    decided.stays.map(|stays| write_rest(&dir, &file.path, (stays.as_slice(), place))).transpose()?;
                 Ok((new, decided.unsure))
             };
             let (new, unsure) = match tokio::task::spawn_blocking(work).await.map_err(TableError::from)? {
@@ -104,32 +106,47 @@ fn lasting(rolled: &Rolled, range: Range) -> Vec<RollupFile> {
     rolled.rollups.iter().filter(lasts).cloned().collect()
 }
 
-fn decide(path: &Path, width: i64, (node, range): (&Node<FlowRecord>, Range)) -> Result<Decided, TableError> {
+/// The rows of a file, some at a time: it may have more than fit in memory.
+fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, TableError>>, TableError> {
     let unreadable = |source| TableError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(TableError::io("open", path))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?.build().map_err(unreadable)?;
-    let batches = reader.collect::<Result<Vec<RecordBatch>, _>>()?;
-    let batch = concat_batches(&schema::<FlowRecord>(), &batches)?;
+    Ok(reader.map(|batch| Ok(RecordBatch::try_new(schema::<FlowRecord>(), batch?.columns().to_vec())?)))
+}
+
+fn decide(path: &Path, width: i64, (node, range): (&Node<FlowRecord>, Range)) -> Result<Decided, TableError> {
     let near = Range { from: range.from.saturating_sub(REACH.max(width)), to: range.to };
     let mut decidable = true;
     node.each_field(&mut |field| decidable &= is_dimension(field));
     // What is not known of a row may be.
     let node = if decidable { node } else { &Node::All };
-    let may_go = passing(node, near, &batch)?;
-    let times = starts(&batch)?;
-    let time = |row: u32| times.get(row as usize).copied().unwrap_or_default();
     let inside = |start: i64| start >= range.from && start.saturating_add(width) <= range.to;
     let reaches = |start: i64| start.saturating_add(width).saturating_add(REACH) > range.from;
-    let (go, may): (Vec<u32>, Vec<u32>) = may_go.into_iter().partition(|row| decidable && inside(time(*row)));
-    let unsure = may.into_iter().map(time).filter(|start| reaches(*start)).collect();
-    if go.is_empty() {
-        return Ok(Decided { rest: None, unsure });
-    }
-    let mut stays = vec![true; batch.num_rows()];
-    for row in go {
-        if let Some(stays) = stays.get_mut(row as usize) {
-            *stays = false;
+    let (mut all, mut gone, mut unsure) = (Vec::new(), false, BTreeSet::new());
+    for batch in batches(path)? {
+        let batch = batch?;
+        let may_go = passing(node, near, &batch)?;
+        let times = starts(&batch)?;
+        let time = |row: u32| times.get(row as usize).copied().unwrap_or_default();
+        let (go, may): (Vec<u32>, Vec<u32>) = may_go.into_iter().partition(|row| decidable && inside(time(*row)));
+        unsure.extend(may.into_iter().map(time).filter(|start| reaches(*start)));
+        gone |= !go.is_empty();
+        let mut stays = vec![true; batch.num_rows()];
+        for row in go {
+            if let Some(stays) = stays.get_mut(row as usize) {
+                *stays = false;
+            }
         }
+        all.push(BooleanArray::from(stays));
     }
-    Ok(Decided { rest: Some(filter_record_batch(&batch, &BooleanArray::from(stays))?), unsure })
+    Ok(Decided { stays: gone.then_some(all), unsure })
+}
+
+/// Writes what stays of a file.
+fn write_rest(dir: &Path, path: &str, (stays, place): (&[BooleanArray], Place)) -> Result<RollupFile, TableError> {
+    let mut new = Writing::begin(dir, place)?;
+    for (batch, stays) in batches(&dir.join(path))?.zip(stays) {
+        new.write(&filter_record_batch(&batch?, stays)?)?;
+    }
+    new.finish()
 }

@@ -19,6 +19,7 @@
 mod build;
 mod erase;
 pub(super) mod serve;
+mod write;
 
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use wiretag_capture::Kind;
 use wiretag_enrich::Record;
 use wiretag_enrich::tagged::all_columns;
 
-pub(super) use self::build::Failed;
+pub(super) use self::build::Rolling;
 pub(super) use self::serve::unreplaced;
 use super::schema::UTC;
 use crate::query::ast::Field;
