@@ -103,12 +103,11 @@ impl Pipeline {
         let (numbers, kernel_numbers) = ((stages.clone(), kernel.numbers()), kernel.numbers());
 
         let (records, record_batches) = mpsc::channel(RECORD_QUEUE);
-        let (stop, workers) = (Arc::new(AtomicBool::new(false)), WorkerThreads::default());
+        let (stop, pressed, workers) = <(Arc<AtomicBool>, Arc<Notify>, WorkerThreads)>::default();
         let (peers, (export, exported)) = Peers::start(config, (&records, &capture), (&workers, &stop))?;
 
         let account = Arc::new(Account::new(&config.node, &store, &capture, (&stages, &peers)));
 
-        let pressed = Arc::new(Notify::new());
         let writer = PacketWriter::new(config, &store, (stages.clone(), troubles.clone(), pressed.clone()))?;
         let (packet_log, packets) = writer.start()?;
         let make =

@@ -183,7 +183,7 @@ async fn a_segment_that_is_gone_is_missed_until_retention_takes_it() {
         }
         let reader = Store::open_read_only(dir.path()).await.unwrap();
         assert_eq!(missing(&reader, START, START + 10).await, (1, 20));
-        let packets = Retention { age: Some(Duration::from_secs(3_600)), bytes: None };
+        let packets = Retention { age: Some(Duration::from_hours(1)), bytes: None };
         let (store, _) =
             Store::open(StoreConfig { packets, ..StoreConfig::new(dir.path(), Role::Appliance) }).await.unwrap();
         assert_eq!(store.maintain(NOW).await.unwrap().retired.segments, 1);
