@@ -16,7 +16,7 @@ pub(crate) fn health(
 ) -> wiretag_web::Health {
     Arc::new(move || {
         let counters = capture.counters();
-        let problems = troubles.sentences();
+        let problems = [troubles.sentences(), sources.problems()].concat();
         serde_json::json!({
             "status": if problems.is_empty() { "ok" } else { "degraded" },
             "problems": problems,
