@@ -18,7 +18,7 @@ pub(crate) fn health(
 ) -> wiretag_web::Health {
     Arc::new(move || {
         let counters = capture.counters();
-        let mut problems = troubles.sentences();
+        let mut problems = [troubles.sentences(), sources.problems()].concat();
         problems.extend(gone(store.packets_gone()));
         serde_json::json!({
             "status": if problems.is_empty() { "ok" } else { "degraded" },

@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use wiretag_capture::PacketBuffer;
-use wiretag_enrich::docker::DockerStatus;
+use wiretag_enrich::SourceStatus;
 use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
 use wiretag_enrich::static_file::{StaticFile, Watcher};
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
@@ -195,7 +195,7 @@ impl Pipeline {
     pub(crate) async fn wait_for_sources(&self, patience: Duration) {
         let (mut docker, mut kernel) = (self.sources.docker.clone(), self.sources.kernel.clone());
         let settled = async {
-            let _ = docker.wait_for(|status| *status != DockerStatus::Starting).await;
+            let _ = docker.wait_for(|status| *status != SourceStatus::Starting).await;
             let _ = kernel.wait_for(KernelStatus::is_settled).await;
         };
         let _ = tokio::time::timeout(patience, settled).await;

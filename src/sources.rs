@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wiretag_enrich::cni::{CniCounters, CniSource};
 use wiretag_enrich::cri::CriSource;
-use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::docker::DockerSource;
 use wiretag_enrich::kernel::{KernelSource, KernelStatus};
 use wiretag_enrich::kubernetes::KubernetesSource;
 use wiretag_enrich::static_file::{StaticFile, Watcher};
@@ -35,7 +35,7 @@ pub(crate) struct Surroundings {
 pub(crate) struct Sources {
     states: Vec<(&'static str, watch::Receiver<SourceStatus>)>,
     /// State of the Docker source.
-    pub(crate) docker: watch::Receiver<DockerStatus>,
+    pub(crate) docker: watch::Receiver<SourceStatus>,
     /// State of the kernel source.
     pub(crate) kernel: watch::Receiver<KernelStatus>,
     cni: Arc<CniCounters>,
@@ -98,7 +98,7 @@ impl Sources {
 
     /// Figures for `/metrics`.
     pub(crate) fn samples(&self) -> Vec<Sample> {
-        let docker = *self.docker.borrow() == DockerStatus::Connected;
+        let docker = self.docker.borrow().is_up();
         let states = self.states().map(|(name, state)| (name, state.is_up())).chain([("docker", docker)]);
         let mut samples: Vec<Sample> = states
             .map(|(name, is_up)| ("wiretag_identity_source_up", vec![name.to_owned()], f64::from(u8::from(is_up))))
@@ -110,6 +110,21 @@ impl Sources {
             samples.push(("wiretag_cni_records_total", vec![outcome.to_owned()], count));
         }
         samples
+    }
+
+    /// A sentence for each that is not heard though it should be.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let docker = ("docker", self.docker.borrow().clone());
+        let absent = |(name, state): (&str, SourceStatus)| match state {
+            SourceStatus::Absent { reason } => Some(format!("{name} is not heard: {reason}")),
+            SourceStatus::Off
+            | SourceStatus::Starting
+            | SourceStatus::Connected
+            | SourceStatus::Partial { .. }
+            | SourceStatus::Waiting { .. }
+            | SourceStatus::Unusable { .. } => None,
+        };
+        self.states().chain([docker]).filter_map(absent).collect()
     }
 
     /// Name and state in words of each, for `health`.

@@ -54,6 +54,12 @@ fn known(facts: &[(Identity, &[Key])]) -> Timeline {
     timeline
 }
 
+/// The static file says this, and no more, from so many seconds after the beginning on.
+fn file_says(second: i64, present: Vec<Interval>) -> IdentityEvent {
+    let at = BEGIN + second * SECOND;
+    IdentityEvent::Reconciled(Snapshot { source: "static".into(), present, stopped: Vec::new(), heard: Some(at), at })
+}
+
 /// The names of a flow's ends, seen at the client's interface.
 fn names(timeline: &Timeline, record: FlowRecord) -> (EndTag, EndTag) {
     let (mut tagger, mut rows) = (tagger(), TaggedRows::default());
@@ -229,20 +235,10 @@ fn a_change_of_the_file_holds_from_then_on() {
     let (office, lab) = (range("", "10.0.0.0", 24), range("", "10.0.0.0", 28));
     let mut timeline = known(&[]);
     told(&mut timeline, [written("office", office.clone(), 0)]);
-    let change = |second: i64, present: Vec<Interval>| {
-        let at = BEGIN + second * SECOND;
-        IdentityEvent::Reconciled(Snapshot {
-            source: "static".into(),
-            present,
-            stopped: Vec::new(),
-            heard: Some(at),
-            at,
-        })
-    };
     let at = |second: i64| BEGIN + second * SECOND;
     timeline
-        .apply(&change(100, vec![written("office", office.clone(), at(100)), written("lab", lab.clone(), at(100))]));
-    timeline.apply(&change(300, vec![written("annex", office, at(300))]));
+        .apply(&file_says(100, vec![written("office", office.clone(), at(100)), written("lab", lab.clone(), at(100))]));
+    timeline.apply(&file_says(300, vec![written("annex", office, at(300))]));
     // A slice is of a minute.
     let of = |since: i64| {
         let [id, _, _, tagged_by] = words(&names(&timeline, record(ClientVeth, 0, since)).1);
@@ -255,4 +251,34 @@ fn a_change_of_the_file_holds_from_then_on() {
     assert_eq!(of(310), "static:annex");
     let open = timeline.current(at(400), Some(SERVER.0));
     assert_eq!(open.iter().map(|own| &*own.identity.identity).collect::<Vec<_>>(), ["static:annex"]);
+}
+
+#[test]
+fn an_address_that_the_file_gives_to_a_second_entry_is_ambiguous_until_one_of_them_goes() {
+    let at = |second: i64| BEGIN + second * SECOND;
+    for key in [ip(SERVER.0), range("", "10.0.0.0", 24)] {
+        let entry = |name: &str, second: i64| written(name, key.clone(), at(second));
+        let mut timeline = known(&[]);
+        told(&mut timeline, [written("first", key.clone(), 0)]);
+        timeline.apply(&file_says(100, vec![entry("first", 100), entry("second", 100)]));
+        let mut restarted = Timeline::new();
+        restarted.load(timeline.view().dossiers());
+        for index in [ClientVeth as u32, ServerVeth as u32] {
+            restarted.apply(&IdentityEvent::Network { index, netns: 0, network: NET.into(), at: 0 });
+        }
+        for (timeline, when) in [(&mut timeline, "as it was told"), (&mut restarted, "after a restart")] {
+            timeline.apply(&file_says(200, vec![entry("first", 200), entry("second", 200)]));
+            timeline.apply(&file_says(300, vec![entry("second", 300)]));
+            timeline.apply(&file_says(400, vec![entry("first", 400), entry("second", 400)]));
+            // A slice is of a minute.
+            let of = |since: i64| {
+                let [id, _, _, tagged_by] = words(&names(timeline, record(ClientVeth, 0, since)).1);
+                if id.is_empty() { tagged_by } else { id }
+            };
+            let found = [0, 110, 210, 310, 410].map(of);
+            assert_eq!(found, ["static:first", "ambiguous", "ambiguous", "static:second", "ambiguous"], "{when}");
+            let open = timeline.current(at(500), Some(SERVER.0));
+            assert_eq!(open.len(), 2, "{when}: the file says both");
+        }
+    }
 }

@@ -228,15 +228,16 @@ fn clock() -> Check {
 }
 
 fn docker(address: Option<&str>) -> Check {
-    let address = address.unwrap_or("unix:///var/run/docker.sock");
-    let Some(path) = address.strip_prefix("unix://") else {
-        return Check::warning("docker", format!("`{address}` is not a unix socket; hint: `unix:///…`"));
+    let path = match wiretag_enrich::docker::socket(address) {
+        Ok(path) => path,
+        Err(error) => return Check::warning("docker", error),
     };
-    match UnixStream::connect(path) {
-        Ok(_) => Check::ok("docker", format!("`{path}` answers")),
+    let answer = super::runtime().map_err(|error| error.to_string());
+    match answer.and_then(|runtime| runtime.block_on(wiretag_enrich::docker::check(&path))) {
+        Ok(version) => Check::ok("docker", format!("`{}` answers: Docker {version}", path.display())),
         Err(error) => Check::warning(
             "docker",
-            format!("`{path}`: {error}; hint: containers get no names from Docker until it runs"),
+            format!("`{}`: {error}; hint: containers get no names from Docker until it answers", path.display()),
         ),
     }
 }

@@ -6,7 +6,7 @@ mod heirs;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -231,6 +231,12 @@ fn docker_names_survive_a_restart_of_the_daemon() {
     docker.web("late", "bridge", &[]);
     eventually(60, "web runs again", || (!docker.ip("web", "bridge").is_empty()).then_some(()));
     hears_docker(&appliance);
+    for line in ["docker: it is not heard: ", "docker: it is heard again"] {
+        let told = || appliance.log().lines().filter(|own| own.contains(line)).count();
+        eventually(10, line, || (told() == 1).then_some(()));
+    }
+    let problems = appliance.json("/api/v1/health")["problems"].to_string();
+    assert!(!problems.contains("docker"), "it is over: {problems}");
     for server in ["web", "late"] {
         let ip = docker.ip(server, "bridge");
         docker.request(&format!("to-{server}"), "bridge", &ip);
@@ -240,6 +246,35 @@ fn docker_names_survive_a_restart_of_the_daemon() {
         let open = intervals.iter().filter(|own| own["valid_to"].is_null()).count();
         assert_eq!(open, 1, "{ip}: {intervals:?}");
     }
+    appliance.stop();
+}
+
+/// `wiretag doctor` asks who is there, and an appliance is not well without the daemon that it was told of.
+#[test]
+fn docker_that_is_no_docker_is_told() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, path) = (directory.path().join("data"), directory.path().join("sock"));
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage");
+        }
+    });
+    let url = format!("unix://{}", path.display());
+    let arguments = ["doctor", "--docker", &url, "--data", data.to_str().expect("a path")];
+    let doctor = Command::new(env!("CARGO_BIN_EXE_wiretag")).args(arguments).output();
+    let told = String::from_utf8(doctor.expect("wiretag runs").stdout).expect("text");
+    let docker = told.lines().find(|line| line.contains(" docker ")).expect("a line about Docker");
+    assert!(docker.starts_with("warning") && docker.contains("hint:"), "{docker}");
+    let appliance = Appliance::start(&data, &["--docker", &url, "--interface", "wt-none"]);
+    let health = eventually(30, "it is told", || {
+        let health = appliance.json("/api/v1/health");
+        health["problems"].to_string().contains("docker is not heard").then_some(health)
+    });
+    assert_eq!(health["status"], "degraded", "{health}");
     appliance.stop();
 }
 

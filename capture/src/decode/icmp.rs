@@ -40,6 +40,14 @@ const fn answer4(kind: u8) -> Option<u8> {
     })
 }
 
+/// Whether a message of this type asks for an echo.
+pub(crate) const fn asks_for_echo(protocol: Protocol, kind: u8) -> bool {
+    match protocol {
+        Protocol::ICMP => kind == 8,
+        Protocol(_) => kind == 128,
+    }
+}
+
 /// Whether a message of this type is an answer: its receiver asked (echoes, times, masks, node information).
 pub(crate) const fn answers(protocol: Protocol, kind: u8) -> bool {
     match protocol {

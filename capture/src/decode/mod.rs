@@ -33,7 +33,7 @@ use std::net::IpAddr;
 pub use self::error::DecodeError;
 pub(crate) use self::fast::Take;
 pub use self::icmp::{Quote, quote};
-pub(crate) use self::icmp::{answers as icmp_answers, ports as icmp_ports};
+pub(crate) use self::icmp::{answers as icmp_answers, asks_for_echo, ports as icmp_ports};
 use self::ip::{Ends, Ip};
 use self::layers::Stack;
 use self::link::Link;

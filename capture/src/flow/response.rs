@@ -4,6 +4,7 @@
 //! Only new payload counts: a repetition neither starts nor stops the clock, and of the server's only what advances the
 //! stream (a late segment belongs to an answer that has begun). A greeting of the server answers nothing. The flights of
 //! a TLS handshake are exchanges too. For UDP a request is whatever the client sends, a repetition restarts the clock.
+//! An ICMP echo is answered by the one with its identifier and sequence number, while no other was asked for since.
 //! An answer after 36 minutes or more has no time: subscriptions are no requests.
 
 use std::num::NonZeroU32;

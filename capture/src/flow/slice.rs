@@ -315,9 +315,11 @@ impl Flow {
                 }
                 (Progress { fresh: *payload_len, ..Progress::default() }, false)
             }
-            Transport::Icmp { payload_len, .. } | Transport::Other { payload_len } => {
+            Transport::Icmp { kind, rest, payload_len, .. } => {
+                self.track.echo((self.key.protocol(), *kind, *rest), time, &mut self.responses);
                 (Progress { fresh: *payload_len, ..Progress::default() }, false)
             }
+            Transport::Other { payload_len } => (Progress { fresh: *payload_len, ..Progress::default() }, false),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::duplicates::{Arrival, Earlier, Recent};
 use super::key::End;
+use super::response::ResponseTimes;
 use super::tcp::TcpFlow;
-use crate::decode::Transport;
+use crate::decode::{Transport, asks_for_echo};
 use crate::record::{Protocol, Side};
 
 /// See the module documentation.
@@ -27,6 +28,8 @@ pub(super) struct Datagrams {
     copied: bool,
     /// By end, in the slice.
     copies: [u32; 2],
+    /// Identifier and sequence number of the last echo that was asked for; 0: none, or they were not captured.
+    echo: u32,
 }
 
 impl Track {
@@ -59,11 +62,27 @@ impl Track {
 
     /// Counts a packet that the capture delivered before; whether it is one. Connections see to that themselves.
     pub(super) fn is_copied_datagram(&mut self, from: End, transport: &Transport<'_>, arrival: Arrival<'_>) -> bool {
-        let Self::Datagrams(Datagrams { recent, earlier, copied, copies }) = self else { return false };
+        let Self::Datagrams(Datagrams { recent, earlier, copied, copies, .. }) = self else { return false };
         let is_copy = recent.is_copied_datagram(copied.then_some(earlier), (from, transport), arrival);
         copies[from.index()] = copies[from.index()].saturating_add(is_copy.into());
         *copied |= is_copy;
         is_copy
+    }
+
+    /// Takes a message of ICMP, its type and the rest of its header: an echo has a response time, also without payload.
+    pub(super) fn echo(
+        &mut self,
+        (protocol, kind, rest): (Protocol, u8, u32),
+        time: i64,
+        responses: &mut ResponseTimes,
+    ) {
+        let Self::Datagrams(Datagrams { echo, .. }) = self else { return };
+        if asks_for_echo(protocol, kind) {
+            *echo = rest;
+            responses.asked(time);
+        } else if rest != 0 && *echo == rest {
+            responses.answered(time);
+        }
     }
 
     /// Counts a fragment that the capture delivered before. A connection counts segments.

@@ -1,7 +1,8 @@
 //! Figures of the rarer kinds, one story each.
 
+use wiretag_capture::decode::Transport;
 use wiretag_capture::record::Responses;
-use wiretag_capture::{EndReason, FlowRecord, Side, TcpState};
+use wiretag_capture::{EndReason, FlowRecord, Protocol, Side, TcpState};
 
 use crate::story::*;
 
@@ -257,6 +258,32 @@ fn udp_answers_have_response_times_too() {
     story.udp(MS, Client, (40000, 9999), b"x");
     story.udp(4 * MS, Server, (40000, 9999), b"y");
     assert_eq!(story.only().responses.unwrap().max_us, 3000);
+}
+
+#[test]
+fn echoes_have_response_times_and_other_icmp_has_none() {
+    let responses = |protocol: Protocol, packets: &[(i64, Host, u8, u32)]| {
+        let mut story = Story::new();
+        for (at, from, kind, rest) in packets {
+            let ports = if protocol == Protocol::ICMP { (8, 0) } else { (128, 129) };
+            let icmp = Transport::Icmp { kind: *kind, code: 0, rest: *rest, payload: &[], payload_len: 0 };
+            story.packet(at * MS, &decoded(*from, Some(ports), protocol, icmp), *from);
+        }
+        story.only().responses
+    };
+    let times = |first_us, avg_us, max_us, count| Some(Responses { first_us, avg_us, max_us, count });
+    for (protocol, request, reply) in [(Protocol::ICMP, 8, 0), (Protocol::ICMP6, 128, 129)] {
+        let ask = |at: i64, rest: u32| (at, Client, request, rest);
+        let answer = |at: i64, rest: u32| (at, Server, reply, rest);
+        let of = |packets: &[(i64, Host, u8, u32)]| responses(protocol, packets);
+        assert_eq!(of(&[ask(0, 7), answer(1, 7), ask(1000, 8), answer(1003, 8)]), times(1000, 2000, 3000, 2));
+        // Of two programs, and a late one: what was asked for last.
+        assert_eq!(of(&[ask(0, 7), ask(1, 1 << 16), answer(2, 7), answer(5, 1 << 16)]), times(4000, 4000, 4000, 1));
+        assert_eq!(of(&[ask(0, 7), ask(1000, 8), answer(1001, 7)]), None);
+        assert_eq!(of(&[ask(0, 7), answer(1, 7), answer(2, 7)]), times(1000, 1000, 1000, 1), "an echo comes once");
+        assert_eq!(of(&[ask(0, 0), answer(1, 0)]), None, "what was not captured");
+    }
+    assert_eq!(responses(Protocol::ICMP, &[(0, Client, 13, 7), (1, Server, 14, 7)]), None);
 }
 
 #[test]

@@ -368,9 +368,9 @@ fn an_answer_alone_is_shown_until_a_request_comes() {
 }
 
 #[test]
-fn an_empty_line_before_a_request_is_none_of_it() {
+fn empty_lines_before_a_request_are_none_of_it() {
     let mut talk = Talk::new();
-    talk.says(0, Client, "\r\nGET /1 HTTP/1.1\r\n\r\n");
+    talk.says(0, Client, "\r\n\r\nGET /1 HTTP/1.1\r\n\r\n");
     talk.says(2 * MS, Server, "HTTP/2.0 204 No Content\r\n\r\n");
     talk.says(3 * MS, Client, "\r\n");
     talk.says(4 * MS, Client, "GET /2 HTTP/1.0\r\n\r\n");

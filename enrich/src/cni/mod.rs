@@ -36,7 +36,7 @@ use wiretag_capture::ring::links::{self, Link, LinkKind};
 use wiretag_capture::ring::namespace_inode;
 
 use crate::event::IdentityEvent;
-use crate::status::SourceStatus;
+use crate::status::{Reporter, SourceStatus};
 use attachments::{Attachments, Place};
 use inbox::Inbox;
 use journal::Journal;
@@ -65,7 +65,7 @@ pub struct CniSource {
     data: PathBuf,
     place: Place,
     heard: Option<i64>,
-    status: watch::Sender<SourceStatus>,
+    reporter: Reporter,
     counters: Arc<CniCounters>,
 }
 
@@ -75,13 +75,12 @@ impl CniSource {
     pub fn new(data: PathBuf, cluster: Arc<str>, host: Arc<str>, boot: Arc<str>, heard: Option<i64>) -> Self {
         let netns = namespace_inode(Path::new("/proc/self/ns/net")).unwrap_or_default();
         let place = Place { cluster, host, boot, netns };
-        let status = watch::Sender::new(SourceStatus::Starting);
-        Self { data, place, heard, status, counters: Arc::default() }
+        Self { data, place, heard, reporter: Reporter::new("cni"), counters: Arc::default() }
     }
 
     /// Its state, as it changes.
     pub fn status(&self) -> watch::Receiver<SourceStatus> {
-        self.status.subscribe()
+        self.reporter.subscribe()
     }
 
     /// What came in.
@@ -95,7 +94,7 @@ impl CniSource {
             match Journal::open(journal::path(&self.data)) {
                 Ok(journal) => break Arc::new(journal),
                 Err(error) => {
-                    self.status.send_replace(SourceStatus::Absent { reason: error.to_string() });
+                    self.reporter.report(SourceStatus::Absent { reason: error.to_string() });
                 }
             }
             tokio::select! {
@@ -105,8 +104,8 @@ impl CniSource {
         };
         let inbox = Inbox::open(&self.data);
         let attachments = Attachments::new(self.place.clone());
-        let Self { heard, status, counters, .. } = self;
-        let mut listener = Listener { events, inbox, journal, attachments, status, counters, heard };
+        let Self { heard, reporter, counters, .. } = self;
+        let mut listener = Listener { events, inbox, journal, attachments, reporter, counters, heard };
         listener.start().await;
         listener.listen().await;
     }
@@ -117,7 +116,7 @@ struct Listener {
     inbox: Inbox,
     journal: Arc<Journal>,
     attachments: Attachments,
-    status: watch::Sender<SourceStatus>,
+    reporter: Reporter,
     counters: Arc<CniCounters>,
     /// Until when every attachment is known to have been there.
     heard: Option<i64>,
@@ -224,11 +223,7 @@ impl Listener {
             }
             None => SourceStatus::Connected,
         };
-        self.status.send_if_modified(|old| {
-            let changed = *old != status;
-            *old = status;
-            changed
-        });
+        self.reporter.report(status);
     }
 }
 

@@ -32,11 +32,11 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::{mpsc, watch};
-use tonic::Status;
+use tonic::{Code, Status};
 use wiretag_capture::ring::links::LinkWatcher;
 
 use crate::event::IdentityEvent;
-use crate::status::SourceStatus;
+use crate::status::{Reporter, SourceStatus};
 use client::Runtime;
 use facts::{Container, Sandbox};
 use generated::containerd::TaskExit;
@@ -82,7 +82,16 @@ pub struct CriSource {
     endpoint: Option<String>,
     place: Place,
     heard: Option<i64>,
-    status: watch::Sender<SourceStatus>,
+    /// It was heard in this run.
+    was_heard: bool,
+    reporter: Reporter,
+}
+
+/// Why a connection ended.
+enum End {
+    Lost(String),
+    /// Who answers does not tell of pods, as Docker's containerd.
+    Other(String),
 }
 
 /// Something changed.
@@ -102,13 +111,13 @@ impl CriSource {
         boot: Arc<str>,
         heard: Option<i64>,
     ) -> Self {
-        let status = watch::Sender::new(SourceStatus::Starting);
-        Self { endpoint, place: Place { cluster, host, boot }, heard, status }
+        let (place, reporter) = (Place { cluster, host, boot }, Reporter::new("cri"));
+        Self { endpoint, place, heard, was_heard: false, reporter }
     }
 
     /// Its state, as it changes.
     pub fn status(&self) -> watch::Receiver<SourceStatus> {
-        self.status.subscribe()
+        self.reporter.subscribe()
     }
 
     /// Runs until nobody listens any more.
@@ -116,19 +125,18 @@ impl CriSource {
         let mut pods = Pods::new(self.place.clone());
         while !events.is_closed() {
             let status = match socket(self.endpoint.as_deref()) {
-                Ok(Some(socket)) => {
-                    let reason = self.follow(&socket, &mut pods, &events).await;
-                    SourceStatus::Absent { reason: format!("`{}`: {reason}", socket.display()) }
-                }
-                Ok(None) => SourceStatus::Waiting { reason: "there is no socket of containerd or CRI-O".into() },
+                Ok(Some(socket)) => match self.follow(&socket, &mut pods, &events).await {
+                    End::Lost(reason) => SourceStatus::Absent { reason: format!("`{}`: {reason}", socket.display()) },
+                    End::Other(reason) => self.nobody(format!("`{}`: {reason}", socket.display())),
+                },
+                Ok(None) => self.nobody("there is no socket of containerd or CRI-O".into()),
                 Err(reason) => {
-                    self.status.send_replace(SourceStatus::Unusable { reason });
+                    self.reporter.report(SourceStatus::Unusable { reason });
                     events.closed().await;
                     return;
                 }
             };
-            tracing::debug!("cri: {status}");
-            self.status.send_replace(status);
+            self.reporter.report(status);
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = events.closed() => return,
@@ -136,15 +144,27 @@ impl CriSource {
         }
     }
 
-    /// One connection; why it ended.
-    async fn follow(&mut self, socket: &Path, pods: &mut Pods, events: &mpsc::Sender<IdentityEvent>) -> String {
+    /// The state while nobody tells of pods: nothing is missing where that is all there ever was, and nobody said otherwise.
+    fn nobody(&self, reason: String) -> SourceStatus {
+        if self.was_heard || self.endpoint.is_some() {
+            SourceStatus::Absent { reason }
+        } else {
+            SourceStatus::Waiting { reason }
+        }
+    }
+
+    /// One connection.
+    async fn follow(&mut self, socket: &Path, pods: &mut Pods, events: &mpsc::Sender<IdentityEvent>) -> End {
         let runtime = match Runtime::connect(socket).await {
             Ok(runtime) => runtime,
-            Err(error) => return causes(&error),
+            Err(error) => return End::Lost(causes(&error)),
         };
         let version = match runtime.version().await {
             Ok(version) => version,
-            Err(status) => return format!("it does not speak CRI v1: {}", status.message()),
+            Err(status) if status.code() == Code::Unimplemented => {
+                return End::Other(format!("it does not speak CRI v1: {}", status.message()));
+            }
+            Err(status) => return End::Lost(status.message().to_owned()),
         };
         tracing::debug!("cri: {} {}", version.runtime_name, version.runtime_version);
         let (words, inbox) = mpsc::channel(WORDS);
@@ -163,7 +183,8 @@ impl CriSource {
             match look(&runtime, pods, first, &inbox.exits).await {
                 Ok(found) if first => {
                     send(events, pods.begin(found, self.heard, now())).await;
-                    self.status.send_replace(SourceStatus::Connected);
+                    self.reporter.report(SourceStatus::Connected);
+                    self.was_heard = true;
                     first = false;
                 }
                 Ok(found) => {
@@ -182,7 +203,7 @@ impl CriSource {
         };
         listening.abort();
         drop(held);
-        ended
+        End::Lost(ended)
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use super::container::Container;
 use super::context::Context;
 use super::labels::Network;
-use super::{inspect, now};
+use super::{ANSWER, in_time, inspect, now};
 use crate::event::{IdentityEvent, Snapshot, Stopped};
 
 /// Containers that are looked at at a time.
@@ -27,14 +27,14 @@ pub(super) async fn list(
     heard: Option<i64>,
 ) -> Result<HashMap<String, Container>, bollard::errors::Error> {
     let at = now();
-    for network in context.docker.list_networks(None).await? {
+    for network in in_time(ANSWER, context.docker.list_networks(None)).await? {
         let (Some(id), Some(driver)) = (network.id, network.driver) else { continue };
         let id = id.into();
         context.remember(&id, Network::new(network.name, Some(driver), network.labels));
         context.announce(&id, network.options.as_ref()).await;
     }
     let options = ListContainersOptionsBuilder::default().all(true).build();
-    let listed = context.docker.list_containers(Some(options)).await?;
+    let listed = in_time(ANSWER, context.docker.list_containers(Some(options))).await?;
     let looks = listed.into_iter().filter_map(|container| container.id).map(|id| look(context, id));
     let seen: Vec<Seen> =
         stream::iter(looks).buffer_unordered(AT_A_TIME).filter_map(std::future::ready).collect().await;

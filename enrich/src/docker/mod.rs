@@ -3,7 +3,7 @@
 //! On each connection: all containers (those that run are learned as of their start), told at once as a snapshot, then the
 //! event stream *since the listing began*, so that nothing falls between. What a broken connection may have hidden is
 //! not guessed: see "unheard time" in [`crate::timeline`]. Without a daemon the source waits and tries again for ever;
-//! its state is in [`DockerStatus`].
+//! its state is a [`SourceStatus`]. One that does not answer in time is as good as none.
 //!
 //! **When an address is whose.** From the network's `connect` event (150 ms before the container's `start`, when its
 //! interfaces are about to be moved inside) to its `disconnect` event, or to the container's `die` if that is earlier. At
@@ -32,11 +32,12 @@ mod labels;
 mod listing;
 
 use std::collections::HashMap;
-use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
@@ -45,82 +46,101 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event::IdentityEvent;
+use crate::status::{Reporter, SourceStatus};
 use container::{Changes, Container, Told};
 use context::{Context, Namespaces};
 
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
+/// The first answer of a connection comes in moments.
+const VERSION: Duration = Duration::from_secs(10);
+/// The lists of all that there is may take longer.
+const ANSWER: Duration = Duration::from_secs(30);
 /// Events that wait for one container's task.
 const CONTAINER_QUEUE: usize = 256;
 
-/// State of the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DockerStatus {
-    /// Not tried yet.
-    Starting,
-    /// Events arrive.
-    Connected,
-    /// No daemon; tried again every few seconds.
-    Absent {
-        /// Why.
-        reason: String,
-    },
-    /// The address cannot be used: never tried.
-    Unusable {
-        /// The address.
-        address: String,
-    },
+/// The socket of the daemon: that of the endpoint (a path, or `unix://…`), or Docker's usual one.
+///
+/// # Errors
+/// The endpoint is no unix socket.
+pub fn socket(endpoint: Option<&str>) -> Result<PathBuf, String> {
+    let endpoint = endpoint.unwrap_or(DEFAULT_SOCKET);
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if path.contains("://") {
+        let hint = format!("hint: run wiretag on the containers' host with `--docker {DEFAULT_SOCKET}`");
+        return Err(format!("`{endpoint}` is not a unix socket; {hint}"));
+    }
+    Ok(path.into())
 }
 
-impl fmt::Display for DockerStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Starting => f.write_str("connecting"),
-            Self::Connected => f.write_str("connected"),
-            Self::Absent { reason } => write!(f, "absent, tried again every few seconds ({reason})"),
-            Self::Unusable { address } => write!(
-                f,
-                "not used: `{address}` is not a unix socket; hint: run wiretag on the containers' host with `--docker {DEFAULT_SOCKET}`"
-            ),
-        }
+/// The version of the daemon behind a socket.
+///
+/// # Errors
+/// Nobody answers there, or not as Docker does, in words.
+pub async fn check(socket: &Path) -> Result<String, String> {
+    let version = async { connect(socket)?.version().await };
+    let version = in_time(VERSION, version).await.map_err(|error| words(&error))?;
+    version.version.ok_or_else(|| "it does not say its version".to_owned())
+}
+
+fn connect(socket: &Path) -> Result<Docker, Error> {
+    Docker::connect_with_unix(&socket.display().to_string(), ANSWER.as_secs(), bollard::API_DEFAULT_VERSION)
+}
+
+/// An answer that has not come to its end in time is an error.
+async fn in_time<T>(patience: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(patience, answer).await.unwrap_or(Err(Error::RequestTimeoutError))
+}
+
+fn words(error: &Error) -> String {
+    match error {
+        Error::RequestTimeoutError => "it does not answer in time".to_owned(),
+        error => error.to_string(),
     }
 }
 
 /// See the module documentation.
 pub struct DockerSource {
-    endpoint: String,
+    endpoint: Option<String>,
     host: Arc<str>,
     boot: Arc<str>,
     heard: Option<i64>,
-    status: watch::Sender<DockerStatus>,
+    reporter: Reporter,
     namespaces: Arc<Namespaces>,
 }
 
 impl DockerSource {
-    /// A source for the daemon at `endpoint` (`unix:///…`); `host` names this node, `boot` is part of interface keys, `heard` is
+    /// A source for the daemon at `endpoint`, as in [`socket`]; `host` names this node, `boot` is part of interface keys, `heard` is
     /// until when an earlier run listened, if that is known.
     pub fn new(endpoint: Option<String>, host: Arc<str>, boot: Arc<str>, heard: Option<i64>) -> Self {
-        let endpoint = endpoint.unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
-        let status = watch::Sender::new(DockerStatus::Starting);
-        Self { endpoint, host, boot, heard, status, namespaces: Arc::default() }
+        Self { endpoint, host, boot, heard, reporter: Reporter::new("docker"), namespaces: Arc::default() }
     }
 
     /// Its state, as it changes.
-    pub fn status(&self) -> watch::Receiver<DockerStatus> {
-        self.status.subscribe()
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.reporter.subscribe()
     }
 
     /// Runs until nobody listens any more.
     pub async fn run(mut self, events: mpsc::Sender<IdentityEvent>) {
-        // A path without a scheme is a socket too.
-        if !self.endpoint.starts_with("unix://") && self.endpoint.contains("://") {
-            self.status.send_replace(DockerStatus::Unusable { address: self.endpoint });
-            events.closed().await;
-            return;
-        }
+        let socket = match socket(self.endpoint.as_deref()) {
+            Ok(socket) => socket,
+            Err(reason) => {
+                self.reporter.report(SourceStatus::Unusable { reason });
+                events.closed().await;
+                return;
+            }
+        };
+        // A host without Docker misses nothing.
+        let mut is_wanted = self.endpoint.is_some();
         while !events.is_closed() {
-            let reason = self.follow(&events).await.unwrap_or_else(|error| error.to_string());
-            tracing::debug!("docker: {reason}");
-            self.status.send_replace(DockerStatus::Absent { reason });
+            is_wanted |= socket.exists();
+            let status = if is_wanted {
+                let reason = self.follow(&socket, &events).await.unwrap_or_else(|error| words(&error));
+                SourceStatus::Absent { reason }
+            } else {
+                SourceStatus::Waiting { reason: format!("there is no socket `{}`", socket.display()) }
+            };
+            self.reporter.report(status);
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(2)) => {}
                 () = events.closed() => return,
@@ -129,9 +149,8 @@ impl DockerSource {
     }
 
     /// One connection; why it ended.
-    async fn follow(&mut self, events: &mpsc::Sender<IdentityEvent>) -> Result<String, bollard::errors::Error> {
-        let docker = Docker::connect_with_unix(&self.endpoint, 30, bollard::API_DEFAULT_VERSION)?;
-        let docker = docker.negotiate_version().await?;
+    async fn follow(&mut self, socket: &Path, events: &mpsc::Sender<IdentityEvent>) -> Result<String, Error> {
+        let docker = in_time(VERSION, connect(socket)?.negotiate_version()).await?;
         let since = now();
         let since = format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000);
         let mut stream = Box::pin(docker.events(Some(EventsOptionsBuilder::default().since(&since).build())));
@@ -144,7 +163,7 @@ impl DockerSource {
             networks: std::sync::Mutex::default(),
         });
         let known = listing::list(&context, self.heard).await?;
-        self.status.send_replace(DockerStatus::Connected);
+        self.reporter.report(SourceStatus::Connected);
         let mut containers = Containers { context, known, told: HashMap::new(), tasks: JoinSet::new() };
         let mut end = Ok("the event stream ended".to_owned());
         while let Some(message) = stream.next().await {

@@ -34,6 +34,8 @@ pub(super) enum Failure {
     NotFound,
     /// 410: what was asked for is too old.
     Gone,
+    /// A watch ended as soon as it had begun.
+    Brief,
     /// Anything else, in words.
     Other(String),
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Failure {
             Self::Forbidden(message) => write!(f, "not allowed: {message}"),
             Self::NotFound => f.write_str("the API server does not have it"),
             Self::Gone => f.write_str("too old for the API server"),
+            Self::Brief => f.write_str("the API server ends watches as soon as they begin"),
             Self::Other(message) => f.write_str(message),
         }
     }

@@ -110,7 +110,9 @@ impl Standings {
         standing.state = match (failure, &standing.state) {
             (Failure::Forbidden(_) | Failure::NotFound, _) => State::Refused(failure.to_string()),
             (_, State::Fails(times, _)) => State::Fails(times + 1, failure.to_string()),
-            (Failure::Unauthorized | Failure::Gone | Failure::Other(_), _) => State::Fails(1, failure.to_string()),
+            (Failure::Unauthorized | Failure::Gone | Failure::Brief | Failure::Other(_), _) => {
+                State::Fails(1, failure.to_string())
+            }
         };
         standing.settled |= standing.is_given_up();
     }

@@ -5,6 +5,8 @@
 //! * What comes after a gap, an interruption or a standstill of this host happened at some time in it: such events say until
 //!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read.
 //! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
+//! * A watch that ends or fails within its first moments is as good as none: it is asked for again with growing pauses, and works again once
+//!   it has lasted. One that ended after that goes on at once.
 //! * Where the server lacks the usual form of a resource, an older one is watched, and whenever that watch ends the better ones are
 //!   asked for again: a server that is only starting, or was upgraded, does not stay with less.
 //! * Pages are handed on one by one, and of an object only what is needed is read. One that cannot be understood is there all the
@@ -19,6 +21,7 @@ use kube::client::Client;
 use kube::core::Request;
 use kube::core::params::{ListParams, WatchParams};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::client::{Connector, Failure, PATIENCE, parse, read};
 use super::now;
@@ -40,6 +43,8 @@ const STALL: i64 = 2_500_000_000;
 const CAUGHT_UP: Duration = Duration::from_millis(300);
 /// Bytes of a line: an object is at most a few MB.
 const MOST_LINE: u64 = 32 << 20;
+/// A watch that ends sooner is a failure.
+const MOMENTS: Duration = Duration::from_secs(1);
 /// Pauses after failures grow from the first to the last, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// The question whether the server has a better form by now may take so long.
@@ -122,6 +127,12 @@ impl Watch {
                     tokio::time::sleep(LONG_PAUSE).await;
                     continue;
                 }
+                Failure::Brief => {
+                    if let Some(better) = self.better(form).await {
+                        (form, version) = (better, None);
+                    }
+                    self.tell(Told::Failed { resource, failure }).await;
+                }
                 Failure::Unauthorized | Failure::Other(_) => {
                     self.tell(Told::Failed { resource, failure }).await;
                 }
@@ -148,7 +159,7 @@ impl Watch {
         None
     }
 
-    /// Lists if that is needed, then watches until the watch ends.
+    /// Lists if that is needed, then watches until the watch ends; `failures` are those since a watch has lasted.
     async fn follow(
         &mut self,
         resource: Resource,
@@ -183,9 +194,10 @@ impl Watch {
             if resource.is_bare() { request.watch_metadata(&params, &from) } else { request.watch(&params, &from) };
         let stream = client.request_stream(request.map_err(|error| Failure::Other(error.to_string()))?);
         let stream = tokio::time::timeout(PATIENCE, stream).await.map_err(|_| Failure::late())??;
-        self.tell(Told::Works { resource }).await;
-        *failures = 0;
-        self.read(Box::pin(stream), resource, version).await
+        if *failures == 0 {
+            self.tell(Told::Works { resource }).await;
+        }
+        self.read(Box::pin(stream), resource, version, failures).await
     }
 
     /// Tells all objects; the version of the list.
@@ -230,9 +242,11 @@ impl Watch {
         mut stream: impl AsyncBufRead + Unpin,
         resource: Resource,
         version: &mut Option<String>,
+        failures: &mut u32,
     ) -> Result<(), Failure> {
         let mut line = Vec::new();
         let mut caught_up = false;
+        let began = Instant::now();
         let (mut awake, mut news, mut said) = (now(), now(), i64::MIN);
         loop {
             let patience = if caught_up { HEARTBEAT } else { CAUGHT_UP };
@@ -243,6 +257,10 @@ impl Watch {
                 (caught_up, self.heard) = (false, Some(awake));
             }
             awake = at;
+            let has_lasted = began.elapsed() >= MOMENTS;
+            if has_lasted && std::mem::take(failures) > 0 {
+                self.tell(Told::Works { resource }).await;
+            }
             match next {
                 Err(_) if at.saturating_sub(news) > SILENCE => return Err(Failure::late()),
                 Err(_) => {
@@ -256,7 +274,7 @@ impl Watch {
                     if !end? {
                         // It ended in order: until now there was nothing more.
                         self.heard = if caught_up { Some(at) } else { self.heard };
-                        return Ok(());
+                        return if has_lasted { Ok(()) } else { Err(Failure::Brief) };
                     }
                 }
             }

@@ -5,7 +5,8 @@
 //! 1. It ended when its source or an exact one says that it, or its identity, ended ([`Ending::Sure`]).
 //! 2. Without that, when a source with inexact times says so, give or take [`super::UNCERTAIN`].
 //! 3. Without that, when the source was last heard, if the source then no longer told of it ([`Ending::Unheard`]); or when the
-//!    same source says that someone else begins to hold the key ([`Ending::Replaced`]). Such ends give way to better ones.
+//!    same source says that someone else begins to hold the key ([`Ending::Replaced`]). Such ends give way to better ones. The static
+//!    file says each time all that holds: of it there are no such ends, and a key that it gives to two is held by both.
 //! 4. A claim with inexact times has no say about times of which an exact one of the same key and identity knows.
 //!
 //! A key is held by many over its life (an address of a busy network by a new container every second). So beside each
@@ -144,6 +145,12 @@ impl<'a> Context<'a> {
         ends.filter(move |end| end.frees(self.place))
     }
 
+    /// Whether a claim may be the one that `new` goes on from, or that it ends: of a source that says each time all that holds, others
+    /// stand beside it.
+    fn is_neighbour(self, claim: &Claim, new: &Claim) -> bool {
+        claim.source == new.source && (claim.subject == new.subject || !self.sources.is_complete(new.source))
+    }
+
     /// Whether two claims are of two identities, or of two containers of one.
     fn is_another(self, claim: &Claim, next: &Claim) -> bool {
         if self.subjects.canonical(next.subject) != claim.who {
@@ -233,7 +240,7 @@ impl History {
     /// The claim that, by all that its source told, lasts at `at`.
     pub(super) fn lasting(&mut self, new: &Claim, context: Context<'_>) -> Option<&mut Claim> {
         let begun = self.claims.partition_point(|claim| claim.from <= new.from);
-        let last = self.claims.iter_mut().take(begun).rev().find(|claim| claim.source == new.source)?;
+        let last = self.claims.iter_mut().take(begun).rev().find(|claim| context.is_neighbour(claim, new))?;
         let is_same = last.subject == new.subject;
         let own_end = context.first_end(last, context.sources.slack(last.source), |source| source == last.source);
         (is_same && last.to == i64::MAX && own_end.is_none_or(|end| end > new.from)).then_some(last)
@@ -243,7 +250,7 @@ impl History {
     pub(super) fn begin_earlier(&mut self, new: &Claim, context: Context<'_>) -> bool {
         let begun = self.claims.partition_point(|claim| claim.from <= new.from);
         let mut later = self.claims.iter().enumerate().skip(begun);
-        let next = later.find(|(_, claim)| claim.source == new.source);
+        let next = later.find(|(_, claim)| context.is_neighbour(claim, new));
         let Some((index, next)) = next.filter(|(_, next)| next.subject == new.subject) else { return false };
         let own_end = context.first_end(new, context.sources.slack(new.source), |source| source == new.source);
         let is_same = new.to == i64::MAX && next.to == i64::MAX && own_end.is_none_or(|end| end > next.from);
@@ -364,6 +371,9 @@ impl History {
 
     /// When the same source says that someone else begins.
     fn next_of_source(&self, index: usize, claim: &Claim, context: Context<'_>) -> Option<i64> {
+        if context.sources.is_complete(claim.source) {
+            return None;
+        }
         let later = self.claims.iter().skip(index + 1).filter(|next| next.from > claim.from);
         let mut of_source = later.filter(|next| next.source == claim.source);
         of_source.find(|next| context.is_another(claim, next)).map(|next| next.from)

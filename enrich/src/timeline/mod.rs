@@ -8,8 +8,9 @@
 //!
 //! Invariants:
 //! * the answer does not depend on the order in which sources are heard, as long as each is heard in its own order. A source that
-//!   says that a key means someone new from `t` on ends at `t` what the same source said before and left open. When the true
-//!   end is told later it replaces that; if it is after `t`, the time in between is ambiguous;
+//!   says that a key means someone new from `t` on ends at `t` what the same source said before and left open (but for the static file, which
+//!   says all that holds and may give a key to two). When the true end is told later it replaces that; if it is after `t`, the time in
+//!   between is ambiguous;
 //! * what is told of another name of an identity is told of the identity, whichever is told first;
 //! * claims of one key by several sources that mean one identity are one fact: its times are those of the exact sources. By
 //!   several identities at a time they are [`Lookup::Ambiguous`];

@@ -17,6 +17,8 @@ pub(super) struct Sources {
     heard: Vec<i64>,
     /// By number: whether its times are not exact.
     loose: Vec<bool>,
+    /// By number: whether it says each time all that holds.
+    complete: Vec<bool>,
 }
 
 impl Sources {
@@ -27,6 +29,7 @@ impl Sources {
                 self.names.push(source.clone());
                 self.heard.push(i64::MIN);
                 self.loose.push(&**source == "kubernetes");
+                self.complete.push(&**source == "static");
             }
             self.names.len() - 1
         });
@@ -69,6 +72,11 @@ impl Sources {
     /// Whether the times of a source are not exact.
     pub(super) fn is_loose(&self, source: u8) -> bool {
         self.loose.get(usize::from(source)).copied().unwrap_or(false)
+    }
+
+    /// Whether a source says each time all that holds: then nothing that it tells ends because something else begins.
+    pub(super) fn is_complete(&self, source: u8) -> bool {
+        self.complete.get(usize::from(source)).copied().unwrap_or(false)
     }
 
     /// Whose word counts more; lower is better. `of_container`: for a container's name and image.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 #[derive(Default)]
 struct State {
@@ -32,13 +33,19 @@ impl Drop for Daemon {
 
 impl Daemon {
     pub(crate) fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let listener = UnixListener::bind(directory.path().join("sock")).expect("a socket");
+        Self::start_in(tempfile::tempdir().expect("a directory"))
+    }
+
+    /// With its socket in this directory.
+    pub(crate) fn start_in(directory: tempfile::TempDir) -> Self {
+        let listener = UnixListener::bind(socket(&directory)).expect("a socket");
         let (state, changed) = (Arc::<Mutex<State>>::default(), watch::Sender::new(()));
         let (own, changes) = (state.clone(), changed.clone());
         let task = tokio::spawn(async move {
+            // Connections end with the daemon.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, own.clone(), changes.subscribe()));
+                connections.spawn(serve(stream, own.clone(), changes.subscribe()));
             }
         });
         let daemon = Self { state, changed, task, directory };
@@ -49,7 +56,7 @@ impl Daemon {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("unix://{}", PathBuf::from(self.directory.path()).join("sock").display())
+        format!("unix://{}", socket(&self.directory).display())
     }
 
     pub(crate) fn answer(&self, path: &str, answer: Option<Value>) {
@@ -64,6 +71,11 @@ impl Daemon {
         self.state.lock().expect("state").events.push(event);
         self.changed.send_replace(());
     }
+}
+
+/// Where a daemon in this directory listens.
+pub(crate) fn socket(directory: &tempfile::TempDir) -> PathBuf {
+    directory.path().join("sock")
 }
 
 async fn serve(stream: UnixStream, state: Arc<Mutex<State>>, mut changed: watch::Receiver<()>) -> Option<()> {

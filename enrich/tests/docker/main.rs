@@ -8,21 +8,23 @@ mod wait;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use daemon::Daemon;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use wait::eventually;
-use wiretag_enrich::Identity;
-use wiretag_enrich::docker::{DockerSource, DockerStatus};
+use wiretag_enrich::docker::{DockerSource, check};
 use wiretag_enrich::timeline::{Lookup, Timeline};
+use wiretag_enrich::{Identity, SourceStatus};
 
 const MAC: [u8; 6] = [2, 0x42, 0, 0, 0, 7];
 
 /// A source that listens to the daemon, and what it told.
 struct Source {
     timeline: Arc<Mutex<Timeline>>,
+    status: watch::Receiver<SourceStatus>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -35,7 +37,14 @@ impl Drop for Source {
 impl Source {
     /// One that has told what there is.
     fn start(daemon: &Daemon) -> Self {
-        let source = DockerSource::new(Some(daemon.url()), "node".into(), "boot".into(), None);
+        let source = Self::at(daemon.url());
+        source.until(|status| *status == SourceStatus::Connected);
+        source
+    }
+
+    /// One for whoever has the socket, now or later.
+    fn at(endpoint: String) -> Self {
+        let source = DockerSource::new(Some(endpoint), "node".into(), "boot".into(), None);
         let status = source.status();
         let (events, mut inbox) = mpsc::channel(64);
         let timeline = Arc::<Mutex<Timeline>>::default();
@@ -45,9 +54,12 @@ impl Source {
                 own.lock().expect("a timeline").apply(&event);
             }
         };
-        let source = Self { timeline, tasks: vec![tokio::spawn(source.run(events)), tokio::spawn(take)] };
-        eventually(20, "connected", || (*status.borrow() == DockerStatus::Connected).then_some(()));
-        source
+        Self { timeline, status, tasks: vec![tokio::spawn(source.run(events)), tokio::spawn(take)] }
+    }
+
+    /// Waits for a state.
+    fn until(&self, is: impl Fn(&SourceStatus) -> bool) {
+        eventually(30, "the state", || is(&self.status.borrow()).then_some(()));
     }
 
     fn ip(&self, network: &str, ip: &str, at: i64) -> Option<Arc<Identity>> {
@@ -191,4 +203,38 @@ async fn docker_container_without_an_answer_keeps_no_other_waiting() {
     daemon.answer("/containers/id-of-hung/json", Some(container("hung", "10.9.0.8")));
     let hung = eventually(15, "it is known as well", || source.ip("id-of-front", "10.9.0.8", now()));
     assert_eq!(hung.container.as_deref(), Some("hung"));
+}
+
+fn is_absent(status: &SourceStatus, why: &str) -> bool {
+    matches!(status, SourceStatus::Absent { reason } if reason.contains(why))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_that_is_not_there_is_missed_and_heard_as_soon_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = daemon::socket(&directory);
+    let source = Source::at(path.display().to_string());
+    source.until(|status| is_absent(status, "Socket not found"));
+    let daemon = Daemon::start_in(directory);
+    source.until(|status| *status == SourceStatus::Connected);
+    drop(daemon);
+    assert!(!path.exists());
+    source.until(|status| is_absent(status, "Socket not found"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_that_does_not_answer_is_not_waited_for() {
+    let daemon = Daemon::start();
+    let path = PathBuf::from(daemon.url().trim_start_matches("unix://"));
+    assert_eq!(check(&path).await, Ok("25.0.0".to_owned()));
+    daemon.answer("/version", None);
+    let source = Source::at(daemon.url());
+    assert_eq!(check(&path).await, Err("it does not answer in time".to_owned()));
+    source.until(|status| is_absent(status, "in time"));
+    daemon.answer("/version", Some(json!({ "ApiVersion": "1.44" })));
+    assert_eq!(check(&path).await, Err("it does not say its version".to_owned()));
+    daemon.answer("/version", Some(json!("<html>")));
+    assert!(check(&path).await.is_err());
+    daemon.answer("/version", Some(json!({ "ApiVersion": "1.44", "Version": "25.0.0" })));
+    source.until(|status| *status == SourceStatus::Connected);
 }

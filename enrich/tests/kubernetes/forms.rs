@@ -29,11 +29,6 @@ async fn server(path: &str, endpoints: &str) -> Server {
     server
 }
 
-fn watches(run: &Run, path: &str) -> usize {
-    let of_path = |target: &String| target.starts_with(path) && target.contains("watch=true");
-    run.server.requests().into_iter().filter(of_path).count()
-}
-
 /// How often an endpoint of the service was told to begin or to end.
 fn told_of(run: &Run, of: &str) -> usize {
     let is_of = |event: &IdentityEvent| match event {
@@ -61,9 +56,9 @@ async fn older_forms_are_not_asked_for_where_slices_are_served() {
     for path in [SLICES_BETA, ENDPOINTS] {
         run.server.serve(path);
     }
-    run.until("a snapshot", |run| run.snapshots() == 1 && watches(run, SLICES) > 0).await;
+    run.until("a snapshot", |run| run.snapshots() == 1 && run.server.watched(SLICES) > 0).await;
     run.server.end();
-    run.until("the watch goes on", |run| watches(run, SLICES) > 1).await;
+    run.until("the watch goes on", |run| run.server.watched(SLICES) > 1).await;
     let requests = run.server.requests();
     let older = |target: &&String| target.starts_with(SLICES_BETA) || target.starts_with(ENDPOINTS);
     assert_eq!(requests.iter().find(older), None, "{requests:?}");
@@ -73,17 +68,18 @@ async fn older_forms_are_not_asked_for_where_slices_are_served() {
 async fn a_server_that_has_slices_again_does_not_stay_with_endpoints() {
     let mut run = Run::start(server(ENDPOINTS, OLD).await, Scope::Cluster, 500);
     let is = |run: &Run, ip: &str| run.service(ip, 8080).as_deref() == Some("checkout");
-    run.until("the old form", |run| run.snapshots() == 1 && is(run, "10.244.2.9") && watches(run, ENDPOINTS) > 0).await;
+    run.until("the old form", |run| run.snapshots() == 1 && is(run, "10.244.2.9") && run.server.watched(ENDPOINTS) > 0)
+        .await;
     run.server.serve(SLICES);
     run.server.put(SLICES, slice_with("10.244.2.11"));
     run.server.end();
     run.until("slices", |run| is(run, "10.244.2.11") && !is(run, "10.244.2.9")).await;
     assert_eq!(told_of(&run, "10.244.1.7"), 1, "what both forms say went on");
     // They are away for a moment, as while an API server starts.
-    let before = watches(&run, ENDPOINTS);
+    let before = run.server.watched(ENDPOINTS);
     run.server.withdraw(SLICES);
     run.until("the old form again", |run| is(run, "10.244.2.9") && !is(run, "10.244.2.11")).await;
-    run.until("its watch", |run| watches(run, ENDPOINTS) > before).await;
+    run.until("its watch", |run| run.server.watched(ENDPOINTS) > before).await;
     run.server.serve(SLICES);
     run.server.put(SLICES, slice_with("10.244.2.11"));
     run.server.end();

@@ -1,6 +1,7 @@
 //! The Kubernetes source against a small API server that does what real ones do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops where it fails")]
 
+mod brief;
 mod forms;
 mod namespaces;
 mod server;

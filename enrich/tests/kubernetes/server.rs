@@ -20,8 +20,20 @@ struct Objects {
     compacted: u64,
 }
 
+/// What becomes of watches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Watches {
+    #[default]
+    Last,
+    /// They end as soon as they begin.
+    End,
+    /// Whatever version is asked for is too old.
+    Forget,
+}
+
 struct Api {
     version: u64,
+    watches: Watches,
     paths: HashMap<String, Objects>,
     forbidden: Vec<String>,
     token: String,
@@ -78,7 +90,8 @@ impl Server {
     ) -> Self {
         let paths = paths.iter().map(|path| ((*path).to_owned(), Objects::default())).collect();
         let (token, delay) = ("good".into(), Duration::ZERO);
-        let api = Api { version: 100, paths, forbidden: Vec::new(), token, delay, requests: Vec::new() };
+        let watches = Watches::default();
+        let api = Api { version: 100, watches, paths, forbidden: Vec::new(), token, delay, requests: Vec::new() };
         let api = Arc::new(Mutex::new(api));
         let changed = watch::Sender::new(Generation::default());
         let (shared, news) = (api.clone(), changed.clone());
@@ -155,6 +168,11 @@ impl Server {
         self.changed.send_modify(|last| *last = Generation { number: last.number + 1, in_order: true });
     }
 
+    /// What becomes of watches that begin from now on.
+    pub(crate) fn set_watches(&self, watches: Watches) {
+        self.with(|api| api.watches = watches);
+    }
+
     /// Has a path from now on.
     pub(crate) fn serve(&self, path: &str) {
         self.with(|api| drop(api.paths.insert(path.to_owned(), Objects::default())));
@@ -181,6 +199,12 @@ impl Server {
     /// Targets that were asked for.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.api.lock().expect("no panic before").requests.clone()
+    }
+
+    /// How often a path was watched.
+    pub(crate) fn watched(&self, path: &str) -> usize {
+        let of_path = |target: &&String| target.split('?').next() == Some(path) && target.contains("watch=true");
+        self.requests().iter().filter(of_path).count()
     }
 
     /// How often a path was listed from its beginning.
@@ -302,11 +326,14 @@ async fn follow(
     let path = target.split('?').next().unwrap_or_default().to_owned();
     let mut seen: u64 = parameter(target, "resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
     let generation = *changed.borrow_and_update();
+    if api.lock().expect("no panic before").watches == Watches::End {
+        return stream.write_all(b"0\r\n\r\n").await;
+    }
     loop {
         let lines: Vec<String> = {
             let api = api.lock().expect("no panic before");
             let Some(objects) = api.paths.get(&path) else { return Ok(()) };
-            if seen < objects.compacted {
+            if seen < objects.compacted || api.watches == Watches::Forget {
                 seen = u64::MAX;
                 vec![json!({ "type": "ERROR", "object": failure(410) }).to_string()]
             } else {

@@ -32,7 +32,7 @@ const METHODS: [&[u8]; 14] = [
 /// Whether a stream that begins like this is HTTP/1; `cut` says that the bytes that follow were not captured.
 pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
     const STATUS: &[u8] = b"HTTP/1.";
-    let bytes = behind_empty_line(bytes);
+    let bytes = behind_empty_lines(bytes);
     let shown = bytes.len().min(STATUS.len());
     if bytes.get(..shown) == STATUS.get(..shown) {
         return match bytes.get(..12) {
@@ -43,9 +43,12 @@ pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
     probe_request(bytes, cut)
 }
 
-/// Old clients end a body with an empty line too many (RFC 9112, 2.2).
-fn behind_empty_line(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\r\n").unwrap_or(bytes)
+/// Old clients end a body with an empty line too many, and servers skip at least one (RFC 9112, 2.2).
+fn behind_empty_lines(mut bytes: &[u8]) -> &[u8] {
+    while let Some(rest) = bytes.strip_prefix(b"\r\n") {
+        bytes = rest;
+    }
+    bytes
 }
 
 fn probe_request(bytes: &[u8], cut: bool) -> Probe {
@@ -213,8 +216,10 @@ mod tests {
                 assert_eq!(probe(&yes.as_bytes()[..end], false), Probe::More, "{}", &yes[..end]);
             }
         }
-        assert_eq!(probe(b"\r\nGET / HTTP/1.1\r\n", false), Probe::Yes);
-        assert_eq!(probe(b"\r\n", false), Probe::More);
+        for lines in ["\r\n", "\r\n\r\n", "\r\n\r\n\r\n"] {
+            assert_eq!(probe(format!("{lines}GET / HTTP/1.1\r\n").as_bytes(), false), Probe::Yes);
+            assert_eq!(probe(lines.as_bytes(), false), Probe::More);
+        }
         for no in [
             "\r\n\r\nlogin: ",
             "GET / RTSP/1.0\r\n",
