@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{eventually, wiretag, wiretag_fails, wiretag_ok};
+use support::{Appliance, eventually, is_root, wiretag, wiretag_fails, wiretag_ok};
 
 /// A pcap of `count` datagrams, each a flow of its own.
 fn scan(path: &Path, count: u32) {
@@ -95,6 +95,18 @@ fn packets_that_are_gone_from_the_disk_are_missed_for_ever() {
         let told = wiretag(&["flows", "--from", "2023-11-14T22:14:30Z", "--data", data]);
         assert!(!String::from_utf8_lossy(&told.stderr).contains("incomplete"), "{told:?}");
     }
+    if !is_root() {
+        return;
+    }
+    let appliance = Appliance::start(Path::new(data), &["--interface", "none-such*"]);
+    let health = eventually(20, "health says so", || {
+        let health = appliance.json("/api/v1/health");
+        (health["status"] == "degraded").then_some(health)
+    });
+    assert!(health["problems"].to_string().contains("10 packets are missing"), "{health}");
+    let completeness = &appliance.json("/api/v1/flows?limit=1")["completeness"];
+    assert_eq!((&completeness["complete"], &completeness["missing_packets"]), (&false.into(), &10.into()));
+    appliance.stop();
 }
 
 #[test]
