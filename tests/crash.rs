@@ -110,14 +110,12 @@ fn a_connection_that_runs_is_seen_and_survives_a_kill() {
 
     let query = format!("server_port == {port} and not end_reason exists");
     let open = |appliance: &Appliance| appliance.flows(&query, &[]).into_iter().next();
+    // The first look may fall between its first two packets.
     let first = eventually(30, "the connection is seen", || {
         talk(&mut long);
-        open(&appliance)
+        open(&appliance).filter(|row| row["tcp_state"] == "S1")
     });
-    assert_eq!(
-        (&first["end_reason"], &first["tcp_state"], &first["primary"]),
-        (&Value::Null, &"S1".into(), &true.into())
-    );
+    assert_eq!((&first["end_reason"], &first["primary"]), (&Value::Null, &true.into()));
     assert_eq!((&first["client_container"], &first["server_container"]), (&"client-box".into(), &"web-box".into()));
     let table = wiretag_ok(&["flows", &query, "--data", directory.path().to_str().expect("a path")]);
     assert!(table.contains("open"), "{table}");
