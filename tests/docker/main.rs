@@ -288,7 +288,9 @@ fn the_greeting_says_what_became_of_docker() {
         run.args(["run", "--listen", "127.0.0.1:0", "--data", &data]).env("DOCKER_HOST", address);
         let mut child = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("wiretag starts");
         let lines = std::io::BufReader::new(child.stderr.take().expect("stderr")).lines();
-        let line = lines.map_while(Result::ok).find(|line| line.contains("docker")).expect("a line about Docker");
+        // The log speaks of it, too.
+        let of_docker = |line: &String| line.trim_start().starts_with("docker");
+        let line = lines.map_while(Result::ok).find(of_docker).expect("a line about Docker");
         child.kill().expect("kill");
         child.wait().expect("wait");
         line
