@@ -202,7 +202,7 @@ pub(super) enum Of {
 /// Loss in the range goes to stderr: stdout holds nothing but data.
 pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), rollable: bool) -> anyhow::Result<()> {
     let completeness = store.completeness(range.from, range.to, rollable).await?;
-    completeness.nodes.iter().for_each(loss_sentence);
+    completeness.nodes.iter().for_each(|loss| loss_sentence(loss, range));
     unreadable_sentence(completeness.unreadable);
     missing_sentence(completeness.missing_packets);
     unfinished_sentence(completeness.unfinished_imports);
@@ -241,7 +241,7 @@ pub(super) fn warn_of_loss(answer: &Value, (range, of): (Range, Of)) {
     let nodes = answer.pointer("/completeness/nodes").and_then(Value::as_array);
     for node in nodes.into_iter().flatten() {
         let count = |name: &str| node.get(name).and_then(Value::as_u64).unwrap_or(0);
-        loss_sentence(&Loss {
+        let loss = Loss {
             node: node.get("node").and_then(Value::as_str).unwrap_or_default().to_owned(),
             kernel_drops: count("kernel_drops"),
             queue_drops: count("queue_drops"),
@@ -251,7 +251,8 @@ pub(super) fn warn_of_loss(answer: &Value, (range, of): (Range, Of)) {
             interruptions: count("interruptions"),
             not_captured: count("not_captured_seconds").saturating_mul(SECOND),
             ..Loss::default()
-        });
+        };
+        loss_sentence(&loss, range);
     }
 }
 
@@ -308,21 +309,22 @@ fn retired_parts(retired: RetiredItems, (range, of): (Range, Of)) -> Option<Stri
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn loss_sentence(loss: &Loss) {
-    if loss.is_complete() {
-        return;
-    }
+/// Whoever asks for no time wants what there is: there was a start in it, or many.
+fn loss_sentence(loss: &Loss, range: Range) {
+    let not_captured = if range.from > 0 { loss.not_captured } else { 0 };
     let parts = [
         (loss.kernel_drops, "packets dropped by the kernel"),
         (loss.queue_drops + loss.unwritten, "packets not kept"),
         (loss.flow_rows, "flow rows lost"),
         (loss.transaction_rows, "transactions lost"),
         (loss.interruptions, "times killed or unable to capture (the seconds around are missing)"),
-        (loss.not_captured.div_ceil(SECOND), "s in which nothing was captured"),
+        (not_captured.div_ceil(SECOND), "s in which nothing was captured"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    tell!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
+    if !parts.is_empty() {
+        tell!("warning: incomplete on node `{}`: {}", loss.node, parts.join(", "));
+    }
 }
 
 #[cfg(test)]
