@@ -108,9 +108,8 @@ impl Handshake {
 
     pub(super) fn syn_ack(&mut self, time: i64, seq: u32, options: &Options) {
         if self.syn_acks.first.is_none() {
-            let echo = options.timestamps.map(|(_, echo)| echo);
-            let is_last = self.syns.last().is_some_and(|(_, value)| value == echo);
-            self.server_rtt = self.syns.answered(time, options).filter(|_| is_last || self.syns.only().is_some());
+            let since_last = self.syns.last().and_then(|(last, _)| micros(last, time));
+            self.server_rtt = self.syns.answered(time, options).filter(|rtt| since_last == Some(*rtt));
         }
         self.awaited_ack = seq.wrapping_add(1);
         self.syn_acks.remember(time, options);

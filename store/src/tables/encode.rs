@@ -1,7 +1,7 @@
 //! How columns are encoded, and the writing of row groups: a column at a time, so that a row group needs the memory of its
 //! encoded bytes and of one column.
 //!
-//! * Pages are compressed, and have checksums ([`super::sealed`]).
+//! * Pages are compressed where that is worth it, and have checksums ([`super::sealed`]).
 //! * Bloom filters are made of the distinct values, once the column is encoded.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
@@ -89,7 +89,7 @@ const MEASURED: &[&str] = &[
     "response_bytes",
 ];
 
-/// How the library makes pages: plain, since they are compressed when they are sealed.
+/// How the library makes pages: plain. What becomes of them is decided when they are sealed.
 fn properties(schema: &SchemaRef) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::UNCOMPRESSED)
