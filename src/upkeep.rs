@@ -1,5 +1,5 @@
 //! Flush, retention, and the numbers of the store: every two seconds, and when memory or the disk fills faster. Beside that,
-//! erasures that did not come to their end, and names that were told late.
+//! erasures that did not come to their end, names that were told late, and, once, what searches ask of every file.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,12 @@ use crate::trouble::{Stage, Troubles};
 
 /// Identities that ended less than an hour ago are never forgotten: their flows may still be on their way.
 const HOUR: i64 = 3_600_000_000_000;
+
+/// Reads once what every search asks of the files that were there before the start.
+async fn warm(store: Arc<Store>) {
+    // A catalog that is away is told of by what cannot do without it.
+    let _ = tokio::join!(store.flows.warm(), store.transactions.warm());
+}
 
 /// See the module documentation.
 pub(crate) struct Upkeep {
@@ -34,6 +40,7 @@ impl Upkeep {
         let retag = Retag { store: self.store.clone(), published: self.published.clone(), node, boot };
         let retag = tokio::spawn(retag.run(finish.clone()));
         let erasures = tokio::spawn(crate::erasures::go_on(self.store.clone()));
+        let warming = tokio::spawn(warm(self.store.clone()));
         let mut tick = tokio::time::interval(Duration::from_secs(2));
         let mut works = true;
         loop {
@@ -48,6 +55,7 @@ impl Upkeep {
             if last {
                 // The next start goes on with what is left.
                 erasures.abort();
+                warming.abort();
                 let _ = retag.await;
                 return;
             }

@@ -88,8 +88,8 @@ pub(crate) struct TransactionsAnswer {
 /// Totals over time.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct HistogramAnswer {
-    /// Stretches of equal length, oldest first. Of a minute or more they begin on whole minutes, so that there may be one more or fewer than were
-    /// asked for; what is outside of the range does not count.
+    /// Stretches of equal length, oldest first. Of a minute or more they begin on whole minutes, of two hours or more on whole hours, so that there
+    /// may be one more or fewer than were asked for; what is outside of the range does not count.
     buckets: Vec<BucketRow>,
     /// Where the totals come from.
     served_by: Served,

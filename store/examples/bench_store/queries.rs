@@ -85,7 +85,8 @@ async fn answer(store: &FlowStore, name: &str, question: &Question) -> u64 {
     let query: Query<FlowRecord> =
         if question.text.is_empty() { Query::everything() } else { parse(&question.text).unwrap() };
     if name == "histogram" {
-        let buckets = store.histogram(&query, question.range, 168, true).await.unwrap().buckets;
+        let hours = ((question.range.to - question.range.from) / HOUR) as usize;
+        let buckets = store.histogram(&query, question.range, hours, true).await.unwrap().buckets;
         return buckets.iter().map(|bucket| bucket.flows).sum();
     }
     let options = SearchOptions { limit: question.limit, all_observations: true, after: None };

@@ -13,7 +13,7 @@ use futures_util::{Stream, TryStreamExt};
 use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
-use super::scan::{Among, Found, OpenFile, Pull, Scanner};
+use super::scan::{Among, Found, OpenFile, Pull, Scanner, Starts};
 use super::{Range, Table, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
@@ -31,6 +31,8 @@ pub(super) struct Condition<R: 'static> {
     pub(super) after: Option<Place>,
     /// Only rows that start then or later.
     pub(super) not_before: Option<i64>,
+    /// How exactly the starts of rows are wanted that are read to be added up.
+    pub(super) starts: Starts,
     /// Who wants to know how it is answered.
     pub(super) observed: Option<Arc<Observed>>,
     /// What rows of a page may take; all that is asked for, unless somebody sets it.
@@ -41,7 +43,16 @@ impl<R: Table> Condition<R> {
     /// Rows that pass and touch the range.
     pub(super) fn new(node: Node<R>, range: Range, all_observations: bool) -> Self {
         let budget = Arc::new(Budget::new(usize::MAX));
-        Self { node, range, all_observations, after: None, not_before: None, observed: None, budget }
+        Self {
+            node,
+            range,
+            all_observations,
+            after: None,
+            not_before: None,
+            starts: Starts::Exact,
+            observed: None,
+            budget,
+        }
     }
 
     pub(super) fn matches(&self, row: &Tagged<R>) -> bool {

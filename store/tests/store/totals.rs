@@ -8,7 +8,7 @@ use wiretag_capture::FlowRecord;
 use wiretag_enrich::TaggedFlow;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query::{self, Query};
-use wiretag_store::tables::{AggregateRequest, Range};
+use wiretag_store::tables::{AggregateRequest, ExplainRequest, Range};
 use wiretag_store::{Retention, Role, Store, StoreConfig};
 
 use crate::erase_rollups::maintain;
@@ -96,6 +96,10 @@ async fn a_histogram_is_made_of_roll_ups() {
     let short = Range { to: range.from + 60 * SECOND, ..range };
     let short = store.flows.histogram(&Query::everything(), short, 60, false).await.unwrap();
     assert_eq!((short.buckets.len(), short.buckets[0].start), (60, range.from), "seconds are as they were asked for");
+    let long = Range { from: START + 17 * MINUTE, to: START + 17 * MINUTE + 7 * 24 * HOUR };
+    let long = store.flows.histogram(&Query::everything(), long, 60, false).await.unwrap();
+    let lengths: Vec<i64> = long.buckets.windows(2).map(|pair| pair[1].start - pair[0].start).collect();
+    assert_eq!((long.buckets[0].start, lengths), (START, vec![3 * HOUR; 56]), "whole hours");
 }
 
 /// A rate is of the time since the first row; whose rows are not all rows is not told when others began.
@@ -113,4 +117,36 @@ async fn rates_tell_nothing_of_rows_that_are_not_ones_own() {
     let own = query::parse("client_ip == 10.0.0.2").unwrap();
     let restricted = AggregateRequest { filter: all.filter.clone().within(&own), ..all };
     assert_eq!(rate(restricted).await, 1.0 / 3_600.0);
+}
+
+/// What every search asks of a file is read once: by the first one after a start, or before it.
+#[tokio::test]
+async fn what_is_known_of_files_is_not_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = store(dir.path()).await;
+    for hour in 0..3 {
+        table.flows.append(vec![at(hour, START + hour as i64 * HOUR)]).await.unwrap();
+        table.flush().await.unwrap();
+    }
+    drop(table);
+    let question = ExplainRequest {
+        statement: query::parse_statement("server_port == 9", START).unwrap(),
+        range: Range { from: START, to: START + 3 * HOUR },
+        all_observations: false,
+        limit: 10,
+        after: None,
+        memory: DEFAULT_MEMORY,
+    };
+    for warm in [false, true] {
+        let table = store(dir.path()).await;
+        if warm {
+            table.flows.warm().await.unwrap();
+        }
+        let ask = async || {
+            let told = table.flows.explain(&question).await.unwrap();
+            assert_eq!((told.work.files_opened, told.work.row_groups_pruned), (3, 3), "{told:?}");
+            told.work.bytes_read
+        };
+        assert_eq!((ask().await > 0, ask().await), (!warm, 0), "warm: {warm}");
+    }
 }

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use wiretag_enrich::Record;
 
-use super::super::scan::Among;
+use super::super::scan::{Among, Starts};
 use super::TableError;
 use super::states::{Keeps, STEP, States};
 use super::values::{Column, Interner, KeyValue, NO_VALUE, Places, Seen};
@@ -69,6 +69,27 @@ impl<R: Record> Plan<R> {
     /// Whether an answer has figures of a second.
     pub(super) fn has_rates(&self) -> bool {
         self.figures.iter().any(|(figure, _)| *figure == Figure::Rate)
+    }
+
+    /// How exactly the starts of rows have to be known.
+    pub(super) fn starts(&self) -> Starts {
+        let fields = self.states.iter().flat_map(|state| &state.fields);
+        let keys = self.by.iter().filter_map(|key| match &key.of {
+            KeyOf::Column(field) => Some(field),
+            KeyOf::Ends(_) | KeyOf::Time { .. } => None,
+        });
+        if fields.chain(keys).any(|field| field.column.name() == "start") {
+            return Starts::Exact;
+        }
+        let mut times = self.by.iter().filter_map(|key| match key.of {
+            KeyOf::Time { width, origin } => Some(Starts::Within { width, origin }),
+            KeyOf::Column(_) | KeyOf::Ends(_) => None,
+        });
+        match (times.next(), times.next()) {
+            (None, _) => Starts::Any,
+            (Some(within), None) => within,
+            (Some(_), Some(_)) => Starts::Exact,
+        }
     }
 
     /// The columns that rows are read with; `start` is always one of them.

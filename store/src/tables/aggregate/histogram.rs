@@ -16,18 +16,21 @@ use crate::limits::{Budget, DEFAULT_MEMORY};
 use crate::query::Query;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
-use crate::tables::rollup::MINUTE;
+use crate::tables::rollup::{HOUR, MINUTE};
 use crate::tables::{FlowStore, Range, Table, TableStore, TransactionStore};
 
 /// Totals of stretches of equal length that cover a range, and where they come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram<B> {
-    /// The oldest first. Of a minute or more they begin and end on whole minutes, so that roll-ups can be their totals; the first then may begin
-    /// before the range, the last end behind it, and what is outside does not count.
+    /// The oldest first. Of a minute or more they begin and end on whole minutes, of two hours or more on whole hours, so that roll-ups can be
+    /// their totals; the first then may begin before the range, the last end behind it, and what is outside does not count.
     pub buckets: Vec<B>,
     /// Where the totals come from.
     pub served_by: ServedBy,
 }
+
+/// Buckets of so many ns or more are whole hours.
+const LONG: i64 = 2 * HOUR;
 
 /// Buckets of a histogram at most.
 const MAX_BUCKETS: usize = 10_000;
@@ -194,11 +197,12 @@ fn empty<const SUMS: usize>(range: Range, buckets: usize) -> Result<(i64, i64, V
     };
     let (mut origin, mut width, mut buckets) = (range.from, (length as u64).div_ceil(buckets as u64) as i64, buckets);
     if width >= MINUTE {
+        let unit = if width < LONG { MINUTE } else { HOUR };
         width = (width as u64)
-            .checked_next_multiple_of(MINUTE as u64)
+            .checked_next_multiple_of(unit as u64)
             .and_then(|width| i64::try_from(width).ok())
             .unwrap_or(width);
-        origin = range.from.saturating_sub(range.from.rem_euclid(MINUTE));
+        origin = range.from.saturating_sub(range.from.rem_euclid(unit));
         buckets = (range.to.saturating_sub(origin) as u64).div_ceil(width as u64) as usize;
     }
     let start = |number: usize| origin.saturating_add(width.saturating_mul(number as i64));

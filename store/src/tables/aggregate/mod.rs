@@ -297,7 +297,8 @@ impl<R: Table> TableStore<R> {
         files: &[&FlowFile],
     ) -> Result<(Vec<Groups>, u64), TableError> {
         let columns = schema::as_stored::<R>(&plan.columns());
-        let streams = self.inner.engine.among(files, condition, &columns).await?;
+        let condition = Condition { starts: plan.starts(), ..condition.clone() };
+        let streams = self.inner.engine.among(files, &condition, &columns).await?;
         // What is not waited for is ended, when whoever asked goes away.
         let mut tasks = JoinSet::new();
         for mut stream in streams {

@@ -14,6 +14,7 @@ use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::super::encode::read_at;
+use super::super::observed::Observed;
 
 /// Bytes that are read to save a second read: of what is asked for whole, and of single pages.
 const GAP: u64 = 1 << 15;
@@ -164,11 +165,15 @@ impl ChunkReader for Chunks {
 }
 
 /// A file that several threads read: each read says where. A cloned handle would share its position with the others.
-pub(super) struct Positioned<'a>(pub(super) &'a File);
+pub(super) struct Positioned<'a> {
+    pub(super) file: &'a File,
+    /// Who wants to know how much is read.
+    pub(super) observed: Option<&'a Observed>,
+}
 
 impl Length for Positioned<'_> {
     fn len(&self) -> u64 {
-        self.0.metadata().map_or(0, |about| about.len())
+        self.file.metadata().map_or(0, |about| about.len())
     }
 }
 
@@ -183,6 +188,9 @@ impl ChunkReader for Positioned<'_> {
         if start.saturating_add(length as u64) > self.len() {
             return Err(ParquetError::EOF("a footer ends behind its file".into()));
         }
-        read_at(self.0, start, length as u64)
+        if let Some(observed) = self.observed {
+            observed.read(length as u64);
+        }
+        read_at(self.file, start, length as u64)
     }
 }

@@ -73,14 +73,14 @@ struct Footer {
 
 impl Footer {
     /// Where the pages of the columns of a row group are, if the file says so of all of them.
-    fn pages(&self, file: &File, group: usize) -> Option<Vec<OffsetIndexMetaData>> {
+    fn pages(&self, bytes: &Positioned<'_>, group: usize) -> Option<Vec<OffsetIndexMetaData>> {
         // Of this row group alone.
         let whole = self.metadata.row_groups().get(group)?.clone();
         let metadata = ParquetMetaDataBuilder::new(self.metadata.file_metadata().clone()).add_row_group(whole).build();
         let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
-        reader.read_page_indexes(&Positioned(file)).ok()?;
+        reader.read_page_indexes(bytes).ok()?;
         let known = reader.finish().ok()?;
         known.offset_index()?.first().cloned()
     }
@@ -181,7 +181,7 @@ impl Footers {
         let outline = if let Some(known) = known {
             known
         } else {
-            let read = self.footer(&file, path, id)?;
+            let read = self.footer(&Positioned { file: &file, observed: observed.as_deref() }, path, id)?;
             let outline = Arc::new(Outline::new(&read.metadata, read.layout.clone()));
             lock(&self.outlines).keep(path, id, outline.bytes(), outline.clone(), OUTLINES);
             footer = Some(read);
@@ -193,7 +193,7 @@ impl Footers {
     }
 
     /// The footer of a file, as it is known or read now.
-    fn footer(&self, file: &File, path: &Path, id: Id) -> Result<Arc<Footer>, ParquetError> {
+    fn footer(&self, bytes: &Positioned<'_>, path: &Path, id: Id) -> Result<Arc<Footer>, ParquetError> {
         if let Some(known) = lock(&self.whole).get(path, id) {
             return Ok(known);
         }
@@ -203,7 +203,7 @@ impl Footers {
         let metadata = ParquetMetaDataReader::new()
             .with_page_index_policy(PageIndexPolicy::Skip)
             .with_metadata_options(Some(options))
-            .parse_and_finish(&Positioned(file))?;
+            .parse_and_finish(bytes)?;
         let metadata = Arc::new(metadata);
         let footer = Arc::new(Footer { layout: self.layout(&metadata)?, metadata: metadata.clone() });
         lock(&self.whole).keep(path, id, metadata.memory_size(), footer.clone(), FOOTERS);
@@ -288,13 +288,17 @@ impl OpenFile {
         reading(&self.opened.path, read)
     }
 
+    fn positioned(&self) -> Positioned<'_> {
+        Positioned { file: self.file(), observed: self.observed.as_deref() }
+    }
+
     fn footer(&self) -> Result<Arc<Footer>, ParquetError> {
         let opened = &self.opened;
         let mut known = lock(&opened.footer);
         if let Some(known) = &*known {
             return Ok(known.clone());
         }
-        let read = opened.footers.footer(&opened.file, &opened.path, opened.id)?;
+        let read = opened.footers.footer(&self.positioned(), &opened.path, opened.id)?;
         Ok(known.insert(read).clone())
     }
 
@@ -362,7 +366,7 @@ impl OpenFile {
         };
         let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
         let few = selection.filter(|_| rows.saturating_mul(2 * PAGE) <= meta.num_rows() as usize);
-        let pages = few.and_then(|_| footer.pages(self.file(), group));
+        let pages = few.and_then(|_| footer.pages(&self.positioned(), group));
         let bytes = match (few, &pages) {
             (Some(selection), Some(pages)) => {
                 let column =

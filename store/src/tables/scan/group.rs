@@ -176,17 +176,25 @@ impl Target {
         let chosen = BooleanArray::new(mask, None);
         let filtered = |array: &ArrayRef| if with_others { Ok(array.clone()) } else { filter(array, &chosen) };
         let selection = (passing * SPARSE < rows).then(|| RowSelection::from_filters(std::slice::from_ref(&chosen)));
+        let starts = match schema.field_with_name("start") {
+            Ok(field) if columns.known("start").is_none() => {
+                let bounds = self.file.chunk(self.group, "start").and_then(Chunk::bounds);
+                wanted.condition.starts.of_rows(if selection.is_some() { passing } else { rows }, bounds, field)
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let start = |field: &Field| starts.as_ref().filter(|_| field.name() == "start");
         let unread: Vec<&Field> = schema
             .fields()
             .iter()
             .map(|field| &**field)
-            .filter(|field| columns.known(field.name()).is_none())
+            .filter(|field| columns.known(field.name()).is_none() && start(field).is_none())
             .collect();
         let mut read = self.file.columns(self.group, &unread, selection.as_ref())?.into_iter();
         let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
             let array = match columns.known(field.name()) {
                 Some(array) => filtered(array)?,
-                None => match (read.next(), &selection) {
+                None => match (start(field).cloned().or_else(|| read.next()), &selection) {
                     (Some(array), Some(_)) => array,
                     (Some(array), None) => filtered(&array)?,
                     (None, _) => return Err(TableError::Range("a column was not read")),

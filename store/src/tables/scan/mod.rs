@@ -18,6 +18,7 @@ mod pages;
 mod pool;
 mod prune;
 mod pull;
+mod starts;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -38,6 +39,7 @@ pub(super) use self::group::Among;
 use self::group::{Target, Wanted};
 use self::pool::Pool;
 pub(super) use self::pull::Pull;
+pub(super) use self::starts::Starts;
 use super::engine::Condition;
 use super::error::TableError;
 use super::observed::Observed;
