@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_empty_array};
+use datafusion::arrow::compute::{SortColumn, SortOptions, concat, lexsort_to_indices, take_record_batch};
+use datafusion::arrow::datatypes::{Field, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::{Stream, TryStreamExt};
@@ -17,7 +17,7 @@ use super::scan::{Among, Found, OpenFile, Pull, Scanner, Starts};
 use super::{Range, Table, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
-use crate::limits::Budget;
+use crate::limits::{Budget, Held};
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
 
@@ -72,6 +72,23 @@ impl<R: Table> Condition<R> {
     }
 }
 
+/// Rows, and their order.
+pub(super) struct Sorted {
+    rows: RecordBatch,
+    order: UInt32Array,
+    _held: Held,
+}
+
+impl Sorted {
+    /// The rows in order, so many at a time.
+    pub(super) fn batches(&self, rows: usize) -> impl Iterator<Item = Result<RecordBatch, TableError>> {
+        (0..self.order.len()).step_by(rows).map(move |first| {
+            let some = self.order.slice(first, rows.min(self.order.len() - first));
+            Ok(take_record_batch(&self.rows, &some)?)
+        })
+    }
+}
+
 /// What searches the files of a data directory; the tables share it, and its threads.
 pub struct Engine {
     scanner: Scanner,
@@ -108,28 +125,37 @@ impl Engine {
         self.scanner.newest(files, condition, limit, columns).await
     }
 
-    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first. They are sorted in memory.
+    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first. They are sorted in memory, of which they may
+    /// take as much as the condition's budget has.
     pub(super) async fn sorted<R: Table>(
         &self,
         files: &[&FlowFile],
         memory: Option<RecordBatch>,
         (condition, limit): (&Condition<R>, Option<usize>),
-    ) -> Result<RecordBatch, TableError> {
-        let schema = schema::schema::<R>();
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let mut batches: Vec<RecordBatch> = memory.into_iter().collect();
-        if !files.is_empty() {
-            let stream = self.stream(files, condition, &names).await?;
-            batches.extend(stream.try_collect::<Vec<RecordBatch>>().await?);
+    ) -> Result<Sorted, TableError> {
+        let schema = schema::stored::<R>();
+        let mut held = Held::new(&condition.budget);
+        let mut batches = Vec::new();
+        if let Some(batch) = memory {
+            held.take(batch.get_array_memory_size())?;
+            batches.push(batch);
         }
-        let whole = concat_batches(&schema, &batches)?;
+        if !files.is_empty() {
+            let streams = self.scanner.streams(files, condition, &schema).await?;
+            let mut found = futures_util::stream::select_all(streams);
+            while let Some(batch) = found.try_next().await? {
+                held.take(batch.get_array_memory_size())?;
+                batches.push(batch);
+            }
+        }
+        let rows = joined(&schema, batches)?;
         let column = |name: &str, descending: bool| {
             let options = Some(SortOptions { descending, nulls_first: false });
-            Some(SortColumn { values: whole.column_by_name(name)?.clone(), options })
+            Some(SortColumn { values: rows.column_by_name(name)?.clone(), options })
         };
         let order = [column("start", true), column("flow_id", false), column(R::NUMBER, false)];
         let order: Vec<SortColumn> = order.into_iter().flatten().collect();
-        Ok(take_record_batch(&whole, &lexsort_to_indices(&order, limit)?)?)
+        Ok(Sorted { order: lexsort_to_indices(&order, limit)?, rows, _held: held })
     }
 
     /// All rows that pass, in no order.
@@ -184,4 +210,19 @@ impl Engine {
         let states = tokio::task::spawn_blocking(look).await??;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
+}
+
+/// One batch of all, column by column: what is joined is not there twice.
+fn joined(schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<RecordBatch, TableError> {
+    let mut columns: Vec<Vec<ArrayRef>> = schema.fields().iter().map(|_| Vec::new()).collect();
+    for batch in batches {
+        let (_, arrays, _) = batch.into_parts();
+        columns.iter_mut().zip(arrays).for_each(|(column, array)| column.push(array));
+    }
+    let one = |(column, field): (Vec<ArrayRef>, &Arc<Field>)| match column.as_slice() {
+        [] => Ok(new_empty_array(field.data_type())),
+        parts => concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>()),
+    };
+    let columns = columns.into_iter().zip(schema.fields()).map(one).collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

@@ -1,6 +1,7 @@
 //! Everything that passes, as Parquet, CSV, JSON lines or IPFIX: the rows of a search in the order of a search, without its limit.
 //!
-//! The answer is made stretch by stretch, newest first, each of some [`ROWS`] rows, so that memory is bounded however long it is. A row is of the
+//! The answer is made stretch by stretch, newest first, each of some [`ROWS`] rows that take [`MEMORY`] at most, so that memory is bounded however
+//! long it is and however wide rows are. They are kept as files have them, each text once, and made plain few at a time. A row is of the
 //! stretch in which it starts, and each stretch is asked for when its turn comes: a row that goes from memory to a file meanwhile, or
 //! from one file to another, is there once, and no file has to stay for as long as the whole export takes. Rows that come for a stretch
 //! that is over are not in it.
@@ -8,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::TimestampNanosecondType;
@@ -23,23 +25,26 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use super::engine::Condition;
 use super::error::TableError;
 use super::rows::{self, Place};
-use super::schema::{batch, schema};
+use super::schema::{batch, schema, stored};
 use super::{Range, Table, TableStore, files, ipfix};
 use crate::catalog::{FlowFile, TableName};
 use crate::csv;
 use crate::error::StoreError;
+use crate::limits::{Budget, LimitReached};
 use crate::query::Query;
 
-/// Rows of a stretch, about: sorted in memory. More are in one only if they start with the same nanosecond.
-const ROWS: u64 = 65_536;
+/// Rows of a stretch, about: sorted in memory.
+const ROWS: u64 = 32_768;
+/// Memory that they take at most, bytes; more only if they start with the same nanosecond.
+const MEMORY: usize = 64 << 20;
 /// Batches between those who read and those who write.
 const BATCHES: usize = 2;
 /// Rows of a row group in Parquet at most, and its bytes in memory.
-const GROUP: (usize, usize) = (131_072, 64 << 20);
+const GROUP: (usize, usize) = (131_072, 32 << 20);
 
 /// Text that is written at once, bytes.
 const TEXT: usize = 1 << 20;
-/// Rows that are made anew from columns at once.
+/// Rows of a batch.
 const AT_ONCE: usize = 1_024;
 
 /// How rows are written.
@@ -120,12 +125,19 @@ impl<R: Table> TableStore<R> {
             }
             let range = Range { from: condition.range.from, to: condition.range.to.min(stretch.to) };
             let whole = Condition { range, not_before: Some(stretch.from), ..condition.clone() };
-            for part in self.divided(&whole, stretch.from).await? {
+            let mut rest = self.divided(&whole, stretch.from).await?;
+            rest.reverse();
+            while let Some(part) = rest.pop().filter(|_| left > 0) {
+                let moments = part.to.saturating_sub(part.from);
+                let budget = Arc::new(Budget::new(if moments > 1 { MEMORY } else { usize::MAX }));
                 let range = Range { to: part.to, ..range };
-                let part = Condition { range, not_before: Some(part.from), ..condition.clone() };
-                left -= self.send_stretch(&part, left, parts).await?;
-                if left == 0 {
-                    break;
+                let condition = Condition { range, not_before: Some(part.from), budget, ..condition.clone() };
+                match self.send_stretch(&condition, left, parts).await {
+                    Err(StoreError::Limit(LimitReached::Memory { .. })) if moments > 1 => {
+                        let middle = part.from + moments / 2;
+                        rest.extend([Range { to: middle, ..part }, Range { from: middle, ..part }]);
+                    }
+                    sent => left -= sent?,
                 }
             }
         }
@@ -208,7 +220,8 @@ impl<R: Table> TableStore<R> {
         if candidates.is_empty() && recent.is_empty() {
             return Ok(0);
         }
-        let memory = if recent.is_empty() { None } else { Some(batch(&recent).map_err(TableError::from)?) };
+        let memory =
+            if recent.is_empty() { None } else { Some(batch(stored::<R>(), &recent).map_err(TableError::from)?) };
         let few = usize::try_from(limit).ok().filter(|few| *few < ROWS as usize);
         let mut rest = candidates;
         let rows = loop {
@@ -217,9 +230,16 @@ impl<R: Table> TableStore<R> {
                 Ok(rows) => break rows,
             }
         };
-        let rows = rows.slice(0, rows.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX)));
-        let sent = rows.num_rows() as u64;
-        parts.send(Part::Rows(rows)).await.map_err(|_| StoreError::Closed)?;
+        let mut sent = 0;
+        for batch in rows.batches(AT_ONCE) {
+            let batch = batch?;
+            let wanted = usize::try_from(limit - sent).unwrap_or(usize::MAX).min(batch.num_rows());
+            sent += wanted as u64;
+            parts.send(Part::Rows(batch.slice(0, wanted))).await.map_err(|_| StoreError::Closed)?;
+            if sent == limit {
+                break;
+            }
+        }
         Ok(sent)
     }
 }
@@ -318,10 +338,7 @@ fn write_ipfix<W: Write>(
     loop {
         match parts.blocking_recv().ok_or(StoreError::Closed)? {
             Part::Rows(batch) => {
-                for start in (0..batch.num_rows()).step_by(AT_ONCE) {
-                    let part = batch.slice(start, AT_ONCE.min(batch.num_rows() - start));
-                    writer.write(&ipfix::flows(&part)?).map_err(failed)?;
-                }
+                writer.write(&ipfix::flows(&batch)?).map_err(failed)?;
                 count += batch.num_rows() as u64;
             }
             Part::End => return Ok((count, writer.finish().map_err(failed)?)),

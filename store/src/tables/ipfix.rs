@@ -166,7 +166,7 @@ mod tests {
     use wiretag_enrich::ipfix::Message;
 
     use super::*;
-    use crate::tables::schema::batch;
+    use crate::tables::schema::{batch, schema};
 
     /// Flows in which everything is there now and then, and each word of a vocabulary.
     fn row(number: u64) -> TaggedFlow {
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn stored_rows_are_the_records_that_a_collector_gets() {
         let rows: Vec<TaggedFlow> = (0..5_000).map(row).collect();
-        let again = flows(&batch(&rows.iter().collect::<Vec<_>>()).unwrap()).unwrap();
+        let again = flows(&batch(schema::<FlowRecord>(), &rows.iter().collect::<Vec<_>>()).unwrap()).unwrap();
         assert_eq!(again.len(), rows.len());
         for (again, row) in again.iter().zip(&rows) {
             assert_eq!(

@@ -432,5 +432,5 @@ impl<R: Table> TableStore<R> {
 
 /// Rows in the columns of the table's files.
 pub(crate) fn batch<R: Table>(rows: &[&Tagged<R>]) -> Result<RecordBatch, TableError> {
-    Ok(schema::batch(rows)?)
+    Ok(schema::batch(schema::schema::<R>(), rows)?)
 }

@@ -43,6 +43,11 @@ pub(super) fn as_stored<R: Record>(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(some::<R>(names).iter().map(field).collect::<Vec<_>>()))
 }
 
+/// All columns, texts as dictionaries.
+pub(super) fn stored<R: Record>() -> SchemaRef {
+    as_stored::<R>(&all_columns::<R>().map(AnyColumn::name).collect::<Vec<_>>())
+}
+
 /// The columns with these names, in this order.
 pub(super) fn plain<R: Record>(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(some::<R>(names)))
@@ -73,9 +78,8 @@ fn data_type(kind: Kind) -> DataType {
     }
 }
 
-/// `rows` as columns of the schema, in their order.
-pub(super) fn batch<R: Record>(rows: &[&Tagged<R>]) -> Result<RecordBatch, ArrowError> {
-    let schema = schema::<R>();
+/// `rows` as columns of a schema of all columns, in their order.
+pub(super) fn batch<R: Record>(schema: SchemaRef, rows: &[&Tagged<R>]) -> Result<RecordBatch, ArrowError> {
     let plain = |(array, field): (ArrayRef, &Arc<Field>)| {
         if array.data_type() == field.data_type() { Ok(array) } else { cast(&array, field.data_type()) }
     };

@@ -123,7 +123,7 @@ async fn whatever_page_is_broken_the_file_is_left_out_and_that_is_told() {
         }
     }
     // Questions do not read all columns, and none that has no value.
-    assert!(met > 50, "{met}");
+    assert!(met > 40, "{met}");
 }
 
 /// Bytes of the pages of a file: header, data.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -105,6 +106,34 @@ async fn an_export_has_the_rows_of_a_search_in_its_order() {
         assert_eq!(newest.lines().count(), expected.len().min(1_000));
         assert!(text_of.starts_with(&newest), "the newest");
     }
+}
+
+/// Rows that take more memory than can be sorted are sorted some at a time; those that start together are one part whatever they take.
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_rows_are_all_there_in_their_order() {
+    const WIDE: usize = 50_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path()).await;
+    for number in 0..3_000_u64 {
+        let mut row = row(number, rows::START + if number < 1_500 { 7 } else { number as i64 * 1_000_000 });
+        rows::name(&mut row.client, "wide", &[("text", &format!("{number:0>WIDE$}"))]);
+        store.flows.append(vec![row]).await.unwrap();
+        if number % 1_000 == 700 {
+            store.flush().await.unwrap();
+        }
+    }
+    let (count, bytes) = exported(&store, &Query::everything(), options(ExportFormat::JsonLines)).await;
+    assert_eq!(count, 3_000);
+    let (mut before, mut seen) = (None, HashSet::new());
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let row: Map<String, Value> = serde_json::from_slice(line).unwrap();
+        let (start, id) = (row["start"].as_str().unwrap().to_owned(), row["flow_id"].as_str().unwrap().to_owned());
+        assert_eq!(row["client_labels"]["text"].as_str().unwrap().len(), WIDE);
+        assert!(before.as_ref().is_none_or(|(later, other)| (later, &id) > (&start, other)), "{before:?} {start}");
+        assert!(seen.insert(id.clone()), "{id} twice");
+        before = Some((start, id));
+    }
+    assert_eq!(seen.len(), 3_000);
 }
 
 #[tokio::test]
