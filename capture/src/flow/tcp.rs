@@ -26,6 +26,7 @@ use super::options::Options;
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
+use crate::memory;
 use crate::record::OrientedBy;
 
 /// Payload bytes that a segment added to its direction.
@@ -418,7 +419,7 @@ impl TcpFlow {
 
     /// Bytes of memory owned beside the structure itself.
     pub(super) fn owned_bytes(&self) -> usize {
-        self.handshake.as_ref().map_or(0, |handshake| handshake.owned_bytes())
+        self.handshake.as_ref().map_or(0, |_| memory::of_box::<Handshake>())
             + self.trouble.as_ref().map_or(0, |trouble| trouble.owned_bytes())
     }
 }
