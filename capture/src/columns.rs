@@ -324,7 +324,7 @@ const APPLICATION: &[Column] = &[
     column!(
         "response_time_first_us",
         Duration,
-        "Last byte of the first request to first byte of its answer; whatever the client sends until the server answers is one request, TLS flights too. Of ICMP only echoes have one: to the reply with the same identifier and sequence number, if nothing was asked since.",
+        "Last byte of the first request to first byte of its answer (if that was lost before the capture point, to the next that passes); whatever the client sends until the server answers is one request, TLS flights too. Of ICMP only echoes have one: to the reply with the same identifier and sequence number, if nothing was asked since.",
         |r| { responses(r, |times| times.first_us) }
     ),
     column!("response_time_avg_us", Duration, "Mean response time.", |r| responses(r, |times| times.avg_us)),

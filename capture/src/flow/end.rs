@@ -235,6 +235,12 @@ impl TcpEnd {
         taken
     }
 
+    /// Whether payload that ends here and was not seen before is the foremost: of what comes behind it the numbers of
+    /// segments without payload are all that was seen.
+    pub(super) fn is_foremost(&self, holes: &Holes, end: u32) -> bool {
+        holes.last_has(end, self.span.next.wrapping_sub(u32::from(self.finished())))
+    }
+
     /// New data in order.
     #[inline]
     pub(super) fn advance(&mut self, length: u32) {

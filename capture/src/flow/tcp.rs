@@ -32,9 +32,9 @@ use crate::record::OrientedBy;
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// At the front.
+    /// At the front, or with no payload seen behind them.
     pub(super) fresh: u32,
-    /// In holes.
+    /// In other holes.
     pub(super) late: u32,
     /// Of a datagram that the capture delivered before: it counts, and tells nothing.
     pub(super) again: u32,
@@ -359,6 +359,7 @@ impl TcpFlow {
             (control.old, control.late) = (syn.old, syn.late);
             seq = seq.wrapping_add(1);
         }
+        let foremost = own.is_foremost(&trouble.holes, seq.wrapping_add(payload_len));
         let data = own.observe(&mut trouble.holes, seq, payload_len);
         seq = seq.wrapping_add(payload_len);
         if bits & flags::FIN != 0 {
@@ -390,7 +391,8 @@ impl TcpFlow {
                 sender.counts.out_of_order += 1;
             }
         }
-        Progress { fresh: data.fresh + u32::from(probed), late: data.late, again: 0 }
+        let (first, late) = if foremost { (data.late, 0) } else { (0, data.late) };
+        Progress { fresh: data.fresh + first + u32::from(probed), late, again: 0 }
     }
 
     /// Number of each end's first payload byte, where its SYN was seen.

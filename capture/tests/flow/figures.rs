@@ -251,6 +251,31 @@ fn response_times_run_from_the_last_request_byte() {
     assert_eq!(record.responses, Some(Responses { first_us: 5000, avg_us: 3000, max_us: 5000, count: 2 }));
 }
 
+/// Of an answer that was lost before the capture, what the server sends next tells only the number behind it.
+#[test]
+fn an_answer_that_was_lost_has_a_response_time() {
+    let response = |seq| segment(Server, ACK, seq, 201).data(100);
+    let number = |flags, seq| segment(Server, flags, seq, 201);
+    let times = |then: &[Segment]| {
+        let asked = [
+            segment(Client, SYN, 100, 0),
+            segment(Server, SYN | ACK, 500, 101),
+            segment(Client, ACK, 101, 501),
+            segment(Client, ACK, 101, 501).data(100),
+        ];
+        let times = only(&[asked.as_slice(), then].concat()).responses;
+        times.map_or((0, 0), |times| (times.count, times.max_us))
+    };
+    assert_eq!(times(&[number(ACK, 601), response(501)]), (1, 2000));
+    assert_eq!(times(&[number(FIN | ACK, 601), response(501)]), (1, 2000));
+    // Of a longer one the rest belongs to it.
+    assert_eq!(times(&[number(ACK, 701), response(501), response(601)]), (1, 2000));
+    assert_eq!(times(&[response(601), response(501)]), (1, 1000));
+    // What is missing is older than the request.
+    let again = segment(Client, ACK, 201, 501).data(100);
+    assert_eq!(times(&[response(601), again, response(501)]), (1, 1000));
+}
+
 #[test]
 fn udp_answers_have_response_times_too() {
     let mut story = Story::new();

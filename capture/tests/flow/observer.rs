@@ -67,6 +67,8 @@ pub(crate) struct Seen {
     segments: std::collections::BTreeSet<u64>,
     /// After everything sent, whether seen or told by a later number.
     highest: u64,
+    /// After all payload seen.
+    payload_end: u64,
     ack: Option<u64>,
     window: u16,
     closed_since: Option<i64>,
@@ -103,7 +105,7 @@ impl Observer {
             side.figures.keep_alives += 1;
             return;
         }
-        let in_front = wire.offset >= side.highest;
+        let in_front = wire.offset >= side.payload_end;
         let new = side.place(wire, peer.1);
         if wire.flags & (SYN | ACK) == SYN && !new {
             self.syn_retries += 1;
@@ -182,6 +184,9 @@ impl Seen {
             self.figures.out_of_order += 1;
         }
         self.figures.payload_bytes += wire.length;
+        if wire.length > 0 {
+            self.payload_end = self.payload_end.max(end);
+        }
         self.highest = self.highest.max(end);
         true
     }

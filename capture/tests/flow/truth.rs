@@ -160,6 +160,13 @@ fn losses_are_retransmissions_of_every_kind() {
     assert!(found.iter().all(|sum| *sum > 0), "{found:?}");
 }
 
+#[test]
+fn answers_that_were_lost_have_response_times() {
+    for seed in 0..40 {
+        check(&Scenario { loss: 100, delayed_acks: true, exchanges: vec![(1, 1); 10], seed, ..quiet() });
+    }
+}
+
 fn scenario() -> impl Strategy<Value = Scenario> {
     let often = || prop_oneof![3 => Just(0_u64), 1 => Just(20), 1 => Just(100)];
     let path = (often(), often(), often(), often(), often());
