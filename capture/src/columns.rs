@@ -243,7 +243,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "fast_retransmits",
         Number,
-        "Retransmissions within 200 ms of three duplicate acknowledgements (RFC 5681), or within 20 ms of two; kinds need not add up to all",
+        "Retransmissions less than 200 ms after the last segment of their direction, when something behind them was selectively acknowledged (RFC 6675, RFC 8985), or within 200 ms of three duplicate acknowledgements (RFC 5681), or within 20 ms of two; kinds need not add up to all",
         |s| s.fast_retransmits.value()
     ),
     sides!(
@@ -274,7 +274,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "duplicate_acks",
         Number,
-        "Duplicate acknowledgements (RFC 5681): no data, the greatest number again, the same window, data outstanding",
+        "Duplicate acknowledgements: no data, the greatest number again, data outstanding, and the same window (RFC 5681) or a new selective acknowledgement (RFC 6675)",
         |s| s.duplicate_acks.value()
     ),
     sides!("zero_windows", Number, "Segments other than SYN and RST that offer no window", |s| s.zero_windows.value()),

@@ -174,14 +174,15 @@ impl TcpEnd {
         true
     }
 
-    /// Whether an acknowledgement that does not advance is a duplicate, see [`super::tcp`].
-    pub(super) fn repeats_ack(&self, segment: &Tcp<'_>, other: &Self) -> bool {
+    /// Whether an acknowledgement that does not advance is a duplicate, see [`super::tcp`]; `selects` says that it selects
+    /// something new.
+    pub(super) fn repeats_ack(&self, segment: &Tcp<'_>, other: &Self, selects: bool) -> bool {
         let outstanding = other.span.next.wrapping_sub(segment.ack);
         segment.ack == self.ack
             && segment.payload_len == 0
             && segment.flags & (flags::SYN | flags::FIN) == 0
             && segment.window != 0
-            && segment.window == self.window
+            && (selects || segment.window == self.window)
             && other.is_seen()
             && outstanding > 0
             && outstanding < 1 << 31

@@ -8,7 +8,8 @@
 //! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
 //!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
-//!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none;
+//!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none. If it
+//!   acknowledges selectively what the last one did not, its window may be another (RFC 6675, 2): Linux' grows meanwhile;
 //! * *missed*: holes that the other side acknowledged, see [`super::sequence`].
 //!
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
@@ -22,7 +23,7 @@ use super::end::TcpEnd;
 use super::handshake::{Handshake, Rtt};
 use super::key::End;
 use super::moment::Moment;
-use super::options::Options;
+use super::options::{Options, Range};
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
@@ -250,19 +251,34 @@ impl TcpFlow {
         if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 && !own.goes_on_with(segment.ack) {
             return;
         }
-        if own.acknowledge(segment.ack) {
+        let advances = own.acknowledge(segment.ack);
+        if advances {
             other.round_trips.acknowledged(time, segment.ack, options.timestamps.map(|(_, echo)| echo));
             if let Some(trouble) = &mut self.trouble {
-                trouble.ends[from.index()].acknowledged();
+                trouble.ends[from.index()].acknowledged(segment.ack);
             }
-        } else if !keep_alive && own.repeats_ack(segment, other) {
+        }
+        let selects = options.sack[0].is_some_and(|block| self.track_sack(from, segment.ack, block, options));
+        if !advances && !keep_alive && self.end(from).repeats_ack(segment, self.end(from.other()), selects) {
             self.trouble(from).duplicate_ack(time);
         }
-        if let Some(range) = options.received_twice(segment.ack)
-            && let Some(trouble) = &mut self.trouble
-        {
-            trouble.ends[from.other().index()].received_twice(range);
+    }
+
+    /// Takes the first block of a selective acknowledgement; whether it selects what the last one did not.
+    #[cold]
+    fn track_sack(&mut self, from: End, ack: u32, block: Range, options: &Options) -> bool {
+        if let Some(range) = options.received_twice(ack) {
+            if let Some(trouble) = &mut self.trouble {
+                trouble.ends[from.other().index()].received_twice(range);
+            }
+            return false;
         }
+        let (own, other) = (self.end(from), self.end(from.other()));
+        // Some firewalls renumber segments and leave the blocks.
+        let (begin, end, sent) =
+            (block.0.wrapping_sub(ack), block.1.wrapping_sub(ack), other.span.next.wrapping_sub(ack));
+        let is_sent = other.is_seen() && begin < end && end <= sent && sent < 1 << 31;
+        is_sent && own.acknowledged() == Some(ack) && self.trouble(from).selects(block)
     }
 
     /// Whether what looks like a keep-alive is one.

@@ -6,9 +6,10 @@
 //!   that the receiver reports as received twice (D-SACK, RFC 2883);
 //! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
 //!   segment of their direction;
-//! * *fast* are others that follow three duplicate acknowledgements (RFC 5681, 3.2; RFC 6675) within 200 ms, or two within
-//!   20 ms (Wireshark's rule: one may be missing from the capture). Wireshark's 20 ms alone would lose those whose sender
-//!   is further away than that.
+//! * *fast* are others behind which something was selectively acknowledged (RFC 2018) when they passed: what senders recover
+//!   by then (RFC 6675, RFC 8985), with fewer than three duplicates and after a partial acknowledgement too. Without that, those
+//!   that follow three duplicate acknowledgements (RFC 5681, 3.2) within 200 ms, or two within 20 ms (Wireshark's rule: one may
+//!   be missing from the capture). Wireshark's 20 ms alone would lose those whose sender is further away than that.
 //!
 //! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
 
@@ -43,6 +44,15 @@ struct Duplicates {
     last: i64,
 }
 
+/// What an end has of data beyond its acknowledgement.
+#[derive(Debug, Clone, Copy)]
+struct Selected {
+    /// The number after the greatest.
+    up_to: u32,
+    /// The last one that it told of.
+    range: Range,
+}
+
 /// Retransmissions remembered, in case the receiver says that it had them.
 const REPEATS: usize = 16;
 
@@ -64,6 +74,7 @@ pub(super) struct EndTrouble {
     /// When this end's window closed.
     zero_since: Option<i64>,
     duplicates: Duplicates,
+    selected: Option<Selected>,
     /// Oldest first.
     repeats: Vec<Range>,
 }
@@ -114,11 +125,9 @@ impl EndTrouble {
             self.counts.spurious += 1;
             return;
         }
-        let asked = time.saturating_sub(receiver.duplicates.last);
-        let asking = receiver.duplicates.count;
         if Moment::of(time).since(last_sent) >= units(TIMEOUT) {
             self.counts.timeout += 1;
-        } else if (asking >= ASKING && asked <= ASKED) || (asking + 1 == ASKING && asked <= ASKED_BY_FEWER) {
+        } else if receiver.has_beyond(range.1) || receiver.asks(time) {
             self.counts.fast += 1;
         }
         if old_payload > 0 {
@@ -149,8 +158,28 @@ impl EndTrouble {
     }
 
     /// This end's acknowledgement advanced.
-    pub(super) fn acknowledged(&mut self) {
+    pub(super) fn acknowledged(&mut self, ack: u32) {
         self.duplicates.count = 0;
+        self.selected = self.selected.filter(|selected| is_behind(ack, selected.up_to));
+    }
+
+    /// Whether its duplicate acknowledgements ask for a retransmission.
+    fn asks(&self, time: i64) -> bool {
+        let (count, age) = (self.duplicates.count, time.saturating_sub(self.duplicates.last));
+        (count >= ASKING && age <= ASKED) || (count + 1 == ASKING && age <= ASKED_BY_FEWER)
+    }
+
+    /// This end acknowledged a range selectively; whether the last time it told of another.
+    pub(super) fn selects(&mut self, range: Range) -> bool {
+        let before = self.selected;
+        let greatest = before.map(|before| before.up_to).filter(|up_to| is_behind(range.1, *up_to));
+        self.selected = Some(Selected { up_to: greatest.unwrap_or(range.1), range });
+        before.is_none_or(|before| before.range != range)
+    }
+
+    /// Whether this end acknowledged something selectively that comes after this number.
+    fn has_beyond(&self, number: u32) -> bool {
+        self.selected.is_some_and(|selected| is_behind(number, selected.up_to))
     }
 
     /// This end offers a window.
@@ -185,8 +214,13 @@ impl EndTrouble {
     }
 
     fn is_over(&self) -> bool {
-        self.zero_since.is_none() && self.holes.is_empty()
+        self.zero_since.is_none() && self.holes.is_empty() && self.selected.is_none()
     }
+}
+
+/// Whether a number comes before another.
+fn is_behind(number: u32, other: u32) -> bool {
+    (1..1 << 31).contains(&other.wrapping_sub(number))
 }
 
 impl Trouble {

@@ -120,6 +120,31 @@ fn retransmissions_by_kind() {
     assert_eq!(kinds(&only(&[data(101), ack(201), data(101)]).client), (0, 0, 1));
 }
 
+/// Linux' receivers grow their window while they wait for what was lost, and its senders do not wait for three of them.
+#[test]
+fn selective_acknowledgements_ask_whatever_the_window() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let ack = |number, window, from, to| segment(Server, ACK, 501, number).window(window).sack(&[(from, to)]);
+    let sent = [data(101), data(201), data(301), data(401), data(501), segment(Server, ACK, 501, 201)];
+    let figures = |then: &[Segment]| {
+        let record = only(&[sent.as_slice(), then].concat());
+        (record.server.duplicate_acks.unwrap(), kinds(&record.client))
+    };
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), data(201)]), (1, (1, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), ack(201, 1006, 301, 501), data(201)]), (2, (1, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), ack(201, 1006, 301, 401)]).0, 1, "a window update");
+    // Two were lost: after a partial acknowledgement.
+    let second = [ack(401, 1006, 501, 601), data(401)];
+    assert_eq!(figures(&[&[ack(201, 1003, 301, 401), data(201)], second.as_slice()].concat()), (1, (2, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 501, 601), data(501)]), (1, (0, 0, 0)), "nothing behind it");
+    let all = segment(Server, ACK, 501, 601);
+    assert_eq!(figures(&[ack(201, 1003, 301, 601), all, data(601), data(601)]).1, (0, 0, 0), "of before");
+    // A firewall that renumbers segments and leaves the blocks.
+    assert_eq!(figures(&[ack(201, 1003, 9_000_301, 9_000_401), data(201)]), (0, (0, 0, 0)));
+    let late = [(0, data(101)), (0, data(201)), (1000, ack(101, 1003, 201, 301)), (250_000, data(101))];
+    assert_eq!(kinds(&at(&late).client), (0, 1, 0));
+}
+
 #[test]
 fn the_receiver_proves_a_retransmission_spurious_once() {
     let data = |seq| segment(Client, ACK, seq, 501).data(100);
