@@ -255,7 +255,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "spurious_retransmits",
         Number,
-        "Retransmissions of what had been acknowledged when they passed (as Wireshark), or that a D-SACK says was received twice (RFC 2883)",
+        "Retransmissions of what had been acknowledged when they passed (as Wireshark), or of which D-SACKs say that all was received twice (RFC 2883)",
         |s| s.spurious_retransmits.value()
     ),
     sides!(

@@ -254,12 +254,13 @@ impl TcpFlow {
         let advances = own.acknowledge(segment.ack);
         if advances {
             other.round_trips.acknowledged(time, segment.ack, options.timestamps.map(|(_, echo)| echo));
+        }
+        let selects = options.sack[0].is_some_and(|block| self.track_sack(from, segment.ack, block, options));
+        if advances {
             if let Some(trouble) = &mut self.trouble {
                 trouble.ends[from.index()].acknowledged(segment.ack);
             }
-        }
-        let selects = options.sack[0].is_some_and(|block| self.track_sack(from, segment.ack, block, options));
-        if !advances && !keep_alive && self.end(from).repeats_ack(segment, self.end(from.other()), selects) {
+        } else if !keep_alive && self.end(from).repeats_ack(segment, self.end(from.other()), selects) {
             self.trouble(from).duplicate_ack(time);
         }
     }
@@ -269,7 +270,10 @@ impl TcpFlow {
     fn track_sack(&mut self, from: End, ack: u32, block: Range, options: &Options) -> bool {
         if let Some(range) = options.received_twice(ack) {
             if let Some(trouble) = &mut self.trouble {
-                trouble.ends[from.other().index()].received_twice(range);
+                let (own, other) = pair(&mut trouble.ends, from);
+                if !own.told(range, ack) {
+                    other.received_twice(range);
+                }
             }
             return false;
         }

@@ -3,7 +3,7 @@
 //!
 //! A *retransmission* is a segment whose sequence space was seen before in its direction. Of these
 //! * *spurious* are those of which everything had been acknowledged when they passed (as Wireshark has it), and those
-//!   that the receiver reports as received twice (D-SACK, RFC 2883);
+//!   that the receiver reports as received twice, from the first byte to the last (D-SACK, RFC 2883);
 //! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
 //!   segment of their direction;
 //! * *fast* are others behind which something was selectively acknowledged (RFC 2018) when they passed: what senders recover
@@ -130,21 +130,20 @@ impl EndTrouble {
         } else if receiver.has_beyond(range.1) || receiver.asks(time) {
             self.counts.fast += 1;
         }
-        if old_payload > 0 {
-            if self.repeats.len() >= REPEATS {
-                self.repeats.remove(0);
-            }
-            self.repeats.push(range);
+        if self.repeats.len() >= REPEATS {
+            self.repeats.remove(0);
         }
+        self.repeats.push(range);
     }
 
     /// The receiver says that it had this range of this end's data before.
-    pub(super) fn received_twice(&mut self, range: Range) {
-        let within = |outer: &Range| {
-            let (begin, size) = (range.0.wrapping_sub(outer.0), outer.1.wrapping_sub(outer.0));
-            begin < size && range.1.wrapping_sub(range.0) <= size - begin
-        };
-        if let Some(index) = self.repeats.iter().rposition(within) {
+    pub(super) fn received_twice(&mut self, (from, to): Range) {
+        let begins = |repeat: &Range| repeat.0 == from && to.wrapping_sub(from) <= repeat.1.wrapping_sub(from);
+        let Some(index) = self.repeats.iter().rposition(begins) else { return };
+        // Frames that offload cut come as several segments.
+        if let Some(repeat) = self.repeats.get_mut(index).filter(|repeat| repeat.1 != to) {
+            repeat.0 = to;
+        } else {
             self.repeats.remove(index);
             self.counts.spurious += 1;
         }
@@ -175,6 +174,11 @@ impl EndTrouble {
         let greatest = before.map(|before| before.up_to).filter(|up_to| is_behind(range.1, *up_to));
         self.selected = Some(Selected { up_to: greatest.unwrap_or(range.1), range });
         before.is_none_or(|before| before.range != range)
+    }
+
+    /// Whether this end tells of the last range again, as it acknowledges it: Linux does so beside a FIN's acknowledgement.
+    pub(super) fn told(&self, range: Range, ack: u32) -> bool {
+        self.selected.is_some_and(|selected| selected.range == range && !is_behind(ack, range.1))
     }
 
     /// Whether this end acknowledged something selectively that comes after this number.

@@ -165,6 +165,41 @@ fn the_receiver_proves_a_retransmission_spurious_once() {
 }
 
 #[test]
+fn a_repeated_fin_is_spurious_if_the_receiver_had_it() {
+    let fin = segment(Client, FIN | ACK, 101, 501);
+    let told = segment(Server, ACK, 501, 102).sack(&[(101, 102)]);
+    let record = at(&[(0, segment(Client, ACK, 101, 501)), (10, fin.clone()), (250_000, fin), (260_000, told)]);
+    assert_eq!(kinds(&record.client), (0, 1, 1));
+}
+
+/// Linux tells of the last block once more as it acknowledges what comes after it, a FIN.
+#[test]
+fn a_block_that_is_told_again_proves_nothing() {
+    let last = segment(Client, FIN | ACK, 201, 501).data(100);
+    let lacks = segment(Server, ACK, 501, 101).sack(&[(201, 302)]);
+    let has = segment(Server, ACK, 501, 302).sack(&[(201, 302)]);
+    let first = segment(Client, ACK, 101, 501).data(100);
+    let sent = [first.clone(), last.clone(), last, lacks, first, has.clone()];
+    assert_eq!(kinds(&only(&sent).client), (1, 0, 0));
+    assert_eq!(kinds(&only(&[sent.as_slice(), &[has]].concat()).client), (1, 0, 1));
+}
+
+#[test]
+fn a_retransmission_is_spurious_if_the_receiver_had_all_of_it() {
+    let told = |from, to| segment(Server, ACK, 501, 301).sack(&[(from, to)]);
+    let spurious = |told: &[Segment]| {
+        let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+        let sent = [data(101, 100), data(201, 100), data(101, 200)];
+        kinds(&only(&[sent.as_slice(), told].concat()).client).2
+    };
+    assert_eq!(spurious(&[told(101, 301)]), 1);
+    assert_eq!(spurious(&[told(151, 301)]), 0);
+    assert_eq!(spurious(&[told(101, 201)]), 0);
+    // Sent as one with segmentation offload, received as two.
+    assert_eq!(spurious(&[told(101, 201), told(201, 301), told(201, 301)]), 1);
+}
+
+#[test]
 fn windows_are_scaled_if_both_agree() {
     let handshake = |client: Segment, server: Segment| {
         let windows = only(&[
