@@ -236,7 +236,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "retransmits",
         Number,
-        "Segments whose sequence space was seen before in this direction; keep-alives and copies by the capture are none",
+        "Segments whose sequence space was seen before in this direction; keep-alives and copies by the capture are none; with segmentation offload frames are counted",
         |s| s.retransmits.value()
     ),
     sides!("retransmit_bytes", Size, "Payload bytes in repeated sequence space", |s| s.retransmit_bytes.value()),
@@ -249,7 +249,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "timeout_retransmits",
         Number,
-        "Retransmissions after a silence of their direction of at least 200 ms: sent by a timeout (RFC 6298)",
+        "Retransmissions after a silence of their direction of at least 200 ms: sent by a timer, a retransmission timeout (RFC 6298) or a tail loss probe (RFC 8985)",
         |s| s.timeout_retransmits.value()
     ),
     sides!(

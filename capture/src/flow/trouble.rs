@@ -5,13 +5,14 @@
 //! * *spurious* are those of which everything had been acknowledged when they passed (as Wireshark has it), and those
 //!   that the receiver reports as received twice, from the first byte to the last (D-SACK, RFC 2883);
 //! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
-//!   segment of their direction;
+//!   segment of their direction. Tail loss probes (RFC 8985, 7) are among them: Linux waits as long where one segment is in
+//!   flight, and nothing tells them apart;
 //! * *fast* are others behind which something was selectively acknowledged (RFC 2018) when they passed: what senders recover
 //!   by then (RFC 6675, RFC 8985), with fewer than three duplicates and after a partial acknowledgement too. Without that, those
 //!   that follow three duplicate acknowledgements (RFC 5681, 3.2) within 200 ms, or two within 20 ms (Wireshark's rule: one may
 //!   be missing from the capture). Wireshark's 20 ms alone would lose those whose sender is further away than that.
 //!
-//! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
+//! The rest has no kind: what follows a timeout, earlier tail loss probes. A fast one that later proves spurious is both.
 
 use super::duplicates::Earlier;
 use super::moment::{Moment, units};
@@ -62,7 +63,7 @@ const ASKING: u32 = 3;
 const ASKED: i64 = 200_000_000;
 /// The same if one is missing.
 const ASKED_BY_FEWER: i64 = 20_000_000;
-/// Shortest retransmission timeout, ns.
+/// Shortest retransmission timeout (and wait for a probe), ns.
 const TIMEOUT: i64 = 200_000_000;
 
 /// One end's.
