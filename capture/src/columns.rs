@@ -236,26 +236,26 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "retransmits",
         Number,
-        "Segments whose sequence space was seen before in this direction; keep-alives and copies by the capture are none",
+        "Segments whose sequence space was seen before in this direction; keep-alives and copies by the capture are none; with segmentation offload frames are counted",
         |s| s.retransmits.value()
     ),
     sides!("retransmit_bytes", Size, "Payload bytes in repeated sequence space", |s| s.retransmit_bytes.value()),
     sides!(
         "fast_retransmits",
         Number,
-        "Retransmissions within 200 ms of three duplicate acknowledgements (RFC 5681), or within 20 ms of two; kinds need not add up to all",
+        "Retransmissions less than 200 ms after the last segment of their direction, when something behind them was selectively acknowledged (RFC 6675, RFC 8985), or within 200 ms of three duplicate acknowledgements (RFC 5681), or within 20 ms of two; kinds need not add up to all",
         |s| s.fast_retransmits.value()
     ),
     sides!(
         "timeout_retransmits",
         Number,
-        "Retransmissions after a silence of their direction of at least 200 ms: sent by a timeout (RFC 6298)",
+        "Retransmissions after a silence of their direction of at least 200 ms: sent by a timer, a retransmission timeout (RFC 6298) or a tail loss probe (RFC 8985)",
         |s| s.timeout_retransmits.value()
     ),
     sides!(
         "spurious_retransmits",
         Number,
-        "Retransmissions of what had been acknowledged when they passed (as Wireshark), or that a D-SACK says was received twice (RFC 2883)",
+        "Retransmissions of what had been acknowledged when they passed (as Wireshark), or of which D-SACKs say that all was received twice (RFC 2883)",
         |s| s.spurious_retransmits.value()
     ),
     sides!(
@@ -274,7 +274,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "duplicate_acks",
         Number,
-        "Duplicate acknowledgements (RFC 5681): no data, the greatest number again, the same window, data outstanding",
+        "Duplicate acknowledgements: no data, the greatest number again, data outstanding, and the same window (RFC 5681) or a new selective acknowledgement (RFC 6675)",
         |s| s.duplicate_acks.value()
     ),
     sides!("zero_windows", Number, "Segments other than SYN and RST that offer no window", |s| s.zero_windows.value()),
@@ -324,7 +324,7 @@ const APPLICATION: &[Column] = &[
     column!(
         "response_time_first_us",
         Duration,
-        "Last byte of the first request to first byte of its answer; whatever the client sends until the server answers is one request, TLS flights too. Of ICMP only echoes have one: to the reply with the same identifier and sequence number, if nothing was asked since.",
+        "Last byte of the first request to first byte of its answer (if that was lost before the capture point, to the next that passes); whatever the client sends until the server answers is one request, TLS flights too. Of ICMP only echoes have one: to the reply with the same identifier and sequence number, if nothing was asked since.",
         |r| { responses(r, |times| times.first_us) }
     ),
     column!("response_time_avg_us", Duration, "Mean response time.", |r| responses(r, |times| times.avg_us)),

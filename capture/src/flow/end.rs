@@ -174,14 +174,15 @@ impl TcpEnd {
         true
     }
 
-    /// Whether an acknowledgement that does not advance is a duplicate, see [`super::tcp`].
-    pub(super) fn repeats_ack(&self, segment: &Tcp<'_>, other: &Self) -> bool {
+    /// Whether an acknowledgement that does not advance is a duplicate, see [`super::tcp`]; `selects` says that it selects
+    /// something new.
+    pub(super) fn repeats_ack(&self, segment: &Tcp<'_>, other: &Self, selects: bool) -> bool {
         let outstanding = other.span.next.wrapping_sub(segment.ack);
         segment.ack == self.ack
             && segment.payload_len == 0
             && segment.flags & (flags::SYN | flags::FIN) == 0
             && segment.window != 0
-            && segment.window == self.window
+            && (selects || segment.window == self.window)
             && other.is_seen()
             && outstanding > 0
             && outstanding < 1 << 31
@@ -233,6 +234,12 @@ impl TcpEnd {
             self.advance(1);
         }
         taken
+    }
+
+    /// Whether payload that ends here and was not seen before is the foremost: of what comes behind it the numbers of
+    /// segments without payload are all that was seen.
+    pub(super) fn is_foremost(&self, holes: &Holes, end: u32) -> bool {
+        holes.last_has(end, self.span.next.wrapping_sub(u32::from(self.finished())))
     }
 
     /// New data in order.

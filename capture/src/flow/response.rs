@@ -1,9 +1,11 @@
 //! Response times: the last byte of a request to the first byte of its answer, at the capture point.
 //!
 //! Whatever the client sends until the server answers is one request, whether in one segment or many, pipelined or not.
-//! Only new payload counts: a repetition neither starts nor stops the clock, and of the server's only what advances the
-//! stream (a late segment belongs to an answer that has begun). A greeting of the server answers nothing. The flights of
-//! a TLS handshake are exchanges too. For UDP a request is whatever the client sends, a repetition restarts the clock.
+//! Only new payload counts: a repetition neither starts nor stops the clock, and of the server's a late segment does not if
+//! payload behind it was seen (it belongs to an answer that has begun). An answer that was lost before the capture, of which
+//! just the number of a later acknowledgement was seen, comes late and is one; of a longer answer whose first segment was
+//! lost the next one stops the clock. A greeting of the server answers nothing. The flights of a TLS handshake are exchanges
+//! too. For UDP a request is whatever the client sends, a repetition restarts the clock.
 //! An ICMP echo is answered by the one with its identifier and sequence number, while no other was asked for since.
 //! An answer after 36 minutes or more has no time: subscriptions are no requests.
 

@@ -75,6 +75,12 @@ impl Holes {
         self.ranges.last().is_some_and(|(_, to)| *to == number)
     }
 
+    /// Whether the last one reaches from before `end` up to this number.
+    pub(super) fn last_has(&self, end: u32, number: u32) -> bool {
+        let begins_before = |from: u32| (1..1 << 31).contains(&end.wrapping_sub(from));
+        self.ranges.last().is_some_and(|(from, to)| *to == number && begins_before(*from))
+    }
+
     /// Whether the receiver still waits for something in a hole.
     pub(super) fn are_awaited(&self) -> bool {
         let has = |to: u32| self.acknowledged.is_some_and(|ack| ack.wrapping_sub(to) < 1 << 31);

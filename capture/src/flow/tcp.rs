@@ -8,7 +8,8 @@
 //! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
 //!   once what follows shows that it was taken;
 //! * *duplicate acknowledgement* (RFC 5681, 2): no data, SYN or FIN; the greatest number acknowledged so far and the
-//!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none;
+//!   window of the last segment again, while data is outstanding; with a closed window it answers a probe and is none. If it
+//!   acknowledges selectively what the last one did not, its window may be another (RFC 6675, 2): Linux' grows meanwhile;
 //! * *missed*: holes that the other side acknowledged, see [`super::sequence`].
 //!
 //! Figures belong to the slice and restart with it; everything else carries on to the next.
@@ -22,18 +23,19 @@ use super::end::TcpEnd;
 use super::handshake::{Handshake, Rtt};
 use super::key::End;
 use super::moment::Moment;
-use super::options::Options;
+use super::options::{Options, Range};
 use super::sequence::{Holes, MAX_JUMP, Parts};
 use super::trouble::{EndTrouble, Repetition, Trouble};
 use crate::decode::{Tcp, flags};
+use crate::memory;
 use crate::record::OrientedBy;
 
 /// Payload bytes that a segment added to its direction.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
-    /// At the front.
+    /// At the front, or with no payload seen behind them.
     pub(super) fresh: u32,
-    /// In holes.
+    /// In other holes.
     pub(super) late: u32,
     /// Of a datagram that the capture delivered before: it counts, and tells nothing.
     pub(super) again: u32,
@@ -249,19 +251,38 @@ impl TcpFlow {
         if other.is_seen() && ahead > MAX_JUMP && ahead < 1 << 31 && !own.goes_on_with(segment.ack) {
             return;
         }
-        if own.acknowledge(segment.ack) {
+        let advances = own.acknowledge(segment.ack);
+        if advances {
             other.round_trips.acknowledged(time, segment.ack, options.timestamps.map(|(_, echo)| echo));
+        }
+        let selects = options.sack[0].is_some_and(|block| self.track_sack(from, segment.ack, block, options));
+        if advances {
             if let Some(trouble) = &mut self.trouble {
-                trouble.ends[from.index()].acknowledged();
+                trouble.ends[from.index()].acknowledged(segment.ack);
             }
-        } else if !keep_alive && own.repeats_ack(segment, other) {
+        } else if !keep_alive && self.end(from).repeats_ack(segment, self.end(from.other()), selects) {
             self.trouble(from).duplicate_ack(time);
         }
-        if let Some(range) = options.received_twice(segment.ack)
-            && let Some(trouble) = &mut self.trouble
-        {
-            trouble.ends[from.other().index()].received_twice(range);
+    }
+
+    /// Takes the first block of a selective acknowledgement; whether it selects what the last one did not.
+    #[cold]
+    fn track_sack(&mut self, from: End, ack: u32, block: Range, options: &Options) -> bool {
+        if let Some(range) = options.received_twice(ack) {
+            if let Some(trouble) = &mut self.trouble {
+                let (own, other) = pair(&mut trouble.ends, from);
+                if !own.told(range, ack) {
+                    other.received_twice(range);
+                }
+            }
+            return false;
         }
+        let (own, other) = (self.end(from), self.end(from.other()));
+        // Some firewalls renumber segments and leave the blocks.
+        let (begin, end, sent) =
+            (block.0.wrapping_sub(ack), block.1.wrapping_sub(ack), other.span.next.wrapping_sub(ack));
+        let is_sent = other.is_seen() && begin < end && end <= sent && sent < 1 << 31;
+        is_sent && own.acknowledged() == Some(ack) && self.trouble(from).selects(block)
     }
 
     /// Whether what looks like a keep-alive is one.
@@ -358,6 +379,7 @@ impl TcpFlow {
             (control.old, control.late) = (syn.old, syn.late);
             seq = seq.wrapping_add(1);
         }
+        let foremost = own.is_foremost(&trouble.holes, seq.wrapping_add(payload_len));
         let data = own.observe(&mut trouble.holes, seq, payload_len);
         seq = seq.wrapping_add(payload_len);
         if bits & flags::FIN != 0 {
@@ -389,7 +411,8 @@ impl TcpFlow {
                 sender.counts.out_of_order += 1;
             }
         }
-        Progress { fresh: data.fresh + u32::from(probed), late: data.late, again: 0 }
+        let (first, late) = if foremost { (data.late, 0) } else { (0, data.late) };
+        Progress { fresh: data.fresh + first + u32::from(probed), late, again: 0 }
     }
 
     /// Number of each end's first payload byte, where its SYN was seen.
@@ -418,7 +441,7 @@ impl TcpFlow {
 
     /// Bytes of memory owned beside the structure itself.
     pub(super) fn owned_bytes(&self) -> usize {
-        self.handshake.as_ref().map_or(0, |handshake| handshake.owned_bytes())
+        self.handshake.as_ref().map_or(0, |_| memory::of_box::<Handshake>())
             + self.trouble.as_ref().map_or(0, |trouble| trouble.owned_bytes())
     }
 }

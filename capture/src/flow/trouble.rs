@@ -3,14 +3,16 @@
 //!
 //! A *retransmission* is a segment whose sequence space was seen before in its direction. Of these
 //! * *spurious* are those of which everything had been acknowledged when they passed (as Wireshark has it), and those
-//!   that the receiver reports as received twice (D-SACK, RFC 2883);
+//!   that the receiver reports as received twice, from the first byte to the last (D-SACK, RFC 2883);
 //! * *timeout* are those that come at least 200 ms (Linux's shortest timeout; RFC 6298 recommends a second) after the last
-//!   segment of their direction;
-//! * *fast* are others that follow three duplicate acknowledgements (RFC 5681, 3.2; RFC 6675) within 200 ms, or two within
-//!   20 ms (Wireshark's rule: one may be missing from the capture). Wireshark's 20 ms alone would lose those whose sender
-//!   is further away than that.
+//!   segment of their direction. Tail loss probes (RFC 8985, 7) are among them: Linux waits as long where one segment is in
+//!   flight, and nothing tells them apart;
+//! * *fast* are others behind which something was selectively acknowledged (RFC 2018) when they passed: what senders recover
+//!   by then (RFC 6675, RFC 8985), with fewer than three duplicates and after a partial acknowledgement too. Without that, those
+//!   that follow three duplicate acknowledgements (RFC 5681, 3.2) within 200 ms, or two within 20 ms (Wireshark's rule: one may
+//!   be missing from the capture). Wireshark's 20 ms alone would lose those whose sender is further away than that.
 //!
-//! The rest has no kind: what follows a timeout, tail loss probes. A fast one that later proves spurious is both.
+//! The rest has no kind: what follows a timeout, earlier tail loss probes. A fast one that later proves spurious is both.
 
 use super::duplicates::Earlier;
 use super::moment::{Moment, units};
@@ -43,6 +45,15 @@ struct Duplicates {
     last: i64,
 }
 
+/// What an end has of data beyond its acknowledgement.
+#[derive(Debug, Clone, Copy)]
+struct Selected {
+    /// The number after the greatest.
+    up_to: u32,
+    /// The last one that it told of.
+    range: Range,
+}
+
 /// Retransmissions remembered, in case the receiver says that it had them.
 const REPEATS: usize = 16;
 
@@ -52,7 +63,7 @@ const ASKING: u32 = 3;
 const ASKED: i64 = 200_000_000;
 /// The same if one is missing.
 const ASKED_BY_FEWER: i64 = 20_000_000;
-/// Shortest retransmission timeout, ns.
+/// Shortest retransmission timeout (and wait for a probe), ns.
 const TIMEOUT: i64 = 200_000_000;
 
 /// One end's.
@@ -64,6 +75,7 @@ pub(super) struct EndTrouble {
     /// When this end's window closed.
     zero_since: Option<i64>,
     duplicates: Duplicates,
+    selected: Option<Selected>,
     /// Oldest first.
     repeats: Vec<Range>,
 }
@@ -114,28 +126,25 @@ impl EndTrouble {
             self.counts.spurious += 1;
             return;
         }
-        let asked = time.saturating_sub(receiver.duplicates.last);
-        let asking = receiver.duplicates.count;
         if Moment::of(time).since(last_sent) >= units(TIMEOUT) {
             self.counts.timeout += 1;
-        } else if (asking >= ASKING && asked <= ASKED) || (asking + 1 == ASKING && asked <= ASKED_BY_FEWER) {
+        } else if receiver.has_beyond(range.1) || receiver.asks(time) {
             self.counts.fast += 1;
         }
-        if old_payload > 0 {
-            if self.repeats.len() >= REPEATS {
-                self.repeats.remove(0);
-            }
-            self.repeats.push(range);
+        if self.repeats.len() >= REPEATS {
+            self.repeats.remove(0);
         }
+        self.repeats.push(range);
     }
 
     /// The receiver says that it had this range of this end's data before.
-    pub(super) fn received_twice(&mut self, range: Range) {
-        let within = |outer: &Range| {
-            let (begin, size) = (range.0.wrapping_sub(outer.0), outer.1.wrapping_sub(outer.0));
-            begin < size && range.1.wrapping_sub(range.0) <= size - begin
-        };
-        if let Some(index) = self.repeats.iter().rposition(within) {
+    pub(super) fn received_twice(&mut self, (from, to): Range) {
+        let begins = |repeat: &Range| repeat.0 == from && to.wrapping_sub(from) <= repeat.1.wrapping_sub(from);
+        let Some(index) = self.repeats.iter().rposition(begins) else { return };
+        // Frames that offload cut come as several segments.
+        if let Some(repeat) = self.repeats.get_mut(index).filter(|repeat| repeat.1 != to) {
+            repeat.0 = to;
+        } else {
             self.repeats.remove(index);
             self.counts.spurious += 1;
         }
@@ -149,8 +158,33 @@ impl EndTrouble {
     }
 
     /// This end's acknowledgement advanced.
-    pub(super) fn acknowledged(&mut self) {
+    pub(super) fn acknowledged(&mut self, ack: u32) {
         self.duplicates.count = 0;
+        self.selected = self.selected.filter(|selected| is_behind(ack, selected.up_to));
+    }
+
+    /// Whether its duplicate acknowledgements ask for a retransmission.
+    fn asks(&self, time: i64) -> bool {
+        let (count, age) = (self.duplicates.count, time.saturating_sub(self.duplicates.last));
+        (count >= ASKING && age <= ASKED) || (count + 1 == ASKING && age <= ASKED_BY_FEWER)
+    }
+
+    /// This end acknowledged a range selectively; whether the last time it told of another.
+    pub(super) fn selects(&mut self, range: Range) -> bool {
+        let before = self.selected;
+        let greatest = before.map(|before| before.up_to).filter(|up_to| is_behind(range.1, *up_to));
+        self.selected = Some(Selected { up_to: greatest.unwrap_or(range.1), range });
+        before.is_none_or(|before| before.range != range)
+    }
+
+    /// Whether this end tells of the last range again, as it acknowledges it: Linux does so beside a FIN's acknowledgement.
+    pub(super) fn told(&self, range: Range, ack: u32) -> bool {
+        self.selected.is_some_and(|selected| selected.range == range && !is_behind(ack, range.1))
+    }
+
+    /// Whether this end acknowledged something selectively that comes after this number.
+    fn has_beyond(&self, number: u32) -> bool {
+        self.selected.is_some_and(|selected| is_behind(number, selected.up_to))
     }
 
     /// This end offers a window.
@@ -185,8 +219,13 @@ impl EndTrouble {
     }
 
     fn is_over(&self) -> bool {
-        self.zero_since.is_none() && self.holes.is_empty()
+        self.zero_since.is_none() && self.holes.is_empty() && self.selected.is_none()
     }
+}
+
+/// Whether a number comes before another.
+fn is_behind(number: u32, other: u32) -> bool {
+    (1..1 << 31).contains(&other.wrapping_sub(number))
 }
 
 impl Trouble {

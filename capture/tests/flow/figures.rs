@@ -120,6 +120,31 @@ fn retransmissions_by_kind() {
     assert_eq!(kinds(&only(&[data(101), ack(201), data(101)]).client), (0, 0, 1));
 }
 
+/// Linux' receivers grow their window while they wait for what was lost, and its senders do not wait for three of them.
+#[test]
+fn selective_acknowledgements_ask_whatever_the_window() {
+    let data = |seq| segment(Client, ACK, seq, 501).data(100);
+    let ack = |number, window, from, to| segment(Server, ACK, 501, number).window(window).sack(&[(from, to)]);
+    let sent = [data(101), data(201), data(301), data(401), data(501), segment(Server, ACK, 501, 201)];
+    let figures = |then: &[Segment]| {
+        let record = only(&[sent.as_slice(), then].concat());
+        (record.server.duplicate_acks.unwrap(), kinds(&record.client))
+    };
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), data(201)]), (1, (1, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), ack(201, 1006, 301, 501), data(201)]), (2, (1, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 301, 401), ack(201, 1006, 301, 401)]).0, 1, "a window update");
+    // Two were lost: after a partial acknowledgement.
+    let second = [ack(401, 1006, 501, 601), data(401)];
+    assert_eq!(figures(&[&[ack(201, 1003, 301, 401), data(201)], second.as_slice()].concat()), (1, (2, 0, 0)));
+    assert_eq!(figures(&[ack(201, 1003, 501, 601), data(501)]), (1, (0, 0, 0)), "nothing behind it");
+    let all = segment(Server, ACK, 501, 601);
+    assert_eq!(figures(&[ack(201, 1003, 301, 601), all, data(601), data(601)]).1, (0, 0, 0), "of before");
+    // A firewall that renumbers segments and leaves the blocks.
+    assert_eq!(figures(&[ack(201, 1003, 9_000_301, 9_000_401), data(201)]), (0, (0, 0, 0)));
+    let late = [(0, data(101)), (0, data(201)), (1000, ack(101, 1003, 201, 301)), (250_000, data(101))];
+    assert_eq!(kinds(&at(&late).client), (0, 1, 0));
+}
+
 #[test]
 fn the_receiver_proves_a_retransmission_spurious_once() {
     let data = |seq| segment(Client, ACK, seq, 501).data(100);
@@ -137,6 +162,41 @@ fn the_receiver_proves_a_retransmission_spurious_once() {
     let sent =
         [data(101), segment(Server, ACK, 501, 201), data(101), segment(Server, ACK, 501, 201).sack(&[(101, 201)])];
     assert_eq!(kinds(&only(&sent).client), (0, 0, 1));
+}
+
+#[test]
+fn a_repeated_fin_is_spurious_if_the_receiver_had_it() {
+    let fin = segment(Client, FIN | ACK, 101, 501);
+    let told = segment(Server, ACK, 501, 102).sack(&[(101, 102)]);
+    let record = at(&[(0, segment(Client, ACK, 101, 501)), (10, fin.clone()), (250_000, fin), (260_000, told)]);
+    assert_eq!(kinds(&record.client), (0, 1, 1));
+}
+
+/// Linux tells of the last block once more as it acknowledges what comes after it, a FIN.
+#[test]
+fn a_block_that_is_told_again_proves_nothing() {
+    let last = segment(Client, FIN | ACK, 201, 501).data(100);
+    let lacks = segment(Server, ACK, 501, 101).sack(&[(201, 302)]);
+    let has = segment(Server, ACK, 501, 302).sack(&[(201, 302)]);
+    let first = segment(Client, ACK, 101, 501).data(100);
+    let sent = [first.clone(), last.clone(), last, lacks, first, has.clone()];
+    assert_eq!(kinds(&only(&sent).client), (1, 0, 0));
+    assert_eq!(kinds(&only(&[sent.as_slice(), &[has]].concat()).client), (1, 0, 1));
+}
+
+#[test]
+fn a_retransmission_is_spurious_if_the_receiver_had_all_of_it() {
+    let told = |from, to| segment(Server, ACK, 501, 301).sack(&[(from, to)]);
+    let spurious = |told: &[Segment]| {
+        let data = |seq, length| segment(Client, ACK, seq, 501).data(length);
+        let sent = [data(101, 100), data(201, 100), data(101, 200)];
+        kinds(&only(&[sent.as_slice(), told].concat()).client).2
+    };
+    assert_eq!(spurious(&[told(101, 301)]), 1);
+    assert_eq!(spurious(&[told(151, 301)]), 0);
+    assert_eq!(spurious(&[told(101, 201)]), 0);
+    // Sent as one with segmentation offload, received as two.
+    assert_eq!(spurious(&[told(101, 201), told(201, 301), told(201, 301)]), 1);
 }
 
 #[test]
@@ -249,6 +309,31 @@ fn response_times_run_from_the_last_request_byte() {
         (10_000, response(801)),
     ]);
     assert_eq!(record.responses, Some(Responses { first_us: 5000, avg_us: 3000, max_us: 5000, count: 2 }));
+}
+
+/// Of an answer that was lost before the capture, what the server sends next tells only the number behind it.
+#[test]
+fn an_answer_that_was_lost_has_a_response_time() {
+    let response = |seq| segment(Server, ACK, seq, 201).data(100);
+    let number = |flags, seq| segment(Server, flags, seq, 201);
+    let times = |then: &[Segment]| {
+        let asked = [
+            segment(Client, SYN, 100, 0),
+            segment(Server, SYN | ACK, 500, 101),
+            segment(Client, ACK, 101, 501),
+            segment(Client, ACK, 101, 501).data(100),
+        ];
+        let times = only(&[asked.as_slice(), then].concat()).responses;
+        times.map_or((0, 0), |times| (times.count, times.max_us))
+    };
+    assert_eq!(times(&[number(ACK, 601), response(501)]), (1, 2000));
+    assert_eq!(times(&[number(FIN | ACK, 601), response(501)]), (1, 2000));
+    // Of a longer one the rest belongs to it.
+    assert_eq!(times(&[number(ACK, 701), response(501), response(601)]), (1, 2000));
+    assert_eq!(times(&[response(601), response(501)]), (1, 1000));
+    // What is missing is older than the request.
+    let again = segment(Client, ACK, 201, 501).data(100);
+    assert_eq!(times(&[response(601), again, response(501)]), (1, 1000));
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Wire {
     pub(crate) length: u64,
     /// Offset that it acknowledges.
     pub(crate) ack: Option<u64>,
+    /// Offsets that it acknowledges selectively.
+    pub(crate) sack: Option<(u64, u64)>,
     pub(crate) window: u16,
     /// Timestamp value and echo.
     pub(crate) timestamps: Option<(u32, u32)>,
@@ -55,7 +57,7 @@ pub(crate) struct Figures {
     pub(crate) fast: u64,
     pub(crate) timeout: u64,
     pub(crate) spurious: u64,
-    /// Sent again after a partial acknowledgement.
+    /// Sent again after a partial acknowledgement, which said nothing of what comes behind.
     pub(crate) recovery: u64,
 }
 
@@ -67,7 +69,12 @@ pub(crate) struct Seen {
     segments: std::collections::BTreeSet<u64>,
     /// After everything sent, whether seen or told by a later number.
     highest: u64,
+    /// After all payload seen.
+    payload_end: u64,
     ack: Option<u64>,
+    sack: Option<(u64, u64)>,
+    /// After all that was acknowledged selectively.
+    selected: u64,
     window: u16,
     closed_since: Option<i64>,
     last: i64,
@@ -87,7 +94,7 @@ impl Observer {
     pub(crate) fn pass(&mut self, at: i64, wire: &Wire, copy: bool) {
         let (own, other) = if wire.from == Client { (0, 1) } else { (1, 0) };
         let closed = wire.window == 0 && wire.flags & SYN == 0;
-        let peer = (self.sides[other].highest, self.sides[other].ack);
+        let Seen { highest, ack, selected, .. } = self.sides[other];
         let side = &mut self.sides[own];
         side.last = at;
         side.figures.packets += 1;
@@ -97,14 +104,14 @@ impl Observer {
             return;
         }
         let keep_alive = wire.length <= 1 && wire.flags & (SYN | FIN) == 0 && wire.offset + 1 == side.highest;
-        side.acknowledge(wire, keep_alive, peer.0);
+        side.acknowledge(wire, keep_alive, highest);
         side.offer(at, wire, closed);
         if keep_alive {
             side.figures.keep_alives += 1;
             return;
         }
-        let in_front = wire.offset >= side.highest;
-        let new = side.place(wire, peer.1);
+        let in_front = wire.offset >= side.payload_end;
+        let new = side.place(wire, ack, selected);
         if wire.flags & (SYN | ACK) == SYN && !new {
             self.syn_retries += 1;
         }
@@ -138,13 +145,18 @@ impl Observer {
 impl Seen {
     fn acknowledge(&mut self, wire: &Wire, keep_alive: bool, peer_highest: u64) {
         let Some(ack) = wire.ack else { return };
-        if self.ack.is_none_or(|greatest| ack > greatest) {
-            self.ack = Some(ack);
-        } else if self.ack == Some(ack)
+        let advances = self.ack.is_none_or(|greatest| ack > greatest);
+        self.ack = self.ack.max(Some(ack));
+        let told = wire.sack.filter(|(_, to)| self.ack == Some(ack) && *to <= peer_highest);
+        let selects = told.is_some() && told != self.sack;
+        self.sack = told.or(self.sack);
+        self.selected = self.selected.max(told.map_or(0, |(_, to)| to));
+        if self.ack == Some(ack)
+            && !advances
             && wire.space() == 0
             && !keep_alive
             && wire.window != 0
-            && wire.window == self.window
+            && (wire.window == self.window || selects)
             && peer_highest > ack
         {
             self.figures.duplicate_acks += 1;
@@ -164,7 +176,7 @@ impl Seen {
     }
 
     /// Sequence space: seen before, late, or new; whether new or late.
-    fn place(&mut self, wire: &Wire, acknowledged: Option<u64>) -> bool {
+    fn place(&mut self, wire: &Wire, acknowledged: Option<u64>, selected: u64) -> bool {
         let end = wire.offset + wire.space();
         if wire.space() > 0 && !self.segments.insert(wire.offset) {
             self.figures.retransmits += 1;
@@ -173,6 +185,7 @@ impl Seen {
                 _ if acknowledged.is_some_and(|ack| ack >= end) => self.figures.spurious += 1,
                 Reason::Fast => self.figures.fast += 1,
                 Reason::Timeout => self.figures.timeout += 1,
+                Reason::Recovery if selected > end => self.figures.fast += 1,
                 Reason::Recovery => self.figures.recovery += 1,
                 Reason::New => {}
             }
@@ -182,6 +195,9 @@ impl Seen {
             self.figures.out_of_order += 1;
         }
         self.figures.payload_bytes += wire.length;
+        if wire.length > 0 {
+            self.payload_end = self.payload_end.max(end);
+        }
         self.highest = self.highest.max(end);
         true
     }

@@ -18,6 +18,7 @@ pub(crate) const MICRO: i64 = 1000;
 
 /// What the path and the endpoints do.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     /// Per mille of data segments (and FINs) lost before or after the capture point.
@@ -33,6 +34,8 @@ pub(crate) struct Scenario {
     /// Per mille of data segments that are overtaken.
     pub(crate) delayed: u64,
     pub(crate) timestamps: bool,
+    /// Receivers acknowledge selectively, with windows that grow.
+    pub(crate) sack: bool,
     pub(crate) delayed_acks: bool,
     /// Per mille of acknowledgements that close the window for a while.
     pub(crate) closing: u64,
@@ -69,7 +72,10 @@ struct Endpoint {
     peer_closed: bool,
     finishing: bool,
     received: BTreeSet<u64>,
+    /// Received last.
+    latest: u64,
     expected: u64,
+    window: u16,
     pending: bool,
     closed: bool,
     echo: u32,
@@ -138,8 +144,11 @@ impl Simulation {
         end.ip_id = end.ip_id.wrapping_add(1).max(1);
         let ack = (flags & ACK != 0).then(|| offset_of(end.expected, peer_written));
         let timestamps = self.scenario.timestamps.then_some(((self.now / MS) as u32, end.echo));
-        let window = if end.closed { 0 } else { 500 };
-        Wire { from, flags, offset, length, ack, window, timestamps, ip_id: end.ip_id, reason }
+        end.window += u16::from(self.scenario.sack);
+        let window = if end.closed { 0 } else { 500 + end.window };
+        let block = self.scenario.sack.then(|| end.block()).flatten();
+        let sack = block.map(|(from, to)| (offset_of(from, peer_written), offset_of(to, peer_written)));
+        Wire { from, flags, offset, length, ack, sack, window, timestamps, ip_id: end.ip_id, reason }
     }
 
     /// The path: at most one segment every ten microseconds from an end, in order unless one is overtaken.
@@ -208,6 +217,9 @@ impl Simulation {
             .ip_id(wire.ip_id);
         if wire.flags & SYN != 0 {
             sent = sent.mss(MSS as u16);
+        }
+        if let Some((from, to)) = wire.sack {
+            sent = sent.sack(&[(number(wire.from.other(), from), number(wire.from.other(), to))]);
         }
         if let Some((value, echo)) = wire.timestamps {
             sent = sent.timestamps(value, echo);
@@ -308,6 +320,7 @@ impl Simulation {
         let in_order = number == end.expected;
         if number >= end.expected {
             end.received.insert(number);
+            end.latest = number;
         }
         let holes = end.received.len() > 1;
         while end.received.remove(&end.expected) {
@@ -399,6 +412,17 @@ impl Simulation {
             self.ends[index(host)].finishing = true;
             self.transmit(host);
         }
+    }
+}
+
+impl Endpoint {
+    /// The segments around the last one of those that are ahead (RFC 2018, 4), and the number after them.
+    fn block(&self) -> Option<(u64, u64)> {
+        let latest = self.received.get(&self.latest).or(self.received.last())?;
+        let has = |number: &u64| self.received.contains(number);
+        let from = (0..=*latest).rev().take_while(has).last()?;
+        let to = (*latest..=*self.received.last()?).take_while(has).last()?;
+        Some((from, to + 1))
     }
 }
 

@@ -76,6 +76,17 @@ fn the_first_syns_timestamp_decides_nothing() {
     assert_eq!(halves(&story.only()), (Some(1000), None, None));
 }
 
+/// Nor does the first SYN-ACK's, where the ACK that answered it was lost before it was captured.
+#[test]
+fn the_first_syn_acks_timestamp_decides_nothing() {
+    let mut story = Story::new();
+    story.tcp(0, &segment(Client, SYN, 100, 0).timestamps(1, 0));
+    story.tcp(MS, &segment(Server, SYN | ACK, 500, 101).timestamps(70, 1));
+    story.tcp(SECOND, &segment(Server, SYN | ACK, 500, 101).timestamps(1070, 1));
+    story.tcp(SECOND + 20 * MS, &segment(Client, ACK, 101, 501).timestamps(1021, 70));
+    assert_eq!(halves(&story.only()), (None, Some(1000), None));
+}
+
 #[test]
 fn a_retransmission_is_counted_once_and_not_as_payload() {
     assert_eq!(client_sent(&sends(&[(101, 500), (601, 500), (101, 500)])), (1, 500, 0, 1000));

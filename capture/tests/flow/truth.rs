@@ -121,6 +121,7 @@ fn quiet() -> Scenario {
         copied: 0,
         delayed: 0,
         timestamps: false,
+        sack: false,
         delayed_acks: false,
         closing: 0,
         keep_alives: false,
@@ -149,8 +150,8 @@ fn what_the_capture_missed_is_not_lost_by_the_network() {
 #[test]
 fn losses_are_retransmissions_of_every_kind() {
     let mut found = [0, 0, 0];
-    for seed in 0..40 {
-        let server = check(&Scenario { loss: 60, ack_loss: 20, seed, ..quiet() }).server;
+    for seed in 0..80 {
+        let server = check(&Scenario { loss: 60, ack_loss: 20, sack: seed % 2 > 0, seed, ..quiet() }).server;
         for (sum, count) in
             found.iter_mut().zip([server.fast_retransmits, server.timeout_retransmits, server.spurious_retransmits])
         {
@@ -160,16 +161,23 @@ fn losses_are_retransmissions_of_every_kind() {
     assert!(found.iter().all(|sum| *sum > 0), "{found:?}");
 }
 
+#[test]
+fn answers_that_were_lost_have_response_times() {
+    for seed in 0..40 {
+        check(&Scenario { loss: 100, delayed_acks: true, exchanges: vec![(1, 1); 10], seed, ..quiet() });
+    }
+}
+
 fn scenario() -> impl Strategy<Value = Scenario> {
     let often = || prop_oneof![3 => Just(0_u64), 1 => Just(20), 1 => Just(100)];
     let path = (often(), often(), often(), often(), often());
-    let ends = (any::<bool>(), any::<bool>(), prop_oneof![2 => Just(0_u64), 1 => Just(60)], any::<bool>());
+    let ends = (any::<[bool; 2]>(), any::<bool>(), prop_oneof![2 => Just(0_u64), 1 => Just(60)], any::<bool>());
     let isn = prop_oneof![any::<u32>(), (0_u32..40_000).prop_map(|below| u32::MAX - below)];
     let numbers = (prop::array::uniform2(isn), prop::array::uniform2(100_i64..15_000));
     let exchanges = prop::collection::vec((1_u64..15, 1_u64..50), 1..4);
     (any::<u64>(), path, ends, numbers, exchanges).prop_map(|(seed, path, ends, (isn, halves), exchanges)| {
         let (loss, ack_loss, missed, copied, delayed) = path;
-        let (timestamps, delayed_acks, closing, keep_alives) = ends;
+        let ([timestamps, sack], delayed_acks, closing, keep_alives) = ends;
         let halves = halves.map(|half| half * MICRO);
         Scenario {
             seed,
@@ -180,6 +188,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             copied,
             delayed,
             timestamps,
+            sack,
             delayed_acks,
             closing,
             keep_alives,
