@@ -41,7 +41,8 @@ const MEMORY: usize = 64 << 20;
 const BATCHES: usize = 2;
 /// Rows of a row group in Parquet at most, and its bytes in memory.
 const GROUP: (usize, usize) = (131_072, 32 << 20);
-
+/// Bytes of a column's dictionary in Parquet at most: each column has one in memory.
+const DICTIONARY: usize = 256 << 10;
 /// Text that is written at once, bytes.
 const TEXT: usize = 1 << 20;
 /// Rows of a batch.
@@ -305,6 +306,7 @@ fn write_parquet<R: Table, W: Write + Send>(mut parts: Receiver<Part>, out: W) -
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_created_by("wiretag".into())
+        .set_dictionary_page_size_limit(DICTIONARY)
         .set_max_row_group_row_count(Some(GROUP.0))
         .build();
     let mut writer = ArrowWriter::try_new(out, schema::<R>(), Some(properties)).map_err(in_parquet)?;

@@ -24,6 +24,8 @@ use crate::query::ast::{self, Node, Test};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
 const SPARSE: usize = 16;
+/// Columns that are read at once: those of a whole row group take much, of which the rows that pass may be a small part.
+const TOGETHER: usize = 16;
 
 /// A row group to look at.
 #[derive(Clone)]
@@ -190,15 +192,19 @@ impl Target {
             .map(|field| &**field)
             .filter(|field| columns.known(field.name()).is_none() && start(field).is_none())
             .collect();
-        let mut read = self.file.columns(self.group, &unread, selection.as_ref())?.into_iter();
+        let passing_of = |array: &ArrayRef| if selection.is_some() { Ok(array.clone()) } else { filtered(array) };
+        let mut read = Vec::with_capacity(unread.len());
+        for some in unread.chunks(TOGETHER) {
+            for array in self.file.columns(self.group, some, selection.as_ref())? {
+                read.push(passing_of(&array)?);
+            }
+        }
+        let mut read = read.into_iter();
         let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
-            let array = match columns.known(field.name()) {
-                Some(array) => filtered(array)?,
-                None => match (start(field).cloned().or_else(|| read.next()), &selection) {
-                    (Some(array), Some(_)) => array,
-                    (Some(array), None) => filtered(&array)?,
-                    (None, _) => return Err(TableError::Range("a column was not read")),
-                },
+            let array = match (columns.known(field.name()), start(field)) {
+                (Some(array), _) => filtered(array)?,
+                (None, Some(starts)) => passing_of(starts)?,
+                (None, None) => read.next().ok_or(TableError::Range("a column was not read"))?,
             };
             Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
         };
