@@ -2,8 +2,8 @@
 //! seconds and at the end, and added to answers until then.
 //!
 //! A run that is killed writes no last account: what it received since the one before is nowhere. The next start says so
-//! ([`note_interruption`]): answers about that time are not complete. Neither are those about the time from an end, of whatever kind, to the next
-//! start ([`Account::note_gap`]). Before the first start of all nobody said that anything would be captured.
+//! ([`note_interruption`]): answers about that time, to the last that is in its journal, are not complete. Neither are those about the time from an
+//! end, of whatever kind, to the next start ([`Account::note_gap`]). Before the first start of all nobody said that anything would be captured.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,17 +18,21 @@ use crate::worker::CaptureStatus;
 /// Time between two accounts.
 pub(crate) const EVERY: Duration = Duration::from_secs(10);
 
-/// Says that the run before was interrupted, after its last account and before the next would have been written. The rows
-/// that it left may have more packets than its accounts.
-pub(crate) async fn note_interruption(node: &str, store: &Store) -> Result<(), StoreError> {
-    // An account may be late: the catalog waits for the disk.
-    let longest = 2 * EVERY.as_nanos() as i64;
-    let now = crate::host::now();
+/// Says that the run before was interrupted, and `written` last to its journal. The rows that it left may have more packets than its
+/// accounts.
+pub(crate) async fn note_interruption(node: &str, store: &Store, written: i64) -> Result<(), StoreError> {
     let accounts = store.catalog.loss(0, i64::MAX).await?;
     let last = accounts.iter().find(|account| account.node == node).map(|account| account.to);
-    let from = last.unwrap_or(now.saturating_sub(longest));
-    let to = from.saturating_add(longest).min(now);
+    let (from, to) = last_known(last, written, crate::host::now());
     store.catalog.add_loss(&Loss { node: node.to_owned(), from, to, interruptions: 1, ..Loss::default() }).await
+}
+
+/// From when on something may be missing of a run that was killed, and until when it is known to have captured: its `last` account, or what it has
+/// `written` to its journal last, whichever came later. The earlier one may be old: nothing was open.
+fn last_known(last: Option<i64>, written: i64, now: i64) -> (i64, i64) {
+    let every = EVERY.as_nanos() as i64;
+    let last = last.unwrap_or(written.saturating_sub(every));
+    (written.clamp(last.saturating_sub(every), last).min(now), last.max(written).min(now))
 }
 
 /// Where the numbers are, and what they were when they were written last.
@@ -128,5 +132,26 @@ fn since(before: &Loss, after: &Loss) -> Loss {
         transaction_rows: after.transaction_rows.saturating_sub(before.transaction_rows),
         interruptions: after.interruptions.saturating_sub(before.interruptions),
         not_captured: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_killed_is_known_to_have_captured_until_its_last_account_or_its_journal() {
+        const SECOND: i64 = 1_000_000_000;
+        let check = |last: Option<i64>, written: i64, now: i64, expected: (i64, i64)| {
+            let (from, to) = last_known(last.map(|last| last * SECOND), written * SECOND, now * SECOND);
+            assert_eq!((from / SECOND, to / SECOND), expected, "{last:?} {written} {now}");
+        };
+        check(Some(100), 104, 500, (100, 104));
+        check(Some(100), 97, 500, (97, 100));
+        // Nothing was open since.
+        check(Some(100), 30, 500, (90, 100));
+        check(None, 104, 500, (94, 104));
+        // The clock went back.
+        check(Some(100), 104, 50, (50, 50));
     }
 }

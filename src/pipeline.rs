@@ -248,8 +248,8 @@ impl Pipeline {
 /// The store of an appliance: this takes its lock on the data directory.
 pub(crate) async fn open_store(config: &RunConfig) -> Result<(Store, Recovery), StoreError> {
     let (store, recovery) = Store::open(store_config(config)).await?;
-    if recovery.interrupted
-        && let Err(error) = crate::account::note_interruption(&config.node, &store).await
+    if let Some(written) = recovery.interrupted
+        && let Err(error) = crate::account::note_interruption(&config.node, &store, written).await
     {
         tracing::warn!("that the last run was interrupted is not in its account: {error}");
     }

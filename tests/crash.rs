@@ -300,6 +300,28 @@ fn the_time_in_which_nobody_captured_is_told() {
     }
 }
 
+/// After a kill: from what is known last of the run before, some seconds before it was killed at most.
+#[test]
+fn the_time_after_a_kill_in_which_nobody_captured_is_told() {
+    const PAUSE: u64 = 4;
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || Appliance::start(directory.path(), &["--interface", "none-such*"]);
+    start().kill();
+    std::thread::park_timeout(Duration::from_secs(PAUSE));
+    let appliance = start();
+    let node = eventually(20, "it is on record", || {
+        let completeness = appliance.json("/api/v1/flows?limit=1")["completeness"].clone();
+        let node = completeness["nodes"][0].clone();
+        (node["not_captured_seconds"].as_u64() > Some(0)).then_some(node)
+    });
+    let seconds = node["not_captured_seconds"].as_u64().expect("a number");
+    assert!((PAUSE..60).contains(&seconds) && node["interruptions"] == 1, "{node}");
+    appliance.stop();
+}
+
 /// Nothing can be opened when an interface appears: what is captured stays, the interface follows as soon as it can, and health and
 /// answers say so.
 #[test]

@@ -157,6 +157,13 @@ fn a_running_appliance_erases() {
         assert!(!Path::new(data).join(path.trim_matches('"')).exists(), "{path}");
     }
     assert_eq!(appliance.flows("", &[]).len(), 4);
+    let done = wiretag(&["erase", "ip == 10.0.1.4", "--reason", "request 4712", "--data", data]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(
+        done.status.success() && said.contains("removed 1 flows") && said.contains("flows that were open"),
+        "{said}"
+    );
+    assert!(said.contains("hint: `wiretag erasures 2`"), "{said}");
     appliance.stop();
 }
 

@@ -109,6 +109,43 @@ fn packets_that_are_gone_from_the_disk_are_missed_for_ever() {
     appliance.stop();
 }
 
+/// A pcapng of datagrams at these times, ns, each a flow of its own.
+fn scan_ng(path: &Path, times: &[i64]) {
+    let block = |kind: u32, body: &[u8]| {
+        let length = (12 + body.len() as u32).to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, body, &length].concat()
+    };
+    let header = [&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+    // Ethernet, `if_tsresol` 9.
+    let mut file = [block(0x0a0d_0d0a, &header), block(1, &[1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 0, 0])].concat();
+    for (number, time) in (0_u32..).zip(times) {
+        let time = time.cast_unsigned();
+        let mut body = [0, (time >> 32) as u32, time as u32, 46, 46].map(u32::to_le_bytes).as_flattened().to_vec();
+        body.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+        body.extend([0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1]);
+        body.extend((0x0b00_0000 + number).to_be_bytes());
+        body.extend([0x9c, 0x40, 0x1f, 0x90, 0, 12, 0, 0, 7, 7, 7, 7, 0, 0]);
+        file.extend(block(6, &body));
+    }
+    std::fs::write(path, file).expect("written");
+}
+
+#[test]
+fn packets_of_times_that_nobody_can_ask_for_are_left_out_and_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, data) = (directory.path().join("clocks.pcapng"), directory.path().join("data"));
+    let (path, data) = (path.to_str().expect("a path"), data.to_str().expect("a path"));
+    scan_ng(Path::new(path), &[-1, 0, i64::MAX - 1_000_000_000, i64::MAX, i64::MIN, 1_700_000_000_000_000_000]);
+    let output = wiretag(&["import", "--quiet", path, "--data", data]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("3 packets, 3 in flows"), "{said}");
+    assert!(said.contains("3 packets are before 1970 or after 2262"), "{said}");
+    assert_eq!((count(data), packets(data)), (3, 3));
+    let output = wiretag(&["replay", path]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("3 packets are before 1970 or after 2262"), "{said}");
+}
+
 #[test]
 fn flows_that_find_no_memory_end_early_and_are_counted() {
     let directory = tempfile::tempdir().expect("a directory");

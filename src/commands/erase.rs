@@ -207,6 +207,11 @@ fn show(row: &Row) -> anyhow::Result<()> {
         ),
         None => tell!("would remove {flows} flows with their packets, {transactions} transactions"),
     }
+    if let Some(id) = row.get("id")
+        && text(row, "state") != ErasureState::Done.as_str()
+    {
+        tell!("flows that were open are counted within about a minute; hint: `wiretag erasures {id}`");
+    }
     Ok(())
 }
 
@@ -217,6 +222,12 @@ fn incomplete(row: &Row) -> anyhow::Result<()> {
         tell!(
             "warning: up to {minutes} minutes of roll-ups could not be checked: their flows are gone, and roll-ups do not have \
              what the filter asks for; hint: docs/erasure.md"
+        );
+    }
+    let packets = number(row, "packets_unchecked");
+    if packets > 0 {
+        tell!(
+            "warning: {packets} packets of the seconds around a kill are of flows without a row, and stay; hint: docs/erasure.md"
         );
     }
     match number(row, "files_unread") {

@@ -285,7 +285,7 @@ impl<'a> Import<'a> {
             }
         };
         progress.finish_and_clear();
-        super::replay::hint_untimed(&file);
+        super::replay::tell_times(&file);
         Ok(outcome)
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &ReplayArguments) -> anyhow::Result<()> {
         let types = unknown.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
         tell!("hint: packets of link type {types} (tcpdump.org/linktypes.html) are not read");
     }
-    hint_untimed(&file);
+    tell_times(&file);
     match keep {
         Keep::Counts => {}
         Keep::Transactions => print(transactions)?,
@@ -84,8 +84,14 @@ fn read(file: &mut CaptureFile, mut engines: Engines) -> (Outcome, Option<FileEr
     (engines.finish(), damage, unknown)
 }
 
-/// Times of some packets are not theirs.
-pub(super) fn hint_untimed(file: &CaptureFile) {
+/// Times of some packets are not theirs, or such that they are left out.
+pub(super) fn tell_times(file: &CaptureFile) {
+    let misdated = file.misdated();
+    if misdated > 0 {
+        tell!(
+            "warning: {misdated} packets are before 1970 or after 2262, and are left out; hint: `editcap -t` moves times"
+        );
+    }
     if file.has_untimed() {
         tell!("hint: packets without a time (pcapng's simple packets) have that of the packet before");
     }

@@ -232,6 +232,9 @@ pub enum StoreError {
     /// A page cursor that did not come from a search.
     #[error("{0}")]
     Cursor(String),
+    /// Nothing can be said of such a range of time.
+    #[error("{0}")]
+    Period(String),
     /// A query wanted more than it may have.
     #[error(transparent)]
     Limit(#[from] crate::limits::LimitReached),

@@ -29,8 +29,9 @@ const MOST_IMPORTS: i64 = 1 << 32;
 pub struct Recovery {
     /// One sentence a repair.
     pub repairs: Vec<String>,
-    /// The last run of the appliance did not stop: it was killed, it crashed, or its last rows could not be written.
-    pub interrupted: bool,
+    /// The last run of the appliance did not stop: it was killed, it crashed, or its last rows could not be written. When it wrote to its journal
+    /// last, ns since the epoch.
+    pub interrupted: Option<i64>,
 }
 
 pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
@@ -188,7 +189,7 @@ pub(crate) async fn recover_open(data_dir: &Path, flows: &FlowStore, recovery: &
         Ok(generations) => generations,
         Err(error) => return recovery.repairs.push(format!("the journal of open flows cannot be read: {error}")),
     };
-    recovery.interrupted = true;
+    recovery.interrupted = Some(journal::last_written(&generations));
     let recovered = flows.recover(&generations).await;
     let deleted = |rows| generations.iter().try_for_each(|path| journal::remove_file(path)).map(|()| rows);
     recovery.repairs.push(match recovered.and_then(deleted) {

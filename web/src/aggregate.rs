@@ -157,7 +157,7 @@ impl Served {
 /// Groups of flows.
 #[utoipa::path(get, path = "/api/v1/flows/aggregate", params(AggregateParameters),
     security(("token" = []), ("session" = [])),
-    responses((status = 200, body = GroupsAnswer, description = "Groups; with `format=csv` as text"),
+    responses((status = 200, description = "Groups", content((GroupsAnswer = "application/json"), (String = "text/csv"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 422, body = ErrorBody, description = "More memory or groups than a query may have"),
@@ -173,7 +173,7 @@ pub(crate) async fn flows(
 /// Groups of transactions.
 #[utoipa::path(get, path = "/api/v1/transactions/aggregate", params(AggregateParameters),
     security(("token" = []), ("session" = [])),
-    responses((status = 200, body = GroupsAnswer, description = "Groups; with `format=csv` as text"),
+    responses((status = 200, description = "Groups", content((GroupsAnswer = "application/json"), (String = "text/csv"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 422, body = ErrorBody, description = "More memory or groups than a query may have"),
@@ -188,7 +188,7 @@ pub(crate) async fn transactions(
 
 /// The groups of flows that have the most of something.
 #[utoipa::path(get, path = "/api/v1/flows/top", params(TopParameters), security(("token" = []), ("session" = [])),
-    responses((status = 200, body = GroupsAnswer, description = "Groups, greatest first; with `format=csv` as text"),
+    responses((status = 200, description = "Groups, greatest first", content((GroupsAnswer = "application/json"), (String = "text/csv"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 422, body = ErrorBody, description = "More memory than a query may have"),
@@ -204,7 +204,7 @@ pub(crate) async fn top_flows(
 /// The groups of transactions that have the most of something.
 #[utoipa::path(get, path = "/api/v1/transactions/top", params(TopParameters),
     security(("token" = []), ("session" = [])),
-    responses((status = 200, body = GroupsAnswer, description = "Groups, greatest first; with `format=csv` as text"),
+    responses((status = 200, description = "Groups, greatest first", content((GroupsAnswer = "application/json"), (String = "text/csv"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 422, body = ErrorBody, description = "More memory than a query may have"),

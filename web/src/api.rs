@@ -208,7 +208,8 @@ pub(crate) struct Field {
 #[utoipa::path(get, path = "/api/v1/flows", params(SearchParameters), security(("token" = []), ("session" = [])),
     responses((status = 200, body = FlowsAnswer, description = "A page, newest first"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have")))]
 pub(crate) async fn flows(
     State(shared): State<Shared>,
     caller: Caller,
@@ -223,7 +224,8 @@ pub(crate) async fn flows(
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = TransactionsAnswer, description = "A page, newest first"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have")))]
 pub(crate) async fn transactions(
     State(shared): State<Shared>,
     caller: Caller,
@@ -255,7 +257,8 @@ async fn page<R: Table>(
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = HistogramAnswer, description = "Totals"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have")))]
 pub(crate) async fn histogram(
     State(shared): State<Shared>,
     caller: Caller,
@@ -289,7 +292,8 @@ pub(crate) async fn histogram(
     security(("token" = []), ("session" = [])),
     responses((status = 200, body = TransactionsHistogramAnswer, description = "Totals"),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
-        (status = 401, body = ErrorBody, description = "Not authenticated")))]
+        (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have")))]
 pub(crate) async fn transactions_histogram(
     State(shared): State<Shared>,
     caller: Caller,
@@ -322,7 +326,8 @@ pub(crate) async fn transactions_histogram(
     responses((status = 200, body = FlowAnswer, description = "The flow"),
         (status = 400, body = ErrorBody, description = "Not 16 hex digits"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
-        (status = 404, body = ErrorBody, description = "No such flow")))]
+        (status = 404, body = ErrorBody, description = "No such flow"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have")))]
 pub(crate) async fn flow(
     State(shared): State<Shared>,
     caller: Caller,
@@ -358,7 +363,8 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
 
 /// State of the appliance; in full only for those who may see all rows.
 #[utoipa::path(get, path = "/api/v1/health", params(HealthParameters), security((), ("token" = []), ("session" = [])), responses(
-    (status = 200, body = Object, description = "`{\"status\":\"ok\"}` or `degraded`, with authentication more: `problems` are sentences")))]
+    (status = 200, body = Object, description = "`{\"status\":\"ok\"}` or `degraded`, with authentication more: `problems` are sentences"),
+    (status = 400, body = ErrorBody, description = "A mistake in a parameter")))]
 pub(crate) async fn health(
     State(shared): State<Shared>,
     headers: HeaderMap,

@@ -77,9 +77,10 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Sql(sentence) | StoreError::Cursor(sentence) | StoreError::Erasure(sentence) => {
-                Self::wrong_sentence(&sentence)
-            }
+            StoreError::Sql(sentence)
+            | StoreError::Cursor(sentence)
+            | StoreError::Erasure(sentence)
+            | StoreError::Period(sentence) => Self::wrong_sentence(&sentence),
             StoreError::Limit(limit) => {
                 let status = match limit {
                     LimitReached::Memory { .. } | LimitReached::Groups { .. } => StatusCode::UNPROCESSABLE_ENTITY,

@@ -83,6 +83,7 @@ pub(crate) struct ExplainAnswer {
     responses((status = 200, body = ExplainAnswer, description = "How it was answered"),
         (status = 400, body = ErrorBody, description = "A mistake in the question"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 403, body = ErrorBody, description = "By cookie without the header `x-wiretag`"),
         (status = 422, body = ErrorBody, description = "More memory or groups than a query may have"),
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn explain(

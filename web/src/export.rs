@@ -18,7 +18,7 @@ use crate::params::{self, Params};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportParameters {
-    /// `parquet`, `csv` (with a header), `jsonl` (one object a line), or of flows `ipfix` (a file of RFC 5655).
+    /// `parquet`, `csv` (with a header), `json` or `jsonl` (one object a line), or of flows `ipfix` (a file of RFC 5655).
     #[param(inline)]
     format: FormatParameter,
     /// Query; empty means everything.
@@ -41,6 +41,8 @@ pub(crate) enum FormatParameter {
     Parquet,
     /// RFC 4180.
     Csv,
+    /// JSON lines, as the command line calls them.
+    Json,
     /// JSON lines.
     Jsonl,
     /// RFC 5655.
@@ -52,7 +54,7 @@ impl FormatParameter {
         match self {
             Self::Parquet => (ExportFormat::Parquet, "application/vnd.apache.parquet", "parquet"),
             Self::Csv => (ExportFormat::Csv, "text/csv; charset=utf-8", "csv"),
-            Self::Jsonl => (ExportFormat::JsonLines, "application/x-ndjson", "jsonl"),
+            Self::Json | Self::Jsonl => (ExportFormat::JsonLines, "application/x-ndjson", "jsonl"),
             Self::Ipfix => (ExportFormat::Ipfix { numbers, now }, "application/octet-stream", "ipfix"),
         }
     }
@@ -60,7 +62,11 @@ impl FormatParameter {
 
 /// All flows that match, newest first.
 #[utoipa::path(get, path = "/api/v1/flows/export", params(ExportParameters), security(("token" = []), ("session" = [])),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>, description = "All rows; cut off if it fails on the way"),
+    responses((status = 200, description = "All rows, as `format` says; cut off if it fails on the way", content(
+            (Vec<u8> = "application/vnd.apache.parquet"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"),
+            (Vec<u8> = "application/octet-stream"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
@@ -75,7 +81,10 @@ pub(crate) async fn flows(
 /// All transactions that match, newest first.
 #[utoipa::path(get, path = "/api/v1/transactions/export", params(ExportParameters),
     security(("token" = []), ("session" = [])),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>, description = "All rows; cut off if it fails on the way"),
+    responses((status = 200, description = "All rows, as `format` says; cut off if it fails on the way", content(
+            (Vec<u8> = "application/vnd.apache.parquet"),
+            (String = "text/csv"),
+            (String = "application/x-ndjson"))),
         (status = 400, body = ErrorBody, description = "A mistake in a parameter"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
@@ -97,7 +106,7 @@ async fn export<R: Table>(
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     let all_observations = parameters.all_observations.unwrap_or(false);
     if matches!(parameters.format, FormatParameter::Ipfix) && R::NAME != TableName::Flows {
-        return Err(ApiError::wrong("IPFIX tells of flows", "transactions are `parquet`, `csv` or `jsonl`"));
+        return Err(ApiError::wrong("IPFIX tells of flows", "transactions are `parquet`, `csv` or `json`"));
     }
     let (format, content_type, ending) = parameters.format.parts(shared.ipfix, crate::now());
     let options = ExportOptions { format, range, all_observations, limit: parameters.limit };

@@ -75,6 +75,7 @@ pub(crate) struct IdentitiesAnswer {
         (status = 400, body = ErrorBody, description = "A mistake in a parameter, or too wide a question with `known_at`"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 403, body = ErrorBody, description = "For those who may see every row"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have"),
         (status = 503, body = ErrorBody, description = "Too many queries, or it took too long")))]
 pub(crate) async fn identities(
     State(shared): State<Shared>,

@@ -47,7 +47,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{Components, Content, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wiretag_enrich::ipfix::Numbers;
@@ -129,7 +129,8 @@ pub async fn serve(
 
 /// The OpenAPI document, pretty-printed JSON with a newline at the end.
 pub fn openapi_json() -> String {
-    let (_, api) = routes().split_for_parts();
+    let (_, mut api) = routes().split_for_parts();
+    add_failures(&mut api);
     let mut text = api.to_pretty_json().unwrap_or_default();
     text.push('\n');
     text
@@ -222,6 +223,23 @@ fn whole_routes() -> OpenApiRouter<Shared> {
 /// The API with its document.
 fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(document()).merge(open_routes()).merge(closed_routes())
+}
+
+/// What any route may answer.
+fn add_failures(api: &mut OpenApi) {
+    let failure = |description: &str| {
+        let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        ResponseBuilder::new().description(description).content("application/json", body).build()
+    };
+    for path in api.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+            let answers = &mut operation.responses.responses;
+            for (status, description) in [("500", "It failed; the log says why"), ("503", "No place, or no time left")]
+            {
+                answers.entry(status.to_owned()).or_insert_with(|| failure(description).into());
+            }
+        }
+    }
 }
 
 fn document() -> OpenApi {

@@ -40,6 +40,7 @@ pub(crate) struct PcapParameters {
         (status = 400, body = ErrorBody, description = "Not 16 hex digits"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 404, body = ErrorBody, description = "No such flow"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
 pub(crate) async fn of_flow(
     State(shared): State<Shared>,
@@ -65,6 +66,7 @@ pub(crate) async fn of_flow(
         (status = 400, body = ErrorBody, description = "A mistake in a parameter, or too many flows"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
         (status = 404, body = ErrorBody, description = "No flow matches"),
+        (status = 422, body = ErrorBody, description = "More memory than a query may have"),
         (status = 503, body = ErrorBody, description = "Too many downloads")))]
 pub(crate) async fn of_query(
     State(shared): State<Shared>,

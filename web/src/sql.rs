@@ -58,9 +58,10 @@ pub(crate) struct SqlColumn {
 
 /// Asks in SQL: tables `flows`, `transactions`, `identities`, `segments`; for a reader of some rows the first two, of these rows.
 #[utoipa::path(post, path = "/api/v1/sql", request_body = SqlQuestion, security(("token" = []), ("session" = [])),
-    responses((status = 200, body = SqlRows, description = "Rows; with `format` csv as text"),
+    responses((status = 200, description = "Rows", content((SqlRows = "application/json"), (String = "text/csv"))),
         (status = 400, body = ErrorBody, description = "A mistake in the query, or it would not only read"),
         (status = 401, body = ErrorBody, description = "Not authenticated"),
+        (status = 403, body = ErrorBody, description = "By cookie without the header `x-wiretag`"),
         (status = 422, body = ErrorBody, description = "More memory than a query may have"),
         (status = 503, body = ErrorBody, description = "No place, or no time left")))]
 pub(crate) async fn sql(

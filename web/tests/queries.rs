@@ -185,6 +185,16 @@ async fn mistakes_say_where_and_what_to_do() {
     }
     let (status, answer) = server.get("/api/v1/flows/top", &[("field", "client_pd")]).await;
     assert_eq!((status, answer["error"]["column"].as_u64()), (400, Some(1)), "{answer}");
+    let centuries = [("from", "1677-10-01"), ("to", "2262-01-01")];
+    for (path, parameters) in [
+        ("/api/v1/flows/histogram", &[][..]),
+        ("/api/v1/transactions/histogram", &[]),
+        ("/api/v1/flows/aggregate", &[("q", "| count"), ("compare", "true")]),
+        ("/api/v1/transactions/top", &[("field", "client_pod"), ("compare", "true")]),
+    ] {
+        let (status, answer) = server.get(path, &[parameters, &centuries].concat()).await;
+        assert_eq!((status, answer["error"]["hint"].is_string()), (400, true), "{path}: {answer}");
+    }
     let (status, answer) = server.post("/api/v1/sql", json!({"query": "drop table flows"})).await;
     assert_eq!(status, 400);
     assert!(answer["error"]["message"].as_str().unwrap().contains("refused"), "{answer}");
@@ -222,6 +232,43 @@ async fn sql_and_explanations() {
     let question = json!({"q": "nothing-like-it and http_status == 1", "table": "transactions", "from": FROM.1});
     let (_, answer) = server.post("/api/v1/explain", question).await;
     assert_eq!(answer["answer_rows"], json!(0), "{answer}");
+}
+
+/// Whatever is asked: status and kind of the answer are in the document.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_knows_each_answer() {
+    let server = Server::start(QueryLimits::default()).await;
+    let document: Value = serde_json::from_str(&wiretag_web::openapi_json()).unwrap();
+    let check = async |path: &str, parameters: &[(&str, &str)], expected: u16| {
+        let asked = address(path, &[parameters, &[FROM, TO]].concat());
+        let mut answer = Vec::new();
+        server.send("GET", &asked, "").await.read_to_end(&mut answer).await.unwrap();
+        // The rest may be no text.
+        let text = String::from_utf8_lossy(&answer);
+        let (head, _) = text.split_once("\r\n\r\n").unwrap();
+        let kind = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap();
+        let (kind, status) = (kind.split(';').next().unwrap(), head.split(' ').nth(1).unwrap());
+        assert_eq!(status, expected.to_string(), "{asked}: {head}");
+        let known = &document["paths"][path]["get"]["responses"][status]["content"];
+        assert!(known[kind].is_object(), "{asked}: {kind} is none of {known}");
+    };
+    for format in ["parquet", "csv", "json", "jsonl"] {
+        check("/api/v1/flows/export", &[("format", format)], 200).await;
+        check("/api/v1/transactions/export", &[("format", format)], 200).await;
+    }
+    check("/api/v1/flows/export", &[("format", "ipfix")], 200).await;
+    check("/api/v1/transactions/export", &[("format", "ipfix")], 400).await;
+    for format in ["json", "csv"] {
+        check("/api/v1/flows/aggregate", &[("q", "| count"), ("format", format)], 200).await;
+        check("/api/v1/transactions/top", &[("field", "client_pod"), ("format", format)], 200).await;
+    }
+    check("/api/v1/flows/histogram", &[("buckets", "0")], 400).await;
+    check("/api/v1/health", &[], 400).await;
+    for path in document["paths"].as_object().unwrap().values() {
+        for method in path.as_object().unwrap().values() {
+            assert!(["500", "503"].iter().all(|status| method["responses"][status].is_object()), "{method}");
+        }
+    }
 }
 
 /// As when the same capture is stored twice: rows alike are told apart by a longer cursor.

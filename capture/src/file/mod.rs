@@ -42,6 +42,8 @@ pub struct CaptureFile {
     /// Interfaces that the reader has been told of.
     told: usize,
     failed: bool,
+    /// See [`CaptureFile::misdated`].
+    misdated: u64,
     room: Room,
 }
 
@@ -94,7 +96,7 @@ impl CaptureFile {
             interfaces.push(interface);
             Format::Classic(classic)
         };
-        let mut file = Self { input, format, interfaces, told: 0, failed: false, room: Room::default() };
+        let mut file = Self { input, format, interfaces, told: 0, failed: false, misdated: 0, room: Room::default() };
         if let Format::Ng(ng) = &mut file.format {
             ng.first_section(&mut file.input)?;
         }
@@ -123,9 +125,12 @@ impl CaptureFile {
     }
 
     /// The next packets, or none at the end; otherwise as [`Self::next_packet_naming`]. What is damaged is reported after the
-    /// packets before it.
+    /// packets before it; those that are misdated are left out ([`Self::misdated`]).
     pub fn next_burst(&mut self, described: &mut dyn FnMut(u32, &FileInterface)) -> Result<Burst<'_>, FileError> {
-        let is_there = self.find_packet()?;
+        let mut is_there = self.find_packet()?;
+        while is_there && self.pass_misdated() {
+            is_there = self.find_packet()?;
+        }
         let mut burst = Burst::new(&mut self.room);
         if is_there {
             let (bytes, mut taken) = self.input.split();
@@ -133,7 +138,11 @@ impl CaptureFile {
             while !burst.is_full() {
                 let len = match self.format.step(rest, &mut self.interfaces) {
                     Step::Packet(packet, len) => {
-                        burst.push(packet);
+                        if is_misdated(&packet) {
+                            self.misdated += 1;
+                        } else {
+                            burst.push(packet);
+                        }
                         len
                     }
                     Step::Skip(len) => len,
@@ -145,6 +154,19 @@ impl CaptureFile {
         }
         tell(&self.interfaces, &mut self.told, described);
         Ok(burst)
+    }
+
+    /// Leaves the packet out that comes next, if it is misdated.
+    fn pass_misdated(&mut self) -> bool {
+        let Step::Packet(packet, len) = self.format.step(self.input.bytes(), &mut self.interfaces) else {
+            return false;
+        };
+        let is_misdated = is_misdated(&packet);
+        if is_misdated {
+            self.misdated += 1;
+            self.input.take(len);
+        }
+        is_misdated
     }
 
     /// Goes to the next packet, which is then wholly there; `false` at the end of the file.
@@ -186,10 +208,20 @@ impl CaptureFile {
         }
     }
 
+    /// Packets that bursts left out: their time is before 1970, or after 2262 where nanoseconds no longer fit, and nobody could ask for them.
+    pub fn misdated(&self) -> u64 {
+        self.misdated
+    }
+
     /// Bytes read so far.
     pub fn position(&self) -> u64 {
         self.input.position()
     }
+}
+
+/// The last nanosecond is what times beyond are read as, and behind every range of time.
+fn is_misdated(packet: &Packet<'_>) -> bool {
+    !(0..i64::MAX).contains(&packet.time)
 }
 
 /// Describes the interfaces after the first `told` ones.

@@ -63,7 +63,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// A timestamp as nanoseconds since the epoch; saturates where it does not fit.
+    /// A timestamp as nanoseconds since the epoch; the greatest where it does not fit.
     fn nanoseconds(self, time: u64) -> i64 {
         let seconds = i128::from(time / self.units_per_second) + i128::from(self.offset_seconds);
         let fraction = u128::from(time % self.units_per_second) * 1_000_000_000 / u128::from(self.units_per_second);
@@ -321,6 +321,17 @@ mod tests {
         block(6, &[head.as_slice(), b"abcd"].concat())
     }
 
+    /// An interface whose times are nanoseconds since `offset`, s.
+    fn nanoseconds(offset: i64) -> Vec<u8> {
+        let options = [&[9, 0, 1, 0, 9, 0, 0, 0, 14, 0, 8, 0][..], &offset.to_le_bytes()].concat();
+        block(1, &[&[1, 0, 0, 0, 0, 0, 0, 0], options.as_slice()].concat())
+    }
+
+    fn timed(time: u64) -> Vec<u8> {
+        let words = [0, (time >> 32) as u32, time as u32, 4, 4].map(u32::to_le_bytes);
+        block(6, &[words.as_flattened(), b"abcd"].concat())
+    }
+
     fn simple() -> Vec<u8> {
         block(3, b"\x04\0\0\0abcd")
     }
@@ -342,6 +353,31 @@ mod tests {
         assert_eq!(packets, [(0, 0), (0, 7000), (0, 7000), (0, 9000)]);
         assert!(file.has_untimed());
         assert!(!read(&[section(), interface(1, "eth0"), packet(0, 7)]).1.has_untimed());
+    }
+
+    #[test]
+    fn bursts_have_no_packets_of_times_that_nobody_can_ask_for() {
+        let last = i64::MAX.cast_unsigned();
+        let check = |offset: i64, times: &[u64], expected: &[i64]| {
+            let mut blocks = vec![section(), nanoseconds(offset)];
+            blocks.extend(times.iter().map(|time| timed(*time)));
+            let mut file = CaptureFile::new(Box::new(std::io::Cursor::new(blocks.concat())), "test").unwrap();
+            let mut found = Vec::new();
+            loop {
+                let burst = file.next_burst(&mut |_, _| {}).unwrap();
+                if burst.is_empty() {
+                    break;
+                }
+                found.extend(burst.iter().map(|packet| packet.time));
+            }
+            assert_eq!(found, expected);
+            assert_eq!(file.misdated(), (times.len() - expected.len()) as u64);
+        };
+        check(0, &[0, last - 1, last, u64::MAX, 7, last + 1], &[0, i64::MAX - 1, 7]);
+        check(0, &[u64::MAX; 300], &[]);
+        check(-1, &[999_999_999, 1_000_000_000], &[0]);
+        check(i64::MIN, &[1], &[]);
+        check(i64::MAX, &[1], &[]);
     }
 
     #[test]

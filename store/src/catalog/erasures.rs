@@ -75,8 +75,19 @@ pub struct ErasedCounts {
     pub rollup_rows: u64,
     /// Minutes of roll-ups whose flows are gone, of which it cannot be told whether they add up something of this.
     pub minutes_unchecked: u64,
+    /// Packets of the seconds before a kill whose flows have no row, of which it cannot be told whether they are of this.
+    pub packets_unchecked: u64,
     /// Files that could not be read.
     pub files_unread: u64,
+}
+
+/// What an erasure could not decide about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Unchecked {
+    /// See [`ErasedCounts::minutes_unchecked`].
+    pub(crate) minutes: u64,
+    /// See [`ErasedCounts::packets_unchecked`].
+    pub(crate) packets: u64,
 }
 
 /// The note of an erasure.
@@ -161,6 +172,7 @@ fn erasure(row: &Row) -> Result<Erasure, sqlx::Error> {
             packets: row.count("packets")?,
             rollup_rows: row.count("rollup_rows")?,
             minutes_unchecked: row.count("minutes_unchecked")?,
+            packets_unchecked: row.count("packets_unchecked")?,
             files_unread: row.count("files_unread")?,
         },
         problem: optional(row.get("problem")?),
@@ -321,11 +333,12 @@ impl Catalog {
     }
 
     /// No answer has what was to be erased any more.
-    pub(crate) async fn finish_erasure(&self, id: i64, minutes_unchecked: u64, now: i64) -> Result<(), StoreError> {
+    pub(crate) async fn finish_erasure(&self, id: i64, unchecked: Unchecked, now: i64) -> Result<(), StoreError> {
+        let Unchecked { minutes, packets } = unchecked;
         let mut change = self.begin().await?;
         let put = sql("UPDATE erasures SET state = 'deleting', finished_at = $1, minutes_unchecked = $2, \
-             files_unread = 0, problem = '' WHERE id = $3");
-        change.execute(put.bind(now).bind(minutes_unchecked.cast_signed()).bind(id)).await?;
+             packets_unchecked = $3, files_unread = 0, problem = '' WHERE id = $4");
+        change.execute(put.bind(now).bind(minutes.cast_signed()).bind(packets.cast_signed()).bind(id)).await?;
         // Rows that came late have packets, too.
         let again = sql("UPDATE erasures SET state = 'running' WHERE id = $1 \
              AND EXISTS (SELECT 1 FROM erased_slices WHERE erasure = erasures.id)");
@@ -337,13 +350,15 @@ impl Catalog {
     pub(crate) async fn erasure_waits(
         &self,
         id: i64,
-        (minutes_unchecked, files_unread): (u64, u64),
+        (unchecked, files_unread): (Unchecked, u64),
         problem: &str,
     ) -> Result<(), StoreError> {
+        let Unchecked { minutes, packets } = unchecked;
         let mut change = self.begin().await?;
-        let put = sql("UPDATE erasures SET minutes_unchecked = $1, files_unread = $2, problem = $3 WHERE id = $4");
-        let put = put.bind(minutes_unchecked.cast_signed()).bind(files_unread.cast_signed()).bind(problem).bind(id);
-        change.execute(put).await?;
+        let put = sql("UPDATE erasures SET minutes_unchecked = $1, packets_unchecked = $2, files_unread = $3, \
+             problem = $4 WHERE id = $5");
+        let put = put.bind(minutes.cast_signed()).bind(packets.cast_signed()).bind(files_unread.cast_signed());
+        change.execute(put.bind(problem).bind(id)).await?;
         change.commit().await
     }
 

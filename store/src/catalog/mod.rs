@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::migrate::Migrator;
 
+pub(crate) use erasures::Unchecked;
 pub use erasures::{ErasedCounts, ErasedFile, Erasure, ErasureRequest, ErasureState};
 pub(crate) use erasures::{Exchange, Taken};
 pub use imports::{Import, ImportState, Origin, Stored};

@@ -419,6 +419,16 @@ impl Catalog {
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
     }
 
+    /// Runs that were killed and may have been under way in `[from, to)`: since when something may be missing, and until when they are known to
+    /// have captured. The first come first.
+    pub(crate) async fn kills(&self, from: i64, to: i64) -> Result<Vec<(i64, i64)>, StoreError> {
+        let notes = sql("SELECT \"from\", \"to\" FROM loss WHERE interruptions > 0 AND packets = 0 \
+             AND \"to\" >= $1 AND \"from\" < $2 ORDER BY \"from\", \"to\"");
+        let rows = self.database.all(notes.bind(from).bind(to)).await?;
+        let kill = |row: &Row| Ok((row.get("from")?, row.get("to")?));
+        rows.iter().map(kill).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
     /// Where the account ends that was written last, whatever its node was called; `None`: there is none.
     pub async fn accounted_until(&self) -> Result<Option<i64>, StoreError> {
         let last = self.database.first(sql("SELECT \"to\" FROM loss ORDER BY id DESC LIMIT 1")).await?;

@@ -116,8 +116,8 @@ const TABLES: &[Table] = &[
     table!("rolled", "path, rollup", "$1::text[], $2::text[]"),
     table!(
         numbered "erasures",
-        r#"id, at, who, reason, filter, "only", "from", "to", state, finished_at, flows, transactions, packets, rollup_rows, minutes_unchecked, files_unread, problem"#,
-        "$1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[]"
+        r#"id, at, who, reason, filter, "only", "from", "to", state, finished_at, flows, transactions, packets, rollup_rows, minutes_unchecked, files_unread, problem, packets_unchecked"#,
+        "$1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::bigint[]"
     ),
     table!(
         numbered "erased_files",

@@ -5,11 +5,13 @@
 //! * What cannot be read may have some of it: the erasure goes on when that changes, and now and then.
 //! * Only the one process that may merge files erases: the appliance, or [`Role::Eraser`] while none runs.
 //! * Old files are deleted as those of retention are, when searches that began before have ended; only then it is `done`.
-//! * Packets go with the flows that they are of ([`packets`]), after these.
+//! * Packets go with the flows that they are of ([`packets`]), after these; those of flows that a kill left without a row are counted
+//!   ([`rowless`]).
 //! * What is outside: history of identities, backups, what was exported, packets of no flow or of one whose rows are gone, and
 //!   files that were `set-aside`.
 
 mod packets;
+mod rowless;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use wiretag_capture::{FlowRecord, Transaction};
 
-use crate::catalog::{ErasedFile, Erasure, ErasureRequest, ErasureState, TableName};
+use crate::catalog::{ErasedFile, Erasure, ErasureRequest, ErasureState, TableName, Unchecked};
 use crate::error::StoreError;
 use crate::json::time;
 use crate::packets::index_path;
@@ -183,20 +185,23 @@ impl Store {
     /// Gives the files that could not be read.
     async fn erase(&self, erasure: &Erasure, clock: &(dyn Fn() -> i64 + Sync)) -> Result<BTreeSet<String>, StoreError> {
         let mut unread: BTreeSet<String> = BTreeSet::new();
-        let mut unchecked = 0;
+        let mut unchecked = Unchecked::default();
         if erasure.request.is_about(TableName::Flows) {
             unread.extend(self.flows.erase(erasure, clock).await?);
             let (minutes, files) = self.flows.erase_rolled(erasure, clock).await?;
-            unchecked = minutes;
+            unchecked.minutes = minutes;
             unread.extend(files);
         }
         if erasure.request.is_about(TableName::Transactions) {
             unread.extend(self.transactions.erase(erasure, clock).await?);
         }
         unread.extend(self.erase_packets(erasure, clock).await?);
+        if erasure.request.is_about(TableName::Flows) {
+            unchecked.packets = self.packets_without_rows((erasure.request.from, erasure.request.to)).await?;
+        }
         let Some(first) = unread.first() else {
             self.catalog.finish_erasure(erasure.id, unchecked, clock()).await?;
-            tracing::info!(id = erasure.id, unchecked, "an erasure has ended");
+            tracing::info!(id = erasure.id, ?unchecked, "an erasure has ended");
             return Ok(unread);
         };
         let problem = format!(
@@ -249,6 +254,7 @@ pub fn erasure_row(erasure: &Erasure, files: Option<&[ErasedFile]>) -> Map<Strin
     put("transactions", json!(counts.transactions));
     put("rollup_rows", json!(counts.rollup_rows));
     put("minutes_unchecked", json!(counts.minutes_unchecked));
+    put("packets_unchecked", json!(counts.packets_unchecked));
     put("files_unread", json!(counts.files_unread));
     put("packets", json!(counts.packets));
     put("problem", json!(problem));

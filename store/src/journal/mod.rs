@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use wiretag_enrich::TaggedFlow;
 
@@ -166,6 +167,13 @@ pub(crate) fn generations(data_dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// When the last of these generations was written to, by the clock of the disk; the epoch if it does not say.
+pub(crate) fn last_written(generations: &[PathBuf]) -> i64 {
+    let modified = |path: &PathBuf| path.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok();
+    let last = generations.iter().filter_map(modified).max().unwrap_or_default();
+    i64::try_from(last.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Deletes a generation; it may be gone already.

@@ -88,6 +88,34 @@ impl ErasedSlices {
     }
 }
 
+/// How many packets each flow has in some time.
+#[derive(Debug, Default)]
+pub(crate) struct FlowPackets {
+    pub(crate) flows: HashMap<u64, u64, RandomState>,
+    /// From the first to the last packet, also of no flow.
+    pub(crate) span: Option<(i64, i64)>,
+}
+
+impl FlowPackets {
+    /// Adds those of a sealed segment whose blocks touch `[from, to)`.
+    pub(crate) fn add(&mut self, path: &Path, (from, to): (i64, i64)) -> Result<(), StoreError> {
+        each_block(path, |block| {
+            if block.packets.is_empty() || block.last < from || block.first >= to {
+                return Ok(());
+            }
+            let (first, last) = self.span.unwrap_or((block.first, block.last));
+            self.span = Some((first.min(block.first), last.max(block.last)));
+            for number in &block.packets {
+                let flow = (*number as usize).checked_sub(1).and_then(|place| block.flows.get(place));
+                if let Some(flow) = flow {
+                    *self.flows.entry(*flow).or_default() += 1;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
 /// What is left of a block.
 struct Rest {
     data: Vec<u8>,

@@ -305,14 +305,19 @@ impl<R: Table> Parser<R> {
         }
         let mut nodes = Vec::new();
         loop {
-            let value = self.value()?;
+            let mut value = self.value()?;
+            // Of a range either end may have one.
+            self.time_of_day(&fields, &mut value);
+            self.time_of_day(&fields, &mut value);
             nodes.push(self.member(&fields, &value)?);
             if self.symbol(&Token::CloseSet) {
                 return Ok(joined(nodes, alternatives));
             }
             if !self.symbol(&Token::Comma) {
                 let message = format!("expected `,` or `}}` in the set, found {}", self.peek().name());
-                return Err(Mistake::new(self.column(), message));
+                return Err(
+                    Mistake::new(self.column(), message).hint("quotes are around both ends of a range: `\"a..b\"`")
+                );
             }
         }
     }

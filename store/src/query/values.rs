@@ -167,6 +167,11 @@ fn number(kind: Kind, value: &Written) -> Result<u64, Mistake> {
     if whole.is_empty() || fraction.contains('.') || whole.len() > 20 || fraction.len() > 12 {
         return Err(fail());
     }
+    if kind == Kind::Duration
+        && let Some(span) = time::span(&value.text).and_then(|span| u64::try_from(span).ok())
+    {
+        return Ok(span / 1_000);
+    }
     let lower = unit.to_lowercase();
     let Some((_, scale)) = units(kind).iter().find(|(name, _)| *name == lower) else {
         let known: Vec<String> =

@@ -292,6 +292,8 @@ fn sentence(error: DataFusionError, memory: usize) -> StoreError {
                 _ => root.strip_backtrace(),
             };
             let text = text.split_once(": ").map_or(text.as_str(), |(_, text)| text);
+            // It calls so what it was asked in the wrong way.
+            let text = text.trim_start_matches("Internal error: ");
             StoreError::Sql(format!(
                 "{}; hint: `SHOW TABLES` and `DESCRIBE flows` tell what there is",
                 text.trim_end().trim_end_matches('.')

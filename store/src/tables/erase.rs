@@ -89,7 +89,7 @@ impl<R: Table> TableStore<R> {
                 looked_at.insert(file.path.clone());
                 match self.look(&file, &condition).await {
                     Ok((_, goes)) if rewrite::count(&goes) == 0 => {}
-                    Ok(looked) => self.exchange(&file, looked, (erasure.id, clock())).await?,
+                    Ok(looked) => self.exchange(&file, looked, (erasure, clock())).await?,
                     Err(error) if self.is_kept(&file).await? => {
                         tracing::error!(%error, erasure = erasure.id, "a file cannot be read: nothing of it is erased");
                         unread.insert(file.path);
@@ -117,9 +117,9 @@ impl<R: Table> TableStore<R> {
                 left = Some(file);
                 continue;
             }
-            let (dir, old) = (self.inner.engine.data_dir().to_owned(), file.clone());
+            let (dir, old, until) = (self.inner.engine.data_dir().to_owned(), file.clone(), condition.range.to);
             let work = move || {
-                let slices = rewrite::slices::<R>(&open, &goes)?;
+                let slices = rewrite::slices::<R>(&open, &goes, until)?;
                 Ok::<_, TableError>((rewrite::without::<R>(&dir, (&old, &open), &goes)?, slices))
             };
             let (rest, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
@@ -150,7 +150,7 @@ impl<R: Table> TableStore<R> {
         &self,
         old: &FlowFile,
         (open, goes): Looked,
-        (erasure, now): (i64, i64),
+        (erasure, now): (&Erasure, i64),
     ) -> Result<(), StoreError> {
         let inner = &self.inner;
         // Neither a merge nor a roll-up reads the file meanwhile.
@@ -160,17 +160,19 @@ impl<R: Table> TableStore<R> {
         if !self.is_kept(old).await? {
             return Ok(());
         }
-        let (dir, file) = (inner.engine.data_dir().to_owned(), old.clone());
+        let (dir, file, until) = (inner.engine.data_dir().to_owned(), old.clone(), erasure.request.to);
         let work = move || {
-            let slices = rewrite::slices::<R>(&open, &goes)?;
+            let slices = rewrite::slices::<R>(&open, &goes, until)?;
             Ok::<_, TableError>((rewrite::without::<R>(&dir, (&file, &open), &goes)?, slices))
         };
         let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let removed = old.rows.saturating_sub(new.as_ref().map_or(0, |new| new.rows));
         // Who reads sees the files before or after, with the memory of the same moment.
         let guard = inner.exchanging().await;
-        let exchanged =
-            inner.catalog.exchange_erased(Exchange { erasure, old, new: new.as_ref(), slices: &slices, now }).await;
+        let exchanged = inner
+            .catalog
+            .exchange_erased(Exchange { erasure: erasure.id, old, new: new.as_ref(), slices: &slices, now })
+            .await;
         drop(guard);
         match exchanged {
             Ok(()) => {

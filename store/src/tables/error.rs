@@ -51,9 +51,12 @@ pub enum TableError {
     /// A page cursor that did not come from a search.
     #[error("`{0}` is not a page cursor; hint: pass `next` of the page before as it is")]
     Cursor(String),
-    /// The range of time is empty or the number of buckets is out of bounds.
+    /// Something that has to be there is missing.
     #[error("{0}")]
     Range(&'static str),
+    /// Nothing can be said of such a range of time.
+    #[error("{0}")]
+    Period(&'static str),
     /// A condition was refused.
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -84,6 +87,7 @@ impl TableError {
             | Self::Columns(_)
             | Self::Cursor(_)
             | Self::Range(_)
+            | Self::Period(_)
             | Self::Query(_)
             | Self::Limit(_)
             | Self::RollUp { .. }
@@ -133,6 +137,7 @@ impl From<TableError> for StoreError {
             TableError::Task(error) => Self::Task(error.to_string()),
             TableError::Limit(limit) => Self::Limit(limit),
             error @ TableError::Cursor(_) => Self::Cursor(error.to_string()),
+            TableError::Period(sentence) => Self::Period(sentence.to_owned()),
             error @ (TableError::Read { .. }
             | TableError::Engine(_)
             | TableError::Encode(_)

@@ -202,7 +202,7 @@ fn without_erased<R: Table>(
         }
         let rows = rewrite::count(&own);
         if rows > 0 {
-            taken.insert(*id, Taken { rows, slices: rewrite::slices::<R>(open, &own)? });
+            taken.insert(*id, Taken { rows, slices: rewrite::slices::<R>(open, &own, condition.range.to)? });
         }
     }
     if taken.is_empty() {

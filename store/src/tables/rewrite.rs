@@ -13,10 +13,11 @@ use datafusion::arrow::datatypes::Field;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
+use wiretag_capture::EndReason;
 
 use super::Table;
 use super::error::TableError;
-use super::files::{Extent, LEFT, NAMED, NewFile};
+use super::files::{Extent, HOUR, LEFT, NAMED, NewFile};
 use super::merge::{column, footer};
 use super::named::Named;
 use super::rows::time_at;
@@ -33,8 +34,9 @@ pub(super) fn count(goes: &[Goes]) -> u64 {
     goes.iter().flatten().map(|rows| rows.count_set_bits() as u64).sum()
 }
 
-/// The slices that go from a file of flows.
-pub(super) fn slices<R: Table>(open: &OpenFile, goes: &[Goes]) -> Result<Vec<ErasedSlice>, TableError> {
+/// The slices that go from a file of flows; `until` is the end of what goes. Of one that was interrupted the row is as it was seen last, and has an hour's
+/// packets behind that at most.
+pub(super) fn slices<R: Table>(open: &OpenFile, goes: &[Goes], until: i64) -> Result<Vec<ErasedSlice>, TableError> {
     let (schema, mut found) = (schema::<R>(), Vec::new());
     if R::NAME != TableName::Flows {
         return Ok(found);
@@ -45,12 +47,18 @@ pub(super) fn slices<R: Table>(open: &OpenFile, goes: &[Goes]) -> Result<Vec<Era
             let whole = column(std::slice::from_ref(open), &[(0, group)], schema.field_with_name(name)?)?;
             Ok(cast(&filter(&whole, &goes)?, schema.field_with_name(name)?.data_type())?)
         };
-        let (ids, starts, ends) = (part("flow_id")?, part("start")?, part("end")?);
+        let (ids, starts, ends, reasons) = (part("flow_id")?, part("start")?, part("end")?, part("end_reason")?);
+        let reason = |row: usize| {
+            let reasons = reasons.as_string_opt::<i32>().filter(|reasons| reasons.is_valid(row));
+            reasons.map(|reasons| reasons.value(row))
+        };
         for row in 0..ids.len() {
             let id = ids.as_string_opt::<i32>().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
             let id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
             if let (Some(flow_id), Some(start), Some(end)) = (id, time_at(&starts, row), time_at(&ends, row)) {
-                found.push(ErasedSlice { flow_id, start, end });
+                let is_interrupted = reason(row) == Some(EndReason::Interrupted.as_str());
+                let last = if is_interrupted { end.saturating_add(HOUR).min(until.saturating_sub(1)) } else { end };
+                found.push(ErasedSlice { flow_id, start, end: end.max(last) });
             }
         }
     }

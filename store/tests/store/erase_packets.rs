@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use wiretag_capture::{LinkType, Packet};
+use wiretag_capture::{EndReason, LinkType, Packet};
 use wiretag_store::packets::{Wanted, index_path, list, read_flows, recover};
 use wiretag_store::tables::Range;
-use wiretag_store::{ErasureRequest, ErasureState, PacketLog, PacketLogConfig, Role, Selection, Store, TableName};
+use wiretag_store::{
+    ErasureRequest, ErasureState, Loss, PacketLog, PacketLogConfig, Role, Selection, Store, TableName,
+};
 
 use crate::erase::{NOW, bytes_of, erase, open, request};
 use crate::rows::{START, flow};
@@ -137,6 +139,48 @@ async fn packets_of_erased_slices_go_and_their_neighbours_stay_as_they_are() {
     }
     assert_eq!(seen(&store).await, wanted);
     assert_eq!(store.erasures().await.unwrap()[0].state, ErasureState::Done);
+}
+
+/// After a kill: flow 1 was recovered as it was seen last, flow 2 had ended, and flow 3 began after the last look.
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_of_the_seconds_before_a_kill_go_with_their_row_or_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    let mut log = log(&store, "node");
+    for second in 0..15 {
+        let flows = if second < 12 { 1..3 } else { 1..4 };
+        for flow in flows {
+            log.append("veth1", &packet(START + second * SECOND, &[flow as u8; 60]), Some(flow)).unwrap();
+        }
+        log.append("veth1", &packet(START + second * SECOND, &[9; 60]), None).unwrap();
+    }
+    log.seal().unwrap();
+    store.record_segments().await.unwrap();
+    let rows = [(1, EndReason::Interrupted), (2, EndReason::Fin)].map(|(id, reason)| {
+        let mut row = flow(id);
+        (row.record.end, row.record.end_reason) = (START + 10 * SECOND, Some(reason));
+        row.record.client.ip = [10, 0, 0, id as u8].into();
+        row
+    });
+    store.flows.append(rows.to_vec()).await.unwrap();
+    let none = erase(&store, "client_ip == 10.0.0.9").await;
+    assert_eq!((none.counts.packets, none.counts.packets_unchecked), (0, 0), "nobody was killed");
+
+    let (from, to) = (START + 8 * SECOND, START + 10 * SECOND);
+    let kill = Loss { node: "node".into(), from, to, interruptions: 1, ..Loss::default() };
+    store.catalog.add_loss(&kill).await.unwrap();
+    for (client, packets) in [(1, 15), (2, 11)] {
+        let erasure = erase(&store, &format!("client_ip == 10.0.0.{client}")).await;
+        let counts = erasure.counts;
+        let unchecked = if client == 1 { 3 } else { 3 + 4 };
+        assert_eq!((counts.flows, counts.packets, counts.packets_unchecked), (1, packets, unchecked), "{client}");
+    }
+    // Of flow 2, which was erased, what its row did not tell of; flow 3; and what is of no flow.
+    assert_eq!(seen(&store).await.len(), 4 + 3 + 15);
+    let before = ErasureRequest { to: START + 5 * SECOND, ..request("client_ip == 10.0.0.3") };
+    store.begin_erasure(&before, NOW).await.unwrap();
+    store.continue_erasures(&|| NOW).await.unwrap();
+    assert_eq!(store.erasures().await.unwrap().pop().unwrap().counts.packets_unchecked, 0, "none was killed by then");
 }
 
 /// The segment that is being written is sealed, and gone through; one that nobody seals is waited for, and told of.

@@ -129,7 +129,7 @@ async fn what_is_shown_is_bounded() {
 async fn a_kill_leaves_what_was_open() {
     let dir = tempfile::tempdir().unwrap();
     let (store, recovery) = open(dir.path()).await;
-    assert!(recovery.repairs.is_empty() && !recovery.interrupted);
+    assert!(recovery.repairs.is_empty() && recovery.interrupted.is_none());
     let mut journal = store.journal(START).unwrap();
     show(&store, &mut journal, vec![version(1, 0, 5), version(2, 0, 1), version(3, 0, 4)], START).await;
     store.flows.append(vec![ended(3, 0, 6)]).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_kill_leaves_what_was_open() {
     drop((store, journal));
 
     let (store, recovery) = open(dir.path()).await;
-    assert!(recovery.interrupted && recovery.repairs.len() == 1, "{recovery:?}");
+    assert!(recovery.interrupted.is_some() && recovery.repairs.len() == 1, "{recovery:?}");
     assert!(recovery.repairs[0].contains("3 open flows were recovered"), "{recovery:?}");
     let interrupted = |packets| (packets, "interrupted".to_owned());
     let expected = BTreeMap::from([
@@ -176,7 +176,7 @@ async fn importers_leave_the_journal_alone() {
     drop((store, journal));
     let config = StoreConfig::new(dir.path(), Role::Importer);
     let (importer, recovery) = Store::open(config).await.unwrap();
-    assert!(!recovery.interrupted);
+    assert!(recovery.interrupted.is_none());
     importer.close().await.unwrap();
     assert_eq!(generations(dir.path()).len(), 1);
     drop(importer);
@@ -322,7 +322,7 @@ impl World {
         fs::OpenOptions::new().write(true).open(last).unwrap().set_len(left).unwrap();
         let copies: Vec<_> = begun.iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
         let (mut store, recovery) = open(self.dir.path()).await;
-        assert!(recovery.interrupted && generations(self.dir.path()).is_empty());
+        assert!(recovery.interrupted.is_some() && generations(self.dir.path()).is_empty());
         if twice {
             // As if the journal had not been deleted yet.
             drop(store);

@@ -87,6 +87,7 @@ fn mistakes_have_a_place_and_a_hint() {
         ("tcp", 1, "protocol == tcp"),
         ("server_bytes > 1e40", 17, "kib"),
         ("start > 2026-03-01 25:00", 9, "(UTC)"),
+        ("start in {\"2026-03-01\"..\"2026-03-02\"}", 23, "both ends"),
     ] {
         let error = parse(text).expect_err(text);
         assert_eq!(error.column, column, "{error}");
@@ -116,6 +117,7 @@ fn two_columns_of_one_name_have_a_hint_that_helps() {
 fn numbers_and_times_as_they_are_printed() {
     let mut sample = flow(1);
     sample.record.server.bytes = 25_500;
+    sample.record.server.rtt_us = Some(1_500_000);
     sample.record.start = 1_772_323_200_000_000_000;
     let minute = 60_000_000_000;
     for (text, expected) in [
@@ -133,6 +135,13 @@ fn numbers_and_times_as_they_are_printed() {
         ("start > \"2026-03-01 00:00:00\"", false),
         ("start == 2026-03-01T00:00", true),
         ("start in {-2m..now}", true),
+        ("start in {2026-02-28 23:59..2026-03-01 00:01}", true),
+        ("start in {2026-02-28..2026-03-01 00:00, 2026-03-02 10:00}", true),
+        ("start in {2026-03-01 00:00:01..2026-03-02}", false),
+        ("start in {2026-02-28 10:00}", false),
+        ("server_rtt_us > 1m30s", false),
+        ("server_rtt_us < 1m30s", true),
+        ("server_rtt_us == 1s500ms", true),
         ("\"NXDOMAIN\"", false),
     ] {
         let query = query::parse_at::<FlowRecord>(text, sample.record.start + minute);

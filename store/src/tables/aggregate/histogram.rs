@@ -190,10 +190,12 @@ impl<R: Table> TableStore<R> {
 /// Where the first bucket begins, how wide each is, and the buckets.
 fn empty<const SUMS: usize>(range: Range, buckets: usize) -> Result<(i64, i64, Vec<Stretch<SUMS>>), TableError> {
     if buckets == 0 || buckets > MAX_BUCKETS {
-        return Err(TableError::Range("a histogram has 1 to 10000 buckets"));
+        return Err(TableError::Period("a histogram has 1 to 10000 buckets"));
     }
     let Some(length) = range.to.checked_sub(range.from).filter(|length| *length > 0) else {
-        return Err(TableError::Range("the range of a histogram ends after it begins, within 292 years"));
+        return Err(TableError::Period(
+            "the range of a histogram ends after it begins, within 292 years; hint: ask for a shorter one",
+        ));
     };
     let (mut origin, mut width, mut buckets) = (range.from, (length as u64).div_ceil(buckets as u64) as i64, buckets);
     if width >= MINUTE {

@@ -171,7 +171,7 @@ impl<R: Table> TableStore<R> {
         if !request.compare {
             return Ok(answer::Part::new(request, &plan, now, None));
         }
-        let previous = request.previous().ok_or(TableError::Range(
+        let previous = request.previous().ok_or(TableError::Period(
             "the period before begins before all time; hint: compare a range with a beginning",
         ))?;
         let length = request.range.to.saturating_sub(request.range.from);

@@ -11,8 +11,8 @@ use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::tables::{Range, SearchOptions};
 use wiretag_store::{
-    Catalog, ErasureRequest, ErasureState, FlowFile, ImportState, Loss, Origin, PostgresConfig, Retention, Role,
-    Segment, Store, StoreConfig, StoreError, Stored, TableName, query,
+    Catalog, ErasedCounts, ErasureRequest, ErasureState, FlowFile, ImportState, Loss, Origin, PostgresConfig,
+    Retention, Role, Segment, Store, StoreConfig, StoreError, Stored, TableName, query,
 };
 
 use crate::rows;
@@ -424,7 +424,8 @@ async fn what_is_erased_is_on_record(world: &World) {
     let asked = ErasureRequest { to: now(), ..request.clone() };
     assert_eq!((erasure.id, erasure.at, &erasure.request), (id, now(), &asked), "nothing of the future is erased");
     assert_eq!((erasure.state, erasure.counts.flows, erasure.counts.transactions), (ErasureState::Deleting, 1, 0));
-    assert_eq!((erasure.counts.minutes_unchecked, erasure.counts.files_unread, erasure.problem), (0, 0, None));
+    let ErasedCounts { minutes_unchecked, packets_unchecked, files_unread, .. } = erasure.counts;
+    assert_eq!((minutes_unchecked, packets_unchecked, files_unread, erasure.problem), (0, 0, 0, None));
     let files = store.catalog.erased_files(id).await.unwrap();
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(files[0].became.is_some() && dir.path().join(&files[0].path).exists(), "{files:?}");
