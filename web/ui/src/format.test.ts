@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, keys, loaded, losses, micros, moment, moments, outcome, percent, request, served, span, total, unnamed, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -104,6 +104,19 @@ describe('rows', () => {
   it('that are alike all stay when a newer one is followed', () => {
     const [one, other] = [{ flow_id: 'a', slice: 0 }, { flow_id: 'b', slice: 0 }]
     expect(followed([one, one], [other])).toEqual([other, one, one])
+  })
+})
+
+describe('what is shown', () => {
+  it('is so much of all', () => {
+    const bar = { start: '', ambiguous_ends: 0, unnamed_ends: 0 }
+    const all = total([{ ...bar, rows: 6000, bytes: 1_000_000_000 }, { ...bar, rows: 241, bytes: 331_000_000 }])
+    expect(all).toEqual({ rows: 6241, bytes: 1_331_000_000 })
+    const shown = { rows: 100, bytes: 682_000_000 }
+    expect(loaded('flows', shown, all, true)).toBe('The newest 100 of 6241 flows, 682 MB of 1.3 GB')
+    expect(loaded('transactions', shown, all, true)).toBe('The newest 100 of 6241 transactions')
+    expect(loaded('flows', shown, { rows: 98, bytes: 1 }, true)).toBe('100+ flows, 682 MB')
+    expect(loaded('flows', { rows: 1, bytes: 5 }, { rows: 0, bytes: 0 }, false)).toBe('1 flow, 5 B')
   })
 })
 

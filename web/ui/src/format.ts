@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served } from './api'
+import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served, Table } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -28,6 +28,22 @@ export function unnamed(buckets: Bucket[]): { text: string; query: string }[] {
     part(sum((bucket) => bucket.ambiguous_ends), 'ambiguous', 'ambiguous'),
     part(sum((bucket) => bucket.unnamed_ends), 'unattributed', 'none'),
   ]
+}
+
+/** A number of rows, and their bytes. */
+export type Amount = { rows: number; bytes: number }
+
+/** All rows that began in the time of the bars. */
+export function total(buckets: Bucket[]): Amount {
+  return buckets.reduce((sum, { rows, bytes }) => ({ rows: sum.rows + rows, bytes: sum.bytes + bytes }), { rows: 0, bytes: 0 })
+}
+
+/** How many of all rows are shown. Lists take rows that began before, too: there may be fewer in all than are shown. */
+export function loaded(table: Table, shown: Amount, all: Amount, more: boolean): string {
+  const part = all.rows > shown.rows
+  const [rows, size] = part ? [`The newest ${shown.rows} of ${all.rows}`, ` of ${bytes(all.bytes)}`] : [`${shown.rows}${more ? '+' : ''}`, '']
+  const what = shown.rows === 1 && !part && !more ? table.slice(0, -1) : table
+  return `${rows} ${what}${table === 'flows' ? `, ${bytes(shown.bytes)}${size}` : ''}`
 }
 
 /** Never `0 %` of something, never `100 %` with an exception. */
