@@ -291,6 +291,10 @@ export const exchanges = (id: string, slices: Flow[], signal?: AbortSignal) => {
 }
 export const fields = (table: Table) =>
   get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)
+/** How the appliance is doing; problems are told to those who may see all rows. */
+export type Health = { status: 'ok' | 'degraded'; problems?: string[] }
+export const health = (signal?: AbortSignal) => get<Health>('/api/v1/health', {}, signal)
+
 /** Who is logged in: the name of a reader, and the filter of the rows that it sees; null where there is none. */
 export type Session = { reader: string | null; rows: string | null }
 export const session = () => get<Session>('/api/v1/session')
