@@ -10,7 +10,7 @@ describe('downloads', () => {
   })
 
   it('are also of groups, and of transactions where there is such', () => {
-    const links = downloads('transactions', { q: '' }, '| count by app')
+    const links = downloads('transactions', { q: '' }, { name: 'Groups', q: '| count by app' })
     expect(links.map(([name]) => name)).toEqual(['Groups as CSV', 'Transactions as CSV', 'Transactions as JSON lines', 'Transactions as Parquet'])
     expect(links[0]?.[1]).toBe('/api/v1/transactions/aggregate?q=%7C+count+by+app&format=csv')
   })

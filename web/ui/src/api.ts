@@ -144,6 +144,12 @@ export class ApiError extends Error {
   }
 }
 
+/** What went wrong, and what to do. */
+export function sentence(error: unknown): string {
+  if (error instanceof ApiError && error.hint) return `${error.message}; ${error.hint}`
+  return error instanceof Error ? error.message : String(error)
+}
+
 export type Parameters = Record<string, string | number | boolean | undefined>
 
 export function query(parameters: Parameters): string {
@@ -239,13 +245,16 @@ export async function extent(table: Table, parameters: Parameters, signal?: Abor
 /** The service map of flows; it counts primary observations only. */
 export const topology = (parameters: Parameters, signal?: AbortSignal) => get<Topology>('/api/v1/topology', parameters, signal)
 
+/** What an aggregation is called, and the whole query. */
+export type Grouped = { name: string; q: string }
+
 /** Everything that matches, as files: names and addresses. Packets and IPFIX are of flows. */
-export function downloads(table: Table, parameters: Parameters, groups: string | null): [string, string][] {
+export function downloads(table: Table, parameters: Parameters, groups: Grouped | null): [string, string][] {
   const rows = table === 'flows' ? 'Flows' : 'Transactions'
   const formats = [['CSV', 'csv'], ['JSON lines', 'jsonl'], ['Parquet', 'parquet'], ...(table === 'flows' ? [['IPFIX', 'ipfix']] : [])]
   const link = (path: string, own: Parameters) => `/api/v1/${path}?${query({ ...parameters, ...own })}`
   return [
-    ...(groups === null ? [] : [['Groups as CSV', link(`${table}/aggregate`, { q: groups, format: 'csv' })] as [string, string]]),
+    ...(groups === null ? [] : [[`${groups.name} as CSV`, link(`${table}/aggregate`, { q: groups.q, format: 'csv' })] as [string, string]]),
     ...formats.map(([name, format]): [string, string] => [`${rows} as ${name}`, link(`${table}/export`, { format })]),
     ...(table === 'flows' ? [['Packets as pcapng', link('pcap', {})] as [string, string]] : []),
   ]
@@ -256,6 +265,12 @@ const FIGURES = `count, sum(bytes) as bytes, sum(client_bytes) as client_bytes, 
   sum(http_errors) as http_errors, p50(client_rtt_us) as client_rtt_p50_us, p95(client_rtt_us) as client_rtt_p95_us,
   p50(server_rtt_us) as server_rtt_p50_us, p95(server_rtt_us) as server_rtt_p95_us,
   p50(response_time_avg_us) as response_time_p50_us, p95(response_time_avg_us) as response_time_p95_us`.replaceAll(/\s+/g, ' ')
+
+const NAMES = ['cluster', 'namespace', 'workload', 'workload_kind']
+
+/** The query that has all edges of the map, those with the most bytes first. */
+export const edges = (condition: string) =>
+  `${condition} | ${FIGURES} by ${['client', 'server'].flatMap((side) => NAMES.map((name) => `${side}_${name}`)).join(', ')} | sort bytes desc`
 
 /** The figures of an edge, of all flows that pass; null if none does. */
 export async function figures(parameters: Parameters, condition: string, signal?: AbortSignal): Promise<Figures | null> {
