@@ -263,7 +263,10 @@ fn a_query_is_completed_by_keys_and_gives_way_to_the_next() {
     assert_eq!(browser.eval(active), "container Container name (either side).");
     browser.press(ENTER);
     browser.until("the column is in the query", &format!("{query} === 'container '"));
-    browser.press(&format!("== web and server_por{DOWN}{ENTER}== 80{ENTER}"));
+    browser.press(&format!("== {DOWN}"));
+    let values = "return [...document.querySelectorAll('[role=option] b')].map((own) => own.innerText)";
+    browser.until("values of the column", &format!("{values}.includes('web')"));
+    browser.press(&format!("web and server_por{DOWN}{ENTER}== 80{ENTER}"));
     browser.until("rows", &format!("{ROWS}.length"));
     assert_eq!(browser.eval(query), "container == web and server_port == 80");
     assert_eq!(browser.eval(&format!("{ROWS}.filter((row) => !row.includes(':80')).length")), 0);

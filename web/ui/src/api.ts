@@ -232,6 +232,13 @@ export async function download({ href, download }: HTMLAnchorElement): Promise<v
 export const aggregate = (table: Table, parameters: Parameters, signal?: AbortSignal) =>
   get<Groups>(`/api/v1/${table}/aggregate`, parameters, signal)
 
+/** The commonest values of a column, and how many rows have them. */
+export async function values(table: Table, parameters: Parameters, column: string, signal?: AbortSignal): Promise<[Cell, number][]> {
+  const { columns, rows } = await aggregate(table, { ...parameters, q: `| top 100 ${column} by count` }, signal)
+  const [key, count] = columns.map(({ name }) => name)
+  return rows.map((row): [Cell, number] => [row[key ?? ''] ?? null, Number(row[count ?? ''])]).filter(([value]) => value !== null)
+}
+
 /** The range of the rows that match, whenever they were, also later than now (to the last day that is a time); null if none does. */
 export async function extent(table: Table, parameters: Parameters, signal?: AbortSignal): Promise<Range | null> {
   const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`

@@ -51,6 +51,17 @@ describe('a query', () => {
     expect(at('container in {web, db} o^')).toEqual(['or'])
   })
 
+  it('has values of a column', () => {
+    const values = ['web', '"a b"', 'cobweb'].map((word) => ({ word, doc: '' }))
+    const of = (query: string) => complete(query, query.length, COLUMNS, values)
+    for (const query of ['container == we', 'x and (container!=we', 'container in {a, we', 'container not in { we']) {
+      expect(of(query).column, query).toBe('container')
+      expect(of(query).offers.map(({ word }) => word)).toEqual(['web', 'cobweb'])
+    }
+    expect(of('labels.app/x = ').column).toBe('labels.app/x')
+    for (const query of ['container > ', 'container ~ ', 'top(a, ', 'container == "we']) expect(of(query).column, query).toBe('')
+  })
+
   it('has values that nobody offers', () => {
     for (const query of ['container == c^', 'container in {c^', 'container in {web, c^', 'container == "a and c^', "container ~ '^"]) expect(at(query), query).toEqual([])
   })

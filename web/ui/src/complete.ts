@@ -68,16 +68,27 @@ const TOKENS = new RegExp(String.raw`"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:
 const COMPARES = /^([=!<>~]+|in|\{|,)$/i
 const LAST = new RegExp(`${WORD}*$`)
 
-/** The begin of the word at the caret, and what it may become; those that begin with it first. */
-export function complete(text: string, caret: number, columns: Offer[]): { from: number; offers: Offer[] } {
+/** The column, or label, of which a value follows. */
+const COMPARED = /([\w./-]+)\s*(?:==?|!=|\s(?:not\s+)?in\s*\{(?:[^{}]*,)?)\s*$/i
+
+/** The begin of the word at the caret, and what it may become; those that begin with it first. `column` is the one whose values may stand there. */
+export interface Completion {
+  from: number
+  offers: Offer[]
+  column: string
+}
+
+/** `values` are offered where a value may stand. */
+export function complete(text: string, caret: number, columns: Offer[], values: Offer[] = []): Completion {
   const before = text.slice(0, caret)
   const word = LAST.exec(before)?.[0].toLowerCase() ?? ''
   const from = caret - word.length
   const tokens = before.slice(0, from).match(TOKENS) ?? []
+  const column = COMPARES.test(tokens.at(-1) ?? '') ? (COMPARED.exec(before.slice(0, from))?.[1] ?? '') : ''
   const rank = (offer: Offer) => offer.word.toLowerCase().indexOf(word)
-  const all = offered(tokens, columns).filter((offer) => rank(offer) >= 0)
+  const all = (column === '' ? offered(tokens, columns) : values).filter((offer) => rank(offer) >= 0)
   const offers = [...all.filter((offer) => rank(offer) === 0), ...all.filter((offer) => rank(offer) > 0)]
-  return { from, offers: offers.some((offer) => offer.word === word) && offers.length === 1 ? [] : offers }
+  return { from, column, offers: offers.some((offer) => offer.word === word) && offers.length === 1 ? [] : offers }
 }
 
 function offered(tokens: string[], columns: Offer[]): Offer[] {
@@ -88,7 +99,6 @@ function offered(tokens: string[], columns: Offer[]): Offer[] {
   if (pipes > 0) return [...columns, ...FIGURES, BY]
   if (/^not$/i.test(last) && isColumn(tokens.slice(0, -1), columns)) return AFTER_COLUMN.filter(({ word }) => /^(in|exists)$/.test(word))
   if (/^(|\(|and|or|not|&&|\|\||!)$/i.test(last)) return [...columns, NOT]
-  // Values are not known.
   if (COMPARES.test(last)) return []
   return isColumn(tokens, columns) ? AFTER_COLUMN : AFTER_CONDITION
 }

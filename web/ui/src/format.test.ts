@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, loaded, losses, micros, moment, moments, outcome, percent, request, served, span, total, unnamed, visible, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, outcome, percent, request, served, span, total, unnamed, visible, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -133,6 +133,10 @@ describe('queries', () => {
   it('quote text and not numbers', () => {
     expect(condition('server_port', 80)).toBe('server_port == 80')
     expect(condition('client_container', 'a"b')).toBe('client_container == "a\\"b"')
+  })
+
+  it('have texts in quotes where they must', () => {
+    expect(['web-1', 'shop/cart:1', 'OR', 'a b', 'a*'].map(literal)).toEqual(['web-1', 'shop/cart:1', '"OR"', '"a b"', String.raw`"a\*"`])
   })
 
   it('mean this value only, whatever its characters', () => {

@@ -170,6 +170,11 @@ export function figure(value: Cell | undefined, kind: string): string {
   return (Number.isInteger(value) ? String(value) : value.toFixed(2)) + per
 }
 
+/** A text as it is written in a query: quoted, if it has more than words, points and the like. */
+export function literal(value: string): string {
+  return /^[\w.:/@+-]+$/.test(value) && !/^(and|or|not|in|exists)$/i.test(value) ? value : `"${value.replaceAll(/[\\"*?]/g, '\\$&')}"`
+}
+
 /** `field == value` in the query language: exactly this value, whatever characters it has; none is `field not exists`. */
 export function condition(field: string, value: Cell): string {
   if (value === null) return `${field} not exists`
