@@ -74,6 +74,11 @@ describe('a query', () => {
     expect(at('| top 5 container | ^')).toEqual(['sort', 'limit'])
   })
 
+  it('has a word that is completed as a whole', () => {
+    expect(complete('x and container == y', 10, COLUMNS)).toMatchObject({ from: 6, to: 15 })
+    expect(complete('', 0, COLUMNS)).toMatchObject({ from: 0, to: 0 })
+  })
+
   it('offers nothing that is there already', () => {
     expect(at('start^')).toEqual([])
   })

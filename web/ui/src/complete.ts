@@ -67,13 +67,15 @@ const TOKENS = new RegExp(String.raw`"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:
 /** Values follow. */
 const COMPARES = /^([=!<>~]+|in|\{|,)$/i
 const LAST = new RegExp(`${WORD}*$`)
+const FIRST = new RegExp(`^${WORD}*`)
 
 /** The column, or label, of which a value follows. */
 const COMPARED = /([\w./-]+)\s*(?:==?|!=|\s(?:not\s+)?in\s*\{(?:[^{}]*,)?)\s*$/i
 
-/** The begin of the word at the caret, and what it may become; those that begin with it first. `column` is the one whose values may stand there. */
+/** The ends of the word at the caret, and what it may become; what begins with it first. `column` is the one whose values may stand there. */
 export interface Completion {
   from: number
+  to: number
   offers: Offer[]
   column: string
 }
@@ -81,14 +83,15 @@ export interface Completion {
 /** `values` are offered where a value may stand. */
 export function complete(text: string, caret: number, columns: Offer[], values: Offer[] = []): Completion {
   const before = text.slice(0, caret)
-  const word = LAST.exec(before)?.[0].toLowerCase() ?? ''
-  const from = caret - word.length
+  const from = caret - (LAST.exec(before)?.[0].length ?? 0)
+  const to = caret + (FIRST.exec(text.slice(caret))?.[0].length ?? 0)
+  const word = before.slice(from).toLowerCase()
   const tokens = before.slice(0, from).match(TOKENS) ?? []
   const column = COMPARES.test(tokens.at(-1) ?? '') ? (COMPARED.exec(before.slice(0, from))?.[1] ?? '') : ''
   const rank = (offer: Offer) => offer.word.toLowerCase().indexOf(word)
   const all = (column === '' ? offered(tokens, columns) : values).filter((offer) => rank(offer) >= 0)
   const offers = [...all.filter((offer) => rank(offer) === 0), ...all.filter((offer) => rank(offer) > 0)]
-  return { from, column, offers: offers.some((offer) => offer.word === word) && offers.length === 1 ? [] : offers }
+  return { from, to, column, offers: offers.some((offer) => offer.word === word) && offers.length === 1 ? [] : offers }
 }
 
 function offered(tokens: string[], columns: Offer[]): Offer[] {
