@@ -8,7 +8,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::browser::{Browser, END, ENTER, RIGHT};
+use support::browser::{Browser, DOWN, END, ENTER, RIGHT};
 use support::{Appliance, eventually, is_root};
 
 /// The token of a reader.
@@ -17,6 +17,8 @@ const READER: &str = "0123456789abcdef0123456789abcdef";
 const ROWS: &str = "return [...document.querySelectorAll('section tbody tr')].map((row) => row.innerText)";
 /// Flows between workloads, without what these tell everybody.
 const NAMED: &str = "client_workload+exists+and+server_workload+exists";
+/// The head of the details of an edge.
+const EDGE: &str = "<bdi>demo/client</bdi> → <bdi>demo/web</bdi>";
 /// What stands above followed flows, if they are.
 const STATUS: &str = "return (document.querySelector('.follow')?.innerText ?? '')";
 
@@ -165,7 +167,7 @@ fn the_map_leads_to_the_flows_behind_it() {
     browser.click(".map .node[aria-label^='demo/web ']");
     browser.shows(&["as server", "rtt to server, p50 · p95"]);
     browser.click(".peers button");
-    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+    browser.shows(&[EDGE, "HTTP requests"]);
     let link = browser.eval("return location.pathname + location.search");
     browser.click("aside button.main");
     browser.until("flows", &format!("{ROWS}.length"));
@@ -178,9 +180,11 @@ fn the_map_leads_to_the_flows_behind_it() {
 
     // Back, and by a link, everything is as it was.
     browser.eval("history.back()");
-    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+    browser.shows(&[EDGE, "HTTP requests"]);
     browser.visit(&format!("{}{}", appliance.url, link.as_str().expect("text")));
-    browser.shows(&["demo/client → demo/web", "HTTP requests"]);
+    browser.shows(&[EDGE, "HTTP requests"]);
+
+    figures_are_of_the_time_that_is_shown(&browser);
 
     // By the keyboard: from the first workload to the one on its right.
     browser.open(&appliance, &format!("/?view=map&q={NAMED}"), &appliance.token);
@@ -201,6 +205,95 @@ fn the_map_leads_to_the_flows_behind_it() {
     browser.shows(&["No flows match"]);
     browser.open(&appliance, "/?view=map&q=server_port+==", &appliance.token);
     browser.shows(&["expected a value"]);
+    appliance.stop();
+}
+
+/// A week's figures come late; before they do, the time is another again.
+fn figures_are_of_the_time_that_is_shown(browser: &Browser) {
+    browser.click("[aria-label=Edge] .acts button:last-child");
+    let figures =
+        "return [...document.querySelectorAll('[aria-label=Workload] dt')].some((own) => own.innerText === 'flows')";
+    browser.until("figures", figures);
+    late(browser, "aggregate", "7d");
+    during(browser, "7d");
+    browser.until("they are asked for", "return window.waiting.length === 2");
+    assert_eq!(browser.eval(figures), false, "none of another time are shown meanwhile");
+    during(browser, "15m");
+    browser.until("figures", figures);
+    assert_eq!(browser.eval("return window.ended.length"), 2, "nobody waits for the others");
+}
+
+/// Has answers to questions about a range wait for half a minute; `waiting` are those that were asked, `ended` those that were given up.
+fn late(browser: &Browser, path: &str, range: &str) {
+    browser.eval(&format!(
+        "const own = window.fetch; window.waiting = []; window.ended = []; window.fetch = (path, init) => {{ \
+         if (!path.includes('{path}') || !path.includes('from=-{range}')) return own(path, init); \
+         window.waiting.push(path); return new Promise((resolve, reject) => {{ \
+         init.signal.addEventListener('abort', () => {{ window.ended.push(path); reject(init.signal.reason) }}); \
+         setTimeout(() => resolve(own(path, init)), 30000) }}) }}"
+    ));
+}
+
+/// Chooses a range of time.
+fn during(browser: &Browser, range: &str) {
+    browser.eval(&format!(
+        "const own = document.querySelector('[aria-label=\"Time range\"]'); own.value = '{range}'; \
+         own.dispatchEvent(new Event('change', {{ bubbles: true }}))"
+    ));
+}
+
+#[test]
+fn a_query_is_completed_by_keys_and_gives_way_to_the_next() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some((appliance, browser)) = demonstration(directory.path()) else { return };
+    eventually(40, "a web flow", || appliance.flows("container == web and end_reason exists", &[]).pop());
+
+    browser.open(&appliance, "/", &appliance.token);
+    browser.eval("document.querySelector('[aria-label=Query]').focus()");
+    let query = "return document.querySelector('[aria-label=Query]').value";
+    eventually(20, "the column is offered", || {
+        browser.eval("document.querySelector('[aria-label=Query]').select()");
+        browser.press("contai");
+        (browser.eval("return document.querySelectorAll('[role=option]').length") == 3).then_some(())
+    });
+    let active = "return document.getElementById(document.querySelector('[aria-label=Query]')\
+                  .getAttribute('aria-activedescendant'))?.innerText ?? ''";
+    assert_eq!(browser.eval(active), "", "Enter asks, as long as nothing is chosen");
+    browser.press(DOWN);
+    assert_eq!(browser.eval(active), "container Container name (either side).");
+    browser.press(ENTER);
+    browser.until("the column is in the query", &format!("{query} === 'container '"));
+    browser.press(&format!("== {DOWN}"));
+    let values = "return [...document.querySelectorAll('[role=option] b')].map((own) => own.innerText)";
+    browser.until("values of the column", &format!("{values}.includes('web')"));
+    browser.press(&format!("web and server_por{DOWN}{ENTER}== 80{ENTER}"));
+    browser.until("rows", &format!("{ROWS}.length"));
+    assert_eq!(browser.eval(query), "container == web and server_port == 80");
+    assert_eq!(browser.eval(&format!("{ROWS}.filter((row) => !row.includes(':80')).length")), 0);
+
+    // All columns, by what they mean.
+    browser.click(".side button");
+    browser.press("zeek");
+    browser.until("one of them", "return document.querySelectorAll('.columns li').length === 1");
+    browser.click(".columns li button");
+    browser.until("it is in the query", &format!("{query} === 'container == web and server_port == 80 tcp_state '"));
+    browser.eval("document.querySelector('[aria-label=Query]').select()");
+    browser.press(&format!("container == web{ENTER}"));
+    browser.until("rows", &format!("{ROWS}.length"));
+
+    // Slow questions end with those that take their place.
+    late(&browser, "/flows", "7d");
+    during(&browser, "7d");
+    browser.until("both are asked for", "return window.waiting.length === 2");
+    during(&browser, "1h");
+    browser.until("the next is answered", "return document.querySelector('main section').ariaBusy === 'false'");
+    assert_eq!(browser.eval("return window.ended.length"), 2, "rows and bars");
+
+    browser.eval(
+        "const own = window.fetch; window.fetch = (path, init) => path !== '/api/v1/health' ? own(path, init) : \
+         Promise.resolve(new Response(JSON.stringify({ status: 'degraded', problems: ['the disk is full'] })))",
+    );
+    browser.shows(&["The appliance is degraded: the disk is full"]);
     appliance.stop();
 }
 
@@ -268,7 +361,8 @@ fn bars_of_transactions_are_what_the_interface_counts() {
             .zip(&told)
             .all(|(bar, own)| bar[1].as_f64().is_some_and(|height| (height - 20.0 * *own as f64 / most).abs() < 1e-6));
         let sum: u64 = values.iter().sum();
-        (values == told && heights && sum >= 30).then_some(())
+        let total = browser.eval("return document.querySelector('.histogram b').innerText");
+        (values == told && heights && sum >= 30 && total == format!("{sum} transactions")).then_some(())
     });
     // On a phone nothing is wider than the screen.
     browser.resize((390, 844));

@@ -15,6 +15,7 @@ const SIZE: (u32, u32) = (1440, 900);
 
 /// Keys by their code points in `WebDriver`.
 pub const RIGHT: &str = "\u{e014}";
+pub const DOWN: &str = "\u{e015}";
 pub const ENTER: &str = "\u{e007}";
 pub const END: &str = "\u{e010}";
 

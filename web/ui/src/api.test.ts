@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { downloads, extent, flow, whenOver } from './api'
+import { downloads, extent, flow, Newest, search, whenOver } from './api'
 
 describe('downloads', () => {
   it('are of everything that matches, in every format', () => {
@@ -10,7 +10,7 @@ describe('downloads', () => {
   })
 
   it('are also of groups, and of transactions where there is such', () => {
-    const links = downloads('transactions', { q: '' }, '| count by app')
+    const links = downloads('transactions', { q: '' }, { name: 'Groups', q: '| count by app' })
     expect(links.map(([name]) => name)).toEqual(['Groups as CSV', 'Transactions as CSV', 'Transactions as JSON lines', 'Transactions as Parquet'])
     expect(links[0]?.[1]).toBe('/api/v1/transactions/aggregate?q=%7C+count+by+app&format=csv')
   })
@@ -26,6 +26,24 @@ describe('all that is kept', () => {
     expect(await extent('flows', { q: 'port == 53', from: '-1h', to: 'now' })).toEqual({ from: rows[0]?.first, to: '2100-01-01T00:00:00.501Z' })
     expect(asked).toHaveLength(1)
     expect(new URLSearchParams(asked[0]?.split('?')[1]).get('to')).toBe('2262-04-11')
+  })
+})
+
+describe('a newer question', () => {
+  afterEach(() => vi.unstubAllGlobals())
+
+  it('ends the one before, and its further requests', async () => {
+    const answers = (_: string, { signal }: RequestInit) =>
+      new Promise<Response>((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+    vi.stubGlobal('fetch', answers)
+    const questions = new Newest()
+    const first = questions.next()
+    const page = search('flows', {}, questions.signal)
+    const second = questions.next()
+    await expect(page).rejects.toThrow()
+    expect([first.aborted, second.aborted]).toEqual([true, false])
+    questions.end()
+    expect(second.aborted).toBe(true)
   })
 })
 

@@ -144,6 +144,12 @@ export class ApiError extends Error {
   }
 }
 
+/** What went wrong, and what to do. */
+export function sentence(error: unknown): string {
+  if (error instanceof ApiError && error.hint) return `${error.message}; ${error.hint}`
+  return error instanceof Error ? error.message : String(error)
+}
+
 export type Parameters = Record<string, string | number | boolean | undefined>
 
 export function query(parameters: Parameters): string {
@@ -169,15 +175,35 @@ async function send(path: string, init?: RequestInit): Promise<Response> {
   throw new ApiError(response.status, error.message ?? `status ${response.status}`, error.hint, error.column)
 }
 
-async function get<T>(path: string, parameters: Parameters = {}): Promise<T> {
+/** Questions that take each other's place: a new one ends the one before, so that nobody works on it any longer. */
+export class Newest {
+  #control = new AbortController()
+
+  /** Of the newest question: its further requests end with it. */
+  get signal(): AbortSignal {
+    return this.#control.signal
+  }
+
+  next(): AbortSignal {
+    this.end()
+    this.#control = new AbortController()
+    return this.signal
+  }
+
+  end() {
+    this.#control.abort()
+  }
+}
+
+async function get<T>(path: string, parameters: Parameters = {}, signal?: AbortSignal): Promise<T> {
   const text = query(parameters)
-  const response = await send(text ? `${path}?${text}` : path)
+  const response = await send(text ? `${path}?${text}` : path, { signal })
   return (await response.json()) as T
 }
 
 /** A page of a table. */
-export async function search(table: Table, parameters: Parameters): Promise<Page> {
-  const { [table]: rows, ...rest } = await get<Record<Table, Row[]> & Omit<Page, 'rows'>>(`/api/v1/${table}`, parameters)
+export async function search(table: Table, parameters: Parameters, signal?: AbortSignal): Promise<Page> {
+  const { [table]: rows, ...rest } = await get<Record<Table, Row[]> & Omit<Page, 'rows'>>(`/api/v1/${table}`, parameters, signal)
   return { ...rest, rows }
 }
 
@@ -203,12 +229,20 @@ export async function download({ href, download }: HTMLAnchorElement): Promise<v
 }
 
 /** What an aggregation (a query with `|`) says of the rows of a table. */
-export const aggregate = (table: Table, parameters: Parameters) => get<Groups>(`/api/v1/${table}/aggregate`, parameters)
+export const aggregate = (table: Table, parameters: Parameters, signal?: AbortSignal) =>
+  get<Groups>(`/api/v1/${table}/aggregate`, parameters, signal)
+
+/** The commonest values of a column, and how many rows have them. */
+export async function values(table: Table, parameters: Parameters, column: string, signal?: AbortSignal): Promise<[Cell, number][]> {
+  const { columns, rows } = await aggregate(table, { ...parameters, q: `| top 100 ${column} by count` }, signal)
+  const [key, count] = columns.map(({ name }) => name)
+  return rows.map((row): [Cell, number] => [row[key ?? ''] ?? null, Number(row[count ?? ''])]).filter(([value]) => value !== null)
+}
 
 /** The range of the rows that match, whenever they were, also later than now (to the last day that is a time); null if none does. */
-export async function extent(table: Table, parameters: Parameters): Promise<Range | null> {
+export async function extent(table: Table, parameters: Parameters, signal?: AbortSignal): Promise<Range | null> {
   const q = `${parameters.q ?? ''} | min(start) as first, max(start) as last`
-  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: '2262-04-11' })
+  const { rows } = await aggregate(table, { ...parameters, q, from: '1970-01-01', to: '2262-04-11' }, signal)
   const [first, last] = [rows[0]?.first, rows[0]?.last]
   if (typeof first !== 'string' || typeof last !== 'string') return null
   // An end is exclusive.
@@ -216,15 +250,18 @@ export async function extent(table: Table, parameters: Parameters): Promise<Rang
 }
 
 /** The service map of flows; it counts primary observations only. */
-export const topology = (parameters: Parameters) => get<Topology>('/api/v1/topology', parameters)
+export const topology = (parameters: Parameters, signal?: AbortSignal) => get<Topology>('/api/v1/topology', parameters, signal)
+
+/** What an aggregation is called, and the whole query. */
+export type Grouped = { name: string; q: string }
 
 /** Everything that matches, as files: names and addresses. Packets and IPFIX are of flows. */
-export function downloads(table: Table, parameters: Parameters, groups: string | null): [string, string][] {
+export function downloads(table: Table, parameters: Parameters, groups: Grouped | null): [string, string][] {
   const rows = table === 'flows' ? 'Flows' : 'Transactions'
   const formats = [['CSV', 'csv'], ['JSON lines', 'jsonl'], ['Parquet', 'parquet'], ...(table === 'flows' ? [['IPFIX', 'ipfix']] : [])]
   const link = (path: string, own: Parameters) => `/api/v1/${path}?${query({ ...parameters, ...own })}`
   return [
-    ...(groups === null ? [] : [['Groups as CSV', link(`${table}/aggregate`, { q: groups, format: 'csv' })] as [string, string]]),
+    ...(groups === null ? [] : [[`${groups.name} as CSV`, link(`${table}/aggregate`, { q: groups.q, format: 'csv' })] as [string, string]]),
     ...formats.map(([name, format]): [string, string] => [`${rows} as ${name}`, link(`${table}/export`, { format })]),
     ...(table === 'flows' ? [['Packets as pcapng', link('pcap', {})] as [string, string]] : []),
   ]
@@ -236,17 +273,23 @@ const FIGURES = `count, sum(bytes) as bytes, sum(client_bytes) as client_bytes, 
   p50(server_rtt_us) as server_rtt_p50_us, p95(server_rtt_us) as server_rtt_p95_us,
   p50(response_time_avg_us) as response_time_p50_us, p95(response_time_avg_us) as response_time_p95_us`.replaceAll(/\s+/g, ' ')
 
+const NAMES = ['cluster', 'namespace', 'workload', 'workload_kind']
+
+/** The query that has all edges of the map, those with the most bytes first. */
+export const edges = (condition: string) =>
+  `${condition} | ${FIGURES} by ${['client', 'server'].flatMap((side) => NAMES.map((name) => `${side}_${name}`)).join(', ')} | sort bytes desc`
+
 /** The figures of an edge, of all flows that pass; null if none does. */
-export async function figures(parameters: Parameters, condition: string): Promise<Figures | null> {
-  const { rows } = await aggregate('flows', { ...parameters, q: `${condition} | ${FIGURES}` })
+export async function figures(parameters: Parameters, condition: string, signal?: AbortSignal): Promise<Figures | null> {
+  const { rows } = await aggregate('flows', { ...parameters, q: `${condition} | ${FIGURES}` }, signal)
   const row = rows[0]
   return row && Number(row.count) > 0 ? (row as unknown as Figures) : null
 }
 
 type Totals = Record<Table | 'client_bytes' | 'server_bytes' | 'request_bytes' | 'response_bytes', number> & Bucket
 
-export const histogram = (table: Table, parameters: Parameters) =>
-  get<{ buckets: Totals[] }>(`/api/v1/${table}/histogram`, parameters).then((answer) =>
+export const histogram = (table: Table, parameters: Parameters, signal?: AbortSignal) =>
+  get<{ buckets: Totals[] }>(`/api/v1/${table}/histogram`, parameters, signal).then((answer) =>
     answer.buckets.map(
       (own): Bucket => ({
         start: own.start,
@@ -257,19 +300,23 @@ export const histogram = (table: Table, parameters: Parameters) =>
       }),
     ),
   )
-export const flow = (id: string) => get<FlowDetails>(`/api/v1/flows/${id}`)
+export const flow = (id: string, signal?: AbortSignal) => get<FlowDetails>(`/api/v1/flows/${id}`, {}, signal)
 /** The exchanges of a flow between the start of its first slice and the end of its last (or of late), newest first. */
-export const exchanges = (id: string, slices: Flow[]) => {
+export const exchanges = (id: string, slices: Flow[], signal?: AbortSignal) => {
   const wanted = { q: `flow_id == ${id}`, all_observations: true, limit: 100 }
-  if (slices.length === 0) return search('transactions', { ...wanted, from: '-1h', to: 'now' })
+  if (slices.length === 0) return search('transactions', { ...wanted, from: '-1h', to: 'now' }, signal)
   // An end is exclusive and RFC 3339 compares as text: a millisecond more holds the last packet.
   const to = slices.map((slice) => String(slice.end)).reduce((a, b) => (a > b ? a : b), '')
   const from = slices.map((slice) => String(slice.start)).reduce((a, b) => (a < b ? a : b), to)
   const after = new Date(Date.parse(to) + 1).toISOString()
-  return search('transactions', { ...wanted, from, to: after })
+  return search('transactions', { ...wanted, from, to: after }, signal)
 }
 export const fields = (table: Table) =>
   get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)
+/** How the appliance is doing; problems are told to those who may see all rows. */
+export type Health = { status: 'ok' | 'degraded'; problems?: string[] }
+export const health = (signal?: AbortSignal) => get<Health>('/api/v1/health', {}, signal)
+
 /** Who is logged in: the name of a reader, and the filter of the rows that it sees; null where there is none. */
 export type Session = { reader: string | null; rows: string | null }
 export const session = () => get<Session>('/api/v1/session')

@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, keys, losses, micros, moment, moments, outcome, percent, request, served, span, unnamed, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, outcome, percent, request, served, span, total, unnamed, visible, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -47,6 +47,15 @@ describe('values', () => {
     expect(ends(flow)).toBe('web:4000 → 10.0.0.2')
     expect(end({ ...flow, client_host: 'node', server_host: 'db' }, 'client').name).toBe('web')
     expect(end({ ...flow, server_host: 'db', server_pod: null }, 'server')).toEqual({ name: 'db', port: '', named: true, title: 'db 10.0.0.2' })
+  })
+})
+
+describe('names that pose as others', () => {
+  it('show what cannot be seen', () => {
+    expect(visible('\u202eltr-gnp.exe')).toBe('⟨202E⟩ltr-gnp.exe')
+    expect(visible('web\u200b \u2066a\u200d')).toBe('web⟨200B⟩ ⟨2066⟩a⟨200D⟩')
+    expect(end({ client_pod: 'web\ufeff' }, 'client').name).toBe('web⟨FEFF⟩')
+    for (const name of ['web', 'عربي-خدمة', '日本語', '👩‍👩‍👧‍👦🏳️‍🌈', 'é e\u0301']) expect(visible(name)).toBe(name)
   })
 })
 
@@ -107,10 +116,27 @@ describe('rows', () => {
   })
 })
 
+describe('what is shown', () => {
+  it('is so much of all', () => {
+    const bar = { start: '', ambiguous_ends: 0, unnamed_ends: 0 }
+    const all = total([{ ...bar, rows: 6000, bytes: 1_000_000_000 }, { ...bar, rows: 241, bytes: 331_000_000 }])
+    expect(all).toEqual({ rows: 6241, bytes: 1_331_000_000 })
+    const shown = { rows: 100, bytes: 682_000_000 }
+    expect(loaded('flows', shown, all, true)).toBe('The newest 100 of 6241 flows, 682 MB of 1.3 GB')
+    expect(loaded('transactions', shown, all, true)).toBe('The newest 100 of 6241 transactions')
+    expect(loaded('flows', shown, { rows: 98, bytes: 1 }, true)).toBe('100+ flows, 682 MB')
+    expect(loaded('flows', { rows: 1, bytes: 5 }, { rows: 0, bytes: 0 }, false)).toBe('1 flow, 5 B')
+  })
+})
+
 describe('queries', () => {
   it('quote text and not numbers', () => {
     expect(condition('server_port', 80)).toBe('server_port == 80')
     expect(condition('client_container', 'a"b')).toBe('client_container == "a\\"b"')
+  })
+
+  it('have texts in quotes where they must', () => {
+    expect(['web-1', 'shop/cart:1', 'OR', 'a b', 'a*'].map(literal)).toEqual(['web-1', 'shop/cart:1', '"OR"', '"a b"', String.raw`"a\*"`])
   })
 
   it('mean this value only, whatever its characters', () => {
@@ -149,6 +175,12 @@ describe('queries', () => {
     expect(of('00:00:00', 'p95(client_rtt_us) by time(1h30m) | limit 3')).toEqual({ from: range.from, to: '2026-03-01T01:30:00.000000000Z' })
     expect(of('02:00:00', 'count by 1h')).toEqual({ from: '2026-03-01T02:00:00.000000000Z', to: range.to })
     expect(groupRange({ columns: [], range }, {}, 'top 20 app')).toBeNull()
+  })
+
+  it('hold a condition only as it is', () => {
+    const holding = ['tagged_by == none', 'port == 1 and tagged_by == none', 'tagged_by == none AND x']
+    const others = ['', 'client_tagged_by == none', 'not tagged_by == none', 'tagged_by == none or port == 1', 'tagged_by == none_at_all']
+    expect([...holding, ...others].filter((query) => holds(query, 'tagged_by == none'))).toEqual(holding)
   })
 
   it('are put together', () => {

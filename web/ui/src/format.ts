@@ -1,6 +1,6 @@
 /** Values as people read them. */
 
-import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served } from './api'
+import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served, Table } from './api'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -28,6 +28,22 @@ export function unnamed(buckets: Bucket[]): { text: string; query: string }[] {
     part(sum((bucket) => bucket.ambiguous_ends), 'ambiguous', 'ambiguous'),
     part(sum((bucket) => bucket.unnamed_ends), 'unattributed', 'none'),
   ]
+}
+
+/** A number of rows, and their bytes. */
+export type Amount = { rows: number; bytes: number }
+
+/** All rows that began in the time of the bars. */
+export function total(buckets: Bucket[]): Amount {
+  return buckets.reduce((sum, { rows, bytes }) => ({ rows: sum.rows + rows, bytes: sum.bytes + bytes }), { rows: 0, bytes: 0 })
+}
+
+/** How many of all rows are shown. Lists take rows that began before, too: there may be fewer in all than are shown. */
+export function loaded(table: Table, shown: Amount, all: Amount, more: boolean): string {
+  const part = all.rows > shown.rows
+  const [rows, size] = part ? [`The newest ${shown.rows} of ${all.rows}`, ` of ${bytes(all.bytes)}`] : [`${shown.rows}${more ? '+' : ''}`, '']
+  const what = shown.rows === 1 && !part && !more ? table.slice(0, -1) : table
+  return `${rows} ${what}${table === 'flows' ? `, ${bytes(shown.bytes)}${size}` : ''}`
 }
 
 /** Never `0 %` of something, never `100 %` with an exception. */
@@ -66,6 +82,10 @@ export function moments(rows: Row[], now: Date = new Date()): (time: string) => 
   return rows.every((row) => text(row.start).startsWith(today)) ? clock : moment
 }
 
+/** Text with what cannot be seen in it, or turns the direction of reading, as its number: nobody looks like somebody else. Emoji may be joined. */
+export const visible = (text: string): string =>
+  text.replaceAll(/(?![\ufe0f\u200d])\p{Default_Ignorable_Code_Point}|\u200d(?!\p{Extended_Pictographic})/gu, (own) => `⟨${own.codePointAt(0)?.toString(16).toUpperCase()}⟩`)
+
 /** Where a bucket ends, and the next begins. */
 export function bucketEnd(buckets: Bucket[], at: number): string {
   const next = buckets[at + 1]?.start
@@ -86,8 +106,8 @@ export function end(flow: Row, side: 'client' | 'server'): { name: string; port:
   const name = flow[`${side}_pod`] ?? flow[`${side}_container`] ?? flow[`${side}_host`]
   const ip = String(flow[`${side}_ip`] ?? '?')
   const port = flow[`${side}_port`]
-  const title = [name, ip, flow[`${side}_image`]].filter((part) => part != null).join(' ')
-  return { name: String(name ?? ip), port: port === null || port === undefined ? '' : `:${port}`, named: name != null, title }
+  const title = visible([name, ip, flow[`${side}_image`]].filter((part) => part != null).join(' '))
+  return { name: visible(String(name ?? ip)), port: port === null || port === undefined ? '' : `:${port}`, named: name != null, title }
 }
 
 /** `web:40000 → db:5432`. */
@@ -99,14 +119,14 @@ export function request(row: Row): string {
   // The target may be absolute already (RFC 9112, 3.2.2).
   const host = path === '' || path.startsWith('/') ? text(row.http_host) : ''
   const [verb, what] = row.dns_query != null ? [row.dns_type, row.dns_query] : [row.http_method, host + path]
-  return `${text(verb)} ${text(what)}`.trim()
+  return visible(`${text(verb)} ${text(what)}`.trim())
 }
 
 /** What a flow was about: the name asked for, the first request and what came of it, the server's name. */
 export function what(flow: Row): string {
   const asked = request(flow)
   if (flow.http_status != null) return `${asked} → ${text(flow.http_status)}`.trim()
-  return asked === '' ? text(flow.tls_sni) : asked
+  return asked === '' ? visible(text(flow.tls_sni)) : asked
 }
 
 /** Status or response code, and whether it is an error; a gRPC call has two. */
@@ -141,13 +161,18 @@ export function aggregation(query: string): { condition: string; rest: string } 
 /** A value of an aggregation: its kind is that of the column, or that with `_per_second`. */
 export function figure(value: Cell | undefined, kind: string): string {
   if (value === null || value === undefined) return '—'
-  if (typeof value !== 'number') return kind === 'time' ? text(value).slice(0, 19).replace('T', ' ') : text(value)
+  if (typeof value !== 'number') return kind === 'time' ? text(value).slice(0, 19).replace('T', ' ') : visible(text(value))
   const rate = kind.endsWith('_per_second')
   const per = rate ? '/s' : ''
   const unit = rate ? kind.slice(0, -'_per_second'.length) : kind
   if (unit === 'size') return bytes(value) + per
   if (unit === 'duration') return micros(rate ? value : Math.round(value)) + per
   return (Number.isInteger(value) ? String(value) : value.toFixed(2)) + per
+}
+
+/** A text as it is written in a query: quoted, if it has more than words, points and the like. */
+export function literal(value: string): string {
+  return /^[\w.:/@+-]+$/.test(value) && !/^(and|or|not|in|exists)$/i.test(value) ? value : `"${value.replaceAll(/[\\"*?]/g, '\\$&')}"`
 }
 
 /** `field == value` in the query language: exactly this value, whatever characters it has; none is `field not exists`. */
@@ -204,6 +229,9 @@ export function conjunction(conditions: string[]): string {
   if (parts.length === 1) return parts[0] ?? ''
   return parts.map((part) => (/\bor\b|\|\|/i.test(part) ? `(${part})` : part)).join(' and ')
 }
+
+/** Whether a condition is there already, as one of those that all hold. */
+export const holds = (query: string, condition: string): boolean => !/\bor\b|\|\|/i.test(query) && query.split(/ and /i).includes(condition)
 
 /** Where figures come from, in words. */
 export function served({ rollups, files, rows, resolution }: Served): string {

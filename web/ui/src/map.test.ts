@@ -131,7 +131,7 @@ describe('the map', () => {
   })
 
   it('has its choice in a link', () => {
-    for (const choice of [null, { id: '/shop//web' }, { client: '///', server: '/shop//a b' }]) expect(readChoice(written(choice))).toEqual(choice)
+    for (const choice of [null, { id: '/shop//web' }, { client: '///', server: '/shop//a b' }, { id: '//a\nb/' }, { client: '//%250A\n/', server: '///' }]) expect(readChoice(written(choice))).toEqual(choice)
   })
 
   it('has broader lines for more bytes', () => {

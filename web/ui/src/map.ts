@@ -1,7 +1,7 @@
 /** The service map as people read it: names, marks, and the questions behind what was chosen. */
 
 import type { Edge, Figures, Topology, Workload } from './api'
-import { bytes, condition, either, micros, percent } from './format'
+import { bytes, condition, either, micros, percent, visible } from './format'
 
 /** Nodes that are drawn at most; the table has all edges. */
 export const MOST_NODES = 300
@@ -9,12 +9,16 @@ export const MOST_NODES = 300
 /** A node, or an edge. */
 export type Choice = { id: string } | { client: string; server: string }
 
-/** What a link says of the choice; ids hold no line break. */
-export const written = (choice: Choice | null): string => (choice === null ? '' : 'id' in choice ? choice.id : `${choice.client}\n${choice.server}`)
+/** What a link says of the choice, two ids in two lines. In an id a `%` is `%25`, and so `%0A` can be a line break of it. */
+export function written(choice: Choice | null): string {
+  if (choice === null) return ''
+  const ids = 'id' in choice ? [choice.id] : [choice.client, choice.server]
+  return ids.map((id) => id.replaceAll('\n', '%0A')).join('\n')
+}
 
 export function readChoice(text: string | null): Choice | null {
   if (!text) return null
-  const [client = '', server] = text.split('\n')
+  const [client = '', server] = text.split('\n').map((id) => id.replaceAll('%0A', '\n'))
   return server === undefined ? { id: client } : { client, server }
 }
 
@@ -22,13 +26,13 @@ type Names = Pick<Workload, 'cluster' | 'namespace' | 'workload' | 'workload_kin
 
 /** What a node is called; ends that nobody owns are together. */
 export function nodeName(node: Names): string {
-  return node.workload ?? 'no workload'
+  return visible(node.workload ?? 'no workload')
 }
 
 /** What its box is called. */
 export function groupName(node: Names): string {
   const parts = [node.cluster, node.namespace].filter((part) => part !== null)
-  if (parts.length > 0) return parts.join(' / ')
+  if (parts.length > 0) return visible(parts.join(' / '))
   return node.workload === null ? 'elsewhere' : 'no namespace'
 }
 

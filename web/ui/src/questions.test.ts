@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest'
-import { whenever } from './questions'
+import { ranges, whenever } from './questions'
+
+describe('ranges', () => {
+  it('have that of an address among them', () => {
+    expect(ranges('2h').slice(0, 2)).toEqual(['2h', '5m'])
+    expect(ranges('custom')).toEqual(ranges('15m'))
+  })
+})
 
 describe('a question of any time', () => {
   it('is another of another table, query or set of observations, and the same of another time', () => {

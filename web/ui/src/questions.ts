@@ -2,7 +2,10 @@
 
 import { type Parameters, query, type Table } from './api'
 
-export const RANGES = ['5m', '15m', '1h', '24h', '7d', '30d']
+const RANGES = ['5m', '15m', '1h', '24h', '7d', '30d']
+
+/** Ranges to choose from, with one of an address. */
+export const ranges = (own: string): string[] => (own === 'custom' || RANGES.includes(own) ? RANGES : [own, ...RANGES])
 
 /** What a query looks like. */
 export const EXAMPLES: Record<Table, string> = {
