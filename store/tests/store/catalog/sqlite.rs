@@ -68,7 +68,7 @@ async fn a_newer_schema_is_refused_with_a_hint() {
         .unwrap();
     pool.close().await;
     for error in [Catalog::open(&path).await.unwrap_err(), Catalog::open_read_only(&path).await.unwrap_err()] {
-        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 10, .. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 11, .. }), "{error}");
         assert!(error.to_string().contains("; hint: "), "{error}");
     }
 }
@@ -128,7 +128,7 @@ async fn a_catalog_of_the_first_release_is_upgraded_on_start() {
     let path = dir.path().join("catalog.sqlite");
     first_schema(&path).await;
     let error = Catalog::open_read_only(&path).await.unwrap_err();
-    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 10, .. }), "{error}");
+    assert!(matches!(error, StoreError::OlderSchema { found: 1, known: 11, .. }), "{error}");
     assert!(error.to_string().contains("`wiretag run` upgrades it"), "{error}");
 
     let catalog = catalog(&dir).await;
