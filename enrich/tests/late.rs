@@ -178,6 +178,22 @@ fn behind_a_translation_the_own_address_counts_if_it_is_known_which_that_is() {
     assert_eq!(names(&again, &on_the_way), [Some("a".to_owned()), None]);
 }
 
+/// It may have been ambiguous because of the interface that carried it.
+#[test]
+fn what_was_ambiguous_is_nobody_s_of_this_node_once_its_interface_is_not_known() {
+    let mut timeline = known();
+    let key = Key::Interface { index: 8, netns: 0, boot: "boot".into() };
+    timeline.apply(&IdentityEvent::Learned(Interval { key, ..interval("a", "cri", 1, (NOW - 60 * SECOND, NOW)) }));
+    let ends = |how| row(Source::Ring, end(1, how, None), end(2, how, None));
+    let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
+    let gone = again(&timeline, Links::default());
+    assert_eq!(names(&gone, &ends(TaggedBy::Ambiguous)), [None, b.clone()], "the other one is of another node");
+    assert_eq!(names(&gone, &ends(TaggedBy::None)), [a.clone(), b.clone()]);
+    let mut links = Links::default();
+    links.see(&"veth1".into(), 7);
+    assert_eq!(names(&again(&timeline, links), &ends(TaggedBy::Ambiguous)), [a, b]);
+}
+
 #[test]
 fn an_interface_of_which_nothing_is_known_may_be_in_a_vrf() {
     let mut timeline = known();

@@ -6,7 +6,7 @@ mod rows;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rows::{BEGIN, CLIENT, ClientVeth, SECOND, SERVER, ServerVeth, record, tagger};
+use rows::{BEGIN, Bridge, CLIENT, ClientVeth, Point, SECOND, SERVER, ServerVeth, record, tagger};
 use wiretag_capture::FlowRecord;
 use wiretag_enrich::event::Snapshot;
 use wiretag_enrich::tagger::TaggedRows;
@@ -106,6 +106,56 @@ fn a_link_layer_address_names_its_owner_but_not_whom_it_forwards_for() {
     // Whom it routes for is known by address.
     let timeline = known(&[(identity("router"), &[server_mac, other]), (identity("web"), &[ip(SERVER.0)])]);
     assert_eq!(words(&names(&timeline, record).1), ["web", "", "", "ip"]);
+}
+
+fn veth(point: Point) -> Key {
+    Key::Interface { index: point as u32, netns: 0, boot: "boot".into() }
+}
+
+/// A container can send with any address. Who has that one is not to blame, and not cleared: either may be who it was.
+#[test]
+fn an_address_that_comes_from_another_one_s_interface_is_ambiguous() {
+    let own: [Key; 2] = [veth(ClientVeth), ip("10.0.0.99".parse().unwrap())];
+    let client = |other: &[Key], record: FlowRecord| {
+        let mut timeline = known(&[(identity("sender"), &own), (identity("holder"), other)]);
+        timeline.apply(&IdentityEvent::Network { index: 50, netns: 0, network: "beside".into(), at: 0 });
+        words(&names(&timeline, record).0)
+    };
+    let seen = || record(ClientVeth, 0, 0);
+    let elsewhere = Key::Ip { network: "beside".into(), ip: CLIENT.0 };
+    for address in [ip(CLIENT.0), elsewhere] {
+        assert_eq!(client(&[veth(ServerVeth), address.clone()], seen()), ["", "", "", "ambiguous"], "{address:?}");
+        // Of somebody on another machine the sender may be the gateway.
+        assert_eq!(client(std::slice::from_ref(&address), seen()), ["holder", "", "", "ip"], "{address:?}");
+    }
+    // Its own address, and what it carries for others.
+    let holder = [veth(ServerVeth), ip(CLIENT.0)];
+    let mut honest = seen();
+    honest.client.ip = "10.0.0.99".parse().unwrap();
+    assert_eq!(client(&holder, honest), ["sender", "", "", "interface"]);
+    // On the way it is not known who sent.
+    assert_eq!(client(&holder, FlowRecord { interface_index: 30, ..record(Bridge, 0, 0) }), ["holder", "", "", "ip"]);
+}
+
+#[test]
+fn an_address_that_comes_with_another_one_s_link_layer_address_is_ambiguous_unless_that_one_routes() {
+    let at = |network: &str, last: u8| Key::Ip { network: network.into(), ip: [10, 0, 0, last].into() };
+    let link = |network: &str, last: u8| Key::Mac { network: network.into(), mac: mac(last) };
+    let server = |sender: &[Key], holder: &[Key]| {
+        let mut timeline = known(&[(identity("sender"), sender), (identity("holder"), holder)]);
+        timeline.apply(&IdentityEvent::Network { index: 50, netns: 0, network: "beside".into(), at: 0 });
+        let mut record = record(ClientVeth, 0, 0);
+        record.server.mac = Some(mac(9));
+        words(&names(&timeline, record).1)
+    };
+    let (ambiguous, named) = (["", "", "", "ambiguous"], ["holder", "", "", "ip"]);
+    let alone = [link(NET, 9), at(NET, 99)];
+    let router = [link(NET, 9), at(NET, 99), link("beside", 9), at("beside", 99)];
+    let (here, beside) = ([link(NET, 2), at(NET, 2)], [link("beside", 2), at("beside", 2)]);
+    assert_eq!(server(&alone, &here), ambiguous);
+    assert_eq!(server(&router, &here), ambiguous, "who is in the network itself needs no router");
+    assert_eq!(server(&router, &beside), named);
+    assert_eq!(server(&alone, &beside), ambiguous, "it is not in that network");
 }
 
 #[test]

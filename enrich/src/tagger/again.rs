@@ -8,7 +8,8 @@
 //!   the host's network may share with the node;
 //! * on which side of a translation its own address is, unless the row was seen on an interface of one of the ends;
 //! * the number of its interface, once that is gone. Then it is one of the host's, of no network in particular; on a host with VRFs
-//!   it may be in one of these, and nobody is named. Of another node's interfaces nothing is known at all.
+//!   it may be in one of these, and nobody is named. Of another node's interfaces nothing is known at all. What was `ambiguous` may have
+//!   been so because that interface is one container's and the address another one's of this node: it is not named as that one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -137,9 +138,22 @@ impl NamesAgain<'_> {
         let (client, server) = self.names.of_places(boot, &seen, (view, &self.connections), asked);
         let [at_client, at_server] = places;
         [
-            Some(client).filter(|tag| at_client.is_some() && is_sure(&row.client, tag)),
-            Some(server).filter(|tag| at_server.is_some() && is_sure(&row.server, tag)),
+            Some(client).filter(|tag| at_client.is_some() && self.is_sure(&seen, &row.client, tag)),
+            Some(server).filter(|tag| at_server.is_some() && self.is_sure(&seen, &row.server, tag)),
         ]
+    }
+
+    /// Whether this is the end's name for sure.
+    fn is_sure(&self, seen: &Observation, end: &StoredEnd, tag: &EndTag) -> bool {
+        let Some(identity) = &tag.identity else { return false };
+        if end.tagged_by != TaggedBy::Ambiguous {
+            return true;
+        }
+        // Perhaps because of its sockets, of which nothing is known any more, or because of whose interface it was.
+        let by_socket = tag.tagged_by == TaggedBy::Socket || identity.identity.starts_with(NODE);
+        let is_unseen = seen.source == Source::Ring && seen.interface == NO_INTERFACE;
+        let by_interface = is_unseen && self.again.view.is_attached(&identity.identity, seen.when);
+        !by_socket && !by_interface
     }
 
     /// Where the row was seen, if that can still be told.
@@ -200,12 +214,4 @@ const fn is_nameless(tagged_by: TaggedBy) -> bool {
         | TaggedBy::Service
         | TaggedBy::Static => false,
     }
-}
-
-/// Whether this is the end's name for sure.
-fn is_sure(end: &StoredEnd, tag: &EndTag) -> bool {
-    let Some(identity) = &tag.identity else { return false };
-    // Perhaps because of its sockets, of which nothing is known any more.
-    let was_ambiguous = end.tagged_by == TaggedBy::Ambiguous;
-    !(was_ambiguous && (tag.tagged_by == TaggedBy::Socket || identity.identity.starts_with(NODE)))
 }

@@ -1,12 +1,13 @@
 //! Who the two ends of an observation were.
 //!
-//! Each end is asked for by the strongest key first; the first that knows anything decides, be it a name or `ambiguous` (but interface
-//! and link-layer address only with a name: what they leave open the next may know):
+//! Each end is asked for by the strongest key first; the first that knows anything decides, be it a name or `ambiguous` (where
+//! it is not known whose interface or link-layer address it is, the next may know):
 //!
 //! 1. the **interface** that carried the packets, for the end on its own side, if the address is one of that identity's (a
-//!    container may route for others);
-//! 2. its **link-layer address** in the network of the interface, under the same condition (a router's is in all packets
-//!    that it forwards);
+//!    container may route for others); if it is somebody else's who has an interface on this node, it may be either: a container
+//!    can send with any address, and what the other one sends itself is seen at its own interface;
+//! 2. its **link-layer address** in the network of the interface, under the same conditions (a router's is in all packets that it
+//!    forwards: it may be in the other one's network too, and then the address is right);
 //! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
 //!    the following two; the address that was seen names only the service;
 //! 4. its **socket**, at an address of the host, which containers on the host's network share;
@@ -141,6 +142,7 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
     }
     match view.interface(seen.interface, seen.netns, boot, seen.when) {
         Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Interface),
+        Lookup::One(owner, _) if neighbour(asked, owner).is_some() => AMBIGUOUS,
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -151,8 +153,28 @@ fn by_mac(asked: &Asked<'_>) -> EndTag {
     let Some((mac, network)) = asked.mac.zip(network) else { return EndTag::NONE };
     match asked.view.mac(network, mac, asked.seen.when) {
         Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Mac),
+        Lookup::One(owner, _) if neighbour(asked, owner).is_some_and(|other| !routes_for(asked, owner, other)) => {
+            AMBIGUOUS
+        }
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
+}
+
+/// Who has the address instead of the owner of the interface or link-layer address, and an interface on this node as well.
+fn neighbour<'a>(asked: &Asked<'a>, owner: &Identity) -> Option<&'a Arc<Identity>> {
+    let Asked { view, seen, place, .. } = asked;
+    // Whose the packets of a tunnel are says nothing of those inside.
+    let is_its_own = seen.wrapping.tunnel.is_none() && !place.is_elsewhere();
+    let Lookup::One(other, _) = Some(holder(asked)).filter(|_| is_its_own)? else { return None };
+    Some(other).filter(|other| other.identity != owner.identity && view.is_attached(&other.identity, seen.when))
+}
+
+/// Whether the owner of a link-layer address is, beside this network, in one in which the other one has the address.
+fn routes_for(asked: &Asked<'_>, owner: &Identity, other: &Identity) -> bool {
+    let Asked { view, seen, within, end: (ip, _), .. } = asked;
+    let is_beside =
+        |network: &str| within.network() != Some(network) && view.is_in(&owner.identity, network, seen.when);
+    matches!(view.ip_in_any(*ip, seen.when, is_beside), Lookup::One(found, _) if found.identity == other.identity)
 }
 
 /// Whether an end with this address can be the owner of the interface or link-layer address itself.
@@ -173,27 +195,32 @@ fn by_own_ip(asked: &Asked<'_>) -> EndTag {
     if asked.place.is_elsewhere() { EndTag::NONE } else { by_ip(asked) }
 }
 
-/// By address: in the interface's network, then on the same host, then static. What a file or an exporter tells may be of any
-/// network.
+/// By address.
 pub(super) fn by_ip(asked: &Asked<'_>) -> EndTag {
-    let Asked { view, seen, within, end: (ip, _), .. } = asked;
-    let in_network = || within.network().map_or(Lookup::None, |network| view.ip(network, *ip, seen.when));
+    by_address(&holder(asked))
+}
+
+/// Whose address it is: in the interface's network, then on the same host, then static. What a file or an exporter tells may be of any
+/// network.
+fn holder<'a>(asked: &Asked<'a>) -> Lookup<'a> {
+    let Asked { view, seen, within, end: (ip, _), .. } = *asked;
+    let in_network = || within.network().map_or(Lookup::None, |network| view.ip(network, ip, seen.when));
     let on_host = || match in_network() {
-        Lookup::None if seen.netns == 0 => view.ip_in_any(*ip, seen.when, |network| view.is_on_host(network)),
+        Lookup::None if seen.netns == 0 => view.ip_in_any(ip, seen.when, |network| view.is_on_host(network)),
         found => found,
     };
     let found = match (within, seen.source) {
         (Within::Named(_), _) => in_network(),
         (Within::Interface(_) | Within::Unknown(_), Source::File | Source::Netflow) => {
-            return by_address(&view.ip_in_any(*ip, seen.when, |network| !Wrapping::is_network(network)));
+            return view.ip_in_any(ip, seen.when, |network| !Wrapping::is_network(network));
         }
         (Within::Interface(_), Source::Ring) => on_host(),
         (Within::Unknown(_), Source::Ring) => Some(on_host()).filter(is_carried).unwrap_or(Lookup::None),
     };
-    by_address(&match found {
-        Lookup::None => view.ip(ANY_NETWORK, *ip, seen.when),
+    match found {
+        Lookup::None => view.ip(ANY_NETWORK, ip, seen.when),
         found => found,
-    })
+    }
 }
 
 /// Whether a tunnel or VLAN can lead to whom an address of this host's networks names: a cluster's network is that of its tunnels, while

@@ -266,6 +266,23 @@ impl View {
         known
     }
 
+    /// Whether `identity` has an interface or link-layer address on this node at some time of the span.
+    pub fn is_attached(&self, identity: &str, when: impl Into<Span>) -> bool {
+        let when = when.into();
+        let is_link = |place: &Place| match place {
+            Place::Interface { .. } | Place::Mac { .. } => true,
+            Place::Ip { .. } | Place::Range { .. } | Place::Socket { .. } | Place::Service { .. } => false,
+        };
+        self.keys_of(identity).filter(is_link).any(|place| self.held(identity, place, when))
+    }
+
+    /// Whether `identity` has an address in the network at some time of the span.
+    pub fn is_in(&self, identity: &str, network: &str, when: impl Into<Span>) -> bool {
+        let (when, Some(number)) = (when.into(), self.names.number(network)) else { return false };
+        let is_there = |place: &Place| matches!(place, Place::Ip { network, .. } if *network == number);
+        self.keys_of(identity).filter(is_there).any(|place| self.held(identity, place, when))
+    }
+
     /// The only one that stands behind a service's address, if its endpoints in the same family of addresses are known
     /// and all of one identity. `virtual_ip` is the address that clients speak to.
     pub fn only_endpoint(&self, network: &str, service: &str, virtual_ip: IpAddr, when: impl Into<Span>) -> Lookup<'_> {
