@@ -25,8 +25,12 @@ fn end((ip, port): (IpAddr, u16)) -> SocketAddr {
 }
 
 fn learn(timeline: &mut Timeline, key: Key, id: &str, from: i64, to: Option<i64>) {
-    let identity = Arc::new(Identity { identity: id.into(), container: Some(id.into()), ..Identity::default() });
     let source = if matches!(key, Key::Socket { .. }) { "kernel" } else { "docker" };
+    learn_from(source, timeline, key, id, from, to);
+}
+
+fn learn_from(source: &str, timeline: &mut Timeline, key: Key, id: &str, from: i64, to: Option<i64>) {
+    let identity = Arc::new(Identity { identity: id.into(), container: Some(id.into()), ..Identity::default() });
     timeline.apply(&IdentityEvent::Learned(Interval {
         key,
         identity,
@@ -236,6 +240,27 @@ fn a_server_on_the_host_s_network_is_named_by_what_listens() {
     for address in ["10.0.0.254:8084", "192.0.2.1:8080"] {
         assert_eq!(server(address), (None, TaggedBy::None), "{address}");
     }
+}
+
+/// What comes and goes unseen on the host is not the next subnet's.
+#[test]
+fn a_range_of_the_static_file_does_not_name_an_address_of_the_host() {
+    let mut timeline = timeline();
+    let range = |network: &str| Key::Range { network: network.into(), ip: "10.0.0.0".parse().unwrap(), prefix: 24 };
+    learn_from("static", &mut timeline, range(""), "office", 0, None);
+    learn_from("static", &mut timeline, range("vlan:7"), "tenant", 0, None);
+    let server = |address: &str, vlan: Option<u16>| {
+        let seen = FlowRecord { vlan, ..between(Bridge, &end(CLIENT).to_string(), address) };
+        name(&flows(&[], &[seen], &timeline).flows[0].server).0.map(str::to_owned)
+    };
+    assert_eq!(server("10.0.0.253:80", None).as_deref(), Some("office"));
+    assert_eq!(server("10.0.0.254:80", None), None);
+    assert_eq!(server("10.0.0.254:80", Some(7)).as_deref(), Some("tenant"), "of others");
+    // Who is named there by the address itself is meant.
+    let ip = "10.0.0.254".parse().unwrap();
+    learn_from("static", &mut timeline, Key::Ip { network: "".into(), ip }, "machine", 0, None);
+    let rows = flows(&[], &[between(Bridge, &end(CLIENT).to_string(), "10.0.0.254:80")], &timeline);
+    assert_eq!(name(&rows.flows[0].server), (Some("machine"), TaggedBy::Static, None));
 }
 
 /// A published port whose server is on the host's network, and a client on it whose address is masqueraded.

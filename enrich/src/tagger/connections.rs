@@ -1,6 +1,6 @@
 //! What is known of single connections for a while: whose sockets, and which addresses on the other side of a translation.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use wiretag_capture::Source;
@@ -156,11 +156,10 @@ pub(super) fn container_of_connection(asked: &Asked<'_>, pod: &Identity) -> Opti
 
 /// At an address of the host: whose socket is it?
 pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
-    let Asked { boot, view, seen, place, .. } = asked;
+    let Asked { seen, place, .. } = asked;
     let Some(own) = place.own.filter(|_| is_of_host(seen) && !place.is_elsewhere()) else { return EndTag::NONE };
-    let host = (0, *boot);
     // A socket tells nothing of an address that is not the host's.
-    if !own.ip().is_loopback() && view.socket(host, 0, (own.ip(), 0), seen.when) == Lookup::None {
+    if !is_host_s(asked, own.ip()) {
         return EndTag::NONE;
     }
     if asked.within.is_apart() {
@@ -168,6 +167,12 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
         return by_connection(asked, own);
     }
     by_sockets_of(asked, 0, own)
+}
+
+/// Whether it is an address of the host, as the kernel says.
+pub(super) fn is_host_s(asked: &Asked<'_>, ip: IpAddr) -> bool {
+    let Asked { boot, view, seen, .. } = asked;
+    ip.is_loopback() || view.socket((0, boot), 0, (ip, 0), seen.when) != Lookup::None
 }
 
 /// Whose connection it is in wiretag's own namespace.

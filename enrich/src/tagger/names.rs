@@ -16,7 +16,8 @@
 //!    be numbered as the host's bridges are; or only those of the static file, if it names that VLAN or tunnel); of what
 //!    a capture file or an exporter of NetFlow tells, in all networks, and if several have it, it is `ambiguous`;
 //! 6. of a server, the **service** that the address belongs to: its only endpoint if it has just one, otherwise the service;
-//! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step.
+//! 7. the **range** of addresses that a file gives a name: the longest prefix, in the networks of the fifth step. An address of the host
+//!    itself is no stranger's: whose it was is a matter of sockets.
 //!
 //! Whom interface, link-layer address or address name may have guests in its network namespace (`--network container:ID`): then a socket
 //! there decides, and without one it is `ambiguous`.
@@ -29,7 +30,9 @@ use std::sync::Arc;
 
 use wiretag_capture::{ObservedAt, Source, Wrapping};
 
-use super::connections::{Connections, Place, among_residents, by_socket, by_translation, container_of_connection};
+use super::connections::{
+    Connections, Place, among_residents, by_socket, by_translation, container_of_connection, is_host_s,
+};
 use super::observation::{End, Observation};
 use super::variants::Variants;
 use super::within::Within;
@@ -247,6 +250,9 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 fn by_range(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, within, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
+    if seen.source == Source::Ring && !within.is_apart() && is_host_s(asked, ip) {
+        return EndTag::NONE;
+    }
     by_address(&match (within, seen.source) {
         (Within::Named(network), _) => view.range(Some(network), ip, seen.when, |_| false),
         (Within::Unknown(_), _) => view.range(None, ip, seen.when, |_| false),
