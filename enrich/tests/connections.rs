@@ -242,6 +242,26 @@ fn a_server_on_the_host_s_network_is_named_by_what_listens() {
     }
 }
 
+/// A row of datagrams lasts longer than some servers.
+#[test]
+fn servers_that_take_turns_in_a_row_are_several_candidates_whoever_was_there_first() {
+    let at = |second: i64| BEGIN + second * SECOND;
+    let mut timeline = timeline();
+    learn(&mut timeline, socket(TCP, None, 8080), "first", at(10), Some(at(20)));
+    learn(&mut timeline, socket(TCP, Some("0.0.0.0"), 8080), "second", at(25), Some(at(35)));
+    learn(&mut timeline, socket(TCP, None, 8081), "only", at(10), Some(at(20)));
+    learn(&mut timeline, socket(TCP, None, 8082), "before", at(-20), Some(at(-10)));
+    learn(&mut timeline, socket(TCP, None, 8082), "after", at(70), None);
+    for (address, by) in [
+        ("10.0.0.254:8080", TaggedBy::Ambiguous),
+        ("10.0.0.254:8081", TaggedBy::None),
+        ("10.0.0.254:8082", TaggedBy::None),
+    ] {
+        let rows = flows(&[], &[between(ClientVeth, &end(CLIENT).to_string(), address)], &timeline);
+        assert_eq!(name(&rows.flows[0].server), (None, by, None), "{address}");
+    }
+}
+
 /// What comes and goes unseen on the host is not the next subnet's.
 #[test]
 fn a_range_of_the_static_file_does_not_name_an_address_of_the_host() {

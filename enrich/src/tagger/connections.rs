@@ -196,12 +196,16 @@ fn by_sockets_of(asked: &Asked<'_>, netns: u64, own: SocketAddr) -> EndTag {
         Whose::Several => return AMBIGUOUS,
         Whose::Nobody => {}
     }
-    let listening =
-        [own.ip(), any(own.ip())].map(|ip| view.socket((netns, boot), protocol, (ip, own.port()), seen.when));
+    let [exact, all] = [own.ip(), any(own.ip())];
+    let listening = [exact, all].map(|ip| view.socket((netns, boot), protocol, (ip, own.port()), seen.when));
     match listening.into_iter().find(|found| *found != Lookup::None) {
         Some(Lookup::One(owner, _)) => tagged(owner, TaggedBy::Socket),
         Some(Lookup::Ambiguous(_)) => AMBIGUOUS,
-        Some(Lookup::None) | None => EndTag::NONE,
+        Some(Lookup::None) | None => {
+            let bound = [Some(exact), Some(all), None];
+            let in_turn = view.sockets_in_turn((netns, boot), protocol, (bound, own.port()), seen.when);
+            if in_turn { AMBIGUOUS } else { EndTag::NONE }
+        }
     }
 }
 

@@ -106,6 +106,23 @@ impl View {
         }
     }
 
+    /// Whether a socket that is bound so was of several in the span, be it that nobody had it when that began.
+    pub fn sockets_in_turn(
+        &self,
+        at: (u64, &str),
+        protocol: u8,
+        (bound, port): ([Option<IpAddr>; 3], u16),
+        when: impl Into<Span>,
+    ) -> bool {
+        let (when, (netns, boot)) = (when.into(), at);
+        let Some(boot) = self.names.number(boot) else { return false };
+        let places = bound.map(|ip| Place::Socket { netns, boot, protocol, ip, port });
+        let histories = places.iter().filter_map(|place| self.histories.get(place));
+        let mut owners = histories.flat_map(|own| own.touching(when.from, when.to)).map(|claim| claim.who);
+        let first = owners.next();
+        owners.any(|other| Some(other) != first)
+    }
+
     /// Which of the names of an identity, as the containers of a pod are, listens on a port of an address of its own.
     pub fn listening(
         &self,
