@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use wiretag_capture::PacketBuffer;
 use wiretag_enrich::SourceStatus;
 use wiretag_enrich::kernel::{KernelConfig, KernelSource, KernelStatus};
-use wiretag_enrich::static_file::{StaticFile, Watcher};
+use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::tagger::{Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 use wiretag_store::{
@@ -30,7 +30,7 @@ use crate::outbox::{PacketBatch, PacketSender};
 use crate::peers::Peers;
 use crate::sources::{Sources, Surroundings};
 use crate::stage_numbers::StageNumbers;
-use crate::static_identities::{StaticInterfaces, reconcile_static};
+use crate::static_identities::{self, StaticInterfaces, Watched};
 use crate::trouble::{Stage, Troubles};
 use crate::upkeep::Upkeep;
 use crate::worker::CaptureStatus;
@@ -92,7 +92,7 @@ impl Pipeline {
         (keys, secret): (wiretag_web::Keys, String),
     ) -> anyhow::Result<Self> {
         let (boot, store) = (crate::host::boot_id(), Arc::new(store));
-        let (timeline, (static_file, watcher)) = known_identities(config, &store).await?;
+        let (timeline, (static_file, watched)) = known_identities(config, &store).await?;
         let published = Arc::new(Published::new(&timeline));
 
         let (registry, tail) = (prometheus::Registry::new(), wiretag_web::Tail::default());
@@ -137,7 +137,7 @@ impl Pipeline {
         };
         let tagging = tokio::spawn(tagging.run(record_batches, identity_events));
 
-        let file = watcher.map(|own| (own, changes));
+        let file = watched.map(|own| (own, changes));
         let around = Surroundings { boot: boot.clone(), heard, events, kernel, file };
         let (sources, mut tasks) = Sources::start(config, around)?;
         let collector = StageCollector::new(&config.node, &capture, numbers, (&sources, &peers))?;
@@ -317,13 +317,11 @@ async fn last_heard(config: &RunConfig, store: &Store) -> anyhow::Result<Option<
 async fn known_identities(
     config: &RunConfig,
     store: &Store,
-) -> anyhow::Result<(Timeline, (Option<StaticFile>, Option<Watcher>))> {
+) -> anyhow::Result<(Timeline, (Option<StaticFile>, Option<Watched>))> {
     let mut timeline = store.catalog.timeline().await?;
-    let read = config.static_file.as_deref().map(|path| Watcher::open(path, crate::host::now())).transpose()?;
-    let (file, watcher) = read.unzip();
-    reconcile_static(&mut timeline, file.as_ref());
+    let file = static_identities::begin(config.static_file.as_deref(), &mut timeline);
     persist(&mut timeline, store).await?;
-    Ok((timeline, (file, watcher)))
+    Ok((timeline, file))
 }
 
 /// Batches of packets on their way in, and empty buffers on their way back.

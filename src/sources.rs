@@ -11,12 +11,12 @@ use wiretag_enrich::cri::CriSource;
 use wiretag_enrich::docker::DockerSource;
 use wiretag_enrich::kernel::{KernelSource, KernelStatus};
 use wiretag_enrich::kubernetes::KubernetesSource;
-use wiretag_enrich::static_file::{StaticFile, Watcher};
+use wiretag_enrich::static_file::StaticFile;
 use wiretag_enrich::{IdentityEvent, SourceStatus};
 
 use crate::config::RunConfig;
 use crate::metrics::Sample;
-use crate::static_identities;
+use crate::static_identities::{self, Watched};
 
 /// What all sources are given.
 pub(crate) struct Surroundings {
@@ -27,7 +27,7 @@ pub(crate) struct Surroundings {
     /// It has a thread of its own.
     pub(crate) kernel: KernelSource,
     /// The static file, if there is one, and where its changes go.
-    pub(crate) file: Option<(Watcher, mpsc::Sender<StaticFile>)>,
+    pub(crate) file: Option<(Watched, mpsc::Sender<StaticFile>)>,
 }
 
 /// See the module documentation.
@@ -65,8 +65,8 @@ impl Sources {
         let counters = cni.counters();
         let cri = CriSource::new(config.cri.as_ref().and_then(|cri| cri.endpoint.clone()), cluster, host, boot, heard);
         let mut statics = off();
-        if let Some((watcher, changes)) = file {
-            let status = watch::Sender::new(SourceStatus::Connected);
+        if let Some(((watcher, state), changes)) = file {
+            let status = watch::Sender::new(state);
             statics = status.subscribe();
             tasks.push(tokio::spawn(static_identities::follow(watcher, changes, status)));
         }

@@ -1,9 +1,10 @@
 //! The static file while wiretag runs: who is told when it changes, and what that means for the timeline.
 //!
 //! What the file does not say any more ends when the change is seen, what is new begins then. A file with a mistake changes
-//! nothing: the names of before hold, and the source is `absent`, with the reason, until the file is right again.
+//! nothing, at the start either: the names of before hold, and the source is `absent`, with the reason, until the file is right again.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,9 +48,13 @@ pub(crate) async fn follow(
                     return;
                 }
             }
-            Err(error) => tracing::warn!("{error}; until it is right the names of before hold"),
+            Err(error) => warn_of(&error),
         }
     }
+}
+
+fn warn_of(error: &StaticError) {
+    tracing::warn!("{error}; until it is right the names of before hold");
 }
 
 fn state_of(found: &Result<StaticFile, StaticError>) -> SourceStatus {
@@ -66,10 +71,28 @@ pub(crate) fn apply_static(timeline: &mut Timeline, file: &StaticFile) {
     }
 }
 
-/// Puts a static file into the timeline that has what an earlier one said: what this one does not say any more ends now.
-pub(crate) fn reconcile_static(timeline: &mut Timeline, file: Option<&StaticFile>) {
-    let present = file.into_iter().flat_map(|file| &file.intervals).cloned().collect();
-    timeline.apply(&snapshot(present, crate::host::now()));
+/// A file that is watched, and how the source is doing after the first look.
+pub(crate) type Watched = (Watcher, SourceStatus);
+
+/// Puts the file into the timeline that has what an earlier run knew: what it does not say any more ends now.
+pub(crate) fn begin(path: Option<&Path>, timeline: &mut Timeline) -> (Option<StaticFile>, Option<Watched>) {
+    let now = crate::host::now();
+    let Some(path) = path else {
+        timeline.apply(&snapshot(Vec::new(), now));
+        return (None, None);
+    };
+    let (found, watcher) = Watcher::open(path, now);
+    let watched = Some((watcher, state_of(&found)));
+    match found {
+        Ok(file) => {
+            timeline.apply(&snapshot(file.intervals.clone(), now));
+            (Some(file), watched)
+        }
+        Err(error) => {
+            warn_of(&error);
+            (None, watched)
+        }
+    }
 }
 
 fn snapshot(present: Vec<Interval>, at: i64) -> IdentityEvent {

@@ -325,6 +325,20 @@ fn doctor_looks_at_the_start_that_the_configuration_means() {
     assert_eq!(std::fs::read_dir(&data).expect("the directory").count(), 0);
 }
 
+/// A start without it captures all the same.
+#[test]
+fn doctor_warns_of_a_static_file_with_a_mistake() {
+    let directory = temporary();
+    let names = file(directory.path(), "names.yaml", b"identities: [");
+    let config = file(directory.path(), "wiretag.toml", format!("static = '{names}'\n").as_bytes());
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"));
+    let output = doctor.args(["doctor", "--json", "--config", &config]).output().expect("wiretag runs");
+    let checks = support::rows(&String::from_utf8(output.stdout).expect("text"));
+    let files = checks.iter().find(|check| check["check"] == "files").expect("the check");
+    let text = files["text"].as_str().expect("text");
+    assert!(files["verdict"] == "warning" && text.contains("in the identity file"), "{files}");
+}
+
 #[test]
 fn a_missing_or_unwritable_data_directory_is_a_clear_error() {
     let (code, error) = wiretag_fails(&["flows", "--data", "/nonexistent/data"]);

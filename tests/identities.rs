@@ -130,3 +130,38 @@ fn a_static_file_that_changes_is_read_again() {
     assert_eq!((&office["valid_to"], &branch["valid_to"]), (&branch["valid_from"], &Value::Null));
     appliance.stop();
 }
+
+/// A mistake in the file is no reason to capture nothing: what the last run knew holds.
+#[test]
+fn a_static_file_with_a_mistake_does_not_keep_the_appliance_from_its_start() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, file) = (directory.path().join("data"), directory.path().join("names.yaml"));
+    let (data, written) = (path.to_str().expect("a path"), file.to_str().expect("a path"));
+    std::fs::write(&file, FILE).expect("written");
+    Appliance::start(&path, &["--interface", "lo", "--static", written]).stop();
+
+    std::fs::write(&file, "identities: [").expect("written");
+    let appliance = Appliance::start(&path, &["--interface", "lo", "--static", written]);
+    let up = || appliance.metric("wiretag_identity_source_up", "source=\"static\"");
+    assert!(up() < 0.5);
+    assert!(appliance.log().contains("in the identity file"), "{}", appliance.log());
+    let health = appliance.get("/api/v1/health");
+    assert!(health.contains("degraded") && health.contains("static is not heard"), "{health}");
+    assert_eq!(names(data, &["--now", "--ip", "10.0.0.1"]), ["api-1", "office"]);
+
+    std::fs::write(&file, "identities: [{ name: branch, ips: [10.0.0.1] }]").expect("written");
+    eventually(30, "the file is right, and read", || {
+        (names(data, &["--now", "--source", "static"]) == ["branch"]).then_some(())
+    });
+    assert!(up() > 0.5 && !appliance.get("/api/v1/health").contains("static is not heard"));
+    appliance.stop();
+    std::fs::remove_file(&file).expect("removed");
+    let appliance = Appliance::start(&path, &["--interface", "lo", "--static", written]);
+    assert!(appliance.log().contains("cannot read the identity file"), "{}", appliance.log());
+    assert_eq!(names(data, &["--now", "--source", "static"]), ["branch"]);
+    let (_, error) = wiretag_fails(&["import", &nothing(directory.path()), "--static", written, "--data", data]);
+    assert!(error.contains("cannot read the identity file"), "{error}");
+}

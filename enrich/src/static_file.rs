@@ -98,7 +98,7 @@ struct Entry {
 
 /// Reads the file; `now` is when its facts are learned.
 pub fn load(path: &Path, now: i64) -> Result<StaticFile, StaticError> {
-    Watcher::open(path, now).map(|(file, _)| file)
+    Watcher::open(path, now).0
 }
 
 /// What a text says, since `from`.
@@ -153,37 +153,48 @@ fn key(text: &str, network: &Arc<str>) -> Result<Key, String> {
 #[derive(Debug)]
 pub struct Watcher {
     path: PathBuf,
-    /// The content that was looked at last, and why it could not be read.
+    /// The content that was looked at last, or why it could not be read.
     seen: Result<String, String>,
 }
 
 impl Watcher {
-    /// Reads the file for the first time: what it says holds since ever.
-    pub fn open(path: &Path, now: i64) -> Result<(StaticFile, Self), StaticError> {
-        let name = || path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| StaticError::Io { path: name(), source })?;
-        let file = parse(&text, (0, now)).map_err(|message| StaticError::Content { path: name(), message })?;
-        Ok((file, Self { path: path.to_owned(), seen: Ok(text) }))
+    /// Reads the file for the first time: what it says holds since ever. One with a mistake is watched, too.
+    pub fn open(path: &Path, now: i64) -> (Result<StaticFile, StaticError>, Self) {
+        let (file, seen) = understand(path, std::fs::read_to_string(path), (0, now));
+        (file, Self { path: path.to_owned(), seen })
     }
 
     /// What the file says now, if its content is not what it was at the last look; its facts hold since `now`. A mistake is told
     /// once.
     pub fn look(&mut self, now: i64) -> Option<Result<StaticFile, StaticError>> {
-        let path = || self.path.display().to_string();
-        let text = match std::fs::read_to_string(&self.path) {
-            Ok(text) => text,
-            Err(source) => {
-                let reason = Err(source.to_string());
-                let is_news = std::mem::replace(&mut self.seen, reason.clone()) != reason;
-                return is_news.then(|| Err(StaticError::Io { path: path(), source }));
-            }
+        let text = std::fs::read_to_string(&self.path);
+        let is_known = match (&text, &self.seen) {
+            (Ok(text), Ok(seen)) => text == seen,
+            (Err(error), Err(seen)) => error.to_string() == *seen,
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
         };
-        if self.seen.as_ref() == Ok(&text) {
+        if is_known {
             return None;
         }
-        let file = parse(&text, (now, now)).map_err(|message| StaticError::Content { path: path(), message });
-        self.seen = Ok(text);
+        let (file, seen) = understand(&self.path, text, (now, now));
+        self.seen = seen;
         Some(file)
+    }
+}
+
+/// What was read says, and what there was to see.
+fn understand(
+    path: &Path,
+    text: std::io::Result<String>,
+    times: (i64, i64),
+) -> (Result<StaticFile, StaticError>, Result<String, String>) {
+    let path = path.display().to_string();
+    match text {
+        Ok(text) => (parse(&text, times).map_err(|message| StaticError::Content { path, message }), Ok(text)),
+        Err(source) => {
+            let reason = source.to_string();
+            (Err(StaticError::Io { path, source }), Err(reason))
+        }
     }
 }
 
@@ -261,7 +272,8 @@ mod tests {
         let write =
             |ip: &str| std::fs::write(&path, format!("identities:\n  - {{ name: a, ips: [{ip}] }}\n")).expect("a file");
         write("10.0.0.1");
-        let (file, mut watcher) = Watcher::open(&path, 5).expect("a file");
+        let (file, mut watcher) = Watcher::open(&path, 5);
+        let file = file.expect("without mistakes");
         assert_eq!((file.intervals[0].valid_from, file.intervals[0].learned_at), (0, 5));
         assert!(watcher.look(6).is_none(), "nothing has changed");
         write("10.0.0.2");
@@ -275,5 +287,22 @@ mod tests {
         assert!(watcher.look(11).is_none(), "that it is gone was told");
         write("10.0.0.2");
         assert!(watcher.look(12).expect("a change").is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_wrong_at_first_is_read_when_it_is_right() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("names.yaml");
+        for text in [None, Some("nonsense")] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).expect("a file");
+            }
+            let (file, mut watcher) = Watcher::open(&path, 5);
+            assert!(file.is_err());
+            assert!(watcher.look(6).is_none(), "the mistake was told");
+            std::fs::write(&path, "identities:\n  - { name: a, ips: [10.0.0.1] }\n").expect("a file");
+            let file = watcher.look(7).expect("a change").expect("without mistakes");
+            assert_eq!(file.intervals[0].valid_from, 7, "who had the address before is not known");
+        }
     }
 }

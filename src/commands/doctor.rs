@@ -10,7 +10,7 @@ use serde_json::json;
 use wiretag_capture::ring::{Ring, RingConfig, links};
 use wiretag_enrich::kernel::PartStatus;
 use wiretag_enrich::kubernetes::KubernetesConfig;
-use wiretag_enrich::static_file::Watcher;
+use wiretag_enrich::static_file;
 
 use crate::cli::DoctorArguments;
 use crate::config::{CriConfig, RunConfig};
@@ -142,17 +142,16 @@ fn files(config: &RunConfig) -> Check {
         for reader in &config.readers {
             reader.read()?;
         }
-        if let Some(path) = &config.static_file {
-            Watcher::open(path, crate::host::now())?;
-        }
         if let Some(path) = config.otlp.as_ref().and_then(|otlp| otlp.headers_file.as_ref()) {
             crate::config::headers(path)?;
         }
         Ok(())
     };
-    match read() {
-        Ok(()) => Check::ok(NAME, "what the configuration names can be read"),
-        Err(error) => Check::failed(NAME, crate::output::sentence(&error)),
+    let names = config.static_file.as_ref().map(|path| static_file::load(path, crate::host::now()));
+    match (read(), names) {
+        (Err(error), _) => Check::failed(NAME, crate::output::sentence(&error)),
+        (Ok(()), Some(Err(error))) => Check::warning(NAME, format!("{error}; until it is right it gives no new names")),
+        (Ok(()), Some(Ok(_)) | None) => Check::ok(NAME, "what the configuration names can be read"),
     }
 }
 
