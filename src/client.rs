@@ -6,6 +6,7 @@
 //! copy, or erases in it, does not mean the original.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -131,6 +132,17 @@ impl Appliance {
         }
         answer(request.call().with_context(|| format!("no answer from `{}`", self.url))?)
     }
+}
+
+/// The process that has the directory, though it does not answer here: it may listen in another network namespace. `/proc` says so: to try its
+/// lock could refuse an appliance that starts at this moment.
+pub(crate) fn unreachable(data: &Path) -> Option<u32> {
+    let path = data.join("appliance.lock");
+    let pid = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|own| (own.dev(), own.ino()));
+    let lock = file(&path)?;
+    let mut open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(Result::ok);
+    open.any(|own| file(&own.path()) == Some(lock)).then_some(pid)
 }
 
 /// The body of an answer, unless it is a refusal.

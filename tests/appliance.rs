@@ -475,3 +475,18 @@ fn without_privileges_the_error_says_what_is_missing() {
     // Nothing ran, so nothing is missing: the next start does not speak of a run that was killed.
     assert_eq!(std::fs::read_dir(directory.path().join("journal")).map_or(0, Iterator::count), 0);
 }
+
+/// The address is that of another network namespace.
+#[test]
+fn an_appliance_that_does_not_answer_here_was_not_killed() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let _appliance = Appliance::start(directory.path(), &["--interface", "lo"]);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", env!("CARGO_BIN_EXE_wiretag"), "flows", "--data"]).arg(directory.path());
+    let output = command.output().expect("unshare runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("does not answer here") && !said.contains("killed"), "{said}");
+}

@@ -10,7 +10,7 @@ use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
 use wiretag_store::{Loss, MissingPackets, RetiredItems, Store, Table};
 
 use crate::cli::SearchArguments;
-use crate::client::Appliance;
+use crate::client::{Appliance, unreachable};
 use crate::commands::WrongUsage;
 use crate::output::Row;
 use crate::output::tell;
@@ -211,6 +211,12 @@ pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), roll
     // Whoever asks for no time wants what there is.
     let ended = ended.filter(|end| range.from > 0 && *end < range.to.min(crate::host::now()));
     if (unrecovered || ended.is_some()) && Appliance::find(store.data_dir())?.is_none() {
+        if let Some(pid) = unreachable(store.data_dir()) {
+            tell!(
+                "warning: incomplete: the appliance runs (process {pid}), and does not answer here: what it has not stored yet is missing; hint: ask in its network namespace: `nsenter --net -t {pid} wiretag …`"
+            );
+            return Ok(());
+        }
         if unrecovered {
             tell!(
                 "warning: incomplete: the last run was killed, or this is a copy that was made while it ran: what it had not stored is missing until `wiretag run` starts again"
