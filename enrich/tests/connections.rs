@@ -214,6 +214,23 @@ fn a_client_on_the_host_s_network_is_named_by_its_socket() {
     assert_eq!(rows.flows[0].client.identity.as_ref().unwrap().container.as_deref(), Some("agent"));
 }
 
+/// A container can send with the host's address. What the host sends itself comes from no container.
+#[test]
+fn an_address_of_the_host_that_comes_from_a_container_s_interface_is_ambiguous() {
+    let mut timeline = timeline();
+    let veth = |point: Point| Key::Interface { index: point as u32, netns: 0, boot: "boot".into() };
+    learn(&mut timeline, veth(ClientVeth), "client", 0, None);
+    learn(&mut timeline, veth(ServerVeth), "web", 0, None);
+    let client = |point: Point| {
+        let seen = between(point, "10.0.0.254:50000", &end(SERVER).to_string());
+        let rows = flows(&[connection("hosted", 50_000, BEGIN - 5, None)], &[seen], &timeline);
+        let (id, by, _) = name(&rows.flows[0].client);
+        (id.map(str::to_owned), by)
+    };
+    assert_eq!(client(ClientVeth), (None, TaggedBy::Ambiguous));
+    assert_eq!(client(ServerVeth), (Some("hosted".into()), TaggedBy::Socket));
+}
+
 #[test]
 fn a_server_on_the_host_s_network_is_named_by_what_listens() {
     let mut timeline = timeline();

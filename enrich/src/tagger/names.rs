@@ -4,8 +4,8 @@
 //! it is not known whose interface or link-layer address it is, the next may know):
 //!
 //! 1. the **interface** that carried the packets, for the end on its own side, if the address is one of that identity's (a
-//!    container may route for others); if it is somebody else's who has an interface on this node, it may be either: a container
-//!    can send with any address, and what the other one sends itself is seen at its own interface;
+//!    container may route for others); if it is the host's, or somebody's who has an interface on this node, it may be either: a
+//!    container can send with any address, and what the other one sends itself is seen at its own interface;
 //! 2. its **link-layer address** in the network of the interface, under the same conditions (a router's is in all packets that it
 //!    forwards: it may be in the other one's network too, and then the address is right);
 //! 3. of an end **behind a translation** (a service's address, a published port, a masquerade) its own socket and address, by
@@ -145,7 +145,7 @@ fn by_interface(asked: &Asked<'_>) -> EndTag {
     }
     match view.interface(seen.interface, seen.netns, boot, seen.when) {
         Lookup::One(owner, _) if owns(asked, owner) => tagged(owner, TaggedBy::Interface),
-        Lookup::One(owner, _) if neighbour(asked, owner).is_some() => AMBIGUOUS,
+        Lookup::One(owner, _) if neighbour(asked, owner).is_some() || is_from_host(asked) => AMBIGUOUS,
         Lookup::One(..) | Lookup::Ambiguous(_) | Lookup::None => EndTag::NONE,
     }
 }
@@ -170,6 +170,12 @@ fn neighbour<'a>(asked: &Asked<'a>, owner: &Identity) -> Option<&'a Arc<Identity
     let is_its_own = seen.wrapping.tunnel.is_none() && !place.is_elsewhere();
     let Lookup::One(other, _) = Some(holder(asked)).filter(|_| is_its_own)? else { return None };
     Some(other).filter(|other| other.identity != owner.identity && view.is_attached(&other.identity, seen.when))
+}
+
+/// Whether the address is the host's own, which has no need of the interface to send.
+fn is_from_host(asked: &Asked<'_>) -> bool {
+    let Asked { seen, place, end: (ip, _), .. } = asked;
+    seen.netns == 0 && seen.wrapping.tunnel.is_none() && !place.is_elsewhere() && is_host_s(asked, *ip)
 }
 
 /// Whether the owner of a link-layer address is, beside this network, in one in which the other one has the address.
