@@ -1,5 +1,6 @@
 //! What `/metrics` says: counters of each stage, and figures of primary flows ([`flows`]).
 
+mod family;
 mod flows;
 mod places;
 
@@ -10,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Opts};
 use wiretag_enrich::kernel::KernelNumbers;
 
-pub(crate) use self::flows::FlowMetrics;
+pub(crate) use self::flows::{FlowMetrics, STEP};
 use crate::peers::Peers;
 use crate::sources::Sources;
 use crate::stage_numbers::StageNumbers;
