@@ -119,7 +119,7 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_netflow_lost_datagrams_total", "Datagrams that did not arrive, by sequence numbers.", &[]),
     counter("wiretag_netflow_late_datagrams_total", "Datagrams that were overtaken by others.", &[]),
     counter("wiretag_netflow_restarts_total", "Exporters that began to count anew.", &[]),
-    counter("wiretag_netflow_forgotten_total", "Templates and exporters that found no room.", &[]),
+    counter("wiretag_netflow_forgotten_total", "Templates, options and exporters that found no room.", &[]),
     gauge("wiretag_netflow_sessions", "Exporters and observation domains known now.", &[]),
     gauge("wiretag_netflow_templates", "Templates known now.", &[]),
     gauge("wiretag_netflow_waiting_rows", "Records that wait for the other direction now.", &[]),

@@ -104,16 +104,16 @@ impl Collector {
         let key = SessionKey { from, version: header.version, domain: header.domain };
         let Self { sessions, joiner, v5, counters } = self;
         let session = sessions.of(key, wanted, now, counters);
-        let fields = session.templates.fields();
+        let kept = session.kept();
         let mut intake =
             Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
-        let (learnt, outcome) = match header.format {
+        let outcome = match header.format {
             Format::V5 { records, sampling } => {
                 intake.session.samplers = Samplers::all(Factor::one_of(sampling.into()));
                 for _ in 0..records {
                     intake.flow(v5, &mut message);
                 }
-                (false, Ok(()))
+                Ok(())
             }
             Format::Sets(dialect) => intake.sets(dialect, &mut message),
         };
@@ -122,8 +122,8 @@ impl Collector {
         if let Err(error) = outcome {
             counters.malformed(error.as_str());
         }
-        if learnt {
-            sessions.limit(&key, fields, counters);
+        if session.kept() != kept {
+            sessions.limit(&key, kept, counters);
         }
     }
 
@@ -177,18 +177,11 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Reads all sets, as far as they make sense; whether there were templates among them.
-    fn sets(&mut self, dialect: Dialect, message: &mut Reader<'_>) -> (bool, Result<(), Malformed>) {
-        let mut learnt = false;
-        loop {
-            let (kind, mut set) = match message::set(dialect, message) {
-                Ok(Some(set)) => set,
-                Ok(None) => return (learnt, Ok(())),
-                Err(error) => return (learnt, Err(error)),
-            };
+    /// Reads all sets, as far as they make sense.
+    fn sets(&mut self, dialect: Dialect, message: &mut Reader<'_>) -> Result<(), Malformed> {
+        while let Some((kind, mut set)) = message::set(dialect, message)? {
             match kind {
                 Kind::Templates | Kind::OptionsTemplates => {
-                    learnt = true;
                     if self.templates(dialect, kind, &mut set).is_err() {
                         // The next set may be sound.
                         self.counters.malformed(Malformed::Template.as_str());
@@ -198,6 +191,7 @@ impl Intake<'_> {
                 Kind::Reserved => {}
             }
         }
+        Ok(())
     }
 
     fn templates(&mut self, dialect: Dialect, kind: Kind, set: &mut Reader<'_>) -> Result<(), ()> {
@@ -224,7 +218,7 @@ impl Intake<'_> {
                 }
                 self.contents.options += 1;
                 let sampling = told.sampling;
-                self.session.learn(told, &sampling, scope);
+                self.counters.forgotten += u64::from(!self.session.learn(told, &sampling, scope));
             },
         }
     }

@@ -9,9 +9,6 @@ use super::element::Element;
 use super::template::Scope;
 use super::wire::number;
 
-/// Samplers, and interfaces with a sampling of their own, that are kept of a session at most.
-const MOST: usize = 256;
-
 /// Packets that each packet looked at stands for, as a fraction of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Factor {
@@ -102,16 +99,29 @@ impl Samplers {
         Self { by_id: HashMap::new(), by_interface: HashMap::new(), all: factor }
     }
 
-    /// Takes a record of options.
-    pub(super) fn learn(&mut self, told: &Told, scope: Scope) {
-        let Some(factor) = told.factor() else { return };
-        match (told.sampler, told.interface, scope) {
-            (Some(id), ..) => put(&mut self.by_id, id, factor),
+    /// Samplers, and interfaces with a sampling of their own.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len() + self.by_interface.len()
+    }
+
+    /// Takes a record of options; false if it says something of one more, and there is no room.
+    pub(super) fn learn(&mut self, told: &Told, scope: Scope, has_room: bool) -> bool {
+        let Some(factor) = told.factor() else { return true };
+        let (known, key) = match (told.sampler, told.interface, scope) {
+            (Some(id), ..) => (&mut self.by_id, id),
             // Interface 0 is every interface that has no number.
-            (None, Some(interface), Scope::Interface) => put(&mut self.by_interface, interface, factor),
-            (None, _, Scope::Domain) => self.all = factor,
-            (None, ..) => {}
+            (None, Some(interface), Scope::Interface) => (&mut self.by_interface, interface),
+            (None, _, Scope::Domain) => {
+                self.all = factor;
+                return true;
+            }
+            (None, ..) => return true,
+        };
+        let fits = has_room || known.contains_key(&key);
+        if fits {
+            known.insert(key, factor);
         }
+        fits
     }
 
     /// By what the figures of a record are multiplied.
@@ -122,12 +132,6 @@ impl Samplers {
         let by_id = told.sampler.and_then(|id| self.by_id.get(&id));
         let by_interface = || told.interface.and_then(|interface| self.by_interface.get(&interface));
         by_id.or_else(by_interface).copied().unwrap_or(self.all)
-    }
-}
-
-fn put(known: &mut HashMap<u64, Factor>, key: u64, factor: Factor) {
-    if known.len() < MOST || known.contains_key(&key) {
-        known.insert(key, factor);
     }
 }
 
@@ -155,10 +159,13 @@ mod tests {
     #[test]
     fn the_nearest_word_counts() {
         let mut samplers = Samplers::default();
-        samplers.learn(&told(&[(Element::SamplingInterval, 2)]), Scope::Domain);
-        samplers.learn(&told(&[(Element::Ingress, 7), (Element::SamplingInterval, 3)]), Scope::Interface);
-        samplers.learn(&told(&[(Element::Sampler, 1), (Element::SamplingInterval, 4)]), Scope::Other);
-        samplers.learn(&told(&[(Element::SamplingInterval, 100)]), Scope::Other);
+        let mut learn = |fields: &[(Element, u8)], scope, has_room| samplers.learn(&told(fields), scope, has_room);
+        assert!(learn(&[(Element::SamplingInterval, 2)], Scope::Domain, false));
+        assert!(learn(&[(Element::Ingress, 7), (Element::SamplingInterval, 8)], Scope::Interface, true));
+        assert!(learn(&[(Element::Ingress, 7), (Element::SamplingInterval, 3)], Scope::Interface, false));
+        assert!(!learn(&[(Element::Ingress, 8), (Element::SamplingInterval, 9)], Scope::Interface, false));
+        assert!(learn(&[(Element::Sampler, 1), (Element::SamplingInterval, 4)], Scope::Other, true));
+        assert!(learn(&[(Element::SamplingInterval, 100)], Scope::Other, true));
         let times = |fields: &[(Element, u8)]| samplers.of(&told(fields)).times(1);
         assert_eq!(times(&[]), 2);
         assert_eq!(times(&[(Element::Ingress, 7)]), 3);

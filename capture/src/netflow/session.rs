@@ -13,10 +13,12 @@ use super::told::Told;
 
 /// Sessions that are remembered at most.
 const MOST_SESSIONS: usize = 1024;
-/// Fields of all their templates at most: some three megabytes.
-const MOST_FIELDS: usize = 1 << 18;
-/// Names of interfaces of a session at most.
-const MOST_INTERFACES: usize = 256;
+/// Fields of templates, names of interfaces and rates of sampling of all of them at most: some thirty megabytes.
+const MOST_KEPT: usize = 1 << 18;
+/// Names of interfaces and rates of sampling of a session at most: large routers have thousands of interfaces.
+const MOST_OPTIONS: usize = 1 << 14;
+/// Interfaces without a name whose number is kept as text.
+const MOST_NUMBERS: usize = 256;
 
 /// Who speaks, in which format, of which domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +35,10 @@ pub(super) struct Session {
     pub(super) templates: Templates,
     pub(super) samplers: Samplers,
     pub(super) booted: Option<u64>,
+    /// Names that options told.
     interfaces: HashMap<u64, Arc<str>>,
+    /// Of interfaces without a name: saves making the text for each record.
+    numbers: HashMap<u64, Arc<str>>,
     sequence: Sequence,
     heard: i64,
 }
@@ -46,21 +51,29 @@ impl Session {
             samplers: Samplers::default(),
             booted: None,
             interfaces: HashMap::new(),
+            numbers: HashMap::new(),
             sequence: Sequence::new(wanted),
             heard: i64::MIN,
         }
     }
 
-    /// Takes a record of options.
-    pub(super) fn learn(&mut self, told: Told, sampling: &Sampling, scope: Scope) {
-        self.samplers.learn(sampling, scope);
+    /// Takes a record of options; false if there is no room for all that it says.
+    pub(super) fn learn(&mut self, told: Told, sampling: &Sampling, scope: Scope) -> bool {
+        let has_room = |session: &Self| session.samplers.len() + session.interfaces.len() < MOST_OPTIONS;
+        let is_known = self.samplers.learn(sampling, scope, has_room(self));
         let (booted, interface) = told.options();
         self.booted = booted.or(self.booted);
-        if let Some((number, name)) = interface
-            && (self.interfaces.len() < MOST_INTERFACES || self.interfaces.contains_key(&number))
-        {
+        let Some((number, name)) = interface else { return is_known };
+        let fits = has_room(self) || self.interfaces.contains_key(&number);
+        if fits {
             self.interfaces.insert(number, name.into());
         }
+        fits && is_known
+    }
+
+    /// What it takes of memory, in things that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.templates.fields() + self.samplers.len() + self.interfaces.len()
     }
 
     /// Takes the number of a message.
@@ -81,12 +94,12 @@ pub(super) fn interface(session: &mut Session, told: &mut Told) -> Arc<str> {
         return name.into();
     }
     let Some(number) = told.interface_number() else { return "unknown".into() };
-    if let Some(known) = session.interfaces.get(&number) {
+    if let Some(known) = session.interfaces.get(&number).or_else(|| session.numbers.get(&number)) {
         return known.clone();
     }
     let name: Arc<str> = format!("if{number}").into();
-    if session.interfaces.len() < MOST_INTERFACES {
-        session.interfaces.insert(number, name.clone());
+    if session.numbers.len() < MOST_NUMBERS {
+        session.numbers.insert(number, name.clone());
     }
     name
 }
@@ -95,8 +108,8 @@ pub(super) fn interface(session: &mut Session, told: &mut Told) -> Arc<str> {
 #[derive(Default)]
 pub(super) struct Sessions {
     known: HashMap<SessionKey, Session>,
-    /// Fields of all their templates.
-    fields: usize,
+    /// What all of them keep.
+    kept: usize,
 }
 
 impl Sessions {
@@ -116,11 +129,11 @@ impl Sessions {
         session
     }
 
-    /// A session that had templates of so many fields has learnt others: memory is bounded over all sessions.
+    /// A session that kept so much [`before`](Session::kept) has learnt something: memory is bounded over all sessions.
     pub(super) fn limit(&mut self, key: &SessionKey, before: usize, counters: &mut NetflowCounters) {
-        let after = self.known.get(key).map_or(0, |session| session.templates.fields());
-        self.fields = (self.fields + after).saturating_sub(before);
-        while self.fields > MOST_FIELDS {
+        let after = self.known.get(key).map_or(0, Session::kept);
+        self.kept = (self.kept + after).saturating_sub(before);
+        while self.kept > MOST_KEPT {
             self.forget_oldest(counters);
         }
     }
@@ -128,10 +141,10 @@ impl Sessions {
     fn forget_oldest(&mut self, counters: &mut NetflowCounters) {
         let oldest = self.known.iter().min_by_key(|(_, session)| session.heard).map(|(key, _)| *key);
         if let Some(session) = oldest.and_then(|key| self.known.remove(&key)) {
-            self.fields = self.fields.saturating_sub(session.templates.fields());
+            self.kept = self.kept.saturating_sub(session.kept());
             counters.forgotten += 1;
         } else {
-            self.fields = 0;
+            self.kept = 0;
         }
     }
 

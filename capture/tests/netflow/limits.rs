@@ -152,6 +152,56 @@ fn templates_and_exporters_are_bounded() {
     assert_eq!((counters.sessions, counters.templates), ((1 << 18) / 9_000, (1 << 18) / 9_000 * 30), "{counters:?}");
 }
 
+/// A router of 10,000 interfaces, each with a name and a rate of its own; and an exporter that tells of more than can be kept.
+#[test]
+fn options_of_thousands_of_interfaces_are_kept_and_the_rest_is_counted() {
+    let mut fields = PLAIN.to_vec();
+    fields.push((10, 4, None));
+    let told: &[Field] = &[(10, 4, None), (305, 4, None), (306, 4, None), (82, 8, None)];
+    let of = |interface: u32| {
+        let name = format!("{:8}", format!("ge-{interface}"));
+        [&interface.to_be_bytes()[..], &1_u32.to_be_bytes(), &9_u32.to_be_bytes(), name.as_bytes()].concat()
+    };
+    let record = |interface: u32| [&THERE.bytes()[..], &interface.to_be_bytes()].concat();
+    let mut heard = Heard::default();
+    heard.hear(&ipfix(0, &[set(2, &template(256, &fields)), set(3, &options(257, 1, told))]));
+    // Before their options: their numbers take no room from names.
+    let numbers: Vec<u8> = (0..1_000).flat_map(record).collect();
+    heard.hear(&ipfix(0, &[set(256, &numbers)]));
+    heard.rows();
+    let tell = |heard: &mut Heard, interfaces: std::ops::Range<u32>| {
+        for first in interfaces.clone().step_by(1_000) {
+            let contents: Vec<u8> = (first..interfaces.end.min(first + 1_000)).flat_map(of).collect();
+            heard.hear(&ipfix(0, &[set(257, &contents)]));
+        }
+    };
+    tell(&mut heard, 0..8_000);
+    let rows = heard.hear(&ipfix(0, &[set(256, &[record(7), record(7_900)].concat())])).rows();
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.interface, row.client.packets)).collect();
+    assert_eq!((seen, heard.counters().forgotten), (vec![("ge-7", 100), ("ge-7900", 100)], 0));
+    // 8,192 names and as many rates: 808 interfaces are too many, each time that they are told.
+    tell(&mut heard, 8_000..9_000);
+    let rows = heard.hear(&ipfix(0, &[set(256, &[record(8_100), record(8_900)].concat())])).rows();
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.interface, row.client.packets)).collect();
+    assert_eq!((seen, heard.counters().forgotten), (vec![("ge-8100", 100), ("if8900", 10)], 808));
+    tell(&mut heard, 0..9_000);
+    assert_eq!(heard.counters().forgotten, 2 * 808);
+}
+
+/// Many exporters of many interfaces each.
+#[test]
+fn options_of_all_exporters_together_are_bounded() {
+    let told: &[Field] = &[(10, 4, None), (82, 4, None)];
+    let mut heard = Heard::default();
+    let contents: Vec<u8> = (0..4_000_u32).flat_map(|interface| [interface.to_be_bytes(), *b"eth0"].concat()).collect();
+    for port in 0..100 {
+        let message = ipfix(0, &[set(3, &options(257, 1, told)), set(257, &contents)]);
+        heard.collector.datagram(([192, 0, 2, 8], port).into(), &message, crate::NOW + i64::from(port));
+    }
+    let counters = heard.counters();
+    assert_eq!((counters.sessions, counters.forgotten), ((1 << 18) / 4_002, 100 - (1 << 18) / 4_002));
+}
+
 #[test]
 fn what_waits_is_bounded() {
     let mut heard = Heard::default();
