@@ -54,7 +54,7 @@ use self::sampling::{Factor, Samplers};
 use self::sequence::{Contents, Unit};
 use self::session::{Session, SessionKey, Sessions};
 use self::template::{Dialect, Subject, Template};
-use self::told::Told;
+use self::told::{Place, Seen, Told};
 use self::wire::Reader;
 use crate::record::FlowRecord;
 
@@ -227,6 +227,7 @@ impl Intake<'_> {
     fn flow(&mut self, template: &Template, set: &mut Reader<'_>) -> Option<()> {
         let mut told = Told::default();
         template.read(set, |element, contents| told.take(element, contents))?;
+        let place = Place { message: self.header.number, record: self.contents.flows };
         self.contents.flows += 1;
         self.counters.records += 1;
         let factor = self.session.samplers.of(&told.sampling);
@@ -236,7 +237,7 @@ impl Intake<'_> {
             Ok(seen) => {
                 self.counters.scaled += u64::from(factor != Factor::ALL);
                 self.counters.replaced_times += u64::from(seen.replaced);
-                self.joiner.push(seen, self.now);
+                self.joiner.push(Seen { place, ..seen }, self.now);
             }
             Err(refusal) => self.counters.refuse(refusal.as_str()),
         }

@@ -67,6 +67,14 @@ pub(super) struct Seen {
     pub(super) initiator: Option<bool>,
     pub(super) vlan: Option<u16>,
     pub(super) vlan_inner: Option<u16>,
+    pub(super) place: Place,
+}
+
+/// Where a record was told: the number of its message, and which of its records it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub(super) message: u32,
+    pub(super) record: u32,
 }
 
 /// Counts of one direction, of all kinds in which they are told.
@@ -248,6 +256,7 @@ impl Told {
             },
             vlan: self.vlan,
             vlan_inner: self.vlan_inner,
+            place: Place::default(),
         })
     }
 

@@ -74,6 +74,28 @@ fn what_is_another_connection_is_not_joined() {
     assert_eq!(heard.rows().len(), 2);
 }
 
+/// Some exporters keep the start of a connection in all of its records; and two records may be equal.
+#[test]
+fn each_record_of_a_connection_is_a_flow_of_its_own() {
+    let parts = [2_500, 2_000, 1_500, 1_500].map(|end| Plain { times: (3_000, end), ..THERE });
+    let whole: Vec<&Plain> = parts.iter().collect();
+    let messages = [v5(0, 0, &whole), v5(4, 0, &whole)];
+    let told = || {
+        let mut heard = Heard::default();
+        for message in &messages {
+            heard.hear(message);
+        }
+        let mut rows: Vec<_> = heard.rows().iter().map(|row| (row.flow_id, row.slice, row.start)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let rows = told();
+    let keys: std::collections::BTreeSet<_> = rows.iter().map(|(id, slice, _)| (id, slice)).collect();
+    assert_eq!((rows.len(), keys.len()), (8, 8));
+    assert!(rows.iter().all(|(_, slice, start)| (*slice, *start) == (0, NOW - 3 * SECOND)));
+    assert_eq!(told(), rows, "the same in every run");
+}
+
 #[test]
 fn a_record_of_both_directions_is_a_row() {
     let reverse = Some(29_305);
