@@ -51,7 +51,7 @@ pub use self::socket::Socket;
 use self::join::Joiner;
 use self::message::{Format, Header, Kind, Malformed};
 use self::sampling::{Factor, Samplers};
-use self::sequence::{Contents, Unit};
+use self::sequence::Contents;
 use self::session::{Session, SessionKey, Sessions};
 use self::template::{Dialect, Subject, Template};
 use self::told::{Place, Seen, Told};
@@ -97,13 +97,9 @@ impl Collector {
             Err(error) => return self.counters.malformed(error.as_str()),
         };
         *self.counters.datagrams.entry(header.version).or_default() += 1;
-        let wanted = match header.format {
-            Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Unit::Before,
-            Format::Sets(Dialect::V9) => Unit::Messages,
-        };
-        let key = SessionKey { from, version: header.version, domain: header.domain };
+        let key = SessionKey::new(from, &header);
         let Self { sessions, joiner, v5, counters } = self;
-        let session = sessions.of(key, wanted, now, counters);
+        let session = sessions.of(key, now, counters);
         let kept = session.kept();
         let mut intake =
             Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
@@ -118,7 +114,7 @@ impl Collector {
             Format::Sets(dialect) => intake.sets(dialect, &mut message),
         };
         let contents = Contents { unknown: intake.contents.unknown || outcome.is_err(), ..intake.contents };
-        session.count(header.number, contents, counters);
+        session.count(from.port(), &header, contents, counters);
         if let Err(error) = outcome {
             counters.malformed(error.as_str());
         }

@@ -1,14 +1,17 @@
-//! What must be remembered of an exporter from one message to the next: for each transport address, version and observation domain,
-//! as templates are told for these (RFC 7011, 8; RFC 3954, 5.1).
+//! What must be remembered of an exporter from one message to the next: for each version and observation domain, as templates are told
+//! for these. With IPFIX over UDP they are of a transport address (RFC 7011, 8), with NetFlow v9 of an address, whatever its port (RFC 3954, 5.1).
+//!
+//! Messages are counted by port all the same: several processes of an address that have one source id count each for themselves.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::counters::NetflowCounters;
+use super::message::{Format, Header};
 use super::sampling::{Samplers, Told as Sampling};
 use super::sequence::{Contents, Sequence, Step, Unit};
-use super::template::{News, Scope, Templates};
+use super::template::{Dialect, News, Scope, Templates};
 use super::told::Told;
 
 /// Sessions that are remembered at most.
@@ -17,15 +20,29 @@ const MOST_SESSIONS: usize = 1024;
 const MOST_KEPT: usize = 1 << 18;
 /// Names of interfaces and rates of sampling of a session at most: large routers have thousands of interfaces.
 const MOST_OPTIONS: usize = 1 << 14;
+/// Ports of a session from which messages are counted.
+const MOST_PORTS: usize = 64;
 /// Interfaces without a name whose number is kept as text.
 const MOST_NUMBERS: usize = 256;
 
 /// Who speaks, in which format, of which domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SessionKey {
-    pub(super) from: SocketAddr,
-    pub(super) version: u16,
-    pub(super) domain: u32,
+    exporter: IpAddr,
+    /// `None` with NetFlow v9.
+    port: Option<u16>,
+    version: u16,
+    domain: u32,
+}
+
+impl SessionKey {
+    pub(super) fn new(from: SocketAddr, header: &Header) -> Self {
+        let port = match header.format {
+            Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Some(from.port()),
+            Format::Sets(Dialect::V9) => None,
+        };
+        Self { exporter: from.ip(), port, version: header.version, domain: header.domain }
+    }
 }
 
 /// See the module documentation.
@@ -39,20 +56,21 @@ pub(super) struct Session {
     interfaces: HashMap<u64, Arc<str>>,
     /// Of interfaces without a name: saves making the text for each record.
     numbers: HashMap<u64, Arc<str>>,
-    sequence: Sequence,
+    /// By port.
+    sequences: HashMap<u16, Sequence>,
     heard: i64,
 }
 
 impl Session {
-    fn new(key: &SessionKey, wanted: Unit) -> Self {
+    fn new(key: &SessionKey) -> Self {
         Self {
-            node: key.from.ip().to_string().into(),
+            node: key.exporter.to_string().into(),
             templates: Templates::default(),
             samplers: Samplers::default(),
             booted: None,
             interfaces: HashMap::new(),
             numbers: HashMap::new(),
-            sequence: Sequence::new(wanted),
+            sequences: HashMap::new(),
             heard: i64::MIN,
         }
     }
@@ -76,15 +94,28 @@ impl Session {
         self.templates.fields() + self.samplers.len() + self.interfaces.len()
     }
 
-    /// Takes the number of a message.
-    pub(super) fn count(&mut self, number: u32, contents: Contents, counters: &mut NetflowCounters) {
-        match self.sequence.next(number, contents) {
+    /// Takes the number of a message from a port.
+    pub(super) fn count(&mut self, port: u16, header: &Header, contents: Contents, counters: &mut NetflowCounters) {
+        if self.sequences.len() >= MOST_PORTS && !self.sequences.contains_key(&port) {
+            // They are counted from their next message on.
+            self.sequences.clear();
+        }
+        let sequence = self.sequences.entry(port).or_insert_with(|| Sequence::new(wanted(header.format)));
+        match sequence.next(header.number, contents) {
             Step::Next => {}
             Step::LostRecords(count) => counters.lost_records += count,
             Step::LostMessages(count) => counters.lost_datagrams += count,
             Step::Late => counters.late += 1,
             Step::Restart => counters.restarts += 1,
         }
+    }
+}
+
+/// What the numbers of messages count.
+const fn wanted(format: Format) -> Unit {
+    match format {
+        Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Unit::Before,
+        Format::Sets(Dialect::V9) => Unit::Messages,
     }
 }
 
@@ -114,17 +145,11 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// The session of a message. When there are too many, the one that was not heard for longest is forgotten.
-    pub(super) fn of(
-        &mut self,
-        key: SessionKey,
-        wanted: Unit,
-        now: i64,
-        counters: &mut NetflowCounters,
-    ) -> &mut Session {
+    pub(super) fn of(&mut self, key: SessionKey, now: i64, counters: &mut NetflowCounters) -> &mut Session {
         if self.known.len() >= MOST_SESSIONS && !self.known.contains_key(&key) {
             self.forget_oldest(counters);
         }
-        let session = self.known.entry(key).or_insert_with(|| Session::new(&key, wanted));
+        let session = self.known.entry(key).or_insert_with(|| Session::new(&key));
         session.heard = now;
         session
     }

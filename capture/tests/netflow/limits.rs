@@ -19,12 +19,33 @@ fn records_before_their_template_are_counted_as_missing() {
 fn templates_are_of_one_exporter_domain_and_format() {
     let mut heard = Heard::default();
     heard.hear(&v9(1, &[set(0, &template(256, PLAIN))]));
-    heard.hear_of(([192, 0, 2, 1], 2_056).into(), &v9(1, &[plain(&[&THERE])]));
+    heard.hear_of(([192, 0, 2, 2], 2_055).into(), &v9(1, &[plain(&[&THERE])]));
     heard.hear(&ipfix(1, &[plain(&[&THERE])]));
     let mut other_domain = v9(1, &[plain(&[&THERE])]);
     other_domain[19] = 8;
     heard.hear(&other_domain);
     assert_eq!((heard.rows().len(), heard.counters().unknown_templates, heard.counters().sessions), (0, 3, 4));
+}
+
+/// One that starts again behind a NAT, or sends from several ports; and two processes with one source id, whose messages are counted apart.
+#[test]
+fn templates_are_of_an_address_in_v9_and_of_a_port_in_ipfix() {
+    let [one, other] = [2_055, 2_056].map(|port| ([192, 0, 2, 1], port).into());
+    let mut heard = Heard::default();
+    heard.hear_of(one, &v9(70, &[set(0, &template(256, PLAIN))]));
+    for number in 0..5 {
+        heard
+            .hear_of(other, &v9(500 + number, &[plain(&[&THERE])]))
+            .hear_of(one, &v9(71 + number, &[plain(&[&THERE])]));
+    }
+    let counters = heard.counters();
+    assert_eq!(
+        (heard.rows().len(), counters.sessions, counters.missing(), counters.late, counters.restarts),
+        (10, 1, 0, 0, 0)
+    );
+    heard.hear_of(one, &ipfix(1, &[set(2, &template(256, PLAIN))]));
+    heard.hear_of(other, &ipfix(1, &[plain(&[&THERE])]));
+    assert_eq!((heard.rows().len(), heard.counters().unknown_templates), (0, 1));
 }
 
 #[test]
@@ -136,17 +157,21 @@ fn templates_and_exporters_are_bounded() {
         heard.collector.datagram(([192, 0, 2, exporter], port).into(), message, now);
     };
     for port in 0..3_000 {
-        hear(7, port, &v9(1, &[set(0, &template(256, PLAIN))]));
+        hear(7, port, &ipfix(1, &[set(2, &template(256, PLAIN))]));
     }
-    hear(7, 2_999, &v9(2, &[plain(&[&THERE])]));
-    hear(7, 0, &v9(2, &[plain(&[&THERE])]));
+    hear(7, 2_999, &ipfix(1, &[plain(&[&THERE])]));
+    hear(7, 0, &ipfix(1, &[plain(&[&THERE])]));
     let counters = heard.counters();
     assert_eq!((counters.sessions, counters.records, counters.unknown_templates), (1_024, 1, 1));
     // The fields of all templates together.
     let large: Vec<Field> = (0..300).map(|_| (99, 1, None)).collect();
-    let sets: Vec<_> = (0..30).map(|id| set(0, &template(256 + id, &large))).collect();
+    let sets: Vec<_> = (0..30).map(|id| set(2, &template(256 + id, &large))).collect();
     for port in 0..200 {
-        heard.collector.datagram(([192, 0, 2, 8], port).into(), &v9(1, &sets), crate::NOW + 90_000 + i64::from(port));
+        heard.collector.datagram(
+            ([192, 0, 2, 8], port).into(),
+            &ipfix(1, &sets),
+            crate::NOW + 90_000 + i64::from(port),
+        );
     }
     let counters = heard.counters();
     assert_eq!((counters.sessions, counters.templates), ((1 << 18) / 9_000, (1 << 18) / 9_000 * 30), "{counters:?}");
