@@ -89,6 +89,8 @@ pub(super) enum Element {
     /// So many of a population.
     SampleSize,
     SamplePopulation,
+    /// With which probability a packet was looked at.
+    SamplingProbability,
     /// Which sampler's figures: told in options.
     Sampler,
     Unknown,
@@ -158,6 +160,7 @@ const fn forward(id: u16) -> Element {
         306 => E::SkippedPackets,
         309 => E::SampleSize,
         310 => E::SamplePopulation,
+        311 => E::SamplingProbability,
         322 => E::Observed(Clock::Seconds),
         323 => E::Observed(Clock::Milliseconds),
         324 => E::Observed(Clock::Microseconds),

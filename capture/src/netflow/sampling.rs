@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::element::Element;
 use super::template::Scope;
-use super::wire::number;
+use super::wire::{float, number};
 
 /// Packets that each packet looked at stands for, as a fraction of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,13 @@ impl Factor {
     /// One of so many.
     pub(super) fn one_of(interval: u64) -> Self {
         Self::new(interval, 1)
+    }
+
+    /// Each with this probability, which exporters give with six digits or more.
+    fn with_probability(probability: f64) -> Self {
+        const PARTS: f64 = 1e6;
+        let is_possible = (1.0 / f64::from(u32::MAX)..1.0).contains(&probability);
+        if is_possible { Self::new((PARTS / probability).round() as u64, PARTS as u64) } else { Self::ALL }
     }
 
     /// What makes no sense is no sampling.
@@ -47,6 +54,7 @@ pub(super) struct Told {
     skipped: Option<u64>,
     size: Option<u64>,
     population: Option<u64>,
+    probability: Option<f64>,
     sampler: Option<u64>,
     interface: Option<u64>,
 }
@@ -62,6 +70,10 @@ impl Told {
             Element::SamplePopulation => &mut self.population,
             Element::Sampler => &mut self.sampler,
             Element::Ingress => &mut self.interface,
+            Element::SamplingProbability => {
+                self.probability = float(contents);
+                return;
+            }
             _ => return,
         };
         *place = number(contents);
@@ -75,7 +87,7 @@ impl Told {
         if let (Some(size), Some(population)) = (self.size, self.population) {
             return Some(Factor::new(population, size));
         }
-        self.interval.map(Factor::one_of)
+        self.interval.map(Factor::one_of).or_else(|| self.probability.map(Factor::with_probability))
     }
 }
 
@@ -180,5 +192,24 @@ mod tests {
         assert_eq!(Samplers::default().of(&told(&fields)).times(1001), 2502);
         let fields = [(Element::SampleSize, 3), (Element::SamplePopulation, 9)];
         assert_eq!(Samplers::default().of(&told(&fields)).times(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_probability_is_one_of_so_many() {
+        let times = |probability: f64, count| {
+            let mut told = Told::default();
+            told.take(Element::SamplingProbability, &probability.to_be_bytes());
+            Samplers::default().of(&told).times(count)
+        };
+        for interval in [1_u32, 2, 3, 7, 10, 100, 1_000, 4_096, 65_535, 1_000_000] {
+            assert_eq!(times(1.0 / f64::from(interval), 1_000), u64::from(interval) * 1_000, "{interval}");
+        }
+        assert_eq!(times(0.4, 1_000), 2_500);
+        for nonsense in [0.0, -0.5, 2.0, 1e-300, f64::NAN, f64::INFINITY] {
+            assert_eq!(times(nonsense, 1_000), 1_000, "{nonsense}");
+        }
+        let mut told = Told::default();
+        told.take(Element::SamplingProbability, &0.1_f32.to_be_bytes());
+        assert_eq!(Samplers::default().of(&told).times(1_000), 10_000);
     }
 }

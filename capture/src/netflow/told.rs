@@ -178,6 +178,7 @@ impl Told {
             | Element::SkippedPackets
             | Element::SampleSize
             | Element::SamplePopulation
+            | Element::SamplingProbability
             | Element::Sampler
             | Element::Unknown => {}
         }
