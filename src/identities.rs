@@ -26,7 +26,7 @@ use wiretag_enrich::timeline::{Dossier, Timeline, View};
 use wiretag_store::{Store, StoreError};
 
 use crate::checkpoint::OpenRows;
-use crate::metrics::FlowMetrics;
+use crate::metrics::{FlowMetrics, STEP};
 use crate::peers::Exporters;
 use crate::static_identities::StaticInterfaces;
 use crate::trouble::{Stage, Troubles};
@@ -39,8 +39,6 @@ const MOST_ROWS: usize = 4096;
 const LONGEST: Duration = Duration::from_secs(1);
 /// Dossiers that are written in one transaction.
 const DOSSIERS: usize = 4096;
-/// Time between two looks at who has series of its own in `/metrics`.
-const SWEEP: Duration = Duration::from_mins(1);
 /// What is old is looked for when so much more time may be forgotten, ns.
 const FORGET: i64 = 60_000_000_000;
 
@@ -144,7 +142,7 @@ impl Tagging {
         mut records: mpsc::Receiver<RecordBatch>,
         mut events: mpsc::Receiver<IdentityEvent>,
     ) {
-        let (mut tick, mut sweep) = (tokio::time::interval(Duration::from_millis(250)), tokio::time::interval(SWEEP));
+        let (mut tick, mut step) = (tokio::time::interval(Duration::from_millis(250)), tokio::time::interval(STEP));
         let mut writing = Writing::default();
         let (mut tagged, mut since) = (TaggedRows::default(), None);
         let mut open = OpenRows::new();
@@ -163,9 +161,9 @@ impl Tagging {
                     self.upkeep(&mut writing).await;
                     tick.reset();
                 }
-                _ = sweep.tick() => {
-                    self.metrics.sweep();
-                    sweep.reset();
+                _ = step.tick() => {
+                    self.metrics.step();
+                    step.reset();
                 }
                 batch = records.recv() => match batch {
                     Some(batch) => {

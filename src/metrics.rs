@@ -1,5 +1,6 @@
 //! What `/metrics` says: counters of each stage, and figures of primary flows ([`flows`]).
 
+mod family;
 mod flows;
 mod places;
 
@@ -10,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, Opts};
 use wiretag_enrich::kernel::KernelNumbers;
 
-pub(crate) use self::flows::FlowMetrics;
+pub(crate) use self::flows::{FlowMetrics, STEP};
 use crate::peers::Peers;
 use crate::sources::Sources;
 use crate::stage_numbers::StageNumbers;
@@ -118,7 +119,7 @@ const FAMILIES: &[Family] = &[
     counter("wiretag_netflow_lost_datagrams_total", "Datagrams that did not arrive, by sequence numbers.", &[]),
     counter("wiretag_netflow_late_datagrams_total", "Datagrams that were overtaken by others.", &[]),
     counter("wiretag_netflow_restarts_total", "Exporters that began to count anew.", &[]),
-    counter("wiretag_netflow_forgotten_total", "Templates and exporters that found no room.", &[]),
+    counter("wiretag_netflow_forgotten_total", "Templates, options and exporters that found no room.", &[]),
     gauge("wiretag_netflow_sessions", "Exporters and observation domains known now.", &[]),
     gauge("wiretag_netflow_templates", "Templates known now.", &[]),
     gauge("wiretag_netflow_waiting_rows", "Records that wait for the other direction now.", &[]),

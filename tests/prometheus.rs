@@ -80,10 +80,15 @@ fn every_panel_has_data_and_every_metric_is_documented() {
     let directory = tempfile::tempdir().expect("a directory");
     let appliance = Appliance::start(directory.path(), &["--demo", "--interface", "wtdemo*"]);
     let prometheus = Prometheus::start(&appliance);
-    eventually(40, "flows in Prometheus", || prometheus.series("wiretag_flows_total").filter(|series| *series > 0));
-    eventually(40, "negative answers in Prometheus", || {
-        prometheus.series("wiretag_dns_responses_total{rcode=\"NXDOMAIN\"}").filter(|series| *series > 0)
-    });
+    // A new series is 0 for more than a minute.
+    for counted in ["wiretag_flows_total{server=\"demo/web\"}", "wiretag_dns_responses_total{rcode=\"NXDOMAIN\"}"] {
+        let some = format!("{counted} > 0");
+        eventually(120, &some, || prometheus.series(&some).filter(|series| *series > 0));
+    }
+    for family in ["wiretag_flows_total", "wiretag_flow_bytes_total", "wiretag_handshake_rtt_seconds_count"] {
+        let late = format!("min_over_time({family}{{server=~\"demo/.*\"}}[10m]) > 0");
+        assert_eq!(prometheus.series(&late), Some(0), "what a series begins with is in no rate: {late}");
+    }
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards/wiretag.json"))
         .expect("the dashboard");
     let dashboard: Value = serde_json::from_str(&text).expect("JSON");

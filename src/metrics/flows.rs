@@ -5,39 +5,58 @@
 //! counts at its server, with a client `other`, and sums by server are whole. Every other label has a few values.
 //!
 //! A series that ends takes with it what it counted: moved to `other` it would be new traffic there. Prometheus has read it before.
+//!
+//! A new series is 0 for more than a minute ([`Family`]). Those that have no name begin with the appliance, and all classes of a status with the first
+//! answer of a server: nobody waits for the first error of a server that is known.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use wiretag_capture::{EndReason, Protocol};
-use wiretag_enrich::{EndTag, TaggedFlow, TaggedTransaction};
+use wiretag_enrich::{EndTag, TaggedBy, TaggedFlow, TaggedTransaction};
 
-use super::places::Places;
+use super::family::{Family, HELD};
+use super::places::{LEAVING, Places};
 
 /// Servers that have series of their own.
 const MOST_SERVERS: usize = 200;
 /// Pairs of a client and a server that have.
 const MOST_PAIRS: usize = 1000;
 
+/// Time from one [`FlowMetrics::step`] to the next.
+pub(crate) const STEP: Duration = Duration::from_secs(15);
+/// Steps from one sweep to the next.
+const SWEEP: u32 = 4;
+/// What a series that ends counted last is shown, and read once a minute, before.
+const _: () = assert!(LEAVING * SWEEP >= HELD + SWEEP);
+
+/// Protocols, classes of a status and response codes that are usual.
+const PROTOCOLS: [&str; 4] = ["tcp", "udp", "icmp", "icmp6"];
+const STATUSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "none"];
+const RCODES: [&str; 6] = ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"];
+const ADDRESSES: [&str; 4] = ["private", "public", "multicast", "unspecified"];
+
 /// Figures of primary flows and transactions.
 pub(crate) struct FlowMetrics {
-    flows: IntCounterVec,
-    bytes: IntCounterVec,
+    flows: Family<IntCounterVec>,
+    bytes: Family<IntCounterVec>,
     /// Ends of flows and their bytes by how the end was named: the figure to watch.
-    ends: [IntCounterVec; 2],
-    retransmits: IntCounterVec,
-    handshake_rtt: HistogramVec,
+    ends: [Family<IntCounterVec>; 2],
+    retransmits: Family<IntCounterVec>,
+    handshake_rtt: Family<HistogramVec>,
     dns_latency: Histogram,
-    dns_responses: IntCounterVec,
-    connections: IntCounterVec,
-    http_transactions: IntCounterVec,
-    http_latency: HistogramVec,
+    dns_responses: Family<IntCounterVec>,
+    connections: Family<IntCounterVec>,
+    http_transactions: Family<IntCounterVec>,
+    http_latency: Family<HistogramVec>,
     servers: Places<Arc<str>>,
     pairs: Places<(Arc<str>, Arc<str>)>,
+    /// Since the last sweep.
+    steps: u32,
     unknown: Arc<str>,
     other: Arc<str>,
 }
@@ -50,26 +69,20 @@ fn latency_buckets() -> Vec<f64> {
 impl FlowMetrics {
     /// Registers all families.
     pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(family.clone()))?;
-            Ok(family)
+        let counter = |name: &str, help: &str, labels: &'static [&'static str]| {
+            Family::new(registry, IntCounterVec::new(Opts::new(name, help), labels)?, labels)
         };
-        let rtt =
-            HistogramOpts::new("wiretag_handshake_rtt_seconds", "Halves of TCP handshakes: to client, to server.");
-        let handshake_rtt = HistogramVec::new(rtt.buckets(latency_buckets()), &["server", "side"])?;
-        registry.register(Box::new(handshake_rtt.clone()))?;
-        let http =
-            HistogramOpts::new("wiretag_http_latency_seconds", "Last byte of a request to first byte of its response.");
-        let http_latency = HistogramVec::new(http.buckets(latency_buckets()), &["server"])?;
-        registry.register(Box::new(http_latency.clone()))?;
+        let histogram = |name: &str, help: &str, labels: &'static [&'static str]| {
+            let options = HistogramOpts::new(name, help).buckets(latency_buckets());
+            Family::new(registry, HistogramVec::new(options, labels)?, labels)
+        };
         let dns = HistogramOpts::new("wiretag_dns_latency_seconds", "Last repetition of a query to its response.");
         let dns_latency = Histogram::with_opts(dns.buckets(latency_buckets()))?;
         registry.register(Box::new(dns_latency.clone()))?;
-        Ok(Self {
+        let mut metrics = Self {
             flows: counter(
                 "wiretag_flows_total",
-                "Primary flow slices, by the busiest pairs; all others are `other`.",
+                "Primary flow slices, by the busiest pairs; all others are `other`. A new series is 0 for a minute.",
                 &["protocol", "client", "server"],
             )?,
             bytes: counter(
@@ -94,7 +107,11 @@ impl FlowMetrics {
                 "Retransmitted segments, by the busiest pairs.",
                 &["client", "server"],
             )?,
-            handshake_rtt,
+            handshake_rtt: histogram(
+                "wiretag_handshake_rtt_seconds",
+                "Halves of TCP handshakes: to client, to server.",
+                &["server", "side"],
+            )?,
             dns_latency,
             dns_responses: counter("wiretag_dns_responses_total", "DNS responses.", &["rcode"])?,
             connections: counter(
@@ -107,12 +124,40 @@ impl FlowMetrics {
                 "HTTP requests by class of their response's status.",
                 &["server", "status"],
             )?,
-            http_latency,
+            http_latency: histogram(
+                "wiretag_http_latency_seconds",
+                "Last byte of a request to first byte of its response.",
+                &["server"],
+            )?,
             servers: Places::new(MOST_SERVERS),
             pairs: Places::new(MOST_PAIRS),
+            steps: 0,
             unknown: "unknown".into(),
             other: "other".into(),
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Begins what has no name.
+    fn begin(&mut self) {
+        for tagged_by in TaggedBy::ALL {
+            for address in ADDRESSES {
+                self.ends.iter_mut().for_each(|ends| ends.begin(&[tagged_by.as_str(), address]));
+            }
+        }
+        for rcode in RCODES {
+            self.dns_responses.begin(&[rcode]);
+        }
+        for nobody in [&*self.unknown, &*self.other] {
+            for protocol in PROTOCOLS {
+                self.flows.begin(&[protocol, nobody, nobody]);
+            }
+            for direction in ["client_to_server", "server_to_client"] {
+                self.bytes.begin(&[nobody, nobody, direction]);
+            }
+            self.retransmits.begin(&[nobody, nobody]);
+        }
     }
 
     /// Adds a flow, if it is a primary one.
@@ -125,21 +170,21 @@ impl FlowMetrics {
         let server = self.server(&flow.server, both);
         let client = self.client(&flow.client, &server, both);
         let (client, server) = (&*client, &*server);
-        self.flows.with_label_values(&[protocol(record.protocol), client, server]).inc();
-        self.bytes.with_label_values(&[client, server, "client_to_server"]).inc_by(record.client.bytes);
-        self.bytes.with_label_values(&[client, server, "server_to_client"]).inc_by(record.server.bytes);
+        self.flows.add(&[protocol(record.protocol), client, server], 1);
+        self.bytes.add(&[client, server, "client_to_server"], record.client.bytes);
+        self.bytes.add(&[client, server, "server_to_client"], record.server.bytes);
         for (tag, ip) in [(&flow.client, record.client.ip), (&flow.server, record.server.ip)] {
             let labels = [tag.tagged_by.as_str(), address_kind(ip)];
-            let [flows, bytes] = &self.ends;
-            flows.with_label_values(&labels).inc();
-            bytes.with_label_values(&labels).inc_by(both);
+            let [flows, bytes] = &mut self.ends;
+            flows.add(&labels, 1);
+            bytes.add(&labels, both);
         }
         let [client_retransmits, server_retransmits] =
             [&record.client, &record.server].map(|side| u64::from(side.retransmits.unwrap_or(0)));
-        self.retransmits.with_label_values(&[client, server]).inc_by(client_retransmits + server_retransmits);
+        self.retransmits.add(&[client, server], client_retransmits + server_retransmits);
         for (side, rtt) in [("client", record.client.rtt_us), ("server", record.server.rtt_us)] {
             if let Some(rtt) = rtt.filter(|_| record.slice == 0) {
-                self.handshake_rtt.with_label_values(&[server, side]).observe(f64::from(rtt) / 1e6);
+                self.handshake_rtt.add(&[server, side], f64::from(rtt) / 1e6);
             }
         }
         if let Some(dns) = &record.dns {
@@ -147,11 +192,11 @@ impl FlowMetrics {
                 self.dns_latency.observe(latency as f64 / 1e6);
             }
             if let Some(rcode) = &dns.rcode {
-                self.dns_responses.with_label_values(&[&**rcode]).inc();
+                self.dns_responses.add(&[&**rcode], 1);
             }
         }
         if let Some(state) = record.tcp_state.filter(|_| record.end_reason != Some(EndReason::Active)) {
-            self.connections.with_label_values(&[server, state.as_str()]).inc();
+            self.connections.add(&[server, state.as_str()], 1);
         }
     }
 
@@ -164,30 +209,50 @@ impl FlowMetrics {
         }
         // Its bytes are those of its flow.
         let server = self.server(&transaction.server, 0);
-        self.http_transactions.with_label_values(&[&*server, status_class(exchange.status)]).inc();
+        for status in STATUSES {
+            self.http_transactions.hold(&[&*server, status]);
+        }
+        self.http_transactions.add(&[&*server, status_class(exchange.status)], 1);
         if let Some(latency) = exchange.latency_us {
-            self.http_latency.with_label_values(&[&*server]).observe(latency as f64 / 1e6);
+            self.http_latency.add(&[&*server], latency as f64 / 1e6);
         }
     }
 
-    /// Ends the series of who has no place any more, once a minute.
-    pub(crate) fn sweep(&mut self) {
+    /// Shows what was held for long enough, and ends the series of who has no place any more.
+    pub(crate) fn step(&mut self) {
+        let [ends, end_bytes] = &mut self.ends;
+        let counters = [&mut self.flows, &mut self.bytes, ends, end_bytes, &mut self.retransmits];
+        counters.into_iter().for_each(Family::step);
+        let counters = [&mut self.dns_responses, &mut self.connections, &mut self.http_transactions];
+        counters.into_iter().for_each(Family::step);
+        [&mut self.handshake_rtt, &mut self.http_latency].into_iter().for_each(Family::step);
+        self.steps += 1;
+        if self.steps == SWEEP {
+            self.steps = 0;
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
         let servers = self.servers.sweep(|_| false);
         let pairs = self.pairs.sweep(|(_, server)| servers.contains(server));
         if servers.is_empty() && pairs.is_empty() {
             return;
         }
         let pairs: HashSet<(&str, &str)> = pairs.iter().map(|(client, server)| (&**client, &**server)).collect();
-        let has_ended = |labels: &HashMap<&str, &str>| {
-            let server = labels.get("server").copied().unwrap_or_default();
+        let has_ended = |client: Option<&str>, server: Option<&str>| {
             // What clients without a place counted at a server ends with the server.
-            servers.contains(server) || labels.get("client").is_some_and(|client| pairs.contains(&(*client, server)))
+            server.is_some_and(|server| servers.contains(server))
+                || client.zip(server).is_some_and(|pair| pairs.contains(&pair))
         };
-        for family in [&self.flows, &self.bytes, &self.retransmits, &self.connections, &self.http_transactions] {
-            end_series(family, has_ended);
+        for family in [&mut self.flows, &mut self.bytes, &mut self.retransmits] {
+            family.end(has_ended);
         }
-        for family in [&self.handshake_rtt, &self.http_latency] {
-            end_series(family, has_ended);
+        for family in [&mut self.connections, &mut self.http_transactions] {
+            family.end(has_ended);
+        }
+        for family in [&mut self.handshake_rtt, &mut self.http_latency] {
+            family.end(has_ended);
         }
     }
 
@@ -210,19 +275,6 @@ fn name(tag: &EndTag) -> Option<&Arc<str>> {
     let identity = tag.identity.as_ref()?;
     let name = identity.workload.as_ref().or(identity.container.as_ref()).or(identity.pod.as_ref());
     name.or(identity.host.as_ref())
-}
-
-fn end_series<B: MetricVecBuilder>(family: &MetricVec<B>, has_ended: impl Fn(&HashMap<&str, &str>) -> bool) {
-    for now in family.collect() {
-        for series in now.get_metric() {
-            let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
-            if has_ended(&labels)
-                && let Err(error) = family.remove(&labels)
-            {
-                tracing::error!("a series of `{}` cannot be ended: {error}", now.name());
-            }
-        }
-    }
 }
 
 /// Its name; `other` for those that have only a number.
@@ -294,9 +346,9 @@ mod tests {
             self.metrics.observe(&TaggedFlow { record, client: tag(client), server: tag(server) });
         }
 
-        fn sweep(&mut self, times: usize) {
-            for _ in 0..times {
-                self.metrics.sweep();
+        fn sweep(&mut self, times: u32) {
+            for _ in 0..SWEEP * times {
+                self.metrics.step();
             }
         }
 
@@ -358,8 +410,8 @@ mod tests {
         for job in 0..500 {
             let name = format!("job-{job}");
             appliance.flow("cart", &name, 500);
+            appliance.sweep(2);
             assert_eq!(appliance.bytes(&[("server", &name)]), 1000, "{name}");
-            appliance.sweep(1);
         }
         assert_eq!(appliance.bytes(&[("server", "other")]), 0);
     }
@@ -372,10 +424,11 @@ mod tests {
                 appliance.flow(&format!("client-{client}"), &format!("server-{server}"), 50);
             }
         }
+        appliance.sweep(2);
         let servers = MOST_SERVERS + 1;
         for (family, each) in FAMILIES.iter().zip([1, 2, 1]) {
             let (series, _) = appliance.series(family, &[]);
-            assert!(series <= each * (MOST_PAIRS + servers), "{family}: {series} series");
+            assert!(series <= each * (MOST_PAIRS + servers) + 2 * PROTOCOLS.len(), "{family}: {series} series");
         }
         assert_eq!(appliance.series("wiretag_tcp_connections_total", &[]), (servers, 62_500));
         assert_eq!(appliance.series("wiretag_handshake_rtt_seconds", &[]).0, 2 * servers);
@@ -395,10 +448,12 @@ mod tests {
         appliance.sweep(1);
         appliance.flow("cart", "late", 500);
         appliance.flow("cart", "server-7", 50);
+        appliance.sweep(2);
         assert_eq!(appliance.bytes(&[("server", "server-7")]), 100, "can be read for a minute more");
         assert_eq!(appliance.bytes(&[("server", "other")]), 2100);
         appliance.sweep(1);
         appliance.flow("cart", "late", 500);
+        appliance.sweep(2);
         assert_eq!(appliance.bytes(&[("client", "cart"), ("server", "late")]), 1000);
         for family in FAMILIES {
             assert_eq!(appliance.series(family, &[("server", "server-7")]).0, 0, "{family}");
@@ -412,9 +467,10 @@ mod tests {
         for client in 0..=MOST_PAIRS {
             appliance.flow(&format!("client-{client}"), "job", 50);
         }
+        appliance.sweep(2);
         assert_eq!(appliance.bytes(&[("client", "other"), ("server", "job")]), 100);
-        appliance.sweep(16);
-        assert_eq!(appliance.series("wiretag_flow_bytes_total", &[]).0, 0);
+        appliance.sweep(14);
+        assert_eq!(appliance.series("wiretag_flow_bytes_total", &[("server", "job")]).0, 0);
     }
 
     #[test]

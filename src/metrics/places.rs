@@ -3,7 +3,7 @@
 //! * A place that is free is for who comes next. Without one a name waits; what is observed of it meanwhile is `other`'s.
 //! * A sweep, once a minute, gives places that became free to the largest of those who wait. Who waits and is twice as large as
 //!   the smallest who has a place gets that one's.
-//! * Who has to go is `other` from one sweep on and has its series until the next: what they counted last is read before.
+//! * Who has to go is `other` from one sweep on and has its series for [`LEAVING`] more: what they counted last is shown and read before.
 //! * Who was not observed for a quarter of an hour is forgotten, and its series with it.
 //!
 //! Sizes are bytes that fade, by half in five minutes. Who waits is remembered up to a number; beyond it the smallest are forgotten at each
@@ -16,6 +16,9 @@ use std::hash::Hash;
 /// Sweeps without an observation after which a name is forgotten: more than Prometheus' five minutes, and than the one between
 /// two slices of a flow that goes on.
 const QUIET: u32 = 15;
+/// Sweeps from when nothing more is added to series until they end: more than what a new one counted is held
+/// ([`HELD`](super::family::HELD)), and a minute.
+pub(super) const LEAVING: u32 = 3;
 /// How many times as large as the smallest one has to be to take its place: those of a size do not take turns.
 const LARGER: u64 = 2;
 /// Names that are remembered, for each place.
@@ -39,9 +42,15 @@ struct Entry {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Named,
-    /// Has series until the next sweep, and gets nothing more.
-    Leaving,
+    /// Has series for so many sweeps more, and gets nothing more.
+    Leaving(u32),
     Waiting,
+}
+
+impl State {
+    const fn is_leaving(self) -> bool {
+        matches!(self, Self::Leaving(_))
+    }
 }
 
 impl<K: Clone + Eq + Hash> Places<K> {
@@ -73,20 +82,21 @@ impl<K: Clone + Eq + Hash> Places<K> {
         let mut named = self.of_state(State::Named);
         named.sort_by_key(|(bytes, _)| *bytes);
 
-        let rest = waiting.split_off(waiting.len().min(self.most.saturating_sub(named.len())));
+        let leaving = self.entries.values().filter(|entry| entry.state.is_leaving()).count();
+        let rest = waiting.split_off(waiting.len().min(self.most.saturating_sub(named.len() + leaving)));
         for (_, key) in &waiting {
             self.set(key, State::Named);
             ended.remove(key);
         }
-        let leaving =
-            named.iter().zip(&rest).take_while(|((small, _), (large, _))| *large > small.saturating_mul(LARGER));
-        for ((_, key), _) in leaving {
-            self.set(key, State::Leaving);
+        // The largest wait for the places of those who leave already.
+        let more = named.iter().zip(rest.iter().skip(leaving));
+        for ((_, key), _) in more.take_while(|((small, _), (large, _))| *large > small.saturating_mul(LARGER)) {
+            self.set(key, State::Leaving(LEAVING));
         }
         for (_, key) in rest.iter().skip(self.most) {
             self.entries.remove(key);
         }
-        self.taken = named.len() + waiting.len();
+        self.taken = named.len() + waiting.len() + leaving;
         ended
     }
 
@@ -99,7 +109,11 @@ impl<K: Clone + Eq + Hash> Places<K> {
             let stays = entry.quiet <= QUIET && !is_gone(key);
             let has_place = match entry.state {
                 State::Named => stays,
-                State::Leaving => {
+                State::Leaving(sweeps) if sweeps > 1 => {
+                    entry.state = State::Leaving(sweeps - 1);
+                    stays
+                }
+                State::Leaving(_) => {
                     entry.state = State::Waiting;
                     false
                 }
@@ -145,12 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn who_grows_much_larger_than_the_smallest_has_its_place_a_sweep_later() {
+    fn who_grows_much_larger_than_the_smallest_has_its_place_some_sweeps_later() {
         let mut places = taken();
         assert!(!places.observe(&"d", 10_000), "no place is free");
-        assert!(sweep(&mut places).is_empty(), "what `c` counted last has not been read yet");
-        assert!(!places.observe(&"c", 1), "nothing is added to series that end");
-        assert!(!places.observe(&"d", 1) && !places.observe(&"e", 1), "they count until they end");
+        for _ in 0..LEAVING {
+            assert!(sweep(&mut places).is_empty(), "what `c` counted last may not have been read yet");
+            assert!(!places.observe(&"c", 1), "nothing is added to series that end");
+            assert!(!places.observe(&"d", 1) && !places.observe(&"e", 1), "they count until they end");
+        }
         assert_eq!(sweep(&mut places), ["c"]);
         assert!(places.observe(&"d", 1) && places.observe(&"a", 1) && places.observe(&"b", 1));
         assert!(!places.observe(&"c", 1) && !places.observe(&"e", 1));
@@ -170,7 +186,9 @@ mod tests {
     fn who_was_to_leave_and_is_the_largest_again_keeps_its_series() {
         let mut places = taken();
         places.observe(&"d", 10_000);
-        sweep(&mut places);
+        for _ in 0..LEAVING {
+            sweep(&mut places);
+        }
         places.observe(&"c", 20_000);
         assert!(sweep(&mut places).is_empty(), "`c` has its place again, with what it counted");
         assert!(places.observe(&"c", 1) && !places.observe(&"d", 1));

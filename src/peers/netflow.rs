@@ -199,7 +199,7 @@ impl Listener {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let numbers = (self.collector.counters(), self.socket.dropped());
         *self.status.numbers.lock().unwrap_or_else(PoisonError::into_inner) = numbers;
     }

@@ -36,7 +36,7 @@ pub struct NetflowCounters {
     pub late: u64,
     /// Exporters that began to count anew.
     pub restarts: u64,
-    /// Templates and exporters forgotten, or not taken, because there were too many.
+    /// Templates, exporters, and what options say of interfaces and samplers, forgotten or not taken, because there were too many.
     pub forgotten: u64,
     /// Exporters and observation domains heard of now.
     pub sessions: u64,

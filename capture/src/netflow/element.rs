@@ -65,6 +65,8 @@ pub(super) enum Element {
     Dscp,
     Start(Clock),
     End(Clock),
+    /// When what the record tells was observed: its end, where there is no other.
+    Observed(Clock),
     /// From the first packet to the last, in units of so many nanoseconds.
     Duration(i64),
     /// When the exporter started, milliseconds since 1970.
@@ -87,6 +89,8 @@ pub(super) enum Element {
     /// So many of a population.
     SampleSize,
     SamplePopulation,
+    /// With which probability a packet was looked at.
+    SamplingProbability,
     /// Which sampler's figures: told in options.
     Sampler,
     Unknown,
@@ -156,6 +160,11 @@ const fn forward(id: u16) -> Element {
         306 => E::SkippedPackets,
         309 => E::SampleSize,
         310 => E::SamplePopulation,
+        311 => E::SamplingProbability,
+        322 => E::Observed(Clock::Seconds),
+        323 => E::Observed(Clock::Milliseconds),
+        324 => E::Observed(Clock::Microseconds),
+        325 => E::Observed(Clock::Nanoseconds),
         _ => E::Unknown,
     }
 }

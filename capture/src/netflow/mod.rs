@@ -51,10 +51,10 @@ pub use self::socket::Socket;
 use self::join::Joiner;
 use self::message::{Format, Header, Kind, Malformed};
 use self::sampling::{Factor, Samplers};
-use self::sequence::{Contents, Unit};
+use self::sequence::Contents;
 use self::session::{Session, SessionKey, Sessions};
 use self::template::{Dialect, Subject, Template};
-use self::told::Told;
+use self::told::{Place, Seen, Told};
 use self::wire::Reader;
 use crate::record::FlowRecord;
 
@@ -97,33 +97,29 @@ impl Collector {
             Err(error) => return self.counters.malformed(error.as_str()),
         };
         *self.counters.datagrams.entry(header.version).or_default() += 1;
-        let wanted = match header.format {
-            Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Unit::Before,
-            Format::Sets(Dialect::V9) => Unit::Messages,
-        };
-        let key = SessionKey { from, version: header.version, domain: header.domain };
+        let key = SessionKey::new(from, &header);
         let Self { sessions, joiner, v5, counters } = self;
-        let session = sessions.of(key, wanted, now, counters);
-        let fields = session.templates.fields();
+        let session = sessions.of(key, now, counters);
+        let kept = session.kept();
         let mut intake =
             Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
-        let (learnt, outcome) = match header.format {
+        let outcome = match header.format {
             Format::V5 { records, sampling } => {
                 intake.session.samplers = Samplers::all(Factor::one_of(sampling.into()));
                 for _ in 0..records {
                     intake.flow(v5, &mut message);
                 }
-                (false, Ok(()))
+                Ok(())
             }
             Format::Sets(dialect) => intake.sets(dialect, &mut message),
         };
         let contents = Contents { unknown: intake.contents.unknown || outcome.is_err(), ..intake.contents };
-        session.count(header.number, contents, counters);
+        session.count(from.port(), &header, contents, counters);
         if let Err(error) = outcome {
             counters.malformed(error.as_str());
         }
-        if learnt {
-            sessions.limit(&key, fields, counters);
+        if session.kept() != kept {
+            sessions.limit(&key, kept, counters);
         }
     }
 
@@ -177,18 +173,11 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    /// Reads all sets, as far as they make sense; whether there were templates among them.
-    fn sets(&mut self, dialect: Dialect, message: &mut Reader<'_>) -> (bool, Result<(), Malformed>) {
-        let mut learnt = false;
-        loop {
-            let (kind, mut set) = match message::set(dialect, message) {
-                Ok(Some(set)) => set,
-                Ok(None) => return (learnt, Ok(())),
-                Err(error) => return (learnt, Err(error)),
-            };
+    /// Reads all sets, as far as they make sense.
+    fn sets(&mut self, dialect: Dialect, message: &mut Reader<'_>) -> Result<(), Malformed> {
+        while let Some((kind, mut set)) = message::set(dialect, message)? {
             match kind {
                 Kind::Templates | Kind::OptionsTemplates => {
-                    learnt = true;
                     if self.templates(dialect, kind, &mut set).is_err() {
                         // The next set may be sound.
                         self.counters.malformed(Malformed::Template.as_str());
@@ -198,6 +187,7 @@ impl Intake<'_> {
                 Kind::Reserved => {}
             }
         }
+        Ok(())
     }
 
     fn templates(&mut self, dialect: Dialect, kind: Kind, set: &mut Reader<'_>) -> Result<(), ()> {
@@ -224,7 +214,7 @@ impl Intake<'_> {
                 }
                 self.contents.options += 1;
                 let sampling = told.sampling;
-                self.session.learn(told, &sampling, scope);
+                self.counters.forgotten += u64::from(!self.session.learn(told, &sampling, scope));
             },
         }
     }
@@ -233,6 +223,7 @@ impl Intake<'_> {
     fn flow(&mut self, template: &Template, set: &mut Reader<'_>) -> Option<()> {
         let mut told = Told::default();
         template.read(set, |element, contents| told.take(element, contents))?;
+        let place = Place { message: self.header.number, record: self.contents.flows };
         self.contents.flows += 1;
         self.counters.records += 1;
         let factor = self.session.samplers.of(&told.sampling);
@@ -242,7 +233,7 @@ impl Intake<'_> {
             Ok(seen) => {
                 self.counters.scaled += u64::from(factor != Factor::ALL);
                 self.counters.replaced_times += u64::from(seen.replaced);
-                self.joiner.push(seen, self.now);
+                self.joiner.push(Seen { place, ..seen }, self.now);
             }
             Err(refusal) => self.counters.refuse(refusal.as_str()),
         }

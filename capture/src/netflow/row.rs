@@ -109,7 +109,8 @@ fn first_sender(seen: &Seen) -> Option<Client> {
     }
 }
 
-/// The same in every run and on every machine: of exporter, ends and start.
+/// The same in every run and on every machine: of exporter, ends, times, and the place of the record among all that the exporter told. Records of one
+/// connection may begin at the same time, and even be equal; each is a flow of its own.
 fn flow_id(seen: &Seen) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(b"netflow");
@@ -130,6 +131,9 @@ fn flow_id(seen: &Seen) -> u64 {
     }
     hasher.write(&[seen.protocol.0, u8::from(seen.outgoing)]);
     hasher.write(&seen.start.to_le_bytes());
+    hasher.write(&seen.end.to_le_bytes());
+    hasher.write(&seen.place.message.to_le_bytes());
+    hasher.write(&seen.place.record.to_le_bytes());
     hasher.finish()
 }
 
@@ -137,6 +141,7 @@ fn flow_id(seen: &Seen) -> u64 {
 mod tests {
     use super::*;
     use crate::netflow::element::Clock;
+    use crate::netflow::told::Place;
 
     fn check(there: (u8, u64), back: Option<(u8, u64)>, ports: (u16, u16)) -> (u16, OrientedBy) {
         let sent = |(flags, since): (u8, u64)| Sent {
@@ -164,6 +169,7 @@ mod tests {
             initiator: None,
             vlan: None,
             vlan_inner: None,
+            place: Place::default(),
         });
         assert_eq!(record.end_reason, Some(EndReason::Exported));
         (record.client.port.unwrap(), record.oriented_by)

@@ -7,10 +7,7 @@ use std::collections::HashMap;
 
 use super::element::Element;
 use super::template::Scope;
-use super::wire::number;
-
-/// Samplers, and interfaces with a sampling of their own, that are kept of a session at most.
-const MOST: usize = 256;
+use super::wire::{float, number};
 
 /// Packets that each packet looked at stands for, as a fraction of at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +23,13 @@ impl Factor {
     /// One of so many.
     pub(super) fn one_of(interval: u64) -> Self {
         Self::new(interval, 1)
+    }
+
+    /// Each with this probability, which exporters give with six digits or more.
+    fn with_probability(probability: f64) -> Self {
+        const PARTS: f64 = 1e6;
+        let is_possible = (1.0 / f64::from(u32::MAX)..1.0).contains(&probability);
+        if is_possible { Self::new((PARTS / probability).round() as u64, PARTS as u64) } else { Self::ALL }
     }
 
     /// What makes no sense is no sampling.
@@ -50,6 +54,7 @@ pub(super) struct Told {
     skipped: Option<u64>,
     size: Option<u64>,
     population: Option<u64>,
+    probability: Option<f64>,
     sampler: Option<u64>,
     interface: Option<u64>,
 }
@@ -65,6 +70,10 @@ impl Told {
             Element::SamplePopulation => &mut self.population,
             Element::Sampler => &mut self.sampler,
             Element::Ingress => &mut self.interface,
+            Element::SamplingProbability => {
+                self.probability = float(contents);
+                return;
+            }
             _ => return,
         };
         *place = number(contents);
@@ -78,7 +87,7 @@ impl Told {
         if let (Some(size), Some(population)) = (self.size, self.population) {
             return Some(Factor::new(population, size));
         }
-        self.interval.map(Factor::one_of)
+        self.interval.map(Factor::one_of).or_else(|| self.probability.map(Factor::with_probability))
     }
 }
 
@@ -102,16 +111,29 @@ impl Samplers {
         Self { by_id: HashMap::new(), by_interface: HashMap::new(), all: factor }
     }
 
-    /// Takes a record of options.
-    pub(super) fn learn(&mut self, told: &Told, scope: Scope) {
-        let Some(factor) = told.factor() else { return };
-        match (told.sampler, told.interface, scope) {
-            (Some(id), ..) => put(&mut self.by_id, id, factor),
+    /// Samplers, and interfaces with a sampling of their own.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len() + self.by_interface.len()
+    }
+
+    /// Takes a record of options; false if it says something of one more, and there is no room.
+    pub(super) fn learn(&mut self, told: &Told, scope: Scope, has_room: bool) -> bool {
+        let Some(factor) = told.factor() else { return true };
+        let (known, key) = match (told.sampler, told.interface, scope) {
+            (Some(id), ..) => (&mut self.by_id, id),
             // Interface 0 is every interface that has no number.
-            (None, Some(interface), Scope::Interface) => put(&mut self.by_interface, interface, factor),
-            (None, _, Scope::Domain) => self.all = factor,
-            (None, ..) => {}
+            (None, Some(interface), Scope::Interface) => (&mut self.by_interface, interface),
+            (None, _, Scope::Domain) => {
+                self.all = factor;
+                return true;
+            }
+            (None, ..) => return true,
+        };
+        let fits = has_room || known.contains_key(&key);
+        if fits {
+            known.insert(key, factor);
         }
+        fits
     }
 
     /// By what the figures of a record are multiplied.
@@ -122,12 +144,6 @@ impl Samplers {
         let by_id = told.sampler.and_then(|id| self.by_id.get(&id));
         let by_interface = || told.interface.and_then(|interface| self.by_interface.get(&interface));
         by_id.or_else(by_interface).copied().unwrap_or(self.all)
-    }
-}
-
-fn put(known: &mut HashMap<u64, Factor>, key: u64, factor: Factor) {
-    if known.len() < MOST || known.contains_key(&key) {
-        known.insert(key, factor);
     }
 }
 
@@ -155,10 +171,13 @@ mod tests {
     #[test]
     fn the_nearest_word_counts() {
         let mut samplers = Samplers::default();
-        samplers.learn(&told(&[(Element::SamplingInterval, 2)]), Scope::Domain);
-        samplers.learn(&told(&[(Element::Ingress, 7), (Element::SamplingInterval, 3)]), Scope::Interface);
-        samplers.learn(&told(&[(Element::Sampler, 1), (Element::SamplingInterval, 4)]), Scope::Other);
-        samplers.learn(&told(&[(Element::SamplingInterval, 100)]), Scope::Other);
+        let mut learn = |fields: &[(Element, u8)], scope, has_room| samplers.learn(&told(fields), scope, has_room);
+        assert!(learn(&[(Element::SamplingInterval, 2)], Scope::Domain, false));
+        assert!(learn(&[(Element::Ingress, 7), (Element::SamplingInterval, 8)], Scope::Interface, true));
+        assert!(learn(&[(Element::Ingress, 7), (Element::SamplingInterval, 3)], Scope::Interface, false));
+        assert!(!learn(&[(Element::Ingress, 8), (Element::SamplingInterval, 9)], Scope::Interface, false));
+        assert!(learn(&[(Element::Sampler, 1), (Element::SamplingInterval, 4)], Scope::Other, true));
+        assert!(learn(&[(Element::SamplingInterval, 100)], Scope::Other, true));
         let times = |fields: &[(Element, u8)]| samplers.of(&told(fields)).times(1);
         assert_eq!(times(&[]), 2);
         assert_eq!(times(&[(Element::Ingress, 7)]), 3);
@@ -173,5 +192,24 @@ mod tests {
         assert_eq!(Samplers::default().of(&told(&fields)).times(1001), 2502);
         let fields = [(Element::SampleSize, 3), (Element::SamplePopulation, 9)];
         assert_eq!(Samplers::default().of(&told(&fields)).times(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_probability_is_one_of_so_many() {
+        let times = |probability: f64, count| {
+            let mut told = Told::default();
+            told.take(Element::SamplingProbability, &probability.to_be_bytes());
+            Samplers::default().of(&told).times(count)
+        };
+        for interval in [1_u32, 2, 3, 7, 10, 100, 1_000, 4_096, 65_535, 1_000_000] {
+            assert_eq!(times(1.0 / f64::from(interval), 1_000), u64::from(interval) * 1_000, "{interval}");
+        }
+        assert_eq!(times(0.4, 1_000), 2_500);
+        for nonsense in [0.0, -0.5, 2.0, 1e-300, f64::NAN, f64::INFINITY] {
+            assert_eq!(times(nonsense, 1_000), 1_000, "{nonsense}");
+        }
+        let mut told = Told::default();
+        told.take(Element::SamplingProbability, &0.1_f32.to_be_bytes());
+        assert_eq!(Samplers::default().of(&told).times(1_000), 10_000);
     }
 }

@@ -1,29 +1,48 @@
-//! What must be remembered of an exporter from one message to the next: for each transport address, version and observation domain,
-//! as templates are told for these (RFC 7011, 8; RFC 3954, 5.1).
+//! What must be remembered of an exporter from one message to the next: for each version and observation domain, as templates are told
+//! for these. With IPFIX over UDP they are of a transport address (RFC 7011, 8), with NetFlow v9 of an address, whatever its port (RFC 3954, 5.1).
+//!
+//! Messages are counted by port all the same: several processes of an address that have one source id count each for themselves.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::counters::NetflowCounters;
+use super::message::{Format, Header};
 use super::sampling::{Samplers, Told as Sampling};
 use super::sequence::{Contents, Sequence, Step, Unit};
-use super::template::{News, Scope, Templates};
+use super::template::{Dialect, News, Scope, Templates};
 use super::told::Told;
 
 /// Sessions that are remembered at most.
 const MOST_SESSIONS: usize = 1024;
-/// Fields of all their templates at most: some three megabytes.
-const MOST_FIELDS: usize = 1 << 18;
-/// Names of interfaces of a session at most.
-const MOST_INTERFACES: usize = 256;
+/// Fields of templates, names of interfaces and rates of sampling of all of them at most: some thirty megabytes.
+const MOST_KEPT: usize = 1 << 18;
+/// Names of interfaces and rates of sampling of a session at most: large routers have thousands of interfaces.
+const MOST_OPTIONS: usize = 1 << 14;
+/// Ports of a session from which messages are counted.
+const MOST_PORTS: usize = 64;
+/// Interfaces without a name whose number is kept as text.
+const MOST_NUMBERS: usize = 256;
 
 /// Who speaks, in which format, of which domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SessionKey {
-    pub(super) from: SocketAddr,
-    pub(super) version: u16,
-    pub(super) domain: u32,
+    exporter: IpAddr,
+    /// `None` with NetFlow v9.
+    port: Option<u16>,
+    version: u16,
+    domain: u32,
+}
+
+impl SessionKey {
+    pub(super) fn new(from: SocketAddr, header: &Header) -> Self {
+        let port = match header.format {
+            Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Some(from.port()),
+            Format::Sets(Dialect::V9) => None,
+        };
+        Self { exporter: from.ip(), port, version: header.version, domain: header.domain }
+    }
 }
 
 /// See the module documentation.
@@ -33,39 +52,56 @@ pub(super) struct Session {
     pub(super) templates: Templates,
     pub(super) samplers: Samplers,
     pub(super) booted: Option<u64>,
+    /// Names that options told.
     interfaces: HashMap<u64, Arc<str>>,
-    sequence: Sequence,
+    /// Of interfaces without a name: saves making the text for each record.
+    numbers: HashMap<u64, Arc<str>>,
+    /// By port.
+    sequences: HashMap<u16, Sequence>,
     heard: i64,
 }
 
 impl Session {
-    fn new(key: &SessionKey, wanted: Unit) -> Self {
+    fn new(key: &SessionKey) -> Self {
         Self {
-            node: key.from.ip().to_string().into(),
+            node: key.exporter.to_string().into(),
             templates: Templates::default(),
             samplers: Samplers::default(),
             booted: None,
             interfaces: HashMap::new(),
-            sequence: Sequence::new(wanted),
+            numbers: HashMap::new(),
+            sequences: HashMap::new(),
             heard: i64::MIN,
         }
     }
 
-    /// Takes a record of options.
-    pub(super) fn learn(&mut self, told: Told, sampling: &Sampling, scope: Scope) {
-        self.samplers.learn(sampling, scope);
+    /// Takes a record of options; false if there is no room for all that it says.
+    pub(super) fn learn(&mut self, told: Told, sampling: &Sampling, scope: Scope) -> bool {
+        let has_room = |session: &Self| session.samplers.len() + session.interfaces.len() < MOST_OPTIONS;
+        let is_known = self.samplers.learn(sampling, scope, has_room(self));
         let (booted, interface) = told.options();
         self.booted = booted.or(self.booted);
-        if let Some((number, name)) = interface
-            && (self.interfaces.len() < MOST_INTERFACES || self.interfaces.contains_key(&number))
-        {
+        let Some((number, name)) = interface else { return is_known };
+        let fits = has_room(self) || self.interfaces.contains_key(&number);
+        if fits {
             self.interfaces.insert(number, name.into());
         }
+        fits && is_known
     }
 
-    /// Takes the number of a message.
-    pub(super) fn count(&mut self, number: u32, contents: Contents, counters: &mut NetflowCounters) {
-        match self.sequence.next(number, contents) {
+    /// What it takes of memory, in things that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.templates.fields() + self.samplers.len() + self.interfaces.len()
+    }
+
+    /// Takes the number of a message from a port.
+    pub(super) fn count(&mut self, port: u16, header: &Header, contents: Contents, counters: &mut NetflowCounters) {
+        if self.sequences.len() >= MOST_PORTS && !self.sequences.contains_key(&port) {
+            // They are counted from their next message on.
+            self.sequences.clear();
+        }
+        let sequence = self.sequences.entry(port).or_insert_with(|| Sequence::new(wanted(header.format)));
+        match sequence.next(header.number, contents) {
             Step::Next => {}
             Step::LostRecords(count) => counters.lost_records += count,
             Step::LostMessages(count) => counters.lost_datagrams += count,
@@ -75,18 +111,26 @@ impl Session {
     }
 }
 
+/// What the numbers of messages count.
+const fn wanted(format: Format) -> Unit {
+    match format {
+        Format::V5 { .. } | Format::Sets(Dialect::Ipfix) => Unit::Before,
+        Format::Sets(Dialect::V9) => Unit::Messages,
+    }
+}
+
 /// The interface of a record: its name in the record or in options, else its number.
 pub(super) fn interface(session: &mut Session, told: &mut Told) -> Arc<str> {
     if let Some(name) = told.interface_name() {
         return name.into();
     }
     let Some(number) = told.interface_number() else { return "unknown".into() };
-    if let Some(known) = session.interfaces.get(&number) {
+    if let Some(known) = session.interfaces.get(&number).or_else(|| session.numbers.get(&number)) {
         return known.clone();
     }
     let name: Arc<str> = format!("if{number}").into();
-    if session.interfaces.len() < MOST_INTERFACES {
-        session.interfaces.insert(number, name.clone());
+    if session.numbers.len() < MOST_NUMBERS {
+        session.numbers.insert(number, name.clone());
     }
     name
 }
@@ -95,32 +139,26 @@ pub(super) fn interface(session: &mut Session, told: &mut Told) -> Arc<str> {
 #[derive(Default)]
 pub(super) struct Sessions {
     known: HashMap<SessionKey, Session>,
-    /// Fields of all their templates.
-    fields: usize,
+    /// What all of them keep.
+    kept: usize,
 }
 
 impl Sessions {
     /// The session of a message. When there are too many, the one that was not heard for longest is forgotten.
-    pub(super) fn of(
-        &mut self,
-        key: SessionKey,
-        wanted: Unit,
-        now: i64,
-        counters: &mut NetflowCounters,
-    ) -> &mut Session {
+    pub(super) fn of(&mut self, key: SessionKey, now: i64, counters: &mut NetflowCounters) -> &mut Session {
         if self.known.len() >= MOST_SESSIONS && !self.known.contains_key(&key) {
             self.forget_oldest(counters);
         }
-        let session = self.known.entry(key).or_insert_with(|| Session::new(&key, wanted));
+        let session = self.known.entry(key).or_insert_with(|| Session::new(&key));
         session.heard = now;
         session
     }
 
-    /// A session that had templates of so many fields has learnt others: memory is bounded over all sessions.
+    /// A session that kept so much [`before`](Session::kept) has learnt something: memory is bounded over all sessions.
     pub(super) fn limit(&mut self, key: &SessionKey, before: usize, counters: &mut NetflowCounters) {
-        let after = self.known.get(key).map_or(0, |session| session.templates.fields());
-        self.fields = (self.fields + after).saturating_sub(before);
-        while self.fields > MOST_FIELDS {
+        let after = self.known.get(key).map_or(0, Session::kept);
+        self.kept = (self.kept + after).saturating_sub(before);
+        while self.kept > MOST_KEPT {
             self.forget_oldest(counters);
         }
     }
@@ -128,10 +166,10 @@ impl Sessions {
     fn forget_oldest(&mut self, counters: &mut NetflowCounters) {
         let oldest = self.known.iter().min_by_key(|(_, session)| session.heard).map(|(key, _)| *key);
         if let Some(session) = oldest.and_then(|key| self.known.remove(&key)) {
-            self.fields = self.fields.saturating_sub(session.templates.fields());
+            self.kept = self.kept.saturating_sub(session.kept());
             counters.forgotten += 1;
         } else {
-            self.fields = 0;
+            self.kept = 0;
         }
     }
 

@@ -8,6 +8,8 @@ use super::element::Clock;
 
 const MILLISECOND: i64 = 1_000_000;
 const SECOND: i64 = 1_000_000_000;
+/// Milliseconds after which an exporter's uptime begins at 0 again.
+const TURN: i64 = 1 << 32;
 /// How far in the future an end may be: clocks differ.
 const FUTURE: i64 = 300 * SECOND;
 /// How long ago an end may be, and how long a flow may have lasted.
@@ -40,14 +42,16 @@ impl Clocks {
         }
     }
 
-    /// The counter turns after 49 days: what counts is the distance to the message's own.
+    /// The counter turns after 49 days: what counts is the distance to the message's own or, where only the start of the exporter is known, the turn
+    /// that is nearest to the time of the message.
     fn since_start(&self, value: u32) -> Option<i64> {
         if let Some(uptime) = self.uptime {
             let ago = i64::from(uptime.wrapping_sub(value).cast_signed());
             return self.exported.checked_sub(ago * MILLISECOND);
         }
-        let booted = i64::try_from(self.booted?).ok()?;
-        booted.checked_add(i64::from(value))?.checked_mul(MILLISECOND)
+        let first = i64::try_from(self.booted?).ok()?.checked_add(value.into())?;
+        let turns = (self.exported / MILLISECOND).checked_sub(first)?.checked_add(TURN / 2)?.div_euclid(TURN);
+        first.checked_add(turns.max(0) * TURN)?.checked_mul(MILLISECOND)
     }
 }
 
@@ -98,6 +102,27 @@ mod tests {
     fn the_uptime_turns() {
         let clocks = Clocks { exported: NOW, uptime: Some(500), booted: None };
         assert_eq!(clocks.resolve(Clock::Uptime, u64::from(u32::MAX) - 499), Some(NOW - SECOND));
+        for turns in 0..4 {
+            // Half a second ago it turned; and it has been up for some time since.
+            for up in [500, 3_000_000_000] {
+                let booted = (NOW / MILLISECOND - turns * TURN - up) as u64;
+                let clocks = Clocks { exported: NOW, uptime: None, booted: Some(booted) };
+                for ago in [0, 100, 400, 900, 60_000].into_iter().filter(|ago| turns > 0 || *ago <= up) {
+                    let told = u64::from((up - ago) as u32);
+                    assert_eq!(
+                        clocks.resolve(Clock::Uptime, told),
+                        Some(NOW - ago * MILLISECOND),
+                        "{turns} {up} {ago}"
+                    );
+                }
+            }
+        }
+        // What an exporter makes up is no reason to fail.
+        for booted in [0, i64::MAX as u64, u64::MAX] {
+            for exported in [i64::MIN, 0, NOW, i64::MAX] {
+                let _ = Clocks { exported, uptime: None, booted: Some(booted) }.resolve(Clock::Uptime, 7);
+            }
+        }
     }
 
     #[test]

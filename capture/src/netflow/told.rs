@@ -67,6 +67,14 @@ pub(super) struct Seen {
     pub(super) initiator: Option<bool>,
     pub(super) vlan: Option<u16>,
     pub(super) vlan_inner: Option<u16>,
+    pub(super) place: Place,
+}
+
+/// Where a record was told: the number of its message, and which of its records it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Place {
+    pub(super) message: u32,
+    pub(super) record: u32,
 }
 
 /// Counts of one direction, of all kinds in which they are told.
@@ -101,6 +109,7 @@ pub(super) struct Told {
     icmp: [Option<u8>; 2],
     start: Option<(Clock, u64)>,
     end: Option<(Clock, u64)>,
+    observed: Option<(Clock, u64)>,
     duration: Option<i64>,
     booted: Option<u64>,
     end_reason: Option<u64>,
@@ -151,6 +160,7 @@ impl Told {
             Element::Dscp => self.dscp[0] = byte.map(|byte| byte & 63),
             Element::Start(clock) => finest(&mut self.start, clock, value),
             Element::End(clock) => finest(&mut self.end, clock, value),
+            Element::Observed(clock) => finest(&mut self.observed, clock, value),
             Element::Duration(unit) => {
                 self.duration = value.and_then(|value| i64::try_from(value).ok()?.checked_mul(unit));
             }
@@ -168,6 +178,7 @@ impl Told {
             | Element::SkippedPackets
             | Element::SampleSize
             | Element::SamplePopulation
+            | Element::SamplingProbability
             | Element::Sampler
             | Element::Unknown => {}
         }
@@ -248,6 +259,7 @@ impl Told {
             },
             vlan: self.vlan,
             vlan_inner: self.vlan_inner,
+            place: Place::default(),
         })
     }
 
@@ -269,12 +281,15 @@ impl Told {
     fn times(&self, clocks: &Clocks, now: i64) -> (i64, i64, bool) {
         let clocks = Clocks { booted: self.booted.or(clocks.booted), ..*clocks };
         let resolve = |told: Option<(Clock, u64)>| told.and_then(|(clock, value)| clocks.resolve(clock, value));
-        let (start, end) = (resolve(self.start), resolve(self.end));
+        let (start, end, observed) = (resolve(self.start), resolve(self.end), resolve(self.observed));
         let (start, end) = match (start, end, self.duration) {
             (Some(start), Some(end), _) => (start, end),
-            (Some(start), None, duration) => (start, start.saturating_add(duration.unwrap_or_default())),
-            (None, Some(end), duration) => (end.saturating_sub(duration.unwrap_or_default()), end),
-            (None, None, _) => (clocks.exported, clocks.exported),
+            (Some(start), None, Some(duration)) => (start, start.saturating_add(duration)),
+            (Some(start), None, None) => (start, observed.unwrap_or(start)),
+            (None, end, duration) => {
+                let end = end.or(observed).unwrap_or(clocks.exported);
+                (end.saturating_sub(duration.unwrap_or_default()), end)
+            }
         };
         time::placed(start, end, now)
     }

@@ -54,6 +54,15 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
     is_number.then(|| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
+/// A number of floating point, of four bytes or eight (RFC 7011, 6.2).
+pub(super) fn float(bytes: &[u8]) -> Option<f64> {
+    match bytes.len() {
+        4 => bytes.first_chunk().map(|bytes| f64::from(f32::from_be_bytes(*bytes))),
+        8 => bytes.first_chunk().map(|bytes| f64::from_be_bytes(*bytes)),
+        _ => None,
+    }
+}
+
 /// An address, if the length is right.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
@@ -86,6 +95,13 @@ mod tests {
         assert_eq!(number(&[1, 0, 0]), Some(65_536));
         assert_eq!(number(&[0xff; 8]), Some(u64::MAX));
         assert_eq!(number(&[0; 9]), None);
+    }
+
+    #[test]
+    fn numbers_of_floating_point_have_four_bytes_or_eight() {
+        assert_eq!(float(&0.25_f64.to_be_bytes()), Some(0.25));
+        assert_eq!(float(&0.25_f32.to_be_bytes()), Some(0.25));
+        assert_eq!(float(&[0; 5]), None);
     }
 
     #[test]

@@ -19,12 +19,33 @@ fn records_before_their_template_are_counted_as_missing() {
 fn templates_are_of_one_exporter_domain_and_format() {
     let mut heard = Heard::default();
     heard.hear(&v9(1, &[set(0, &template(256, PLAIN))]));
-    heard.hear_of(([192, 0, 2, 1], 2_056).into(), &v9(1, &[plain(&[&THERE])]));
+    heard.hear_of(([192, 0, 2, 2], 2_055).into(), &v9(1, &[plain(&[&THERE])]));
     heard.hear(&ipfix(1, &[plain(&[&THERE])]));
     let mut other_domain = v9(1, &[plain(&[&THERE])]);
     other_domain[19] = 8;
     heard.hear(&other_domain);
     assert_eq!((heard.rows().len(), heard.counters().unknown_templates, heard.counters().sessions), (0, 3, 4));
+}
+
+/// One that starts again behind a NAT, or sends from several ports; and two processes with one source id, whose messages are counted apart.
+#[test]
+fn templates_are_of_an_address_in_v9_and_of_a_port_in_ipfix() {
+    let [one, other] = [2_055, 2_056].map(|port| ([192, 0, 2, 1], port).into());
+    let mut heard = Heard::default();
+    heard.hear_of(one, &v9(70, &[set(0, &template(256, PLAIN))]));
+    for number in 0..5 {
+        heard
+            .hear_of(other, &v9(500 + number, &[plain(&[&THERE])]))
+            .hear_of(one, &v9(71 + number, &[plain(&[&THERE])]));
+    }
+    let counters = heard.counters();
+    assert_eq!(
+        (heard.rows().len(), counters.sessions, counters.missing(), counters.late, counters.restarts),
+        (10, 1, 0, 0, 0)
+    );
+    heard.hear_of(one, &ipfix(1, &[set(2, &template(256, PLAIN))]));
+    heard.hear_of(other, &ipfix(1, &[plain(&[&THERE])]));
+    assert_eq!((heard.rows().len(), heard.counters().unknown_templates), (0, 1));
 }
 
 #[test]
@@ -136,20 +157,74 @@ fn templates_and_exporters_are_bounded() {
         heard.collector.datagram(([192, 0, 2, exporter], port).into(), message, now);
     };
     for port in 0..3_000 {
-        hear(7, port, &v9(1, &[set(0, &template(256, PLAIN))]));
+        hear(7, port, &ipfix(1, &[set(2, &template(256, PLAIN))]));
     }
-    hear(7, 2_999, &v9(2, &[plain(&[&THERE])]));
-    hear(7, 0, &v9(2, &[plain(&[&THERE])]));
+    hear(7, 2_999, &ipfix(1, &[plain(&[&THERE])]));
+    hear(7, 0, &ipfix(1, &[plain(&[&THERE])]));
     let counters = heard.counters();
     assert_eq!((counters.sessions, counters.records, counters.unknown_templates), (1_024, 1, 1));
     // The fields of all templates together.
     let large: Vec<Field> = (0..300).map(|_| (99, 1, None)).collect();
-    let sets: Vec<_> = (0..30).map(|id| set(0, &template(256 + id, &large))).collect();
+    let sets: Vec<_> = (0..30).map(|id| set(2, &template(256 + id, &large))).collect();
     for port in 0..200 {
-        heard.collector.datagram(([192, 0, 2, 8], port).into(), &v9(1, &sets), crate::NOW + 90_000 + i64::from(port));
+        heard.collector.datagram(
+            ([192, 0, 2, 8], port).into(),
+            &ipfix(1, &sets),
+            crate::NOW + 90_000 + i64::from(port),
+        );
     }
     let counters = heard.counters();
     assert_eq!((counters.sessions, counters.templates), ((1 << 18) / 9_000, (1 << 18) / 9_000 * 30), "{counters:?}");
+}
+
+/// A router of 10,000 interfaces, each with a name and a rate of its own; and an exporter that tells of more than can be kept.
+#[test]
+fn options_of_thousands_of_interfaces_are_kept_and_the_rest_is_counted() {
+    let mut fields = PLAIN.to_vec();
+    fields.push((10, 4, None));
+    let told: &[Field] = &[(10, 4, None), (305, 4, None), (306, 4, None), (82, 8, None)];
+    let of = |interface: u32| {
+        let name = format!("{:8}", format!("ge-{interface}"));
+        [&interface.to_be_bytes()[..], &1_u32.to_be_bytes(), &9_u32.to_be_bytes(), name.as_bytes()].concat()
+    };
+    let record = |interface: u32| [&THERE.bytes()[..], &interface.to_be_bytes()].concat();
+    let mut heard = Heard::default();
+    heard.hear(&ipfix(0, &[set(2, &template(256, &fields)), set(3, &options(257, 1, told))]));
+    // Before their options: their numbers take no room from names.
+    let numbers: Vec<u8> = (0..1_000).flat_map(record).collect();
+    heard.hear(&ipfix(0, &[set(256, &numbers)]));
+    heard.rows();
+    let tell = |heard: &mut Heard, interfaces: std::ops::Range<u32>| {
+        for first in interfaces.clone().step_by(1_000) {
+            let contents: Vec<u8> = (first..interfaces.end.min(first + 1_000)).flat_map(of).collect();
+            heard.hear(&ipfix(0, &[set(257, &contents)]));
+        }
+    };
+    tell(&mut heard, 0..8_000);
+    let rows = heard.hear(&ipfix(0, &[set(256, &[record(7), record(7_900)].concat())])).rows();
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.interface, row.client.packets)).collect();
+    assert_eq!((seen, heard.counters().forgotten), (vec![("ge-7", 100), ("ge-7900", 100)], 0));
+    // 8,192 names and as many rates: 808 interfaces are too many, each time that they are told.
+    tell(&mut heard, 8_000..9_000);
+    let rows = heard.hear(&ipfix(0, &[set(256, &[record(8_100), record(8_900)].concat())])).rows();
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.interface, row.client.packets)).collect();
+    assert_eq!((seen, heard.counters().forgotten), (vec![("ge-8100", 100), ("if8900", 10)], 808));
+    tell(&mut heard, 0..9_000);
+    assert_eq!(heard.counters().forgotten, 2 * 808);
+}
+
+/// Many exporters of many interfaces each.
+#[test]
+fn options_of_all_exporters_together_are_bounded() {
+    let told: &[Field] = &[(10, 4, None), (82, 4, None)];
+    let mut heard = Heard::default();
+    let contents: Vec<u8> = (0..4_000_u32).flat_map(|interface| [interface.to_be_bytes(), *b"eth0"].concat()).collect();
+    for port in 0..100 {
+        let message = ipfix(0, &[set(3, &options(257, 1, told)), set(257, &contents)]);
+        heard.collector.datagram(([192, 0, 2, 8], port).into(), &message, crate::NOW + i64::from(port));
+    }
+    let counters = heard.counters();
+    assert_eq!((counters.sessions, counters.forgotten), ((1 << 18) / 4_002, 100 - (1 << 18) / 4_002));
 }
 
 #[test]

@@ -74,6 +74,28 @@ fn what_is_another_connection_is_not_joined() {
     assert_eq!(heard.rows().len(), 2);
 }
 
+/// Some exporters keep the start of a connection in all of its records; and two records may be equal.
+#[test]
+fn each_record_of_a_connection_is_a_flow_of_its_own() {
+    let parts = [2_500, 2_000, 1_500, 1_500].map(|end| Plain { times: (3_000, end), ..THERE });
+    let whole: Vec<&Plain> = parts.iter().collect();
+    let messages = [v5(0, 0, &whole), v5(4, 0, &whole)];
+    let told = || {
+        let mut heard = Heard::default();
+        for message in &messages {
+            heard.hear(message);
+        }
+        let mut rows: Vec<_> = heard.rows().iter().map(|row| (row.flow_id, row.slice, row.start)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let rows = told();
+    let keys: std::collections::BTreeSet<_> = rows.iter().map(|(id, slice, _)| (id, slice)).collect();
+    assert_eq!((rows.len(), keys.len()), (8, 8));
+    assert!(rows.iter().all(|(_, slice, start)| (*slice, *start) == (0, NOW - 3 * SECOND)));
+    assert_eq!(told(), rows, "the same in every run");
+}
+
 #[test]
 fn a_record_of_both_directions_is_a_row() {
     let reverse = Some(29_305);
@@ -133,6 +155,30 @@ fn both_versions_of_ip_and_all_of_the_rest() {
     assert_eq!((row.dscp, row.vlan, row.client.mac), (Some(46), Some(4095), Some([2, 0, 0, 0, 0, 1])));
     assert_eq!((row.end - row.start, row.end_reason), (250_000_000, Some(EndReason::Idle)));
     assert_eq!(row.oriented_by, OrientedBy::Exporter);
+}
+
+/// A firewall's record of a connection that is over (Cisco ASA): when it was created, and when this was told.
+#[test]
+fn what_was_observed_when_is_the_end_where_there_is_no_other() {
+    let fields: &[Field] =
+        &[(8, 4, None), (12, 4, None), (7, 2, None), (11, 2, None), (4, 1, None), (231, 4, None), (232, 4, None)];
+    let milliseconds = (NOW / 1_000_000) as u64;
+    let rows = |times: &[(Field, u64)]| {
+        let fields: Vec<Field> = fields.iter().copied().chain(times.iter().map(|(field, _)| *field)).collect();
+        let mut record = THERE.bytes()[..13].to_vec();
+        record.extend([0, 0, 3, 0xe8, 0, 0, 0x23, 0x28]);
+        record.extend(times.iter().flat_map(|(_, time)| time.to_be_bytes()));
+        let rows = Heard::default().hear(&v9(1, &[set(0, &template(256, &fields)), set(256, &record)])).rows();
+        // Bytes without packets were of one at least.
+        assert_eq!(figures(&rows[0]), (40_000, 443, [1, 1_000, 1, 9_000]));
+        (NOW - rows[0].start, NOW - rows[0].end)
+    };
+    let (created, observed) = (((152, 8, None), milliseconds - 10_000), ((323, 8, None), milliseconds - 1_000));
+    assert_eq!(rows(&[created, observed]), (10 * SECOND, SECOND));
+    assert_eq!(rows(&[created, observed, ((153, 8, None), milliseconds - 2_000)]), (10 * SECOND, 2 * SECOND));
+    assert_eq!(rows(&[created, observed, ((161, 8, None), 3_000)]), (10 * SECOND, 7 * SECOND));
+    assert_eq!(rows(&[observed]), (SECOND, SECOND));
+    assert_eq!(rows(&[]), (0, 0));
 }
 
 #[test]

@@ -96,8 +96,9 @@ impl HttpReceiver {
                 Outcome::Taken(otlp::partial(&body))
             }
             429 | 502 | 503 | 504 => {
-                let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-                Outcome::Later(format!("it answers {status}"), asked.map(Duration::from_secs))
+                let asked = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+                let pause = asked.and_then(|asked| pause(asked, crate::host::now()));
+                Outcome::Later(format!("it answers {status}"), pause)
             }
             415 if self.compression == Coding::Gzip => {
                 Outcome::Refused(format!("it answers {status}; hint: `otlp.compression = \"none\"`"))
@@ -105,6 +106,17 @@ impl HttpReceiver {
             _ => Outcome::Refused(format!("it answers {status}")),
         }
     }
+}
+
+/// What `Retry-After` asks for at `now`: seconds, or until a date in one of the three formats that HTTP has (RFC 9110, 10.2.3 and 5.6.7).
+fn pause(asked: &str, now: i64) -> Option<Duration> {
+    const DATES: [&str; 3] = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DATES.iter().find_map(|format| chrono::NaiveDateTime::parse_from_str(asked, format).ok())?;
+    let left = date.and_utc().timestamp_nanos_opt()?.saturating_sub(now);
+    Some(Duration::from_nanos(left.try_into().unwrap_or_default()))
 }
 
 /// Certificates of the authorities that may say who the receiver is.
@@ -200,6 +212,27 @@ mod tests {
             std::fs::write(file.path(), text).expect("written");
             let error = read(file.path()).expect_err(part).to_string();
             assert!(error.contains(part) && error.contains("hint: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_told_in_seconds_or_by_a_date() {
+        // 1994-11-06T08:49:30Z.
+        const NOW: i64 = 784_111_770_000_000_000;
+        for (asked, seconds) in [
+            ("4", Some(4)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(7)),
+            ("Sun Nov  6 08:49:37 1994", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("Mon, 07 Nov 1994 08:49:30 GMT", Some(86_400)),
+            ("Mon, 06 Nov 1994 08:49:37 GMT", None),
+            ("soon", None),
+            ("-4", None),
+            ("", None),
+        ] {
+            assert_eq!(pause(asked, NOW), seconds.map(Duration::from_secs), "{asked}");
         }
     }
 
