@@ -110,7 +110,7 @@ fn a_static_file_that_changes_is_read_again() {
 
     std::fs::write(&file, "identities: [").expect("written");
     eventually(30, "the mistake is told", || (up() < 0.5).then_some(()));
-    assert!(appliance.log().contains("in the identity file"), "{}", appliance.log());
+    said(&appliance, "in the identity file");
     let before = ["api-1", "api-2", "front", "loop", "office"];
     assert_eq!(names(data, &["--now", "--source", "static"]), before, "the names of before hold");
 
@@ -129,6 +129,11 @@ fn a_static_file_that_changes_is_read_again() {
     let (office, branch) = (row("office"), row("branch"));
     assert_eq!((&office["valid_to"], &branch["valid_to"]), (&branch["valid_from"], &Value::Null));
     appliance.stop();
+}
+
+/// The log comes line by line.
+fn said(appliance: &Appliance, what: &str) {
+    eventually(10, what, || appliance.log().contains(what).then_some(()));
 }
 
 /// A mistake in the file is no reason to capture nothing: what the last run knew holds.
@@ -160,7 +165,7 @@ fn a_static_file_with_a_mistake_does_not_keep_the_appliance_from_its_start() {
     appliance.stop();
     std::fs::remove_file(&file).expect("removed");
     let appliance = Appliance::start(&path, &["--interface", "lo", "--static", written]);
-    assert!(appliance.log().contains("cannot read the identity file"), "{}", appliance.log());
+    said(&appliance, "cannot read the identity file");
     assert_eq!(names(data, &["--now", "--source", "static"]), ["branch"]);
     let (_, error) = wiretag_fails(&["import", &nothing(directory.path()), "--static", written, "--data", data]);
     assert!(error.contains("cannot read the identity file"), "{error}");
