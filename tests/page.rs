@@ -249,7 +249,7 @@ fn a_query_is_completed_by_keys_and_gives_way_to_the_next() {
     eventually(40, "a web flow", || appliance.flows("container == web and end_reason exists", &[]).pop());
 
     browser.open(&appliance, "/", &appliance.token);
-    browser.eval("document.querySelector('[aria-label=Query]').focus()");
+    browser.click("[aria-label=Query]");
     let query = "return document.querySelector('[aria-label=Query]').value";
     eventually(20, "the column is offered", || {
         browser.eval("document.querySelector('[aria-label=Query]').select()");
