@@ -136,7 +136,7 @@ impl Appliance {
 
 /// The process that has the directory, though it does not answer here: it may listen in another network namespace. `/proc` says so: to try its
 /// lock could refuse an appliance that starts at this moment.
-pub(crate) fn unreachable(data: &Path) -> Option<u32> {
+pub(crate) fn holder(data: &Path) -> Option<u32> {
     let path = data.join("appliance.lock");
     let pid = std::fs::read_to_string(&path).ok()?.trim().parse().ok()?;
     let file = |path: &Path| std::fs::metadata(path).ok().map(|own| (own.dev(), own.ino()));

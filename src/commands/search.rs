@@ -10,7 +10,7 @@ use wiretag_store::tables::{self, Missing, Range, SearchOptions, TableStore};
 use wiretag_store::{Loss, MissingPackets, RetiredItems, Store, Table};
 
 use crate::cli::SearchArguments;
-use crate::client::{Appliance, unreachable};
+use crate::client::{Appliance, holder};
 use crate::commands::WrongUsage;
 use crate::output::Row;
 use crate::output::tell;
@@ -211,7 +211,7 @@ pub(super) async fn warn_of_losses(store: &Store, (range, of): (Range, Of), roll
     // Whoever asks for no time wants what there is.
     let ended = ended.filter(|end| range.from > 0 && *end < range.to.min(crate::host::now()));
     if (unrecovered || ended.is_some()) && Appliance::find(store.data_dir())?.is_none() {
-        if let Some(pid) = unreachable(store.data_dir()) {
+        if let Some(pid) = holder(store.data_dir()) {
             tell!(
                 "warning: incomplete: the appliance runs (process {pid}), and does not answer here: what it has not stored yet is missing; hint: ask in its network namespace: `nsenter --net -t {pid} wiretag …`"
             );

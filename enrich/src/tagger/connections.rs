@@ -159,7 +159,7 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
     let Asked { seen, place, .. } = asked;
     let Some(own) = place.own.filter(|_| is_of_host(seen) && !place.is_elsewhere()) else { return EndTag::NONE };
     // A socket tells nothing of an address that is not the host's.
-    if !is_host_s(asked, own.ip()) {
+    if !host_has(asked, own.ip()) {
         return EndTag::NONE;
     }
     if asked.within.is_apart() {
@@ -170,7 +170,7 @@ pub(super) fn by_socket(asked: &Asked<'_>) -> EndTag {
 }
 
 /// Whether it is an address of the host, as the kernel says.
-pub(super) fn is_host_s(asked: &Asked<'_>, ip: IpAddr) -> bool {
+pub(super) fn host_has(asked: &Asked<'_>, ip: IpAddr) -> bool {
     let Asked { boot, view, seen, .. } = asked;
     ip.is_loopback() || view.socket((0, boot), 0, (ip, 0), seen.when) != Lookup::None
 }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use wiretag_capture::{ObservedAt, Source, Wrapping};
 
 use super::connections::{
-    Connections, Place, among_residents, by_socket, by_translation, container_of_connection, is_host_s,
+    Connections, Place, among_residents, by_socket, by_translation, container_of_connection, host_has,
 };
 use super::observation::{End, Observation};
 use super::variants::Variants;
@@ -175,7 +175,7 @@ fn neighbour<'a>(asked: &Asked<'a>, owner: &Identity) -> Option<&'a Arc<Identity
 /// Whether the address is the host's own, which has no need of the interface to send.
 fn is_from_host(asked: &Asked<'_>) -> bool {
     let Asked { seen, place, end: (ip, _), .. } = asked;
-    seen.netns == 0 && seen.wrapping.tunnel.is_none() && !place.is_elsewhere() && is_host_s(asked, *ip)
+    seen.netns == 0 && seen.wrapping.tunnel.is_none() && !place.is_elsewhere() && host_has(asked, *ip)
 }
 
 /// Whether the owner of a link-layer address is, beside this network, in one in which the other one has the address.
@@ -256,7 +256,7 @@ fn by_service(asked: &Asked<'_>) -> EndTag {
 fn by_range(asked: &Asked<'_>) -> EndTag {
     let Asked { view, seen, within, .. } = asked;
     let ip = asked.place.own.filter(|_| asked.place.is_elsewhere()).map_or(asked.end.0, |own| own.ip());
-    if seen.source == Source::Ring && !within.is_apart() && is_host_s(asked, ip) {
+    if seen.source == Source::Ring && !within.is_apart() && host_has(asked, ip) {
         return EndTag::NONE;
     }
     by_address(&match (within, seen.source) {

@@ -223,10 +223,10 @@ impl<R: Table> TableStore<R> {
         }
         let memory =
             if recent.is_empty() { None } else { Some(batch(stored::<R>(), &recent).map_err(TableError::from)?) };
-        let few = usize::try_from(limit).ok().filter(|few| *few < ROWS as usize);
+        let most = usize::try_from(limit).ok();
         let mut rest = candidates;
         let rows = loop {
-            match self.inner.engine.sorted(&rest, memory.clone(), (condition, few)).await {
+            match self.inner.engine.sorted(&rest, memory.clone(), (condition, most)).await {
                 Err(error) => rest = self.without_unreadable(&rest, error).await?,
                 Ok(rows) => break rows,
             }
@@ -234,12 +234,8 @@ impl<R: Table> TableStore<R> {
         let mut sent = 0;
         for batch in rows.batches(AT_ONCE) {
             let batch = batch?;
-            let wanted = usize::try_from(limit - sent).unwrap_or(usize::MAX).min(batch.num_rows());
-            sent += wanted as u64;
-            parts.send(Part::Rows(batch.slice(0, wanted))).await.map_err(|_| StoreError::Closed)?;
-            if sent == limit {
-                break;
-            }
+            sent += batch.num_rows() as u64;
+            parts.send(Part::Rows(batch)).await.map_err(|_| StoreError::Closed)?;
         }
         Ok(sent)
     }
