@@ -25,9 +25,9 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(true).open(path)
 }
 
-/// Makes a file that is not there yet.
+/// Makes a file that is not there yet, to write and to read.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
-    options().write(true).create_new(true).open(path)
+    options().read(true).write(true).create_new(true).open(path)
 }
 
 /// Takes rights of others away from everything that belongs to the store. The data directory itself is closed too if it is

@@ -1,7 +1,7 @@
 //! How columns are encoded, and the writing of row groups: a column at a time, so that a row group needs the memory of its
 //! encoded bytes and of one column.
 //!
-//! * Pages are compressed where that is worth it, and have checksums ([`super::sealed`]).
+//! * Pages are compressed where that is worth it, and have checksums ([`super::sealed`]), as has all else of a file ([`super::sums`]).
 //! * Bloom filters are made of the distinct values, once the column is encoded.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
@@ -33,6 +33,7 @@ use super::columns::UNIQUE;
 use super::dictionary::Keyed;
 use super::error::TableError;
 use super::sealed::{Kept, Sealer};
+use super::sums;
 
 /// Rows of a row group at most.
 pub(super) const GROUP: usize = 131_072;
@@ -233,9 +234,11 @@ impl Encoder {
     }
 
     /// Ends the file; it is not synced yet.
-    pub(super) fn finish(self) -> Result<File, ParquetError> {
-        let buffered = self.writer.into_inner()?;
-        buffered.into_inner().map_err(|error| ParquetError::External(Box::new(error.into_error())))
+    pub(super) fn finish(mut self) -> Result<File, ParquetError> {
+        let metadata = self.writer.finish()?;
+        let file = self.writer.inner().get_ref().try_clone()?;
+        sums::append(&file, &metadata)?;
+        Ok(file)
     }
 }
 
@@ -253,7 +256,7 @@ fn encode(
 ) -> Result<(), TableError> {
     let name = field.name().as_str();
     let bloom = BLOOM.contains(&name).then(|| bloom(array)).flatten();
-    let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name);
+    let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name) && field.is_nullable();
     let mut bloom = Some(bloom);
     if let Some(columns) = comes_again.then(|| Keyed::of(array)).flatten() {
         for keyed in columns {
@@ -273,7 +276,7 @@ fn encode(
         return Ok(());
     }
     // Texts in maps may be dictionaries: the array says what it is.
-    let field = Field::new(name, array.data_type().clone(), true);
+    let field = Field::new(name, array.data_type().clone(), field.is_nullable());
     for leaf in compute_leaves(&field, array)? {
         let (mut writer, _) = leaves.next().ok_or_else(too_many)?;
         writer.write(&leaf)?;

@@ -8,17 +8,19 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Timelike};
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::encode::{Encoder, GROUP};
 use super::error::{TableError, is_of_the_moment};
 use super::rows::time_at;
+use super::sums;
 use crate::catalog::{FlowFile, Origin, TableName};
 use crate::private;
 use crate::set_aside::set_aside;
@@ -214,10 +216,24 @@ pub(crate) fn id(path: &Path) -> Option<Id> {
     fs::metadata(path).ok().as_ref().map(id_of)
 }
 
+/// The rows of a file, as the library reads them.
+pub(super) fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, TableError> {
+    let unreadable = |source| TableError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(TableError::io("open", path))?;
+    let known = metadata(&file).map_err(unreadable)?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, known))
+}
+
+/// What the footer of a file says, if that matches its checksum.
+fn metadata(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
+    let (metadata, _) = sums::read(file, None)?;
+    ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+}
+
 /// Whether a file is there, whole, and Parquet from beginning to end as far as its footer tells. An error says nothing of the file: there
 /// are too many open ones, say.
 pub(super) fn readable(path: &Path) -> Result<bool, TableError> {
-    can(path, |file| ArrowReaderMetadata::load(file, ArrowReaderOptions::new()).map(drop))
+    can(path, |file| metadata(file).map(drop))
 }
 
 /// Whether a file is all of that in each of its pages. That reads it from beginning to end.

@@ -10,8 +10,6 @@ use datafusion::arrow::array::{Array, ArrayRef, UInt32Array};
 use datafusion::arrow::compute::{SortColumn, cast, concat, lexsort_to_indices, take};
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use super::Table;
 use super::columns::UNIQUE;
@@ -20,6 +18,7 @@ use super::error::TableError;
 use super::files::{Extent, MERGED, NewFile};
 use super::scan::OpenFile;
 use super::schema::schema;
+use super::sums;
 use crate::catalog::FlowFile;
 
 /// Rows of a row group that is left as it is.
@@ -75,7 +74,8 @@ pub(super) fn merge_hour<R: Table>(
     };
     let origin = files.first().map(|file| file.origin).unwrap_or_default();
     let columns = ArrowSchemaConverter::new().convert(&schema)?;
-    let footers = open.iter().map(|file| file.reading(|| Ok(footer(file)?))).collect::<Result<Vec<_>, _>>()?;
+    let footers =
+        open.iter().map(|file| file.reading(|| Ok(sums::read_whole(file.file())?))).collect::<Result<Vec<_>, _>>()?;
     let alike: Vec<bool> = footers
         .iter()
         .map(|footer| footer.file_metadata().schema_descr().root_schema() == columns.root_schema())
@@ -92,11 +92,6 @@ pub(super) fn merge_hour<R: Table>(
         }
         Ok(())
     })
-}
-
-/// The footer with what it knows of pages.
-pub(super) fn footer(file: &OpenFile) -> Result<ParquetMetaData, ParquetError> {
-    ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional).parse_and_finish(file.file())
 }
 
 /// Row groups as one, sorted as a flush sorts.

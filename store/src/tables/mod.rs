@@ -45,6 +45,7 @@ mod schema;
 mod sealed;
 mod search;
 mod standing;
+mod sums;
 mod unreadable;
 
 use std::collections::HashMap;

@@ -157,6 +157,8 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
         if files.is_empty() {
             return Ok(memory);
         }
+        // The engine does not know of checksums of footers.
+        self.engine.open_files(&files).await.map_err(|error| DataFusionError::External(error.into()))?;
         let files = self.listed(state, &files)?.scan(state, projection, filters, None).await?;
         UnionExec::try_new(vec![memory, files])
     }

@@ -18,11 +18,12 @@ use wiretag_capture::EndReason;
 use super::Table;
 use super::error::TableError;
 use super::files::{Extent, HOUR, LEFT, NAMED, NewFile};
-use super::merge::{column, footer};
+use super::merge::column;
 use super::named::Named;
 use super::rows::time_at;
 use super::scan::OpenFile;
 use super::schema::schema;
+use super::sums;
 use crate::catalog::{FlowFile, TableName};
 use crate::packets::ErasedSlice;
 
@@ -95,7 +96,7 @@ pub(super) fn without<R: Table>(
     if extent.rows == 0 {
         return Ok(None);
     }
-    let footer = footer(open)?;
+    let footer = sums::read_whole(open.file())?;
     let columns = ArrowSchemaConverter::new().convert(&schema)?;
     let alike = footer.file_metadata().schema_descr().root_schema() == columns.root_schema();
     let new = NewFile { data_dir, table: R::NAME, schema: &schema, origin: file.origin, letter: LEFT };
@@ -124,7 +125,7 @@ pub(super) fn with_names<R: Table>(
     named: &Named,
 ) -> Result<FlowFile, TableError> {
     let schema = schema::<R>();
-    let footer = footer(open)?;
+    let footer = sums::read_whole(open.file())?;
     let columns = ArrowSchemaConverter::new().convert(&schema)?;
     let alike = footer.file_metadata().schema_descr().root_schema() == columns.root_schema();
     let new = NewFile { data_dir, table: R::NAME, schema: &schema, origin: file.origin, letter: NAMED };

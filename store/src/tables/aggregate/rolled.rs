@@ -1,7 +1,6 @@
 //! Rows that were added up before: files of roll-ups, as partial groups.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +8,6 @@ use std::sync::atomic::Ordering;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::UInt64Type;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use tokio::task::JoinSet;
 use wiretag_enrich::Record;
@@ -24,7 +22,7 @@ use crate::query::matches::text_passes;
 use crate::sketch::Sketch;
 use crate::tables::engine::Condition;
 use crate::tables::rollup::{MINUTE, ROWS, serve, sketch_of, values_of};
-use crate::tables::{Range, Rolled as Known, Table, TableStore};
+use crate::tables::{Range, Rolled as Known, Table, TableStore, files};
 
 /// Rows that are looked at together.
 const BATCH: usize = 8_192;
@@ -151,8 +149,7 @@ impl Groups {
         path: &Path,
     ) -> Result<u64, TableError> {
         let unreadable = |source| TableError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(TableError::io("open", path))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
+        let builder = files::reader(path)?;
         let wanted = names(plan, node);
         let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().map(String::as_str));
         let reader = builder.with_projection(mask).with_batch_size(BATCH).build().map_err(unreadable)?;

@@ -34,7 +34,7 @@ const MOST_FILES: usize = 64;
 const MOST_PARTS: u64 = 1 << 10;
 
 /// What is being made, and what failed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(in crate::tables) struct Rolling {
     /// Of which some parts are in the file.
     begun: Option<(Begun, Writing)>,
@@ -52,7 +52,6 @@ impl Rolling {
 }
 
 /// A roll-up that is being made.
-#[derive(Debug)]
 struct Begun {
     place: Place,
     of: Of,
@@ -63,7 +62,6 @@ struct Begun {
 }
 
 /// What is added up.
-#[derive(Debug)]
 enum Of {
     Rows(Vec<FlowFile>),
     Minutes(Vec<RollupFile>),

@@ -5,12 +5,10 @@
 //! minutes or hours. Whatever else may add up something of what is erased is counted, in minutes: it cannot be taken out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::path::Path;
 
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wiretag_capture::FlowRecord;
 
 use super::serve::is_dimension;
@@ -20,7 +18,7 @@ use crate::catalog::{Erasure, RollupFile};
 use crate::error::StoreError;
 use crate::query::ast::Node;
 use crate::tables::aggregate::{passing, starts};
-use crate::tables::{FlowStore, Range, Rolled, TableError, standing};
+use crate::tables::{FlowStore, Range, Rolled, TableError, files, standing};
 
 /// A flow that begins before the range may reach into it by so much, ns: the longest slice, twice.
 const REACH: i64 = 2 * MINUTE;
@@ -109,8 +107,7 @@ fn lasting(rolled: &Rolled, range: Range) -> Vec<RollupFile> {
 /// The rows of a file, some at a time: it may have more than fit in memory.
 fn batches(path: &Path) -> Result<impl Iterator<Item = Result<RecordBatch, TableError>>, TableError> {
     let unreadable = |source| TableError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(TableError::io("open", path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?.build().map_err(unreadable)?;
+    let reader = files::reader(path)?.build().map_err(unreadable)?;
     Ok(reader.map(|batch| Ok(RecordBatch::try_new(schema::<FlowRecord>(), batch?.columns().to_vec())?)))
 }
 
@@ -146,7 +143,7 @@ fn decide(path: &Path, width: i64, (node, range): (&Node<FlowRecord>, Range)) ->
 fn write_rest(dir: &Path, path: &str, (stays, place): (&[BooleanArray], Place)) -> Result<RollupFile, TableError> {
     let mut new = Writing::begin(dir, place)?;
     for (batch, stays) in batches(&dir.join(path))?.zip(stays) {
-        new.write(&filter_record_batch(&batch?, stays)?)?;
+        new.write(filter_record_batch(&batch?, stays)?)?;
     }
     new.finish()
 }

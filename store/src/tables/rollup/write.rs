@@ -1,44 +1,43 @@
 //! Writing a roll-up: a file under a temporary name that is synced and renamed when all of it is there. The catalog does not know of
 //! it yet.
 //!
-//! Rows may come in several batches. What a file has of them in memory is bounded by [`GROUP_BYTES`].
+//! Rows may come in several batches. What is in memory of them is bounded by [`GROUP_BYTES`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::DateTime;
 use datafusion::arrow::array::{
-    ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, TimestampNanosecondArray, UInt64Array, UInt64Builder,
+    Array, ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, TimestampNanosecondArray, UInt64Array, UInt64Builder,
 };
+use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::DataType;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 use wiretag_capture::FlowRecord;
 
 use super::{DIMENSIONS, FOLDER, MINUTE, SKETCHES, SUMS, schema};
 use crate::catalog::{Origin, RollupFile};
 use crate::private;
 use crate::tables::aggregate::{Groups, KeyValue};
+use crate::tables::encode::{Encoder, GROUP};
 use crate::tables::{TableError, files};
 
-/// Of a row group, about: with more it goes to the disk.
-const GROUP_BYTES: usize = 16 << 20;
+/// Of a row group, before it is encoded: with more it goes to the disk.
+const GROUP_BYTES: usize = 48 << 20;
 
 /// What a roll-up is of: width, begin, and where the flows came from.
 pub(super) type Place = (i64, i64, Origin);
 
 /// A roll-up that is being written. Without [`Writing::finish`] nothing is left of it.
-#[derive(Debug)]
 pub(super) struct Writing {
     dir: PathBuf,
     /// In the data directory.
     folder: String,
     name: String,
     temporary: Temporary,
-    writer: ArrowWriter<File>,
+    encoder: Encoder,
+    /// Of the next row group.
+    waiting: Vec<RecordBatch>,
     rows: u64,
     place: Place,
 }
@@ -70,27 +69,47 @@ impl Writing {
         let name = names.into_iter().find(|name| !taken(name)).unwrap_or_default();
         let temporary = Temporary(full.join(format!("{name}.tmp")));
         let fail = |source| TableError::Write { path: temporary.0.clone(), source };
-        let level = ZstdLevel::try_new(3).map_err(fail)?;
-        let properties =
-            WriterProperties::builder().set_compression(Compression::ZSTD(level)).set_created_by("wiretag".into());
-        let file = private::create(&temporary.0).map_err(TableError::io("create", &temporary.0))?;
-        let writer = ArrowWriter::try_new(file, schema::<FlowRecord>(), Some(properties.build())).map_err(fail)?;
-        Ok(Self { dir: dir.to_owned(), folder, name, temporary, writer, rows: 0, place })
+        let file = private::create_new(&temporary.0).map_err(TableError::io("create", &temporary.0))?;
+        let encoder = Encoder::new(file, &schema::<FlowRecord>()).map_err(fail)?;
+        Ok(Self { dir: dir.to_owned(), folder, name, temporary, encoder, waiting: Vec::new(), rows: 0, place })
     }
 
     /// Adds rows.
-    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
-        self.writer.write(batch).map_err(|source| self.failed(source))?;
+    pub(super) fn write(&mut self, batch: RecordBatch) -> Result<(), TableError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
         self.rows += batch.num_rows() as u64;
-        if self.writer.in_progress_size() > GROUP_BYTES {
-            self.writer.flush().map_err(|source| self.failed(source))?;
+        let (mut rows, mut bytes) = (batch.num_rows(), batch.get_array_memory_size());
+        for batch in &self.waiting {
+            rows += batch.num_rows();
+            bytes += batch.get_array_memory_size();
+        }
+        if rows > GROUP || bytes > GROUP_BYTES {
+            self.write_group()?;
+        }
+        self.waiting.push(batch);
+        Ok(())
+    }
+
+    /// Writes what waits as a row group, a column at a time.
+    fn write_group(&mut self) -> Result<(), TableError> {
+        let batches = std::mem::take(&mut self.waiting);
+        let column = |at: usize| -> Result<ArrayRef, TableError> {
+            let parts: Vec<&dyn Array> =
+                batches.iter().filter_map(|batch| batch.columns().get(at)).map(AsRef::as_ref).collect();
+            Ok(concat(&parts)?)
+        };
+        let columns = batches.first().map_or(0, RecordBatch::num_columns);
+        if columns > 0 {
+            self.encoder.row_group((0..columns).map(column)).map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
 
     /// Adds groups as rows.
     pub(super) fn write_groups(&mut self, groups: &Groups) -> Result<(), TableError> {
-        self.write(&batch(groups)?)
+        self.write(batch(groups)?)
     }
 
     /// Rows so far.
@@ -99,12 +118,13 @@ impl Writing {
     }
 
     /// Makes it durable, under its name.
-    pub(super) fn finish(self) -> Result<RollupFile, TableError> {
-        let Self { dir, folder, name, temporary, writer, rows, place: (width, start, origin) } = self;
+    pub(super) fn finish(mut self) -> Result<RollupFile, TableError> {
+        self.write_group()?;
+        let Self { dir, folder, name, temporary, encoder, rows, place: (width, start, origin), .. } = self;
         let full = dir.join(&folder);
         let path = full.join(&name);
         let fail = |source| TableError::Write { path: temporary.0.clone(), source };
-        let file = writer.into_inner().map_err(fail)?;
+        let file = encoder.finish().map_err(fail)?;
         file.sync_all().map_err(TableError::io("sync", &temporary.0))?;
         fs::rename(&temporary.0, &path).map_err(TableError::io("rename", &temporary.0))?;
         let bytes = files::sync_up(&dir, &full)
@@ -114,8 +134,11 @@ impl Writing {
         Ok(RollupFile { path, width, start, rows, bytes, origin, files: 0, day: None, gone: false })
     }
 
-    fn failed(&self, source: ParquetError) -> TableError {
-        TableError::Write { path: self.temporary.0.clone(), source }
+    fn failed(&self, error: TableError) -> TableError {
+        match error {
+            TableError::Encode(source) => TableError::Write { path: self.temporary.0.clone(), source },
+            other => other,
+        }
     }
 }
 

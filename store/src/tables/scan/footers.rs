@@ -31,6 +31,7 @@ use super::super::encode::PAGE;
 use super::super::error::TableError;
 use super::super::files::{self, Id};
 use super::super::observed::Observed;
+use super::super::sums::{self, Index, Sums};
 use super::chunks::{Chunks, Positioned};
 use super::flat::{self, Asks};
 use super::outline::{Chunk, Group, Outline};
@@ -72,11 +73,15 @@ struct Footer {
 }
 
 impl Footer {
-    /// Where the pages of the columns of a row group are, if the file says so of all of them.
-    fn pages(&self, bytes: &Positioned<'_>, group: usize) -> Option<Vec<OffsetIndexMetaData>> {
+    /// Where the pages of the columns of a row group are, if the file says so of all of them, and rightly.
+    fn pages(&self, bytes: &Positioned<'_>, group: usize, sums: &Sums) -> Option<Vec<OffsetIndexMetaData>> {
         // Of this row group alone.
-        let whole = self.metadata.row_groups().get(group)?.clone();
-        let metadata = ParquetMetaDataBuilder::new(self.metadata.file_metadata().clone()).add_row_group(whole).build();
+        let whole = self.metadata.row_groups().get(group)?;
+        if !sums.index_holds(bytes, whole, group, Index::Offsets) {
+            return None;
+        }
+        let metadata =
+            ParquetMetaDataBuilder::new(self.metadata.file_metadata().clone()).add_row_group(whole.clone()).build();
         let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
@@ -181,8 +186,8 @@ impl Footers {
         let outline = if let Some(known) = known {
             known
         } else {
-            let read = self.footer(&Positioned { file: &file, observed: observed.as_deref() }, path, id)?;
-            let outline = Arc::new(Outline::new(&read.metadata, read.layout.clone()));
+            let (read, sums) = self.read(&Positioned { file: &file, observed: observed.as_deref() }, path, id)?;
+            let outline = Arc::new(Outline::new(&read.metadata, read.layout.clone(), sums));
             lock(&self.outlines).keep(path, id, outline.bytes(), outline.clone(), OUTLINES);
             footer = Some(read);
             outline
@@ -194,20 +199,19 @@ impl Footers {
 
     /// The footer of a file, as it is known or read now.
     fn footer(&self, bytes: &Positioned<'_>, path: &Path, id: Id) -> Result<Arc<Footer>, ParquetError> {
-        if let Some(known) = lock(&self.whole).get(path, id) {
-            return Ok(known);
-        }
+        let known = lock(&self.whole).get(path, id);
+        known.map_or_else(|| Ok(self.read(bytes, path, id)?.0), Ok)
+    }
+
+    fn read(&self, bytes: &Positioned<'_>, path: &Path, id: Id) -> Result<(Arc<Footer>, Sums), ParquetError> {
         let options = ParquetMetaDataOptions::new()
             .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
             .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-        let metadata = ParquetMetaDataReader::new()
-            .with_page_index_policy(PageIndexPolicy::Skip)
-            .with_metadata_options(Some(options))
-            .parse_and_finish(bytes)?;
+        let (metadata, sums) = sums::read(bytes, Some(&options))?;
         let metadata = Arc::new(metadata);
         let footer = Arc::new(Footer { layout: self.layout(&metadata)?, metadata: metadata.clone() });
         lock(&self.whole).keep(path, id, metadata.memory_size(), footer.clone(), FOOTERS);
-        Ok(footer)
+        Ok((footer, sums))
     }
 
     fn layout(&self, metadata: &Arc<ParquetMetaData>) -> Result<Arc<Layout>, ParquetError> {
@@ -281,6 +285,11 @@ impl OpenFile {
     /// The chunk of a column that is no map; none if the file has no such column.
     pub(in super::super) fn chunk(&self, group: usize, column: &str) -> Option<&Chunk> {
         self.opened.outline.chunk(group, column)
+    }
+
+    /// False if no row has exactly this text in the column of this chunk.
+    pub(super) fn may_hold(&self, chunk: &Chunk, text: &str) -> bool {
+        self.opened.outline.may_hold((self.file(), &self.opened.path), chunk, text)
     }
 
     /// Reads of the file: what is wrong with its bytes is told with its name.
@@ -366,7 +375,7 @@ impl OpenFile {
         };
         let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
         let few = selection.filter(|_| rows.saturating_mul(2 * PAGE) <= meta.num_rows() as usize);
-        let pages = few.and_then(|_| footer.pages(&self.positioned(), group));
+        let pages = few.and_then(|_| footer.pages(&self.positioned(), group, self.opened.outline.sums()));
         let bytes = match (few, &pages) {
             (Some(selection), Some(pages)) => {
                 let column =

@@ -3,23 +3,25 @@
 //! the text.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use twox_hash::XxHash64;
 
-use super::super::encode::read_at;
+use super::super::sums::{Blocks, Sums};
 use super::footers::Layout;
-
-/// Bytes of a block of a bloom filter.
-const BLOCK: u32 = 32;
 
 /// See the module documentation.
 pub(super) struct Outline {
     layout: Arc<Layout>,
     groups: Vec<Group>,
+    sums: Sums,
+    /// That something does not match its checksum was told.
+    is_told: AtomicBool,
 }
 
 /// A row group.
@@ -43,16 +45,18 @@ enum Nulls {
     Unknown,
 }
 
-/// Where a bloom filter is: a header of less than a block, then its blocks.
+/// A bloom filter, and the number of its first checksum.
 #[derive(Clone, Copy)]
 struct Bloom {
-    first: u64,
-    blocks: u32,
+    blocks: Blocks,
+    sum: u32,
 }
 
 impl Outline {
-    pub(super) fn new(metadata: &ParquetMetaData, layout: Arc<Layout>) -> Self {
-        Self { layout, groups: metadata.row_groups().iter().map(Group::new).collect() }
+    pub(super) fn new(metadata: &ParquetMetaData, layout: Arc<Layout>, sums: Sums) -> Self {
+        let mut next = sums.first_of_filters();
+        let groups = metadata.row_groups().iter().map(|group| Group::new(group, &mut next)).collect();
+        Self { layout, groups, sums, is_told: AtomicBool::new(false) }
     }
 
     pub(super) fn groups(&self) -> &[Group] {
@@ -64,17 +68,39 @@ impl Outline {
         self.groups.get(group)?.chunks.get(self.layout.leaf(column)?)
     }
 
+    /// False if no row of the row group has exactly this text in the column of this chunk. A filter that is broken may hold anything.
+    pub(super) fn may_hold(&self, (file, path): (&File, &Path), chunk: &Chunk, text: &str) -> bool {
+        let Some(bloom) = chunk.bloom else { return true };
+        bloom.may_hold(file, text, &self.sums).unwrap_or_else(|| {
+            self.tell(path, "a bloom filter");
+            true
+        })
+    }
+
+    /// Says once of a file that it is damaged where answers can do without.
+    fn tell(&self, path: &Path, what: &str) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(file = %path.display(), "{what} cannot be read or does not match its checksum, and is not used; hint: look after the disk");
+        }
+    }
+
+    /// Checksums.
+    pub(super) fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
     /// Memory.
     pub(super) fn bytes(&self) -> usize {
         let group = |group: &Group| size_of::<Group>() + size_of_val(&*group.chunks);
-        size_of::<Self>() + self.groups.iter().map(group).sum::<usize>()
+        size_of::<Self>() + self.sums.bytes() + self.groups.iter().map(group).sum::<usize>()
     }
 }
 
 impl Group {
-    fn new(metadata: &RowGroupMetaData) -> Self {
+    /// `next`: the number of the next checksum.
+    fn new(metadata: &RowGroupMetaData, next: &mut u32) -> Self {
         let rows = usize::try_from(metadata.num_rows()).unwrap_or_default();
-        Self { rows, chunks: metadata.columns().iter().map(Chunk::new).collect() }
+        Self { rows, chunks: metadata.columns().iter().map(|column| Chunk::new(column, next)).collect() }
     }
 
     pub(in super::super) fn rows(&self) -> usize {
@@ -83,14 +109,16 @@ impl Group {
 }
 
 impl Chunk {
-    fn new(metadata: &ColumnChunkMetaData) -> Self {
+    fn new(metadata: &ColumnChunkMetaData, next: &mut u32) -> Self {
         let nulls = match metadata.statistics().and_then(Statistics::null_count_opt) {
             Some(0) => Nulls::None,
             Some(nulls) if i64::try_from(nulls) == Ok(metadata.num_values()) => Nulls::All,
             Some(_) => Nulls::Some,
             None => Nulls::Unknown,
         };
-        Self { bounds: bounds(metadata), nulls, bloom: Bloom::of(metadata) }
+        let bloom = Blocks::of(metadata).map(|blocks| Bloom { blocks, sum: *next });
+        *next += bloom.map_or(0, |bloom| bloom.blocks.sums());
+        Self { bounds: bounds(metadata), nulls, bloom }
     }
 
     /// Least and greatest value of a numeric column, as stored: times, and counts up to 2⁶³.
@@ -106,11 +134,6 @@ impl Chunk {
     /// Known to have no value.
     pub(super) fn is_empty(&self) -> bool {
         self.nulls == Nulls::All
-    }
-
-    /// False if no row has exactly this text.
-    pub(super) fn may_hold(&self, file: &File, text: &str) -> bool {
-        self.bloom.is_none_or(|bloom| bloom.may_hold(file, text))
     }
 }
 
@@ -128,20 +151,12 @@ fn bounds(metadata: &ColumnChunkMetaData) -> Option<(i64, i64)> {
 }
 
 impl Bloom {
-    fn of(metadata: &ColumnChunkMetaData) -> Option<Self> {
-        let offset = u64::try_from(metadata.bloom_filter_offset()?).ok()?;
-        let length = u32::try_from(metadata.bloom_filter_length()?).ok()?;
-        let first = offset.checked_add(u64::from(length % BLOCK))?;
-        (length >= BLOCK).then_some(Self { first, blocks: length / BLOCK })
-    }
-
-    /// A filter that cannot be read may hold anything. The block is chosen as the format's specification says: by the upper half
-    /// of the hash.
-    fn may_hold(self, file: &File, text: &str) -> bool {
+    /// False if the text was not put in; `None`: what would say so is broken. The block is chosen as the format's specification says: by the
+    /// upper half of the hash.
+    fn may_hold(self, file: &File, text: &str, sums: &Sums) -> Option<bool> {
         let hash = XxHash64::oneshot(0, text.as_bytes());
-        let block = ((hash >> 32) * u64::from(self.blocks)) >> 32;
-        let at = self.first.saturating_add(block * u64::from(BLOCK));
-        read_at(file, at, u64::from(BLOCK)).map_or(true, |block| Sbbf::new(&block).check(text))
+        let block = (((hash >> 32) * u64::from(self.blocks.count)) >> 32) as u32;
+        Some(Sbbf::new(&self.blocks.block(file, block, sums, self.sum)?).check(text))
     }
 }
 
@@ -165,11 +180,12 @@ mod tests {
             bytes.extend_from_slice(&[9; 100]);
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&bytes).unwrap();
-            let bloom = Bloom { first: u64::from(number + length % BLOCK), blocks: length / BLOCK };
-            assert_eq!(bloom.blocks as usize, filter.num_blocks(), "{number}");
+            let blocks = Blocks { first: u64::from(number + length % 32), count: length / 32 };
+            let bloom = Bloom { blocks, sum: 0 };
+            assert_eq!(blocks.count as usize, filter.num_blocks(), "{number}");
             let (mut held, all) = (0, number * 4);
             for text in (0..all).map(|value| value.to_string()) {
-                let may = bloom.may_hold(&file, &text);
+                let may = bloom.may_hold(&file, &text, &Sums::default()).unwrap();
                 assert_eq!(may, filter.check(text.as_str()), "{text} of {number}");
                 held += u32::from(may);
             }

@@ -58,7 +58,7 @@ pub(super) fn may_hold<R: Table>(
             chunk.bounds().is_none_or(|(least, greatest)| within(*compare, *wanted, least, greatest))
         }
         Test::Text(TextTest::Pattern(pattern)) if blooms => {
-            pattern.exact().is_none_or(|text| chunk.may_hold(file.file(), text.as_str()))
+            pattern.exact().is_none_or(|text| file.may_hold(chunk, text.as_str()))
         }
         Test::Exists | Test::Bool(_) | Test::Text(_) | Test::NotText(_) => true,
     }
