@@ -50,10 +50,15 @@ fn main() {
             runtime.block_on(names::run(Path::new(dir), rows, days as i64 * DAY, seed));
         }
         (Some("query"), Some(dir)) => {
-            runtime.block_on(queries::run(Path::new(dir), word(2).unwrap(), number(3, 5) as usize));
+            runtime.block_on(queries::run(
+                Path::new(dir),
+                word(2).unwrap(),
+                number(3, 5) as usize,
+                word(4) == Some("warmed"),
+            ));
         }
         _ => panic!(
-            "usage: bench_store write DIR [ROWS] [DAYS] [SEED] | query DIR NAME [RUNS] | name DIR [ROWS] [DAYS] [SEED]"
+            "usage: bench_store write DIR [ROWS] [DAYS] [SEED] | query DIR NAME [RUNS] [warmed] | name DIR [ROWS] [DAYS] [SEED]"
         ),
     }
 }

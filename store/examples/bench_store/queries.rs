@@ -21,10 +21,13 @@ struct Question {
     limit: usize,
 }
 
-/// Asks once, then `runs` times again: the first answer may come from the disk.
-pub(crate) async fn run(dir: &Path, name: &str, runs: usize) {
+/// Asks once, then `runs` times again: the first answer may come from the disk. `is_warmed`: after what the appliance reads when it starts.
+pub(crate) async fn run(dir: &Path, name: &str, runs: usize, is_warmed: bool) {
     let needles: Value = serde_json::from_slice(&std::fs::read(dir.join("needles.json")).unwrap()).unwrap();
     let store = open(dir).await;
+    if is_warmed {
+        store.warm().await.unwrap();
+    }
     let question = question(name, &needles);
     let (mut times, mut found, mut used) = (Vec::new(), 0, Duration::ZERO);
     for _ in 0..=runs {
