@@ -45,13 +45,13 @@ vocabulary! {
         Fin = "fin",
         /// A reset ended the connection.
         Rst = "rst",
-        /// No packet for the idle timeout.
+        /// No packet for the idle timeout, or another connection has its addresses and ports.
         Idle = "idle",
-        /// The active timeout cut a long connection, or its interface was renamed; further slices follow.
+        /// The active timeout was over when the next packet came, or the interface was renamed: the next slice follows.
         Active = "active",
         /// The flow table was full.
         Evicted = "evicted",
-        /// The capture file ended.
+        /// The capture file ended, or the interface is gone.
         EndOfInput = "end_of_input",
         /// The appliance was stopped, or the clock of its machine went back.
         Shutdown = "shutdown",

@@ -37,7 +37,7 @@ pub struct FlowConfig {
     /// Most bytes of memory: the table (about 400 bytes a flow, three quarters of the memory at most), what parsers of
     /// applications keep of flows, missing segments, fragments. The least valuable flow that owns some is evicted for more.
     pub flow_memory: usize,
-    /// Longest slice.
+    /// Time from the first packet of a slice after which another one begins the next.
     pub active_timeout: i64,
     /// Idle TCP flows.
     pub tcp_idle_timeout: i64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::key::Ids;
 use super::moment::Moment;
-use super::{Engine, Flow, sort};
+use super::{Engine, sort};
 use crate::record::{EndReason, FlowRecord};
 
 /// Names by number.
@@ -51,9 +51,9 @@ impl Engine {
         let now = Moment::of(self.clock);
         for slot in 0..self.table.slot_count() {
             let is_there = self.table.get(slot).is_some_and(|flow| gone.contains(&flow.key.interface()));
-            if is_there && self.settle(slot, now, out) {
-                let closed = self.table.get(slot).and_then(Flow::closed);
-                self.end_flow(slot, closed.unwrap_or(EndReason::EndOfInput), out);
+            if is_there {
+                let is_idle = self.table.is_idle(slot, now);
+                self.end_open(slot, if is_idle { EndReason::Idle } else { EndReason::EndOfInput }, out);
             }
         }
         sort(out, from);

@@ -15,8 +15,11 @@
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
-//! Limits: a slice is emitted at most 17 ms of packet time after its deadline, so a flow that was cut and never spoke again ends
-//! with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
+//! A slice ends with the first packet after its time, or with its flow, never in silence: so the last one of a flow has packets, and
+//! says why the flow ended. Until then walks show it.
+//!
+//! Limits: a flow ends at most 17 ms of packet time after its deadline. One whose interface was renamed, and which never spoke again,
+//! ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
 mod blocks;
 mod burst;
@@ -68,7 +71,7 @@ use self::moment::Moment;
 use self::open::Walk;
 use self::pairs::Pairs;
 use self::slice::{Counted, Flow, Point};
-use self::table::{Due, Table, Weighed};
+use self::table::{Table, Weighed};
 use crate::app::Application;
 use crate::decode::{DecodeError, Decoded, Decoder, Transport, flags, quote};
 use crate::metrics::CaptureCounters;
@@ -254,23 +257,16 @@ impl Engine {
         if found.is_none() && decoded.tunnel.is_some() {
             found = self.find_pair(key, end);
         }
-        if let Some(slot) = found
-            && self.table.due_of(slot, Moment::of(self.clock)).is_some()
-        {
-            // The wheel would have come round to it in a moment.
-            self.settle(slot, Moment::of(self.clock), out);
-            found = self.table.get(slot).map(|_| slot);
-        }
+        found = found.filter(|slot| self.goes_on(*slot, out));
         if let Some(slot) = found
             && let Transport::Tcp(segment) = &decoded.transport
             && let Some(flow) = self.table.get(slot)
             && flow.is_reopened_by(end, segment)
         {
             let (before, id) = (flow.again, flow.id);
-            let reason = flow.closed().unwrap_or(EndReason::Idle);
             let same_begin = id == self.flow_id(key, packet, before);
             again = if same_begin { before.saturating_add(1) } else { 0 };
-            self.end_flow(slot, reason, out);
+            self.end_open(slot, EndReason::Idle, out);
             found = None;
         }
         found.unwrap_or_else(|| self.begin_flow(*key, hash, end, (decoded, packet, again), out))
@@ -303,10 +299,8 @@ impl Engine {
         let now = Moment::of(self.clock);
         for _ in 0..most {
             let Some(slot) = self.table.any() else { break };
-            if self.settle(slot, now, out) {
-                let closed = self.table.get(slot).and_then(Flow::closed);
-                self.end_flow(slot, closed.unwrap_or(reason), out);
-            }
+            let reason = if self.table.is_idle(slot, now) { EndReason::Idle } else { reason };
+            self.end_open(slot, reason, out);
         }
         sort(out, from);
         if self.table.len() > 0 {
@@ -336,7 +330,9 @@ impl Engine {
         let from = out.len();
         let judged = Table::judged(self.clock);
         while let Some(slot) = self.table.wake(self.clock) {
-            if self.settle(slot, judged, out) {
+            if self.table.is_idle(slot, judged) {
+                self.end_open(slot, EndReason::Idle, out);
+            } else {
                 self.table.schedule(slot, self.clock);
             }
         }
@@ -348,26 +344,24 @@ impl Engine {
     #[cold]
     fn end_before_jump(&mut self, out: &mut Vec<FlowRecord>) {
         let from = out.len();
-        let later = Moment::of(self.clock.saturating_add(LONG_JUMP / 2));
         for slot in self.table.slots() {
-            self.settle(slot, later, out);
+            self.end_open(slot, EndReason::Idle, out);
         }
         sort(out, from);
     }
 
-    /// Emits what is due of a flow at `now`; whether the flow goes on.
-    fn settle(&mut self, slot: u32, now: Moment, out: &mut Vec<FlowRecord>) -> bool {
-        while let Some(due) = self.table.due_of(slot, now) {
-            match due {
-                Due::Idle => {
-                    let closed = self.table.get(slot).and_then(Flow::closed);
-                    self.end_flow(slot, closed.unwrap_or(EndReason::Idle), out);
-                    return false;
-                }
-                Due::Active => self.cut(slot, out),
-            }
+    /// Whether what comes now is of this flow, and not of one that begins after its idle timeout; it may begin the next slice.
+    fn goes_on(&mut self, slot: u32, out: &mut Vec<FlowRecord>) -> bool {
+        let now = Moment::of(self.clock);
+        if self.table.is_idle(slot, now) {
+            // The wheel would have come round to it in a moment.
+            self.end_open(slot, EndReason::Idle, out);
+            return false;
         }
-        self.table.get(slot).is_some()
+        if self.table.is_of_next_slice(slot, now) {
+            self.cut(slot, out);
+        }
+        true
     }
 
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {
@@ -382,6 +376,12 @@ impl Engine {
             let (class, weight) = (flow.class, flow.weigh());
             self.table.update(slot, Some(class), weight, self.clock);
         }
+    }
+
+    /// Ends a flow for this reason, unless its connection is over.
+    fn end_open(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {
+        let closed = self.table.get(slot).and_then(Flow::closed);
+        self.end_flow(slot, closed.unwrap_or(reason), out);
     }
 
     fn end_flow(&mut self, slot: u32, reason: EndReason, out: &mut Vec<FlowRecord>) {

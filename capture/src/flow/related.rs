@@ -148,8 +148,8 @@ impl Engine {
             return;
         }
         let hash = self.table.hash(&key);
-        let found = self.table.find(hash, &key);
-        let slot = match found.or_else(|| self.find_pair(&key, to_end)) {
+        let found = self.table.find(hash, &key).or_else(|| self.find_pair(&key, to_end));
+        let slot = match found.filter(|slot| self.goes_on(*slot, out)) {
             Some(slot) => slot,
             None => self.begin_flow(key, hash, to_end, (known, packet, 0), out),
         };

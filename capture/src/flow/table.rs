@@ -32,39 +32,19 @@ const MOST_CHANCES: usize = 64;
 /// Flows that are asked for ahead of their tick: so many stay in the cache until then.
 const MOST_EXPECTED: usize = 24;
 
-/// What is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
-    /// The flow was idle for too long.
-    Idle,
-    /// The slice lasted too long.
-    Active,
-}
-
 /// Timeouts in [`Moment`] units.
 pub(super) struct Timeouts {
     idle: [u32; CLASSES],
     active: u32,
-    /// A closed connection ends in a moment, with the reason why; only one that goes on and on is cut.
-    active_closed: u32,
-    /// No other timeout is shorter.
+    /// No idle timeout is shorter.
     least: u32,
 }
 
 impl Timeouts {
     fn new(config: &FlowConfig) -> Self {
         let idle = Class::ALL.map(|class| moment::units(class.idle_timeout(config)));
-        let active = moment::units(config.active_timeout);
-        let active_closed = moment::units(config.active_timeout.saturating_add(super::config::CLOSED_LINGER));
         let least = idle.into_iter().fold(u32::MAX, u32::min);
-        Self { idle, active, active_closed, least }
-    }
-
-    /// Idle limit of the flow, and that of its slice if it has one.
-    fn of(&self, flow: &Flow) -> (u32, Option<u32>) {
-        let idle = self.idle.get(flow.class as usize).copied().unwrap_or(1);
-        let active = if flow.class == Class::Closed { self.active_closed } else { self.active };
-        (idle, (!flow.is_empty()).then_some(active))
+        Self { idle, active: moment::units(config.active_timeout), least }
     }
 
     /// Whether nothing is due for certain: what nearly all packets of a flow find.
@@ -73,33 +53,13 @@ impl Timeouts {
         now.since(flow.touched) < self.least && now.since(flow.slice_began) < self.active
     }
 
-    /// What is due at `now`; what was due first if both are. A flow that is idle for too long at the very moment when
-    /// its slice lasted too long is idle.
-    #[inline]
-    pub(super) fn due(&self, flow: &Flow, now: Moment) -> Option<Due> {
-        let (idle, active) = self.of(flow);
-        let over_idle = now.since(flow.touched).checked_sub(idle);
-        let over_active = active.and_then(|active| now.since(flow.slice_began).checked_sub(active));
-        match (over_idle, over_active) {
-            (None, None) => None,
-            (Some(_), None) => Some(Due::Idle),
-            (Some(idle), Some(active)) if idle >= active => Some(Due::Idle),
-            (None | Some(_), Some(_)) => Some(Due::Active),
-        }
+    fn idle_of(&self, class: Class) -> u32 {
+        self.idle.get(class as usize).copied().unwrap_or(1)
     }
 
-    /// Whether a flow that changes from one class to another may be due sooner than it would have been.
-    fn may_be_sooner(&self, before: Class, after: Class) -> bool {
-        let idle = |class: Class| self.idle.get(class as usize);
-        idle(after) < idle(before) || (before == Class::Closed && after != before)
-    }
-
-    /// Units until something is due.
+    /// Units until the flow is idle for too long.
     fn remaining(&self, flow: &Flow, now: Moment) -> u32 {
-        let (idle, active) = self.of(flow);
-        let idle = idle.saturating_sub(now.since(flow.touched));
-        let active = active.map(|active| active.saturating_sub(now.since(flow.slice_began)));
-        active.map_or(idle, |active| active.min(idle))
+        self.idle_of(flow.class).saturating_sub(now.since(flow.touched))
     }
 }
 
@@ -231,10 +191,16 @@ impl Table {
         self.get(slot).is_none_or(|flow| !self.timeouts.is_fresh(flow, clock))
     }
 
-    /// What is due of a flow at `clock`.
+    /// Whether a flow is idle for too long at `clock`: then it is over.
     #[inline]
-    pub(super) fn due_of(&self, slot: u32, clock: Moment) -> Option<Due> {
-        self.timeouts.due(self.get(slot)?, clock)
+    pub(super) fn is_idle(&self, slot: u32, clock: Moment) -> bool {
+        self.get(slot).is_some_and(|flow| self.timeouts.remaining(flow, clock) == 0)
+    }
+
+    /// Whether a packet at `clock` is one of the flow's next slice: the current one has lasted for long enough.
+    pub(super) fn is_of_next_slice(&self, slot: u32, clock: Moment) -> bool {
+        let lasted = |flow: &Flow| clock.since(flow.slice_began) >= self.timeouts.active;
+        self.get(slot).is_some_and(|flow| !flow.is_empty() && lasted(flow))
     }
 
     /// A packet changed a flow: its class was `before`, or a slice begins, and perhaps what it owns. So its value and its
@@ -247,7 +213,8 @@ impl Table {
         if owns_otherwise || before.is_none_or(|before| before.value() != class.value()) {
             self.values.push(queue(class.value(), owns), slot);
         }
-        if before.is_none_or(|before| self.timeouts.may_be_sooner(before, class)) {
+        let sooner = |before: Class| self.timeouts.idle_of(class) < self.timeouts.idle_of(before);
+        if before.is_none_or(sooner) {
             self.schedule(slot, clock);
         }
         let Some(Weight { before, after }) = weight else { return Weighed::NoMore };
@@ -255,7 +222,7 @@ impl Table {
         if after > before { Weighed::More } else { Weighed::NoMore }
     }
 
-    /// Has the wheel look at the flow when it will be due.
+    /// Has the wheel look at the flow when it will be over, if it stays quiet.
     pub(super) fn schedule(&mut self, slot: u32, clock: i64) {
         let Some(flow) = self.get(slot) else { return };
         let deadline = (clock >> moment::UNIT) + i64::from(self.timeouts.remaining(flow, Moment::of(clock)));

@@ -395,6 +395,13 @@ fn a_missed_end_shows_in_the_last_acknowledgement() {
     story.tcp(21 * MS, &segment(Client, ACK, 101, 501 + 3000));
     let record = story.only();
     assert_eq!((record.server.packets_missed, record.client.packets_missed), (Some(2), Some(0)));
+    // Also if it falls silent, and the end of the file comes later.
+    let mut story = Story::new();
+    story.handshake(0);
+    story.tcp(20 * MS, &segment(Server, ACK, 501, 101).data(1000));
+    story.tcp(21 * MS, &segment(Client, ACK, 101, 501 + 3000));
+    story.advance(400 * SECOND);
+    assert_eq!(story.only().server.packets_missed, Some(2));
     // One direction alone says nothing of what is missing.
     assert_eq!(only(&[segment(Client, ACK, 101, 501).data(10)]).client.packets_missed, None);
 }
@@ -441,6 +448,6 @@ fn a_silence_of_weeks_ends_everything() {
     let mut story = Story::new();
     story.handshake(0);
     story.advance(60 * 86_400 * SECOND);
-    assert_eq!(story.records.iter().filter_map(|r| r.end_reason).collect::<Vec<_>>(), [EndReason::Active]);
+    assert_eq!(story.records.iter().filter_map(|r| r.end_reason).collect::<Vec<_>>(), [EndReason::Idle]);
     assert_eq!(story.engine.counters().flows_active, 0);
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use wiretag_capture::decode::{Decoded, Transport};
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::record::{Tunnel, TunnelKind, TunnelStack};
-use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Protocol};
+use wiretag_capture::{EndReason, FlowRecord, LinkType, OrientedBy, Packet, Protocol, TcpState};
 
 use crate::story::*;
 
@@ -45,13 +45,61 @@ fn quiet_flows_end_by_their_kind() {
     assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47]);
     story.advance(30 * SECOND + 20 * MS);
     assert_eq!(story.records.iter().map(|r| r.protocol.0).collect::<Vec<_>>(), [47, 17]);
-    // The slice is cut in time, although the connection is quiet.
-    story.advance(60 * SECOND + 20 * MS);
+    story.advance(299 * SECOND);
     assert_eq!(story.engine.counters().flows_active, 1);
     story.advance(301 * SECOND);
     assert_eq!(story.engine.counters().flows_active, 0);
-    let ends = [(EndReason::Idle, 0), (EndReason::Idle, 0), (EndReason::Active, 0)];
-    assert_eq!(reasons(&story.end()), ends);
+    assert_eq!(reasons(&story.end()), [(EndReason::Idle, 0); 3]);
+}
+
+/// A slice is not cut in silence: that would leave nothing to say how the flow ended.
+#[test]
+fn the_last_slice_says_why_its_flow_ended() {
+    let ends = |play: fn(&mut Story)| {
+        let mut story = Story::new();
+        play(&mut story);
+        story.advance(1000 * SECOND);
+        assert_eq!(story.engine.counters().flows_active, 0);
+        let last = story.records.last().map(|record| (record.client.packets + record.server.packets, record.tcp_state));
+        (reasons(&story.records), last.unwrap())
+    };
+    // Unanswered, for longer than a slice.
+    let unanswered = ends(|story| {
+        for second in [0, 1, 3, 7, 15, 31] {
+            story.tcp(second * SECOND, &segment(Client, SYN, 100, 0));
+        }
+    });
+    assert_eq!(unanswered, (vec![(EndReason::Idle, 0)], (6, Some(TcpState::S0))));
+    let late = ends(|story| {
+        story.udp(0, Client, (5060, 5060), b"a");
+        story.udp(25 * SECOND, Client, (5060, 5060), b"a");
+        story.udp(45 * SECOND, Client, (5060, 5060), b"a");
+    });
+    assert_eq!(late, (vec![(EndReason::Idle, 0)], (3, None)));
+    // What speaks again begins the next slice, if the time of the last one is over.
+    let again = ends(|story| {
+        story.handshake(0);
+        for second in [59, 200, 259, 261] {
+            story.tcp(second * SECOND, &segment(Client, ACK, 101, 501));
+        }
+    });
+    let three = vec![(EndReason::Active, 0), (EndReason::Active, 1), (EndReason::Idle, 2)];
+    assert_eq!(again, (three, (1, Some(TcpState::S1))));
+}
+
+#[test]
+fn a_quiet_flow_is_open_until_it_is_over() {
+    let mut story = Story::new();
+    story.handshake(0);
+    story.advance(200 * SECOND);
+    assert!(story.records.is_empty());
+    let mut open = Vec::new();
+    story.engine.begin_walk(true);
+    story.engine.walk_some(10, &mut open);
+    assert_eq!(open.iter().map(|r| (r.slice, r.client.packets)).collect::<Vec<_>>(), [(0, 2)]);
+    // The end of the file, and of the interface, are ends, too.
+    story.engine.end_interfaces(&[7], &mut story.records);
+    assert_eq!(reasons(&story.records), [(EndReason::EndOfInput, 0)]);
 }
 
 #[test]
