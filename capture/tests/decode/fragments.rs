@@ -191,6 +191,24 @@ fn overlaps_in_ipv6_are_not_put_together() {
     assert_eq!((records.len(), counters.fragments_given_up), (1, 1));
 }
 
+/// Packets that are whole take no room from one of which a fragment is late.
+#[test]
+fn a_packet_waits_while_many_others_are_joined() {
+    let limits = FragmentLimits { packets: 4, ..FragmentLimits::default() };
+    let mut wire = Wire::with(FlowConfig { fragments: limits, ..config() });
+    let late = parts4(17, &query(), 48);
+    wire.frame(&late[0]);
+    for host in 0..50_u8 {
+        let data = udp(40_000, 53, &[0; 100]);
+        let part = |place: u16, data: &[u8]| frame(&part4(17, ([10, 1, 0, host], BOB), place, data));
+        wire.frames(&[part(MORE, &data[..80]), part(10, &data[80..])]);
+    }
+    wire.frames(&late[1..]);
+    let (records, _, counters) = wire.end();
+    assert_eq!((counters.fragments_joined, counters.fragments_given_up), (51, 0));
+    is_query(records.iter().find(|record| record.dns.is_some()).unwrap(), &late);
+}
+
 #[test]
 fn a_flood_of_first_fragments_is_bounded() {
     let limits = FragmentLimits { packets: 16, bytes: 100_000, ..FragmentLimits::default() };
