@@ -7,7 +7,7 @@ use super::config::{CLOSED_LINGER, CLOSING_TIMEOUT, DNS_IDLE_TIMEOUT, FlowConfig
 pub(super) enum Class {
     /// SYNs without an answer, or whose answer was not acknowledged.
     HalfOpen,
-    /// One TCP segment, other than a SYN.
+    /// One TCP segment, other than a SYN, or one packet of an SCTP association.
     TcpOnce,
     /// One UDP datagram.
     UdpOnce,
@@ -23,7 +23,7 @@ pub(super) enum Class {
     Udp,
     /// Other protocols.
     Other,
-    /// A TCP connection that is not closed.
+    /// A TCP connection that is not closed, or an SCTP association.
     Tcp,
 }
 

@@ -39,7 +39,7 @@ pub struct FlowConfig {
     pub flow_memory: usize,
     /// Time from the first packet of a slice after which another one begins the next.
     pub active_timeout: i64,
-    /// Idle TCP flows.
+    /// Idle TCP flows, and SCTP associations, which are asked every 30 s whether they live (RFC 9260, 8.3).
     pub tcp_idle_timeout: i64,
     /// Idle UDP flows.
     pub udp_idle_timeout: i64,

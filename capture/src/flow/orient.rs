@@ -49,6 +49,13 @@ pub(super) fn by_chunk(chunk: Option<u8>, sender: End, so_far: OrientedBy) -> Op
     (!known).then_some((client, by))
 }
 
+/// Whether an SCTP association may go on after this packet: not if it is aborted, or shut down (RFC 9260, 9).
+pub(super) fn is_associated(transport: &Transport<'_>) -> bool {
+    const ABORT: u8 = 6;
+    const SHUTDOWN_COMPLETE: u8 = 14;
+    matches!(transport, Transport::Sctp { chunk, .. } if !matches!(chunk, Some(ABORT | SHUTDOWN_COMPLETE)))
+}
+
 /// Whether an address is that of a group or of all: no packet comes from there (RFC 1122, 3.2.1.3; RFC 4291, 2.7).
 fn is_of_many(ip: IpAddr) -> bool {
     ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)

@@ -130,9 +130,9 @@ impl Flow {
         self.track.tcp().and_then(TcpFlow::closed)
     }
 
-    /// What kind of flow it is by now.
+    /// What kind of flow it is by now, with this packet.
     #[inline]
-    fn class(&self) -> Class {
+    fn class(&self, decoded: &Decoded<'_>) -> Class {
         match (self.track.tcp(), self.key.protocol()) {
             (Some(tcp), _) => match tcp.closed() {
                 Some(_) if tcp.is_close_acknowledged() => Class::Closed,
@@ -144,6 +144,13 @@ impl Flow {
             (None, Protocol::UDP) if self.application.is_answered() => Class::Answered,
             (None, Protocol::UDP) if self.repeated => Class::Udp,
             (None, Protocol::UDP) => Class::UdpOnce,
+            (None, Protocol::SCTP) if orient::is_associated(&decoded.transport) => {
+                if self.repeated {
+                    Class::Tcp
+                } else {
+                    Class::TcpOnce
+                }
+            }
             (None, Protocol(_)) if self.repeated => Class::Other,
             (None, Protocol(_)) => Class::OtherOnce,
         }
@@ -173,7 +180,7 @@ impl Flow {
             self.learn(end, decoded, packet);
         }
         if !self.stays(decoded) {
-            self.class = self.class();
+            self.class = self.class(decoded);
         }
         Counted { begins, read }
     }

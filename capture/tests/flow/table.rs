@@ -102,6 +102,27 @@ fn a_quiet_flow_is_open_until_it_is_over() {
     assert_eq!(reasons(&story.records), [(EndReason::EndOfInput, 0)]);
 }
 
+/// Heartbeats every 30 s, from either side.
+#[test]
+fn an_sctp_association_is_one_flow_until_it_is_shut_down() {
+    let (init, init_ack, heartbeat, complete) = (1, 2, 4, 14);
+    let mut story = Story::new();
+    let mut chunk = |at: i64, from, kind| {
+        let transport = Transport::Sctp { chunk: Some(kind), payload_len: 20 };
+        story.packet(at, &decoded(from, Some((36412, 36412)), Protocol::SCTP, transport), from)
+    };
+    let id = chunk(0, Client, init);
+    chunk(MS, Server, init_ack);
+    for (number, from) in (1..10).zip([Server, Client].into_iter().cycle()) {
+        assert_eq!(chunk(number * 30 * SECOND, from, heartbeat), id);
+    }
+    chunk(271 * SECOND, Server, complete);
+    story.advance(282 * SECOND);
+    let records = story.records;
+    assert!(records.iter().all(|r| r.client.ip == records[0].client.ip && r.client.ip.to_string() == "10.0.0.2"));
+    assert_eq!(records.last().map(|r| r.end_reason), Some(Some(EndReason::Idle)));
+}
+
 #[test]
 fn a_full_table_evicts_the_least_recent_and_says_so() {
     let mut story = Story::with(FlowConfig { max_flows: 2, ..config() });
