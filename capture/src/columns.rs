@@ -267,7 +267,7 @@ const TCP_SIDES: &[[Column; 2]] = &[
     sides!(
         "capture_duplicates",
         Number,
-        "TCP, UDP and ICMP packets that the capture delivered again, with the same IPv4 identification and contents within 5 ms: no retransmissions, no repeated questions, but counted in packets and bytes",
+        "TCP, UDP and ICMP packets that the capture delivered again, with the same IPv4 identification (without one: from another place, or at once) and contents within 5 ms: no retransmissions, no repeated questions, but counted in packets and bytes",
         |s| s.capture_duplicates.value()
     ),
     sides!("out_of_order", Number, "Segments with new data that arrived late", |s| s.out_of_order.value()),

@@ -6,8 +6,9 @@
 //! identification. Zero is none (RFC 6864 lets senders that forbid fragments repeat it, and zero is what these send), and
 //! so is one that other recent segments of the same end have. Without an identification (IPv6) a copy must come from another
 //! place, that is another link-layer address, direction or (in cooked captures of all interfaces) kind of packet or
-//! interface than its original, or follow it directly within [`SHORT_WINDOW`] and be more than an acknowledgement
-//! without timestamps; so some copies stay unnoticed rather than a retransmission be lost.
+//! interface than its original, or follow it directly within [`SHORT_WINDOW`] and be more than an acknowledgement (of those
+//! of a connection that had copies before, one with timestamps may be a copy, too: a receiver whose clock ticks in milliseconds
+//! repeats one at once, with the same); so some copies stay unnoticed rather than a retransmission be lost.
 //!
 //! Of datagrams the content counts instead of the numbers: length, both ends of the payload, and ICMP's header. Programs do
 //! send the same datagram again at once (counters, probes), and with DF set Linux gives those of unconnected sockets no
@@ -96,7 +97,8 @@ impl Recent {
         if let Some(id) = arrival.ip_id.filter(|id| *id != 0) {
             return self.is_identified_copy(earlier, print_of(id, from, hash), pause);
         }
-        self.is_unidentified_copy(earlier, (hash, arrival.place()), pause, tells(segment, options))
+        let tells = is_more_than_ack(segment) || (earlier.is_some() && options.timestamps.is_some());
+        self.is_unidentified_copy(earlier, (hash, arrival.place()), pause, tells)
     }
 
     /// The same where there were copies, apart so that it costs other connections nothing.
@@ -231,8 +233,8 @@ fn is_reused(one: u32, other: u32) -> bool {
 }
 
 /// Whether there is more than an acknowledgement, which a receiver may well repeat at once.
-fn tells(segment: &Tcp<'_>, options: &Options) -> bool {
-    segment.payload_len > 0 || segment.flags & (flags::SYN | flags::FIN) != 0 || options.timestamps.is_some()
+fn is_more_than_ack(segment: &Tcp<'_>) -> bool {
+    segment.payload_len > 0 || segment.flags & (flags::SYN | flags::FIN) != 0
 }
 
 fn fold(a: u64, b: u64) -> u64 {
@@ -247,7 +249,7 @@ const K: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_2
 fn hash(from: End, segment: &Tcp<'_>, options: &Options) -> u32 {
     let numbers = (u64::from(segment.seq) << 32) | u64::from(segment.ack);
     let shape = (u64::from(segment.window) << 48) | (u64::from(segment.flags) << 40) | u64::from(segment.payload_len);
-    let hash = fold(numbers ^ K[0], shape ^ K[1]) ^ ((from as u64) << 63);
+    let hash = fold(numbers ^ K[0], shape ^ ((from as u64) << 32) ^ K[1]);
     let hash = match (segment.options.len(), options.timestamps) {
         (0, _) => hash,
         // Timestamps and their padding: what almost every segment has.

@@ -230,7 +230,6 @@ impl TcpEnd {
     pub(super) fn goes_on_after_probe(&mut self, seq: u32) -> bool {
         let taken = self.is(PROBED) && self.span.next.wrapping_add(1) == seq;
         if taken {
-            self.marks &= !PROBED;
             self.advance(1);
         }
         taken
@@ -256,13 +255,18 @@ impl TcpEnd {
     /// Takes the length of a payload.
     #[inline]
     pub(super) fn measure(&mut self, length: u32) {
+        self.marks &= !PROBED;
         self.largest = self.largest.max(u16::try_from(length).unwrap_or(u16::MAX));
     }
 
     /// Sequence space anywhere.
     pub(super) fn observe(&mut self, holes: &mut Holes, seq: u32, length: u32) -> Parts {
         if self.is_seen() {
-            return self.span.observe(holes, seq, length, self.is(OPENED));
+            let parts = self.span.observe(holes, seq, length, self.is(OPENED));
+            if parts.fresh > 0 {
+                self.marks &= !PROBED;
+            }
+            return parts;
         }
         self.marks |= SEEN;
         self.span = Span::begin(seq, length);

@@ -48,7 +48,34 @@ fn without_identification_only_what_follows_at_once_is_a_copy() {
     assert_eq!(repeated(&at(&[(0, data.clone()), (5, data.clone())]).client), (1, 0, 0));
     assert_eq!(repeated(&at(&[(0, data.clone()), (100, data.clone())]).client), (0, 1, 0));
     let ack = segment(Server, ACK, 501, 101);
-    assert_eq!(repeated(&at(&[(0, data.clone()), (5, ack.clone()), (9, ack)]).server), (0, 0, 1));
+    assert_eq!(repeated(&at(&[(0, data.clone()), (5, ack.clone()), (9, ack.clone())]).server), (0, 0, 1));
+    // Timestamps of a clock that ticks in milliseconds tell no more, unless the capture doubles other segments, too.
+    let ack = ack.timestamps(70, 1);
+    let acks = [(5, ack.clone()), (9, ack)];
+    assert_eq!(repeated(&at(&[&[(0, data.clone())][..], &acks].concat()).server), (0, 0, 1));
+    assert_eq!(repeated(&at(&[&[(0, data.clone()), (2, data)][..], &acks].concat()).server), (1, 0, 0));
+}
+
+/// Only the place tells two directions apart whose segments have equal numbers.
+#[test]
+fn what_the_other_end_sends_is_no_copy() {
+    let from = |from| segment(from, ACK, 300, 300).data(100);
+    assert_eq!(repeated(&at(&[(0, from(Client)), (5, from(Server))]).server), (0, 0, 0));
+}
+
+/// A byte that was sent into a closed window, and again with others.
+#[test]
+fn a_probed_byte_that_is_sent_again_is_sent_once() {
+    let record = at(&[
+        (0, segment(Client, ACK, 101, 501).data(100)),
+        (1, segment(Server, ACK, 501, 201).window(0)),
+        (300_000, segment(Client, ACK, 201, 501).data(1)),
+        (300_001, segment(Server, ACK, 501, 201)),
+        (300_002, segment(Client, ACK, 201, 501).data(100)),
+        (300_003, segment(Server, ACK, 501, 302)),
+    ]);
+    // The byte behind was acknowledged, and not captured.
+    assert_eq!((record.client.payload_bytes, record.client.packets_missed), (200, Some(1)));
 }
 
 #[test]
