@@ -39,6 +39,19 @@ fn an_error_marks_the_flow_and_stays_its_own() {
 }
 
 #[test]
+fn an_error_marks_a_flow_that_has_been_quiet_for_longer_than_a_slice() {
+    let mut wire = Wire::new();
+    let segment = ipv4(6, (ALICE, BOB), &tcp(40_000, 80, 1, &[0; 100]));
+    wire.frame(&frame(&segment));
+    wire.now += 100_000_000_000;
+    wire.frame(&frame(&error4(3, 1, ALICE, &segment)));
+    let (records, _, _) = wire.end();
+    let mut marks: Vec<_> = records.iter().map(|r| (r.protocol.0, r.slice, r.icmp_error)).collect();
+    marks.sort_unstable();
+    assert_eq!(marks, [(1, 0, None), (6, 0, Some("host_unreachable"))]);
+}
+
+#[test]
 fn the_way_back_is_the_same_flow() {
     let frames = [frame(&hello()), frame(&reply()), frame(&error4(3, 3, BOB, &reply()))];
     assert_eq!(mark(&frames), [(1, None), (17, Some("port_unreachable"))]);
