@@ -137,6 +137,16 @@ impl TcpEnd {
             && self.is_seen()
     }
 
+    /// Takes the other end's acknowledgement of one byte where nothing was seen but the number before: midstream that was a
+    /// keep-alive, whose byte is an old one.
+    #[inline]
+    pub(super) fn begin_behind_keep_alive(&mut self, ack: u32) {
+        let Span { first, next } = self.span;
+        if first == next && next.wrapping_add(1) == ack && self.marks & (SEEN | OPENED) == SEEN {
+            self.span = Span::begin(ack, 0);
+        }
+    }
+
     /// Whether the other end may have everything that this one sent: it acknowledged that, or said nothing.
     pub(super) fn may_be_idle(&self, other: &Self) -> bool {
         other.acknowledged().is_none_or(|ack| ack.wrapping_sub(self.span.next) < 1 << 31)
@@ -245,6 +255,7 @@ impl TcpEnd {
     #[inline]
     pub(super) fn advance(&mut self, length: u32) {
         self.span.next = self.span.next.wrapping_add(length);
+        self.marks &= !PROBED;
         self.measure(length);
         // Midstream the span's beginning must not be taken for something ahead one day.
         if !self.is(OPENED) {
@@ -255,7 +266,6 @@ impl TcpEnd {
     /// Takes the length of a payload.
     #[inline]
     pub(super) fn measure(&mut self, length: u32) {
-        self.marks &= !PROBED;
         self.largest = self.largest.max(u16::try_from(length).unwrap_or(u16::MAX));
     }
 
@@ -286,6 +296,13 @@ impl TcpEnd {
     #[cold]
     pub(super) fn renumber(&mut self, seq: u32) {
         self.span = Span::begin(seq, 0);
+    }
+
+    /// What it acknowledged before the other end's SYN was seen, if that is not of the SYN's number (some send zero).
+    pub(super) fn forget_foreign(&mut self, isn: u32) {
+        if self.acknowledged().is_some_and(|ack| ack.wrapping_sub(isn) > MAX_JUMP) {
+            self.forget_acknowledged();
+        }
     }
 
     /// What it acknowledged was of another number.

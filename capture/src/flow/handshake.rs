@@ -4,6 +4,9 @@
 //! capture has a single SYN and SYN-ACK in the wrong order). A repeated SYN or SYN-ACK makes its half ambiguous: it is known
 //! if the timestamp option (RFC 7323) shows that the last one was answered. That an earlier one was shows nothing: where the
 //! first answer was lost, both ends echo the first one's in their answers to each repetition too (Linux does).
+//!
+//! Sources with several queues capture an answer before what it answers, yet stamped behind it. What comes behind its answer with a
+//! later stamp repeats another: then no half is known.
 
 use std::num::NonZeroU32;
 
@@ -75,38 +78,60 @@ pub(super) struct Handshake {
     server_rtt: Option<u64>,
     /// Number after the server's SYN.
     awaited_ack: u32,
+    /// When the client acknowledged something before a SYN-ACK was captured, and its number.
+    early: Option<(i64, u32)>,
 }
 
 impl Handshake {
     pub(super) fn syn(&mut self, time: i64, options: &Options) {
-        // Captured after its answer, yet stamped before: sources with several queues do that.
+        // Captured after its answer.
         if let (None, Some(answer)) = (self.syns.last, self.syn_acks.only()) {
             self.server_rtt = micros(time, answer);
         }
         self.syns.remember(time, options);
     }
 
-    pub(super) fn syn_ack(&mut self, time: i64, seq: u32, options: &Options) {
+    /// A SYN-ACK; the result if it was captured after the answer that completes the handshake.
+    pub(super) fn syn_ack(&mut self, time: i64, seq: u32, options: &Options) -> Option<Rtt> {
         if self.syn_acks.last.is_none() {
             self.server_rtt = self.syns.answered(time, options);
         }
         self.awaited_ack = seq.wrapping_add(1);
         self.syn_acks.remember(time, options);
+        let (answered, number) = self.early.take()?;
+        if number != self.awaited_ack {
+            return None;
+        }
+        let client = micros(time, answered);
+        self.server_rtt = self.server_rtt.filter(|_| client.is_some());
+        Some(self.complete(client, answered))
     }
 
     /// A segment of the client's other than SYN; the result if it completes the handshake.
-    pub(super) fn client_ack(&self, time: i64, segment: &Tcp<'_>, options: &Options) -> Option<Rtt> {
-        let acknowledges = segment.flags & (flags::ACK | flags::RST) == flags::ACK
-            && segment.ack.wrapping_sub(self.awaited_ack) < 1 << 31;
-        if self.syn_acks.last.is_none() || !acknowledges {
+    pub(super) fn client_ack(&mut self, time: i64, segment: &Tcp<'_>, options: &Options) -> Option<Rtt> {
+        if segment.flags & (flags::ACK | flags::RST) != flags::ACK {
             return None;
         }
-        let (client, server) = (self.syn_acks.answered(time, options), self.server_rtt);
+        if self.syn_acks.last.is_none() {
+            if self.early.is_none_or(|(_, number)| number != segment.ack) {
+                self.early = Some((time, segment.ack));
+            }
+            return None;
+        }
+        if segment.ack.wrapping_sub(self.awaited_ack) >= 1 << 31 {
+            return None;
+        }
+        Some(self.complete(self.syn_acks.answered(time, options), time))
+    }
+
+    /// The result, where the client's half is this, and its answer passed then.
+    fn complete(&self, client: Option<u64>, time: i64) -> Rtt {
+        let server = self.server_rtt;
         let whole = match (self.syns.only(), self.syn_acks.only()) {
             (Some(syn), Some(_)) => micros(syn, time),
             (_, _) => client.zip(server).map(|(client, server)| client + server),
         };
-        Some(Rtt { client: Packed::new(client), server: Packed::new(server), whole: Packed::new(whole) })
+        Rtt { client: Packed::new(client), server: Packed::new(server), whole: Packed::new(whole) }
     }
 
     /// The server's half, while the client's is not known.

@@ -3,7 +3,8 @@
 //! A segment that brings new data in order, or acknowledges some, touches this structure only; what else may happen is
 //! in [`super::trouble`]. Definitions:
 //! * *keep-alive*: one old byte or none just before the next number, without SYN, FIN or RST (RFC 9293, 3.8.4); neither
-//!   it nor its answer is a retransmission or a duplicate acknowledgement. A byte that was not seen before, or that the other
+//!   it nor its answer is a retransmission or a duplicate acknowledgement. Where the capture begins with one its byte was sent
+//!   before, which its answer shows. A byte that was not seen before, or that the other
 //!   end did not acknowledge so far, is none: a connection is idle when it is asked whether it lives;
 //! * *probe*: the next byte alone while the receiver's window is closed (RFC 9293, 3.8.6.1): nothing of all this, and new
 //!   once what follows shows that it was taken;
@@ -173,7 +174,9 @@ impl TcpFlow {
     fn track_syn(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
         let first = self.end(from).isn().is_none();
         if first {
-            self.ends[from.index()].learn(segment, options);
+            let (own, other) = pair(&mut self.ends, from);
+            own.learn(segment, options);
+            other.forget_foreign(segment.seq);
             self.scales.set(from, options.scale);
         }
         if segment.flags & flags::ACK != 0 {
@@ -190,8 +193,11 @@ impl TcpFlow {
             if let Some(handshake) = &mut self.handshake
                 && self.roles.opener != Some(from)
             {
-                handshake.syn_ack(time, segment.seq, options);
+                let complete = handshake.syn_ack(time, segment.seq, options);
                 self.rtt.server = handshake.server_rtt();
+                if let Some(rtt) = complete {
+                    (self.rtt, self.handshake) = (rtt, None);
+                }
             }
             return;
         }
@@ -237,7 +243,7 @@ impl TcpFlow {
 
     fn track_handshake_ack(&mut self, from: End, time: i64, segment: &Tcp<'_>, options: &Options) {
         let client = self.roles.opener.or(self.roles.answerer.map(End::other));
-        let handshake = self.handshake.as_ref().filter(|_| client == Some(from));
+        let handshake = self.handshake.as_mut().filter(|_| client == Some(from));
         if let Some(rtt) = handshake.and_then(|handshake| handshake.client_ack(time, segment, options)) {
             self.rtt = rtt;
             self.handshake = None;
@@ -253,6 +259,7 @@ impl TcpFlow {
         }
         let advances = own.acknowledge(segment.ack);
         if advances {
+            other.begin_behind_keep_alive(segment.ack);
             other.round_trips.acknowledged(time, segment.ack, options.timestamps.map(|(_, echo)| echo));
         }
         let selects = options.sack[0].is_some_and(|block| self.track_sack(from, segment.ack, block, options));
@@ -388,6 +395,9 @@ impl TcpFlow {
             seq = seq.wrapping_add(1);
         }
         let (old, late) = (control.old + data.old, control.late + data.late);
+        if let Some(ack) = receiver {
+            own.begin_behind_keep_alive(ack);
+        }
         let last_sent = own.last_sent;
         if seq != begin {
             own.last_sent = Moment::of(time);

@@ -4,6 +4,7 @@
 mod copies;
 mod cuts;
 mod dns;
+mod early;
 mod figures;
 mod flood;
 mod http;
