@@ -141,7 +141,7 @@ const RECORD: &[Column] = &[
     column!(
         "end_reason",
         Word,
-        "Why the slice ended: fin, rst, idle (a TCP connection or SCTP association that is silent for 300 s is over, or when another one has its ports; what comes later is a new flow, without the names of the connection's beginning), active (it has lasted for 60 s, and the flow goes on in the next slice), evicted, end_of_input (the capture file ended, or the interface is gone), shutdown, interrupted (the appliance was killed: the row is what was known a few seconds before), exported (an exporter did not say why); null while it is open and its figures grow.",
+        "Why the slice ended: fin, rst, idle (a TCP connection or SCTP association that is silent for 300 s is over, or when another one has its ports; what comes later is a new flow, without the names of the connection's beginning), active (it has lasted for 60 s: the flow goes on in the next slice, or fell silent for longer than that), evicted, end_of_input (the capture file ended, or the interface is gone), shutdown, interrupted (the appliance was killed: the row is what was known a few seconds before), exported (an exporter did not say why); null while it is open and its figures grow.",
         |r| text(r.end_reason.map(crate::EndReason::as_str))
     ),
     column!("community_id", Text, "Community ID v1, seed 0.", |r| text(r.community_id.as_deref())),

@@ -47,7 +47,7 @@ vocabulary! {
         Rst = "rst",
         /// No packet for the idle timeout, or another connection has its addresses and ports.
         Idle = "idle",
-        /// The active timeout was over when the next packet came, or the interface was renamed: the next slice follows.
+        /// The active timeout was over, or the interface was renamed: the next slice follows if the flow speaks again.
         Active = "active",
         /// The flow table was full.
         Evicted = "evicted",

@@ -15,11 +15,11 @@
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
 //! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
 //!
-//! A slice ends with the first packet after its time, or with its flow, never in silence: so the last one of a flow has packets, and
-//! says why the flow ended. Until then walks show it.
+//! A slice ends with the first packet after its time, or with its flow: so the last one of a flow has packets, and says why the flow ended.
+//! Where a flow may be silent for long (TCP, SCTP) it ends in silence, too: its figures are not held back until then.
 //!
-//! Limits: a flow ends at most 17 ms of packet time after its deadline. One whose interface was renamed, and which never spoke again,
-//! ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
+//! Limits: a slice is emitted at most 17 ms of packet time after its deadline. A connection that was silent for longer than a slice, or
+//! whose interface was renamed, and which never spoke again, ends with a slice whose reason is `active`. An engine's clock never goes back except by [`Engine::finish`]; use one for each file.
 
 mod blocks;
 mod burst;
@@ -84,6 +84,8 @@ const MAX_TRANSACTIONS: usize = 1 << 16;
 
 /// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
 const LONG_JUMP: i64 = 1 << 50;
+/// Nothing comes late any more after so long, in units of [`Moment`]: 2 s.
+const SILENCE: u32 = 2_000;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -299,8 +301,9 @@ impl Engine {
         let now = Moment::of(self.clock);
         for _ in 0..most {
             let Some(slot) = self.table.any() else { break };
-            let reason = if self.table.is_idle(slot, now) { EndReason::Idle } else { reason };
-            self.end_open(slot, reason, out);
+            if self.settle(slot, now, out) {
+                self.end_open(slot, reason, out);
+            }
         }
         sort(out, from);
         if self.table.len() > 0 {
@@ -330,9 +333,7 @@ impl Engine {
         let from = out.len();
         let judged = Table::judged(self.clock);
         while let Some(slot) = self.table.wake(self.clock) {
-            if self.table.is_idle(slot, judged) {
-                self.end_open(slot, EndReason::Idle, out);
-            } else {
+            if self.settle(slot, judged, out) {
                 self.table.schedule(slot, self.clock);
             }
         }
@@ -344,8 +345,9 @@ impl Engine {
     #[cold]
     fn end_before_jump(&mut self, out: &mut Vec<FlowRecord>) {
         let from = out.len();
+        let later = Moment::of(self.clock.saturating_add(LONG_JUMP / 2));
         for slot in self.table.slots() {
-            self.end_open(slot, EndReason::Idle, out);
+            self.settle(slot, later, out);
         }
         sort(out, from);
     }
@@ -353,15 +355,27 @@ impl Engine {
     /// Whether what comes now is of this flow, and not of one that begins after its idle timeout; it may begin the next slice.
     fn goes_on(&mut self, slot: u32, out: &mut Vec<FlowRecord>) -> bool {
         let now = Moment::of(self.clock);
-        if self.table.is_idle(slot, now) {
-            // The wheel would have come round to it in a moment.
-            self.end_open(slot, EndReason::Idle, out);
-            return false;
-        }
-        if self.table.is_of_next_slice(slot, now) {
+        // The wheel would have come round to it in a moment.
+        let goes_on = self.settle(slot, now, out);
+        if goes_on && self.table.is_of_next_slice(slot, now) {
             self.cut(slot, out);
         }
-        true
+        goes_on
+    }
+
+    /// Does what silence until `now` means for a flow; whether it goes on.
+    fn settle(&mut self, slot: u32, now: Moment, out: &mut Vec<FlowRecord>) -> bool {
+        if self.table.is_over_in_silence(slot, now) {
+            if let Some(flow) = self.table.get_mut(slot).filter(|flow| now.since(flow.touched) >= SILENCE) {
+                flow.track.fall_silent();
+            }
+            self.cut(slot, out);
+        }
+        let is_over = self.table.is_idle(slot, now);
+        if is_over {
+            self.end_open(slot, EndReason::Idle, out);
+        }
+        !is_over
     }
 
     fn cut(&mut self, slot: u32, out: &mut Vec<FlowRecord>) {

@@ -170,7 +170,7 @@ impl Holes {
     }
 
     /// A hole at the front.
-    fn remember(&mut self, from: u32, to: u32) {
+    pub(super) fn remember(&mut self, from: u32, to: u32) {
         // Of two holes without data between them it is not known how many segments each had.
         if let Some(range) = self.ranges.last_mut().filter(|range| range.1 == from) {
             range.1 = to;

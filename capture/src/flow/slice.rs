@@ -46,7 +46,7 @@ pub(super) struct Flow {
     oriented_by: OrientedBy,
     tallies: [Tally; 2],
     responses: ResponseTimes,
-    track: Track,
+    pub(super) track: Track,
     pub(super) application: Application,
     sealed: Option<Sealed>,
     /// The last ICMP error of the slice that quoted this flow.

@@ -57,9 +57,23 @@ impl Timeouts {
         self.idle.get(class as usize).copied().unwrap_or(1)
     }
 
-    /// Units until the flow is idle for too long.
+    /// Whether a slice ends in silence, too: a flow that may be silent for long would hold it back until it is over.
+    fn ends_in_silence(&self, class: Class) -> bool {
+        self.idle_of(class) >= self.active.saturating_mul(2)
+    }
+
+    /// Whether a slice has lasted for long enough.
+    fn has_lasted(&self, flow: &Flow, now: Moment) -> bool {
+        !flow.is_empty() && now.since(flow.slice_began) >= self.active
+    }
+
+    /// Units until the flow is idle for too long, or its slice has lasted for long enough.
     fn remaining(&self, flow: &Flow, now: Moment) -> u32 {
-        self.idle_of(flow.class).saturating_sub(now.since(flow.touched))
+        let idle = self.idle_of(flow.class).saturating_sub(now.since(flow.touched));
+        if flow.is_empty() || self.has_lasted(flow, now) {
+            return idle;
+        }
+        idle.min(self.active.saturating_sub(now.since(flow.slice_began)))
     }
 }
 
@@ -194,13 +208,19 @@ impl Table {
     /// Whether a flow is idle for too long at `clock`: then it is over.
     #[inline]
     pub(super) fn is_idle(&self, slot: u32, clock: Moment) -> bool {
-        self.get(slot).is_some_and(|flow| self.timeouts.remaining(flow, clock) == 0)
+        let idle = |flow: &Flow| clock.since(flow.touched) >= self.timeouts.idle_of(flow.class);
+        self.get(slot).is_some_and(idle)
     }
 
     /// Whether a packet at `clock` is one of the flow's next slice: the current one has lasted for long enough.
     pub(super) fn is_of_next_slice(&self, slot: u32, clock: Moment) -> bool {
-        let lasted = |flow: &Flow| clock.since(flow.slice_began) >= self.timeouts.active;
-        self.get(slot).is_some_and(|flow| !flow.is_empty() && lasted(flow))
+        self.get(slot).is_some_and(|flow| self.timeouts.has_lasted(flow, clock))
+    }
+
+    /// Whether the current slice is over at `clock`, though no packet came.
+    pub(super) fn is_over_in_silence(&self, slot: u32, clock: Moment) -> bool {
+        let is_over = |flow: &Flow| self.timeouts.ends_in_silence(flow.class) && self.timeouts.has_lasted(flow, clock);
+        self.get(slot).is_some_and(is_over)
     }
 
     /// A packet changed a flow: its class was `before`, or a slice begins, and perhaps what it owns. So its value and its
@@ -222,7 +242,7 @@ impl Table {
         if after > before { Weighed::More } else { Weighed::NoMore }
     }
 
-    /// Has the wheel look at the flow when it will be over, if it stays quiet.
+    /// Has the wheel look at the flow when it, or its slice, will be over, if it stays quiet.
     pub(super) fn schedule(&mut self, slot: u32, clock: i64) {
         let Some(flow) = self.get(slot) else { return };
         let deadline = (clock >> moment::UNIT) + i64::from(self.timeouts.remaining(flow, Moment::of(clock)));

@@ -44,6 +44,14 @@ impl Track {
         }
     }
 
+    /// Nothing came for a while.
+    pub(super) fn fall_silent(&mut self) {
+        match self {
+            Self::Tcp(tcp) => tcp.fall_silent(),
+            Self::Datagrams(_) | Self::Nothing => {}
+        }
+    }
+
     #[inline]
     pub(super) const fn tcp(&self) -> Option<&TcpFlow> {
         match self {

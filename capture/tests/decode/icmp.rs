@@ -39,11 +39,12 @@ fn an_error_marks_the_flow_and_stays_its_own() {
 }
 
 #[test]
-fn an_error_marks_a_flow_that_has_been_quiet_for_longer_than_a_slice() {
+fn an_error_marks_a_flow_that_has_been_quiet_since_its_slice_lasted() {
     let mut wire = Wire::new();
-    let segment = ipv4(6, (ALICE, BOB), &tcp(40_000, 80, 1, &[0; 100]));
+    let segment =
+        ipv4(6, (ALICE, BOB), &[&tcp(40_000, 80, 1, &[])[..13], &[2], &tcp(40_000, 80, 1, &[])[14..]].concat());
     wire.frame(&frame(&segment));
-    wire.now += 100_000_000_000;
+    wire.now += 70_000_000_000;
     wire.frame(&frame(&error4(3, 1, ALICE, &segment)));
     let (records, _, _) = wire.end();
     let mut marks: Vec<_> = records.iter().map(|r| (r.protocol.0, r.slice, r.icmp_error)).collect();

@@ -475,6 +475,6 @@ fn a_silence_of_weeks_ends_everything() {
     let mut story = Story::new();
     story.handshake(0);
     story.advance(60 * 86_400 * SECOND);
-    assert_eq!(story.records.iter().filter_map(|r| r.end_reason).collect::<Vec<_>>(), [EndReason::Idle]);
+    assert_eq!(story.records.iter().filter_map(|r| r.end_reason).collect::<Vec<_>>(), [EndReason::Active]);
     assert_eq!(story.engine.counters().flows_active, 0);
 }

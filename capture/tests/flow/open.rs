@@ -60,7 +60,7 @@ fn only_what_had_a_packet_since_the_last_walk_is_shown_again() {
     // Nothing of a slice that has been cut is shown before the flow speaks again.
     let mut story = Story::new();
     story.handshake(0);
-    story.engine.rename_interface(7, "front", &mut story.records);
+    story.advance(61 * SECOND);
     assert_eq!(story.records.len(), 1);
     assert!(walk(&mut story, 10).is_empty());
     story.tcp(62 * SECOND, &segment(Client, ACK, 101, 501).data(100));

@@ -24,8 +24,7 @@ use wiretag_capture::{ObservedAt, Protocol, Source};
 
 use super::observation::{End, Observation};
 
-/// A choice is forgotten after so long without a row of the primary point, ns: longer than a slice and the idle timeout, after which the row of
-/// a flow that has fallen silent comes.
+/// A choice is forgotten after so long without a row of the primary point; longer than the idle timeouts, ns.
 const CLAIM_LIFE: i64 = 400_000_000_000;
 /// The packets of one flow pass its observation points on a node within this time, ns.
 const PASSAGE: i64 = 250_000_000;

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! * versions are only appended. The last one of a slice counts, unless the slice has a stored row: then none does;
-//! * a generation is deleted when every slice that it knows must have a stored row: that of a flow that falls silent comes when it is
-//!   over, so [`KEEP`] after its last frame, as soon as a flush of rows that began after that has worked. While rows cannot be
+//! * a generation is deleted when every slice that it knows must have a stored row: that of a flow that falls silent may come when it
+//!   is over, so [`KEEP`] after its last frame, as soon as a flush of rows that began after that has worked. While rows cannot be
 //!   written, nothing is deleted;
 //! * a clean stop removes what the run wrote, after the last rows are stored. What a start finds is of a run that did not
 //!   stop: [`recovery`](crate::recovery) makes rows of it, then deletes it. Killed in between, the next start does the same
@@ -35,9 +35,9 @@ use crate::private;
 pub(crate) const FOLDER: &str = "journal";
 /// How long one generation takes frames, ns.
 const GENERATION: i64 = 30_000_000_000;
-/// How long after its last frame a generation may have the only version of a slice, ns: the longest idle timeout (300 s), and what a row
-/// may wait for on its way to the store.
-const KEEP: i64 = 330_000_000_000;
+/// How long after its last frame a generation may have the only version of a slice, ns: the rest of the longest slice (60 s) or the longest silence
+/// of a flow whose slices do not end in silence (75 s), and what a row may wait for on its way to the store.
+const KEEP: i64 = 110_000_000_000;
 /// Rows in a frame at most.
 const FRAME_ROWS: usize = 8192;
 

@@ -55,6 +55,18 @@ impl TcpFlow {
         })
     }
 
+    /// What was acknowledged behind all that was seen is a hole from now on: it will not be seen any more.
+    pub(in crate::flow) fn fall_silent(&mut self) {
+        for end in [End::Low, End::High] {
+            let (own, other) = (self.end(end), self.end(end.other()));
+            let behind = |ack: u32| (1..1 << 31).contains(&ack.wrapping_sub(own.sent_up_to()));
+            let Some(ack) = other.acknowledged().filter(|ack| own.is_seen() && behind(*ack)) else { continue };
+            let from = own.sent_up_to();
+            let trouble = self.trouble.get_or_insert_default();
+            trouble.ends[end.index()].holes.remember(from, ack);
+        }
+    }
+
     /// Brings the holes up to the last acknowledgements.
     pub(in crate::flow) fn settle_holes(&mut self) {
         let [low, high] = &self.ends;
