@@ -36,8 +36,8 @@ pub(crate) const FOLDER: &str = "journal";
 /// How long one generation takes frames, ns.
 const GENERATION: i64 = 30_000_000_000;
 /// How long after its last frame a generation may have the only version of a slice, ns: the longest idle timeout (300 s), and what a row
-/// may wait for on its way to the store.
-const KEEP: i64 = 330_000_000_000;
+/// may wait for on its way to the store: names for a minute, and a flush.
+const KEEP: i64 = 390_000_000_000;
 /// Rows in a frame at most.
 const FRAME_ROWS: usize = 8192;
 

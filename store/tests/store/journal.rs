@@ -101,9 +101,9 @@ async fn an_open_slice_is_in_every_answer_until_its_row_comes() {
     let options = SearchOptions { limit: 10, all_observations: false, after: None };
     assert_eq!(store.flows.search(&Query::everything(), Range::ALL, options).await.unwrap().rows.len(), 1);
     // A row that never came: its slice is forgotten when it must have ended.
-    store.maintain(START + 419 * SECOND).await.unwrap();
+    store.maintain(START + 449 * SECOND).await.unwrap();
     assert_eq!(found(&store).await.len(), 2);
-    store.maintain(START + 421 * SECOND).await.unwrap();
+    store.maintain(START + 451 * SECOND).await.unwrap();
     assert_eq!(found(&store).await.len(), 1);
 }
 
@@ -194,10 +194,10 @@ async fn generations_are_deleted_when_nothing_needs_them() {
         journal.retire(store.flushed()).unwrap();
     }
     assert_eq!(generations(dir.path()).len(), 5);
-    store.maintain(START + 358 * SECOND).await.unwrap();
+    store.maintain(START + 418 * SECOND).await.unwrap();
     journal.retire(store.flushed()).unwrap();
     assert_eq!(generations(dir.path()).len(), 5);
-    store.maintain(START + 360 * SECOND).await.unwrap();
+    store.maintain(START + 420 * SECOND).await.unwrap();
     journal.retire(store.flushed()).unwrap();
     assert_eq!(generations(dir.path()).len(), 3);
     let bytes: u64 = generations(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
