@@ -64,8 +64,8 @@ pub use retention::{Retention, Retired, RollupAges};
 pub use sys::lower_priority;
 pub use tables::{FlowRef, FlowStore, Table, TransactionStore};
 
-/// A slice that began so long ago must have ended, ns: the longest slice (60 s) and silence behind it (75 s), and what a row may wait for.
-const OPEN_LIFE: i64 = 180_000_000_000;
+/// A slice that began so long ago must have ended, ns: the longest slice (60 s) and silence behind it (75 s), and what a row may wait for (90 s).
+const OPEN_LIFE: i64 = 230_000_000_000;
 
 /// Who opens the store for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

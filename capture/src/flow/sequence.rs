@@ -16,7 +16,8 @@ const MAX_HOLES: usize = 256;
 /// Holes and the start of the span are forgotten at this distance, well before numbers wrap onto them.
 const MEMORY: u32 = 1 << 30;
 
-/// A segment without payload further ahead than this does not move the span: it is garbage, not loss.
+/// A segment further ahead than this does not move the span: it is garbage, not loss. But payload does with which another segment
+/// agrees, no further from it than this: so much may be missed where a capture is too slow.
 pub(super) const MAX_JUMP: u32 = 1 << 24;
 
 /// How a range divides into bytes never seen and seen before.
@@ -52,6 +53,8 @@ pub(super) struct Holes {
     counted: Option<Range>,
     /// Segments in acknowledged holes that were forgotten.
     missed: u32,
+    /// Payload far ahead, with which no other segment agreed so far.
+    far: Option<Range>,
 }
 
 impl Holes {
@@ -60,8 +63,20 @@ impl Holes {
         Self { acknowledged, segment, ..Self::default() }
     }
 
+    /// Whether there is nothing to remember.
     pub(super) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.ranges.is_empty() && self.far.is_none()
+    }
+
+    /// Takes payload far ahead; the payload of before that agrees with it, if there is some.
+    #[cold]
+    fn agree(&mut self, seq: u32, length: u32) -> Option<Range> {
+        let agrees = |far: &Range| seq.wrapping_sub(far.0).wrapping_add(MAX_JUMP) <= 2 * MAX_JUMP;
+        let before = self.far.take().filter(agrees);
+        if before.is_none() {
+            self.far = Some((seq, seq.wrapping_add(length)));
+        }
+        before
     }
 
     /// Brings them up to the receiver's last acknowledgement, and the usual length of a segment.
@@ -105,7 +120,7 @@ impl Holes {
     /// Begins the next slice: what was counted is forgotten. For the first bytes of a hole that was acknowledged in part, or
     /// goes on, a segment was counted: it is not counted again for the others.
     pub(super) fn restart(&mut self) {
-        self.missed = 0;
+        (self.missed, self.far) = (0, None);
         let Some(ack) = self.acknowledged else { return };
         let has = |number: u32| ack.wrapping_sub(number) < 1 << 31;
         if let Some(&(from, to)) = self.ranges.iter().rfind(|(from, _)| has(*from)) {
@@ -220,10 +235,21 @@ impl Span {
     /// span.
     pub(super) fn observe(&mut self, holes: &mut Holes, seq: u32, length: u32, opened: bool) -> Parts {
         let gap = seq.wrapping_sub(self.next);
+        if (MAX_JUMP + 1..MEMORY * 2).contains(&gap) {
+            // It counts, and moves nothing.
+            let alone = Parts { fresh: length, ..Parts::default() };
+            let before = if length > 0 { holes.agree(seq, length) } else { None };
+            let Some((from, to)) = before else { return alone };
+            self.observe_near(holes, from, to.wrapping_sub(from), opened);
+        }
+        self.observe_near(holes, seq, length, opened)
+    }
+
+    /// The same, wherever that is.
+    #[inline]
+    fn observe_near(&mut self, holes: &mut Holes, seq: u32, length: u32, opened: bool) -> Parts {
+        let gap = seq.wrapping_sub(self.next);
         if gap < MEMORY * 2 {
-            if length == 0 && gap > MAX_JUMP {
-                return Parts::default();
-            }
             if gap > 0 {
                 holes.remember(self.next, seq);
             }

@@ -2,7 +2,7 @@
 
 use wiretag_capture::decode::Transport;
 use wiretag_capture::record::Responses;
-use wiretag_capture::{EndReason, FlowRecord, Protocol, Side, TcpState};
+use wiretag_capture::{EndReason, FlowRecord, Protocol, Side};
 
 use crate::story::*;
 
@@ -412,62 +412,6 @@ fn an_answer_after_more_than_half_an_hour_has_no_time() {
         let answered = story.end().iter().find_map(|record| record.responses);
         assert_eq!(answered.map(|responses| responses.max_us), time, "{minutes} minutes");
     }
-}
-
-#[test]
-fn a_missed_end_shows_in_the_last_acknowledgement() {
-    let mut story = Story::new();
-    story.handshake(0);
-    story.tcp(20 * MS, &segment(Server, ACK, 501, 101).data(1000));
-    story.tcp(21 * MS, &segment(Client, ACK, 101, 501 + 3000));
-    let record = story.only();
-    assert_eq!((record.server.packets_missed, record.client.packets_missed), (Some(2), Some(0)));
-    // Also if it falls silent, and the end of the file comes later.
-    let mut story = Story::new();
-    story.handshake(0);
-    story.tcp(20 * MS, &segment(Server, ACK, 501, 101).data(1000));
-    story.tcp(21 * MS, &segment(Client, ACK, 101, 501 + 3000));
-    story.advance(400 * SECOND);
-    assert_eq!(story.only().server.packets_missed, Some(2));
-    // One direction alone says nothing of what is missing.
-    assert_eq!(only(&[segment(Client, ACK, 101, 501).data(10)]).client.packets_missed, None);
-}
-
-/// The server's data may pass elsewhere: its acknowledgements tell how much there was, and which reset is meant.
-#[test]
-fn acknowledgements_alone_tell_what_was_missed() {
-    let told = |last: Segment| {
-        let mut story = Story::new();
-        story.handshake(0);
-        for (step, at) in (1..=100).zip(20..) {
-            story.tcp(at * MS, &segment(Client, ACK, 101, 501 + step * 1_000_000));
-        }
-        story.tcp(SECOND, &last);
-        let record = story.only();
-        (record.server.packets_missed, record.tcp_state)
-    };
-    let end = 501 + 100_000_000;
-    let missed = Some(100_000_000_u32.div_ceil(1460));
-    assert_eq!(told(segment(Client, ACK, 101, end)), (missed, Some(TcpState::S1)));
-    assert_eq!(told(segment(Server, RST | ACK, end, 101)), (missed, Some(TcpState::Rstr)));
-    // Far beyond everything, it is of another connection.
-    assert_eq!(told(segment(Client, ACK, 101, end + 900_000_000)), (missed, Some(TcpState::S1)));
-}
-
-#[test]
-fn what_was_missed_stays_so_over_gigabytes() {
-    let mut story = Story::new();
-    story.handshake(0);
-    story.tcp(20 * MS, &segment(Client, ACK, 101, 501).data(1000));
-    let (mut next, mut at) = (2101_u32, 30);
-    for _ in 0..3000 {
-        story.tcp(at * MS, &segment(Client, ACK, next, 501).data(1_000_000));
-        next = next.wrapping_add(1_000_000);
-        story.tcp((at + 1) * MS, &segment(Server, ACK, 501, next));
-        at += 2;
-    }
-    let record = story.only();
-    assert_eq!((record.client.packets_missed, record.client.retransmits), (Some(1), Some(0)));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod http;
 mod http2;
 mod http2_many;
 mod http_gaps;
+mod missed;
 mod observer;
 mod open;
 mod properties;

@@ -36,8 +36,8 @@ pub(crate) const FOLDER: &str = "journal";
 /// How long one generation takes frames, ns.
 const GENERATION: i64 = 30_000_000_000;
 /// How long after its last frame a generation may have the only version of a slice, ns: the rest of the longest slice (60 s) or the longest silence
-/// of a flow whose slices do not end in silence (75 s), and what a row may wait for on its way to the store.
-const KEEP: i64 = 110_000_000_000;
+/// of a flow whose slices do not end in silence (75 s), and what a row may wait for on its way to the store: names for a minute, and a flush.
+const KEEP: i64 = 170_000_000_000;
 /// Rows in a frame at most.
 const FRAME_ROWS: usize = 8192;
 

@@ -101,9 +101,9 @@ async fn an_open_slice_is_in_every_answer_until_its_row_comes() {
     let options = SearchOptions { limit: 10, all_observations: false, after: None };
     assert_eq!(store.flows.search(&Query::everything(), Range::ALL, options).await.unwrap().rows.len(), 1);
     // A row that never came: its slice is forgotten when it must have ended.
-    store.maintain(START + 179 * SECOND).await.unwrap();
+    store.maintain(START + 229 * SECOND).await.unwrap();
     assert_eq!(found(&store).await.len(), 2);
-    store.maintain(START + 181 * SECOND).await.unwrap();
+    store.maintain(START + 231 * SECOND).await.unwrap();
     assert_eq!(found(&store).await.len(), 1);
 }
 
@@ -194,10 +194,10 @@ async fn generations_are_deleted_when_nothing_needs_them() {
         journal.retire(store.flushed()).unwrap();
     }
     assert_eq!(generations(dir.path()).len(), 5);
-    store.maintain(START + 138 * SECOND).await.unwrap();
+    store.maintain(START + 198 * SECOND).await.unwrap();
     journal.retire(store.flushed()).unwrap();
     assert_eq!(generations(dir.path()).len(), 5);
-    store.maintain(START + 140 * SECOND).await.unwrap();
+    store.maintain(START + 200 * SECOND).await.unwrap();
     journal.retire(store.flushed()).unwrap();
     assert_eq!(generations(dir.path()).len(), 3);
     let bytes: u64 = generations(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
@@ -358,7 +358,7 @@ impl World {
             .collect();
         let found = found(store).await;
         // Slices that nobody ended are forgotten after a while, as far as searches show them.
-        let old = |place: &(u64, u64)| !found.contains_key(place) && self.now - START > 160 * SECOND;
+        let old = |place: &(u64, u64)| !found.contains_key(place) && self.now - START > 200 * SECOND;
         let expected: BTreeMap<_, _> =
             expected.into_iter().filter(|(place, (_, reason))| reason != "open" || !old(place)).collect();
         assert_eq!(found, expected);
