@@ -90,8 +90,15 @@ const MEASURED: &[&str] = &[
     "response_bytes",
 ];
 
+/// What a file has: roll-ups are kept longest, are written once, and have few times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Rows,
+    Rollup,
+}
+
 /// How the library makes pages: plain. What becomes of them is decided when they are sealed.
-fn properties(schema: &SchemaRef) -> WriterProperties {
+fn properties(schema: &SchemaRef, holds: Holds) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::UNCOMPRESSED)
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -103,7 +110,7 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().as_str());
         match field.data_type() {
-            DataType::Timestamp(..) => {
+            DataType::Timestamp(..) if holds == Holds::Rows => {
                 builder = builder
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
@@ -152,18 +159,22 @@ struct Pages {
     /// Those that the library made.
     kept: Kept,
     sealer: Sealer,
+    /// Columns that have bloom filters.
+    blooms: &'static [&'static str],
 }
 
 impl Encoder {
-    pub(super) fn new(file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
+    pub(super) fn new(file: File, schema: &SchemaRef, holds: Holds) -> Result<Self, ParquetError> {
         let kept = Kept::default();
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(schema))
+            .with_properties(properties(schema, holds))
             .with_page_store_factory(Arc::new(kept.clone()));
         let file = BufWriter::with_capacity(1 << 18, file);
         let writer = ArrowWriter::try_new_with_options(file, schema.clone(), options)?;
         let (writer, columns) = writer.into_serialized_writer()?;
-        let pages = Pages { kept, sealer: Sealer::new()? };
+        // Of roll-ups nobody asks for a needle.
+        let blooms = if holds == Holds::Rows { BLOOM } else { &[] };
+        let pages = Pages { kept, sealer: Sealer::new(holds)?, blooms };
         Ok(Self { writer, columns, pages, schema: schema.clone(), groups: 0 })
     }
 
@@ -255,7 +266,7 @@ fn encode(
     (field, array): (&Field, &ArrayRef),
 ) -> Result<(), TableError> {
     let name = field.name().as_str();
-    let bloom = BLOOM.contains(&name).then(|| bloom(array)).flatten();
+    let bloom = pages.blooms.contains(&name).then(|| bloom(array)).flatten();
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name) && field.is_nullable();
     let mut bloom = Some(bloom);
     if let Some(columns) = comes_again.then(|| Keyed::of(array)).flatten() {

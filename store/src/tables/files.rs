@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::encode::{Encoder, GROUP};
+use super::encode::{Encoder, GROUP, Holds};
 use super::error::{TableError, is_of_the_moment};
 use super::rows::time_at;
 use super::sums;
@@ -187,7 +187,7 @@ fn write_temporary(
     fill: impl FnOnce(&mut Encoder) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
-    let mut encoder = Encoder::new(file, schema).map_err(fail)?;
+    let mut encoder = Encoder::new(file, schema, Holds::Rows).map_err(fail)?;
     fill(&mut encoder).map_err(|error| match error {
         TableError::Encode(source) => fail(source),
         other => other,
