@@ -206,6 +206,10 @@ impl Store {
             locks.share(&data_dir)?;
             (flows, transactions)
         } else {
+            if config.role != Role::Importer {
+                // Nobody else writes segments that are of no import.
+                recovery.repairs = recovery::recover_segments(&data_dir, &catalog, &|import| import.is_none()).await?;
+            }
             (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
         if config.role == Role::Importer {

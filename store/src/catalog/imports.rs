@@ -56,6 +56,13 @@ pub struct Import {
     pub stored: Stored,
 }
 
+impl Import {
+    /// Of what it stored.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { import: Some(self.id), stored_at: self.started_at }
+    }
+}
+
 /// Numbers of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stored {
@@ -134,6 +141,12 @@ impl Catalog {
     pub(crate) async fn imports(&self) -> Result<Vec<Import>, StoreError> {
         let rows = self.database.all(sql("SELECT * FROM imports ORDER BY id")).await?;
         rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// The hash of what an import is of.
+    pub(crate) async fn content_of(&self, import: i64) -> Result<Option<String>, StoreError> {
+        let row = self.database.first(sql("SELECT sha256 FROM imports WHERE id = $1").bind(import)).await?;
+        row.map(|row| row.get("sha256")).transpose().map_err(self.failed())
     }
 
     /// How many imports of which something in `[from, to)` is kept did not come to their end.
