@@ -10,7 +10,8 @@
 //!   ([`crate::catalog::RetiredItems`]);
 //! * what was imported is as old as its import, however old its packets are; limits of bytes take it in the same order;
 //! * an open segment is never touched;
-//! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.
+//! * accounts and closed identity intervals go only when they are older than the oldest flow and packet kept; what was lost is on record for
+//!   as long as anything answers about its time, also a roll-up: hour by hour, where nothing else is left, so that it does not grow much.
 
 use std::collections::HashSet;
 use std::io;
@@ -105,14 +106,19 @@ pub(crate) async fn apply(
         retire(catalog, &gone, (Why::Retention, now)).await?;
         (retired.segments, retired.segment_bytes) = totals(&gone);
     }
-    if retired.flow_files + retired.segments > 0
-        && let Some(oldest) = oldest(catalog).await?
-    {
-        catalog.expire_before(oldest).await?;
+    if retired.flow_files + retired.segments > 0 {
+        expire(catalog).await?;
     }
     retired.deleted = delete_due(data_dir, catalog, now.saturating_sub(nanos(GRACE))).await?;
     retired.deleted += delete_pressing(data_dir, catalog, (flows, packets), now).await?;
     Ok(retired)
+}
+
+/// Forgets what nothing that is kept asks for.
+async fn expire(catalog: &Catalog) -> Result<(), StoreError> {
+    let Some(oldest) = oldest(catalog).await? else { return Ok(()) };
+    let rolled = catalog.rolled_since().await?;
+    catalog.expire_before(oldest, rolled.unwrap_or(oldest).min(oldest)).await
 }
 
 /// Roll-ups that are too old go, with those of minutes that they were made of; those of minutes that are part of none, too.
@@ -137,7 +143,10 @@ pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64
     retire(catalog, &files, (Why::Other, now)).await?;
     let days: Vec<&RollupFile> = kept.into_iter().filter(|day| old(day, ages.minutes)).collect();
     let minutes: Vec<RollupFile> = all.iter().filter(|file| !file.gone && of(&days, file)).cloned().collect();
-    if minutes.is_empty() { Ok(()) } else { catalog.retire_minutes(&minutes, now).await }
+    if !minutes.is_empty() {
+        catalog.retire_minutes(&minutes, now).await?;
+    }
+    if files.is_empty() { Ok(()) } else { expire(catalog).await }
 }
 
 /// Takes these files out of the catalog; with a segment goes its index.

@@ -109,6 +109,12 @@ impl Catalog {
         rows.iter().map(rollup).collect::<Result<_, _>>().map_err(self.failed())
     }
 
+    /// Begin of the first roll-up.
+    pub(crate) async fn rolled_since(&self) -> Result<Option<i64>, StoreError> {
+        let row = self.database.first(sql("SELECT min(start) AS start FROM rollups")).await?;
+        row.map_or(Ok(None), |row| row.get("start")).map_err(self.failed())
+    }
+
     /// The flow files that are part of a roll-up of minutes, and its path.
     pub async fn rolled(&self) -> Result<HashMap<String, String>, StoreError> {
         let rows = self.database.all(sql("SELECT path, rollup FROM rolled")).await?;

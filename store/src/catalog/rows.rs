@@ -412,9 +412,10 @@ impl Catalog {
              CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
              CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
              CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions, \
-             CAST(sum(CASE WHEN not_captured = 0 THEN 0 ELSE CASE WHEN \"to\" < $2 THEN \"to\" ELSE $2 END \
-             - CASE WHEN \"from\" > $1 THEN \"from\" ELSE $1 END END) AS BIGINT) AS not_captured \
-             FROM loss WHERE \"to\" > $1 AND \"from\" < $2 GROUP BY node ORDER BY node");
+             CAST(sum(CASE WHEN shared < not_captured THEN shared ELSE not_captured END) AS BIGINT) AS not_captured FROM (\
+             SELECT loss.*, CASE WHEN \"to\" < $2 THEN \"to\" ELSE $2 END \
+             - CASE WHEN \"from\" > $1 THEN \"from\" ELSE $1 END AS shared \
+             FROM loss WHERE \"to\" > $1 AND \"from\" < $2) AS found GROUP BY node ORDER BY node");
         let rows = self.database.all(sums.bind(from).bind(to)).await?;
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
     }
@@ -435,10 +436,34 @@ impl Catalog {
         last.map(|row| row.get("to")).transpose().map_err(self.failed())
     }
 
-    /// Forgets accounts, and identities of which nothing is told any more, before `before`.
-    pub(crate) async fn expire_before(&self, before: i64) -> Result<(), StoreError> {
+    /// Forgets accounts of nothing lost, and identities of which nothing is told any more, before `before`; what was lost is forgotten before
+    /// `answered`, and in between each node has three accounts an hour at most: of what it captured, of runs that were killed, and of the time in which
+    /// nobody captured.
+    pub(crate) async fn expire_before(&self, before: i64, answered: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
-        change.execute(sql("DELETE FROM loss WHERE \"to\" < $1").bind(before)).await?;
+        let whole =
+            sql("DELETE FROM loss WHERE \"to\" < $1 AND kernel_drops = 0 AND queue_drops = 0 AND unwritten = 0 \
+             AND flow_rows = 0 AND transaction_rows = 0 AND interruptions = 0 AND not_captured = 0");
+        change.execute(whole.bind(before)).await?;
+        change.execute(sql("DELETE FROM loss WHERE \"to\" < $1").bind(answered)).await?;
+        // Into the first of them: the last account of all stays the last.
+        let added = sql("UPDATE loss SET \"from\" = sums.\"from\", \"to\" = sums.\"to\", packets = sums.packets, \
+             kernel_drops = sums.kernel_drops, queue_drops = sums.queue_drops, refused = sums.refused, \
+             unwritten = sums.unwritten, flow_rows = sums.flow_rows, transaction_rows = sums.transaction_rows, \
+             interruptions = sums.interruptions, not_captured = sums.not_captured FROM (\
+             SELECT min(id) AS id, min(\"from\") AS \"from\", max(\"to\") AS \"to\", \
+             CAST(sum(packets) AS BIGINT) AS packets, CAST(sum(kernel_drops) AS BIGINT) AS kernel_drops, \
+             CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
+             CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
+             CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions, \
+             CAST(sum(not_captured) AS BIGINT) AS not_captured FROM loss WHERE \"to\" < $1 \
+             GROUP BY node, \"from\" / 3600000000000, not_captured > 0, interruptions > 0 AND packets = 0 \
+             HAVING count(*) > 1) AS sums WHERE loss.id = sums.id");
+        change.execute(added.bind(before)).await?;
+        let others =
+            sql("DELETE FROM loss WHERE \"to\" < $1 AND id NOT IN (SELECT min(id) FROM loss WHERE \"to\" < $1 \
+             GROUP BY node, \"from\" / 3600000000000, not_captured > 0, interruptions > 0 AND packets = 0)");
+        change.execute(others.bind(before)).await?;
         self.expire_dossiers(&mut change, before).await?;
         change.commit().await
     }
