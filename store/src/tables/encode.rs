@@ -2,20 +2,22 @@
 //! encoded bytes and of one column.
 //!
 //! * Pages are compressed where that is worth it, and have checksums ([`super::sealed`]), as has all else of a file ([`super::sums`]).
-//! * Bloom filters are made of the distinct values, once the column is encoded.
+//! * Bloom filters are made of the distinct values that rows have.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
 //!   is decoded.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, UInt64Array};
 use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
+use foldhash::fast::RandomState;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, Encoding};
@@ -340,19 +342,35 @@ fn bounds(numbers: &UInt64Array) -> Statistics {
     Statistics::int64(least, greatest, None, Some(numbers.null_count() as u64), false)
 }
 
-/// A filter of the distinct texts of a column.
+/// A filter of the distinct texts that rows of a column have.
 fn bloom(array: &ArrayRef) -> Option<Sbbf> {
-    let texts = match array.as_dictionary_opt::<Int32Type>() {
-        Some(dictionary) => dictionary.values(),
-        None => array,
-    };
-    let texts = texts.as_string_opt::<i32>()?;
-    let count = texts.len() - texts.null_count();
-    if count == 0 {
+    match array.as_dictionary_opt::<Int32Type>() {
+        Some(words) => filter_of(&in_use(words)?),
+        None => filter_of(&array.as_string_opt::<i32>()?.iter().flatten().collect::<Vec<_>>()),
+    }
+}
+
+/// Of rows that were filtered a dictionary has words that none has any more: of what was erased nothing stays. Of some that were put together it has
+/// a word twice.
+fn in_use(words: &DictionaryArray<Int32Type>) -> Option<Vec<&str>> {
+    let texts = words.values().as_string_opt::<i32>()?;
+    let mut is_used = vec![false; texts.len()];
+    for key in words.keys().iter().flatten() {
+        if let Some(is_used) = is_used.get_mut(key as usize) {
+            *is_used = true;
+        }
+    }
+    let used = texts.iter().zip(is_used).filter_map(|(text, is_used)| text.filter(|_| is_used));
+    let distinct: HashSet<&str, RandomState> = used.collect();
+    Some(distinct.into_iter().collect())
+}
+
+fn filter_of(texts: &[&str]) -> Option<Sbbf> {
+    if texts.is_empty() {
         return None;
     }
-    let mut filter = Sbbf::new_with_ndv_fpp(count as u64, FALSE).ok()?;
-    texts.iter().flatten().for_each(|text| filter.insert(text));
+    let mut filter = Sbbf::new_with_ndv_fpp(texts.len() as u64, FALSE).ok()?;
+    texts.iter().for_each(|text| filter.insert(*text));
     Some(filter)
 }
 
@@ -393,8 +411,27 @@ impl ChunkReader for Shifted {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 mod tests {
+    use datafusion::arrow::array::BooleanArray;
+    use datafusion::arrow::compute::{concat, filter};
+
     use super::*;
+
+    #[test]
+    fn bloom_filters_have_no_word_that_no_row_has() {
+        let words: DictionaryArray<Int32Type> =
+            [Some("a"), Some("b"), None, Some("a"), Some("c")].into_iter().collect();
+        let stays = BooleanArray::from(vec![true, false, true, true, true]);
+        let left = filter(&words, &stays).unwrap();
+        let kept = left.as_dictionary::<Int32Type>().values().len();
+        assert_eq!(kept, 3, "the dictionary has what it had");
+        let found = bloom(&left).unwrap();
+        assert_eq!(["a", "b", "c"].map(|word| found.check(word)), [true, false, true]);
+        let twice = concat(&[&words, &words]).unwrap();
+        assert_eq!(in_use(twice.as_dictionary()).unwrap().len(), 3);
+        assert!(bloom(&filter(&words, &BooleanArray::from(vec![false; 5])).unwrap()).is_none());
+    }
 
     #[test]
     fn bounds_of_numbers_are_as_unsigned_and_leave_out_nulls() {
