@@ -39,11 +39,15 @@ pub struct Recovery {
 
 pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
     let mut recovery = Recovery::default();
-    retention::delete_due(data_dir, catalog, i64::MAX).await?;
+    let deleted = retention::delete_due(data_dir, catalog, i64::MAX).await?;
     let imports = catalog.imports().await?;
     recovery.repairs = recover_segments(data_dir, catalog, &|_| true).await?;
-    delete_unknown_rollups(data_dir, catalog).await?;
-    packets::delete_temporary(data_dir)?;
+    // What stays is in no answer; a disk that fails in one place must not keep everything from starting.
+    let others = [delete_unknown_rollups(data_dir, catalog).await?, packets::delete_temporary(data_dir).err()];
+    let undeleted = [deleted.failed].into_iter().chain(others).flatten();
+    recovery
+        .repairs
+        .extend(undeleted.map(|error| format!("{error}; it is not part of answers, and the next start tries again")));
     for import in imports.into_iter().filter(|import| import.state == ImportState::Open) {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \
@@ -89,7 +93,10 @@ pub(crate) async fn recover_segments(
             continue;
         }
         if erased.contains(&path) {
-            repairs.push(put_aside(data_dir, &path)?);
+            repairs.push(
+                put_aside(data_dir, &path)
+                    .unwrap_or_else(|error| format!("`{path}` has packets that were erased: {error}")),
+            );
             continue;
         }
         let work = {
@@ -170,9 +177,11 @@ fn put_aside(data_dir: &Path, path: &str) -> Result<String, StoreError> {
     ))
 }
 
-/// Roll-ups that the catalog does not name were not finished, and are made again.
-async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<(), StoreError> {
-    let known: HashSet<PathBuf> = catalog.rollups().await?.into_iter().map(|file| data_dir.join(file.path)).collect();
+/// Roll-ups that the catalog does not name were not finished, and are made again. Gives the first error, if one cannot be deleted.
+async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<Option<StoreError>, StoreError> {
+    let named = catalog.rollups().await?.into_iter().map(|file| file.path);
+    let known: HashSet<PathBuf> = named.chain(catalog.removals().await?).map(|path| data_dir.join(path)).collect();
+    let mut failed = None;
     let mut folders = vec![data_dir.join(crate::tables::rollup::FOLDER)];
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -184,12 +193,14 @@ async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<()
             let path = entry.map_err(StoreError::io("list", &folder))?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !known.contains(&path) {
-                std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
+            } else if !known.contains(&path)
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                failed = failed.or(Some(StoreError::io("delete", &path)(error)));
             }
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// Makes rows of the slices that were open when the last run of the appliance was interrupted. If that cannot be done now, the

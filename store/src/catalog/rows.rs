@@ -353,7 +353,7 @@ impl Catalog {
 
     /// Files to delete that were queued before `before`.
     pub(crate) async fn due_removals(&self, before: i64) -> Result<Vec<String>, StoreError> {
-        let due = sql("SELECT path FROM removals WHERE queued_at < $1 ORDER BY queued_at, path LIMIT 10000");
+        let due = sql("SELECT path FROM removals WHERE queued_at < $1 ORDER BY queued_at, path");
         let rows = self.database.all(due.bind(before)).await?;
         rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }

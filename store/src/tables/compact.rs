@@ -39,15 +39,21 @@ impl<R: Table> TableStore<R> {
     /// Merges small files and deletes those replaced earlier; returns the files that went into merges. To be called
     /// every few seconds; does at most one merge.
     pub async fn compact(&self, now: i64) -> Result<u64, StoreError> {
+        self.delete_replaced(now)?;
         self.compact_within(now, u64::MAX).await
     }
 
-    /// As [`Self::compact`]; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
+    /// Deletes files that were replaced long ago, unless files are being exchanged right now.
+    pub(crate) fn delete_replaced(&self, now: i64) -> Result<(), StoreError> {
+        let Ok(mut superseded) = self.inner.merging.try_lock() else { return Ok(()) };
+        Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, now)?)
+    }
+
+    /// Merges as [`Self::compact`] does; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
     pub(crate) async fn compact_within(&self, now: i64, most: u64) -> Result<u64, StoreError> {
         let inner = &self.inner;
         // While a large file is erased from or named anew, whoever maintains the store has other things to do: flushes.
         let Ok(mut superseded) = inner.merging.try_lock() else { return Ok(0) };
-        delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         // The others are part of a roll-up as they are.
         let all: Vec<FlowFile> = self.readable(inner.catalog.unrolled(R::NAME).await?);
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };

@@ -370,7 +370,9 @@ fn filter_of(texts: &[&str]) -> Option<Sbbf> {
         return None;
     }
     let mut filter = Sbbf::new_with_ndv_fpp(texts.len() as u64, FALSE).ok()?;
-    texts.iter().for_each(|text| filter.insert(*text));
+    for text in texts {
+        filter.insert(*text);
+    }
     Some(filter)
 }
 

@@ -276,14 +276,16 @@ pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String
     result.map_err(TableError::io("write", &list))
 }
 
-/// Moves what the catalog does not name out of the way and says so; names registered files that cannot be read, in words and alone.
+/// Moves what the catalog does not name out of the way and says so, but for what is `waiting` to be deleted; names registered files that cannot be
+/// read, in words and alone. What can neither be deleted nor moved stays: it is in no answer.
 pub(super) fn repair(
     data_dir: &Path,
     table: TableName,
-    registered: &[FlowFile],
+    (registered, waiting): (&[FlowFile], &[String]),
 ) -> Result<(Vec<String>, HashSet<String>), TableError> {
     let mut sentences = Vec::new();
-    let known: HashSet<PathBuf> = registered.iter().map(|file| data_dir.join(&file.path)).collect();
+    let named = registered.iter().map(|file| &file.path).chain(waiting);
+    let known: HashSet<PathBuf> = named.map(|path| data_dir.join(path)).collect();
     let lists = [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name));
     let superseded = lists.iter().map(|list| fs::read_to_string(list).unwrap_or_default());
     let superseded: Vec<String> = superseded.collect();
@@ -293,10 +295,18 @@ pub(super) fn repair(
     collect(&data_dir.join(table.as_str()), &mut found)?;
     for path in found.into_iter().filter(|path| !known.contains(path) && !lists.contains(path)) {
         if superseded.contains(&path) {
-            fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
+            let deleted = fs::remove_file(&path).map_err(TableError::io("delete", &path));
+            sentences.extend(deleted.err().map(|error| error.to_string()));
             continue;
         }
-        let Some(target) = set_aside(data_dir, &path).map_err(TableError::io("move", &path))? else { continue };
+        let target = match set_aside(data_dir, &path).map_err(TableError::io("move", &path)) {
+            Ok(Some(target)) => target,
+            Ok(None) => continue,
+            Err(error) => {
+                sentences.push(error.to_string());
+                continue;
+            }
+        };
         let why = if path.extension().is_some_and(|extension| extension == "tmp") {
             "was not written to its end"
         } else {

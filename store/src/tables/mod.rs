@@ -286,8 +286,8 @@ impl<R: Table> TableStore<R> {
     ) -> Result<(Self, Vec<String>), StoreError> {
         let store = Self::over(engine, catalog, max_recent);
         let registered = store.inner.catalog.files_of(R::NAME).await?;
-        let dir = engine.data_dir().to_owned();
-        let repair = move || files::repair(&dir, R::NAME, &registered).map(|found| (found, registered));
+        let (dir, waiting) = (engine.data_dir().to_owned(), store.inner.catalog.removals().await?);
+        let repair = move || files::repair(&dir, R::NAME, (&registered, &waiting)).map(|found| (found, registered));
         let ((repairs, unreadable), registered) =
             tokio::task::spawn_blocking(repair).await.map_err(TableError::from)??;
         for file in registered.iter().filter(|file| unreadable.contains(&file.path)) {

@@ -141,6 +141,44 @@ async fn the_oldest_segments_go_first_and_the_open_one_stays() {
     assert_eq!(list(dir.path()).unwrap().len(), 1);
 }
 
+/// Somebody made it immutable, to keep it.
+#[tokio::test]
+async fn a_file_that_cannot_be_deleted_keeps_no_other_one_and_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Retention { age: Some(Duration::from_secs(100)), bytes: None };
+    let open = || Store::open(config(dir.path(), Role::Appliance, limit));
+    let store = open().await.unwrap().0;
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    for second in [0, 10, 20] {
+        log.append("eth0", &packet(START + second * SECOND), Some(1)).unwrap();
+        log.seal().unwrap();
+    }
+    store.maintain(START + 30 * SECOND).await.unwrap();
+    // Deleting a folder fails, too.
+    let first = dir.path().join(list(dir.path()).unwrap().remove(0));
+    std::fs::remove_file(&first).unwrap();
+    std::fs::create_dir(&first).unwrap();
+    let done = store.maintain(START + 200 * SECOND).await.unwrap();
+    assert!(done.retired.segments == 3 && done.undeleted.is_none(), "{done:?}");
+    for deleted in [5, 0] {
+        let done = store.maintain(START + 240 * SECOND).await.unwrap();
+        let undeleted = done.undeleted.unwrap().to_string();
+        assert!(undeleted.contains("delete") && undeleted.contains(first.to_str().unwrap()), "{undeleted}");
+        assert_eq!((done.retired.deleted, list(dir.path()).unwrap().len()), (deleted, 1));
+        assert!(dir.path().join("reserve").exists(), "the disk is not full");
+    }
+    store.close().await.unwrap();
+    drop((store, log));
+
+    let (store, recovery) = open().await.unwrap();
+    assert!(recovery.repairs.len() == 1 && recovery.repairs[0].contains(first.to_str().unwrap()), "{recovery:?}");
+    assert!(store.catalog.all_segments().await.unwrap().is_empty() && first.exists(), "it counts no more");
+    std::fs::remove_dir(&first).unwrap();
+    std::fs::write(&first, "a file again").unwrap();
+    let done = store.maintain(START + 250 * SECOND).await.unwrap();
+    assert!(done.undeleted.is_none() && !first.exists(), "{done:?}");
+}
+
 #[tokio::test]
 async fn a_limit_of_bytes_keeps_the_newest() {
     let dir = tempfile::tempdir().unwrap();
