@@ -45,9 +45,8 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
     // What stays is in no answer; a disk that fails in one place must not keep everything from starting.
     let others = [delete_unknown_rollups(data_dir, catalog).await?, packets::delete_temporary(data_dir).err()];
     let undeleted = [deleted.failed].into_iter().chain(others).flatten();
-    recovery
-        .repairs
-        .extend(undeleted.map(|error| format!("{error}; it is not part of answers, and the next start tries again")));
+    let told = |error| format!("a file that is in no answer any more stays on the disk: {error}");
+    recovery.repairs.extend(undeleted.map(told));
     for import in imports.into_iter().filter(|import| import.state == ImportState::Open) {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::Store;
-use crate::catalog::{Catalog, Origin, RollupFile, TableName, Why};
+use crate::catalog::{Catalog, RollupFile, TableName, Why};
 use crate::error::StoreError;
 use crate::packets::{self, SUFFIX, index_path};
 use crate::tables::rollup::{DAY, HOUR, MINUTE};
@@ -209,25 +209,11 @@ pub(crate) async fn retire_import(
     catalog: &Catalog,
     (import, now): (i64, i64),
 ) -> Result<(), StoreError> {
-    let own = |origin: Origin| origin.import == Some(import);
-    let files = catalog.all_flow_files().await?.into_iter().filter(|file| own(file.origin));
-    let mut gone: Vec<(String, u64)> = files.map(|file| (file.path, file.bytes)).collect();
-    let (segments, others): (Vec<_>, Vec<_>) =
-        catalog.all_segments().await?.into_iter().partition(|segment| own(segment.origin));
-    gone.extend(
-        catalog.rollups().await?.into_iter().filter(|file| own(file.origin)).map(|file| (file.path, file.bytes)),
-    );
-    gone.extend(segments.into_iter().map(|segment| (segment.path, segment.bytes)));
-    // Those of a killed import that the catalog was not told of. In a new catalog imports have numbers that others had in the one before.
-    let known: HashSet<String> =
-        gone.iter().map(|(path, _)| path.clone()).chain(others.into_iter().map(|segment| segment.path)).collect();
-    for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))? {
-        if packets::import_of(&path) == Some(import) && !known.contains(&path) {
-            gone.push((path, 0));
-        }
-    }
-    retire(catalog, &gone, (Why::Other, now)).await?;
-    catalog.forget_import(import).await
+    // Of a killed import the catalog was not told of all. In a new catalog imports have numbers that others had in the one before.
+    let known: HashSet<String> = catalog.all_segments().await?.into_iter().map(|segment| segment.path).collect();
+    let mut unknown = packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))?;
+    unknown.retain(|path| packets::import_of(path) == Some(import) && !known.contains(path));
+    catalog.retire_import(import, &unknown, now).await
 }
 
 /// Deletes files before their time while they and what is kept take more than the limits allow.

@@ -426,7 +426,8 @@ pub(super) async fn keep(change: &mut Change, erasure: i64, slices: &[ErasedSlic
     Ok(())
 }
 
-fn index_of(segment: &str) -> String {
+/// Path of the index of a segment.
+pub(super) fn index_of(segment: &str) -> String {
     index_path(Path::new(segment)).to_string_lossy().into_owned()
 }
 

@@ -1,8 +1,10 @@
 //! Imported files by content, so that none counts twice and one that ended early can be taken back.
 
 use super::Catalog;
-use super::database::{Row, sql};
+use super::database::{Change, Row, sql};
+use super::erasures::{index_of, queue};
 use crate::error::StoreError;
+use crate::packets::SUFFIX;
 
 /// Where the rows or packets of a file came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -158,10 +160,33 @@ impl Catalog {
         rows.first().map_or(Ok(0), |row| row.count("count")).map_err(self.failed())
     }
 
-    /// Forgets an import whose files have been retired.
-    pub(crate) async fn forget_import(&self, id: i64) -> Result<(), StoreError> {
+    /// Takes all that an import stored out of the catalog, whatever a merge has made of it by now, and forgets the import. Remembers to delete that and
+    /// the `unknown` segments.
+    pub(crate) async fn retire_import(&self, id: i64, unknown: &[String], now: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
+        for statement in [
+            "DELETE FROM flow_files WHERE import = $1 RETURNING path, bytes",
+            "DELETE FROM segments WHERE import = $1 RETURNING path, bytes",
+            "DELETE FROM rollups WHERE import = $1 RETURNING path, bytes",
+        ] {
+            for row in change.all(sql(statement).bind(id)).await? {
+                let file = || -> Result<(String, i64), sqlx::Error> { Ok((row.get("path")?, row.get("bytes")?)) };
+                let (path, bytes) = file().map_err(self.failed())?;
+                queue_all(&mut change, (&path, bytes), now).await?;
+                // Of a roll-up: what only it had is gone for good.
+                change.execute(sql("DELETE FROM retired WHERE kind = $1").bind(&path)).await?;
+            }
+        }
+        for path in unknown {
+            queue_all(&mut change, (path, 0), now).await?;
+        }
         change.execute(sql("DELETE FROM imports WHERE id = $1").bind(id)).await?;
         change.commit().await
     }
+}
+
+/// Remembers to delete a file, and the index of a segment.
+async fn queue_all(change: &mut Change, (path, bytes): (&str, i64), now: i64) -> Result<(), StoreError> {
+    queue(change, (path, bytes), now).await?;
+    if path.ends_with(SUFFIX) { queue(change, (&index_of(path), 0), now).await } else { Ok(()) }
 }

@@ -259,6 +259,32 @@ async fn old_packets_that_were_imported_now_are_kept() {
     assert_eq!((kept.flows.files, kept.packets.files), (0, 0));
 }
 
+/// Whatever a merge makes of its files meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_an_import_is_taken_back_beside_a_merge() {
+    for turns in [0, 1, 3, 10, 30, 100, 300, 1_000, 3_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+        let import = store.catalog.begin_import("aa", "a.pcap", 1, rows::START).await.unwrap();
+        store.flows.set_origin(Origin { import: Some(import), stored_at: rows::START });
+        for id in 1..=8 {
+            store.flows.append(vec![rows::flow(id)]).await.unwrap();
+            store.flush().await.unwrap();
+        }
+        let merge = store.flows.compact(rows::START);
+        let retire = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            store.retire_import(import, rows::START).await.unwrap();
+        };
+        let (merged, ()) = tokio::join!(merge, retire);
+        assert!(matches!(merged, Ok(_) | Err(StoreError::Gone { .. })), "{merged:?}");
+        assert!(store.catalog.all_flow_files().await.unwrap().is_empty(), "{turns}");
+        assert!(store.catalog.imports_of("aa").await.unwrap().is_empty());
+    }
+}
+
 /// Other people's traffic is nobody else's business, whatever the umask; what an earlier release left open is closed.
 #[tokio::test]
 async fn only_the_owner_can_read() {
