@@ -200,11 +200,17 @@ pub(super) fn put_segment(segment: &Segment) -> Statement<'_> {
 impl Catalog {
     /// Registers a flow file from elsewhere that is complete on the disk: what was erased before is not held against it.
     pub async fn add_flow_file(&self, file: &FlowFile) -> Result<(), StoreError> {
-        self.add_rows(file.table, Some(file), (self.last_erasure().await?, &HashMap::new())).await
+        let hour = (Some(file), &HashMap::new());
+        self.prepare_rows(file.table, &[hour], self.last_erasure().await?).await?.commit().await
     }
 
     /// Exchanges flow files for the one that holds the same rows, in one transaction; deleting them is up to the caller.
     pub async fn replace_flow_files(&self, old: &[String], new: &FlowFile) -> Result<(), StoreError> {
+        self.prepare_replacement(old, new).await?.commit().await
+    }
+
+    /// As [`Catalog::replace_flow_files`].
+    pub(crate) async fn prepare_replacement(&self, old: &[String], new: &FlowFile) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         for path in old {
             let gone = change.execute(sql("DELETE FROM flow_files WHERE path = $1").bind(path)).await?;
@@ -214,7 +220,7 @@ impl Catalog {
             }
         }
         put_file(&mut change, new).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// Files of a table with rows that touch `[from, to)`, earliest first.

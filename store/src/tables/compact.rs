@@ -68,16 +68,8 @@ impl<R: Table> TableStore<R> {
         let paths: Vec<String> = chosen.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
-        // Who reads sees the files before or after, with the memory of the same moment.
-        let guard = inner.exchanging().await;
-        if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
-            // What does not count after all is deleted, or set aside, by the next start.
-            if !error.is_unsettled() {
-                let _ = std::fs::remove_file(inner.engine.data_dir().join(&merged.path));
-            }
-            return Err(error);
-        }
-        drop(guard);
+        let change = inner.catalog.prepare_replacement(&paths, &merged).await;
+        inner.exchange(change, Some(&merged.path)).await?;
         let count = paths.len() as u64;
         let replaced = chosen.iter().map(|file| (file.path.clone(), file.bytes));
         superseded.extend(replaced.map(|(path, bytes)| Superseded { path, since: now, bytes }));
