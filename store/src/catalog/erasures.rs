@@ -299,11 +299,13 @@ impl Catalog {
         change.commit().await
     }
 
-    /// A segment that is not in the catalog yet is deleted at this time, unless it is by then.
+    /// A segment that is not in the catalog yet is deleted at this time, unless it is by then. One that failed before may have had its name.
     pub(crate) async fn queue_segment(&self, path: &str, at: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         for path in [path.to_owned(), index_of(path)] {
-            queue(&mut change, (&path, 0), at).await?;
+            let put = sql("INSERT INTO removals (path, queued_at, bytes) VALUES ($1, $2, 0) \
+                 ON CONFLICT (path) DO UPDATE SET queued_at = excluded.queued_at");
+            change.execute(put.bind(&path).bind(at)).await?;
         }
         change.commit().await
     }

@@ -81,16 +81,32 @@ impl Store {
                 Err(error) => return Err(error),
             };
         let Some((removed, new)) = found else { return Ok(true) };
-        if let Some(new) = &new {
-            // A reader must not take it for a segment that the catalog does not know yet.
-            self.catalog.queue_segment(&new.path, clock().saturating_add(MOMENT)).await?;
-            packets::publish(&self.data_dir, &new.path)?;
+        let exchanged = self.exchange_segment(erasure, (old, new.as_ref()), removed, clock()).await;
+        if let (Err(error), Some(new)) = (&exchanged, &new)
+            && !error.is_unsettled()
+        {
+            packets::discard(&self.data_dir, &new.path);
         }
-        match self.catalog.exchange_segment(erasure, (old, new.as_ref()), removed, clock()).await {
-            // Retention was faster; what was written is deleted by and by.
+        match exchanged {
+            // Retention was faster.
             Err(StoreError::Gone { .. }) => Ok(true),
             exchanged => exchanged.map(|()| true),
         }
+    }
+
+    async fn exchange_segment(
+        &self,
+        erasure: i64,
+        (old, new): (&Segment, Option<&Segment>),
+        removed: u64,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        if let Some(new) = new {
+            // A reader must not take it for a segment that the catalog does not know yet.
+            self.catalog.queue_segment(&new.path, now.saturating_add(MOMENT)).await?;
+            packets::publish(&self.data_dir, &new.path)?;
+        }
+        self.catalog.exchange_segment(erasure, (old, new), removed, now).await
     }
 
     /// Waits until no segment is open that may have packets of this time or before, and of which `erasure` may take some.

@@ -163,6 +163,12 @@ pub(crate) fn publish(data_dir: &Path, segment: &str) -> Result<(), StoreError> 
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
 }
 
+/// Deletes a segment that takes no place after all, whether it has its name or not.
+pub(crate) fn discard(data_dir: &Path, segment: &str) {
+    remove(&temporary(data_dir, segment));
+    remove(&data_dir.join(segment));
+}
+
 /// Deletes what was not given its name: whoever wrote it was killed. One that cannot be deleted keeps no other one.
 pub(crate) fn delete_temporary(data_dir: &Path) -> Result<(), StoreError> {
     let root = data_dir.join(FOLDER);

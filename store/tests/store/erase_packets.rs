@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use wiretag_capture::{EndReason, LinkType, Packet};
 use wiretag_store::packets::{Wanted, import_node, index_path, list, read_flows, recover};
 use wiretag_store::tables::Range;
@@ -339,6 +340,39 @@ async fn a_kill_in_between_leaves_the_old_or_the_new() {
         assert_eq!(seen(&store).await.len(), 40);
         assert_eq!(store.erasures().await.unwrap()[0].counts.packets, 20);
     }
+}
+
+/// The catalog is away at the wrong moment: what was written for nothing does not stay, however often it is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_exchanged_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    let mut log = log(&store, "node");
+    for flow in [1, 2] {
+        log.append("veth1", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
+    }
+    log.seal().unwrap();
+    store.record_segments().await.unwrap();
+    store.flows.append(vec![flow(1)]).await.unwrap();
+    store.flush().await.unwrap();
+    let before = bytes_of(&dir.path().join("packets"));
+    let options = SqliteConnectOptions::new().filename(dir.path().join("catalog.sqlite"));
+    let tool = SqlitePool::connect_with(options).await.unwrap();
+    store.begin_erasure(&request("client_ip == 10.0.0.1"), NOW).await.unwrap();
+    for refused in [
+        "CREATE TRIGGER no BEFORE INSERT ON removals WHEN NEW.path LIKE 'packets/%' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "CREATE TRIGGER no BEFORE INSERT ON segments BEGIN SELECT RAISE(ABORT, 'no'); END",
+    ] {
+        sqlx::query(refused).execute(&tool).await.unwrap();
+        store.continue_erasures(&|| NOW).await.unwrap_err();
+        assert_eq!(bytes_of(&dir.path().join("packets")), before, "{refused}");
+        assert_eq!(seen(&store).await.len(), 2);
+        sqlx::query("DROP TRIGGER no").execute(&tool).await.unwrap();
+    }
+    store.continue_erasures(&|| NOW).await.unwrap();
+    assert_eq!(seen(&store).await.len(), 1);
+    store.settle_erasures().await.unwrap();
+    assert_eq!((seen(&store).await.len(), bytes_of(&dir.path().join("packets")).len()), (1, 2));
 }
 
 /// A segment that cannot be read comes back from a backup: it goes through what was erased before.
