@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::error::TableError;
 use super::{Table, TableStore, files, merge};
-use crate::catalog::{FlowFile, Origin};
+use crate::catalog::{FlowFile, Origin, TableName};
 use crate::error::StoreError;
 
 /// Files of one kind that make a merge worth it.
@@ -33,6 +33,12 @@ pub(super) struct Superseded {
     path: String,
     since: i64,
     bytes: u64,
+}
+
+/// What a run of before replaced, and a start beside another writer did not look after: it stays noted for the next start that is alone.
+pub(super) fn left(data_dir: &std::path::Path, table: TableName) -> Vec<Superseded> {
+    let left = files::superseded(data_dir, table).into_iter();
+    left.map(|path| Superseded { path, since: i64::MAX, bytes: 0 }).collect()
 }
 
 impl<R: Table> TableStore<R> {

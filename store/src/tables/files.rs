@@ -276,6 +276,16 @@ pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String
     result.map_err(TableError::io("write", &list))
 }
 
+/// The files that were noted so.
+pub(super) fn superseded(data_dir: &Path, table: TableName) -> Vec<String> {
+    let lists = lists(data_dir, table).map(|list| fs::read_to_string(list).unwrap_or_default());
+    lists.iter().flat_map(|list| list.lines()).map(str::to_owned).collect()
+}
+
+fn lists(data_dir: &Path, table: TableName) -> [PathBuf; 2] {
+    [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name))
+}
+
 /// Moves what the catalog does not name out of the way and says so, but for what is `waiting` to be deleted; names registered files that cannot be
 /// read, in words and alone. What can neither be deleted nor moved stays: it is in no answer.
 pub(super) fn repair(
@@ -286,11 +296,9 @@ pub(super) fn repair(
     let mut sentences = Vec::new();
     let named = registered.iter().map(|file| &file.path).chain(waiting);
     let known: HashSet<PathBuf> = named.map(|path| data_dir.join(path)).collect();
-    let lists = [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name));
-    let superseded = lists.iter().map(|list| fs::read_to_string(list).unwrap_or_default());
-    let superseded: Vec<String> = superseded.collect();
+    let lists = lists(data_dir, table);
     let superseded: HashSet<PathBuf> =
-        superseded.iter().flat_map(|list| list.lines()).map(|line| data_dir.join(line)).collect();
+        superseded(data_dir, table).into_iter().map(|path| data_dir.join(path)).collect();
     let mut found = Vec::new();
     collect(&data_dir.join(table.as_str()), &mut found)?;
     for path in found.into_iter().filter(|path| !known.contains(path) && !lists.contains(path)) {

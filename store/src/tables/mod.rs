@@ -312,7 +312,7 @@ impl<R: Table> TableStore<R> {
         catalog: Catalog,
         max_recent: usize,
     ) -> Result<(Self, Vec<String>), StoreError> {
-        let store = Self::over(engine, catalog, max_recent);
+        let store = Self::over(engine, catalog, (max_recent, Vec::new()));
         let registered = store.inner.catalog.files_of(R::NAME).await?;
         let (dir, waiting) = (engine.data_dir().to_owned(), store.inner.catalog.removals().await?);
         let repair = move || files::repair(&dir, R::NAME, (&registered, &waiting)).map(|found| (found, registered));
@@ -326,21 +326,26 @@ impl<R: Table> TableStore<R> {
 
     /// For a writer beside another: repairs nothing, so that what the other one is writing stays where it is.
     pub fn open_shared(engine: &Arc<Engine>, catalog: Catalog) -> Self {
-        Self::over(engine, catalog, MAX_RECENT)
+        let left = compact::left(engine.data_dir(), R::NAME);
+        Self::over(engine, catalog, (MAX_RECENT, left))
     }
 
     /// For searches beside a running appliance: repairs and changes nothing, sees what is in files.
     pub fn open_read_only(engine: &Arc<Engine>, catalog: Catalog) -> Self {
-        Self::over(engine, catalog, 0)
+        Self::over(engine, catalog, (0, Vec::new()))
     }
 
-    fn over(engine: &Arc<Engine>, catalog: Catalog, max_recent: usize) -> Self {
+    fn over(
+        engine: &Arc<Engine>,
+        catalog: Catalog,
+        (max_recent, superseded): (usize, Vec<compact::Superseded>),
+    ) -> Self {
         let inner = Inner {
             engine: engine.clone(),
             catalog,
             recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new(), exchanges: 0 }),
             writing: Mutex::default(),
-            merging: Mutex::default(),
+            merging: Mutex::new(superseded),
             rolling: Mutex::default(),
             counts: Counts::default(),
             max_recent,
