@@ -27,3 +27,4 @@ mod tables_model;
 mod totals;
 #[path = "../../../enrich/tests/wait/mod.rs"]
 mod wait;
+mod wide;

@@ -2,8 +2,8 @@
 //!
 //! * A row group is left out by its least and greatest values and its bloom filters.
 //! * Of the others the columns of the condition are read, each when it is needed; then the rows that are wanted, and only
-//!   they, in all columns. A page of the newest rows needs one more thing, their start: which rows make the page is known
-//!   before any of them is read.
+//!   they, in all columns; labels some rows at a time. A page of the newest rows needs one more thing, their start: which
+//!   rows make the page is known before any of them is read.
 //! * Row groups are taken from the newest back, a few at first and then more at a time, until no other can change the page.
 
 mod bits;
@@ -15,6 +15,7 @@ mod mask;
 mod outline;
 mod packed;
 mod pages;
+mod parts;
 mod pool;
 mod prune;
 mod pull;
@@ -25,18 +26,18 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::datatypes::{Field, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::stream;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 
 pub(super) use self::footers::{Footers, OpenFile};
 pub(super) use self::group::Among;
-use self::group::{Target, Wanted};
+use self::group::{Pieces, Target, Wanted};
+pub(super) use self::parts::memory;
 use self::pool::Pool;
 pub(super) use self::pull::Pull;
 pub(super) use self::starts::Starts;
@@ -54,9 +55,9 @@ const WAVE: usize = 8;
 const AHEAD: usize = 2;
 
 /// What was found, as it is read.
-pub(super) type Found<T> = Receiver<Result<T, TableError>>;
+pub(super) type Found = Receiver<Result<Among, TableError>>;
 /// Reads of a row group what is wanted; nothing if no row passes.
-type Read<R, T> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<T>, TableError>;
+type Read<R> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<Pieces>, TableError>;
 
 /// Reads files.
 pub(super) struct Scanner {
@@ -243,10 +244,11 @@ impl Scanner {
         condition: &Condition<R>,
         schema: &SchemaRef,
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        let receivers = self.groups(files, condition, schema, Target::batch).await?;
+        let receivers = self.groups(files, condition, schema, Target::alone).await?;
         let stream = |receiver| {
-            let receiving = stream::unfold(receiver, async |mut receiver: Found<RecordBatch>| {
-                let batch = receiver.recv().await?;
+            let receiving = stream::unfold(receiver, async |mut receiver: Found| {
+                let found = receiver.recv().await?;
+                let batch = found.map(|found| found.batch);
                 Some((batch.map_err(|error| DataFusionError::External(error.into())), receiver))
             });
             Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
@@ -260,19 +262,19 @@ impl Scanner {
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-    ) -> Result<Vec<Found<Among>>, TableError> {
+    ) -> Result<Vec<Found>, TableError> {
         self.groups(files, condition, schema, Target::among).await
     }
 
     /// What `read` makes of each row group, in as many streams as there are threads. Every other stream begins at the other end: rows of a time
     /// are hardly ever in two, so that their groups need not be merged.
-    async fn groups<R: Table, T: Send + 'static>(
+    async fn groups<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-        read: Read<R, T>,
-    ) -> Result<Vec<Found<T>>, TableError> {
+        read: Read<R>,
+    ) -> Result<Vec<Found>, TableError> {
         let columns = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
         note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
@@ -291,15 +293,7 @@ impl Scanner {
                     let target = if number.is_multiple_of(2) { rest.pop_back() } else { rest.pop_front() };
                     drop(rest);
                     let Some(target) = target else { return };
-                    let found = read(&target, &wanted, &columns);
-                    let failed = found.is_err();
-                    let Some(found) = found.transpose() else {
-                        if sender.is_closed() {
-                            return;
-                        }
-                        continue;
-                    };
-                    if sender.blocking_send(found).is_err() || failed {
+                    if !send(read(&target, &wanted, &columns), &sender) {
                         return;
                     }
                 }
@@ -308,6 +302,26 @@ impl Scanner {
         };
         Ok((0..self.pool.threads()).map(begin).collect())
     }
+}
+
+/// Sends what is read of a row group; whether more is wanted.
+fn send(found: Result<Option<Pieces>, TableError>, sender: &Sender<Result<Among, TableError>>) -> bool {
+    let pieces = match found {
+        Ok(None) => return !sender.is_closed(),
+        Ok(Some(pieces)) => pieces,
+        Err(error) => {
+            // Whoever went does not want to know.
+            let _ = sender.blocking_send(Err(error));
+            return false;
+        }
+    };
+    for piece in pieces {
+        let failed = piece.is_err();
+        if sender.blocking_send(piece).is_err() || failed {
+            return false;
+        }
+    }
+    true
 }
 
 /// Which rows of each row group of a file pass; `None`: none does.
