@@ -196,7 +196,7 @@ impl Engine {
 
     /// Opens files, in this order.
     pub(super) async fn open_files(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
-        self.scanner.open(files, None).await
+        self.scanner.open(files).await
     }
 
     /// Those of `files` that `can` be read; looked at one after the other, so only after a failure.

@@ -61,7 +61,10 @@ type Read<R> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<Pieces>, Tab
 
 /// Reads files.
 pub(super) struct Scanner {
-    pool: Pool,
+    /// For pages of rows.
+    pages: Pool,
+    /// For whoever wants all rows: these go through row groups one after the other, and a page must not wait for that.
+    streams: Pool,
     footers: Arc<Footers>,
     data_dir: PathBuf,
 }
@@ -97,12 +100,18 @@ impl Candidates {
 
 impl Scanner {
     pub(super) fn new(data_dir: &Path, parallel: usize) -> Result<Self, TableError> {
-        Ok(Self { pool: Pool::new(parallel)?, footers: Arc::default(), data_dir: data_dir.to_owned() })
+        let [pages, streams] = [Pool::new(parallel)?, Pool::new(parallel)?];
+        Ok(Self { pages, streams, footers: Arc::default(), data_dir: data_dir.to_owned() })
     }
 
     /// Opens files, in parallel, in this order.
-    pub(super) async fn open(
+    pub(super) async fn open(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
+        self.opened(&self.streams, files, None).await
+    }
+
+    async fn opened(
         &self,
+        pool: &Pool,
         files: &[&FlowFile],
         observed: Option<&Arc<Observed>>,
     ) -> Result<Vec<OpenFile>, TableError> {
@@ -113,7 +122,7 @@ impl Scanner {
             let (path, footers, observed) = (self.data_dir.join(&file.path), self.footers.clone(), observed.cloned());
             move || footers.open(&path, observed)
         };
-        self.pool.all(files.iter().map(open)).await
+        pool.all(files.iter().map(open)).await
     }
 
     /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the
@@ -167,7 +176,7 @@ impl Scanner {
         let (mut rest, mut looked_at) = (files, Vec::<Target>::new());
         let mut pending: Vec<Target> = Vec::new();
         let mut found = Candidates::default();
-        let mut wave = self.pool.threads();
+        let mut wave = self.pages.threads();
         loop {
             let oldest = found.oldest(limit).unwrap_or(i64::MIN);
             let next = rest.first().map(|file| files::latest_start(file));
@@ -183,7 +192,8 @@ impl Scanner {
                     break;
                 }
                 let (some, later) = rest.split_at(wave.min(rest.len()));
-                for (open, file) in self.open(some, wanted.condition.observed.as_ref()).await?.iter().zip(some) {
+                let open = self.opened(&self.pages, some, wanted.condition.observed.as_ref()).await?;
+                for (open, file) in open.iter().zip(some) {
                     pending.extend(Target::of(open, files::latest_start(file)));
                 }
                 rest = later;
@@ -193,14 +203,14 @@ impl Scanner {
                 let (target, wanted) = (target.clone(), wanted.clone());
                 move || target.newest(&wanted, limit)
             };
-            let results = self.pool.all(now.iter().map(look)).await?;
+            let results = self.pages.all(now.iter().map(look)).await?;
             for (target, rows) in now.into_iter().zip(results) {
                 if !rows.is_empty() {
                     found.add(looked_at.len(), rows, limit, tie);
                     looked_at.push(target);
                 }
             }
-            wave = (wave * 2).min(self.pool.threads() * WAVE);
+            wave = (wave * 2).min(self.pages.threads() * WAVE);
         }
         Ok((looked_at, found.rows.into_iter().map(|(_, target, row)| (target, row)).collect()))
     }
@@ -229,7 +239,7 @@ impl Scanner {
                 target.map_or(Ok(Vec::new()), |target| target.rows(&rows, (&fields, number), &wanted.condition.budget))
             }
         };
-        let results = self.pool.all(groups.iter().map(read)).await?;
+        let results = self.pages.all(groups.iter().map(read)).await?;
         let placed = groups
             .iter()
             .zip(results)
@@ -279,14 +289,15 @@ impl Scanner {
         note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
         let mut queue = VecDeque::new();
-        for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
+        let open = self.opened(&self.streams, files, condition.observed.as_ref()).await?;
+        for (open, file) in open.iter().zip(files) {
             queue.extend(Target::of(open, files::latest_start(file)));
         }
         let queue = Arc::new(Mutex::new(queue));
         let begin = |number: usize| {
             let (sender, receiver) = tokio::sync::mpsc::channel(AHEAD);
             let (queue, wanted, columns) = (queue.clone(), wanted.clone(), schema.clone());
-            self.pool.spawn(move || {
+            self.streams.spawn(move || {
                 loop {
                     // The lock is not held while the group is read.
                     let mut rest = queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +311,7 @@ impl Scanner {
             });
             receiver
         };
-        Ok((0..self.pool.threads()).map(begin).collect())
+        Ok((0..self.streams.threads()).map(begin).collect())
     }
 }
 
@@ -337,5 +348,40 @@ pub(super) fn passing<R: Table>(
 fn note<R: Table>(condition: &Condition<R>, files: &[&FlowFile], what: impl FnOnce() -> String) {
     if let Some(observed) = &condition.observed {
         observed.note(|| format!("scan of {} parquet files, row group by row group: {}", files.len(), what()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use wiretag_capture::FlowRecord;
+
+    use super::super::Range;
+    use super::*;
+    use crate::catalog::{Origin, TableName};
+    use crate::query::ast::Node;
+
+    /// However many want all rows, and however long they take.
+    #[tokio::test]
+    async fn a_page_does_not_wait_for_streams() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scanner = Scanner::new(dir.path(), 2).expect("threads");
+        let (working, ended) = sync_channel::<()>(0);
+        let ended = Arc::new(Mutex::new(ended));
+        for _ in 0..100 {
+            let ended = ended.clone();
+            scanner.streams.spawn(move || drop(ended.lock().map(|ended| ended.recv())));
+        }
+        let path = "flows/gone.parquet".to_owned();
+        let (table, origin) = (TableName::Flows, Origin::default());
+        let file = FlowFile { table, path, rows: 1, bytes: 1, start: 0, end: 0, origin };
+        let condition = Condition::<FlowRecord>::new(Node::All, Range::ALL, true);
+        let files = [&file];
+        let page = scanner.newest(&files, &condition, 1, &[]);
+        let page = tokio::time::timeout(Duration::from_secs(20), page).await;
+        assert!(page.expect("it has a thread").is_err(), "there is no such file");
+        drop(working);
     }
 }

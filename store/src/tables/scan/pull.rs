@@ -35,16 +35,16 @@ impl<R: Table> Pull<R> {
         loop {
             if let Some(mut pieces) = self.pieces.take() {
                 let work = std::iter::once(move || Ok((pieces.next().transpose()?, pieces)));
-                if let Some((Some(piece), pieces)) = scanner.pool.all(work).await?.into_iter().next() {
+                if let Some((Some(piece), pieces)) = scanner.streams.all(work).await?.into_iter().next() {
                     self.pieces = Some(pieces);
                     return Ok(Some(piece.batch));
                 }
             } else if let Some(target) = self.targets.pop() {
                 let (wanted, schema) = (self.wanted.clone(), self.schema.clone());
                 let work = std::iter::once(move || target.alone(&wanted, &schema));
-                self.pieces = scanner.pool.all(work).await?.into_iter().flatten().next();
+                self.pieces = scanner.streams.all(work).await?.into_iter().flatten().next();
             } else if let Some(file) = self.files.next() {
-                let open = scanner.open(&[&file], None).await?;
+                let open = scanner.open(&[&file]).await?;
                 self.targets.extend(open.iter().flat_map(|open| Target::of(open, files::latest_start(&file))));
             } else {
                 return Ok(None);
