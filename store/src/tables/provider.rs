@@ -5,6 +5,7 @@
 //! Whoever may not see every row gets a table that has no others: searches' own scan gives its rows, and no condition of
 //! the question comes before it, so that none can tell by an error or by its time what was left out.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -90,7 +91,7 @@ const fn touches(file: &FlowFile, range: &Range) -> bool {
 impl<R: Table> SnapshotTable<R> {
     /// These files, as the engine reads them.
     fn listed(&self, state: &dyn Session, files: &[&FlowFile]) -> Result<ListingTable> {
-        let path = |file: &&FlowFile| ListingTableUrl::parse(self.engine.data_dir().join(&file.path).to_string_lossy());
+        let path = |file: &&FlowFile| ListingTableUrl::parse(url(&self.engine.data_dir().join(&file.path)));
         let paths = files.iter().map(path).collect::<Result<Vec<_>>>()?;
         let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
         let options = ListingOptions::new(Arc::new(format));
@@ -163,6 +164,17 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
         let files = self.listed(state, &files)?.scan(state, projection, filters, None).await?;
         UnionExec::try_new(vec![memory, files])
     }
+}
+
+/// A file as a URL: of a path the engine takes `*`, `?` and `[` for a pattern.
+fn url(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    let letters = bytes.map(|byte| match byte {
+        b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    format!("file://{}", letters.collect::<String>())
 }
 
 /// Permitted rows of files.
