@@ -9,6 +9,7 @@ mod erase_rollups;
 mod export;
 mod journal;
 mod language;
+mod many;
 mod packets;
 mod packets_model;
 mod query;
