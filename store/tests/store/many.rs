@@ -1,4 +1,4 @@
-//! Flows of very many slices.
+//! Flows of very many slices, and very many rows in one place.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use wiretag_store::FlowStore;
 use wiretag_store::catalog::Catalog;
 use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query::Query;
-use wiretag_store::tables::{Engine, Slices};
+use wiretag_store::tables::{Engine, Range, SearchOptions, Slices};
 
 use crate::rows::flow;
 
@@ -59,4 +59,26 @@ async fn a_flow_of_very_many_slices_has_its_first_and_its_last() {
 
     let observations = store.observations(7, &slices, &everything, DEFAULT_MEMORY).await.unwrap();
     assert_eq!((observations.rows.len(), observations.next), (200, None));
+}
+
+/// What was imported again and again is in one place, and is gone through page by page like all else.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_go_on_within_very_many_rows_in_one_place() {
+    const ALIKE: usize = 2_500;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    store.append((0..ALIKE).map(|_| slice(1, 0)).collect()).await.unwrap();
+    store.flush().await.unwrap();
+    store.append(vec![slice(1, 1), slice(2, 0)]).await.unwrap();
+    let (mut found, mut after) = (0, None);
+    loop {
+        let options = SearchOptions { limit: 1_002, all_observations: true, after };
+        let page = store.search(&Query::everything(), Range::ALL, options).await.unwrap();
+        found += page.rows.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ALIKE + 2);
 }
