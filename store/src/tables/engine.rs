@@ -21,6 +21,9 @@ use crate::limits::{Budget, Held};
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
 
+/// Rows from memory that become columns before what they take is counted.
+const RECENT: usize = 2_048;
+
 /// Which rows are wanted.
 #[derive(Debug, Clone)]
 pub(super) struct Condition<R: 'static> {
@@ -130,13 +133,14 @@ impl Engine {
     pub(super) async fn sorted<R: Table>(
         &self,
         files: &[&FlowFile],
-        recent: Option<RecordBatch>,
+        recent: &[&Tagged<R>],
         (condition, limit): (&Condition<R>, Option<usize>),
     ) -> Result<Sorted, TableError> {
         let schema = schema::stored::<R>();
         let mut held = Held::new(&condition.budget);
         let mut batches = Vec::new();
-        if let Some(batch) = recent {
+        for some in recent.chunks(RECENT) {
+            let batch = schema::batch(schema.clone(), some)?;
             held.take(taken(&batch))?;
             batches.push(batch);
         }
