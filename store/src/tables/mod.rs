@@ -74,7 +74,7 @@ pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
 pub use self::export::{ExportFormat, ExportOptions};
 pub(crate) use self::files::{Id as FileId, id as file_id};
-pub use self::flows::FlowRef;
+pub use self::flows::{FlowRef, Slices};
 pub use self::observed::Work;
 use self::open::OpenRows;
 pub use self::retag::Retagging;
