@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, Link, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig, RingError};
-use wiretag_capture::{EndReason, FlowRecord, Transaction};
+use wiretag_capture::{EndReason, FlowRecord, Packet, Transaction};
 
 pub(crate) use self::status::CaptureStatus;
 use self::status::SourceStatus;
@@ -111,7 +111,7 @@ pub(crate) struct Worker {
     look_at: Option<i64>,
     engine: Engine,
     names: Arc<InterfaceNames>,
-    selected: Vec<Arc<str>>,
+    selected: Arc<[Arc<str>]>,
     netns: u64,
     records: Vec<FlowRecord>,
     transactions: Vec<Transaction>,
@@ -171,7 +171,7 @@ impl Worker {
             look_at: None,
             engine,
             names: Arc::default(),
-            selected: Vec::new(),
+            selected: Arc::default(),
             netns,
             records: Vec::new(),
             transactions: Vec::new(),
@@ -280,7 +280,9 @@ impl Worker {
             self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
-        self.burst();
+        if let Err(error) = self.read(true) {
+            self.config.status.failed(Stage::Capture, &error, crate::host::now());
+        }
         self.outbox.send();
         // In parts: the records of a full table at once would take more memory than the table.
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
@@ -339,17 +341,11 @@ impl Worker {
     fn burst(&mut self) {
         self.follow_interfaces(crate::host::now());
         let before = self.engine.counters().packets;
-        let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
-        let polled = self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
-            engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
-        });
+        let read = self.read(false);
         let now = crate::host::now();
-        outbox.send_if_older_than(now - BATCH_AGE);
-        match polled.and_then(|_| self.ring.drops()) {
-            Ok(drops) => {
-                self.kernel_drops = drops;
-                self.config.status.works(Stage::Capture, now);
-            }
+        self.outbox.send_if_older_than(now - BATCH_AGE);
+        match read {
+            Ok(()) => self.config.status.works(Stage::Capture, now),
             Err(error) => {
                 self.config.status.failed(Stage::Capture, &error, now);
                 // What fails at once would be tried without end.
@@ -361,6 +357,21 @@ impl Worker {
         self.look_at_open(now, self.engine.counters().packets - before);
         self.hand_on_rows();
         self.publish();
+    }
+
+    /// Takes in the packets that are ready, or all that are in the ring if there will be no more.
+    fn read(&mut self, last: bool) -> Result<(), RingError> {
+        let Self { ring, watcher, engine, records, outbox, .. } = self;
+        let mut each = |packets: &[Packet<'_>]| {
+            engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
+        };
+        if last {
+            ring.drain(&mut each)?;
+        } else {
+            ring.poll(Duration::from_millis(100), watcher.as_ref(), &mut each)?;
+        }
+        self.kernel_drops = ring.drops()?;
+        Ok(())
     }
 
     /// When it is time, takes a part of what is open, in proportion to the packets of the burst: under load the ring must

@@ -53,17 +53,15 @@ impl WorkerTemplate {
         flow.transactions = self.config.transactions;
         flow.tunnel_ports = self.config.tunnel_ports.clone();
         flow.fragments = self.config.fragments;
-        let (block_count, fanout) = match &scope {
+        let (mib, fanout) = match &scope {
             Scope::Host { .. } => {
                 let group = (self.config.workers > 1).then_some(std::process::id() as u16);
-                (self.config.ring_mib as usize, group)
+                (self.config.ring_mib, group)
             }
             // A single container's traffic: a small ring.
             Scope::Namespace { .. } => (4, None),
         };
-        let defaults = RingConfig::default();
-        let snap_len = self.config.snap_length;
-        let ring = RingConfig { block_size: 1 << 20, block_count, snap_len, fanout, ..defaults };
+        let ring = RingConfig { mib, snap_len: self.config.snap_length, fanout };
         WorkerConfig {
             flow,
             ring,
@@ -218,6 +216,6 @@ fn is_denied(error: &anyhow::Error) -> bool {
         Some(RingError::Namespace { source, .. } | RingError::System { source, .. }) => {
             source.kind() == std::io::ErrorKind::PermissionDenied
         }
-        Some(RingError::TooManyInterfaces { .. } | RingError::Size { .. }) | None => false,
+        Some(RingError::TooManyInterfaces { .. }) | None => false,
     }
 }

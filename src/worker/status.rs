@@ -32,7 +32,7 @@ pub(crate) struct CaptureStatus {
 #[derive(Default, Clone)]
 pub(super) struct SourceStatus {
     pub(super) counters: CaptureCounters,
-    pub(super) interfaces: Vec<Arc<str>>,
+    pub(super) interfaces: Arc<[Arc<str>]>,
     /// Time between two looks at what is open, ns.
     pub(super) checkpoint: i64,
 }

@@ -7,6 +7,10 @@
 //!
 //! Packets received = packets handed to `each` + [`Ring::drops`]; what loopback sends is not received until it comes back.
 //!
+//! A ring holds what comes while nobody reads, in blocks. The kernel closes one that is full, or in which a packet waits for its age, and
+//! takes the next; the rest of it stays empty. So blocks are small, to have many of them, and wait for long: 32 MiB hold 25 seconds of few
+//! packets, and a packet is read a quarter of a second after it came at the latest. A block takes the largest frames there are, less its headers.
+//!
 //! Rings that share the traffic ([`RingConfig::fanout`]) keep to it: a full one drops, and counts, rather than give packets of
 //! its flows to another that does not know them.
 
@@ -29,15 +33,11 @@ use crate::packet::Packet;
 /// Size and behaviour of a ring.
 #[derive(Debug, Clone)]
 pub struct RingConfig {
-    /// Bytes of a block, a power of two of at least a page.
-    pub block_size: usize,
-    /// Blocks.
-    pub block_count: usize,
+    /// Memory, MiB.
+    pub mib: u32,
     /// Most bytes of a packet that are copied. The default takes all: a veth carries frames of up to 65,549 bytes, and more with
     /// `gso_max_size`.
     pub snap_len: u32,
-    /// After so many milliseconds a block is handed over although it is not full.
-    pub block_timeout_ms: u32,
     /// Group of sockets that share the traffic by flow hash. The kernel hashes fragments without ports, the first one too
     /// (`__skb_flow_dissect`), so those of one packet come to one socket, which may be another than that of the flow's whole packets.
     /// It is not asked to put them together (`PACKET_FANOUT_FLAG_DEFRAG`): what it has put together at one interface it takes for
@@ -47,9 +47,16 @@ pub struct RingConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { block_size: 1 << 20, block_count: 32, snap_len: 262_144, block_timeout_ms: 50, fanout: None }
+        Self { mib: 32, snap_len: 262_144, fanout: None }
     }
 }
+
+/// Bytes of a block.
+const BLOCK: usize = 256 << 10;
+/// After so many milliseconds a block with packets is handed over although it is not full.
+const BLOCK_AGE_MS: u32 = 200;
+/// And has been, after so long.
+const BLOCK_IS_OVER: Duration = Duration::from_millis(300);
 
 /// A ring and its socket.
 pub struct Ring {
@@ -97,6 +104,13 @@ impl Ring {
             self.next_block = (self.next_block + 1) % self.socket.block_count();
         }
         Ok(packets)
+    }
+
+    /// Lets nothing more in, and hands on all that is in the ring: also what is in a block that is not full.
+    pub fn drain(&mut self, each: &mut dyn FnMut(&[Packet<'_>])) -> Result<(), RingError> {
+        self.set_interfaces(&[])?;
+        while self.poll(BLOCK_IS_OVER, None, each)? > 0 {}
+        Ok(())
     }
 
     /// Packets that the kernel dropped because the ring was full, since it was opened.

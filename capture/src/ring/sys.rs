@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::filter::Instruction;
-use super::{RingConfig, RingError};
+use super::{BLOCK, BLOCK_AGE_MS, RingConfig, RingError};
 
 const TPACKET_V3: libc::c_int = 2;
 const TP_STATUS_USER: u32 = 1;
@@ -22,7 +22,6 @@ const BLOCK_STATUS: usize = 8;
 pub(super) struct RingSocket {
     fd: OwnedFd,
     map: *mut u8,
-    block_size: usize,
     block_count: usize,
 }
 
@@ -32,21 +31,17 @@ unsafe impl Send for RingSocket {}
 impl RingSocket {
     /// Opens the socket deaf, gives it filter and ring, and only then lets it hear.
     pub(super) fn open(config: &RingConfig, program: &[Instruction]) -> Result<Self, RingError> {
-        let (block_size, block_count) = (config.block_size, config.block_count);
-        let length = block_size.checked_mul(block_count);
-        let Some(length) = length.filter(|_| block_size.is_power_of_two() && block_size >= 1 << 16 && block_count > 0)
-        else {
-            return Err(RingError::Size { block_size, block_count });
-        };
+        let length = (config.mib as usize) << 20;
+        let block_count = length / BLOCK;
         let fd = socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0, "open a packet socket")?;
         set_option(&fd, libc::PACKET_VERSION, &TPACKET_V3, "choose TPACKET_V3")?;
         attach_filter(&fd, program)?;
         let request = libc::tpacket_req3 {
-            tp_block_size: block_size as u32,
+            tp_block_size: BLOCK as u32,
             tp_block_nr: block_count as u32,
             tp_frame_size: 2048,
             tp_frame_nr: (length / 2048) as u32,
-            tp_retire_blk_tov: config.block_timeout_ms,
+            tp_retire_blk_tov: BLOCK_AGE_MS,
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };
@@ -59,7 +54,7 @@ impl RingSocket {
         if map == libc::MAP_FAILED {
             return Err(RingError::last("map the ring"));
         }
-        let ring = Self { fd, map: map.cast(), block_size, block_count };
+        let ring = Self { fd, map: map.cast(), block_count };
         ring.bind()?;
         if let Some(group) = config.fanout {
             let fanout = libc::c_int::from(group) | (FANOUT_HASH << 16);
@@ -91,7 +86,7 @@ impl RingSocket {
     }
 
     fn status(&self, block: usize) -> &AtomicU32 {
-        let offset = (block % self.block_count) * self.block_size + BLOCK_STATUS;
+        let offset = (block % self.block_count) * BLOCK + BLOCK_STATUS;
         // SAFETY: `offset` is within the mapping and a multiple of four; kernel and user space both access the word as an
         // aligned 32 bit value.
         unsafe { AtomicU32::from_ptr(self.map.add(offset).cast()) }
@@ -107,10 +102,10 @@ impl RingSocket {
         if !self.block_is_ready(block) {
             return &[];
         }
-        let offset = (block % self.block_count) * self.block_size;
+        let offset = (block % self.block_count) * BLOCK;
         // SAFETY: within the mapping; the kernel does not write to a block whose status is ours, and `release_block` takes
         // `&mut self`, so it cannot be given back while the slice lives.
-        unsafe { std::slice::from_raw_parts(self.map.add(offset), self.block_size) }
+        unsafe { std::slice::from_raw_parts(self.map.add(offset), BLOCK) }
     }
 
     /// Gives a block back to the kernel.
@@ -145,7 +140,7 @@ impl Drop for RingSocket {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `open` with this length, and no slice of it outlives `self`.
         unsafe {
-            libc::munmap(self.map.cast(), self.block_size * self.block_count);
+            libc::munmap(self.map.cast(), BLOCK * self.block_count);
         }
     }
 }
