@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use wiretag_enrich::IdentityEvent;
 use crate::config::RunConfig;
 use crate::outbox::PacketSender;
 use crate::trouble::Stage;
-use crate::worker::{self, CaptureStatus, Scope, Worker, WorkerConfig};
+use crate::worker::{self, CaptureStatus, Inside, Scope, Worker, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
@@ -97,9 +97,8 @@ fn start_worker(workers: &WorkerThreads, worker: Worker) -> anyhow::Result<()> {
 
 /// A namespace that is captured in. Several sources may tell of one.
 struct Open {
-    gone: Arc<AtomicBool>,
+    inside: Arc<Inside>,
     path: PathBuf,
-    interfaces: Vec<(u32, String)>,
     /// Since when.
     at: i64,
 }
@@ -147,16 +146,15 @@ impl Namespaces {
                 if interfaces.is_empty() {
                     return;
                 }
-                if let Some(known) = self.open.get(&inode) {
-                    if interfaces.iter().all(|own| known.interfaces.contains(own)) && known.is_there(inode) {
-                        return;
+                match self.open.get_mut(&inode) {
+                    Some(known) => {
+                        known.inside.add(interfaces);
+                        if !known.is_there(inode) {
+                            known.path = path;
+                        }
                     }
-                    // Another source, or the same one later, knows of more.
-                    let more = known.interfaces.iter().filter(|own| !interfaces.contains(own)).cloned();
-                    interfaces.extend(more.collect::<Vec<_>>());
-                    self.close(inode);
+                    None => self.open(inode, path, interfaces).await,
                 }
-                self.open(inode, path, interfaces).await;
             }
             IdentityEvent::NamespaceGone { inode, at } => {
                 // The kernel gives the inode of a namespace that is gone to the next one: late word of its end is not meant
@@ -181,10 +179,9 @@ impl Namespaces {
 
     /// Opens it; or, if that fails and it is still there, notes it to be tried again.
     async fn open(&mut self, inode: u64, path: PathBuf, interfaces: Vec<(u32, String)>) {
-        let gone = Arc::new(AtomicBool::new(false));
-        let known =
-            Open { gone: gone.clone(), path: path.clone(), interfaces: interfaces.clone(), at: crate::host::now() };
-        let scope = Scope::Namespace { path: path.clone(), inode, interfaces: interfaces.clone(), gone };
+        let inside = Arc::new(Inside::new(inode, interfaces.clone()));
+        let known = Open { inside: inside.clone(), path: path.clone(), at: crate::host::now() };
+        let scope = Scope::Namespace { path: path.clone(), inside };
         let (config, workers) = (self.make.build(scope, 0), self.workers.clone());
         match tokio::task::spawn_blocking(move || start_worker(&workers, Worker::open(config)?)).await {
             Ok(Ok(())) => {
@@ -204,7 +201,7 @@ impl Namespaces {
 
     fn close(&mut self, inode: u64) {
         if let Some(known) = self.open.remove(&inode) {
-            known.gone.store(true, Ordering::Relaxed);
+            known.inside.end();
         }
     }
 }
