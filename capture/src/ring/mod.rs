@@ -10,6 +10,7 @@
 //! A ring holds what comes while nobody reads, in blocks. The kernel closes one that is full, or in which a packet waits for its age, and
 //! takes the next; the rest of it stays empty. So blocks are small, to have many of them, and wait for long: 32 MiB hold 25 seconds of few
 //! packets, and a packet is read a quarter of a second after it came at the latest. A block takes the largest frames there are, less its headers.
+//! Where blocks fill within a millisecond, the thread is not woken for each ([`TOGETHER`]).
 //!
 //! Rings that share the traffic ([`RingConfig::fanout`]) keep to it: a full one drops, and counts, rather than give packets of
 //! its flows to another that does not know them.
@@ -58,11 +59,18 @@ const BLOCK_AGE_MS: u32 = 200;
 /// And has been, after so long.
 const BLOCK_IS_OVER: Duration = Duration::from_millis(300);
 
+/// So many blocks are waited for together,
+const TOGETHER: u32 = 4;
+/// if that takes no longer.
+const MOST_PAUSE: Duration = Duration::from_millis(4);
+
 /// A ring and its socket.
 pub struct Ring {
     socket: sys::RingSocket,
     snap_len: u32,
     next_block: usize,
+    /// How long to wait before the kernel is asked to say when the next block is full.
+    pause: Option<Duration>,
     drops: u64,
     room: Room,
 }
@@ -72,7 +80,7 @@ impl Ring {
     pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
         let program = filter::program(interfaces, config.snap_len)?;
         let socket = sys::RingSocket::open(config, &program)?;
-        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, drops: 0, room: Room::default() })
+        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, pause: None, drops: 0, room: Room::default() })
     }
 
     /// Receives from these interfaces from now on. What others have carried until now is in the ring, and is still handed on.
@@ -88,6 +96,11 @@ impl Ring {
         links: Option<&LinkWatcher>,
         each: &mut dyn FnMut(&[Packet<'_>]),
     ) -> Result<usize, RingError> {
+        if !self.socket.block_is_ready(self.next_block)
+            && let Some(pause) = self.pause.take()
+        {
+            std::thread::park_timeout(pause);
+        }
         if !self.socket.block_is_ready(self.next_block) {
             self.socket.wait(timeout, links.map(LinkWatcher::socket))?;
         }
@@ -96,10 +109,12 @@ impl Ring {
             if !self.socket.block_is_ready(self.next_block) {
                 break;
             }
-            block::packets(self.socket.block(self.next_block), &mut self.room, &mut |burst| {
+            let bytes = self.socket.block(self.next_block);
+            block::packets(bytes, &mut self.room, &mut |burst| {
                 packets += burst.len();
                 each(burst);
             });
+            self.pause = block::time_to_fill(bytes).map(|time| time * TOGETHER).filter(|pause| *pause <= MOST_PAUSE);
             self.socket.release_block(self.next_block);
             self.next_block = (self.next_block + 1) % self.socket.block_count();
         }
