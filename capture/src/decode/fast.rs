@@ -38,7 +38,9 @@ pub(super) fn plain<'a, T: Take<'a>>(packet: &Packet<'a>, ports: &Ports, taker: 
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Untunnelled { ports, taker })
+    let cursor = Cursor { data: packet.data, on_wire: packet.wire_len };
+    let (link, kind) = ethernet(cursor, packet.vlan)?;
+    network(link, kind, ip::most(packet, &link), Untunnelled { ports, taker })
 }
 
 /// What a frame is read for.
@@ -87,23 +89,24 @@ pub(super) fn in_tunnel<'a>(
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    let outer = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Whole)?;
+    let (link, kind) = ethernet(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan)?;
+    let outer = network(link, kind, ip::most(packet, &link), Whole)?;
     let Transport::Udp { payload, payload_len } = outer.transport else { return None };
     let inside = tunnel::in_udp(outer.ports.1, Cursor { data: payload, on_wire: payload_len }, ports)?;
     if inside.layer != Layer::Ethernet {
         return None;
     }
-    let inner = frame(inside.cursor, None, Whole)?;
+    let (link, kind) = ethernet(inside.cursor, None)?;
+    let inner = network(link, kind, u32::MAX, Whole)?;
     let ends = !tunnel::may_open(inner.ip.protocol, inner.ip.payload, ports);
     ends.then_some((outer, inside.kind, inside.id, inner))
 }
 
 #[inline(always)]
-fn frame<'a, T: Then<'a>>(cursor: Cursor<'a>, vlan: Option<(u16, u16)>, what: T) -> Option<T::Result> {
-    let (link, kind) = ethernet(cursor, vlan)?;
+fn network<'a, T: Then<'a>>(link: Link<'a>, kind: u16, most: u32, what: T) -> Option<T::Result> {
     match (kind, link.payload.first()? >> 4) {
-        (IPV4 | IPV6, 4) => with_ports(link, ip::plain_v4(link.payload)?, what),
-        (IPV4 | IPV6, 6) => with_ports(link, ip::plain_v6(link.payload)?, what),
+        (IPV4 | IPV6, 4) => with_ports(link, ip::plain_v4(link.payload, most)?, what),
+        (IPV4 | IPV6, 6) => with_ports(link, ip::plain_v6(link.payload, most)?, what),
         (_, _) => None,
     }
 }
@@ -152,6 +155,7 @@ mod tests {
 
     use super::super::{AsItIs, Decoder, TunnelPorts};
     use super::*;
+    use crate::packet::Direction;
 
     fn built(kind: u8, payload: &[u8]) -> Vec<u8> {
         let start = || PacketBuilder::ethernet2([2; 6], [3; 6]);
@@ -183,7 +187,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..50),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             (cut, padding) in (any::<prop::sample::Index>(), 0_u32..9),
-            vlan in prop::option::of(Just((0x8100, 7))),
+            (vlan, direction) in (prop::option::of(Just((0x8100, 7))), prop::option::of(Just(Direction::Ingress))),
         ) {
             let mut data = built(kind, &payload);
             for (at, value) in changes {
@@ -195,7 +199,7 @@ mod tests {
                 data.truncate(cut.index(data.len()));
             }
             let link_type = LinkType::ETHERNET;
-            let packet = Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan };
+            let packet = Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction, vlan };
             let mut decoder = Decoder::new(TunnelPorts::default());
             let long = decoder.the_long_way(&packet);
             let carriers = decoder.carriers().to_vec();
