@@ -123,8 +123,6 @@ pub(crate) struct Worker {
     /// Those of them whose flows have not ended, and when they are looked at.
     left: Vec<u32>,
     end_left_at: Option<i64>,
-    /// The time of the last burst.
-    last: i64,
     kernel_drops: u64,
 }
 
@@ -185,7 +183,6 @@ impl Worker {
             gone: HashMap::new(),
             left: Vec::new(),
             end_left_at: None,
-            last: crate::host::now(),
             kernel_drops: 0,
         };
         worker.select()?;
@@ -272,11 +269,6 @@ impl Worker {
 
     fn run(&mut self) {
         while !self.stopped() {
-            let now = crate::host::now();
-            if now < self.last.saturating_sub(STEP) {
-                self.begin_anew(now);
-            }
-            self.last = now;
             self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
@@ -293,9 +285,10 @@ impl Worker {
         self.config.status.end(self.source);
     }
 
-    /// The clock went back: what is open ends, for times behind it mean nothing, and would hold everything up until they come again.
+    /// The clock went back: what is open ends, for times behind it mean nothing, and would hold everything up until they come again. That the
+    /// engine's time shows it counts, for packets of before may have come after.
     fn begin_anew(&mut self, now: i64) {
-        let seconds = self.last.saturating_sub(now) / 1_000_000_000;
+        let seconds = self.engine.clock().saturating_sub(now) / 1_000_000_000;
         tracing::warn!(seconds, "the clock went back: open flows end, and begin anew with their next packet");
         self.outbox.send();
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
@@ -356,6 +349,9 @@ impl Worker {
                 // What fails at once would be tried without end.
                 std::thread::park_timeout(PAUSE);
             }
+        }
+        if self.engine.clock() > now.saturating_add(STEP) {
+            self.begin_anew(now);
         }
         self.engine.advance(now, &mut self.records);
         self.end_left(now);

@@ -286,6 +286,11 @@ impl Engine {
         }
     }
 
+    /// The greatest time so far, which does not go back; the least there is before the first one, and after the end of all flows.
+    pub fn clock(&self) -> i64 {
+        self.clock
+    }
+
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let from = out.len();
