@@ -190,6 +190,11 @@ impl Worker {
         Ok(worker)
     }
 
+    /// The group of rings that its ring shares the traffic with.
+    pub(crate) fn group(&self) -> Option<u16> {
+        self.ring.group()
+    }
+
     /// Starts the thread.
     pub(crate) fn start(mut self) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let name = match &self.config.scope {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::{RingConfig, RingError, links, namespace_inode};
+use wiretag_capture::ring::{Fanout, RingConfig, RingError, links, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
@@ -39,11 +39,17 @@ pub(crate) struct WorkerTemplate {
 impl WorkerTemplate {
     /// Opens the rings of the host.
     pub(crate) fn open(&self) -> anyhow::Result<Vec<Worker>> {
-        let host = || Scope::Host { patterns: self.config.interfaces.clone() };
-        (0..self.config.workers).map(|number| Worker::open(self.build(host(), number))).collect()
+        let mut fanout = (self.config.workers > 1).then_some(Fanout::New);
+        let mut open = |number| {
+            let scope = Scope::Host { patterns: self.config.interfaces.clone() };
+            let worker = Worker::open(self.build(scope, number, fanout))?;
+            fanout = worker.group().map(Fanout::Group);
+            Ok(worker)
+        };
+        (0..self.config.workers).map(&mut open).collect()
     }
 
-    fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
+    fn build(&self, scope: Scope, number: u16, fanout: Option<Fanout>) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
         flow.flow_memory = match &scope {
@@ -53,13 +59,10 @@ impl WorkerTemplate {
         flow.transactions = self.config.transactions;
         flow.tunnel_ports = self.config.tunnel_ports.clone();
         flow.fragments = self.config.fragments;
-        let (mib, fanout) = match &scope {
-            Scope::Host { .. } => {
-                let group = (self.config.workers > 1).then_some(std::process::id() as u16);
-                (self.config.ring_mib, group)
-            }
+        let mib = match &scope {
+            Scope::Host { .. } => self.config.ring_mib,
             // A single container's traffic: a small ring.
-            Scope::Namespace { .. } => (4, None),
+            Scope::Namespace { .. } => 4,
         };
         let ring = RingConfig { mib, snap_len: self.config.snap_length, fanout };
         WorkerConfig {
@@ -182,7 +185,7 @@ impl Namespaces {
         let inside = Arc::new(Inside::new(inode, interfaces.clone()));
         let known = Open { inside: inside.clone(), path: path.clone(), at: crate::host::now() };
         let scope = Scope::Namespace { path: path.clone(), inside };
-        let (config, workers) = (self.make.build(scope, 0), self.workers.clone());
+        let (config, workers) = (self.make.build(scope, 0, None), self.workers.clone());
         match tokio::task::spawn_blocking(move || start_worker(&workers, Worker::open(config)?)).await {
             Ok(Ok(())) => {
                 self.failed.remove(&inode);

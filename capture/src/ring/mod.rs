@@ -39,17 +39,27 @@ pub struct RingConfig {
     /// Most bytes of a packet that are copied. The default takes all: a veth carries frames of up to 65,549 bytes, and more with
     /// `gso_max_size`.
     pub snap_len: u32,
-    /// Group of sockets that share the traffic by flow hash. The kernel hashes fragments without ports, the first one too
+    /// With whom it shares the traffic, by flow hash. The kernel hashes fragments without ports, the first one too
     /// (`__skb_flow_dissect`), so those of one packet come to one socket, which may be another than that of the flow's whole packets.
     /// It is not asked to put them together (`PACKET_FANOUT_FLAG_DEFRAG`): what it has put together at one interface it takes for
     /// a repetition at the next, and drops it without a count.
-    pub fanout: Option<u16>,
+    pub fanout: Option<Fanout>,
 }
 
 impl Default for RingConfig {
     fn default() -> Self {
         Self { mib: 32, snap_len: 262_144, fanout: None }
     }
+}
+
+/// With whom a ring shares the traffic. A group is the network namespace's: two processes that chose the same number would share theirs, and each
+/// see a part. So the kernel chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fanout {
+    /// With those that are opened for its group ([`Ring::group`]).
+    New,
+    /// With this group.
+    Group(u16),
 }
 
 /// Bytes of a block.
@@ -119,6 +129,11 @@ impl Ring {
             self.next_block = (self.next_block + 1) % self.socket.block_count();
         }
         Ok(packets)
+    }
+
+    /// The group that it shares the traffic with.
+    pub fn group(&self) -> Option<u16> {
+        self.socket.group()
     }
 
     /// Lets nothing more in, and hands on all that is in the ring: also what is in a block that is not full.

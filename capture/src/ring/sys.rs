@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::filter::Instruction;
-use super::{BLOCK, BLOCK_AGE_MS, RingConfig, RingError};
+use super::{BLOCK, BLOCK_AGE_MS, Fanout, RingConfig, RingError};
 
 const TPACKET_V3: libc::c_int = 2;
 const TP_STATUS_USER: u32 = 1;
 const TP_STATUS_KERNEL: u32 = 0;
+/// `PACKET_FANOUT_HASH`, which the upper half of the option has.
 const FANOUT_HASH: libc::c_int = 0;
+/// `PACKET_FANOUT_FLAG_UNIQUEID` (Linux 4.12): a group that no other socket is in.
+const FANOUT_UNIQUE: libc::c_int = 0x2000;
 /// Offset of the status word in a block's header.
 const BLOCK_STATUS: usize = 8;
 
@@ -23,6 +26,7 @@ pub(super) struct RingSocket {
     fd: OwnedFd,
     map: *mut u8,
     block_count: usize,
+    group: Option<u16>,
 }
 
 // SAFETY: the mapping belongs to this value alone; nothing of it is bound to the thread that made it.
@@ -54,13 +58,27 @@ impl RingSocket {
         if map == libc::MAP_FAILED {
             return Err(RingError::last("map the ring"));
         }
-        let ring = Self { fd, map: map.cast(), block_count };
+        let mut ring = Self { fd, map: map.cast(), block_count, group: None };
         ring.bind()?;
-        if let Some(group) = config.fanout {
-            let fanout = libc::c_int::from(group) | (FANOUT_HASH << 16);
-            set_option(&ring.fd, libc::PACKET_FANOUT, &fanout, "join the fanout group")?;
+        if let Some(fanout) = config.fanout {
+            ring.share(fanout)?;
         }
         Ok(ring)
+    }
+
+    fn share(&mut self, fanout: Fanout) -> Result<(), RingError> {
+        let wanted = match fanout {
+            Fanout::New => (FANOUT_HASH | FANOUT_UNIQUE) << 16,
+            Fanout::Group(group) => libc::c_int::from(group) | (FANOUT_HASH << 16),
+        };
+        set_option(&self.fd, libc::PACKET_FANOUT, &wanted, "join the fanout group")?;
+        let joined: libc::c_int = get_option(&self.fd, libc::PACKET_FANOUT, 0, "ask for the fanout group")?;
+        self.group = Some(joined as u16);
+        Ok(())
+    }
+
+    pub(super) fn group(&self) -> Option<u16> {
+        self.group
     }
 
     /// Hears all protocols on all interfaces from now on; the filter chooses.
@@ -125,14 +143,8 @@ impl RingSocket {
 
     /// Packets dropped since the last call.
     pub(super) fn new_drops(&self) -> Result<u32, RingError> {
-        let mut statistics = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
-        let mut length = size_of::<libc::tpacket_stats_v3>() as libc::socklen_t;
-        // SAFETY: `statistics` has the length given, and the kernel writes at most that.
-        let result = unsafe {
-            let value = (&raw mut statistics).cast();
-            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut length)
-        };
-        if result == 0 { Ok(statistics.tp_drops) } else { Err(RingError::last("read the ring's statistics")) }
+        let none = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
+        Ok(get_option(&self.fd, libc::PACKET_STATISTICS, none, "read the ring's statistics")?.tp_drops)
     }
 }
 
@@ -178,6 +190,15 @@ fn set_option<T>(fd: &OwnedFd, option: libc::c_int, value: &T, what: &'static st
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, std::ptr::from_ref(value).cast(), length)
     };
     if result == 0 { Ok(()) } else { Err(RingError::last(what)) }
+}
+
+/// The option's value, in the place of `value`.
+fn get_option<T: Copy>(fd: &OwnedFd, option: libc::c_int, mut value: T, what: &'static str) -> Result<T, RingError> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` has the length given, and the kernel writes at most that; callers pass the type that the option has, of integers.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, (&raw mut value).cast(), &raw mut length) };
+    if result == 0 { Ok(value) } else { Err(RingError::last(what)) }
 }
 
 /// Whether one of the descriptors became readable in time. An interrupted wait counts as not readable.

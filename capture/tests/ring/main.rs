@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use wiretag_capture::Direction;
-use wiretag_capture::ring::{Ring, RingConfig, in_namespace};
+use wiretag_capture::ring::{Fanout, Ring, RingConfig, in_namespace};
 
 /// A network namespace with nothing but loopback, removed when dropped.
 struct Namespace {
@@ -99,6 +99,21 @@ fn what_an_interface_carried_until_it_is_let_go_is_heard() {
     assert_eq!(packets.unwrap().iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1);
 }
 
+/// Also where two programs capture in one network namespace, whatever numbers their processes have.
+#[test]
+fn rings_that_were_not_opened_for_one_group_hear_everything_each() {
+    let Some(namespace) = Namespace::new("groups") else { return };
+    let heard = in_namespace(&namespace.path(), || {
+        let shared = RingConfig { fanout: Some(Fanout::New), ..SMALL };
+        let rings = [(); 2].map(|()| Ring::open(&shared, &[LOOPBACK]).unwrap());
+        for port in 0..64 {
+            UdpSocket::bind(("127.0.0.1", 20_000 + port)).unwrap().send_to(&[2; 20], "127.0.0.1:7000").unwrap();
+        }
+        rings.map(|ring| heard(ring, || {}).iter().filter(|(length, _)| *length == 62).count())
+    });
+    assert_eq!(heard.unwrap(), [64, 64]);
+}
+
 /// A thread that does not run for a while loses nothing of few packets: their memory is there.
 #[test]
 fn a_ring_that_nobody_reads_for_a_second_holds_few_packets() {
@@ -137,8 +152,10 @@ fn fragments_of_a_datagram_stay_together() {
     let Some(namespace) = Namespace::new("parts") else { return };
     assert!(ip(&["-n", &namespace.name, "link", "set", "lo", "mtu", "1280"]));
     let heard = in_namespace(&namespace.path(), || {
-        let shared = RingConfig { fanout: Some(std::process::id() as u16), ..SMALL };
-        let mut rings = [(); 2].map(|()| Ring::open(&shared, &[LOOPBACK]).unwrap());
+        let open = |fanout| Ring::open(&RingConfig { fanout: Some(fanout), ..SMALL }, &[LOOPBACK]).unwrap();
+        let first = open(Fanout::New);
+        let second = open(Fanout::Group(first.group().unwrap()));
+        let mut rings = [first, second];
         for port in 0..DATAGRAMS {
             let sender = UdpSocket::bind(("127.0.0.1", 20_000 + port)).unwrap();
             for length in [20, 3_000] {
