@@ -99,7 +99,8 @@ pub(super) fn in_tunnel<'a>(
     let (link, kind) = ethernet(inside.cursor, None)?;
     let inner = network(link, kind, u32::MAX, Whole)?;
     let ends = !tunnel::may_open(inner.ip.protocol, inner.ip.payload, ports);
-    ends.then_some((outer, inside.kind, inside.id, inner))
+    let is_inside = ends && inside.fits(&outer.link, &inner.link, &inner.ip);
+    is_inside.then_some((outer, inside.kind, inside.id, inner))
 }
 
 #[inline(always)]
@@ -168,9 +169,18 @@ mod tests {
         }
         .unwrap();
         if kind >= 8 {
-            let vxlan = [&[8, 0, 0, 0, 0, 0, 5, 0], frame.as_slice()].concat();
+            let gtpu = [0x30, 0xff, 0, frame.len() as u8, 0, 0, 5, 0];
+            // VXLAN, the same without a next protocol, and GTP-U, which does not say either what is inside.
+            let (port, header) = match kind {
+                8..12 => (4789, [8, 0, 0, 0, 0, 0, 5, 0]),
+                12..16 => (4790, [8, 0, 0, 0, 0, 0, 5, 0]),
+                _ => (2152, gtpu),
+            };
+            let carried = [&header, frame.as_slice()].concat();
             frame.clear();
-            start().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(40_000, 4789).write(&mut frame, &vxlan).unwrap();
+            let src_mac = if kind & 1 == 0 { [2; 6] } else { [4; 6] };
+            let outer = PacketBuilder::ethernet2(src_mac, [3; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+            outer.udp(40_000, port).write(&mut frame, &carried).unwrap();
         } else if kind >= 4 {
             let tags = [0x81, 0, 0, kind, 0x81, 0, 0, 9];
             frame.splice(12..12, tags.iter().copied().take(if kind & 1 == 0 { 4 } else { 8 }));
@@ -183,7 +193,7 @@ mod tests {
 
         #[test]
         fn the_short_cut_leads_where_the_long_way_leads(
-            kind in 0_u8..12,
+            kind in 0_u8..20,
             payload in prop::collection::vec(any::<u8>(), 0..50),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             (cut, padding) in (any::<prop::sample::Index>(), 0_u32..9),
@@ -209,8 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_longer_than_what_carries_it_is_not_inside() {
+        for (kind, is_inside) in [(8, true), (12, false), (13, false), (16, false)] {
+            let mut data = built(kind, b"payload");
+            // The total length behind 50 bytes of outer headers and 14 of inner Ethernet.
+            data[66] = 1;
+            let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
+            let packet =
+                Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan: None };
+            let decoded = Decoder::new(TunnelPorts::default()).decode(&packet).unwrap();
+            assert_eq!(decoded.tunnel.is_some(), is_inside, "{kind}");
+        }
+    }
+
+    #[test]
     fn plain_packets_take_it() {
-        for kind in 0..11 {
+        for kind in 0..20 {
             let data = built(kind, b"payload");
             let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
             let packet =
