@@ -98,8 +98,8 @@ impl Ring {
         self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)
     }
 
-    /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` for the first, and no longer than until
-    /// `links` has a change to tell: an interface may live for less. Returns their number.
+    /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` (and the pause of dense traffic) for the
+    /// first, and no longer than until `links` has a change to tell: an interface may live for less. Returns their number.
     pub fn poll(
         &mut self,
         timeout: Duration,
