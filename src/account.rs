@@ -77,7 +77,7 @@ impl Account {
             refused: refused(&counters),
             unwritten: self.stages.lock().unwrap_or_else(PoisonError::into_inner).packets_dropped,
             flow_rows: self.capture.lost_slices() + flows.dropped + self.peers.missing(),
-            transaction_rows: counters.transactions_lost + self.capture.lost_transactions() + transactions.dropped,
+            transaction_rows: self.capture.lost_transactions() + transactions.dropped,
             interruptions: self.capture.interruptions(),
             not_captured: 0,
         }

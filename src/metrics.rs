@@ -198,11 +198,7 @@ impl StageCollector {
             ("wiretag_transactions_total", node(), counters.transactions as f64),
             ("wiretag_build_info", vec![env!("CARGO_PKG_VERSION").into()], 1.0),
         ];
-        for (stage, count) in [
-            ("flow_table", counters.transactions_lost),
-            ("queue", self.capture.lost_transactions()),
-            ("store", stages.transactions_dropped),
-        ] {
+        for (stage, count) in [("queue", self.capture.lost_transactions()), ("store", stages.transactions_dropped)] {
             let labels = vec![self.node.clone(), stage.to_owned()];
             samples.push(("wiretag_transactions_lost_total", labels, count as f64));
         }

@@ -19,6 +19,8 @@ pub(crate) enum Stage {
     Packets,
     /// Flows and transactions, and the upkeep of the store.
     Rows,
+    /// What is not kept any more.
+    Deletion,
     /// The journal of open flows.
     Open,
     /// The identity timeline.
@@ -36,6 +38,7 @@ impl Stage {
             Self::Netflow => ("records of exporters", "heard"),
             Self::Packets => ("packets", "written"),
             Self::Rows => ("flows and transactions", "written"),
+            Self::Deletion => ("old files", "deleted"),
             Self::Open => ("open flows", "written"),
             Self::Identities => ("identities", "written"),
             Self::Accounts => ("capture statistics", "written"),

@@ -91,6 +91,10 @@ impl Upkeep {
             }
         };
         self.troubles.works(Stage::Rows, counters.dropped + transactions.dropped, now);
+        match &done.undeleted {
+            Some(error) => self.troubles.failed(Stage::Deletion, error, now),
+            None => self.troubles.works(Stage::Deletion, 0, now),
+        }
         if let Some(oldest) = done.oldest {
             self.published.forget(oldest.min(now - HOUR));
         }

@@ -7,10 +7,11 @@
 //! packet log, `lost_slices` for flow rows, `lost_transactions`), and the kernel counts what the worker was too slow for. It also never
 //! ends because something failed: what can be captured is, the rest is tried again, and [`crate::trouble`] says so meanwhile.
 
+mod inside;
 mod status;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,8 +21,9 @@ use tokio::sync::mpsc;
 use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::ring::links::{self, Link, LinkKind, LinkWatcher};
 use wiretag_capture::ring::{self, Ring, RingConfig, RingError};
-use wiretag_capture::{EndReason, FlowRecord, Transaction};
+use wiretag_capture::{EndReason, FlowRecord, Packet, Transaction};
 
+pub(crate) use self::inside::Inside;
 pub(crate) use self::status::CaptureStatus;
 use self::status::SourceStatus;
 use crate::checkpoint::Pace;
@@ -87,14 +89,7 @@ pub(crate) enum Scope {
         patterns: Vec<String>,
     },
     /// Given interfaces of another namespace, for as long as it exists.
-    Namespace {
-        path: PathBuf,
-        inode: u64,
-        /// Index and name.
-        interfaces: Vec<(u32, String)>,
-        /// Set when the namespace is gone.
-        gone: Arc<AtomicBool>,
-    },
+    Namespace { path: PathBuf, inside: Arc<Inside> },
 }
 
 /// What an interface of another namespace is called.
@@ -105,13 +100,15 @@ pub(crate) fn name_inside(name: &str, inode: u64) -> String {
 /// A ring, and what comes of its packets.
 pub(crate) struct Worker {
     config: WorkerConfig,
+    /// Its number in the status.
+    source: u64,
     ring: Ring,
     watcher: Option<LinkWatcher>,
     /// When the interfaces are to be looked at.
     look_at: Option<i64>,
     engine: Engine,
     names: Arc<InterfaceNames>,
-    selected: Vec<Arc<str>>,
+    selected: Arc<[Arc<str>]>,
     netns: u64,
     records: Vec<FlowRecord>,
     transactions: Vec<Transaction>,
@@ -126,11 +123,11 @@ pub(crate) struct Worker {
     /// Those of them whose flows have not ended, and when they are looked at.
     left: Vec<u32>,
     end_left_at: Option<i64>,
-    /// The time of the last burst.
-    last: i64,
     kernel_drops: u64,
 }
 
+/// The network namespace of the thread that looks.
+const ENTERED: &str = "/proc/thread-self/ns/net";
 /// Flow records, and transactions, that wait at most for room in the queue.
 const MOST_WAITING_ROWS: usize = 65_536;
 /// Rows in the queue to the tagger at most: its batches are bounded in number, but not all of one size.
@@ -156,22 +153,25 @@ impl Worker {
         let ring_config = config.ring.clone();
         let (ring, netns, watcher) = match &config.scope {
             Scope::Host { .. } => (Ring::open(&ring_config, &[])?, 0, Some(LinkWatcher::open()?)),
-            Scope::Namespace { path, inode, interfaces, .. } => {
-                let indexes: Vec<u32> = interfaces.iter().map(|(index, _)| *index).collect();
-                (ring::in_namespace(path, move || Ring::open(&ring_config, &indexes))??, *inode, None)
+            Scope::Namespace { path, inside } => {
+                let open = move || (ring::namespace_inode(Path::new(ENTERED)), Ring::open(&ring_config, &[]));
+                let (entered, ring) = ring::in_namespace(path, open)?;
+                anyhow::ensure!(entered? == inside.inode, "`{}` leads to another namespace by now", path.display());
+                (ring?, inside.inode, None)
             }
         };
-        let engine = Engine::new(config.flow.clone());
+        let (engine, source) = (Engine::new(config.flow.clone()), config.status.begin());
         let outbox = Outbox::new(config.packets.clone());
         let pace = Pace::new(config.checkpoint);
         let mut worker = Self {
             config,
+            source,
             ring,
             watcher,
             look_at: None,
             engine,
             names: Arc::default(),
-            selected: Vec::new(),
+            selected: Arc::default(),
             netns,
             records: Vec::new(),
             transactions: Vec::new(),
@@ -183,7 +183,6 @@ impl Worker {
             gone: HashMap::new(),
             left: Vec::new(),
             end_left_at: None,
-            last: crate::host::now(),
             kernel_drops: 0,
         };
         worker.select()?;
@@ -191,11 +190,16 @@ impl Worker {
         Ok(worker)
     }
 
+    /// The group of rings that its ring shares the traffic with.
+    pub(crate) fn group(&self) -> Option<u16> {
+        self.ring.group()
+    }
+
     /// Starts the thread.
     pub(crate) fn start(mut self) -> anyhow::Result<std::thread::JoinHandle<()>> {
         let name = match &self.config.scope {
             Scope::Host { .. } => format!("capture-{}", self.config.number),
-            Scope::Namespace { inode, .. } => format!("capture-{inode}"),
+            Scope::Namespace { inside, .. } => format!("capture-{}", inside.inode),
         };
         std::thread::Builder::new().name(name).spawn(move || self.run()).context("cannot start the capture thread")
     }
@@ -207,20 +211,18 @@ impl Worker {
                 let links = links::list()?;
                 links::select(&links, patterns).into_iter().map(|link| SeenLink::new(link, &links)).collect()
             }
-            Scope::Namespace { interfaces, inode, .. } => {
-                let seen = |(index, name): &(u32, String)| SeenLink {
-                    index: *index,
-                    name: name_inside(name, *inode).into(),
+            Scope::Namespace { inside, .. } => {
+                let seen = |(index, name): (u32, String)| SeenLink {
+                    index,
+                    name: name_inside(&name, inside.inode).into(),
                     veth: false,
                     vrf: None,
                 };
-                interfaces.iter().map(seen).collect()
+                inside.interfaces().into_iter().map(seen).collect()
             }
         };
-        if self.netns == 0 {
-            let indexes: Vec<u32> = chosen.iter().map(|link| link.index).collect();
-            self.ring.set_interfaces(&indexes)?;
-        }
+        let indexes: Vec<u32> = chosen.iter().map(|link| link.index).collect();
+        self.ring.set_interfaces(&indexes)?;
         // Those that wait have the names of before.
         self.outbox.send();
         for link in &chosen {
@@ -272,15 +274,12 @@ impl Worker {
 
     fn run(&mut self) {
         while !self.stopped() {
-            let now = crate::host::now();
-            if now < self.last.saturating_sub(STEP) {
-                self.begin_anew(now);
-            }
-            self.last = now;
             self.burst();
         }
         // The last packets are still in the ring: those of a container that lived for a moment may be all there are.
-        self.burst();
+        if let Err(error) = self.read(true) {
+            self.config.status.failed(Stage::Capture, &error, crate::host::now());
+        }
         self.outbox.send();
         // In parts: the records of a full table at once would take more memory than the table.
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
@@ -288,12 +287,13 @@ impl Worker {
         }
         self.hand_on_the_last();
         self.publish();
-        self.config.status.end((self.netns, self.config.number));
+        self.config.status.end(self.source);
     }
 
-    /// The clock went back: what is open ends, for times behind it mean nothing, and would hold everything up until they come again.
+    /// The clock went back: what is open ends, for times behind it mean nothing, and would hold everything up until they come again. That the
+    /// engine's time shows it counts, for packets of before may have come after.
     fn begin_anew(&mut self, now: i64) {
-        let seconds = self.last.saturating_sub(now) / 1_000_000_000;
+        let seconds = self.engine.clock().saturating_sub(now) / 1_000_000_000;
         tracing::warn!(seconds, "the clock went back: open flows end, and begin anew with their next packet");
         self.outbox.send();
         while self.engine.finish_some(EndReason::Shutdown, LAST_ROWS, &mut self.records) {
@@ -310,16 +310,21 @@ impl Worker {
     fn stopped(&self) -> bool {
         let gone = match &self.config.scope {
             Scope::Host { .. } => false,
-            Scope::Namespace { gone, .. } => gone.load(Ordering::Relaxed),
+            Scope::Namespace { inside, .. } => inside.is_gone(),
         };
         gone || self.config.stop.load(Ordering::Relaxed)
     }
 
     /// Chooses the interfaces anew when one has changed. If that fails, those of before stay, and it is tried again after a while.
     fn follow_interfaces(&mut self, now: i64) {
-        let Some(watcher) = &mut self.watcher else { return };
-        // If it cannot be asked, there may be a change.
-        if watcher.wait(Duration::ZERO).unwrap_or(true) {
+        let has_changed = match (&self.config.scope, &mut self.watcher) {
+            (Scope::Namespace { inside, .. }, _) => inside.take_change(),
+            // If it cannot be asked, there may be a change.
+            (Scope::Host { .. }, watcher) => {
+                watcher.as_mut().is_some_and(|own| own.wait(Duration::ZERO).unwrap_or(true))
+            }
+        };
+        if has_changed {
             self.look_at.get_or_insert(now);
         }
         match self.look_at {
@@ -339,28 +344,40 @@ impl Worker {
     fn burst(&mut self) {
         self.follow_interfaces(crate::host::now());
         let before = self.engine.counters().packets;
-        let (engine, records, outbox) = (&mut self.engine, &mut self.records, &mut self.outbox);
-        let polled = self.ring.poll(Duration::from_millis(100), self.watcher.as_ref(), &mut |packets| {
-            engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
-        });
+        let read = self.read(false);
         let now = crate::host::now();
-        outbox.send_if_older_than(now - BATCH_AGE);
-        match polled.and_then(|_| self.ring.drops()) {
-            Ok(drops) => {
-                self.kernel_drops = drops;
-                self.config.status.works(Stage::Capture, now);
-            }
+        self.outbox.send_if_older_than(now - BATCH_AGE);
+        match read {
+            Ok(()) => self.config.status.works(Stage::Capture, now),
             Err(error) => {
                 self.config.status.failed(Stage::Capture, &error, now);
                 // What fails at once would be tried without end.
                 std::thread::park_timeout(PAUSE);
             }
         }
+        if self.engine.clock() > now.saturating_add(STEP) {
+            self.begin_anew(now);
+        }
         self.engine.advance(now, &mut self.records);
         self.end_left(now);
         self.look_at_open(now, self.engine.counters().packets - before);
         self.hand_on_rows();
         self.publish();
+    }
+
+    /// Takes in the packets that are ready, or all that are in the ring if there will be no more.
+    fn read(&mut self, last: bool) -> Result<(), RingError> {
+        let Self { ring, watcher, engine, records, outbox, .. } = self;
+        let mut each = |packets: &[Packet<'_>]| {
+            engine.burst(packets, records, |packet, flow_id| outbox.push(packet, flow_id));
+        };
+        if last {
+            ring.drain(&mut each)?;
+        } else {
+            ring.poll(Duration::from_millis(100), watcher.as_ref(), &mut each)?;
+        }
+        self.kernel_drops = ring.drops()?;
+        Ok(())
     }
 
     /// When it is time, takes a part of what is open, in proportion to the packets of the burst: under load the ring must
@@ -451,6 +468,6 @@ impl Worker {
         counters.queue_drops = self.outbox.dropped;
         let (interfaces, checkpoint) = (self.selected.clone(), self.pace.interval());
         let status = SourceStatus { counters, interfaces, checkpoint };
-        self.config.status.publish((self.netns, self.config.number), status);
+        self.config.status.publish(self.source, status);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wiretag_capture::Source;
 use wiretag_capture::flow::FlowConfig;
-use wiretag_capture::ring::{RingConfig, RingError, links, namespace_inode};
+use wiretag_capture::ring::{Fanout, RingConfig, RingError, links, namespace_inode};
 use wiretag_enrich::IdentityEvent;
 
 use crate::config::RunConfig;
 use crate::outbox::PacketSender;
 use crate::trouble::Stage;
-use crate::worker::{self, CaptureStatus, Scope, Worker, WorkerConfig};
+use crate::worker::{self, CaptureStatus, Inside, Scope, Worker, WorkerConfig};
 
 /// Capture threads, started with the pipeline and by the task that follows container namespaces.
 pub(crate) type WorkerThreads = Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>;
@@ -39,11 +39,17 @@ pub(crate) struct WorkerTemplate {
 impl WorkerTemplate {
     /// Opens the rings of the host.
     pub(crate) fn open(&self) -> anyhow::Result<Vec<Worker>> {
-        let host = || Scope::Host { patterns: self.config.interfaces.clone() };
-        (0..self.config.workers).map(|number| Worker::open(self.build(host(), number))).collect()
+        let mut fanout = (self.config.workers > 1).then_some(Fanout::New);
+        let mut open = |number| {
+            let scope = Scope::Host { patterns: self.config.interfaces.clone() };
+            let worker = Worker::open(self.build(scope, number, fanout))?;
+            fanout = worker.group().map(Fanout::Group);
+            Ok(worker)
+        };
+        (0..self.config.workers).map(&mut open).collect()
     }
 
-    fn build(&self, scope: Scope, number: u16) -> WorkerConfig {
+    fn build(&self, scope: Scope, number: u16, fanout: Option<Fanout>) -> WorkerConfig {
         let mut flow = FlowConfig::new(self.config.node.as_str(), Source::Ring);
         flow.max_flows = self.config.max_flows / usize::from(self.config.workers);
         flow.flow_memory = match &scope {
@@ -53,17 +59,12 @@ impl WorkerTemplate {
         flow.transactions = self.config.transactions;
         flow.tunnel_ports = self.config.tunnel_ports.clone();
         flow.fragments = self.config.fragments;
-        let (block_count, fanout) = match &scope {
-            Scope::Host { .. } => {
-                let group = (self.config.workers > 1).then_some(std::process::id() as u16);
-                (self.config.ring_mib as usize, group)
-            }
+        let mib = match &scope {
+            Scope::Host { .. } => self.config.ring_mib,
             // A single container's traffic: a small ring.
-            Scope::Namespace { .. } => (4, None),
+            Scope::Namespace { .. } => 4,
         };
-        let defaults = RingConfig::default();
-        let snap_len = self.config.snap_length;
-        let ring = RingConfig { block_size: 1 << 20, block_count, snap_len, fanout, ..defaults };
+        let ring = RingConfig { mib, snap_len: self.config.snap_length, fanout };
         WorkerConfig {
             flow,
             ring,
@@ -99,9 +100,8 @@ fn start_worker(workers: &WorkerThreads, worker: Worker) -> anyhow::Result<()> {
 
 /// A namespace that is captured in. Several sources may tell of one.
 struct Open {
-    gone: Arc<AtomicBool>,
+    inside: Arc<Inside>,
     path: PathBuf,
-    interfaces: Vec<(u32, String)>,
     /// Since when.
     at: i64,
 }
@@ -149,16 +149,15 @@ impl Namespaces {
                 if interfaces.is_empty() {
                     return;
                 }
-                if let Some(known) = self.open.get(&inode) {
-                    if interfaces.iter().all(|own| known.interfaces.contains(own)) && known.is_there(inode) {
-                        return;
+                match self.open.get_mut(&inode) {
+                    Some(known) => {
+                        known.inside.add(interfaces);
+                        if !known.is_there(inode) {
+                            known.path = path;
+                        }
                     }
-                    // Another source, or the same one later, knows of more.
-                    let more = known.interfaces.iter().filter(|own| !interfaces.contains(own)).cloned();
-                    interfaces.extend(more.collect::<Vec<_>>());
-                    self.close(inode);
+                    None => self.open(inode, path, interfaces).await,
                 }
-                self.open(inode, path, interfaces).await;
             }
             IdentityEvent::NamespaceGone { inode, at } => {
                 // The kernel gives the inode of a namespace that is gone to the next one: late word of its end is not meant
@@ -183,11 +182,10 @@ impl Namespaces {
 
     /// Opens it; or, if that fails and it is still there, notes it to be tried again.
     async fn open(&mut self, inode: u64, path: PathBuf, interfaces: Vec<(u32, String)>) {
-        let gone = Arc::new(AtomicBool::new(false));
-        let known =
-            Open { gone: gone.clone(), path: path.clone(), interfaces: interfaces.clone(), at: crate::host::now() };
-        let scope = Scope::Namespace { path: path.clone(), inode, interfaces: interfaces.clone(), gone };
-        let (config, workers) = (self.make.build(scope, 0), self.workers.clone());
+        let inside = Arc::new(Inside::new(inode, interfaces.clone()));
+        let known = Open { inside: inside.clone(), path: path.clone(), at: crate::host::now() };
+        let scope = Scope::Namespace { path: path.clone(), inside };
+        let (config, workers) = (self.make.build(scope, 0, None), self.workers.clone());
         match tokio::task::spawn_blocking(move || start_worker(&workers, Worker::open(config)?)).await {
             Ok(Ok(())) => {
                 self.failed.remove(&inode);
@@ -206,7 +204,7 @@ impl Namespaces {
 
     fn close(&mut self, inode: u64) {
         if let Some(known) = self.open.remove(&inode) {
-            known.gone.store(true, Ordering::Relaxed);
+            known.inside.end();
         }
     }
 }
@@ -218,6 +216,6 @@ fn is_denied(error: &anyhow::Error) -> bool {
         Some(RingError::Namespace { source, .. } | RingError::System { source, .. }) => {
             source.kind() == std::io::ErrorKind::PermissionDenied
         }
-        Some(RingError::TooManyInterfaces { .. } | RingError::Size { .. }) | None => false,
+        Some(RingError::TooManyInterfaces { .. }) | None => false,
     }
 }

@@ -19,9 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: live INTERFACE SECONDS [SNAP_LENGTH] [RING_MIB]".into());
     };
     let snap_len = rest.first().map_or(Ok(65_535), |length| length.parse())?;
-    let block_count = rest.get(1).map_or(Ok(64), |count| count.parse())?;
+    let mib = rest.get(1).map_or(Ok(64), |mib| mib.parse())?;
     let index: u32 = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex"))?.trim().parse()?;
-    let mut ring = Ring::open(&RingConfig { snap_len, block_count, ..RingConfig::default() }, &[index])?;
+    let mut ring = Ring::open(&RingConfig { snap_len, mib, ..RingConfig::default() }, &[index])?;
     let mut engine = Engine::new(FlowConfig::new("node", Source::Ring));
     let mut records = Vec::new();
     let mut rows = 0;

@@ -34,8 +34,6 @@ pub struct CaptureCounters {
     pub flows_evicted: u64,
     /// Transactions kept.
     pub transactions: u64,
-    /// Transactions lost because nobody took them in time.
-    pub transactions_lost: u64,
     /// These by what they were worth: `fleeting` (half open or of one packet), `over` (closed, answered), `exchange`,
     /// `connection`.
     pub evicted: BTreeMap<&'static str, u64>,
@@ -74,7 +72,6 @@ impl CaptureCounters {
         self.slices += other.slices;
         self.flows_evicted += other.flows_evicted;
         self.transactions += other.transactions;
-        self.transactions_lost += other.transactions_lost;
         for (value, count) in &other.evicted {
             *self.evicted.entry(value).or_default() += count;
         }

@@ -149,6 +149,14 @@ pub struct Packet<'a> {
     pub vlan: Option<(u16, u16)>,
 }
 
+impl Packet<'_> {
+    /// Whether its IP packet cannot be longer than `wire_len` says: whoever knows its direction saw it pass. Of other files, tools may have cut
+    /// the lengths together with the packets.
+    pub(crate) const fn was_seen(&self) -> bool {
+        self.direction.is_some()
+    }
+}
+
 /// A packet with its own bytes, for queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedPacket {

@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> anyhow::Result<()> {
 
 /// Opens a real ring on no interface.
 fn capture() -> Check {
-    let config = RingConfig { block_count: 2, ..RingConfig::default() };
+    let config = RingConfig { mib: 2, ..RingConfig::default() };
     match Ring::open(&config, &[]) {
         Ok(_) => Check::ok("capture", "a packet ring opens"),
         Err(error) => Check::failed("capture", error.to_string()),

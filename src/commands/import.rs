@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 use wiretag_capture::file::FileInterface;
-use wiretag_capture::flow::{Engine, FlowConfig, TOGETHER};
+use wiretag_capture::flow::{Engine, FlowConfig};
 use wiretag_capture::{CaptureCounters, EndReason, FlowRecord, Packet, Source, Transaction};
 use wiretag_enrich::static_file;
 use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
@@ -293,15 +293,13 @@ impl<'a> Import<'a> {
     fn burst(&mut self, burst: &[Packet<'_>]) -> anyhow::Result<()> {
         let Self { engine, log, tagging, name, names, .. } = self;
         let mut appended = Ok(());
-        for packets in burst.chunks(TOGETHER) {
-            engine.burst(packets, &mut tagging.records, |packet, flow_id| {
-                if appended.is_ok() {
-                    let interface = names.get(packet.interface as usize).unwrap_or(name);
-                    appended = log.append(interface, packet, flow_id);
-                }
-            });
-            engine.take_transactions(&mut tagging.transactions);
-        }
+        engine.burst(burst, &mut tagging.records, |packet, flow_id| {
+            if appended.is_ok() {
+                let interface = names.get(packet.interface as usize).unwrap_or(name);
+                appended = log.append(interface, packet, flow_id);
+            }
+        });
+        engine.take_transactions(&mut tagging.transactions);
         Ok(appended?)
     }
 

@@ -126,7 +126,7 @@ fn summary(counters: &CaptureCounters, slices: u64, transactions: bool) {
     tell!("packets {}, bytes {}", counters.packets, counters.bytes);
     tell!("in flows {}, flows {}, rows {slices}", counters.decoded, counters.flows_started);
     if transactions {
-        tell!("transactions {}, lost {}", counters.transactions, counters.transactions_lost);
+        tell!("transactions {}", counters.transactions);
     }
     for (reason, count) in &counters.refused {
         tell!("not in flows, {reason}: {count}");

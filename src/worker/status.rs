@@ -13,8 +13,10 @@ use crate::trouble::{Stage, Troubles};
 /// See the module documentation.
 #[derive(Default)]
 pub(crate) struct CaptureStatus {
-    /// By network namespace and number of the worker.
-    sources: Mutex<HashMap<(u64, u16), SourceStatus>>,
+    /// By the worker's number, which no other ever has.
+    sources: Mutex<HashMap<u64, SourceStatus>>,
+    /// Workers that have begun.
+    begun: AtomicU64,
     finished: Mutex<CaptureCounters>,
     lost_slices: AtomicU64,
     lost_transactions: AtomicU64,
@@ -32,7 +34,7 @@ pub(crate) struct CaptureStatus {
 #[derive(Default, Clone)]
 pub(super) struct SourceStatus {
     pub(super) counters: CaptureCounters,
-    pub(super) interfaces: Vec<Arc<str>>,
+    pub(super) interfaces: Arc<[Arc<str>]>,
     /// Time between two looks at what is open, ns.
     pub(super) checkpoint: i64,
 }
@@ -158,13 +160,18 @@ impl CaptureStatus {
         self.queued_rows.fetch_sub(rows as u64, Ordering::Relaxed);
     }
 
-    /// What a worker, named by network namespace and number, captures now.
-    pub(super) fn publish(&self, source: (u64, u16), status: SourceStatus) {
+    /// Another worker begins: its number.
+    pub(super) fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a worker captures now.
+    pub(super) fn publish(&self, source: u64, status: SourceStatus) {
         locked(&self.sources).insert(source, status);
     }
 
     /// A worker has ended.
-    pub(super) fn end(&self, source: (u64, u16)) {
+    pub(super) fn end(&self, source: u64) {
         if let Some(mut source) = locked(&self.sources).remove(&source) {
             (source.counters.flows_active, source.counters.flow_memory) = (0, 0);
             locked(&self.finished).add(&source.counters);

@@ -104,12 +104,14 @@ impl StoreConfig {
 }
 
 /// What [`Store::maintain`] did, and what is kept now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct Maintenance {
     /// Rows that went from memory to a file.
     pub rows_flushed: u64,
     /// What was too old or too much.
     pub retired: Retired,
+    /// Why something is still on the disk that is to be deleted; it is tried again.
+    pub undeleted: Option<StoreError>,
     /// Files of flows kept.
     pub flows: Totals,
     /// Files of transactions kept.
@@ -206,6 +208,10 @@ impl Store {
             locks.share(&data_dir)?;
             (flows, transactions)
         } else {
+            if config.role != Role::Importer {
+                // Nobody else writes segments that are of no import.
+                recovery.repairs = recovery::recover_segments(&data_dir, &catalog, &|import| import.is_none()).await?;
+            }
             (FlowStore::open_shared(&engine, catalog.clone()), TransactionStore::open_shared(&engine, catalog.clone()))
         };
         if config.role == Role::Importer {
@@ -313,9 +319,8 @@ impl Store {
         }
         self.flows.forget_open(now.saturating_sub(OPEN_LIFE)).await;
         let recorded = self.record_segments().await;
-        let room = self.make_room().await;
         let retired = self.retired(now).await;
-        if retired.as_ref().is_ok_and(|retired| retired.segments > 0) {
+        if retired.as_ref().is_ok_and(|(retired, _)| retired.segments > 0) {
             self.gone.look_again();
         }
         let rollups_retired = retention::retire_rollups(&self.catalog, self.rollups, now).await;
@@ -323,14 +328,15 @@ impl Store {
         let looked = self.look_for_segments().await;
         let compacted = if self.compacts { self.compact(now).await } else { Ok(()) };
         let (rows_flushed, ()) = (flushed?, recorded?);
-        room?;
         settled?;
         compacted?;
         rollups_retired?;
         looked?;
+        let (retired, undeleted) = retired?;
         Ok(Maintenance {
             rows_flushed,
-            retired: retired?,
+            retired,
+            undeleted,
             flows: self.catalog.totals_of(TableName::Flows).await?,
             transactions: self.catalog.totals_of(TableName::Transactions).await?,
             packets: self.catalog.segment_totals().await?,
@@ -366,23 +372,6 @@ impl Store {
             let _ = self.flows.roll_up(now).await;
         }
         flows.and(transactions).map(drop)
-    }
-
-    /// Files that compaction replaced go at once when they would take more than the limit.
-    async fn make_room(&self) -> Result<(), StoreError> {
-        let Some(most) = self.retention.0.bytes else { return Ok(()) };
-        let mut bytes = self.flows.superseded_bytes() + self.transactions.superseded_bytes();
-        if bytes == 0 {
-            return Ok(());
-        }
-        for table in [TableName::Flows, TableName::Transactions] {
-            bytes += self.catalog.totals_of(table).await?.bytes;
-        }
-        if bytes <= most {
-            return Ok(());
-        }
-        let (flows, transactions) = (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
-        flows.and(transactions)
     }
 
     /// Takes the lock of an import of the content with this hash.

@@ -7,13 +7,16 @@
 //! * segments whose file is gone stay on record, as sealed ones that take no room: their packets are missing ([`crate::gone`]) until they are back;
 //! * imports that were killed are said, and may be repeated.
 //!
+//! Beside an import the appliance looks after the segments of its own last run alone, which nobody writes any more, and an erasure after those of
+//! imports that were killed meanwhile ([`crate::erase`]).
+//!
 //! Flow files are looked after by the flow store itself. When that is open, the appliance makes rows of what a run that was
 //! interrupted left in its journal ([`crate::journal`]); importers leave it alone.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::catalog::{Catalog, Import, ImportState, Origin};
+use crate::catalog::{Catalog, ImportState, Origin};
 use crate::error::StoreError;
 use crate::journal;
 use crate::packets::{self, FOLDER, Recovered, Segment};
@@ -36,11 +39,14 @@ pub struct Recovery {
 
 pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recovery, StoreError> {
     let mut recovery = Recovery::default();
-    retention::delete_due(data_dir, catalog, i64::MAX).await?;
+    let deleted = retention::delete_due(data_dir, catalog, i64::MAX).await?;
     let imports = catalog.imports().await?;
-    recover_segments(data_dir, catalog, (&imports, &mut recovery.repairs)).await?;
-    delete_unknown_rollups(data_dir, catalog).await?;
-    packets::delete_temporary(data_dir)?;
+    recovery.repairs = recover_segments(data_dir, catalog, &|_| true).await?;
+    // What stays is in no answer; a disk that fails in one place must not keep everything from starting.
+    let others = [delete_unknown_rollups(data_dir, catalog).await?, packets::delete_temporary(data_dir).err()];
+    let undeleted = [deleted.failed].into_iter().chain(others).flatten();
+    let told = |error| format!("a file that is in no answer any more stays on the disk: {error}");
+    recovery.repairs.extend(undeleted.map(told));
     for import in imports.into_iter().filter(|import| import.state == ImportState::Open) {
         recovery.repairs.push(format!(
             "the import of `{}` was killed: its packets are there, some of its flows are not; hint: import it again, which \
@@ -52,34 +58,44 @@ pub(crate) async fn recover(data_dir: &Path, catalog: &Catalog) -> Result<Recove
     Ok(recovery)
 }
 
-async fn recover_segments(
+/// Makes the segments whole and sealed that are of an import (`None`: of the appliance) of which `is_over` says that it writes no more. Gives a
+/// sentence a repair.
+pub(crate) async fn recover_segments(
     data_dir: &Path,
     catalog: &Catalog,
-    (imports, repairs): (&[Import], &mut Vec<String>),
-) -> Result<(), StoreError> {
+    is_over: &(dyn Fn(Option<i64>) -> bool + Sync),
+) -> Result<Vec<String>, StoreError> {
+    let mut repairs = Vec::new();
     let mut registered: HashMap<String, Segment> =
         catalog.all_segments().await?.into_iter().map(|segment| (segment.path.clone(), segment)).collect();
     let erased = catalog.erased_segments().await?;
-    let origin = |import: &Import| Origin { import: Some(import.id), stored_at: import.started_at };
-    let origins: HashMap<Option<i64>, Origin> =
-        imports.iter().map(|import| (Some(import.id), origin(import))).collect();
+    let imports = catalog.imports().await?.into_iter();
+    let origins: HashMap<Option<i64>, Origin> = imports.map(|import| (Some(import.id), import.origin())).collect();
     let (mut found, mut removed) = (Vec::new(), Vec::new());
     let names = packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(FOLDER)))?;
     // Of a lost catalog names may be left that its imports had.
     let taken = names.iter().filter_map(|path| packets::import_of(path)).filter(|import| *import < MOST_IMPORTS).max();
     catalog.number_imports_above(taken.unwrap_or(0)).await?;
-    for path in names {
+    // What waits there is out of the catalog for good.
+    let waiting: HashSet<String> = catalog.removals().await?.into_iter().collect();
+    for path in names.into_iter().filter(|path| !waiting.contains(path)) {
         // Of one that is away for now the index stays.
         if !data_dir.join(&path).exists() {
             continue;
         }
         let known = registered.remove(&path);
+        if !is_over(known.as_ref().map_or_else(|| packets::import_of(&path), |segment| segment.origin.import)) {
+            continue;
+        }
         let was_gone = known.as_ref().is_some_and(|segment| segment.bytes == 0);
         if known.is_some_and(|segment| segment.sealed) && !was_gone {
             continue;
         }
         if erased.contains(&path) {
-            repairs.push(put_aside(data_dir, &path)?);
+            repairs.push(
+                put_aside(data_dir, &path)
+                    .unwrap_or_else(|error| format!("`{path}` has packets that were erased: {error}")),
+            );
             continue;
         }
         let work = {
@@ -103,12 +119,13 @@ async fn recover_segments(
             Err(error) => repairs.push(format!("`{path}` cannot be made whole now and stays as it is: {error}")),
         }
     }
-    let gone: Vec<Segment> = registered.into_values().collect();
+    let gone: Vec<Segment> = registered.into_values().filter(|segment| is_over(segment.origin.import)).collect();
     repairs.extend(gone_sentence(&gone));
     // Nobody writes them any more.
     found.extend(gone.into_iter().map(|segment| Segment { bytes: 0, sealed: true, ..segment }));
     catalog.add_segments(&found).await?;
-    catalog.remove_segments(&removed).await
+    catalog.remove_segments(&removed).await?;
+    Ok(repairs)
 }
 
 /// What is missing; the next start says it again.
@@ -159,9 +176,11 @@ fn put_aside(data_dir: &Path, path: &str) -> Result<String, StoreError> {
     ))
 }
 
-/// Roll-ups that the catalog does not name were not finished, and are made again.
-async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<(), StoreError> {
-    let known: HashSet<PathBuf> = catalog.rollups().await?.into_iter().map(|file| data_dir.join(file.path)).collect();
+/// Roll-ups that the catalog does not name were not finished, and are made again. Gives the first error, if one cannot be deleted.
+async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<Option<StoreError>, StoreError> {
+    let named = catalog.rollups().await?.into_iter().map(|file| file.path);
+    let known: HashSet<PathBuf> = named.chain(catalog.removals().await?).map(|path| data_dir.join(path)).collect();
+    let mut failed = None;
     let mut folders = vec![data_dir.join(crate::tables::rollup::FOLDER)];
     while let Some(folder) = folders.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -173,12 +192,14 @@ async fn delete_unknown_rollups(data_dir: &Path, catalog: &Catalog) -> Result<()
             let path = entry.map_err(StoreError::io("list", &folder))?.path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !known.contains(&path) {
-                std::fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
+            } else if !known.contains(&path)
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                failed = failed.or(Some(StoreError::io("delete", &path)(error)));
             }
         }
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// Makes rows of the slices that were open when the last run of the appliance was interrupted. If that cannot be done now, the

@@ -22,13 +22,16 @@ const BYTES: u64 = 1 << 20;
 impl Store {
     /// Applies the limits of what is kept at the time `now`. On a full disk too: a start does it before packets come.
     pub fn retire(&self, now: i64) -> BoxFuture<'_, Result<Retired, StoreError>> {
-        Box::pin(self.retired(now))
+        Box::pin(async move {
+            let (retired, failed) = self.retired(now).await?;
+            failed.map_or(Ok(retired), Err)
+        })
     }
 
-    pub(crate) async fn retired(&self, now: i64) -> Result<Retired, StoreError> {
-        let apply = || retention::apply(&self.data_dir, &self.catalog, self.retention, now);
-        let retired = match apply().await {
-            Err(_) if self.compacts && release(&self.data_dir) => apply().await,
+    /// With the reason why something is still on the disk that is to be deleted.
+    pub(crate) async fn retired(&self, now: i64) -> Result<(Retired, Option<StoreError>), StoreError> {
+        let retired = match self.applied(now).await {
+            Err(_) if self.compacts && release(&self.data_dir) => self.applied(now).await,
             retired => retired,
         };
         if retired.is_ok() && self.compacts {
@@ -36,6 +39,12 @@ impl Store {
             let _ = take(&self.data_dir);
         }
         retired
+    }
+
+    async fn applied(&self, now: i64) -> Result<(Retired, Option<StoreError>), StoreError> {
+        let retired = retention::apply(&self.catalog, self.retention, now).await?;
+        let deleted = self.delete_old(now).await?;
+        Ok((Retired { deleted: deleted.files, ..retired }, deleted.failed))
     }
 }
 

@@ -5,25 +5,29 @@
 //! * a registered file exists: the row goes first, in one transaction with a note to delete the file, and the file goes
 //!   [`GRACE`] later, so that a search or export that has begun still finds it (sooner if what waits to be deleted takes
 //!   more than a sixteenth of the limit: the disk counts more); a crash in between loses nothing, the note is carried out
-//!   later;
+//!   later; a file that cannot be deleted keeps no other one, and is tried again;
 //! * rows go when they are due, whether a roll-up adds them up or not: what none has is told of answers from roll-ups, too
 //!   ([`crate::catalog::RetiredItems`]);
 //! * what was imported is as old as its import, however old its packets are; limits of bytes take it in the same order;
 //! * an open segment is never touched;
-//! * accounts of loss and closed identity intervals go only when they are older than the oldest flow and packet kept.
+//! * accounts and closed identity intervals go only when they are older than the oldest flow and packet kept; what was lost is on record for
+//!   as long as anything answers about its time, also a roll-up: hour by hour, where nothing else is left, so that it does not grow much.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, Origin, RollupFile, TableName, Why};
+use crate::Store;
+use crate::catalog::{Catalog, RollupFile, TableName, Why};
 use crate::error::StoreError;
 use crate::packets::{self, SUFFIX, index_path};
 use crate::tables::rollup::{DAY, HOUR, MINUTE};
 
 /// How long a file outlives its row.
 pub const GRACE: Duration = Duration::from_secs(30);
+/// Files that are deleted before the catalog is told.
+const TOGETHER: usize = 1_000;
 
 /// How much to keep; `None` is without limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +62,15 @@ pub struct Retired {
     pub deleted: u64,
 }
 
+/// What was deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    /// Files.
+    pub(crate) files: u64,
+    /// Why the first of those is still there that could not be.
+    pub(crate) failed: Option<StoreError>,
+}
+
 /// Something that can go: path, bytes, and since when it counts as kept.
 struct Candidate {
     path: String,
@@ -71,9 +84,8 @@ pub(crate) fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Applies the limits at the time `now`.
+/// Applies the limits at the time `now`; nothing is deleted yet.
 pub(crate) async fn apply(
-    data_dir: &Path,
     catalog: &Catalog,
     (flows, packets): (Retention, Retention),
     now: i64,
@@ -105,14 +117,46 @@ pub(crate) async fn apply(
         retire(catalog, &gone, (Why::Retention, now)).await?;
         (retired.segments, retired.segment_bytes) = totals(&gone);
     }
-    if retired.flow_files + retired.segments > 0
-        && let Some(oldest) = oldest(catalog).await?
-    {
-        catalog.expire_before(oldest).await?;
+    if retired.flow_files + retired.segments > 0 {
+        expire(catalog).await?;
     }
-    retired.deleted = delete_due(data_dir, catalog, now.saturating_sub(nanos(GRACE))).await?;
-    retired.deleted += delete_pressing(data_dir, catalog, (flows, packets), now).await?;
     Ok(retired)
+}
+
+impl Store {
+    /// Deletes what is not kept any more, when searches that began before have ended, or where the disk needs the room.
+    pub(crate) async fn delete_old(&self, now: i64) -> Result<Deleted, StoreError> {
+        let due = delete_due(&self.data_dir, &self.catalog, now.saturating_sub(nanos(GRACE))).await?;
+        let pressing = delete_pressing(&self.data_dir, &self.catalog, self.retention, now).await?;
+        let replaced =
+            [self.flows.delete_replaced(now), self.transactions.delete_replaced(now), self.make_room().await];
+        let failed = due.failed.or(pressing.failed).or(replaced.into_iter().find_map(Result::err));
+        Ok(Deleted { files: due.files + pressing.files, failed })
+    }
+
+    /// Files that compaction replaced go at once when they would take more than the limit.
+    async fn make_room(&self) -> Result<(), StoreError> {
+        let Some(most) = self.retention.0.bytes else { return Ok(()) };
+        let mut bytes = self.flows.superseded_bytes() + self.transactions.superseded_bytes();
+        if bytes == 0 {
+            return Ok(());
+        }
+        for table in [TableName::Flows, TableName::Transactions] {
+            bytes += self.catalog.totals_of(table).await?.bytes;
+        }
+        if bytes <= most {
+            return Ok(());
+        }
+        let (flows, transactions) = (self.flows.delete_superseded().await, self.transactions.delete_superseded().await);
+        flows.and(transactions)
+    }
+}
+
+/// Forgets what nothing that is kept asks for.
+async fn expire(catalog: &Catalog) -> Result<(), StoreError> {
+    let Some(oldest) = oldest(catalog).await? else { return Ok(()) };
+    let rolled = catalog.rolled_since().await?;
+    catalog.expire_before(oldest, rolled.unwrap_or(oldest).min(oldest)).await
 }
 
 /// Roll-ups that are too old go, with those of minutes that they were made of; those of minutes that are part of none, too.
@@ -137,7 +181,10 @@ pub(crate) async fn retire_rollups(catalog: &Catalog, ages: RollupAges, now: i64
     retire(catalog, &files, (Why::Other, now)).await?;
     let days: Vec<&RollupFile> = kept.into_iter().filter(|day| old(day, ages.minutes)).collect();
     let minutes: Vec<RollupFile> = all.iter().filter(|file| !file.gone && of(&days, file)).cloned().collect();
-    if minutes.is_empty() { Ok(()) } else { catalog.retire_minutes(&minutes, now).await }
+    if !minutes.is_empty() {
+        catalog.retire_minutes(&minutes, now).await?;
+    }
+    if files.is_empty() { Ok(()) } else { expire(catalog).await }
 }
 
 /// Takes these files out of the catalog; with a segment goes its index.
@@ -162,25 +209,11 @@ pub(crate) async fn retire_import(
     catalog: &Catalog,
     (import, now): (i64, i64),
 ) -> Result<(), StoreError> {
-    let own = |origin: Origin| origin.import == Some(import);
-    let files = catalog.all_flow_files().await?.into_iter().filter(|file| own(file.origin));
-    let mut gone: Vec<(String, u64)> = files.map(|file| (file.path, file.bytes)).collect();
-    let (segments, others): (Vec<_>, Vec<_>) =
-        catalog.all_segments().await?.into_iter().partition(|segment| own(segment.origin));
-    gone.extend(
-        catalog.rollups().await?.into_iter().filter(|file| own(file.origin)).map(|file| (file.path, file.bytes)),
-    );
-    gone.extend(segments.into_iter().map(|segment| (segment.path, segment.bytes)));
-    // Those of a killed import that the catalog was not told of. In a new catalog imports have numbers that others had in the one before.
-    let known: HashSet<String> =
-        gone.iter().map(|(path, _)| path.clone()).chain(others.into_iter().map(|segment| segment.path)).collect();
-    for path in packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))? {
-        if packets::import_of(&path) == Some(import) && !known.contains(&path) {
-            gone.push((path, 0));
-        }
-    }
-    retire(catalog, &gone, (Why::Other, now)).await?;
-    catalog.forget_import(import).await
+    // Of a killed import the catalog was not told of all. In a new catalog imports have numbers that others had in the one before.
+    let known: HashSet<String> = catalog.all_segments().await?.into_iter().map(|segment| segment.path).collect();
+    let mut unknown = packets::list(data_dir).map_err(StoreError::io("list", &data_dir.join(packets::FOLDER)))?;
+    unknown.retain(|path| packets::import_of(path) == Some(import) && !known.contains(path));
+    catalog.retire_import(import, &unknown, now).await
 }
 
 /// Deletes files before their time while they and what is kept take more than the limits allow.
@@ -189,9 +222,9 @@ async fn delete_pressing(
     catalog: &Catalog,
     (flows, packets): (Retention, Retention),
     now: i64,
-) -> Result<u64, StoreError> {
+) -> Result<Deleted, StoreError> {
     if flows.bytes.is_none() && packets.bytes.is_none() {
-        return Ok(0);
+        return Ok(Deleted::default());
     }
     let waiting = catalog.waiting_removals(now).await?;
     let (segments, rows): (Vec<_>, Vec<_>) =
@@ -217,7 +250,7 @@ async fn delete_pressing(
             pressing.push(path);
         }
     }
-    delete(data_dir, catalog, pressing).await
+    delete(data_dir, catalog, &pressing).await
 }
 
 /// Time of the oldest flow, transaction or packet that is kept.
@@ -229,36 +262,29 @@ pub(crate) async fn oldest(catalog: &Catalog) -> Result<Option<i64>, StoreError>
 }
 
 /// Deletes files whose rows went before `before`.
-pub(crate) async fn delete_due(data_dir: &Path, catalog: &Catalog, before: i64) -> Result<u64, StoreError> {
-    let mut deleted = 0;
-    // The catalog gives some at a time, and what was deleted no more.
-    loop {
-        let due = catalog.due_removals(before).await?;
-        if due.is_empty() {
-            return Ok(deleted);
-        }
-        deleted += delete(data_dir, catalog, due).await?;
-    }
+pub(crate) async fn delete_due(data_dir: &Path, catalog: &Catalog, before: i64) -> Result<Deleted, StoreError> {
+    delete(data_dir, catalog, &catalog.due_removals(before).await?).await
 }
 
-async fn delete(data_dir: &Path, catalog: &Catalog, due: Vec<String>) -> Result<u64, StoreError> {
-    let mut gone = Vec::new();
-    for path in due {
-        let full = data_dir.join(&path);
-        match tokio::fs::remove_file(&full).await {
-            Ok(()) => {
-                remove_empty_parents(data_dir, &full);
-                gone.push(path);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(path),
-            Err(error) => {
-                catalog.removed(&gone).await?;
-                return Err(StoreError::io("delete", &full)(error));
+async fn delete(data_dir: &Path, catalog: &Catalog, due: &[String]) -> Result<Deleted, StoreError> {
+    let mut deleted = Deleted::default();
+    for some in due.chunks(TOGETHER) {
+        let mut gone = Vec::new();
+        for path in some {
+            let full = data_dir.join(path);
+            match tokio::fs::remove_file(&full).await {
+                Ok(()) => {
+                    remove_empty_parents(data_dir, &full);
+                    gone.push(path.clone());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(path.clone()),
+                Err(error) => deleted.failed = deleted.failed.or(Some(StoreError::io("delete", &full)(error))),
             }
         }
+        catalog.removed(&gone).await?;
+        deleted.files += gone.len() as u64;
     }
-    catalog.removed(&gone).await?;
-    Ok(gone.len() as u64)
+    Ok(deleted)
 }
 
 /// `hour=…` and `date=…` folders go with their last file.

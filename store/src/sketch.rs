@@ -14,6 +14,37 @@ const BUCKETS: usize = 3_776;
 /// First byte of an encoded sketch.
 const VERSION: u8 = 1;
 
+/// A part of all numbers, in millionths: a rank is made of whole numbers, since a fraction such as 0.999 has no exact one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Quantile(u32);
+
+impl Quantile {
+    /// Half of them.
+    pub(crate) const MEDIAN: Self = Self(Self::ALL / 2);
+    /// All of them.
+    const ALL: u32 = 1_000_000;
+    /// Digits behind the point of a percentage at most.
+    const DIGITS: usize = 4;
+
+    /// Of a percentage as it is written: `99.9`.
+    pub(crate) fn of_percent(text: &str) -> Option<Self> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !is_number(whole) || !is_number(fraction) || fraction.len() > Self::DIGITS {
+            return None;
+        }
+        let millionths: u32 = format!("{whole}{fraction:0<width$}", width = Self::DIGITS).parse().ok()?;
+        (millionths <= Self::ALL).then_some(Self(millionths))
+    }
+
+    /// The number of so many, in order, that this part is not greater than: `ceil(part × count)`, from 1.
+    pub(crate) fn rank(self, count: u64) -> u64 {
+        let rank = (u128::from(count) * u128::from(self.0)).div_ceil(Self::ALL.into());
+        // The part is at most all.
+        (rank as u64).max(1)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Sketch {
@@ -144,9 +175,9 @@ impl Sketch {
         }
     }
 
-    /// The number that this part of all (from 0 to 1) are not greater than: about the one of rank `ceil(quantile × count)`.
-    pub(crate) fn quantile(&self, quantile: f64) -> Option<u64> {
-        let rank = ((quantile * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+    /// The number that this part of all are not greater than: about the one of that rank.
+    pub(crate) fn quantile(&self, quantile: Quantile) -> Option<u64> {
+        let rank = quantile.rank(self.count);
         let mut before = 0;
         let bucket = self.buckets.iter().find(|bucket| {
             before += bucket.count();
@@ -228,7 +259,29 @@ mod tests {
             (127, 128, 129, 191, 192)
         );
         assert_eq!(bucket_of(u64::MAX), 3_775);
-        assert_eq!(Sketch::default().quantile(0.5), None);
+        assert_eq!(Sketch::default().quantile(Quantile::MEDIAN), None);
+    }
+
+    #[test]
+    fn ranks_are_those_of_whole_numbers() {
+        let rank = |percent: &str, count: u64| Quantile::of_percent(percent).map(|quantile| quantile.rank(count));
+        for (percent, count, expected) in [
+            ("99.9", 1_000, 999),
+            ("99.9", 1_001, 1_000),
+            ("55", 100, 55),
+            ("99.9999", 1_000_000, 999_999),
+            ("50", 3, 2),
+            ("050.0", 3, 2),
+            ("50.", 4, 2),
+            ("0", 10, 1),
+            ("100", 10, 10),
+            ("100", u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(rank(percent, count), Some(expected), "p{percent} of {count}");
+        }
+        for wrong in ["", ".", ".5", "1.2.3", "100.1", "101", "-1", "+1", "1e1", "99.99999", "99999999999"] {
+            assert_eq!(rank(wrong, 1), None, "{wrong}");
+        }
     }
 
     proptest! {
@@ -263,10 +316,11 @@ mod tests {
         }
 
         #[test]
-        fn quantiles_are_near(mut numbers in numbers(), quantile in 0.0..=1.0) {
-            let told = of(&numbers).quantile(quantile).unwrap_or_default();
+        fn quantiles_are_near(mut numbers in numbers(), part in 0..=Quantile::ALL) {
+            let told = of(&numbers).quantile(Quantile(part)).unwrap_or_default();
             numbers.sort_unstable();
-            let exact = numbers[((quantile * numbers.len() as f64).ceil() as usize).clamp(1, numbers.len()) - 1];
+            let rank = (numbers.len() as u64 * u64::from(part)).div_ceil(1_000_000).max(1);
+            let exact = numbers[rank as usize - 1];
             prop_assert!(told.abs_diff(exact) as f64 <= exact as f64 * 0.01, "{told} for {exact}");
         }
     }

@@ -195,6 +195,52 @@ fn cni_published_ports_and_ipv6_name_the_pod() {
     wiretag.stop();
 }
 
+fn local(node: &Node, subnet: &str, name: &str) -> Value {
+    json!({ "type": "host-local", "subnet": subnet, "dataDir": node.path(&format!("ipam-{name}")) })
+}
+
+/// A macvlan network above a bridge with a port, because a parent without a carrier carries nothing. All have the same addresses.
+fn macvlan(node: &Node, name: &'static str) -> Network {
+    let (port, far) = (format!("{name}-port"), format!("{name}-far"));
+    node.exec(&["ip", "link", "add", name, "type", "bridge"]);
+    node.exec(&["ip", "link", "add", &port, "type", "veth", "peer", "name", &far]);
+    node.exec(&["ip", "link", "set", &port, "master", name]);
+    for link in [name, &port, &far] {
+        node.exec(&["ip", "link", "set", link, "up"]);
+    }
+    let ipam = local(node, "10.213.0.0/24", name);
+    let macvlan = json!({ "type": "macvlan", "master": name, "mode": "bridge", "ipam": ipam });
+    Network { name, version: "0.4.0", plugins: vec![macvlan, plugin(node)] }
+}
+
+/// Inside a pod, packets of one interface are neither lost nor counted twice when it is given others.
+#[test]
+fn cni_interfaces_that_a_pod_is_given_later_cost_the_first_one_no_packet() {
+    if !ready() {
+        return;
+    }
+    let node = Node::new();
+    let (red, blue, green) = (macvlan(&node, "red"), macvlan(&node, "blue"), macvlan(&node, "green"));
+    let wiretag = node.wiretag();
+    let (pod, other) = (node.pod("asks"), node.pod("answers"));
+    node.add(&red, &pod, "eth0", "10.213.0.10");
+    node.add(&red, &other, "eth0", "10.213.0.9");
+    node.serve(&other);
+    // It is captured from now on.
+    node.flow_of(&pod, "http://10.213.0.9/", "client_ip == 10.213.0.10");
+    let ping = ["netns", "exec", &pod.netns, "busybox", "ping", "-q", "-i", "0.01", "-c", "300", "10.213.0.9"];
+    let mut ping = std::process::Command::new("ip").args(ping).spawn().expect("ip runs");
+    node.add(&blue, &pod, "net1", "10.213.0.11");
+    node.add(&green, &pod, "net2", "10.213.0.12");
+    assert!(ping.wait().expect("it ends").success());
+    eventually(30, "each packet once", || {
+        let flows = node.flows("protocol == icmp and client_ip == 10.213.0.10", &[]);
+        let packets = |column: &str| flows.iter().filter_map(|flow| flow[column].as_u64()).sum::<u64>();
+        ((packets("client_packets"), packets("server_packets")) == (300, 300)).then_some(())
+    });
+    wiretag.stop();
+}
+
 /// As Multus does it: `eth0` of a routed veth, `net1` and `net2` of macvlan networks that use the same addresses.
 #[test]
 fn cni_networks_of_one_pod_do_not_mix_and_macvlan_is_captured_inside() {
@@ -202,23 +248,9 @@ fn cni_networks_of_one_pod_do_not_mix_and_macvlan_is_captured_inside() {
         return;
     }
     let node = Node::new();
-    let local = |subnet: &str, name: &str| json!({ "type": "host-local", "subnet": subnet, "dataDir": node.path(&format!("ipam-{name}")) });
-    let ptp = json!({ "type": "ptp", "ipam": local("10.212.0.0/24", "ptp") });
+    let ptp = json!({ "type": "ptp", "ipam": local(&node, "10.212.0.0/24", "ptp") });
     let routed = Network { name: "routed", version: "0.4.0", plugins: vec![ptp, plugin(&node)] };
-    let macvlan = |name: &'static str| {
-        // A bridge with a port, because a parent without a carrier carries nothing.
-        let (port, far) = (format!("{name}-port"), format!("{name}-far"));
-        node.exec(&["ip", "link", "add", name, "type", "bridge"]);
-        node.exec(&["ip", "link", "add", &port, "type", "veth", "peer", "name", &far]);
-        node.exec(&["ip", "link", "set", &port, "master", name]);
-        for link in [name, &port, &far] {
-            node.exec(&["ip", "link", "set", link, "up"]);
-        }
-        let macvlan =
-            json!({ "type": "macvlan", "master": name, "mode": "bridge", "ipam": local("10.213.0.0/24", name) });
-        Network { name, version: "0.4.0", plugins: vec![macvlan, plugin(&node)] }
-    };
-    let (red, blue) = (macvlan("red"), macvlan("blue"));
+    let (red, blue) = (macvlan(&node, "red"), macvlan(&node, "blue"));
     let wiretag = node.wiretag();
     let attach = |name: &str, second: &Network, ip: &str| {
         let pod = node.pod(name);

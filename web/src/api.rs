@@ -149,12 +149,16 @@ pub(crate) struct TransactionBucketRow {
 /// One flow.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(crate) struct FlowAnswer {
-    /// Its slices, first to last.
+    /// Its slices, first to last; of more than 10,000, or than there is memory for, as many of the first as of the last.
     #[schema(value_type = Vec<Object>)]
     slices: Vec<Row>,
-    /// The same packets at other observation points.
+    /// How many slices lie between these.
+    slices_left_out: u64,
+    /// The same packets at other observation points, newest first.
     #[schema(value_type = Vec<Object>)]
     observations: Vec<Row>,
+    /// There are more of these, which are older.
+    observations_truncated: bool,
 }
 
 /// Parameters of the state.
@@ -336,12 +340,25 @@ pub(crate) async fn flow(
     let id = params::flow_id(&flow_id)?;
     let flows = &shared.store.flows;
     let rows = caller.permitted();
-    let work = async { Ok((flows.flow(id, &rows).await?, flows.observations(id, &rows).await?)) };
+    // Both have as much, and their JSON what is left.
+    let memory = shared.answers.most() / 4;
+    let work = async {
+        let slices = flows.flow(id, &rows, memory).await?;
+        let observations = flows.observations(id, &slices, &rows, memory).await?;
+        Ok((slices, observations))
+    };
     let (slices, observations) = shared.queries.run(Kind::Search, work).await?;
-    if slices.is_empty() {
+    if slices.rows.is_empty() {
         return Err(no_flow(&flow_id));
     }
-    shared.answers.json(&FlowAnswer { slices, observations }, 0)
+    let memory = slices.memory + observations.memory;
+    let answer = FlowAnswer {
+        slices: slices.rows,
+        slices_left_out: slices.left_out,
+        observations: observations.rows,
+        observations_truncated: observations.next.is_some(),
+    };
+    shared.answers.json(&answer, memory)
 }
 
 /// The columns of a flow, or of a transaction.

@@ -38,7 +38,9 @@ pub(super) fn plain<'a, T: Take<'a>>(packet: &Packet<'a>, ports: &Ports, taker: 
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Untunnelled { ports, taker })
+    let cursor = Cursor { data: packet.data, on_wire: packet.wire_len };
+    let (link, kind) = ethernet(cursor, packet.vlan)?;
+    network(link, kind, ip::most(packet, &link), Untunnelled { ports, taker })
 }
 
 /// What a frame is read for.
@@ -87,23 +89,25 @@ pub(super) fn in_tunnel<'a>(
     if packet.link_type != LinkType::ETHERNET {
         return None;
     }
-    let outer = frame(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan, Whole)?;
+    let (link, kind) = ethernet(Cursor { data: packet.data, on_wire: packet.wire_len }, packet.vlan)?;
+    let outer = network(link, kind, ip::most(packet, &link), Whole)?;
     let Transport::Udp { payload, payload_len } = outer.transport else { return None };
     let inside = tunnel::in_udp(outer.ports.1, Cursor { data: payload, on_wire: payload_len }, ports)?;
     if inside.layer != Layer::Ethernet {
         return None;
     }
-    let inner = frame(inside.cursor, None, Whole)?;
+    let (link, kind) = ethernet(inside.cursor, None)?;
+    let inner = network(link, kind, u32::MAX, Whole)?;
     let ends = !tunnel::may_open(inner.ip.protocol, inner.ip.payload, ports);
-    ends.then_some((outer, inside.kind, inside.id, inner))
+    let is_inside = ends && inside.fits(&outer.link, &inner.link, &inner.ip);
+    is_inside.then_some((outer, inside.kind, inside.id, inner))
 }
 
 #[inline(always)]
-fn frame<'a, T: Then<'a>>(cursor: Cursor<'a>, vlan: Option<(u16, u16)>, what: T) -> Option<T::Result> {
-    let (link, kind) = ethernet(cursor, vlan)?;
+fn network<'a, T: Then<'a>>(link: Link<'a>, kind: u16, most: u32, what: T) -> Option<T::Result> {
     match (kind, link.payload.first()? >> 4) {
-        (IPV4 | IPV6, 4) => with_ports(link, ip::plain_v4(link.payload)?, what),
-        (IPV4 | IPV6, 6) => with_ports(link, ip::plain_v6(link.payload)?, what),
+        (IPV4 | IPV6, 4) => with_ports(link, ip::plain_v4(link.payload, most)?, what),
+        (IPV4 | IPV6, 6) => with_ports(link, ip::plain_v6(link.payload, most)?, what),
         (_, _) => None,
     }
 }
@@ -152,6 +156,7 @@ mod tests {
 
     use super::super::{AsItIs, Decoder, TunnelPorts};
     use super::*;
+    use crate::packet::Direction;
 
     fn built(kind: u8, payload: &[u8]) -> Vec<u8> {
         let start = || PacketBuilder::ethernet2([2; 6], [3; 6]);
@@ -164,9 +169,18 @@ mod tests {
         }
         .unwrap();
         if kind >= 8 {
-            let vxlan = [&[8, 0, 0, 0, 0, 0, 5, 0], frame.as_slice()].concat();
+            let gtpu = [0x30, 0xff, 0, frame.len() as u8, 0, 0, 5, 0];
+            // VXLAN, the same without a next protocol, and GTP-U, which does not say either what is inside.
+            let (port, header) = match kind {
+                8..12 => (4789, [8, 0, 0, 0, 0, 0, 5, 0]),
+                12..16 => (4790, [8, 0, 0, 0, 0, 0, 5, 0]),
+                _ => (2152, gtpu),
+            };
+            let carried = [&header, frame.as_slice()].concat();
             frame.clear();
-            start().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(40_000, 4789).write(&mut frame, &vxlan).unwrap();
+            let src_mac = if kind & 1 == 0 { [2; 6] } else { [4; 6] };
+            let outer = PacketBuilder::ethernet2(src_mac, [3; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+            outer.udp(40_000, port).write(&mut frame, &carried).unwrap();
         } else if kind >= 4 {
             let tags = [0x81, 0, 0, kind, 0x81, 0, 0, 9];
             frame.splice(12..12, tags.iter().copied().take(if kind & 1 == 0 { 4 } else { 8 }));
@@ -179,11 +193,11 @@ mod tests {
 
         #[test]
         fn the_short_cut_leads_where_the_long_way_leads(
-            kind in 0_u8..12,
+            kind in 0_u8..20,
             payload in prop::collection::vec(any::<u8>(), 0..50),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
             (cut, padding) in (any::<prop::sample::Index>(), 0_u32..9),
-            vlan in prop::option::of(Just((0x8100, 7))),
+            (vlan, direction) in (prop::option::of(Just((0x8100, 7))), prop::option::of(Just(Direction::Ingress))),
         ) {
             let mut data = built(kind, &payload);
             for (at, value) in changes {
@@ -195,7 +209,7 @@ mod tests {
                 data.truncate(cut.index(data.len()));
             }
             let link_type = LinkType::ETHERNET;
-            let packet = Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan };
+            let packet = Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction, vlan };
             let mut decoder = Decoder::new(TunnelPorts::default());
             let long = decoder.the_long_way(&packet);
             let carriers = decoder.carriers().to_vec();
@@ -205,8 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_longer_than_what_carries_it_is_not_inside() {
+        for (kind, is_inside) in [(8, true), (12, false), (13, false), (16, false)] {
+            let mut data = built(kind, b"payload");
+            // The total length behind 50 bytes of outer headers and 14 of inner Ethernet.
+            data[66] = 1;
+            let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
+            let packet =
+                Packet { time: 0, data: &data, wire_len, link_type, interface: 0, direction: None, vlan: None };
+            let decoded = Decoder::new(TunnelPorts::default()).decode(&packet).unwrap();
+            assert_eq!(decoded.tunnel.is_some(), is_inside, "{kind}");
+        }
+    }
+
+    #[test]
     fn plain_packets_take_it() {
-        for kind in 0..11 {
+        for kind in 0..20 {
             let data = built(kind, b"payload");
             let (wire_len, link_type) = (data.len() as u32, LinkType::ETHERNET);
             let packet =

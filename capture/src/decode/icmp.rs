@@ -144,7 +144,7 @@ pub fn quote(decoded: &Decoded<'_>) -> Option<Quote> {
             let error = error(decoded.protocol, *kind, *code)?;
             let quoted =
                 if (decoded.protocol, *kind) == (Protocol::ICMP6, REDIRECT6) { redirected(payload)? } else { payload };
-            let ip = ip::parse(&Link::bare(quoted, quoted.len() as u32)).ok()?;
+            let ip = ip::parse(&Link::bare(quoted, quoted.len() as u32), u32::MAX).ok()?;
             let ports = transport::quoted_ports(&ip);
             Some(Quote { error, src: ip.ends.src(), dst: ip.ends.dst(), protocol: ip.protocol, ports })
         }

@@ -1,13 +1,15 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) with extension headers.
 //!
 //! Lengths come from the header, so that a snap length changes no figure; a total length of zero (segmentation offload,
-//! BIG TCP) is the wire's. Padding after the total length is not payload. Addresses are those of the fixed header, also
+//! BIG TCP) is the wire's, and so is one that claims more than a packet had that was seen to pass ([`most`]). Padding after the total length is not
+//! payload. Addresses are those of the fixed header, also
 //! with a routing header.
 
 use std::net::IpAddr;
 
 use super::link::Link;
 use super::{DecodeError, Decoded, Fragment, u16_at, u32_at};
+use crate::packet::Packet;
 use crate::record::Protocol;
 
 /// Extension headers that are followed.
@@ -81,11 +83,18 @@ impl Ip<'_> {
     }
 }
 
-/// Parses the IP header and what extends it.
-pub(super) fn parse<'a>(link: &Link<'a>) -> Result<Ip<'a>, DecodeError> {
+/// How long a frame's outermost IP packet may be at most. A short frame whose header claims 64 KiB would make anybody the top talker, and whatever
+/// comes after it on its connection a retransmission. What is inside a tunnel may be cut by whoever mirrors it.
+#[inline(always)]
+pub(super) const fn most(packet: &Packet<'_>, link: &Link<'_>) -> u32 {
+    if packet.was_seen() { link.on_wire } else { u32::MAX }
+}
+
+/// Parses the IP header and what extends it, of a packet of at most so many bytes.
+pub(super) fn parse<'a>(link: &Link<'a>, most: u32) -> Result<Ip<'a>, DecodeError> {
     match *link.payload.first().ok_or(DecodeError::IpCut)? >> 4 {
-        4 => v4(link.payload, link.on_wire),
-        6 => v6(link.payload, link.on_wire),
+        4 => v4(link.payload, link.on_wire, most),
+        6 => v6(link.payload, link.on_wire, most),
         _ => Err(DecodeError::IpMalformed),
     }
 }
@@ -113,20 +122,20 @@ pub(super) fn joined<'a>(
 
 /// IPv4 of which nothing is unusual.
 #[inline(always)]
-pub(super) fn plain_v4(data: &[u8]) -> Option<Ip<'_>> {
-    let (ip, place) = fixed_v4(data, 0).ok()?;
+pub(super) fn plain_v4(data: &[u8], most: u32) -> Option<Ip<'_>> {
+    let (ip, place) = fixed_v4(data, 0, most).ok()?;
     (place & PLACE == 0).then_some(ip)
 }
 
 /// The packet, and its fragment field. A total length of zero is `unstated`.
 #[inline(always)]
-fn fixed_v4(data: &[u8], unstated: u32) -> Result<(Ip<'_>, u16), DecodeError> {
+fn fixed_v4(data: &[u8], unstated: u32, most: u32) -> Result<(Ip<'_>, u16), DecodeError> {
     let header = data.first_chunk::<20>().ok_or(DecodeError::IpCut)?;
     let [b0, tos, l0, l1, i0, i1, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let header_len = u32::from(b0 & 0x0f) * 4;
     let total_len = match u32::from(u16::from_be_bytes([l0, l1])) {
         0 => unstated,
-        total => total,
+        total => total.min(most),
     };
     if header_len < 20 || total_len < header_len {
         return Err(DecodeError::IpMalformed);
@@ -147,14 +156,14 @@ fn fixed_v4(data: &[u8], unstated: u32) -> Result<(Ip<'_>, u16), DecodeError> {
 
 /// IPv6 with a length. What may follow is its next header's business.
 #[inline(always)]
-pub(super) fn plain_v6(data: &[u8]) -> Option<Ip<'_>> {
+pub(super) fn plain_v6(data: &[u8], most: u32) -> Option<Ip<'_>> {
     let (header, rest) = data.split_first_chunk::<40>()?;
     let [b0, b1, _, _, l0, l1, protocol, ..] = *header;
     let payload_len = u32::from(u16::from_be_bytes([l0, l1]));
     if payload_len == 0 {
         return None;
     }
-    Some(fixed_v6(header, (b0, b1, protocol), rest, payload_len))
+    Some(fixed_v6(header, (b0, b1, protocol), rest, payload_len.min(most.saturating_sub(40))))
 }
 
 #[inline(always)]
@@ -175,8 +184,8 @@ fn fixed_v6<'a>(header: &[u8; 40], (b0, b1, protocol): (u8, u8, u8), rest: &'a [
     }
 }
 
-fn v4(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
-    let (mut ip, place) = fixed_v4(data, on_wire)?;
+fn v4(data: &[u8], on_wire: u32, most: u32) -> Result<Ip<'_>, DecodeError> {
+    let (mut ip, place) = fixed_v4(data, on_wire, most)?;
     if place & PLACE != 0 {
         let id = ip.id.map(u32::from).unwrap_or_default();
         ip.fragment = Some(Fragment::of(&ip, id, u32::from(place & 0x1fff) * 8, place & 0x2000 != 0));
@@ -190,12 +199,12 @@ fn cut(payload: &[u8], len: u32) -> &[u8] {
     payload.get(..len as usize).unwrap_or(payload)
 }
 
-fn v6(data: &[u8], on_wire: u32) -> Result<Ip<'_>, DecodeError> {
+fn v6(data: &[u8], on_wire: u32, most: u32) -> Result<Ip<'_>, DecodeError> {
     let (header, rest) = data.split_first_chunk::<40>().ok_or(DecodeError::IpCut)?;
     let [b0, b1, _, _, l0, l1, protocol, ..] = *header;
     let payload_len = match u32::from(u16::from_be_bytes([l0, l1])) {
         0 => unstated(protocol, rest, on_wire),
-        stated => stated,
+        stated => stated.min(most.saturating_sub(40)),
     };
     extensions(fixed_v6(header, (b0, b1, protocol), rest, payload_len))
 }

@@ -300,7 +300,7 @@ impl Decoder {
     #[inline(never)]
     fn the_long_way<'a>(&mut self, packet: &Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         let link = link::parse(packet)?;
-        let ip = ip::parse(&link)?;
+        let ip = ip::parse(&link, ip::most(packet, &link))?;
         if ip.fragment.is_some() {
             return Ok(fragment(&link, &ip, &self.ports));
         }
@@ -431,7 +431,7 @@ impl Around {
 fn inner<'a>(link: &Link<'a>, inside: &Inside<'a>) -> Result<(Link<'a>, Ip<'a>, Parsed<'a>), DecodeError> {
     let stack = if inside.has_frame() { Stack::default() } else { Stack::of(link) };
     let link = stack.walk(inside.cursor, inside.layer)?;
-    let ip = ip::parse(&link)?;
+    let ip = ip::parse(&link, u32::MAX)?;
     let parsed = if ip.fragment.is_some() { transport::portless(&ip) } else { transport::parse(&ip)? };
     Ok((link, ip, parsed))
 }

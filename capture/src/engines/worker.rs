@@ -4,25 +4,23 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::batch::Batch;
 use super::{Keep, Outcome};
-use crate::flow::{Engine, FlowConfig, Share, TOGETHER};
+use crate::flow::{Engine, FlowConfig, Share};
 use crate::packet::Packet;
 use crate::record::EndReason;
 
-/// Flows that are ended at once where their rows are not kept: no more transactions than wait for us are theirs.
-const AT_ONCE: usize = 512;
+/// Rows that flows give at once when they are ended: not all rows are kept.
+const AT_ONCE: usize = 8192;
 
 /// See the module documentation.
 pub(super) struct Worker {
     engine: Engine,
     keep: Keep,
-    transactions: bool,
     outcome: Outcome,
 }
 
 impl Worker {
     pub(super) fn new(config: FlowConfig, share: Share, keep: Keep) -> Self {
-        let transactions = config.transactions;
-        Self { engine: Engine::with_share(config, share), keep, transactions, outcome: Outcome::default() }
+        Self { engine: Engine::with_share(config, share), keep, outcome: Outcome::default() }
     }
 
     pub(super) fn name_interface(&mut self, interface: u32, name: &str) {
@@ -31,13 +29,8 @@ impl Worker {
 
     /// Takes packets in, in order.
     pub(super) fn packets(&mut self, packets: &[Packet<'_>]) {
-        for packets in packets.chunks(if self.transactions { TOGETHER } else { packets.len().max(1) }) {
-            self.engine.burst(packets, &mut self.outcome.records, |_, _| {});
-            if self.transactions {
-                self.engine.take_transactions(&mut self.outcome.transactions);
-            }
-        }
-        self.count();
+        self.engine.burst(packets, &mut self.outcome.records, |_, _| {});
+        self.take();
     }
 
     /// Takes batches until the last one.
@@ -65,21 +58,19 @@ impl Worker {
 
     /// Ends all flows.
     pub(super) fn finish(mut self) -> Outcome {
-        let at_once = if self.keep == Keep::Records { usize::MAX } else { AT_ONCE };
-        while self.engine.finish_some(EndReason::EndOfInput, at_once, &mut self.outcome.records) {
-            self.engine.take_transactions(&mut self.outcome.transactions);
-            self.count();
+        while self.engine.finish_some(EndReason::EndOfInput, AT_ONCE, &mut self.outcome.records) {
+            self.take();
         }
-        self.engine.take_transactions(&mut self.outcome.transactions);
-        self.count();
+        self.take();
         if self.keep == Keep::Records {
             self.outcome.slices = self.outcome.records.len() as u64;
         }
         Outcome { counters: self.engine.counters().clone(), ..self.outcome }
     }
 
-    /// Forgets what is not kept.
-    fn count(&mut self) {
+    /// Takes what came, and forgets what is not kept.
+    fn take(&mut self) {
+        self.engine.take_transactions(&mut self.outcome.transactions);
         if self.keep != Keep::Records {
             self.outcome.slices += self.outcome.records.len() as u64;
             self.outcome.records.clear();

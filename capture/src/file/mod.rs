@@ -18,7 +18,7 @@ use input::Input;
 use crate::burst::{Burst, Room};
 use crate::packet::{LinkType, Packet};
 
-/// Greatest pcapng block or pcap record that is accepted, bytes.
+/// Greatest pcapng block that is accepted, bytes; a record of pcap is no greater than the greatest snap length that tools write, 262,144.
 pub const MAX_BLOCK: usize = 16 << 20;
 
 /// An interface that a file describes.

@@ -12,9 +12,8 @@ use crate::decode::{Decoded, Take};
 use crate::packet::Packet;
 use crate::record::FlowRecord;
 
-/// Packets that are prepared together. The transactions of so many always fit their queue, for one of 64 KiB holds some 3,600
-/// requests at most.
-pub const TOGETHER: usize = 16;
+/// Packets that are prepared together.
+const TOGETHER: usize = 16;
 
 /// A packet that is decoded, if it is a plain one.
 struct Prepared<'a> {

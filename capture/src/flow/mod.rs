@@ -13,7 +13,7 @@
 //!   a handshake lasts, segments are missing or an application is read; eviction takes the least valuable first and is counted;
 //! * cost per packet does not depend on the number of flows: a packet touches its flow, a timer wheel finds the quiet ones;
 //! * what is open can be looked at without a change to anything, in bounded portions, see [`open`];
-//! * transactions cost nothing unless they are asked for; then they wait in a bounded queue, and losses are counted.
+//! * transactions cost nothing unless they are asked for; then they wait to be taken: no more than what was open, and a burst of packets, gives.
 //!
 //! A slice ends with the first packet after its time, or with its flow: so the last one of a flow has packets, and says why the flow ended.
 //! Where a flow may be silent for long (TCP, SCTP) it ends in silence, too: its figures are not held back until then.
@@ -53,7 +53,6 @@ mod tcp;
 mod track;
 mod trouble;
 
-pub use burst::TOGETHER;
 pub use community_id::CommunityId;
 pub(crate) use community_id::between;
 pub use community_id::is_one_way;
@@ -78,9 +77,6 @@ use crate::metrics::CaptureCounters;
 use crate::packet::Packet;
 use crate::record::{EndReason, FlowRecord};
 use crate::transaction::Transaction;
-
-/// Most transactions that wait for [`Engine::take_transactions`]; more are lost, and counted.
-const MAX_TRANSACTIONS: usize = 1 << 16;
 
 /// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
 const LONG_JUMP: i64 = 1 << 50;
@@ -233,7 +229,7 @@ impl Engine {
         if read && self.config.transactions && flow.application.has_finished() {
             let interface = name(&mut self.interfaces, flow.key.interface());
             let point = Point { node: &self.config.node, source: self.config.source, interface };
-            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
+            flow.take_transactions(&point, keep(&mut self.transactions, &mut self.counters));
         }
         let mut more = false;
         if begins || class != before || weight.is_some() {
@@ -288,6 +284,11 @@ impl Engine {
         }
     }
 
+    /// The greatest time so far, which does not go back; the least there is before the first one, and after the end of all flows.
+    pub fn clock(&self) -> i64 {
+        self.clock
+    }
+
     /// Ends every flow.
     pub fn finish(&mut self, reason: EndReason, out: &mut Vec<FlowRecord>) {
         let from = out.len();
@@ -295,11 +296,14 @@ impl Engine {
         sort(out, from);
     }
 
-    /// Ends at most `most` flows; whether there are more. For those who do not want to hold the records of all at once.
+    /// Ends flows until these have given `most` records and transactions, or a few more; whether there are more flows. For those who do not
+    /// want to hold the rows of all at once.
     pub fn finish_some(&mut self, reason: EndReason, most: usize, out: &mut Vec<FlowRecord>) -> bool {
         let from = out.len();
+        let rows = |own: &Self, out: &Vec<FlowRecord>| out.len() + own.transactions.len();
+        let before = rows(self, out);
         let now = Moment::of(self.clock);
-        for _ in 0..most {
+        while rows(self, out) - before < most {
             let Some(slot) = self.table.any() else { break };
             if self.settle(slot, now, out) {
                 self.end_open(slot, reason, out);
@@ -318,7 +322,7 @@ impl Engine {
     }
 
     /// Appends the transactions that finished since the last call (none unless [`FlowConfig::transactions`]). To be
-    /// called once a burst, or after [`TOGETHER`] packets: what does not fit the queue is counted in `transactions_lost`.
+    /// called once a burst, and between two calls of [`Self::finish_some`].
     pub fn take_transactions(&mut self, out: &mut Vec<Transaction>) {
         out.append(&mut self.transactions);
     }
@@ -406,7 +410,7 @@ impl Engine {
         let interface = name(&mut self.interfaces, flow.key.interface());
         let point = Point { node: &self.config.node, source: self.config.source, interface };
         if self.config.transactions {
-            flow.take_transactions(&point, queue(&mut self.transactions, &mut self.counters));
+            flow.take_transactions(&point, keep(&mut self.transactions, &mut self.counters));
         }
         self.shadows -= usize::from(flow.is_shadow);
         if !flow.is_empty() && !flow.is_shadow {
@@ -454,15 +458,11 @@ impl Engine {
     }
 }
 
-/// Puts transactions into the queue while there is room.
-fn queue(queue: &mut Vec<Transaction>, counters: &mut CaptureCounters) -> impl FnMut(Transaction) {
+/// Keeps transactions until they are taken.
+fn keep(transactions: &mut Vec<Transaction>, counters: &mut CaptureCounters) -> impl FnMut(Transaction) {
     |transaction| {
-        if queue.len() < MAX_TRANSACTIONS {
-            counters.transactions += 1;
-            queue.push(transaction);
-        } else {
-            counters.transactions_lost += 1;
-        }
+        counters.transactions += 1;
+        transactions.push(transaction);
     }
 }
 

@@ -1,16 +1,21 @@
 //! Packets of a TPACKET_V3 block, read from plain bytes: every offset is checked, and a block that contradicts itself
 //! ends early.
 //!
-//! Layout (`linux/if_packet.h`): the block header holds the number of packets at 12 and the offset of the first at 16; each
+//! Layout (`linux/if_packet.h`): the block header holds its status at 8, the number of packets at 12, the offset of the first at 16, when the block
+//! was opened at 32 (seconds, nanoseconds) and the time of its last packet at 40; each
 //! packet begins with `tpacket3_hdr` (next offset 0, seconds 4, nanoseconds 8, captured 12, wire 16, status 20, offset of the
 //! link layer 24 (u16), VLAN TCI 32, TPID 36 (u16)), followed at 48 by `sockaddr_ll` (index 4, hardware type 8 (u16), packet type 10).
 //!
 //! The kernel delivers each packet of a loopback interface twice, as sent and as received; only the second is handed on.
 
+use std::time::Duration;
+
 use crate::burst::{Burst, Room};
 use crate::packet::{Direction, LinkType, Packet};
 
 const SOCKET_ADDRESS: usize = 48;
+/// The block was handed over for its age.
+const STATUS_BLOCK_TIMEOUT: u32 = 1 << 5;
 const STATUS_VLAN_VALID: u32 = 1 << 4;
 const STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 const PACKET_OUTGOING: u8 = 4;
@@ -46,6 +51,13 @@ pub(super) fn packets<'a>(block: &'a [u8], room: &'a mut Room, each: &mut dyn Fn
     if !burst.is_empty() {
         each(&burst);
     }
+}
+
+/// How long it took to fill the block, if it is full.
+pub(super) fn time_to_fill(block: &[u8]) -> Option<Duration> {
+    let time = |at: usize| Some(Duration::new(u32_at(block, at)?.into(), u32_at(block, at + 4)?.min(999_999_999)));
+    let is_full = u32_at(block, 8)? & STATUS_BLOCK_TIMEOUT == 0;
+    time(40)?.checked_sub(time(32)?).filter(|_| is_full)
 }
 
 /// A packet at the beginning of `bytes`, unless it comes a second time, and the distance to the next.
@@ -130,6 +142,19 @@ mod tests {
             handed_on(&[(772, 4, 1), (772, 0, 1), (1, 4, 2)]),
             [received, (LinkType::ETHERNET, 2, Some(Direction::Egress)),]
         );
+    }
+
+    #[test]
+    fn a_full_block_tells_how_long_it_took() {
+        let block = |status: u32, (opened, last): ([u32; 2], [u32; 2])| {
+            let words = [0, 0, status, 0, 0, 0, 0, 0, opened[0], opened[1], last[0], last[1]];
+            time_to_fill(&words.map(u32::to_ne_bytes).concat())
+        };
+        let across_a_second = ([7, 999_900_000], [8, 100_000]);
+        assert_eq!(block(1, across_a_second), Some(Duration::from_micros(200)));
+        assert_eq!(block(1 | STATUS_BLOCK_TIMEOUT, across_a_second), None);
+        // The clock went back.
+        assert_eq!(block(1, ([8, 0], [7, 0])), None);
     }
 
     #[test]

@@ -29,16 +29,6 @@ pub enum RingError {
         /// Possible.
         limit: usize,
     },
-    /// The size of the ring cannot be.
-    #[error(
-        "a ring of {block_count} blocks of {block_size} bytes cannot be; hint: blocks are a power of two of at least 64 KiB"
-    )]
-    Size {
-        /// Bytes of a block.
-        block_size: usize,
-        /// Blocks.
-        block_count: usize,
-    },
     /// A network namespace cannot be entered.
     #[error("cannot enter the network namespace `{path}`: {source}")]
     Namespace {

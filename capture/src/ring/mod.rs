@@ -7,6 +7,11 @@
 //!
 //! Packets received = packets handed to `each` + [`Ring::drops`]; what loopback sends is not received until it comes back.
 //!
+//! A ring holds what comes while nobody reads, in blocks. The kernel closes one that is full, or in which a packet waits for its age, and
+//! takes the next; the rest of it stays empty. So blocks are small, to have many of them, and wait for long: 32 MiB hold 25 seconds of few
+//! packets, and a packet is read a quarter of a second after it came at the latest. A block takes the largest frames there are, less its headers.
+//! Where blocks fill within a millisecond, the thread is not woken for each ([`TOGETHER`]).
+//!
 //! Rings that share the traffic ([`RingConfig::fanout`]) keep to it: a full one drops, and counts, rather than give packets of
 //! its flows to another that does not know them.
 
@@ -29,33 +34,53 @@ use crate::packet::Packet;
 /// Size and behaviour of a ring.
 #[derive(Debug, Clone)]
 pub struct RingConfig {
-    /// Bytes of a block, a power of two of at least a page.
-    pub block_size: usize,
-    /// Blocks.
-    pub block_count: usize,
+    /// Memory, MiB.
+    pub mib: u32,
     /// Most bytes of a packet that are copied. The default takes all: a veth carries frames of up to 65,549 bytes, and more with
     /// `gso_max_size`.
     pub snap_len: u32,
-    /// After so many milliseconds a block is handed over although it is not full.
-    pub block_timeout_ms: u32,
-    /// Group of sockets that share the traffic by flow hash. The kernel hashes fragments without ports, the first one too
+    /// With whom it shares the traffic, by flow hash. The kernel hashes fragments without ports, the first one too
     /// (`__skb_flow_dissect`), so those of one packet come to one socket, which may be another than that of the flow's whole packets.
     /// It is not asked to put them together (`PACKET_FANOUT_FLAG_DEFRAG`): what it has put together at one interface it takes for
     /// a repetition at the next, and drops it without a count.
-    pub fanout: Option<u16>,
+    pub fanout: Option<Fanout>,
 }
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { block_size: 1 << 20, block_count: 32, snap_len: 262_144, block_timeout_ms: 50, fanout: None }
+        Self { mib: 32, snap_len: 262_144, fanout: None }
     }
 }
+
+/// With whom a ring shares the traffic. A group is the network namespace's: two processes that chose the same number would share theirs, and each
+/// see a part. So the kernel chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fanout {
+    /// With those that are opened for its group ([`Ring::group`]).
+    New,
+    /// With this group.
+    Group(u16),
+}
+
+/// Bytes of a block.
+const BLOCK: usize = 256 << 10;
+/// After so many milliseconds a block with packets is handed over although it is not full.
+const BLOCK_AGE_MS: u32 = 200;
+/// And has been, after so long.
+const BLOCK_IS_OVER: Duration = Duration::from_millis(300);
+
+/// So many blocks are waited for together,
+const TOGETHER: u32 = 4;
+/// if that takes no longer.
+const MOST_PAUSE: Duration = Duration::from_millis(4);
 
 /// A ring and its socket.
 pub struct Ring {
     socket: sys::RingSocket,
     snap_len: u32,
     next_block: usize,
+    /// How long to wait before the kernel is asked to say when the next block is full.
+    pause: Option<Duration>,
     drops: u64,
     room: Room,
 }
@@ -65,7 +90,7 @@ impl Ring {
     pub fn open(config: &RingConfig, interfaces: &[u32]) -> Result<Self, RingError> {
         let program = filter::program(interfaces, config.snap_len)?;
         let socket = sys::RingSocket::open(config, &program)?;
-        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, drops: 0, room: Room::default() })
+        Ok(Self { socket, snap_len: config.snap_len, next_block: 0, pause: None, drops: 0, room: Room::default() })
     }
 
     /// Receives from these interfaces from now on. What others have carried until now is in the ring, and is still handed on.
@@ -73,14 +98,19 @@ impl Ring {
         self.socket.attach_filter(&filter::program(interfaces, self.snap_len)?)
     }
 
-    /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` for the first, and no longer than until
-    /// `links` has a change to tell: an interface may live for less. Returns their number.
+    /// Hands on the packets of every block that is ready, several at a time; waits at most `timeout` (and the pause of dense traffic) for the
+    /// first, and no longer than until `links` has a change to tell: an interface may live for less. Returns their number.
     pub fn poll(
         &mut self,
         timeout: Duration,
         links: Option<&LinkWatcher>,
         each: &mut dyn FnMut(&[Packet<'_>]),
     ) -> Result<usize, RingError> {
+        if !self.socket.block_is_ready(self.next_block)
+            && let Some(pause) = self.pause.take()
+        {
+            std::thread::park_timeout(pause);
+        }
         if !self.socket.block_is_ready(self.next_block) {
             self.socket.wait(timeout, links.map(LinkWatcher::socket))?;
         }
@@ -89,14 +119,28 @@ impl Ring {
             if !self.socket.block_is_ready(self.next_block) {
                 break;
             }
-            block::packets(self.socket.block(self.next_block), &mut self.room, &mut |burst| {
+            let bytes = self.socket.block(self.next_block);
+            block::packets(bytes, &mut self.room, &mut |burst| {
                 packets += burst.len();
                 each(burst);
             });
+            self.pause = block::time_to_fill(bytes).map(|time| time * TOGETHER).filter(|pause| *pause <= MOST_PAUSE);
             self.socket.release_block(self.next_block);
             self.next_block = (self.next_block + 1) % self.socket.block_count();
         }
         Ok(packets)
+    }
+
+    /// The group that it shares the traffic with.
+    pub fn group(&self) -> Option<u16> {
+        self.socket.group()
+    }
+
+    /// Lets nothing more in, and hands on all that is in the ring: also what is in a block that is not full.
+    pub fn drain(&mut self, each: &mut dyn FnMut(&[Packet<'_>])) -> Result<(), RingError> {
+        self.set_interfaces(&[])?;
+        while self.poll(BLOCK_IS_OVER, None, each)? > 0 {}
+        Ok(())
     }
 
     /// Packets that the kernel dropped because the ring was full, since it was opened.

@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::filter::Instruction;
-use super::{RingConfig, RingError};
+use super::{BLOCK, BLOCK_AGE_MS, Fanout, RingConfig, RingError};
 
 const TPACKET_V3: libc::c_int = 2;
 const TP_STATUS_USER: u32 = 1;
 const TP_STATUS_KERNEL: u32 = 0;
+/// `PACKET_FANOUT_HASH`, which the upper half of the option has.
 const FANOUT_HASH: libc::c_int = 0;
+/// `PACKET_FANOUT_FLAG_UNIQUEID` (Linux 4.12): a group that no other socket is in.
+const FANOUT_UNIQUE: libc::c_int = 0x2000;
 /// Offset of the status word in a block's header.
 const BLOCK_STATUS: usize = 8;
 
@@ -22,8 +25,8 @@ const BLOCK_STATUS: usize = 8;
 pub(super) struct RingSocket {
     fd: OwnedFd,
     map: *mut u8,
-    block_size: usize,
     block_count: usize,
+    group: Option<u16>,
 }
 
 // SAFETY: the mapping belongs to this value alone; nothing of it is bound to the thread that made it.
@@ -32,21 +35,17 @@ unsafe impl Send for RingSocket {}
 impl RingSocket {
     /// Opens the socket deaf, gives it filter and ring, and only then lets it hear.
     pub(super) fn open(config: &RingConfig, program: &[Instruction]) -> Result<Self, RingError> {
-        let (block_size, block_count) = (config.block_size, config.block_count);
-        let length = block_size.checked_mul(block_count);
-        let Some(length) = length.filter(|_| block_size.is_power_of_two() && block_size >= 1 << 16 && block_count > 0)
-        else {
-            return Err(RingError::Size { block_size, block_count });
-        };
+        let length = (config.mib as usize) << 20;
+        let block_count = length / BLOCK;
         let fd = socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0, "open a packet socket")?;
         set_option(&fd, libc::PACKET_VERSION, &TPACKET_V3, "choose TPACKET_V3")?;
         attach_filter(&fd, program)?;
         let request = libc::tpacket_req3 {
-            tp_block_size: block_size as u32,
+            tp_block_size: BLOCK as u32,
             tp_block_nr: block_count as u32,
             tp_frame_size: 2048,
             tp_frame_nr: (length / 2048) as u32,
-            tp_retire_blk_tov: config.block_timeout_ms,
+            tp_retire_blk_tov: BLOCK_AGE_MS,
             tp_sizeof_priv: 0,
             tp_feature_req_word: 0,
         };
@@ -59,13 +58,27 @@ impl RingSocket {
         if map == libc::MAP_FAILED {
             return Err(RingError::last("map the ring"));
         }
-        let ring = Self { fd, map: map.cast(), block_size, block_count };
+        let mut ring = Self { fd, map: map.cast(), block_count, group: None };
         ring.bind()?;
-        if let Some(group) = config.fanout {
-            let fanout = libc::c_int::from(group) | (FANOUT_HASH << 16);
-            set_option(&ring.fd, libc::PACKET_FANOUT, &fanout, "join the fanout group")?;
+        if let Some(fanout) = config.fanout {
+            ring.share(fanout)?;
         }
         Ok(ring)
+    }
+
+    fn share(&mut self, fanout: Fanout) -> Result<(), RingError> {
+        let wanted = match fanout {
+            Fanout::New => (FANOUT_HASH | FANOUT_UNIQUE) << 16,
+            Fanout::Group(group) => libc::c_int::from(group) | (FANOUT_HASH << 16),
+        };
+        set_option(&self.fd, libc::PACKET_FANOUT, &wanted, "join the fanout group")?;
+        let joined: libc::c_int = get_option(&self.fd, libc::PACKET_FANOUT, 0, "ask for the fanout group")?;
+        self.group = Some(joined as u16);
+        Ok(())
+    }
+
+    pub(super) fn group(&self) -> Option<u16> {
+        self.group
     }
 
     /// Hears all protocols on all interfaces from now on; the filter chooses.
@@ -91,7 +104,7 @@ impl RingSocket {
     }
 
     fn status(&self, block: usize) -> &AtomicU32 {
-        let offset = (block % self.block_count) * self.block_size + BLOCK_STATUS;
+        let offset = (block % self.block_count) * BLOCK + BLOCK_STATUS;
         // SAFETY: `offset` is within the mapping and a multiple of four; kernel and user space both access the word as an
         // aligned 32 bit value.
         unsafe { AtomicU32::from_ptr(self.map.add(offset).cast()) }
@@ -107,10 +120,10 @@ impl RingSocket {
         if !self.block_is_ready(block) {
             return &[];
         }
-        let offset = (block % self.block_count) * self.block_size;
+        let offset = (block % self.block_count) * BLOCK;
         // SAFETY: within the mapping; the kernel does not write to a block whose status is ours, and `release_block` takes
         // `&mut self`, so it cannot be given back while the slice lives.
-        unsafe { std::slice::from_raw_parts(self.map.add(offset), self.block_size) }
+        unsafe { std::slice::from_raw_parts(self.map.add(offset), BLOCK) }
     }
 
     /// Gives a block back to the kernel.
@@ -130,14 +143,8 @@ impl RingSocket {
 
     /// Packets dropped since the last call.
     pub(super) fn new_drops(&self) -> Result<u32, RingError> {
-        let mut statistics = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
-        let mut length = size_of::<libc::tpacket_stats_v3>() as libc::socklen_t;
-        // SAFETY: `statistics` has the length given, and the kernel writes at most that.
-        let result = unsafe {
-            let value = (&raw mut statistics).cast();
-            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut length)
-        };
-        if result == 0 { Ok(statistics.tp_drops) } else { Err(RingError::last("read the ring's statistics")) }
+        let none = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
+        Ok(get_option(&self.fd, libc::PACKET_STATISTICS, none, "read the ring's statistics")?.tp_drops)
     }
 }
 
@@ -145,7 +152,7 @@ impl Drop for RingSocket {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `open` with this length, and no slice of it outlives `self`.
         unsafe {
-            libc::munmap(self.map.cast(), self.block_size * self.block_count);
+            libc::munmap(self.map.cast(), BLOCK * self.block_count);
         }
     }
 }
@@ -183,6 +190,15 @@ fn set_option<T>(fd: &OwnedFd, option: libc::c_int, value: &T, what: &'static st
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, std::ptr::from_ref(value).cast(), length)
     };
     if result == 0 { Ok(()) } else { Err(RingError::last(what)) }
+}
+
+/// The option's value, in the place of `value`.
+fn get_option<T: Copy>(fd: &OwnedFd, option: libc::c_int, mut value: T, what: &'static str) -> Result<T, RingError> {
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: `value` has the length given, and the kernel writes at most that; callers pass the type that the option has, of integers.
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, (&raw mut value).cast(), &raw mut length) };
+    if result == 0 { Ok(value) } else { Err(RingError::last(what)) }
 }
 
 /// Whether one of the descriptors became readable in time. An interrupted wait counts as not readable.

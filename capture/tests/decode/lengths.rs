@@ -1,6 +1,6 @@
 //! Lengths are the wire's: snap lengths, padding, offloading and jumbograms change no figure.
 
-use wiretag_capture::LinkType;
+use wiretag_capture::{Direction, LinkType, Packet};
 
 use crate::wire::*;
 
@@ -34,6 +34,25 @@ fn an_offloaded_segment_states_no_length() {
         whole[at..at + 2].fill(0);
         let record = only(LinkType::ETHERNET, &whole);
         assert_eq!(record.client.payload_bytes, 1000, "version {version}");
+    }
+}
+
+#[test]
+fn a_packet_that_was_seen_to_pass_is_as_long_as_it_was() {
+    for version in [4, 6] {
+        let mut claims = frame(&ip(version, 6, (ALICE, BOB), &tcp(40_000, 80, 100, &[0; 6])));
+        let at = if version == 4 { 16 } else { 18 };
+        claims[at..at + 2].fill(0xff);
+        let (was, header) = (claims.len() as u64 - 14, if version == 4 { 0 } else { 40 });
+        // Who has a file without directions knows what the header says.
+        for (direction, bytes) in [(Some(Direction::Ingress), was), (None, 0xffff + header)] {
+            let mut wire = Wire::new();
+            let (data, wire_len, link_type) = (claims.as_slice(), claims.len() as u32, LinkType::ETHERNET);
+            let packet = Packet { time: wire.now, data, wire_len, link_type, interface: 1, direction, vlan: None };
+            wire.engine.packet(&packet, &mut wire.records);
+            let client = wire.only().client;
+            assert_eq!((client.bytes, client.payload_bytes), (bytes, bytes - was + 6), "version {version}");
+        }
     }
 }
 

@@ -339,18 +339,40 @@ fn a_query_without_an_answer_is_given_up_while_the_flow_goes_on() {
     assert_eq!((transactions[0].exchange.start, transactions[0].exchange.end), (BEGIN, BEGIN));
 }
 
-#[test]
-fn transactions_that_nobody_takes_are_lost_and_counted() {
+/// A story of `flows` flows with so many queries each, a millisecond apart.
+fn unanswered(flows: u16, queries: u16) -> Story {
     let mut story = Story::with(wiretag_capture::flow::FlowConfig { transactions: true, ..config() });
-    for id in 0..70_000_u32 {
-        let at = i64::from(id) * 1000;
-        let ports = ((10_000 + id % 50_000) as u16, 53);
-        story.udp(at, Client, ports, &message(id as u16, QUERY, 0, 1));
-        story.udp(at + 500, Server, ports, &message(id as u16, RESPONSE, 0, 1));
+    for flow in 0..flows {
+        for id in 0..queries {
+            story.udp(i64::from(id) * MS, Client, (1000 + flow, 53), &message(id, QUERY, 0, 1));
+        }
     }
-    let counters = story.engine.counters().clone();
-    assert_eq!((counters.transactions, counters.transactions_lost), (65_536, 70_000 - 65_536));
+    story
+}
+
+#[test]
+fn queries_that_end_at_once_are_transactions_however_many_they_are() {
+    let mut story = unanswered(200, 1000);
+    // A pause in a capture.
+    story.udp(600 * SECOND, Client, PORTS, &message(1, QUERY, 0, 1));
     let mut transactions = Vec::new();
     story.engine.take_transactions(&mut transactions);
-    assert_eq!(transactions.len(), 65_536);
+    assert_eq!((transactions.len(), story.engine.counters().transactions), (200_000, 200_000));
+}
+
+#[test]
+fn flows_that_end_in_parts_give_as_many_rows_as_are_asked_for() {
+    let (mut engine, mut records) = (unanswered(40, 100).engine, Vec::new());
+    let (mut parts, mut transactions) = (Vec::new(), Vec::new());
+    let mut more = true;
+    while more {
+        more = engine.finish_some(wiretag_capture::EndReason::EndOfInput, 1000, &mut records);
+        engine.take_transactions(&mut transactions);
+        parts.push(records.len() + transactions.len());
+        records.clear();
+        transactions.clear();
+    }
+    // The last flow of a part has a hundred and one.
+    assert!(parts.iter().all(|rows| *rows <= 1100), "{parts:?}");
+    assert_eq!(parts.iter().sum::<usize>(), 40 * 101);
 }

@@ -126,6 +126,21 @@ fn an_sctp_association_is_one_flow_until_it_is_shut_down() {
 }
 
 #[test]
+fn time_goes_back_when_all_flows_have_ended() {
+    let mut story = Story::new();
+    // Stamped before the clock went back by an hour, read after.
+    story.udp(3600 * SECOND, Client, (40000, 9999), b"x");
+    story.udp(0, Client, (40001, 9999), b"x");
+    story.advance(300 * SECOND);
+    assert_eq!((story.engine.clock(), story.records.len()), (BEGIN + 3600 * SECOND, 0));
+    while story.engine.finish_some(EndReason::Shutdown, 100, &mut story.records) {}
+    assert_eq!((story.engine.clock(), story.records.len()), (i64::MIN, 2));
+    story.udp(300 * SECOND, Client, (40001, 9999), b"x");
+    story.advance(331 * SECOND);
+    assert_eq!((story.engine.clock(), story.records.len()), (BEGIN + 331 * SECOND, 3));
+}
+
+#[test]
 fn a_full_table_evicts_the_least_recent_and_says_so() {
     let mut story = Story::with(FlowConfig { max_flows: 2, ..config() });
     story.udp(0, Client, (1, 9), b"a");

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use wiretag_capture::Direction;
-use wiretag_capture::ring::{Ring, RingConfig, in_namespace};
+use wiretag_capture::ring::{Fanout, Ring, RingConfig, in_namespace};
 
 /// A network namespace with nothing but loopback, removed when dropped.
 struct Namespace {
@@ -47,19 +47,13 @@ fn ip(arguments: &[&str]) -> bool {
 /// Index of loopback in every namespace.
 const LOOPBACK: u32 = 1;
 
-const SMALL: RingConfig =
-    RingConfig { block_size: 1 << 20, block_count: 4, snap_len: 65_535, block_timeout_ms: 20, fanout: None };
+const SMALL: RingConfig = RingConfig { mib: 4, snap_len: 65_535, fanout: None };
 
-/// Wire length and direction of every packet that comes while `talk` goes on and for a moment after.
+/// Wire length and direction of every packet that comes while `talk` goes on.
 fn heard(mut ring: Ring, talk: impl FnOnce()) -> Vec<(u32, Option<Direction>)> {
     talk();
     let mut packets = Vec::new();
-    for _ in 0..10 {
-        ring.poll(Duration::from_millis(50), None, &mut |burst| {
-            packets.extend(burst.iter().map(|packet| (packet.wire_len, packet.direction)));
-        })
-        .unwrap();
-    }
+    ring.drain(&mut |burst| packets.extend(burst.iter().map(|packet| (packet.wire_len, packet.direction)))).unwrap();
     packets
 }
 
@@ -105,6 +99,52 @@ fn what_an_interface_carried_until_it_is_let_go_is_heard() {
     assert_eq!(packets.unwrap().iter().filter(|(length, _)| *length == 14 + 28 + 20).count(), 1);
 }
 
+/// Also where two programs capture in one network namespace, whatever numbers their processes have.
+#[test]
+fn rings_that_were_not_opened_for_one_group_hear_everything_each() {
+    let Some(namespace) = Namespace::new("groups") else { return };
+    let heard = in_namespace(&namespace.path(), || {
+        let shared = RingConfig { fanout: Some(Fanout::New), ..SMALL };
+        let rings = [(); 2].map(|()| Ring::open(&shared, &[LOOPBACK]).unwrap());
+        for port in 0..64 {
+            UdpSocket::bind(("127.0.0.1", 20_000 + port)).unwrap().send_to(&[2; 20], "127.0.0.1:7000").unwrap();
+        }
+        rings.map(|ring| heard(ring, || {}).iter().filter(|(length, _)| *length == 62).count())
+    });
+    assert_eq!(heard.unwrap(), [64, 64]);
+}
+
+/// A thread that does not run for a while loses nothing of few packets: their memory is there.
+#[test]
+fn a_ring_that_nobody_reads_for_a_second_holds_few_packets() {
+    let Some(namespace) = Namespace::new("stall") else { return };
+    let (heard, drops) = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&SMALL, &[LOOPBACK]).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:6000").unwrap();
+        for _ in 0..150 {
+            sender.send_to(&[2; 20], "127.0.0.1:7000").unwrap();
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        let mut packets = 0;
+        ring.drain(&mut |burst| packets += burst.iter().filter(|packet| packet.wire_len == 62).count()).unwrap();
+        (packets, ring.drops().unwrap())
+    })
+    .unwrap();
+    assert_eq!((heard, drops), (150, 0));
+}
+
+/// Few packets do not wait until a block is full.
+#[test]
+fn a_packet_is_read_within_a_fraction_of_a_second() {
+    let Some(namespace) = Namespace::new("soon") else { return };
+    let packets = in_namespace(&namespace.path(), || {
+        let mut ring = Ring::open(&SMALL, &[LOOPBACK]).unwrap();
+        UdpSocket::bind("127.0.0.1:6000").unwrap().send_to(&[2; 20], "127.0.0.1:7000").unwrap();
+        ring.poll(Duration::from_millis(500), None, &mut |_| {}).unwrap()
+    });
+    assert!(packets.unwrap() > 0);
+}
+
 /// The parts of a datagram reach one of the rings that share the traffic, each as it was on the wire.
 #[test]
 fn fragments_of_a_datagram_stay_together() {
@@ -112,8 +152,10 @@ fn fragments_of_a_datagram_stay_together() {
     let Some(namespace) = Namespace::new("parts") else { return };
     assert!(ip(&["-n", &namespace.name, "link", "set", "lo", "mtu", "1280"]));
     let heard = in_namespace(&namespace.path(), || {
-        let shared = RingConfig { fanout: Some(std::process::id() as u16), ..SMALL };
-        let mut rings = [(); 2].map(|()| Ring::open(&shared, &[LOOPBACK]).unwrap());
+        let open = |fanout| Ring::open(&RingConfig { fanout: Some(fanout), ..SMALL }, &[LOOPBACK]).unwrap();
+        let first = open(Fanout::New);
+        let second = open(Fanout::Group(first.group().unwrap()));
+        let mut rings = [first, second];
         for port in 0..DATAGRAMS {
             let sender = UdpSocket::bind(("127.0.0.1", 20_000 + port)).unwrap();
             for length in [20, 3_000] {
@@ -121,14 +163,12 @@ fn fragments_of_a_datagram_stay_together() {
             }
         }
         let mut heard = Vec::new();
-        for _ in 0..10 {
-            for (number, ring) in rings.iter_mut().enumerate() {
-                ring.poll(Duration::from_millis(20), None, &mut |burst| {
-                    let datagrams = burst.iter().filter(|packet| packet.data[23] == 17);
-                    heard.extend(datagrams.map(|packet| (packet.wire_len, packet.data[18..20].to_vec(), number)));
-                })
-                .unwrap();
-            }
+        for (number, ring) in rings.iter_mut().enumerate() {
+            ring.drain(&mut |burst| {
+                let datagrams = burst.iter().filter(|packet| packet.data[23] == 17);
+                heard.extend(datagrams.map(|packet| (packet.wire_len, packet.data[18..20].to_vec(), number)));
+            })
+            .unwrap();
         }
         heard
     });
@@ -148,16 +188,12 @@ fn fragments_of_a_datagram_stay_together() {
 fn the_largest_frame_is_whole() {
     let Some(namespace) = Namespace::new("large") else { return };
     let lengths = in_namespace(&namespace.path(), || {
-        let mut ring = Ring::open(&RingConfig { block_count: 4, ..RingConfig::default() }, &[LOOPBACK]).unwrap();
+        let mut ring = Ring::open(&RingConfig { mib: 4, ..RingConfig::default() }, &[LOOPBACK]).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:6000").unwrap();
         sender.send_to(&vec![4; 65_507], "127.0.0.1:7000").unwrap();
         let mut lengths = Vec::new();
-        for _ in 0..10 {
-            ring.poll(Duration::from_millis(50), None, &mut |burst| {
-                lengths.extend(burst.iter().map(|packet| (packet.wire_len, packet.data.len())));
-            })
+        ring.drain(&mut |burst| lengths.extend(burst.iter().map(|packet| (packet.wire_len, packet.data.len()))))
             .unwrap();
-        }
         lengths
     });
     assert!(lengths.unwrap().contains(&(65_549, 65_549)));

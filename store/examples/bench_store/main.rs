@@ -2,7 +2,7 @@
 //! compacts, `query` answers one of the questions of the benchmark, `name` gives rows names that were told late. Results are lines of
 //! JSON.
 //!
-//! `bench_store write DIR [ROWS] [DAYS] [SEED]`, `bench_store query DIR NAME [RUNS]`, `bench_store name DIR [ROWS] [DAYS] [SEED]`
+//! `bench_store write DIR [ROWS] [DAYS] [SEED]`, `bench_store query DIR NAME [RUNS] [warmed]`, `bench_store name DIR [ROWS] [DAYS] [SEED]`
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,

@@ -171,7 +171,7 @@ impl Database {
 }
 
 /// A transaction that writes. It counts when it is committed; one that is dropped never was.
-pub(super) struct Change {
+pub(crate) struct Change {
     writing: Writing,
     database: Database,
 }
@@ -207,7 +207,7 @@ impl Change {
     }
 
     /// Makes the change count. After an error it does not, unless the error is [`StoreError::Unsettled`].
-    pub(super) async fn commit(self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
         match self.writing {
             Writing::Sqlite(own) => own.commit().await.map_err(self.database.failed()),
             Writing::Postgres(own) => Box::pin(own.commit()).await,

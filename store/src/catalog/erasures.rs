@@ -1,7 +1,7 @@
 //! Erasures: what was asked for, what came of it, and the exchange of files that it needs.
 //!
 //! * An erasure counts from the moment that it is noted: whoever registers rows later says which erasures they were held
-//!   against, and is refused if there is a newer one ([`Catalog::add_rows`]). So no row that is in memory of any process comes
+//!   against, and is refused if there is a newer one ([`Catalog::prepare_rows`]). So no row that is in memory of any process comes
 //!   in behind it.
 //! * A file is exchanged, the roll-ups that add it up are dropped or kept, the old file is queued to be deleted, and the
 //!   numbers of the erasure grow in one transaction.
@@ -231,33 +231,35 @@ impl Catalog {
         rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
 
-    /// Registers rows that were held against all erasures up to the one numbered `known`, and what these took of them.
+    /// Registers the rows of some hours, which were held against all erasures up to the one numbered `known`, and what these took of them.
     /// [`StoreError::Erased`]: there is a newer one.
-    pub(crate) async fn add_rows(
+    pub(crate) async fn prepare_rows(
         &self,
         table: TableName,
-        file: Option<&FlowFile>,
-        (known, taken): (i64, &HashMap<i64, Taken>),
-    ) -> Result<(), StoreError> {
+        hours: &[(Option<&FlowFile>, &HashMap<i64, Taken>)],
+        known: i64,
+    ) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         held(&mut change, known).await?;
-        for (id, Taken { rows, slices }) in taken {
-            note(&mut change, (*id, *rows), table.as_str(), ("memory", "")).await?;
-            keep(&mut change, *id, slices).await?;
+        for (file, taken) in hours {
+            for (id, Taken { rows, slices }) in *taken {
+                note(&mut change, (*id, *rows), table.as_str(), ("memory", "")).await?;
+                keep(&mut change, *id, slices).await?;
+            }
+            if let Some(file) = file {
+                put_file(&mut change, file).await?;
+            }
         }
-        if let Some(file) = file {
-            put_file(&mut change, file).await?;
-        }
-        change.commit().await
+        Ok(change)
     }
 
     /// Exchanges a roll-up for what an erasure leaves of it.
-    pub(crate) async fn exchange_rollup(
+    pub(crate) async fn prepare_rolled(
         &self,
         erasure: i64,
         (old, new): (&RollupFile, &RollupFile),
         now: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         // `gone`: retention was faster.
         let put = sql("UPDATE rollups SET path = $1, rows = $2, bytes = $3 WHERE path = $4 AND gone = 0");
@@ -275,7 +277,7 @@ impl Catalog {
         queue(&mut change, (&old.path, old.bytes.cast_signed()), now).await?;
         let removed = old.rows.saturating_sub(new.rows);
         note(&mut change, (erasure, removed), "rollups", (&old.path, &new.path)).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// The first slices behind those numbered `after` whose packets an erasure has to remove.
@@ -297,11 +299,13 @@ impl Catalog {
         change.commit().await
     }
 
-    /// A segment that is not in the catalog yet is deleted at this time, unless it is by then.
+    /// A segment that is not in the catalog yet is deleted at this time, unless it is by then. One that failed before may have had its name.
     pub(crate) async fn queue_segment(&self, path: &str, at: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
         for path in [path.to_owned(), index_of(path)] {
-            queue(&mut change, (&path, 0), at).await?;
+            let put = sql("INSERT INTO removals (path, queued_at, bytes) VALUES ($1, $2, 0) \
+                 ON CONFLICT (path) DO UPDATE SET queued_at = excluded.queued_at");
+            change.execute(put.bind(&path).bind(at)).await?;
         }
         change.commit().await
     }
@@ -426,7 +430,8 @@ pub(super) async fn keep(change: &mut Change, erasure: i64, slices: &[ErasedSlic
     Ok(())
 }
 
-fn index_of(segment: &str) -> String {
+/// Path of the index of a segment.
+pub(super) fn index_of(segment: &str) -> String {
     index_path(Path::new(segment)).to_string_lossy().into_owned()
 }
 

@@ -20,7 +20,7 @@ struct Minutes {
 impl Catalog {
     /// Exchanges a file for what an erasure leaves of it. Roll-ups that add it up are dropped if all their rows are there, so that
     /// they can be made again; otherwise the new file takes the place of the old one in them.
-    pub(crate) async fn exchange_erased(&self, exchange: Exchange<'_>) -> Result<(), StoreError> {
+    pub(crate) async fn prepare_erased(&self, exchange: Exchange<'_>) -> Result<Change, StoreError> {
         let Exchange { erasure, old, new, slices, now } = exchange;
         let mut change = self.begin().await?;
         let (rollup, unit) = self.rollup_of(&mut change, old).await?;
@@ -45,22 +45,22 @@ impl Catalog {
         let became = new.map_or("", |new| new.path.as_str());
         note(&mut change, (erasure, removed), old.table.as_str(), (&old.path, became)).await?;
         keep(&mut change, erasure, slices).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// Exchanges a file for the one whose rows have names, and without those that these make part of an erasure. Roll-ups that add it
-    /// up are dropped, so that they are made again; false: they cannot be, and nothing is changed.
-    pub(crate) async fn exchange_named(
+    /// up are dropped, so that they are made again; [`StoreError::Gone`]: they cannot be, or the file was taken.
+    pub(crate) async fn prepare_named(
         &self,
         (old, new): (&FlowFile, Option<&FlowFile>),
         (known, taken): (i64, &HashMap<i64, Taken>),
         now: i64,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         held(&mut change, known).await?;
         let (rollup, unit) = self.rollup_of(&mut change, old).await?;
-        if !unit.iter().all(|minutes| minutes.whole) {
-            return Ok(false);
+        if let Some(broken) = unit.iter().find(|minutes| !minutes.whole) {
+            return Err(StoreError::Gone { path: broken.path.clone() });
         }
         if change.execute(sql("DELETE FROM flow_files WHERE path = $1").bind(&old.path)).await? == 0 {
             return Err(StoreError::Gone { path: old.path.clone() });
@@ -77,8 +77,7 @@ impl Catalog {
             note(&mut change, (*id, *rows), old.table.as_str(), (&old.path, became)).await?;
             keep(&mut change, *id, slices).await?;
         }
-        change.commit().await?;
-        Ok(true)
+        Ok(change)
     }
 
     /// The roll-up that adds up a file, and the others of its day.

@@ -36,6 +36,8 @@ const PAGES: usize = 4;
 /// Texts by number, read from the table.
 #[derive(Default)]
 struct Table {
+    /// The greatest number.
+    last: i64,
     texts: HashMap<u64, Arc<str>>,
     bases: HashMap<u64, Arc<Identity>>,
 }
@@ -150,32 +152,42 @@ impl Catalog {
         Ok(timeline)
     }
 
-    async fn texts(&self) -> Result<Table, StoreError> {
-        let mut table = Table::default();
-        for row in self.database.all(sql("SELECT id, text FROM texts")).await? {
+    /// Reads the texts that came since; false: there are none.
+    async fn read_texts(&self, table: &mut Table) -> Result<bool, StoreError> {
+        let rows = self.database.all(sql("SELECT id, text FROM texts WHERE id > $1").bind(table.last)).await?;
+        for row in &rows {
             let number: i64 = row.get("id").map_err(self.failed())?;
             let text: &str = row.get("text").map_err(self.failed())?;
             table.texts.insert(number.unsigned_abs(), text.into());
+            table.last = table.last.max(number);
         }
-        Ok(table)
+        Ok(!rows.is_empty())
     }
 
-    /// Many dossiers as one text: a row of its own for each would take many times as long.
     async fn read_pages(&self, pages: tokio::sync::mpsc::Sender<Vec<Dossier>>) -> Result<(), StoreError> {
-        let mut table = self.texts().await?;
+        let mut table = Table::default();
+        self.read_texts(&mut table).await?;
         let mut after = String::new();
-        loop {
-            let statement = self.database.own().dossiers;
-            let Some(row) = self.database.first(sql(statement).bind(&after).bind(PAGE)).await? else { return Ok(()) };
-            let last: Option<String> = row.get("last").map_err(self.failed())?;
-            let page: Option<String> = row.get("page").map_err(self.failed())?;
-            let (Some(last), Some(page)) = (last, page) else { return Ok(()) };
+        while let Some((last, page)) = self.page_after(&after, &mut table).await? {
             after = last;
-            let page = page.lines().map(|line| read_line(line, &mut table)).collect::<Result<_, _>>()?;
             if pages.send(page).await.is_err() {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Many dossiers as one text: a row of its own for each would take many times as long. With the name of the last of them.
+    async fn page_after(&self, after: &str, table: &mut Table) -> Result<Option<(String, Vec<Dossier>)>, StoreError> {
+        let statement = self.database.own().dossiers;
+        let Some(row) = self.database.first(sql(statement).bind(after).bind(PAGE)).await? else { return Ok(None) };
+        let last: Option<String> = row.get("last").map_err(self.failed())?;
+        let page: Option<String> = row.get("page").map_err(self.failed())?;
+        let (Some(last), Some(page)) = (last, page) else { return Ok(None) };
+        let read = read_lines(&page, table);
+        // Somebody may have written some of it since the texts were read.
+        let dossiers = if read.is_err() && self.read_texts(table).await? { read_lines(&page, table) } else { read };
+        Ok(Some((last, dossiers?)))
     }
 
     /// Forgets dossiers that tell of nothing after `before`, and texts that none has any more.
@@ -221,6 +233,10 @@ impl Catalog {
         change.execute(next).await?;
         Ok(())
     }
+}
+
+fn read_lines(page: &str, table: &mut Table) -> Result<Vec<Dossier>, StoreError> {
+    page.lines().map(|line| read_line(line, table)).collect()
 }
 
 /// The dossier of a line of a page.
@@ -284,8 +300,29 @@ fn names(dossier: &Dossier) -> impl Iterator<Item = &str> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 mod tests {
-    use super::unhex;
+    use super::*;
+
+    /// By the appliance, while a command reads them.
+    #[tokio::test]
+    async fn dossiers_that_are_written_while_all_are_read_are_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&dir.path().join(crate::catalog::FILE)).await.unwrap();
+        let dossier = |network: &str| {
+            let key = Key::Ip { network: network.into(), ip: [10, 0, 0, 1].into() };
+            let claim = ClaimFact { key, source: "static".into(), from: 1, learned_at: 1, closed: None };
+            Dossier { id: "one".into(), alias: None, attributes: Vec::new(), claims: vec![claim], ends: Vec::new() }
+        };
+        catalog.put_dossiers(&[dossier("before")]).await.unwrap();
+        let mut table = Table::default();
+        assert!(catalog.read_texts(&mut table).await.unwrap());
+        catalog.put_dossiers(&[dossier("since")]).await.unwrap();
+        let (last, page) = catalog.page_after("", &mut table).await.unwrap().unwrap();
+        assert_eq!((last.as_str(), page), ("one", vec![dossier("since")]));
+        assert!(catalog.page_after(&last, &mut table).await.unwrap().is_none());
+        assert!(!catalog.read_texts(&mut table).await.unwrap());
+    }
 
     #[test]
     fn hexadecimal_is_read_and_anything_else_refused() {

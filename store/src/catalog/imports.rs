@@ -1,8 +1,10 @@
 //! Imported files by content, so that none counts twice and one that ended early can be taken back.
 
 use super::Catalog;
-use super::database::{Row, sql};
+use super::database::{Change, Row, sql};
+use super::erasures::{index_of, queue};
 use crate::error::StoreError;
+use crate::packets::SUFFIX;
 
 /// Where the rows or packets of a file came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -54,6 +56,13 @@ pub struct Import {
     pub state: ImportState,
     /// What was stored of it.
     pub stored: Stored,
+}
+
+impl Import {
+    /// Of what it stored.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { import: Some(self.id), stored_at: self.started_at }
+    }
 }
 
 /// Numbers of an import.
@@ -136,6 +145,12 @@ impl Catalog {
         rows.iter().map(import).collect::<Result<_, _>>().map_err(self.failed())
     }
 
+    /// The hash of what an import is of.
+    pub(crate) async fn content_of(&self, import: i64) -> Result<Option<String>, StoreError> {
+        let row = self.database.first(sql("SELECT sha256 FROM imports WHERE id = $1").bind(import)).await?;
+        row.map(|row| row.get("sha256")).transpose().map_err(self.failed())
+    }
+
     /// How many imports of which something in `[from, to)` is kept did not come to their end.
     pub(crate) async fn unfinished_imports(&self, from: i64, to: i64) -> Result<u64, StoreError> {
         let query = "SELECT COUNT(*) AS count FROM imports WHERE state <> 'done' AND (\
@@ -145,10 +160,33 @@ impl Catalog {
         rows.first().map_or(Ok(0), |row| row.count("count")).map_err(self.failed())
     }
 
-    /// Forgets an import whose files have been retired.
-    pub(crate) async fn forget_import(&self, id: i64) -> Result<(), StoreError> {
+    /// Takes all that an import stored out of the catalog, whatever a merge has made of it by now, and forgets the import. Remembers to delete that and
+    /// the `unknown` segments.
+    pub(crate) async fn retire_import(&self, id: i64, unknown: &[String], now: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
+        for statement in [
+            "DELETE FROM flow_files WHERE import = $1 RETURNING path, bytes",
+            "DELETE FROM segments WHERE import = $1 RETURNING path, bytes",
+            "DELETE FROM rollups WHERE import = $1 RETURNING path, bytes",
+        ] {
+            for row in change.all(sql(statement).bind(id)).await? {
+                let file = || -> Result<(String, i64), sqlx::Error> { Ok((row.get("path")?, row.get("bytes")?)) };
+                let (path, bytes) = file().map_err(self.failed())?;
+                queue_all(&mut change, (&path, bytes), now).await?;
+                // Of a roll-up: what only it had is gone for good.
+                change.execute(sql("DELETE FROM retired WHERE kind = $1").bind(&path)).await?;
+            }
+        }
+        for path in unknown {
+            queue_all(&mut change, (path, 0), now).await?;
+        }
         change.execute(sql("DELETE FROM imports WHERE id = $1").bind(id)).await?;
         change.commit().await
     }
+}
+
+/// Remembers to delete a file, and the index of a segment.
+async fn queue_all(change: &mut Change, (path, bytes): (&str, i64), now: i64) -> Result<(), StoreError> {
+    queue(change, (path, bytes), now).await?;
+    if path.ends_with(SUFFIX) { queue(change, (&index_of(path), 0), now).await } else { Ok(()) }
 }

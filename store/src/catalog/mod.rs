@@ -6,7 +6,8 @@
 //! Invariants:
 //! * a flow file or segment that has a row exists, unless it was taken from outside, and then it is missed: rows are removed first, files
 //!   later ([`Catalog::due_removals`]);
-//! * changes are transactions, one after the other, also of several processes; reads never wait for them;
+//! * changes are transactions, one after the other, also of several processes; reads never wait for them. What `prepare_…` gives counts when
+//!   it is committed: whoever holds up others meanwhile waits neither for its turn nor for statements;
 //! * a dossier (all that was told of one name) is replaced by one that tells more, with the texts that it refers to in the
 //!   same transaction;
 //! * the schema only grows by the migrations in `store/migrations`; a newer schema is refused, not guessed at.
@@ -43,7 +44,8 @@ pub use rows::{FlowFile, Loss, TableName, Totals};
 pub use transfer::Moved;
 
 use crate::error::StoreError;
-use database::{Change, Database, sql};
+pub(crate) use database::Change;
+use database::{Database, sql};
 use sqlite::SqliteCatalog;
 
 /// Name in the data directory, in SQLite.

@@ -75,7 +75,7 @@ async fn put(change: &mut Change, file: &RollupFile) -> Result<(), StoreError> {
 
 impl Catalog {
     /// Registers a roll-up of minutes, of all rows of these flow files.
-    pub async fn add_rollup(&self, new: &RollupFile, files: &[String]) -> Result<(), StoreError> {
+    pub(crate) async fn prepare_rollup(&self, new: &RollupFile, files: &[String]) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         // Of one with this name that is too old by now: its rows are read as rows.
         change.execute(sql("DELETE FROM rolled WHERE rollup = $1").bind(&new.path)).await?;
@@ -87,11 +87,15 @@ impl Catalog {
             }
         }
         put(&mut change, new).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// Registers a roll-up of hours, of these roll-ups of minutes.
-    pub async fn add_rollup_of_hours(&self, new: &RollupFile, minutes: &[String]) -> Result<(), StoreError> {
+    pub(crate) async fn prepare_rollup_of_hours(
+        &self,
+        new: &RollupFile,
+        minutes: &[String],
+    ) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         for path in minutes {
             let part = sql("UPDATE rollups SET day = $1 WHERE path = $2 AND day IS NULL AND gone = 0");
@@ -100,13 +104,19 @@ impl Catalog {
             }
         }
         put(&mut change, new).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// Every roll-up, earliest first.
     pub async fn rollups(&self) -> Result<Vec<RollupFile>, StoreError> {
         let rows = self.database.all(sql("SELECT * FROM rollups ORDER BY start, path")).await?;
         rows.iter().map(rollup).collect::<Result<_, _>>().map_err(self.failed())
+    }
+
+    /// Begin of the first roll-up.
+    pub(crate) async fn rolled_since(&self) -> Result<Option<i64>, StoreError> {
+        let row = self.database.first(sql("SELECT min(start) AS start FROM rollups")).await?;
+        row.map_or(Ok(None), |row| row.get("start")).map_err(self.failed())
     }
 
     /// The flow files that are part of a roll-up of minutes, and its path.
@@ -170,9 +180,9 @@ mod tests {
             day: None,
             gone: false,
         };
-        catalog.add_rollup(&minutes, &["flows/a".to_owned()]).await.unwrap();
+        catalog.prepare_rollup(&minutes, &["flows/a".to_owned()]).await.unwrap().commit().await.unwrap();
         let day = RollupFile { path: "rollups/day".into(), ..minutes };
-        catalog.add_rollup_of_hours(&day, &["rollups/a".to_owned()]).await.unwrap();
+        catalog.prepare_rollup_of_hours(&day, &["rollups/a".to_owned()]).await.unwrap().commit().await.unwrap();
         assert_eq!(catalog.removals().await.unwrap(), ["flows/other"]);
     }
 }

@@ -200,11 +200,17 @@ pub(super) fn put_segment(segment: &Segment) -> Statement<'_> {
 impl Catalog {
     /// Registers a flow file from elsewhere that is complete on the disk: what was erased before is not held against it.
     pub async fn add_flow_file(&self, file: &FlowFile) -> Result<(), StoreError> {
-        self.add_rows(file.table, Some(file), (self.last_erasure().await?, &HashMap::new())).await
+        let hour = (Some(file), &HashMap::new());
+        self.prepare_rows(file.table, &[hour], self.last_erasure().await?).await?.commit().await
     }
 
     /// Exchanges flow files for the one that holds the same rows, in one transaction; deleting them is up to the caller.
     pub async fn replace_flow_files(&self, old: &[String], new: &FlowFile) -> Result<(), StoreError> {
+        self.prepare_replacement(old, new).await?.commit().await
+    }
+
+    /// As [`Catalog::replace_flow_files`].
+    pub(crate) async fn prepare_replacement(&self, old: &[String], new: &FlowFile) -> Result<Change, StoreError> {
         let mut change = self.begin().await?;
         for path in old {
             let gone = change.execute(sql("DELETE FROM flow_files WHERE path = $1").bind(path)).await?;
@@ -214,7 +220,7 @@ impl Catalog {
             }
         }
         put_file(&mut change, new).await?;
-        change.commit().await
+        Ok(change)
     }
 
     /// Files of a table with rows that touch `[from, to)`, earliest first.
@@ -353,7 +359,7 @@ impl Catalog {
 
     /// Files to delete that were queued before `before`.
     pub(crate) async fn due_removals(&self, before: i64) -> Result<Vec<String>, StoreError> {
-        let due = sql("SELECT path FROM removals WHERE queued_at < $1 ORDER BY queued_at, path LIMIT 10000");
+        let due = sql("SELECT path FROM removals WHERE queued_at < $1 ORDER BY queued_at, path");
         let rows = self.database.all(due.bind(before)).await?;
         rows.iter().map(|row| row.get("path")).collect::<Result<_, _>>().map_err(self.failed())
     }
@@ -412,9 +418,10 @@ impl Catalog {
              CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
              CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
              CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions, \
-             CAST(sum(CASE WHEN not_captured = 0 THEN 0 ELSE CASE WHEN \"to\" < $2 THEN \"to\" ELSE $2 END \
-             - CASE WHEN \"from\" > $1 THEN \"from\" ELSE $1 END END) AS BIGINT) AS not_captured \
-             FROM loss WHERE \"to\" > $1 AND \"from\" < $2 GROUP BY node ORDER BY node");
+             CAST(sum(CASE WHEN shared < not_captured THEN shared ELSE not_captured END) AS BIGINT) AS not_captured FROM (\
+             SELECT loss.*, CASE WHEN \"to\" < $2 THEN \"to\" ELSE $2 END \
+             - CASE WHEN \"from\" > $1 THEN \"from\" ELSE $1 END AS shared \
+             FROM loss WHERE \"to\" > $1 AND \"from\" < $2) AS found GROUP BY node ORDER BY node");
         let rows = self.database.all(sums.bind(from).bind(to)).await?;
         rows.iter().map(loss).collect::<Result<_, _>>().map_err(self.failed())
     }
@@ -435,10 +442,34 @@ impl Catalog {
         last.map(|row| row.get("to")).transpose().map_err(self.failed())
     }
 
-    /// Forgets accounts, and identities of which nothing is told any more, before `before`.
-    pub(crate) async fn expire_before(&self, before: i64) -> Result<(), StoreError> {
+    /// Forgets accounts of nothing lost, and identities of which nothing is told any more, before `before`; what was lost is forgotten before
+    /// `answered`, and in between each node has three accounts an hour at most: of what it captured, of runs that were killed, and of the time in which
+    /// nobody captured.
+    pub(crate) async fn expire_before(&self, before: i64, answered: i64) -> Result<(), StoreError> {
         let mut change = self.begin().await?;
-        change.execute(sql("DELETE FROM loss WHERE \"to\" < $1").bind(before)).await?;
+        let whole =
+            sql("DELETE FROM loss WHERE \"to\" < $1 AND kernel_drops = 0 AND queue_drops = 0 AND unwritten = 0 \
+             AND flow_rows = 0 AND transaction_rows = 0 AND interruptions = 0 AND not_captured = 0");
+        change.execute(whole.bind(before)).await?;
+        change.execute(sql("DELETE FROM loss WHERE \"to\" < $1").bind(answered)).await?;
+        // Into the first of them: the last account of all stays the last.
+        let added = sql("UPDATE loss SET \"from\" = sums.\"from\", \"to\" = sums.\"to\", packets = sums.packets, \
+             kernel_drops = sums.kernel_drops, queue_drops = sums.queue_drops, refused = sums.refused, \
+             unwritten = sums.unwritten, flow_rows = sums.flow_rows, transaction_rows = sums.transaction_rows, \
+             interruptions = sums.interruptions, not_captured = sums.not_captured FROM (\
+             SELECT min(id) AS id, min(\"from\") AS \"from\", max(\"to\") AS \"to\", \
+             CAST(sum(packets) AS BIGINT) AS packets, CAST(sum(kernel_drops) AS BIGINT) AS kernel_drops, \
+             CAST(sum(queue_drops) AS BIGINT) AS queue_drops, CAST(sum(refused) AS BIGINT) AS refused, \
+             CAST(sum(unwritten) AS BIGINT) AS unwritten, CAST(sum(flow_rows) AS BIGINT) AS flow_rows, \
+             CAST(sum(transaction_rows) AS BIGINT) AS transaction_rows, CAST(sum(interruptions) AS BIGINT) AS interruptions, \
+             CAST(sum(not_captured) AS BIGINT) AS not_captured FROM loss WHERE \"to\" < $1 \
+             GROUP BY node, \"from\" / 3600000000000, not_captured > 0, interruptions > 0 AND packets = 0 \
+             HAVING count(*) > 1) AS sums WHERE loss.id = sums.id");
+        change.execute(added.bind(before)).await?;
+        let others =
+            sql("DELETE FROM loss WHERE \"to\" < $1 AND id NOT IN (SELECT min(id) FROM loss WHERE \"to\" < $1 \
+             GROUP BY node, \"from\" / 3600000000000, not_captured > 0, interruptions > 0 AND packets = 0)");
+        change.execute(others.bind(before)).await?;
         self.expire_dossiers(&mut change, before).await?;
         change.commit().await
     }

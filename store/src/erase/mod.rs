@@ -214,10 +214,11 @@ impl Store {
 
     /// Deletes the files that erasures left behind without waiting for searches that began before.
     pub async fn settle_erasures(&self) -> Result<(), StoreError> {
-        while retention::delete_due(&self.data_dir, &self.catalog, i64::MAX).await? > 0 {}
+        let deleted = retention::delete_due(&self.data_dir, &self.catalog, i64::MAX).await?;
         self.flows.delete_superseded().await?;
         self.transactions.delete_superseded().await?;
-        self.catalog.settle_erasures(i64::MAX).await.map(drop)
+        self.catalog.settle_erasures(i64::MAX).await?;
+        deleted.failed.map_or(Ok(()), Err)
     }
 
     /// Erasures whose files are deleted are done.

@@ -1,17 +1,18 @@
 //! The packets of what was erased.
 //!
 //! The rows that an erasure took are gone from the answers first; which flows they were of, and when, is kept in the catalog until the
-//! packets of these are gone, too. So a crash in between forgets nothing. A segment that is being written is sealed first; one of
-//! another process, or one that cannot be sealed now, is waited for: the erasure is tried again.
+//! packets of these are gone, too. So a crash in between forgets nothing. A segment that is being written is sealed first, and so is what an
+//! import left that was killed; one of an import that runs, or one that cannot be sealed now, is waited for: the erasure is tried again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Store;
-use crate::catalog::Erasure;
+use crate::catalog::{Erasure, Import, Origin};
 use crate::error::StoreError;
 use crate::packets::{self, ErasedSlices, Segment};
+use crate::recovery;
 
 /// Slices whose packets are looked for at a time: some hundred megabytes.
 const SLICES: usize = 1 << 20;
@@ -39,10 +40,10 @@ impl Store {
             }
             let Some((first, last)) = slices.span() else { return Ok(unread) };
             // No packet is of the future, whatever an exporter says of its flows.
-            self.seal_until(last.min(clock())).await?;
+            self.seal_until(erasure, last.min(clock())).await?;
             let slices = Arc::new(slices);
             for segment in self.catalog.segments(first, last.saturating_add(1)).await? {
-                // Whatever is still open begins later.
+                // Whatever is still open begins later, or is of a later import.
                 if segment.sealed
                     && !segment.origin.is_after(erasure.at)
                     && !self.erase_in(&segment, &slices, (erasure.id, clock)).await?
@@ -80,38 +81,90 @@ impl Store {
                 Err(error) => return Err(error),
             };
         let Some((removed, new)) = found else { return Ok(true) };
-        if let Some(new) = &new {
-            // A reader must not take it for a segment that the catalog does not know yet.
-            self.catalog.queue_segment(&new.path, clock().saturating_add(MOMENT)).await?;
-            packets::publish(&self.data_dir, &new.path)?;
+        let exchanged = self.exchange_segment(erasure, (old, new.as_ref()), removed, clock()).await;
+        if let (Err(error), Some(new)) = (&exchanged, &new)
+            && !error.is_unsettled()
+        {
+            packets::discard(&self.data_dir, &new.path);
         }
-        match self.catalog.exchange_segment(erasure, (old, new.as_ref()), removed, clock()).await {
-            // Retention was faster; what was written is deleted by and by.
+        match exchanged {
+            // Retention was faster.
             Err(StoreError::Gone { .. }) => Ok(true),
             exchanged => exchanged.map(|()| true),
         }
     }
 
-    /// Waits until no segment is open that may have packets of this time or before.
-    async fn seal_until(&self, last: i64) -> Result<(), StoreError> {
-        let mut open = Vec::new();
+    async fn exchange_segment(
+        &self,
+        erasure: i64,
+        (old, new): (&Segment, Option<&Segment>),
+        removed: u64,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        if let Some(new) = new {
+            // A reader must not take it for a segment that the catalog does not know yet.
+            self.catalog.queue_segment(&new.path, now.saturating_add(MOMENT)).await?;
+            packets::publish(&self.data_dir, &new.path)?;
+        }
+        self.catalog.exchange_segment(erasure, (old, new), removed, now).await
+    }
+
+    /// Waits until no segment is open that may have packets of this time or before, and of which `erasure` may take some.
+    async fn seal_until(&self, erasure: &Erasure, last: i64) -> Result<(), StoreError> {
+        self.seal_left(erasure, last).await?;
+        let (mut open, mut asked) = (Vec::new(), BTreeSet::new());
         for _ in 0..PATIENCE {
             self.record_segments().await?;
-            open = self.open_segments(last).await?;
+            open = self.open_segments(erasure, last).await?;
             if open.is_empty() {
                 return Ok(());
             }
-            self.changes.want_seal();
+            // Once for each: what does not become sealed by that would not by the next one, which is of new packets.
+            let own = open.iter().filter(|(_, origin)| origin.import.is_none());
+            if own.filter(|(path, _)| asked.insert(path.clone())).count() > 0 {
+                self.changes.want_seal();
+            }
             tokio::time::sleep(LOOK).await;
         }
-        Err(StoreError::SegmentOpen { path: open.into_iter().next().unwrap_or_default() })
+        Err(StoreError::SegmentOpen { path: open.into_iter().next().map(|(path, _)| path).unwrap_or_default() })
     }
 
-    /// Segments that are being written and may have packets of this time or before.
-    async fn open_segments(&self, last: i64) -> Result<Vec<String>, StoreError> {
+    /// Seals what imports left that were killed: nobody else will before the next start.
+    async fn seal_left(&self, erasure: &Erasure, last: i64) -> Result<(), StoreError> {
+        let open = self.open_segments(erasure, last).await?;
+        let imports: BTreeSet<i64> = open.into_iter().filter_map(|(_, origin)| origin.import).collect();
+        for import in imports {
+            let Some(content) = self.catalog.content_of(import).await? else { continue };
+            // Held meanwhile: the next import of the file takes back what this one left.
+            let _lock = match self.import_lock(&content) {
+                Err(StoreError::Importing) => continue,
+                lock => lock?,
+            };
+            let is_over = |found: Option<i64>| found == Some(import);
+            for repair in recovery::recover_segments(&self.data_dir, &self.catalog, &is_over).await? {
+                tracing::warn!("{repair}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Segments that are being written, may have packets of this time or before, and are of no import that began after the erasure.
+    async fn open_segments(&self, erasure: &Erasure, last: i64) -> Result<Vec<(String, Origin)>, StoreError> {
         let found = self.found_segments().await?;
-        let begun = found.unregistered.into_iter();
         let open = found.registered.into_iter().filter(|segment| !segment.sealed && segment.start <= last);
-        Ok(begun.chain(open.map(|segment| segment.path)).collect())
+        let mut open: Vec<(String, Origin)> = open.map(|segment| (segment.path, segment.origin)).collect();
+        if !found.unregistered.is_empty() {
+            let imports = self.catalog.imports().await?;
+            let origin = |import: i64| {
+                let known = imports.iter().find(|known| known.id == import);
+                known.map_or(Origin { import: Some(import), stored_at: 0 }, Import::origin)
+            };
+            open.extend(found.unregistered.into_iter().map(|path| {
+                let origin = packets::import_of(&path).map(origin).unwrap_or_default();
+                (path, origin)
+            }));
+        }
+        open.retain(|(_, origin)| !origin.is_after(erasure.at));
+        Ok(open)
     }
 }

@@ -163,7 +163,13 @@ pub(crate) fn publish(data_dir: &Path, segment: &str) -> Result<(), StoreError> 
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))
 }
 
-/// Deletes what was not given its name: whoever wrote it was killed.
+/// Deletes a segment that takes no place after all, whether it has its name or not.
+pub(crate) fn discard(data_dir: &Path, segment: &str) {
+    remove(&temporary(data_dir, segment));
+    remove(&data_dir.join(segment));
+}
+
+/// Deletes what was not given its name: whoever wrote it was killed. One that cannot be deleted keeps no other one.
 pub(crate) fn delete_temporary(data_dir: &Path) -> Result<(), StoreError> {
     let root = data_dir.join(FOLDER);
     let entries = |folder: &Path| match std::fs::read_dir(folder) {
@@ -172,16 +178,18 @@ pub(crate) fn delete_temporary(data_dir: &Path) -> Result<(), StoreError> {
         Err(error) => Err(StoreError::io("list", folder)(error)),
     };
     let unnamed = format!("{SUFFIX}{TEMPORARY}");
+    let mut deleted = Ok(());
     for folder in entries(&root)?.iter().map(std::fs::DirEntry::path).filter(|path| path.is_dir()) {
         for file in entries(&folder)? {
             let name = file.file_name();
             let name = name.to_string_lossy();
             if name.strip_suffix(".index").unwrap_or(&name).ends_with(&unnamed) {
-                std::fs::remove_file(file.path()).map_err(StoreError::io("delete", &file.path()))?;
+                deleted =
+                    deleted.and(std::fs::remove_file(file.path()).map_err(StoreError::io("delete", &file.path())));
             }
         }
     }
-    Ok(())
+    deleted
 }
 
 fn temporary(data_dir: &Path, segment: &str) -> PathBuf {

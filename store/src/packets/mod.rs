@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::Origin;
 
-pub(crate) use erase::{ErasedSlice, ErasedSlices, FlowPackets, delete_temporary, publish, without};
+pub(crate) use erase::{ErasedSlice, ErasedSlices, FlowPackets, delete_temporary, discard, publish, without};
 pub use frame::{Backlog, Compression};
 pub use log::{PacketLog, PacketLogConfig, PacketLogCounters};
 pub use read::{Each, ReadStats, Wanted, read_flows};

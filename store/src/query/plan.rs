@@ -5,6 +5,10 @@
 use wiretag_capture::Kind;
 
 use super::ast::Field;
+use crate::sketch::Quantile;
+
+/// What the figures of the period before have in front of their names.
+pub(crate) const PREVIOUS: &str = "previous_";
 
 /// Groups, what is told of each, and in which order.
 #[derive(Debug, Clone)]
@@ -58,8 +62,7 @@ pub(crate) enum Figure {
     Min,
     Max,
     Avg,
-    /// From 0 to 1.
-    Quantile(f64),
+    Quantile(Quantile),
     Distinct,
     /// Rows, or the sum of the field, per second.
     Rate,

@@ -17,9 +17,10 @@ use super::error::Mistake;
 use super::fields;
 use super::lexer::Token;
 use super::parser::Parser;
-use super::plan::{Aggregate, Figure, Key, KeyOf, Measure, Order};
+use super::plan::{Aggregate, Figure, Key, KeyOf, Measure, Order, PREVIOUS};
 use super::time;
 use super::values::Written;
+use crate::sketch::Quantile;
 use crate::tables::Table;
 
 /// Groups of `top` without a number.
@@ -142,7 +143,12 @@ impl<R: Table> Parser<R> {
         let name = self.name(&format!("a figure: {FIGURES}"))?;
         let mut measure = if self.symbol(&Token::Open) { self.figure_of(&name)? } else { self.plain_measure(&name)? };
         if self.keyword("as") {
-            measure.name = self.name("a name for the figure")?.text;
+            let name = self.name("a name for the figure")?;
+            if name.text.starts_with(PREVIOUS) {
+                let message = format!("`{}` begins as the figures of the period before do", name.text);
+                return Err(Mistake::new(name.column, message).hint(format!("a name without `{PREVIOUS}` in front")));
+            }
+            measure.name = name.text;
         }
         Ok(measure)
     }
@@ -261,14 +267,10 @@ fn figure_named(name: &str) -> Option<Figure> {
         "min" => Figure::Min,
         "max" => Figure::Max,
         "avg" | "mean" => Figure::Avg,
-        "median" => Figure::Quantile(0.5),
+        "median" => Figure::Quantile(Quantile::MEDIAN),
         "distinct" => Figure::Distinct,
         "rate" => Figure::Rate,
-        other => {
-            let percent: f64 = other.strip_prefix('p')?.parse().ok()?;
-            let plain = other.bytes().skip(1).all(|byte| byte.is_ascii_digit() || byte == b'.');
-            return (plain && (0.0..=100.0).contains(&percent)).then_some(Figure::Quantile(percent / 100.0));
-        }
+        other => Figure::Quantile(Quantile::of_percent(other.strip_prefix('p')?)?),
     })
 }
 

@@ -56,8 +56,8 @@ use crate::tables::provider::SnapshotTable;
 
 /// Bytes of a query.
 const MAX_LENGTH: usize = 65_536;
-/// Rows that are worked on at a time: so many copies of a literal that is as long as the query may be are within the usual memory.
-const BATCH: usize = 1_024;
+/// Rows that are worked on at a time, and that tables give at most: so many copies of a literal that is as long as the query may be are within the usual memory.
+pub(crate) const BATCH: usize = 1_024;
 /// Where names of tables are looked up.
 const CATALOG: &str = "wiretag";
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::error::TableError;
 use super::{Table, TableStore, files, merge};
-use crate::catalog::{FlowFile, Origin};
+use crate::catalog::{FlowFile, Origin, TableName};
 use crate::error::StoreError;
 
 /// Files of one kind that make a merge worth it.
@@ -35,19 +35,31 @@ pub(super) struct Superseded {
     bytes: u64,
 }
 
+/// What a run of before replaced, and a start beside another writer did not look after: it stays noted for the next start that is alone.
+pub(super) fn left(data_dir: &std::path::Path, table: TableName) -> Vec<Superseded> {
+    let left = files::superseded(data_dir, table).into_iter();
+    left.map(|path| Superseded { path, since: i64::MAX, bytes: 0 }).collect()
+}
+
 impl<R: Table> TableStore<R> {
     /// Merges small files and deletes those replaced earlier; returns the files that went into merges. To be called
     /// every few seconds; does at most one merge.
     pub async fn compact(&self, now: i64) -> Result<u64, StoreError> {
+        self.delete_replaced(now)?;
         self.compact_within(now, u64::MAX).await
     }
 
-    /// As [`Self::compact`]; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
+    /// Deletes files that were replaced long ago, unless files are being exchanged right now.
+    pub(crate) fn delete_replaced(&self, now: i64) -> Result<(), StoreError> {
+        let Ok(mut superseded) = self.inner.merging.try_lock() else { return Ok(()) };
+        Ok(delete_old(self.inner.engine.data_dir(), &mut superseded, now)?)
+    }
+
+    /// Merges as [`Self::compact`] does; what is merged has so many bytes at most, so that a small limit of bytes is not one file.
     pub(crate) async fn compact_within(&self, now: i64, most: u64) -> Result<u64, StoreError> {
         let inner = &self.inner;
         // While a large file is erased from or named anew, whoever maintains the store has other things to do: flushes.
         let Ok(mut superseded) = inner.merging.try_lock() else { return Ok(0) };
-        delete_old(inner.engine.data_dir(), &mut superseded, now)?;
         // The others are part of a roll-up as they are.
         let all: Vec<FlowFile> = self.readable(inner.catalog.unrolled(R::NAME).await?);
         let Some(chosen) = choose(&all, now, most) else { return Ok(0) };
@@ -62,16 +74,8 @@ impl<R: Table> TableStore<R> {
         let paths: Vec<String> = chosen.iter().map(|file| file.path.clone()).collect();
         let pending: Vec<String> = superseded.iter().map(|file| file.path.clone()).chain(paths.clone()).collect();
         files::note_superseded(inner.engine.data_dir(), R::NAME, &pending)?;
-        // Who reads sees the files before or after, with the memory of the same moment.
-        let guard = inner.exchanging().await;
-        if let Err(error) = inner.catalog.replace_flow_files(&paths, &merged).await {
-            // What does not count after all is deleted, or set aside, by the next start.
-            if !error.is_unsettled() {
-                let _ = std::fs::remove_file(inner.engine.data_dir().join(&merged.path));
-            }
-            return Err(error);
-        }
-        drop(guard);
+        let change = inner.catalog.prepare_replacement(&paths, &merged).await;
+        inner.exchange(change, Some(&merged.path)).await?;
         let count = paths.len() as u64;
         let replaced = chosen.iter().map(|file| (file.path.clone(), file.bytes));
         superseded.extend(replaced.map(|(path, bytes)| Superseded { path, since: now, bytes }));

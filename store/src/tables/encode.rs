@@ -2,20 +2,22 @@
 //! encoded bytes and of one column.
 //!
 //! * Pages are compressed where that is worth it, and have checksums ([`super::sealed`]), as has all else of a file ([`super::sums`]).
-//! * Bloom filters are made of the distinct values, once the column is encoded.
+//! * Bloom filters are made of the distinct values that rows have.
 //! * Pages are small: a search that wants few rows of a group decodes the pages around them.
 //! * A row group that was encoded before is taken over as it is, or the columns of it that do not change: bytes are copied, nothing
 //!   is decoded.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Cursor};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, UInt64Array};
 use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::{DataType, Field, Int32Type, SchemaRef};
+use foldhash::fast::RandomState;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves};
 use parquet::basic::{Compression, Encoding};
@@ -90,8 +92,15 @@ const MEASURED: &[&str] = &[
     "response_bytes",
 ];
 
+/// What a file has: roll-ups are kept longest, are written once, and have few times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    Rows,
+    Rollup,
+}
+
 /// How the library makes pages: plain. What becomes of them is decided when they are sealed.
-fn properties(schema: &SchemaRef) -> WriterProperties {
+fn properties(schema: &SchemaRef, holds: Holds) -> WriterProperties {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::UNCOMPRESSED)
         .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -103,7 +112,7 @@ fn properties(schema: &SchemaRef) -> WriterProperties {
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().as_str());
         match field.data_type() {
-            DataType::Timestamp(..) => {
+            DataType::Timestamp(..) if holds == Holds::Rows => {
                 builder = builder
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
@@ -152,18 +161,22 @@ struct Pages {
     /// Those that the library made.
     kept: Kept,
     sealer: Sealer,
+    /// Columns that have bloom filters.
+    blooms: &'static [&'static str],
 }
 
 impl Encoder {
-    pub(super) fn new(file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
+    pub(super) fn new(file: File, schema: &SchemaRef, holds: Holds) -> Result<Self, ParquetError> {
         let kept = Kept::default();
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(schema))
+            .with_properties(properties(schema, holds))
             .with_page_store_factory(Arc::new(kept.clone()));
         let file = BufWriter::with_capacity(1 << 18, file);
         let writer = ArrowWriter::try_new_with_options(file, schema.clone(), options)?;
         let (writer, columns) = writer.into_serialized_writer()?;
-        let pages = Pages { kept, sealer: Sealer::new()? };
+        // Of roll-ups nobody asks for a needle.
+        let blooms = if holds == Holds::Rows { BLOOM } else { &[] };
+        let pages = Pages { kept, sealer: Sealer::new(holds)?, blooms };
         Ok(Self { writer, columns, pages, schema: schema.clone(), groups: 0 })
     }
 
@@ -255,7 +268,7 @@ fn encode(
     (field, array): (&Field, &ArrayRef),
 ) -> Result<(), TableError> {
     let name = field.name().as_str();
-    let bloom = BLOOM.contains(&name).then(|| bloom(array)).flatten();
+    let bloom = pages.blooms.contains(&name).then(|| bloom(array)).flatten();
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name) && field.is_nullable();
     let mut bloom = Some(bloom);
     if let Some(columns) = comes_again.then(|| Keyed::of(array)).flatten() {
@@ -329,19 +342,37 @@ fn bounds(numbers: &UInt64Array) -> Statistics {
     Statistics::int64(least, greatest, None, Some(numbers.null_count() as u64), false)
 }
 
-/// A filter of the distinct texts of a column.
+/// A filter of the distinct texts that rows of a column have.
 fn bloom(array: &ArrayRef) -> Option<Sbbf> {
-    let texts = match array.as_dictionary_opt::<Int32Type>() {
-        Some(dictionary) => dictionary.values(),
-        None => array,
-    };
-    let texts = texts.as_string_opt::<i32>()?;
-    let count = texts.len() - texts.null_count();
-    if count == 0 {
+    match array.as_dictionary_opt::<Int32Type>() {
+        Some(words) => filter_of(&in_use(words)?),
+        None => filter_of(&array.as_string_opt::<i32>()?.iter().flatten().collect::<Vec<_>>()),
+    }
+}
+
+/// Of rows that were filtered a dictionary has words that none has any more: of what was erased nothing stays. Of some that were put together it has
+/// a word twice.
+fn in_use(words: &DictionaryArray<Int32Type>) -> Option<Vec<&str>> {
+    let texts = words.values().as_string_opt::<i32>()?;
+    let mut is_used = vec![false; texts.len()];
+    for key in words.keys().iter().flatten() {
+        if let Some(is_used) = is_used.get_mut(key as usize) {
+            *is_used = true;
+        }
+    }
+    let used = texts.iter().zip(is_used).filter_map(|(text, is_used)| text.filter(|_| is_used));
+    let distinct: HashSet<&str, RandomState> = used.collect();
+    Some(distinct.into_iter().collect())
+}
+
+fn filter_of(texts: &[&str]) -> Option<Sbbf> {
+    if texts.is_empty() {
         return None;
     }
-    let mut filter = Sbbf::new_with_ndv_fpp(count as u64, FALSE).ok()?;
-    texts.iter().flatten().for_each(|text| filter.insert(text));
+    let mut filter = Sbbf::new_with_ndv_fpp(texts.len() as u64, FALSE).ok()?;
+    for text in texts {
+        filter.insert(*text);
+    }
     Some(filter)
 }
 
@@ -382,8 +413,27 @@ impl ChunkReader for Shifted {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 mod tests {
+    use datafusion::arrow::array::BooleanArray;
+    use datafusion::arrow::compute::{concat, filter};
+
     use super::*;
+
+    #[test]
+    fn bloom_filters_have_no_word_that_no_row_has() {
+        let words: DictionaryArray<Int32Type> =
+            [Some("a"), Some("b"), None, Some("a"), Some("c")].into_iter().collect();
+        let stays = BooleanArray::from(vec![true, false, true, true, true]);
+        let left = filter(&words, &stays).unwrap();
+        let kept = left.as_dictionary::<Int32Type>().values().len();
+        assert_eq!(kept, 3, "the dictionary has what it had");
+        let found = bloom(&left).unwrap();
+        assert_eq!(["a", "b", "c"].map(|word| found.check(word)), [true, false, true]);
+        let twice = concat(&[&words, &words]).unwrap();
+        assert_eq!(in_use(twice.as_dictionary()).unwrap().len(), 3);
+        assert!(bloom(&filter(&words, &BooleanArray::from(vec![false; 5])).unwrap()).is_none());
+    }
 
     #[test]
     fn bounds_of_numbers_are_as_unsigned_and_leave_out_nulls() {

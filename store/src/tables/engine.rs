@@ -13,13 +13,16 @@ use futures_util::{Stream, TryStreamExt};
 use super::error::TableError;
 use super::observed::Observed;
 use super::rows::{Place, Row};
-use super::scan::{Among, Found, OpenFile, Pull, Scanner, Starts};
+use super::scan::{Found, OpenFile, Pull, Scanner, Starts, memory};
 use super::{Range, Table, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::limits::{Budget, Held};
 use crate::query::ast::Node;
 use wiretag_enrich::Tagged;
+
+/// Rows from memory that become columns before what they take is counted.
+const RECENT: usize = 2_048;
 
 /// Which rows are wanted.
 #[derive(Debug, Clone)]
@@ -125,26 +128,27 @@ impl Engine {
         self.scanner.newest(files, condition, limit, columns).await
     }
 
-    /// All rows that pass, with those of `memory`, in answer order; with a limit only the first. They are sorted in memory, of which they may
+    /// All rows that pass, with those that are `recent`, in answer order; with a limit only the first. They are sorted in memory, of which they may
     /// take as much as the condition's budget has.
     pub(super) async fn sorted<R: Table>(
         &self,
         files: &[&FlowFile],
-        memory: Option<RecordBatch>,
+        recent: &[&Tagged<R>],
         (condition, limit): (&Condition<R>, Option<usize>),
     ) -> Result<Sorted, TableError> {
         let schema = schema::stored::<R>();
         let mut held = Held::new(&condition.budget);
         let mut batches = Vec::new();
-        if let Some(batch) = memory {
-            held.take(batch.get_array_memory_size())?;
+        for some in recent.chunks(RECENT) {
+            let batch = schema::batch(schema.clone(), some)?;
+            held.take(taken(&batch))?;
             batches.push(batch);
         }
         if !files.is_empty() {
             let streams = self.scanner.streams(files, condition, &schema).await?;
             let mut found = futures_util::stream::select_all(streams);
             while let Some(batch) = found.try_next().await? {
-                held.take(batch.get_array_memory_size())?;
+                held.take(taken(&batch))?;
                 batches.push(batch);
             }
         }
@@ -177,7 +181,7 @@ impl Engine {
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-    ) -> Result<Vec<Found<Among>>, TableError> {
+    ) -> Result<Vec<Found>, TableError> {
         self.scanner.among(files, condition, schema).await
     }
 
@@ -196,7 +200,7 @@ impl Engine {
 
     /// Opens files, in this order.
     pub(super) async fn open_files(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
-        self.scanner.open(files, None).await
+        self.scanner.open(files).await
     }
 
     /// Those of `files` that `can` be read; looked at one after the other, so only after a failure.
@@ -210,6 +214,11 @@ impl Engine {
         let states = tokio::task::spawn_blocking(look).await??;
         Ok(candidates.iter().zip(states).filter(|(_, readable)| *readable).map(|(file, _)| *file).collect())
     }
+}
+
+/// Memory of the rows of a batch, bytes.
+fn taken(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(memory).sum()
 }
 
 /// One batch of all, column by column: what is joined is not there twice.

@@ -167,27 +167,16 @@ impl<R: Table> TableStore<R> {
         };
         let (new, slices) = tokio::task::spawn_blocking(work).await.map_err(TableError::from)??;
         let removed = old.rows.saturating_sub(new.as_ref().map_or(0, |new| new.rows));
-        // Who reads sees the files before or after, with the memory of the same moment.
-        let guard = inner.exchanging().await;
-        let exchanged = inner
-            .catalog
-            .exchange_erased(Exchange { erasure: erasure.id, old, new: new.as_ref(), slices: &slices, now })
-            .await;
-        drop(guard);
-        match exchanged {
+        let exchange = Exchange { erasure: erasure.id, old, new: new.as_ref(), slices: &slices, now };
+        let change = inner.catalog.prepare_erased(exchange).await;
+        match inner.exchange(change, new.as_ref().map(|new| new.path.as_str())).await {
             Ok(()) => {
                 inner.counts.removed.fetch_add(removed, Ordering::Relaxed);
                 Ok(())
             }
-            // What does not count after all is deleted, or set aside, by the next start.
-            Err(error) if error.is_unsettled() => Err(error),
-            Err(error) => {
-                if let Some(new) = new {
-                    let _ = std::fs::remove_file(inner.engine.data_dir().join(&new.path));
-                }
-                // Retention was faster.
-                if matches!(error, StoreError::Gone { .. }) { Ok(()) } else { Err(error) }
-            }
+            // Retention was faster.
+            Err(StoreError::Gone { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

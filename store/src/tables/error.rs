@@ -42,6 +42,14 @@ pub enum TableError {
         /// Why not.
         source: parquet::errors::ParquetError,
     },
+    /// A file is sound, and what a column of it has is too much to be worked on at once.
+    #[error(
+        "one column of a file has more than {mib} MiB in one row group, which is more than can be worked on at once"
+    )]
+    Wide {
+        /// The limit.
+        mib: usize,
+    },
     /// The query engine failed.
     #[error("the search failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -83,6 +91,7 @@ impl TableError {
             Self::Io { .. }
             | Self::Write { .. }
             | Self::Encode(_)
+            | Self::Wide { .. }
             | Self::Engine(_)
             | Self::Columns(_)
             | Self::Cursor(_)
@@ -141,6 +150,7 @@ impl From<TableError> for StoreError {
             error @ (TableError::Read { .. }
             | TableError::Engine(_)
             | TableError::Encode(_)
+            | TableError::Wide { .. }
             | TableError::Columns(_)
             | TableError::Range(_)
             | TableError::RollUp { .. }

@@ -25,7 +25,7 @@ use wiretag_enrich::tagged::{AnyColumn, all_columns};
 use super::engine::Condition;
 use super::error::TableError;
 use super::rows::{self, Place};
-use super::schema::{batch, schema, stored};
+use super::schema::schema;
 use super::{Range, Table, TableStore, files, ipfix};
 use crate::catalog::{FlowFile, TableName};
 use crate::csv;
@@ -221,12 +221,11 @@ impl<R: Table> TableStore<R> {
         if candidates.is_empty() && recent.is_empty() {
             return Ok(0);
         }
-        let memory =
-            if recent.is_empty() { None } else { Some(batch(stored::<R>(), &recent).map_err(TableError::from)?) };
         let most = usize::try_from(limit).ok();
+        recent.truncate(most.unwrap_or(usize::MAX));
         let mut rest = candidates;
         let rows = loop {
-            match self.inner.engine.sorted(&rest, memory.clone(), (condition, most)).await {
+            match self.inner.engine.sorted(&rest, &recent, (condition, most)).await {
                 Err(error) => rest = self.without_unreadable(&rest, error).await?,
                 Ok(rows) => break rows,
             }

@@ -17,7 +17,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use super::encode::{Encoder, GROUP};
+use super::encode::{Encoder, GROUP, Holds};
 use super::error::{TableError, is_of_the_moment};
 use super::rows::time_at;
 use super::sums;
@@ -187,7 +187,7 @@ fn write_temporary(
     fill: impl FnOnce(&mut Encoder) -> Result<(), TableError>,
 ) -> Result<(), TableError> {
     let fail = |source| TableError::Write { path: path.to_owned(), source };
-    let mut encoder = Encoder::new(file, schema).map_err(fail)?;
+    let mut encoder = Encoder::new(file, schema, Holds::Rows).map_err(fail)?;
     fill(&mut encoder).map_err(|error| match error {
         TableError::Encode(source) => fail(source),
         other => other,
@@ -276,27 +276,45 @@ pub(super) fn note_superseded(data_dir: &Path, table: TableName, paths: &[String
     result.map_err(TableError::io("write", &list))
 }
 
-/// Moves what the catalog does not name out of the way and says so; names registered files that cannot be read, in words and alone.
+/// The files that were noted so.
+pub(super) fn superseded(data_dir: &Path, table: TableName) -> Vec<String> {
+    let lists = lists(data_dir, table).map(|list| fs::read_to_string(list).unwrap_or_default());
+    lists.iter().flat_map(|list| list.lines()).map(str::to_owned).collect()
+}
+
+fn lists(data_dir: &Path, table: TableName) -> [PathBuf; 2] {
+    [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name))
+}
+
+/// Moves what the catalog does not name out of the way and says so, but for what is `waiting` to be deleted; names registered files that cannot be
+/// read, in words and alone. What can neither be deleted nor moved stays: it is in no answer.
 pub(super) fn repair(
     data_dir: &Path,
     table: TableName,
-    registered: &[FlowFile],
+    (registered, waiting): (&[FlowFile], &[String]),
 ) -> Result<(Vec<String>, HashSet<String>), TableError> {
     let mut sentences = Vec::new();
-    let known: HashSet<PathBuf> = registered.iter().map(|file| data_dir.join(&file.path)).collect();
-    let lists = [SUPERSEDED, SUPERSEDED_BEFORE].map(|name| data_dir.join(table.as_str()).join(name));
-    let superseded = lists.iter().map(|list| fs::read_to_string(list).unwrap_or_default());
-    let superseded: Vec<String> = superseded.collect();
+    let named = registered.iter().map(|file| &file.path).chain(waiting);
+    let known: HashSet<PathBuf> = named.map(|path| data_dir.join(path)).collect();
+    let lists = lists(data_dir, table);
     let superseded: HashSet<PathBuf> =
-        superseded.iter().flat_map(|list| list.lines()).map(|line| data_dir.join(line)).collect();
+        superseded(data_dir, table).into_iter().map(|path| data_dir.join(path)).collect();
     let mut found = Vec::new();
     collect(&data_dir.join(table.as_str()), &mut found)?;
     for path in found.into_iter().filter(|path| !known.contains(path) && !lists.contains(path)) {
         if superseded.contains(&path) {
-            fs::remove_file(&path).map_err(TableError::io("delete", &path))?;
+            let deleted = fs::remove_file(&path).map_err(TableError::io("delete", &path));
+            sentences.extend(deleted.err().map(|error| error.to_string()));
             continue;
         }
-        let Some(target) = set_aside(data_dir, &path).map_err(TableError::io("move", &path))? else { continue };
+        let target = match set_aside(data_dir, &path).map_err(TableError::io("move", &path)) {
+            Ok(Some(target)) => target,
+            Ok(None) => continue,
+            Err(error) => {
+                sentences.push(error.to_string());
+                continue;
+            }
+        };
         let why = if path.extension().is_some_and(|extension| extension == "tmp") {
             "was not written to its end"
         } else {

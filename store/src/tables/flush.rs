@@ -1,7 +1,7 @@
 //! From memory to files: one for each hour.
 //!
 //! The rows are held against every erasure ([`super::standing`]) before they are written, and the catalog takes them only if there
-//! is none that they were not held against.
+//! is none that they were not held against. All hours go in one transaction, which is begun before memory is locked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use wiretag_enrich::Tagged;
 use super::error::TableError;
 use super::standing::Standing;
 use super::{RowKey, Table, TableStore, files, schema};
-use crate::catalog::{FlowFile, Origin, TableName, Taken};
+use crate::catalog::{Change, FlowFile, Origin, TableName, Taken};
 use crate::error::StoreError;
 use crate::packets::ErasedSlice;
 
@@ -41,75 +41,51 @@ impl<R: Table> TableStore<R> {
 
     async fn flush_recent(&self) -> Result<u64, StoreError> {
         let _one_at_a_time = self.inner.writing.lock().await;
-        let mut rows = 0;
         loop {
             let standing = self.standing().await?;
-            let (moved, failed) = self.flush_against(&standing).await?;
-            rows += moved;
-            match failed {
-                None => return Ok(rows),
-                // What is left is held against the new one, too.
-                Some(StoreError::Erased) => {}
-                Some(error) => return Err(error),
+            match self.flush_against(&standing).await {
+                // The rows are held against the new one, too.
+                Err(StoreError::Erased) => {}
+                flushed => return flushed,
             }
         }
     }
 
-    /// The rows that went to files, and why not all did.
-    async fn flush_against(&self, standing: &Arc<Standing<R>>) -> Result<(u64, Option<StoreError>), StoreError> {
+    /// Gives the rows that went to files: all that were in memory, or none.
+    async fn flush_against(&self, standing: &Arc<Standing<R>>) -> Result<u64, StoreError> {
         let inner = &self.inner;
         let chunks = inner.recent.read().await.chunks.clone();
         if chunks.is_empty() {
-            return Ok((0, None));
+            return Ok(0);
         }
         let (dir, taken, against) = (inner.engine.data_dir().to_owned(), chunks.clone(), standing.clone());
         let origin = *inner.origin.lock().unwrap_or_else(PoisonError::into_inner);
         let written = tokio::task::spawn_blocking(move || write_hours(&dir, &taken, &against, origin))
             .await
             .map_err(TableError::from)??;
-        let mut recent = inner.exchanging().await;
-        let mut moved = Vec::new();
-        let mut failed = None;
-        let (mut rows, mut erased) = (0, 0);
-        for (hour, Hour { file, taken }) in &written {
-            let remove = || file.as_ref().map(|file| std::fs::remove_file(inner.engine.data_dir().join(&file.path)));
-            if failed.is_some() {
-                // Not registered: the rows stay in memory, the file goes.
-                let _ = remove();
-                continue;
-            }
-            match inner.catalog.add_rows(R::NAME, file.as_ref(), (standing.known, taken)).await {
-                Ok(()) => {
-                    moved.push(*hour);
-                    rows += file.as_ref().map_or(0, |file| file.rows);
-                    erased += taken.values().map(|taken| taken.rows).sum::<u64>();
-                }
-                Err(error) => {
-                    // A row twice is better than a row that is lost.
-                    if !error.is_unsettled() {
-                        let _ = remove();
-                    }
-                    failed = Some(error);
-                }
-            }
-        }
-        let rest: Vec<Tagged<R>> = if failed.is_some() {
-            let stays = |row: &&Tagged<R>| !moved.contains(&hour(row));
-            chunks.iter().flat_map(|chunk| chunk.iter()).filter(stays).cloned().collect()
-        } else {
-            Vec::new()
+        let hours: Vec<_> = written.values().map(|hour| (hour.file.as_ref(), &hour.taken)).collect();
+        let files = || written.values().filter_map(|hour| hour.file.as_ref());
+        let moved = match inner.catalog.prepare_rows(R::NAME, &hours, standing.known).await {
+            Ok(change) => self.exchange_rows(change, &chunks, files().map(|file| file.rows).sum()).await,
+            Err(error) => Err(error),
         };
-        let before: usize = chunks.iter().map(|chunk| chunk.len()).sum();
-        recent.rows -= before - rest.len();
+        // A row twice is better than a row that is lost.
+        moved.inspect_err(|error| inner.remove_new(error, files().map(|file| file.path.as_str())))
+    }
+
+    /// The rows of these chunks are in files from now on, `written` of them; erasures took the others.
+    async fn exchange_rows(&self, change: Change, chunks: &Chunks<R>, written: u64) -> Result<u64, StoreError> {
+        let counts = &self.inner.counts;
+        let mut recent = self.inner.exchanging().await;
+        change.commit().await?;
+        let rows: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        recent.rows -= rows;
         // Appends came behind these chunks meanwhile.
         recent.chunks.drain(..chunks.len());
-        if !rest.is_empty() {
-            recent.chunks.insert(0, Arc::new(rest));
-        }
-        inner.counts.written.fetch_add(rows, Ordering::Relaxed);
-        inner.counts.erased.fetch_add(erased, Ordering::Relaxed);
-        inner.counts.recent.store(recent.rows as u64, Ordering::Relaxed);
-        Ok((rows, failed))
+        counts.written.fetch_add(written, Ordering::Relaxed);
+        counts.erased.fetch_add(rows as u64 - written, Ordering::Relaxed);
+        counts.recent.store(recent.rows as u64, Ordering::Relaxed);
+        Ok(written)
     }
 }
 

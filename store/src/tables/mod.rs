@@ -6,6 +6,9 @@
 //! * a row is in memory or in a registered file, never in both or neither: readers take memory and the catalog's list
 //!   under one lock, and a flush exchanges the one for the other under the same lock. So it is with an open slice and its
 //!   row: each answer has the one or the other;
+//! * a catalog that is slow, away or being written by somebody else holds up flushes, and neither rows that come nor searches. So locks are
+//!   taken in this order: `writing` or `merging`, `rolling`, the catalog's one connection for writing, memory; who has memory waits for nothing
+//!   but its commit, and for readings of the catalog, which have connections of their own;
 //! * memory is bounded: [`TableStore::append`] writes files when it is full, and waits for that; only if they cannot be
 //!   written what comes is dropped, counted, and an error;
 //! * a file that cannot be read is left out of answers, counted and told with them ([`TableStore::missing`]); it does not fail them.
@@ -71,14 +74,14 @@ pub use self::error::TableError;
 pub use self::explain::{ExplainRequest, Explanation};
 pub use self::export::{ExportFormat, ExportOptions};
 pub(crate) use self::files::{Id as FileId, id as file_id};
-pub use self::flows::FlowRef;
+pub use self::flows::{FlowRef, Slices};
 pub use self::observed::Work;
 use self::open::OpenRows;
 pub use self::retag::Retagging;
 pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
 pub use self::unreadable::Missing;
-use crate::catalog::{Catalog, FlowFile, Origin, RollupFile, TableName};
+use crate::catalog::{Catalog, Change, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;
 use crate::query::{Query, RowFilter};
 
@@ -221,6 +224,31 @@ struct Inner<R: 'static> {
 }
 
 impl<R> Inner<R> {
+    /// Makes a change of the catalog count that exchanges files for the one at `new`, if there is one. Who reads sees the files before or after,
+    /// with the memory of the same moment. A file that does not count goes.
+    async fn exchange(&self, change: Result<Change, StoreError>, new: Option<&str>) -> Result<(), StoreError> {
+        let exchanged = match change {
+            Ok(change) => {
+                let _memory = self.exchanging().await;
+                change.commit().await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &exchanged {
+            self.remove_new(error, new);
+        }
+        exchanged
+    }
+
+    /// Deletes files of a change that failed. What counts after all stays: if it does not, the next start deletes it, or sets it aside.
+    fn remove_new<'a>(&self, error: &StoreError, new: impl IntoIterator<Item = &'a str>) {
+        if !error.is_unsettled() {
+            for path in new {
+                let _ = std::fs::remove_file(self.engine.data_dir().join(path));
+            }
+        }
+    }
+
     /// The memory, for who exchanges files of the catalog, or rows for files: nobody who looked before takes both for one moment.
     async fn exchanging(&self) -> RwLockWriteGuard<'_, Recent<R>> {
         let mut recent = self.recent.write().await;
@@ -284,10 +312,10 @@ impl<R: Table> TableStore<R> {
         catalog: Catalog,
         max_recent: usize,
     ) -> Result<(Self, Vec<String>), StoreError> {
-        let store = Self::over(engine, catalog, max_recent);
+        let store = Self::over(engine, catalog, (max_recent, Vec::new()));
         let registered = store.inner.catalog.files_of(R::NAME).await?;
-        let dir = engine.data_dir().to_owned();
-        let repair = move || files::repair(&dir, R::NAME, &registered).map(|found| (found, registered));
+        let (dir, waiting) = (engine.data_dir().to_owned(), store.inner.catalog.removals().await?);
+        let repair = move || files::repair(&dir, R::NAME, (&registered, &waiting)).map(|found| (found, registered));
         let ((repairs, unreadable), registered) =
             tokio::task::spawn_blocking(repair).await.map_err(TableError::from)??;
         for file in registered.iter().filter(|file| unreadable.contains(&file.path)) {
@@ -298,21 +326,26 @@ impl<R: Table> TableStore<R> {
 
     /// For a writer beside another: repairs nothing, so that what the other one is writing stays where it is.
     pub fn open_shared(engine: &Arc<Engine>, catalog: Catalog) -> Self {
-        Self::over(engine, catalog, MAX_RECENT)
+        let left = compact::left(engine.data_dir(), R::NAME);
+        Self::over(engine, catalog, (MAX_RECENT, left))
     }
 
     /// For searches beside a running appliance: repairs and changes nothing, sees what is in files.
     pub fn open_read_only(engine: &Arc<Engine>, catalog: Catalog) -> Self {
-        Self::over(engine, catalog, 0)
+        Self::over(engine, catalog, (0, Vec::new()))
     }
 
-    fn over(engine: &Arc<Engine>, catalog: Catalog, max_recent: usize) -> Self {
+    fn over(
+        engine: &Arc<Engine>,
+        catalog: Catalog,
+        (max_recent, superseded): (usize, Vec<compact::Superseded>),
+    ) -> Self {
         let inner = Inner {
             engine: engine.clone(),
             catalog,
             recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new(), exchanges: 0 }),
             writing: Mutex::default(),
-            merging: Mutex::default(),
+            merging: Mutex::new(superseded),
             rolling: Mutex::default(),
             counts: Counts::default(),
             max_recent,

@@ -1,14 +1,17 @@
 //! A table as of one moment, for SQL: rows in memory, open slices, and files, of which those are left out whose time cannot
-//! match. Rows in memory become columns as they are read, and only the columns that are asked for.
+//! match. Rows in memory become columns as they are read, and only the columns that are asked for. Wherever rows come from, they come
+//! [`BATCH`] at a time at most: nothing behind makes less of what is more, and limits of memory are for so many.
 //!
 //! Whoever may not see every row gets a table that has no others: searches' own scan gives its rows, and no condition of
 //! the question comes before it, so that none can tell by an error or by its time what was left out.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use datafusion::arrow::compute::{cast, take};
+use datafusion::arrow::datatypes::{Field, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::ScalarValue;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -28,9 +31,8 @@ use super::{Range, Snapshot, Table, TableStore, schema};
 use crate::catalog::FlowFile;
 use crate::error::StoreError;
 use crate::query::{Query, RowFilter};
+use crate::sql::BATCH;
 
-/// Rows of a batch from memory.
-const CHUNK: usize = 8_192;
 /// Streams of permitted rows.
 const STREAMS: usize = 4;
 
@@ -89,7 +91,7 @@ const fn touches(file: &FlowFile, range: &Range) -> bool {
 impl<R: Table> SnapshotTable<R> {
     /// These files, as the engine reads them.
     fn listed(&self, state: &dyn Session, files: &[&FlowFile]) -> Result<ListingTable> {
-        let path = |file: &&FlowFile| ListingTableUrl::parse(self.engine.data_dir().join(&file.path).to_string_lossy());
+        let path = |file: &&FlowFile| ListingTableUrl::parse(url(&self.engine.data_dir().join(&file.path)));
         let paths = files.iter().map(path).collect::<Result<Vec<_>>>()?;
         let format = ParquetFormat::default().with_options(state.default_table_options().parquet);
         let options = ListingOptions::new(Arc::new(format));
@@ -164,6 +166,17 @@ impl<R: Table> TableProvider for SnapshotTable<R> {
     }
 }
 
+/// A file as a URL: of a path the engine takes `*`, `?` and `[` for a pattern.
+fn url(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    let letters = bytes.map(|byte| match byte {
+        b'/' | b'.' | b'-' | b'_' => char::from(*byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    format!("file://{}", letters.collect::<String>())
+}
+
 /// Permitted rows of files.
 struct Permitted<R: 'static> {
     schema: SchemaRef,
@@ -184,10 +197,30 @@ impl<R: Table> PartitionStream for Permitted<R> {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.engine.pulled(self.files.clone(), &self.condition, self.schema.clone());
-        let rows = rows.map_err(|error| DataFusionError::External(error.into()));
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let stored = schema::as_stored::<R>(&names);
+        let rows = self.engine.pulled(self.files.clone(), &self.condition, stored);
+        let schema = self.schema.clone();
+        let parts = move |batch: RecordBatch| {
+            let (schema, firsts) = (schema.clone(), (0..batch.num_rows()).step_by(BATCH));
+            stream::iter(firsts.map(move |first| part(&batch, first, &schema)))
+        };
+        let rows = rows.map_err(|error| DataFusionError::External(error.into())).map_ok(parts).try_flatten();
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows))
     }
+}
+
+/// Some rows of a batch as columns of `schema`, by themselves: whoever counts what they take must not count all others with them.
+fn part(batch: &RecordBatch, first: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+    let rows = BATCH.min(batch.num_rows() - first);
+    let places = UInt32Array::from_iter_values((first as u32..).take(rows));
+    let column = |(array, field): (&ArrayRef, &Arc<Field>)| -> Result<ArrayRef> {
+        let array = take(array, &places, None)?;
+        if array.data_type() == field.data_type() { Ok(array) } else { Ok(cast(&array, field.data_type())?) }
+    };
+    let columns = batch.columns().iter().zip(schema.fields()).map(column).collect::<Result<Vec<_>>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
 /// Rows in memory, as columns of `schema`.
@@ -216,13 +249,13 @@ impl<R: Table> PartitionStream for Memory<R> {
             .chunks
             .iter()
             .enumerate()
-            .flat_map(|(number, chunk)| (0..chunk.len()).step_by(CHUNK).map(move |first| (number, first)))
-            .chain((0..snapshot.open.len()).step_by(CHUNK).map(|first| (usize::MAX, first)))
+            .flat_map(|(number, chunk)| (0..chunk.len()).step_by(BATCH).map(move |first| (number, first)))
+            .chain((0..snapshot.open.len()).step_by(BATCH).map(|first| (usize::MAX, first)))
             .collect();
         let batches = whole.into_iter().map(move |(number, first)| {
             let mut rows: Vec<&Tagged<R>> = match snapshot.chunks.get(number) {
-                Some(chunk) => chunk.iter().skip(first).take(CHUNK).collect(),
-                None => snapshot.open.iter().skip(first).take(CHUNK).map(|row| &**row).collect(),
+                Some(chunk) => chunk.iter().skip(first).take(BATCH).collect(),
+                None => snapshot.open.iter().skip(first).take(BATCH).map(|row| &**row).collect(),
             };
             rows.retain(|row| permitted.as_ref().is_none_or(|permitted| permitted.matches(row)));
             batch(&schema, &rows)

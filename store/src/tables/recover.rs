@@ -55,7 +55,8 @@ impl FlowStore {
         let mut rows = 0;
         for file in written {
             let (left, taken) = self.held_against(file, &standing).await?;
-            self.inner.catalog.add_rows(TableName::Flows, left.as_ref(), (standing.known, &taken)).await?;
+            let hour = (left.as_ref(), &taken);
+            self.inner.catalog.prepare_rows(TableName::Flows, &[hour], standing.known).await?.commit().await?;
             rows += left.map_or(0, |file| file.rows);
         }
         Ok(rows)

@@ -118,20 +118,10 @@ impl<R: Table> TableStore<R> {
         for _ in 0..AGAIN {
             let standing = self.standing().await?;
             let renamed = self.rename(old, (&open, &named), &standing).await?;
-            // Who reads sees the files before or after, with the memory of the same moment.
-            let guard = inner.exchanging().await;
             let against = (standing.known, &renamed.taken);
-            let exchanged = inner.catalog.exchange_named((old, renamed.new.as_ref()), against, now).await;
-            drop(guard);
-            if exchanged.as_ref().is_err_and(StoreError::is_unsettled) {
-                // What does not count after all is deleted, or set aside, by the next start.
-                return exchanged.map(|_| (0, None));
-            }
-            if let (Ok(false) | Err(_), Some(new)) = (&exchanged, &renamed.new) {
-                let _ = std::fs::remove_file(inner.engine.data_dir().join(&new.path));
-            }
-            match exchanged {
-                Ok(true) => {
+            let change = inner.catalog.prepare_named((old, renamed.new.as_ref()), against, now).await;
+            match inner.exchange(change, renamed.new.as_ref().map(|new| new.path.as_str())).await {
+                Ok(()) => {
                     let gone: u64 = renamed.taken.values().map(|taken| taken.rows).sum();
                     let rows = named.rows().saturating_sub(gone);
                     inner.counts.retagged.fetch_add(rows, Ordering::Relaxed);
@@ -139,7 +129,7 @@ impl<R: Table> TableStore<R> {
                     return Ok((rows, renamed.new.map(|new| new.path)));
                 }
                 // A roll-up that cannot be made again has it; or retention was faster.
-                Ok(false) | Err(StoreError::Gone { .. }) => return Ok((0, None)),
+                Err(StoreError::Gone { .. }) => return Ok((0, None)),
                 Err(StoreError::Erased) => {}
                 Err(error) => return Err(error),
             }

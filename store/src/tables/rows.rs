@@ -17,8 +17,8 @@ use super::{RowKey, Table};
 use crate::json::{self, Shown};
 use crate::limits::{Budget, Held, LimitReached};
 
-/// Rows in one place that a cursor can tell of.
-const MOST_ALIKE: usize = 1_000;
+/// Rows in one place that a cursor can tell of: the next page reads as many of them again.
+const MOST_ALIKE: usize = 100_000;
 
 /// Place of a row in every answer: newest start first, then flow id and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -22,9 +22,13 @@ use parquet::file::metadata::OffsetIndexBuilder;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::compress_bound;
 
+use super::encode::Holds;
+
 /// Of zstd; a level below zero makes no tables.
 const LEVEL: i32 = 1;
 const LEVEL_OF_KEYS: i32 = -1;
+/// Of all in roll-ups.
+const LEVEL_OF_ROLLUPS: i32 = 3;
 /// The part of its bytes that a chunk must lose to be compressed is one of these.
 const WORTH: usize = 8;
 /// In Thrift's compact protocol: a field that comes right after the one before, and is a number of 32 bits.
@@ -49,9 +53,12 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new() -> Result<Self, ParquetError> {
-        let zstd_of_keys = Compressor::new(LEVEL_OF_KEYS)?;
-        Ok(Self { zstd: Compressor::new(LEVEL)?, zstd_of_keys, compressed: Vec::new() })
+    pub(super) fn new(holds: Holds) -> Result<Self, ParquetError> {
+        let (level, of_keys) = match holds {
+            Holds::Rows => (LEVEL, LEVEL_OF_KEYS),
+            Holds::Rollup => (LEVEL_OF_ROLLUPS, LEVEL_OF_ROLLUPS),
+        };
+        Ok(Self { zstd: Compressor::new(level)?, zstd_of_keys: Compressor::new(of_keys)?, compressed: Vec::new() })
     }
 
     /// The pages of a chunk compressed, if they are better stored so.

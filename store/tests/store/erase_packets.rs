@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use wiretag_capture::{EndReason, LinkType, Packet};
-use wiretag_store::packets::{Wanted, index_path, list, read_flows, recover};
+use wiretag_store::packets::{Wanted, import_node, index_path, list, read_flows, recover};
 use wiretag_store::tables::Range;
 use wiretag_store::{
-    ErasureRequest, ErasureState, Loss, PacketLog, PacketLogConfig, Role, Selection, Store, TableName,
+    ErasureRequest, ErasureState, Loss, Origin, PacketLog, PacketLogConfig, Role, Selection, Store, TableName,
 };
 
 use crate::erase::{NOW, bytes_of, erase, open, request};
@@ -231,6 +232,74 @@ async fn open_segments_are_sealed_first() {
     assert_eq!(seen(&store).await.len(), 1);
 }
 
+/// An import that was killed beside the appliance leaves a segment that nobody writes, whether the catalog was told of it or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_import_left_is_sealed_and_erased_from() {
+    for told in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), Role::Appliance).await;
+        let importer = open(dir.path(), Role::Importer).await;
+        let import = importer.catalog.begin_import("aa", "a.pcap", 1, NOW - 1).await.unwrap();
+        let lock = importer.import_lock("aa").unwrap();
+        let origin = Origin { import: Some(import), stored_at: NOW - 1 };
+        let config = PacketLogConfig { node: import_node(import), origin, ..PacketLogConfig::default() };
+        let mut left = importer.packet_log(config).unwrap();
+        let mut log = log(&store, "node");
+        log.append("veth1", &packet(NOW, &[3; 60]), Some(3)).unwrap();
+        log.flush().unwrap();
+        for flow in [1, 2] {
+            left.append("a.pcap", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
+        }
+        left.flush().unwrap();
+        importer.flows.set_origin(origin);
+        let mut other = flow(2);
+        other.record.client.ip = [10, 0, 0, 9].into();
+        importer.flows.append(vec![flow(1), other]).await.unwrap();
+        importer.flows.flush().await.unwrap();
+        if told {
+            importer.record_segments().await.unwrap();
+        }
+        let id = store.begin_erasure(&request("client_ip == 10.0.0.1"), NOW).await.unwrap();
+        if told {
+            let waited = store.continue_erasures(&|| NOW).await.unwrap_err();
+            assert!(waited.to_string().contains("still being written"), "{waited}");
+        }
+        drop((left, lock, importer));
+        store.continue_erasures(&|| NOW).await.unwrap();
+        let erasure = store.erasures().await.unwrap().remove(0);
+        assert_eq!((erasure.id, erasure.state, erasure.counts.packets), (id, ErasureState::Deleting, 1), "{told}");
+        assert_eq!(seen(&store).await.len(), 2);
+        // What the appliance writes is of later, and was left alone.
+        log.flush().unwrap();
+        store.record_segments().await.unwrap();
+        let segments = store.catalog.all_segments().await.unwrap();
+        let sealed: Vec<(&str, bool)> = segments.iter().map(|own| (own.node.as_str(), own.sealed)).collect();
+        assert_eq!(sealed, [(import_node(import).as_str(), true), ("node", false)]);
+        assert_eq!(segments[0].origin, origin);
+    }
+}
+
+/// Who imports something after its erasure wants it, also while the import runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_began_later_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    store.flows.append(vec![flow(1)]).await.unwrap();
+    store.flush().await.unwrap();
+    store.begin_erasure(&request("client_ip == 10.0.0.1"), NOW).await.unwrap();
+    let importer = open(dir.path(), Role::Importer).await;
+    let import = importer.catalog.begin_import("aa", "a.pcap", 1, NOW + 1).await.unwrap();
+    let _lock = importer.import_lock("aa").unwrap();
+    let origin = Origin { import: Some(import), stored_at: NOW + 1 };
+    let config = PacketLogConfig { node: import_node(import), origin, ..PacketLogConfig::default() };
+    let mut log = importer.packet_log(config).unwrap();
+    log.append("a.pcap", &packet(START, &[1; 60]), Some(1)).unwrap();
+    log.flush().unwrap();
+    store.continue_erasures(&|| NOW).await.unwrap();
+    assert_eq!(store.erasures().await.unwrap()[0].state, ErasureState::Deleting);
+    assert_eq!(seen(&store).await.len(), 1);
+}
+
 /// Killed between the new segment's name and the catalog: the next start has the old one, and the erasure goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_between_leaves_the_old_or_the_new() {
@@ -271,6 +340,39 @@ async fn a_kill_in_between_leaves_the_old_or_the_new() {
         assert_eq!(seen(&store).await.len(), 40);
         assert_eq!(store.erasures().await.unwrap()[0].counts.packets, 20);
     }
+}
+
+/// The catalog is away at the wrong moment: what was written for nothing does not stay, however often it is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_exchanged_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    let mut log = log(&store, "node");
+    for flow in [1, 2] {
+        log.append("veth1", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
+    }
+    log.seal().unwrap();
+    store.record_segments().await.unwrap();
+    store.flows.append(vec![flow(1)]).await.unwrap();
+    store.flush().await.unwrap();
+    let before = bytes_of(&dir.path().join("packets"));
+    let options = SqliteConnectOptions::new().filename(dir.path().join("catalog.sqlite"));
+    let tool = SqlitePool::connect_with(options).await.unwrap();
+    store.begin_erasure(&request("client_ip == 10.0.0.1"), NOW).await.unwrap();
+    for refused in [
+        "CREATE TRIGGER no BEFORE INSERT ON removals WHEN NEW.path LIKE 'packets/%' BEGIN SELECT RAISE(ABORT, 'no'); END",
+        "CREATE TRIGGER no BEFORE INSERT ON segments BEGIN SELECT RAISE(ABORT, 'no'); END",
+    ] {
+        sqlx::query(refused).execute(&tool).await.unwrap();
+        store.continue_erasures(&|| NOW).await.unwrap_err();
+        assert_eq!(bytes_of(&dir.path().join("packets")), before, "{refused}");
+        assert_eq!(seen(&store).await.len(), 2);
+        sqlx::query("DROP TRIGGER no").execute(&tool).await.unwrap();
+    }
+    store.continue_erasures(&|| NOW).await.unwrap();
+    assert_eq!(seen(&store).await.len(), 1);
+    store.settle_erasures().await.unwrap();
+    assert_eq!((seen(&store).await.len(), bytes_of(&dir.path().join("packets")).len()), (1, 2));
 }
 
 /// A segment that cannot be read comes back from a backup: it goes through what was erased before.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use wiretag_capture::EndReason;
 use wiretag_enrich::TaggedFlow;
+use wiretag_store::limits::DEFAULT_MEMORY;
 use wiretag_store::query::Query;
 use wiretag_store::tables::{Range, Row, SearchOptions};
 use wiretag_store::{Journal, Recovery, Role, Store, StoreConfig};
@@ -87,7 +88,7 @@ async fn an_open_slice_is_in_every_answer_until_its_row_comes() {
         (buckets[0].flows, buckets[0].client_packets)
     };
     assert_eq!(packets().await, (2, 10));
-    assert_eq!(store.flows.flow(1, &Query::everything()).await.unwrap().len(), 1);
+    assert_eq!(slices(&store, 1).await.len(), 1);
 
     store.flows.append(vec![ended(1, 0, 11)]).await.unwrap();
     let expected = BTreeMap::from([((1, 0), (11, "fin".to_owned())), ((2, 0), open(1))]);
@@ -107,6 +108,11 @@ async fn an_open_slice_is_in_every_answer_until_its_row_comes() {
     assert_eq!(found(&store).await.len(), 1);
 }
 
+/// Those of a flow.
+async fn slices(store: &Store, flow_id: u64) -> Vec<Row> {
+    store.flows.flow(flow_id, &Query::everything(), DEFAULT_MEMORY).await.unwrap().rows
+}
+
 /// There is room for a bounded number; beyond that, slices are counted, and there once they end.
 #[tokio::test]
 async fn what_is_shown_is_bounded() {
@@ -118,10 +124,10 @@ async fn what_is_shown_is_bounded() {
     assert_eq!((counters.open, counters.hidden), (65_536, 70_000 - 65_536));
     store.flows.show_open(&[Arc::new(version(5, 0, 7)), Arc::new(version(69_999, 0, 7))]).await;
     assert_eq!(store.flows.counters().hidden, 70_001 - 65_536);
-    assert_eq!(store.flows.flow(5, &Query::everything()).await.unwrap()[0].get("client_packets"), 7);
-    assert!(store.flows.flow(69_999, &Query::everything()).await.unwrap().is_empty());
+    assert_eq!(slices(&store, 5).await[0].get("client_packets"), 7);
+    assert!(slices(&store, 69_999).await.is_empty());
     store.flows.append(vec![ended(69_999, 0, 8)]).await.unwrap();
-    assert_eq!(store.flows.flow(69_999, &Query::everything()).await.unwrap()[0].get("client_packets"), 8);
+    assert_eq!(slices(&store, 69_999).await[0].get("client_packets"), 8);
 }
 
 /// After a kill, what was open has rows: the last version of each slice, with its names, unless it ended in time.

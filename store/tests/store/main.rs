@@ -9,6 +9,7 @@ mod erase_rollups;
 mod export;
 mod journal;
 mod language;
+mod many;
 mod packets;
 mod packets_model;
 mod query;
@@ -27,3 +28,4 @@ mod tables_model;
 mod totals;
 #[path = "../../../enrich/tests/wait/mod.rs"]
 mod wait;
+mod wide;

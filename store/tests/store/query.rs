@@ -112,6 +112,16 @@ fn two_columns_of_one_name_have_a_hint_that_helps() {
     query::parse_statement::<FlowRecord>("| count as flows_of_pod by pod, 1h", rows::START).unwrap();
 }
 
+#[test]
+fn names_of_the_period_before_are_its_own() {
+    for text in ["| count, sum(bytes) as previous_count", "| top pod by sum(bytes) as previous_"] {
+        let error = query::parse_statement::<FlowRecord>(text, rows::START).expect_err(text);
+        assert!(error.message.contains("the period before"), "{error}");
+        assert_eq!(text.chars().nth(error.column - 1), Some('p'), "{error}");
+    }
+    query::parse_statement::<FlowRecord>("| count as previous, sum(bytes) as my_previous_bytes", rows::START).unwrap();
+}
+
 /// What tables and other tools print is understood.
 #[test]
 fn numbers_and_times_as_they_are_printed() {

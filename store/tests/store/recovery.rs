@@ -158,6 +158,54 @@ async fn a_segment_that_was_away_counts_again() {
     }
 }
 
+/// The appliance was killed and is started again while an import runs, which goes on with its own segment.
+#[tokio::test]
+async fn the_last_segment_is_sealed_beside_an_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let importer = Store::open(StoreConfig::new(dir.path(), Role::Importer)).await.unwrap().0;
+    let import = importer.catalog.begin_import("aa", "a.pcap", 1, NOW).await.unwrap();
+    let origin = Origin { import: Some(import), stored_at: NOW };
+    log(&importer, PacketLogConfig { node: import_node(import), origin, ..PacketLogConfig::default() }, false);
+    importer.record_segments().await.unwrap();
+    for told in [true, false] {
+        let store = open(dir.path()).await.0;
+        log(&store, PacketLogConfig::default(), false);
+        if told {
+            store.record_segments().await.unwrap();
+        }
+        drop(store);
+        let (store, recovery) = open(dir.path()).await;
+        assert_eq!(recovery.repairs, Vec::<String>::new());
+        for segment in store.catalog.all_segments().await.unwrap() {
+            assert_eq!(segment.sealed, segment.origin.import.is_none(), "{segment:?}");
+        }
+    }
+    assert_eq!(packets(&importer).await, 3 * 20);
+}
+
+/// What it had replaced is deleted by the next start that is alone, though merges went on in between.
+#[tokio::test]
+async fn replaced_files_are_not_forgotten_beside_an_import() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path()).await.0;
+    let importer = Store::open(StoreConfig::new(dir.path(), Role::Importer)).await.unwrap().0;
+    for _ in 0..2 {
+        for id in 0..8 {
+            store.flows.append(vec![flow(id)]).await.unwrap();
+            store.flush().await.unwrap();
+        }
+        assert_eq!(store.flows.compact(START).await.unwrap(), 8);
+        drop(store);
+        store = open(dir.path()).await.0;
+    }
+    drop((store, importer));
+    let (store, recovery) = open(dir.path()).await;
+    assert_eq!(recovery.repairs, Vec::<String>::new());
+    assert_eq!(store.catalog.all_flow_files().await.unwrap().len(), 2);
+    let left = crate::erase::bytes_of(&dir.path().join("flows"));
+    assert_eq!(left.len(), 2, "{:?}", left.keys());
+}
+
 /// Deleted, or not part of what was restored; whether it had been sealed or not.
 #[tokio::test]
 async fn a_segment_that_is_gone_is_missed_until_retention_takes_it() {

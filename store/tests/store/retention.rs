@@ -141,6 +141,44 @@ async fn the_oldest_segments_go_first_and_the_open_one_stays() {
     assert_eq!(list(dir.path()).unwrap().len(), 1);
 }
 
+/// Somebody made it immutable, to keep it.
+#[tokio::test]
+async fn a_file_that_cannot_be_deleted_keeps_no_other_one_and_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Retention { age: Some(Duration::from_secs(100)), bytes: None };
+    let open = || Store::open(config(dir.path(), Role::Appliance, limit));
+    let store = open().await.unwrap().0;
+    let mut log = store.packet_log(PacketLogConfig::default()).unwrap();
+    for second in [0, 10, 20] {
+        log.append("eth0", &packet(START + second * SECOND), Some(1)).unwrap();
+        log.seal().unwrap();
+    }
+    store.maintain(START + 30 * SECOND).await.unwrap();
+    // Deleting a folder fails, too.
+    let first = dir.path().join(list(dir.path()).unwrap().remove(0));
+    std::fs::remove_file(&first).unwrap();
+    std::fs::create_dir(&first).unwrap();
+    let done = store.maintain(START + 200 * SECOND).await.unwrap();
+    assert!(done.retired.segments == 3 && done.undeleted.is_none(), "{done:?}");
+    for deleted in [5, 0] {
+        let done = store.maintain(START + 240 * SECOND).await.unwrap();
+        let undeleted = done.undeleted.unwrap().to_string();
+        assert!(undeleted.contains("delete") && undeleted.contains(first.to_str().unwrap()), "{undeleted}");
+        assert_eq!((done.retired.deleted, list(dir.path()).unwrap().len()), (deleted, 1));
+        assert!(dir.path().join("reserve").exists(), "the disk is not full");
+    }
+    store.close().await.unwrap();
+    drop((store, log));
+
+    let (store, recovery) = open().await.unwrap();
+    assert!(recovery.repairs.len() == 1 && recovery.repairs[0].contains(first.to_str().unwrap()), "{recovery:?}");
+    assert!(store.catalog.all_segments().await.unwrap().is_empty() && first.exists(), "it counts no more");
+    std::fs::remove_dir(&first).unwrap();
+    std::fs::write(&first, "a file again").unwrap();
+    let done = store.maintain(START + 250 * SECOND).await.unwrap();
+    assert!(done.undeleted.is_none() && !first.exists(), "{done:?}");
+}
+
 #[tokio::test]
 async fn a_limit_of_bytes_keeps_the_newest() {
     let dir = tempfile::tempdir().unwrap();
@@ -219,6 +257,32 @@ async fn old_packets_that_were_imported_now_are_kept() {
     assert_eq!((kept.flows.files, kept.packets.files), (1, 1));
     let kept = store.maintain(now + 91 * DAY).await.unwrap();
     assert_eq!((kept.flows.files, kept.packets.files), (0, 0));
+}
+
+/// Whatever a merge makes of its files meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_an_import_is_taken_back_beside_a_merge() {
+    for turns in [0, 1, 3, 10, 30, 100, 300, 1_000, 3_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(config(dir.path(), Role::Appliance, Retention::default())).await.unwrap();
+        let import = store.catalog.begin_import("aa", "a.pcap", 1, rows::START).await.unwrap();
+        store.flows.set_origin(Origin { import: Some(import), stored_at: rows::START });
+        for id in 1..=8 {
+            store.flows.append(vec![rows::flow(id)]).await.unwrap();
+            store.flush().await.unwrap();
+        }
+        let merge = store.flows.compact(rows::START);
+        let retire = async {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            store.retire_import(import, rows::START).await.unwrap();
+        };
+        let (merged, ()) = tokio::join!(merge, retire);
+        assert!(matches!(merged, Ok(_) | Err(StoreError::Gone { .. })), "{merged:?}");
+        assert!(store.catalog.all_flow_files().await.unwrap().is_empty(), "{turns}");
+        assert!(store.catalog.imports_of("aa").await.unwrap().is_empty());
+    }
 }
 
 /// Other people's traffic is nobody else's business, whatever the umask; what an earlier release left open is closed.

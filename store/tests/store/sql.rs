@@ -81,6 +81,22 @@ async fn everything_is_seen_in_memory_and_in_files() {
     }
 }
 
+/// Its name may have what stands for a pattern elsewhere, or what URLs mean something by.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_found_whatever_the_data_directory_is_called() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a[1]", "a*b", "a?b", "a b", "a%20b", "a#b", "a{b}", "a'b", "ä"] {
+        let store = store(&dir.path().join(name)).await;
+        store.flows.append((0..10).map(flow).collect()).await.unwrap();
+        store.flush().await.unwrap();
+        assert_eq!(
+            lines(&store, "select count(*), count(flow_id) from flows").await,
+            [[json!(10), json!(10)]],
+            "{name}"
+        );
+    }
+}
+
 /// Files of other times are not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_other_times_are_left_out() {

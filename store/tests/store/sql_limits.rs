@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 use wiretag_enrich::timeline::Timeline;
+use wiretag_store::limits::DEFAULT_MEMORY;
+use wiretag_store::query::RowFilter;
 use wiretag_store::sql::SqlRequest;
-use wiretag_store::{LimitReached, StoreError};
+use wiretag_store::{LimitReached, Role, Store, StoreConfig, StoreError};
 
+use crate::rows::flow;
 use crate::sql::{ask, filled, lines};
 
 /// Few words that the planner makes much of, in memory for which it asks nobody.
@@ -114,5 +117,45 @@ async fn conditions_on_columns_that_double_are_refused() {
     ] {
         let error = ask(&store, &doubled(20, last)).await.expect_err(last).to_string();
         assert!(error.contains("conditions have more than"), "{last}: {error}");
+    }
+}
+
+/// All limits are made for batches of a thousand rows: whoever may see some rows only does not get those of a row group at once, of which copies of
+/// one literal would be more than an array can hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_few_at_a_time_whoever_asks() {
+    const ROWS: u64 = 80_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreConfig::new(dir.path(), Role::Appliance)).await.unwrap().0;
+    let row = |number: u64| {
+        let mut row = flow(number);
+        row.record.client.bytes = number;
+        row
+    };
+    let view = Arc::new(Timeline::new().view());
+    let literal = "a".repeat(31_000);
+    for (first, flushed) in [(0, true), (ROWS, false)] {
+        store.flows.append((first..first + ROWS).map(row).collect()).await.unwrap();
+        if flushed {
+            store.flush().await.unwrap();
+        }
+        for rows in [None, Some(RowFilter::parse("server_port == 80").unwrap())] {
+            let ask = async |text: String, limit: usize| {
+                let request = SqlRequest { text, limit, memory: DEFAULT_MEMORY, rows: rows.clone() };
+                store.sql(&request, view.clone()).await.unwrap()
+            };
+            let answer = ask(format!("select '{literal}' as x, client_bytes from flows"), 10).await;
+            assert_eq!((answer.rows.len(), answer.truncated), (10, true));
+            assert_eq!(answer.rows[9]["x"], json!(literal));
+            // What is sorted is counted by itself, and not with all that it was read with.
+            let text = "select client_bytes, client_ip, flow_id from flows where client_labels is null order by 1";
+            let answer = ask(text.to_owned(), 5).await;
+            assert_eq!(
+                (&answer.rows[4]["client_bytes"], &answer.rows[4]["client_ip"]),
+                (&json!(4), &json!("10.0.0.1"))
+            );
+            let count = ask("select count(*) as n, count(distinct flow_id) as ids from flows".to_owned(), 1).await;
+            assert_eq!((&count.rows[0]["n"], &count.rows[0]["ids"]), (&json!(first + ROWS), &json!(first + ROWS)));
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::groups::{Groups, Plan};
 use super::row::{GroupRows, Told};
 use super::values::{KeyValue, NO_VALUE, Seen};
 use super::{AggregateAnswer, AggregateRequest, Period, Range, ServedBy, Table};
-use crate::query::plan::{Aggregate, AnswerColumn, Figure, KeyOf, Order};
+use crate::query::plan::{Aggregate, AnswerColumn, Figure, KeyOf, Order, PREVIOUS};
 use crate::tables::rollup::serve::Coarse;
 
 /// Groups of which the figures are worth a thread.
@@ -124,7 +124,7 @@ impl Part {
         if request.compare {
             let figures = columns.iter().filter(|column| !column.is_key);
             let before =
-                figures.map(|column| AnswerColumn { name: format!("previous_{}", column.name), ..column.clone() });
+                figures.map(|column| AnswerColumn { name: format!("{PREVIOUS}{}", column.name), ..column.clone() });
             columns.extend(before.collect::<Vec<_>>());
         }
         AggregateAnswer {

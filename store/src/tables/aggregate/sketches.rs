@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::sketch::{Sketch, bucket_of, middle};
+use crate::sketch::{Quantile, Sketch, bucket_of, middle};
 
 /// Groups of which each has its sketch at once.
 const FEW: usize = 1_024;
@@ -182,14 +182,12 @@ impl Sketches {
     }
 
     /// See [`Sketch::quantile`].
-    pub(super) fn quantile(&self, group: u32, quantile: f64) -> Option<u64> {
+    pub(super) fn quantile(&self, group: u32, quantile: Quantile) -> Option<u64> {
         let gathered = self.gathered.of_group(group as usize);
         if self.own.get(group as usize).is_some_and(|sketch| !sketch.is_empty()) {
             return self.of_group(group).quantile(quantile);
         }
-        let last = gathered.len().checked_sub(1)?;
-        let rank = (quantile * gathered.len() as f64).ceil() as usize;
-        gathered.get(rank.saturating_sub(1).min(last)).map(|bucket| middle(*bucket))
+        gathered.get(quantile.rank(gathered.len() as u64) as usize - 1).map(|bucket| middle(*bucket))
     }
 
     /// Memory, about.
@@ -279,7 +277,7 @@ mod tests {
             for (group, plain) in plain.iter().enumerate() {
                 let group = group as u32;
                 prop_assert_eq!(&*all.of_group(group), plain);
-                for quantile in [0.0, 0.3, 0.5, 0.99, 1.0] {
+                for quantile in ["0", "30", "50", "99.9", "100"].into_iter().filter_map(Quantile::of_percent) {
                     prop_assert_eq!(all.quantile(group, quantile), plain.quantile(quantile));
                 }
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::sketches::Sketches;
 use super::values::{Column, Interner, Seen, growth};
 use crate::limits::{Budget, Held, LimitReached};
-use crate::sketch::Sketch;
+use crate::sketch::{Quantile, Sketch};
 
 /// Values, or groups, that come to others before it is asked whether there is memory for more.
 pub(super) const STEP: usize = 4_096;
@@ -326,7 +326,7 @@ impl States {
         }
     }
 
-    pub(super) fn quantile(&self, group: u32, quantile: f64) -> Option<u64> {
+    pub(super) fn quantile(&self, group: u32, quantile: Quantile) -> Option<u64> {
         match self {
             Self::Sketch(sketches) => sketches.quantile(group, quantile),
             Self::Rows(_) | Self::Sum(_) | Self::Least(_) | Self::Greatest(_) | Self::Distinct(_) => None,

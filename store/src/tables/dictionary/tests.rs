@@ -11,7 +11,7 @@ use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
 
-use super::super::encode::Encoder;
+use super::super::encode::{Encoder, Holds};
 use super::super::schema::{entry, entry_fields};
 use super::*;
 
@@ -24,7 +24,7 @@ fn written(groups: &[ArrayRef]) -> ParquetRecordBatchReaderBuilder<std::fs::File
     };
     let schema = Arc::new(Schema::new(vec![Field::new("column", plain, true)]));
     let file = tempfile::tempfile().unwrap();
-    let mut encoder = Encoder::new(file.try_clone().unwrap(), &schema).unwrap();
+    let mut encoder = Encoder::new(file.try_clone().unwrap(), &schema, Holds::Rows).unwrap();
     for group in groups {
         encoder.row_group([Ok(group.clone())].into_iter()).unwrap();
     }

@@ -7,7 +7,6 @@
 //! be read is left out, and added up when it can be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -166,20 +165,11 @@ impl FlowStore {
         let parts = begun.paths();
         let file = tokio::task::spawn_blocking(move || file.finish()).await.map_err(TableError::from)??;
         let file = RollupFile { files: parts.len() as u64, ..file };
-        // Who reads sees the files before or after, with the memory of the same moment.
-        let guard = self.inner.exchanging().await;
-        let registered = match file.width {
-            MINUTE => self.inner.catalog.add_rollup(&file, &parts).await,
-            _ => self.inner.catalog.add_rollup_of_hours(&file, &parts).await,
+        let change = match file.width {
+            MINUTE => self.inner.catalog.prepare_rollup(&file, &parts).await,
+            _ => self.inner.catalog.prepare_rollup_of_hours(&file, &parts).await,
         };
-        drop(guard);
-        if let Err(error) = registered {
-            // What may count after all is deleted, or set aside, by the next start.
-            if !error.is_unsettled() {
-                let _ = fs::remove_file(self.inner.engine.data_dir().join(&file.path));
-            }
-            return Err(error);
-        }
+        self.inner.exchange(change, Some(&file.path)).await?;
         Ok((file.rows, None))
     }
 

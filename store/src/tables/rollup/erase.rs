@@ -67,16 +67,11 @@ impl FlowStore {
                 unchecked += unsure.len() as u64 * (old.width / MINUTE).cast_unsigned();
             }
             let Some(new) = new else { continue };
-            let guard = self.inner.exchanging().await;
-            let exchanged = self.inner.catalog.exchange_rollup(erasure.id, (&old, &new), clock()).await;
-            drop(guard);
-            if let Err(error) = exchanged {
-                if !error.is_unsettled() {
-                    let _ = std::fs::remove_file(self.inner.engine.data_dir().join(&new.path));
-                }
-                if !matches!(error, StoreError::Gone { .. }) {
-                    return Err(error);
-                }
+            let change = self.inner.catalog.prepare_rolled(erasure.id, (&old, &new), clock()).await;
+            match self.inner.exchange(change, Some(&new.path)).await {
+                // Retention was faster.
+                Ok(()) | Err(StoreError::Gone { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok((unchecked, unread))

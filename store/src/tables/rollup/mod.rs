@@ -33,6 +33,7 @@ pub(super) use self::serve::unreplaced;
 use super::schema::UTC;
 use crate::query::ast::Field;
 use crate::query::plan::{Aggregate, Figure, Key, KeyOf, Measure};
+use crate::sketch::Quantile;
 
 /// A minute, ns.
 pub(crate) const MINUTE: i64 = 60_000_000_000;
@@ -140,7 +141,7 @@ fn aggregate<R: Record>(width: i64) -> Aggregate<R> {
         |figure| move |field: Field<R>| Measure { name: field.column.name().into(), figure, fields: vec![field] };
     let count = Measure { name: ROWS.into(), figure: Figure::Count, fields: Vec::new() };
     let sums = fields_of(&SUMS).into_iter().map(measure(Figure::Sum));
-    let sketches = fields_of(&SKETCHES).into_iter().map(measure(Figure::Quantile(0.5)));
+    let sketches = fields_of(&SKETCHES).into_iter().map(measure(Figure::Quantile(Quantile::MEDIAN)));
     Aggregate {
         by: [time].into_iter().chain(fields_of(&DIMENSIONS).into_iter().map(dimension)).collect(),
         measures: [count].into_iter().chain(sums).chain(sketches).collect(),

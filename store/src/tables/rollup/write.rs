@@ -19,7 +19,7 @@ use super::{DIMENSIONS, FOLDER, MINUTE, SKETCHES, SUMS, schema};
 use crate::catalog::{Origin, RollupFile};
 use crate::private;
 use crate::tables::aggregate::{Groups, KeyValue};
-use crate::tables::encode::{Encoder, GROUP};
+use crate::tables::encode::{Encoder, GROUP, Holds};
 use crate::tables::{TableError, files};
 
 /// Of a row group, before it is encoded: with more it goes to the disk.
@@ -70,7 +70,7 @@ impl Writing {
         let temporary = Temporary(full.join(format!("{name}.tmp")));
         let fail = |source| TableError::Write { path: temporary.0.clone(), source };
         let file = private::create_new(&temporary.0).map_err(TableError::io("create", &temporary.0))?;
-        let encoder = Encoder::new(file, &schema::<FlowRecord>()).map_err(fail)?;
+        let encoder = Encoder::new(file, &schema::<FlowRecord>(), Holds::Rollup).map_err(fail)?;
         Ok(Self { dir: dir.to_owned(), folder, name, temporary, encoder, waiting: Vec::new(), rows: 0, place })
     }
 

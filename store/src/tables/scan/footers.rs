@@ -10,10 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::arrow::array::{Array, ArrayRef, new_null_array};
+use datafusion::arrow::array::{ArrayRef, new_null_array};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
 };
@@ -21,7 +21,7 @@ use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels}
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ColumnChunkMetaData, KeyValue, PageIndexPolicy, ParquetMetaData, ParquetMetaDataBuilder, ParquetMetaDataOptions,
-    ParquetMetaDataReader, ParquetStatisticsPolicy,
+    ParquetMetaDataReader, ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::schema::types::TypePtr;
@@ -36,6 +36,7 @@ use super::chunks::{Chunks, Positioned};
 use super::flat::{self, Asks};
 use super::outline::{Chunk, Group, Outline};
 use super::pages::OneGroup;
+use super::parts::{self, PART, Parts, joined};
 use crate::limits::Held;
 
 /// Memory for footers, bytes.
@@ -44,8 +45,6 @@ const FOOTERS: usize = 64 << 20;
 const OUTLINES: usize = 64 << 20;
 /// Of so many rows one is wanted at most: then only their values are made, and not arrays of all rows.
 pub(super) const FEW: usize = 8;
-/// Rows of a map that are read before what they take is counted.
-const PART: usize = 512;
 /// Layouts that are kept: those of the tables, in some releases.
 const LAYOUTS: usize = 8;
 
@@ -73,6 +72,10 @@ struct Footer {
 }
 
 impl Footer {
+    fn group(&self, number: usize) -> Result<&RowGroupMetaData, ParquetError> {
+        self.metadata.row_groups().get(number).ok_or_else(|| ParquetError::EOF("a row group is missing".into()))
+    }
+
     /// Where the pages of the columns of a row group are, if the file says so of all of them, and rightly.
     fn pages(&self, bytes: &Positioned<'_>, group: usize, sums: &Sums) -> Option<Vec<OffsetIndexMetaData>> {
         // Of this row group alone.
@@ -162,7 +165,10 @@ fn reading<T>(path: &Path, read: impl FnOnce() -> Result<T, TableError>) -> Resu
     let broken = |source| TableError::Read { path: path.to_owned(), source };
     match caught.unwrap_or_else(|_| Err(ParquetError::General("a page is broken".into()).into())) {
         Err(TableError::Encode(source)) => Err(broken(source)),
-        Err(TableError::Columns(source)) => Err(broken(source.into())),
+        // Too much for one array is no matter of the bytes.
+        Err(TableError::Columns(source)) if !matches!(source, ArrowError::OffsetOverflowError(_)) => {
+            Err(broken(source.into()))
+        }
         read => read,
     }
 }
@@ -362,32 +368,12 @@ impl OpenFile {
         mut held: Option<&mut Held>,
     ) -> Result<Vec<ArrayRef>, TableError> {
         let footer = self.footer()?;
-        let Some(meta) = footer.metadata.row_groups().get(group) else {
-            return Err(ParquetError::EOF("a row group is missing".into()).into());
-        };
+        let meta = footer.group(group)?;
         let rows = selection.map_or(meta.num_rows() as usize, RowSelection::row_count);
-        let has_some = |field: &&Field| !self.chunk(group, field.name()).is_some_and(Chunk::is_empty);
-        let stored: Vec<Option<&Column>> = match rows {
-            0 => vec![None; fields.len()],
-            _ => {
-                fields.iter().map(|field| footer.layout.columns.get(field.name()).filter(|_| has_some(field))).collect()
-            }
-        };
+        let stored = |field: &&Field| self.stored(&footer, group, field).filter(|_| rows > 0);
+        let stored: Vec<Option<&Column>> = fields.iter().map(stored).collect();
         let leaves = stored.iter().flatten().flat_map(|column| column.leaves.clone());
-        let few = selection.filter(|_| rows.saturating_mul(2 * PAGE) <= meta.num_rows() as usize);
-        let pages = few.and_then(|_| footer.pages(&self.positioned(), group, self.opened.outline.sums()));
-        let bytes = match (few, &pages) {
-            (Some(selection), Some(pages)) => {
-                let column =
-                    |leaf: usize| Some((meta.columns().get(leaf)?, pages.get(leaf)?.page_locations().as_slice()));
-                Chunks::pages(self.file(), leaves.filter_map(column), selection)?
-            }
-            (None, _) | (_, None) => Chunks::whole(self.file(), leaves.filter_map(|leaf| meta.columns().get(leaf)))?,
-        };
-        if let Some(observed) = &self.observed {
-            observed.read(bytes.len_read());
-        }
-        let group = OneGroup { metadata: &footer.metadata, group: meta, bytes: Arc::new(bytes), pages };
+        let group = self.fetched(&footer, group, leaves, selection)?;
         let some = selection.filter(|_| rows.saturating_mul(FEW) <= meta.num_rows() as usize).map(numbers);
         let column = |(field, stored): (&&Field, Option<&Column>)| {
             let Some(stored) = stored else { return Ok(new_null_array(field.data_type(), rows)) };
@@ -397,12 +383,12 @@ impl OpenFile {
                 && let Some(array) = flat::some(&mut group.pages_of(leaf)?, described, some, &stored.kind)
             {
                 if let Some(held) = &mut held {
-                    held.take(memory(&array))?;
+                    held.take(parts::memory(&array))?;
                 }
                 return Ok(array);
             }
             // A map has its texts as often as they come: a little of it can be much.
-            let step = if held.is_some() && stored.leaves.len() > 1 { rows.min(PART) } else { rows };
+            let step = if stored.leaves.len() > 1 { rows.min(PART) } else { rows };
             let reader =
                 ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, step, selection.cloned())?;
             let array = joined(reader, held.as_deref_mut())?;
@@ -410,39 +396,55 @@ impl OpenFile {
         };
         fields.iter().zip(stored).map(column).collect()
     }
-}
 
-/// A column out of its parts; without any there is none.
-fn joined(reader: ParquetRecordBatchReader, mut held: Option<&mut Held>) -> Result<Option<ArrayRef>, TableError> {
-    let (mut parts, mut bytes) = (Vec::new(), 0);
-    for batch in reader {
-        for part in batch?.columns() {
-            if let Some(held) = &mut held {
-                let taken = memory(part);
-                held.take(taken)?;
-                bytes += taken;
+    /// Labels of a row group, some rows at a time: of all rows, or of those that are `wanted`. None: the file has none there.
+    pub(super) fn parts(
+        &self,
+        group: usize,
+        field: &Field,
+        wanted: Option<&BooleanBuffer>,
+    ) -> Result<Option<Parts>, TableError> {
+        let footer = self.footer()?;
+        let all = footer.group(group)?.num_rows() as usize;
+        let Some(stored) = self.stored(&footer, group, field).filter(|_| all > 0) else { return Ok(None) };
+        let (selection, wanted) = wanted.map(parts::stretches).unzip();
+        let rows = selection.as_ref().map_or(all, RowSelection::row_count);
+        let group = self.fetched(&footer, group, stored.leaves.clone(), selection.as_ref())?;
+        let reader = ParquetRecordBatchReader::try_new_with_row_groups(&stored.levels, &group, PART, selection)?;
+        Ok(Some(Parts::new(reader, rows, wanted)))
+    }
+
+    /// How a column is read, if there is anything in it.
+    fn stored<'a>(&self, footer: &'a Footer, group: usize, field: &Field) -> Option<&'a Column> {
+        let is_empty = self.chunk(group, field.name()).is_some_and(Chunk::is_empty);
+        footer.layout.columns.get(field.name()).filter(|_| !is_empty)
+    }
+
+    /// The bytes of these column chunks, of which few rows need few pages.
+    fn fetched<'a>(
+        &self,
+        footer: &'a Footer,
+        number: usize,
+        leaves: impl Iterator<Item = usize>,
+        selection: Option<&RowSelection>,
+    ) -> Result<OneGroup<'a, Chunks>, TableError> {
+        let group = footer.group(number)?;
+        let is_few = |wanted: &&RowSelection| wanted.row_count().saturating_mul(2 * PAGE) <= group.num_rows() as usize;
+        let few = selection.filter(is_few);
+        let pages = few.and_then(|_| footer.pages(&self.positioned(), number, self.opened.outline.sums()));
+        let bytes = match (few, &pages) {
+            (Some(selection), Some(pages)) => {
+                let column =
+                    |leaf: usize| Some((group.columns().get(leaf)?, pages.get(leaf)?.page_locations().as_slice()));
+                Chunks::pages(self.file(), leaves.filter_map(column), selection)?
             }
-            parts.push(part.clone());
+            (None, _) | (_, None) => Chunks::whole(self.file(), leaves.filter_map(|leaf| group.columns().get(leaf)))?,
+        };
+        if let Some(observed) = &self.observed {
+            observed.read(bytes.len_read());
         }
+        Ok(OneGroup { metadata: &footer.metadata, group, bytes: Arc::new(bytes), pages })
     }
-    if parts.len() < 2 {
-        return Ok(parts.pop());
-    }
-    // While they are joined they are there twice.
-    if let Some(held) = &mut held {
-        held.take(bytes)?;
-    }
-    let whole = concat(&parts.iter().map(|part| part.as_ref() as &dyn Array).collect::<Vec<_>>())?;
-    drop(parts);
-    if let Some(held) = &mut held {
-        held.give(bytes);
-    }
-    Ok(Some(whole))
-}
-
-/// Bytes of what is in a column.
-fn memory(array: &ArrayRef) -> usize {
-    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
 /// The numbers of the rows of a selection.

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
+};
 use datafusion::arrow::buffer::BooleanBuffer;
-use datafusion::arrow::compute::{cast, filter};
-use datafusion::arrow::datatypes::{Field, SchemaRef, TimestampNanosecondType};
+use datafusion::arrow::compute::{cast, concat, filter};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef, TimestampNanosecondType};
 use parquet::arrow::arrow_reader::RowSelection;
 use wiretag_enrich::tagged::all_columns;
 
@@ -18,12 +20,15 @@ use super::super::rows::{self, Row};
 use super::footers::OpenFile;
 use super::mask::{Columns, values};
 use super::outline::{Chunk, Group};
+use super::parts::{Parts, memory};
 use super::prune::left_out;
 use crate::limits::{Budget, Held};
 use crate::query::ast::{self, Node, Test};
 
 /// Of so many rows one is wanted: then the pages around the wanted ones are decoded, and not all.
 const SPARSE: usize = 16;
+/// Bytes of labels of rows that are handed on together, about.
+const PIECE: usize = 8 << 20;
 /// Columns that are read at once: those of a whole row group take much, of which the rows that pass may be a small part.
 const TOGETHER: usize = 16;
 
@@ -155,23 +160,23 @@ impl Target {
     }
 
     /// The rows that pass, in the columns of `schema`.
-    pub(super) fn batch<R: Table>(
-        &self,
-        wanted: &Wanted<R>,
-        schema: &SchemaRef,
-    ) -> Result<Option<RecordBatch>, TableError> {
-        let found = self.file.reading(|| self.read(wanted, schema, usize::MAX))?;
-        Ok(found.map(|found| found.batch))
+    pub(super) fn alone<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<Pieces>, TableError> {
+        self.file.reading(|| self.pieces(wanted, schema, usize::MAX))
     }
 
     /// The rows that pass, in the columns of `schema`; where most do, with the others: to leave them out takes longer than to pass them by.
-    pub(super) fn among<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<Among>, TableError> {
+    pub(super) fn among<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef) -> Result<Option<Pieces>, TableError> {
         let most = self.file.groups().get(self.group).map_or(0, Group::rows) / 2;
-        self.file.reading(|| self.read(wanted, schema, most))
+        self.file.reading(|| self.pieces(wanted, schema, most))
     }
 
-    /// Rows in the columns of `schema`, with those that do not pass if more than `most` do.
-    fn read<R: Table>(&self, wanted: &Wanted<R>, schema: &SchemaRef, most: usize) -> Result<Option<Among>, TableError> {
+    /// Rows in the columns of `schema`, with those that do not pass if more than `most` do; nothing if no row passes.
+    fn pieces<R: Table>(
+        &self,
+        wanted: &Wanted<R>,
+        schema: &SchemaRef,
+        most: usize,
+    ) -> Result<Option<Pieces>, TableError> {
         let Some((mask, columns)) = self.mask(wanted)? else { return Ok(None) };
         let (passing, rows) = (mask.count_set_bits(), columns.rows());
         let with_others = passing > most || passing == rows;
@@ -186,12 +191,9 @@ impl Target {
             Ok(_) | Err(_) => None,
         };
         let start = |field: &Field| starts.as_ref().filter(|_| field.name() == "start");
-        let unread: Vec<&Field> = schema
-            .fields()
-            .iter()
-            .map(|field| &**field)
-            .filter(|field| columns.known(field.name()).is_none() && start(field).is_none())
-            .collect();
+        let is_unread = |field: &Field| columns.known(field.name()).is_none() && start(field).is_none();
+        let fields = schema.fields().iter().map(|field| &**field);
+        let unread: Vec<&Field> = fields.filter(|field| !is_map(field) && is_unread(field)).collect();
         let passing_of = |array: &ArrayRef| if selection.is_some() { Ok(array.clone()) } else { filtered(array) };
         let mut read = Vec::with_capacity(unread.len());
         for some in unread.chunks(TOGETHER) {
@@ -200,21 +202,102 @@ impl Target {
             }
         }
         let mut read = read.into_iter();
-        let column = |field: &Arc<Field>| -> Result<ArrayRef, TableError> {
+        let length = if with_others { rows } else { passing };
+        let column = |field: &Arc<Field>| -> Result<Source, TableError> {
+            if is_map(field) {
+                let wanted = Some(chosen.values()).filter(|_| !with_others);
+                let parts = self.file.parts(self.group, field, wanted)?;
+                return Ok(
+                    parts.map_or_else(|| Source::Whole(new_null_array(field.data_type(), length)), Source::Parts)
+                );
+            }
             let array = match (columns.known(field.name()), start(field)) {
                 (Some(array), _) => filtered(array)?,
                 (None, Some(starts)) => passing_of(starts)?,
                 (None, None) => read.next().ok_or(TableError::Range("a column was not read"))?,
             };
-            Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
+            Ok(Source::Whole(as_wanted(array, field)?))
         };
-        let arrays = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-        // Without columns there is still a number of rows.
-        let options = RecordBatchOptions::new().with_row_count(Some(if with_others { rows } else { passing }));
-        let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)?;
+        let columns = schema.fields().iter().map(column).collect::<Result<_, _>>()?;
         let passing = (with_others && passing < rows).then(|| chosen.values().clone());
-        Ok(Some(Among { batch, passing }))
+        Ok(Some(Pieces { file: self.file.clone(), schema: schema.clone(), columns, passing, rows: length, given: 0 }))
     }
+}
+
+/// Rows of a row group, read as they are asked for: all at once, unless they have labels, which may take much.
+pub(super) struct Pieces {
+    file: OpenFile,
+    schema: SchemaRef,
+    columns: Vec<Source>,
+    passing: Option<BooleanBuffer>,
+    rows: usize,
+    /// Rows that were asked for.
+    given: usize,
+}
+
+/// Where the values of a column are.
+enum Source {
+    Whole(ArrayRef),
+    Parts(Parts),
+}
+
+impl Iterator for Pieces {
+    type Item = Result<Among, TableError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let file = self.file.clone();
+        (self.given < self.rows).then(|| file.reading(|| self.piece()))
+    }
+}
+
+impl Pieces {
+    fn piece(&mut self) -> Result<Among, TableError> {
+        let (mut labels, rows) = self.labels()?;
+        let first = self.given;
+        self.given += rows;
+        let columns = self.columns.iter().zip(self.schema.fields()).zip(&mut labels);
+        let arrays = columns.map(|((source, field), labels)| -> Result<ArrayRef, TableError> {
+            let parts = std::mem::take(labels);
+            match source {
+                Source::Whole(array) => Ok(array.slice(first, rows)),
+                Source::Parts(_) => as_wanted(concat(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())?, field),
+            }
+        });
+        let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
+        // Without columns there is still a number of rows.
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)?;
+        Ok(Among { batch, passing: self.passing.as_ref().map(|passing| passing.slice(first, rows)) })
+    }
+
+    /// Of each column with labels the parts of the next rows, and how many rows these are: all that are left, or so many that their labels
+    /// take [`PIECE`].
+    fn labels(&mut self) -> Result<(Vec<Vec<ArrayRef>>, usize), TableError> {
+        let mut taken: Vec<Vec<ArrayRef>> = self.columns.iter().map(|_| Vec::new()).collect();
+        let (left, mut rows, mut bytes) = (self.rows - self.given, 0, 0);
+        while rows < left && bytes < PIECE {
+            let mut length = None;
+            for (source, taken) in self.columns.iter_mut().zip(&mut taken) {
+                let Source::Parts(parts) = source else { continue };
+                let part = parts.next().ok_or(TableError::Range("a column has fewer rows than others"))??;
+                bytes += memory(&part);
+                length = Some(part.len());
+                taken.push(part);
+            }
+            let Some(length) = length else { return Ok((taken, left)) };
+            rows += length;
+        }
+        Ok((taken, rows))
+    }
+}
+
+/// Whether each row has its own copies of what is in a column.
+fn is_map(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Map(..))
+}
+
+fn as_wanted(array: ArrayRef, field: &Field) -> Result<ArrayRef, TableError> {
+    Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
 }
 
 fn timed(array: &ArrayRef, passes: impl Fn(i64) -> bool + Copy) -> Option<BooleanBuffer> {

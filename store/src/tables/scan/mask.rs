@@ -1,19 +1,21 @@
 //! Which rows of a row group pass a condition, column by column: a column is read when the first test needs it, and a
-//! test of a text is made once for each distinct text.
+//! test of a text is made once for each distinct text. A label is a column, too.
 
 use std::collections::{HashMap, HashSet};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, new_null_array};
 use datafusion::arrow::buffer::{BooleanBuffer, NullBuffer};
 use datafusion::arrow::compute::filter;
-use datafusion::arrow::datatypes::{Field, Int32Type, TimestampNanosecondType, UInt64Type};
+use datafusion::arrow::datatypes::{DataType, Field, Int32Type, TimestampNanosecondType, UInt64Type};
 use parquet::arrow::arrow_reader::RowSelection;
+use wiretag_capture::Kind;
 
 use super::super::Table;
 use super::super::error::TableError;
 use super::flat::{Asks, spread};
 use super::footers::{FEW, OpenFile};
 use super::outline::Group;
+use super::parts::label;
 use super::prune::may_hold;
 use crate::query::ast::{self, Compare, Node, Test, TextTest};
 
@@ -23,6 +25,8 @@ pub(super) struct Columns<'a> {
     group: usize,
     fields: &'a HashMap<String, Field>,
     read: HashMap<String, ArrayRef>,
+    /// Values of labels, by column and key.
+    labels: HashMap<(&'static str, Option<String>), ArrayRef>,
     /// Of which pages were asked, and no array was made.
     asked: HashSet<String>,
     rows: usize,
@@ -31,7 +35,7 @@ pub(super) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(super) fn new(file: &'a OpenFile, group: usize, fields: &'a HashMap<String, Field>) -> Self {
         let rows = file.groups().get(group).map_or(0, Group::rows);
-        Self { file, group, fields, read: HashMap::new(), asked: HashSet::new(), rows }
+        Self { file, group, fields, read: HashMap::new(), labels: HashMap::new(), asked: HashSet::new(), rows }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -47,12 +51,14 @@ impl<'a> Columns<'a> {
         if let Some(known) = self.read.get(name) {
             return Ok(known.clone());
         }
-        let Some(field) = self.fields.get(name) else {
-            return Err(TableError::Range("a condition names a column that the table does not have"));
-        };
-        let array = self.file.column(self.group, field, None)?;
+        let array = self.file.column(self.group, self.field(name)?, None)?;
         self.read.insert(name.to_owned(), array.clone());
         Ok(array)
+    }
+
+    fn field(&self, name: &str) -> Result<&'a Field, TableError> {
+        let unknown = TableError::Range("a condition names a column that the table does not have");
+        self.fields.get(name).ok_or(unknown)
     }
 
     /// The rows for which `node` is true.
@@ -89,18 +95,60 @@ impl<'a> Columns<'a> {
         }
         if let Node::Test(field, test) = node
             && may_hold(self.file, self.group, field, test, true)
-            && let Some(values) = self.few(&so_far, field.column.name())?
+            && let Some(passing) = self.few_passing(&so_far, field, test)?
         {
-            return Ok(spread(&answer(&values, field.key.as_deref(), test), &so_far));
+            return Ok(spread(&passing, &so_far));
         }
         Ok(&so_far & &self.passing(node)?)
+    }
+
+    /// Of the rows that passed so far those for which a test is true, if these are few and what is tested was not read yet.
+    fn few_passing<R: Table>(
+        &mut self,
+        so_far: &BooleanBuffer,
+        field: &ast::Field<R>,
+        test: &Test,
+    ) -> Result<Option<BooleanBuffer>, TableError> {
+        let name = field.column.name();
+        if field.column.kind() != Kind::Map {
+            return Ok(self.few(so_far, name)?.map(|values| answer(&values, test)));
+        }
+        if self.labels.contains_key(&(name, field.key.clone())) || !self.are_few(so_far) {
+            return Ok(None);
+        }
+        self.labelled(field, test, Some(so_far)).map(Some)
+    }
+
+    /// The rows, of all or some, of which a label passes a test.
+    fn labelled<R: Table>(
+        &mut self,
+        field: &ast::Field<R>,
+        test: &Test,
+        rows: Option<&BooleanBuffer>,
+    ) -> Result<BooleanBuffer, TableError> {
+        let place = (field.column.name(), field.key.clone());
+        if let Some(known) = self.labels.get(&place).filter(|_| rows.is_none()) {
+            return Ok(answer(known, test));
+        }
+        let values = match self.file.parts(self.group, self.field(place.0)?, rows)? {
+            Some(parts) => label(parts, field.key.as_deref())?,
+            None => new_null_array(&DataType::Utf8, rows.map_or(self.rows, BooleanBuffer::count_set_bits)),
+        };
+        let passing = answer(&values, test);
+        if rows.is_none() {
+            self.labels.insert(place, values);
+        }
+        Ok(passing)
+    }
+
+    fn are_few(&self, so_far: &BooleanBuffer) -> bool {
+        (1..=self.rows / FEW).contains(&so_far.count_set_bits())
     }
 
     /// The values of the rows that passed so far, if these are few and the column was not read yet.
     fn few(&self, so_far: &BooleanBuffer, name: &str) -> Result<Option<ArrayRef>, TableError> {
         let unread = self.fields.get(name).filter(|_| self.known(name).is_none());
-        let few = (1..=self.rows / FEW).contains(&so_far.count_set_bits());
-        let Some(field) = unread.filter(|_| few) else { return Ok(None) };
+        let Some(field) = unread.filter(|_| self.are_few(so_far)) else { return Ok(None) };
         let selection = RowSelection::from_filters(&[BooleanArray::new(so_far.clone(), None)]);
         Ok(Some(self.file.column(self.group, field, Some(&selection))?))
     }
@@ -137,24 +185,23 @@ impl<'a> Columns<'a> {
             return Ok(BooleanBuffer::new_unset(self.rows));
         }
         let name = field.column.name();
+        if field.column.kind() == Kind::Map {
+            return self.labelled(field, test, None);
+        }
         // Who asks a column again is better off with its values.
-        if field.key.is_none()
-            && self.known(name).is_none()
+        if self.known(name).is_none()
             && self.asked.insert(name.to_owned())
             && let Some(passing) = self.file.passing(self.group, name, &Asked::of(test))?
         {
             return Ok(passing);
         }
         let array = self.column(name)?;
-        Ok(answer(&array, field.key.as_deref(), test))
+        Ok(answer(&array, test))
     }
 }
 
-/// Which values pass; those of a label, of a column of labels.
-fn answer(array: &ArrayRef, key: Option<&str>, test: &Test) -> BooleanBuffer {
-    if let Some(key) = key {
-        return label(array, key, test);
-    }
+/// Which values pass.
+fn answer(array: &ArrayRef, test: &Test) -> BooleanBuffer {
     let none = || BooleanBuffer::new_unset(array.len());
     match test {
         Test::Exists => match array.logical_nulls() {
@@ -310,27 +357,4 @@ fn texts(array: &ArrayRef, test: &Tester<'_>, wanted: bool) -> BooleanBuffer {
         Some(texts) => rows(texts, |row| test.passes(texts.value(row)) == wanted),
         None => BooleanBuffer::new_unset(array.len()),
     }
-}
-
-/// Rows whose map has the key with a value that passes.
-fn label(array: &ArrayRef, key: &str, test: &Test) -> BooleanBuffer {
-    let Some(maps) = array.as_map_opt() else { return BooleanBuffer::new_unset(array.len()) };
-    let strings = |array: &ArrayRef| array.as_string_opt::<i32>().cloned();
-    let (Some(keys), Some(values)): (Option<StringArray>, Option<StringArray>) =
-        (strings(maps.keys()), strings(maps.values()))
-    else {
-        return BooleanBuffer::new_unset(array.len());
-    };
-    let passes = |value: &str| match test {
-        Test::Exists => true,
-        Test::Text(test) => test.matches(value),
-        Test::NotText(test) => !test.matches(value),
-        Test::Bool(_) | Test::Number(..) | Test::Time(..) => false,
-    };
-    rows(maps, |row| {
-        let offsets = maps.value_offsets();
-        let (Some(first), Some(last)) = (offsets.get(row), offsets.get(row + 1)) else { return false };
-        ((*first as usize)..(*last as usize))
-            .any(|at| keys.value(at) == key && values.is_valid(at) && passes(values.value(at)))
-    })
 }

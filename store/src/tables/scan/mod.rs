@@ -2,8 +2,8 @@
 //!
 //! * A row group is left out by its least and greatest values and its bloom filters.
 //! * Of the others the columns of the condition are read, each when it is needed; then the rows that are wanted, and only
-//!   they, in all columns. A page of the newest rows needs one more thing, their start: which rows make the page is known
-//!   before any of them is read.
+//!   they, in all columns; labels some rows at a time. A page of the newest rows needs one more thing, their start: which
+//!   rows make the page is known before any of them is read.
 //! * Row groups are taken from the newest back, a few at first and then more at a time, until no other can change the page.
 
 mod bits;
@@ -15,6 +15,7 @@ mod mask;
 mod outline;
 mod packed;
 mod pages;
+mod parts;
 mod pool;
 mod prune;
 mod pull;
@@ -25,18 +26,18 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::datatypes::{Field, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures_util::stream;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 
 pub(super) use self::footers::{Footers, OpenFile};
 pub(super) use self::group::Among;
-use self::group::{Target, Wanted};
+use self::group::{Pieces, Target, Wanted};
+pub(super) use self::parts::memory;
 use self::pool::Pool;
 pub(super) use self::pull::Pull;
 pub(super) use self::starts::Starts;
@@ -54,13 +55,16 @@ const WAVE: usize = 8;
 const AHEAD: usize = 2;
 
 /// What was found, as it is read.
-pub(super) type Found<T> = Receiver<Result<T, TableError>>;
+pub(super) type Found = Receiver<Result<Among, TableError>>;
 /// Reads of a row group what is wanted; nothing if no row passes.
-type Read<R, T> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<T>, TableError>;
+type Read<R> = fn(&Target, &Wanted<R>, &SchemaRef) -> Result<Option<Pieces>, TableError>;
 
 /// Reads files.
 pub(super) struct Scanner {
-    pool: Pool,
+    /// For pages of rows.
+    pages: Pool,
+    /// For whoever wants all rows: these go through row groups one after the other, and a page must not wait for that.
+    streams: Pool,
     footers: Arc<Footers>,
     data_dir: PathBuf,
 }
@@ -96,12 +100,18 @@ impl Candidates {
 
 impl Scanner {
     pub(super) fn new(data_dir: &Path, parallel: usize) -> Result<Self, TableError> {
-        Ok(Self { pool: Pool::new(parallel)?, footers: Arc::default(), data_dir: data_dir.to_owned() })
+        let [pages, streams] = [Pool::new(parallel)?, Pool::new(parallel)?];
+        Ok(Self { pages, streams, footers: Arc::default(), data_dir: data_dir.to_owned() })
     }
 
     /// Opens files, in parallel, in this order.
-    pub(super) async fn open(
+    pub(super) async fn open(&self, files: &[&FlowFile]) -> Result<Vec<OpenFile>, TableError> {
+        self.opened(&self.streams, files, None).await
+    }
+
+    async fn opened(
         &self,
+        pool: &Pool,
         files: &[&FlowFile],
         observed: Option<&Arc<Observed>>,
     ) -> Result<Vec<OpenFile>, TableError> {
@@ -112,7 +122,7 @@ impl Scanner {
             let (path, footers, observed) = (self.data_dir.join(&file.path), self.footers.clone(), observed.cloned());
             move || footers.open(&path, observed)
         };
-        self.pool.all(files.iter().map(open)).await
+        pool.all(files.iter().map(open)).await
     }
 
     /// The first `limit` rows in answer order; `columns` empty means all. `files` are ordered by their latest start, the
@@ -166,7 +176,7 @@ impl Scanner {
         let (mut rest, mut looked_at) = (files, Vec::<Target>::new());
         let mut pending: Vec<Target> = Vec::new();
         let mut found = Candidates::default();
-        let mut wave = self.pool.threads();
+        let mut wave = self.pages.threads();
         loop {
             let oldest = found.oldest(limit).unwrap_or(i64::MIN);
             let next = rest.first().map(|file| files::latest_start(file));
@@ -182,7 +192,8 @@ impl Scanner {
                     break;
                 }
                 let (some, later) = rest.split_at(wave.min(rest.len()));
-                for (open, file) in self.open(some, wanted.condition.observed.as_ref()).await?.iter().zip(some) {
+                let open = self.opened(&self.pages, some, wanted.condition.observed.as_ref()).await?;
+                for (open, file) in open.iter().zip(some) {
                     pending.extend(Target::of(open, files::latest_start(file)));
                 }
                 rest = later;
@@ -192,14 +203,14 @@ impl Scanner {
                 let (target, wanted) = (target.clone(), wanted.clone());
                 move || target.newest(&wanted, limit)
             };
-            let results = self.pool.all(now.iter().map(look)).await?;
+            let results = self.pages.all(now.iter().map(look)).await?;
             for (target, rows) in now.into_iter().zip(results) {
                 if !rows.is_empty() {
                     found.add(looked_at.len(), rows, limit, tie);
                     looked_at.push(target);
                 }
             }
-            wave = (wave * 2).min(self.pool.threads() * WAVE);
+            wave = (wave * 2).min(self.pages.threads() * WAVE);
         }
         Ok((looked_at, found.rows.into_iter().map(|(_, target, row)| (target, row)).collect()))
     }
@@ -228,7 +239,7 @@ impl Scanner {
                 target.map_or(Ok(Vec::new()), |target| target.rows(&rows, (&fields, number), &wanted.condition.budget))
             }
         };
-        let results = self.pool.all(groups.iter().map(read)).await?;
+        let results = self.pages.all(groups.iter().map(read)).await?;
         let placed = groups
             .iter()
             .zip(results)
@@ -243,10 +254,11 @@ impl Scanner {
         condition: &Condition<R>,
         schema: &SchemaRef,
     ) -> Result<Vec<SendableRecordBatchStream>, TableError> {
-        let receivers = self.groups(files, condition, schema, Target::batch).await?;
+        let receivers = self.groups(files, condition, schema, Target::alone).await?;
         let stream = |receiver| {
-            let receiving = stream::unfold(receiver, async |mut receiver: Found<RecordBatch>| {
-                let batch = receiver.recv().await?;
+            let receiving = stream::unfold(receiver, async |mut receiver: Found| {
+                let found = receiver.recv().await?;
+                let batch = found.map(|found| found.batch);
                 Some((batch.map_err(|error| DataFusionError::External(error.into())), receiver))
             });
             Box::pin(RecordBatchStreamAdapter::new(schema.clone(), receiving)) as SendableRecordBatchStream
@@ -260,54 +272,67 @@ impl Scanner {
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-    ) -> Result<Vec<Found<Among>>, TableError> {
+    ) -> Result<Vec<Found>, TableError> {
         self.groups(files, condition, schema, Target::among).await
     }
 
     /// What `read` makes of each row group, in as many streams as there are threads. Every other stream begins at the other end: rows of a time
     /// are hardly ever in two, so that their groups need not be merged.
-    async fn groups<R: Table, T: Send + 'static>(
+    async fn groups<R: Table>(
         &self,
         files: &[&FlowFile],
         condition: &Condition<R>,
         schema: &SchemaRef,
-        read: Read<R, T>,
-    ) -> Result<Vec<Found<T>>, TableError> {
+        read: Read<R>,
+    ) -> Result<Vec<Found>, TableError> {
         let columns = || schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
         note(condition, files, || format!("all rows, columns {}", columns()));
         let wanted = Arc::new(Wanted::new(condition));
         let mut queue = VecDeque::new();
-        for (open, file) in self.open(files, condition.observed.as_ref()).await?.iter().zip(files) {
+        let open = self.opened(&self.streams, files, condition.observed.as_ref()).await?;
+        for (open, file) in open.iter().zip(files) {
             queue.extend(Target::of(open, files::latest_start(file)));
         }
         let queue = Arc::new(Mutex::new(queue));
         let begin = |number: usize| {
             let (sender, receiver) = tokio::sync::mpsc::channel(AHEAD);
             let (queue, wanted, columns) = (queue.clone(), wanted.clone(), schema.clone());
-            self.pool.spawn(move || {
+            self.streams.spawn(move || {
                 loop {
                     // The lock is not held while the group is read.
                     let mut rest = queue.lock().unwrap_or_else(PoisonError::into_inner);
                     let target = if number.is_multiple_of(2) { rest.pop_back() } else { rest.pop_front() };
                     drop(rest);
                     let Some(target) = target else { return };
-                    let found = read(&target, &wanted, &columns);
-                    let failed = found.is_err();
-                    let Some(found) = found.transpose() else {
-                        if sender.is_closed() {
-                            return;
-                        }
-                        continue;
-                    };
-                    if sender.blocking_send(found).is_err() || failed {
+                    if !send(read(&target, &wanted, &columns), &sender) {
                         return;
                     }
                 }
             });
             receiver
         };
-        Ok((0..self.pool.threads()).map(begin).collect())
+        Ok((0..self.streams.threads()).map(begin).collect())
     }
+}
+
+/// Sends what is read of a row group; whether more is wanted.
+fn send(found: Result<Option<Pieces>, TableError>, sender: &Sender<Result<Among, TableError>>) -> bool {
+    let pieces = match found {
+        Ok(None) => return !sender.is_closed(),
+        Ok(Some(pieces)) => pieces,
+        Err(error) => {
+            // Whoever went does not want to know.
+            let _ = sender.blocking_send(Err(error));
+            return false;
+        }
+    };
+    for piece in pieces {
+        let failed = piece.is_err();
+        if sender.blocking_send(piece).is_err() || failed {
+            return false;
+        }
+    }
+    true
 }
 
 /// Which rows of each row group of a file pass; `None`: none does.
@@ -323,5 +348,40 @@ pub(super) fn passing<R: Table>(
 fn note<R: Table>(condition: &Condition<R>, files: &[&FlowFile], what: impl FnOnce() -> String) {
     if let Some(observed) = &condition.observed {
         observed.note(|| format!("scan of {} parquet files, row group by row group: {}", files.len(), what()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use wiretag_capture::FlowRecord;
+
+    use super::super::Range;
+    use super::*;
+    use crate::catalog::{Origin, TableName};
+    use crate::query::ast::Node;
+
+    /// However many want all rows, and however long they take.
+    #[tokio::test]
+    async fn a_page_does_not_wait_for_streams() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scanner = Scanner::new(dir.path(), 2).expect("threads");
+        let (working, ended) = sync_channel::<()>(0);
+        let ended = Arc::new(Mutex::new(ended));
+        for _ in 0..100 {
+            let ended = ended.clone();
+            scanner.streams.spawn(move || drop(ended.lock().map(|ended| ended.recv())));
+        }
+        let path = "flows/gone.parquet".to_owned();
+        let (table, origin) = (TableName::Flows, Origin::default());
+        let file = FlowFile { table, path, rows: 1, bytes: 1, start: 0, end: 0, origin };
+        let condition = Condition::<FlowRecord>::new(Node::All, Range::ALL, true);
+        let files = [&file];
+        let page = scanner.newest(&files, &condition, 1, &[]);
+        let page = tokio::time::timeout(Duration::from_secs(20), page).await;
+        assert!(page.expect("it has a thread").is_err(), "there is no such file");
+        drop(working);
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::super::error::TableError;
 
-/// Threads for each processor: streams that wait for their reader must not keep searches waiting.
+/// Threads for each processor: one that waits, for a disk or for whoever reads a stream, must not keep all others waiting.
 const SHARE: usize = 4;
 
 /// See the module documentation.

@@ -1,5 +1,6 @@
 //! The catalog: what goes in comes out, as known last. One suite for both databases, and what each has of its own.
 
+mod losses;
 mod postgres;
 mod proxy;
 mod server;

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
+use tokio::time::Instant;
 use wiretag_store::catalog::FILE;
-use wiretag_store::{Catalog, FlowFile, Role, Store, StoreConfig, StoreError, TableName};
+use wiretag_store::query::Query;
+use wiretag_store::tables::{Engine, Range, SearchOptions};
+use wiretag_store::{Catalog, FlowFile, FlowStore, Role, Store, StoreConfig, StoreError, TableName};
 
 use super::suite::{file, interval, told};
 use crate::rows;
@@ -53,6 +59,36 @@ async fn identities_of_an_old_catalog_are_carried_over() {
         assert_eq!(told(&timeline), [own[2].clone(), own[1].clone()]);
         catalog.close().await;
     }
+}
+
+/// As while an import commits, or somebody's tool has the catalog: a flush waits for it, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_is_locked_holds_up_neither_rows_nor_searches() {
+    let dir = tempfile::tempdir().unwrap();
+    let (flows, _) = FlowStore::open(&Engine::open(dir.path()).unwrap(), catalog(&dir).await).await.unwrap();
+    let found = async || {
+        let options = SearchOptions { limit: 10, all_observations: true, after: None };
+        flows.search(&Query::everything(), Range::ALL, options).await.unwrap().rows.len()
+    };
+    flows.append(vec![rows::flow(1)]).await.unwrap();
+    flows.flush().await.unwrap();
+    flows.append(vec![rows::flow(2)]).await.unwrap();
+    let options = SqliteConnectOptions::new().filename(dir.path().join(FILE));
+    let mut tool = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut tool).await.unwrap();
+    let flushing = tokio::spawn({
+        let flows = flows.clone();
+        async move { flows.flush().await }
+    });
+    // By then its file is written.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = Instant::now();
+    flows.append(vec![rows::flow(3)]).await.unwrap();
+    assert_eq!(found().await, 3);
+    assert!(asked.elapsed() < Duration::from_secs(5) && !flushing.is_finished());
+    sqlx::query("ROLLBACK").execute(&mut tool).await.unwrap();
+    assert_eq!(flushing.await.unwrap().unwrap(), 1);
+    assert_eq!(found().await, 3);
 }
 
 #[tokio::test]

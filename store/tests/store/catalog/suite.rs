@@ -11,10 +11,11 @@ use wiretag_enrich::timeline::Timeline;
 use wiretag_enrich::{Identity, IdentityEvent, Interval, Key};
 use wiretag_store::tables::{Range, SearchOptions};
 use wiretag_store::{
-    Catalog, ErasedCounts, ErasureRequest, ErasureState, FlowFile, ImportState, Loss, Origin, PostgresConfig,
-    Retention, Role, Segment, Store, StoreConfig, StoreError, Stored, TableName, query,
+    Catalog, ErasedCounts, ErasureRequest, ErasureState, FlowFile, ImportState, Origin, PostgresConfig, Retention,
+    Role, Segment, Store, StoreConfig, StoreError, Stored, TableName, query,
 };
 
+use super::losses;
 use crate::rows;
 
 /// Where catalogs are made.
@@ -27,7 +28,7 @@ impl World {
         Catalog::open_in(dir, self.server.as_ref()).await.unwrap()
     }
 
-    async fn begun(&self) -> (TempDir, Catalog) {
+    pub(super) async fn begun(&self) -> (TempDir, Catalog) {
         let dir = tempfile::tempdir().unwrap();
         let catalog = self.open(dir.path()).await;
         (dir, catalog)
@@ -49,7 +50,8 @@ pub(crate) async fn pass(world: &World) {
     facts_are_noted_once(world).await;
     a_timeline_is_the_same_after_a_restart(world).await;
     texts_of_any_length_and_kind_are_kept(world).await;
-    losses_add_up_by_node(world).await;
+    losses::add_up_by_node(world).await;
+    losses::stay_with_what_answers(world).await;
     readers_and_two_writers_share_it(world).await;
     an_import_is_known_while_its_files_are_kept(world).await;
     numbers_of_imports_whose_packets_are_there_are_not_given_again(world).await;
@@ -223,41 +225,6 @@ async fn texts_of_any_length_and_kind_are_kept(world: &World) {
     let reader = Catalog::read_in(dir.path()).await.unwrap();
     let loaded = reader.timeline().await.unwrap();
     assert_eq!(told(&loaded), told(&timeline));
-}
-
-async fn losses_add_up_by_node(world: &World) {
-    let (_dir, catalog) = world.begun().await;
-    assert_eq!(catalog.accounted_until().await.unwrap(), None);
-    for (node, from) in [("a", 0), ("a", 10), ("b", 10), ("a", 20)] {
-        let (packets, kernel_drops, unwritten, flow_rows) = (100, 1, 2, 3);
-        let loss = Loss { packets, kernel_drops, unwritten, flow_rows, ..Loss::default() };
-        let loss = Loss { node: node.into(), from, to: from + 10, ..loss };
-        catalog.add_loss(&loss).await.unwrap();
-    }
-    let found = catalog.loss(5, 20).await.unwrap();
-    assert_eq!(found.len(), 2);
-    assert_eq!((found[0].packets, found[0].kernel_drops, found[0].from, found[0].to), (200, 1 + 1, 0, 20));
-    assert_eq!((found[0].unwritten, found[0].flow_rows, found[0].transaction_rows), (4, 6, 0));
-    assert!(!found[0].is_complete() && Loss { refused: 1, ..Loss::default() }.is_complete());
-    let complete = Loss { node: "z".into(), from: 0, to: 10, packets: 5, ..Loss::default() };
-    catalog.add_loss(&complete).await.unwrap();
-    let killed = Loss { from: 10, to: 30, packets: 0, interruptions: 1, ..complete };
-    catalog.add_loss(&killed).await.unwrap();
-    let found = catalog.loss(0, 100).await.unwrap().pop().unwrap();
-    assert_eq!((found.node.as_str(), found.interruptions, found.is_complete()), ("z", 1, false));
-    assert_eq!((found.from, found.to), (0, 10), "nobody knows when it was killed");
-    assert!(catalog.loss(0, 10).await.unwrap().pop().unwrap().is_complete());
-
-    let away = Loss { node: "z".into(), from: 30, to: 130, not_captured: 100, ..Loss::default() };
-    catalog.add_loss(&away).await.unwrap();
-    assert_eq!(catalog.accounted_until().await.unwrap(), Some(130));
-    for (range, not_captured) in [((50, 60), 10), ((0, 40), 10), ((120, 500), 10), ((i64::MIN, i64::MAX), 100)] {
-        let found = catalog.loss(range.0, range.1).await.unwrap().pop().unwrap();
-        assert_eq!((found.not_captured, found.is_complete()), (not_captured, false), "{range:?}");
-    }
-    let found = catalog.loss(0, 500).await.unwrap().pop().unwrap();
-    assert_eq!((found.from, found.to), (0, 10), "nobody captured afterwards");
-    assert!(catalog.loss(130, 500).await.unwrap().is_empty());
 }
 
 async fn readers_and_two_writers_share_it(world: &World) {
