@@ -103,13 +103,14 @@ impl Joiner {
         self.len() > MOST || self.order.len() > 2 * MOST
     }
 
-    /// The next whose wait is over, or that is one too many.
+    /// The next whose wait is over, or that is one too many. The clock may be set back: what would wait for longer than twice the time does not.
     pub(super) fn next(&mut self, now: i64) -> Option<Seen> {
         let is_full = self.is_full();
-        if let Some((_, seen)) = self.whole.pop_front_if(|(due, _)| *due <= now || is_full) {
+        let is_over = |due: i64| is_full || due <= now || due > now.saturating_add(2 * WAIT);
+        if let Some((_, seen)) = self.whole.pop_front_if(|(due, _)| is_over(*due)) {
             return Some(seen);
         }
-        while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| *due <= now || is_full) {
+        while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| is_over(*due)) {
             if let Entry::Occupied(half) = self.halves.entry(key)
                 && half.get().number == number
             {

@@ -61,6 +61,18 @@ fn a_direction_alone_is_a_row_after_a_while() {
     assert_eq!((rows[0].record.oriented_by, &*rows[0].record.interface), (OrientedBy::Port, "if3"));
 }
 
+/// A record of one direction and one of both, from before the clock was set right.
+#[test]
+fn a_clock_that_is_set_back_delays_no_row() {
+    let mut heard = Heard::default();
+    heard.hear(&v5(0, 0, &[&BACK, &THERE])).hear(&v5(2, 0, &[&Plain { from: (3, 1), ..THERE }]));
+    let mut rows = Vec::new();
+    heard.collector.take(NOW - 5 * SECOND, &mut rows);
+    assert!(rows.is_empty(), "a step that is shorter than the wait");
+    heard.collector.take(NOW - 3_600 * SECOND, &mut rows);
+    assert_eq!(rows.len(), 2);
+}
+
 #[test]
 fn what_is_another_connection_is_not_joined() {
     // The same ports, a minute before; the same direction again; another exporter.
