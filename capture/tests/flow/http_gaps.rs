@@ -350,15 +350,25 @@ fn of_pipelined_requests_cut_by_the_snap_length_each_keeps_its_answer() {
     }
 }
 
+/// What is left of a version is no part of the target, and what may be a password is not told.
 #[test]
 fn a_request_line_cut_by_the_snap_length_is_one() {
-    let mut talk = Talk::new();
-    let mut request = talk.segment(Client, b"GET /very/long/pa");
-    request.length += 900;
-    talk.missed(Client, 900);
-    talk.story.tcp(0, &request);
-    let (record, _) = talk.only();
-    assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some("/very/long/pa")));
+    for (line, host, path) in [
+        ("GET /very/long/pa", None, "/very/long/pa"),
+        ("GET /pa HTT", None, "/pa"),
+        ("GET http://h.example HT", Some("h.example"), "http://h.example"),
+        ("GET http://bob:secr", None, "http://"),
+        ("GET http://bob:secret@h.example/pa", Some("h.example"), "http://h.example/pa"),
+    ] {
+        let mut talk = Talk::new();
+        let mut request = talk.segment(Client, line.as_bytes());
+        request.length += 900;
+        talk.missed(Client, 900);
+        talk.story.tcp(0, &request);
+        let (record, _) = talk.only();
+        assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some(path)), "{line}");
+        assert_eq!(http(&record).host.as_deref(), host, "{line}");
+    }
 }
 
 /// The capture misses so much of the answers at once; what follows is alone in its window each time, as on a quiet connection.
