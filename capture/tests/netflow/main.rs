@@ -169,6 +169,20 @@ fn both_versions_of_ip_and_all_of_the_rest() {
     assert_eq!(row.oriented_by, OrientedBy::Exporter);
 }
 
+#[test]
+fn an_end_that_the_exporter_detected_is_a_fin_of_tcp_only() {
+    let mut fields = PLAIN.to_vec();
+    fields.push((136, 1, None));
+    for (protocol, flags, expected) in
+        [(6, 0, EndReason::Fin), (6, 4, EndReason::Rst), (17, 0, EndReason::Exported), (132, 1, EndReason::Exported)]
+    {
+        let mut record = [&THERE.bytes()[..], &[3]].concat();
+        (record[12], record[13]) = (protocol, flags);
+        let rows = Heard::default().hear(&v9(1, &[set(0, &template(256, &fields)), set(256, &record)])).rows();
+        assert_eq!(rows[0].end_reason, Some(expected), "{protocol} {flags}");
+    }
+}
+
 /// A firewall's record of a connection that is over (Cisco ASA): when it was created, and when this was told.
 #[test]
 fn what_was_observed_when_is_the_end_where_there_is_no_other() {
