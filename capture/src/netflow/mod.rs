@@ -101,6 +101,7 @@ impl Collector {
         let Self { sessions, joiner, v5, counters } = self;
         let session = sessions.of(key, now, counters);
         let kept = session.kept();
+        session.begin(from.port(), &header);
         let mut intake =
             Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
         let outcome = match header.format {

@@ -4,7 +4,7 @@
 mod exporter;
 mod limits;
 
-use exporter::{BACK, Field, Heard, NOW, PLAIN, Plain, SECOND, THERE, ipfix, options, set, template, v5, v9};
+use exporter::{BACK, Field, Heard, NOW, PLAIN, Plain, SECOND, THERE, UPTIME, ipfix, options, set, template, v5, v9};
 use wiretag_capture::netflow::WAIT;
 use wiretag_capture::record::OrientedBy;
 use wiretag_capture::{EndReason, FlowRecord, ObservedAt, Source};
@@ -224,6 +224,26 @@ fn sampled_counts_are_scaled_only_where_the_exporter_says_so() {
     heard.hear(&v9(2, &[set(0, &template(256, &sampled)), set(256, &[record(3), record(4)].concat())]));
     assert_eq!(packets(&mut heard), 10 * 50 + 10);
     assert_eq!(heard.counters().scaled, 1);
+}
+
+/// Its options may be told again, or not at all; who was overtaken has not started anew.
+#[test]
+fn an_exporter_that_starts_anew_samples_as_it_says_then() {
+    let options = [1, 1, 0, 4, 0, 4, 0, 1, 0, 4, 0, 34, 0, 4];
+    let records = |number: u32, uptime: u32| {
+        let mut message = v9(number, &[set(256, &THERE.bytes())]);
+        message[4..8].copy_from_slice(&uptime.to_be_bytes());
+        message
+    };
+    let mut heard = Heard::default();
+    let sampling = set(257, &[0, 0, 0, 0, 0, 0, 3, 0xe8]);
+    heard.hear(&v9(70, &[set(0, &template(256, PLAIN)), set(1, &options), sampling]));
+    let mut packets = |number, uptime| heard.hear(&records(number, uptime)).rows()[0].client.packets;
+    assert_eq!(packets(72, UPTIME + 500), 10_000);
+    assert_eq!(packets(71, UPTIME + 400), 10_000);
+    assert_eq!(packets(73, 500), 10_000, "the uptime turns");
+    assert_eq!(packets(74, 3_000_000), 10_000);
+    assert_eq!(packets(0, 2_000), 10);
 }
 
 #[test]
