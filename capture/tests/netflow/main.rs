@@ -86,12 +86,31 @@ fn what_is_another_connection_is_not_joined() {
     assert_eq!(heard.rows().len(), 2);
 }
 
+/// A cache that is told at once, of an exporter that cuts connections every second.
+#[test]
+fn parts_of_a_connection_are_joined_whatever_their_order() {
+    let parts: Vec<Plain> = [&THERE, &BACK]
+        .into_iter()
+        .flat_map(|of| [3_000, 2_000, 1_000].map(|begin| Plain { times: (begin, begin - 990), ..*of }))
+        .collect();
+    for order in [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [2, 1, 0, 3, 5, 4], [3, 0, 1, 2, 5, 4]] {
+        let records = order.map(|part| &parts[part]);
+        let mut heard = Heard::default();
+        let rows = heard.hear(&v5(0, 0, &records)).rows();
+        let mut starts: Vec<_> = rows.iter().map(|row| (NOW - row.start, figures(row))).collect();
+        starts.sort_unstable_by_key(|(start, _)| *start);
+        assert_eq!(starts, [SECOND, 2 * SECOND, 3 * SECOND].map(|start| (start, WHOLE)));
+        assert_eq!((heard.counters().joined, heard.counters().waiting), (3, 0));
+    }
+}
+
 /// Some exporters keep the start of a connection in all of its records; and two records may be equal.
 #[test]
 fn each_record_of_a_connection_is_a_flow_of_its_own() {
+    // More than wait of one direction.
     let parts = [2_500, 2_000, 1_500, 1_500].map(|end| Plain { times: (3_000, end), ..THERE });
     let whole: Vec<&Plain> = parts.iter().collect();
-    let messages = [v5(0, 0, &whole), v5(4, 0, &whole)];
+    let messages = [v5(0, 0, &whole), v5(4, 0, &whole), v5(8, 0, &whole)];
     let told = || {
         let mut heard = Heard::default();
         for message in &messages {
@@ -103,7 +122,7 @@ fn each_record_of_a_connection_is_a_flow_of_its_own() {
     };
     let rows = told();
     let keys: std::collections::BTreeSet<_> = rows.iter().map(|(id, slice, _)| (id, slice)).collect();
-    assert_eq!((rows.len(), keys.len()), (8, 8));
+    assert_eq!((rows.len(), keys.len()), (12, 12));
     assert!(rows.iter().all(|(_, slice, start)| (*slice, *start) == (0, NOW - 3 * SECOND)));
     assert_eq!(told(), rows, "the same in every run");
 }
