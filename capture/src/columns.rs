@@ -358,7 +358,7 @@ const APPLICATION: &[Column] = &[
     column!("tls_ja4", Text, "JA4 fingerprint of the ClientHello.", |r| text(tls(r).and_then(|t| t.ja4.as_deref()))),
     column!("http_method", Word, "Method of the first request.", |r| text(http(r).and_then(|h| h.method.as_deref()))),
     column!("http_host", Text, "Host of the first request.", |r| text(http(r).and_then(|h| h.host.as_deref()))),
-    column!("http_path", Text, "Target of the first request, as on the wire.", |r| {
+    column!("http_path", Text, "Target of the first request, as on the wire, but without name and password.", |r| {
         text(http(r).and_then(|h| h.path.as_deref()))
     }),
     column!(

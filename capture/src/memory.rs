@@ -1,6 +1,6 @@
 //! What values hold on the heap, as the allocator sees it: every allocation costs a little more than what was asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What an allocation takes beside its bytes: its header, and half of the 16 bytes that sizes are rounded up to.
@@ -30,6 +30,11 @@ pub(crate) fn of_queue<T>(queue: &VecDeque<T>) -> usize {
 pub(crate) fn of_text(text: Option<&Arc<str>>) -> usize {
     // Two counters stand before the text.
     text.map_or(0, |text| of_bytes(text.len() + 2 * size_of::<usize>()))
+}
+
+/// A tree, without what its items own: nodes have room for eleven, and six are in each where they came in order. The first stays.
+pub(crate) fn of_tree<K, V>(tree: &BTreeMap<K, V>) -> usize {
+    of_bytes(11 * size_of::<(K, V)>()) * (tree.len() / 6 + 1)
 }
 
 /// Bytes of a hash table: an item and a byte of its hash for each bucket, of which seven eighths may be in use.

@@ -347,7 +347,7 @@ pub struct Http {
     pub method: Option<Arc<str>>,
     /// Host (or `:authority`) of the first request.
     pub host: Option<Arc<str>>,
-    /// Target of the first request, as on the wire.
+    /// Target of the first request, as on the wire, but without name and password.
     pub path: Option<Arc<str>>,
     /// Status of its final response.
     pub status: Option<u16>,

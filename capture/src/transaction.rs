@@ -25,7 +25,7 @@ pub struct Exchange {
     pub method: Option<Arc<str>>,
     /// HTTP host or authority.
     pub host: Option<Arc<str>>,
-    /// HTTP target as on the wire; for gRPC `/package.Service/Method`.
+    /// HTTP target as on the wire, but without name and password; for gRPC `/package.Service/Method`.
     pub path: Option<Arc<str>>,
     /// HTTP status of the final response.
     pub status: Option<u16>,
@@ -165,7 +165,9 @@ const COLUMNS: &[Column<Transaction>] = &[
     column!("http_host", Text, "Host header, :authority, or authority of the target.", |t| {
         text(t.exchange.host.as_deref())
     }),
-    column!("http_path", Text, "Target as on the wire.", |t| text(t.exchange.path.as_deref())),
+    column!("http_path", Text, "Target as on the wire, but without name and password.", |t| {
+        text(t.exchange.path.as_deref())
+    }),
     column!("http_status", Number, "Status of the final response.", |t| number(t.exchange.status)),
     column!("grpc_status", Number, "Status of a gRPC call, from the trailers.", |t| number(t.exchange.grpc_status)),
     column!("latency_us", Duration, "Last byte of the request to first byte of the final response.", |t| {

@@ -4,7 +4,7 @@
 //! lost and counted as slices. What the kernel drops because this thread is too slow is counted too, and shows in the sequence
 //! numbers of the exporters. A socket that fails is read again, and is a trouble meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +20,7 @@ use crate::metrics::Sample;
 use crate::trouble::Stage;
 use crate::worker::{CaptureStatus, RecordBatch};
 
-/// Datagrams that are read before rows are handed on.
+/// Datagrams that are read at most before rows are handed on.
 const BURST: usize = 256;
 /// After a failure the socket is read again after so long.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -89,8 +89,8 @@ struct Listener {
     status: Arc<NetflowStatus>,
     stop: Arc<AtomicBool>,
     exported: Vec<Exported>,
-    /// Rows on their way to the tagger, by exporter.
-    waiting: BTreeMap<u64, Vec<FlowRecord>>,
+    /// Rows on their way to the tagger, by exporter, in batches.
+    waiting: BTreeMap<u64, VecDeque<Vec<FlowRecord>>>,
 }
 
 /// Starts the thread; the socket is open when this returns.
@@ -143,9 +143,12 @@ impl Listener {
         self.publish();
     }
 
-    /// Reads what is there, or waits a tenth of a second for the first.
+    /// Reads what is there, or waits a tenth of a second for the first. Ends early if the collector is full: rows go before more records come.
     fn burst(&mut self, buffer: &mut [u8]) -> std::io::Result<()> {
         for _ in 0..BURST {
+            if self.collector.is_full() {
+                return Ok(());
+            }
             let Some((length, from)) = self.socket.receive(buffer)? else { return Ok(()) };
             if self.config.hears(from.ip()) {
                 let datagram = buffer.get(..length).unwrap_or_default();
@@ -159,29 +162,22 @@ impl Listener {
 
     fn sort(&mut self) {
         for Exported { point, record } in self.exported.drain(..) {
-            self.waiting.entry(point).or_default().push(record);
+            let batches = self.waiting.entry(point).or_default();
+            match batches.back_mut().filter(|batch| batch.len() < BATCH) {
+                Some(batch) => batch.push(record),
+                None => batches.push_back(vec![record]),
+            }
         }
     }
 
     fn hand_on(&mut self) {
-        while let Some((point, mut rows)) = self.waiting.pop_first() {
-            let rest = rows.split_off(rows.len().min(BATCH));
-            let mut full = false;
+        while let Some((point, rows)) = self.next_batch() {
             if let Err(batch) = self.capture.offer(&self.records, batch(point, rows)) {
-                rows = batch.records;
-                full = true;
-            } else {
-                rows = Vec::new();
-            }
-            rows.extend(rest);
-            if !rows.is_empty() {
-                self.waiting.insert(point, rows);
-            }
-            if full {
+                self.waiting.entry(point).or_default().push_front(batch.records);
                 break;
             }
         }
-        let waiting: usize = self.waiting.values().map(Vec::len).sum();
+        let waiting: usize = self.waiting.values().flatten().map(Vec::len).sum();
         if waiting > MOST_WAITING {
             self.capture.lose_slices(waiting);
             self.waiting.clear();
@@ -190,13 +186,19 @@ impl Listener {
 
     /// Hands everything on, and waits for room.
     fn hand_on_the_last(&mut self) {
-        while let Some((point, mut rows)) = self.waiting.pop_first() {
-            while !rows.is_empty() {
-                let rest = rows.split_off(rows.len().min(BATCH));
-                self.capture.hand_on(&self.records, batch(point, rows));
-                rows = rest;
-            }
+        while let Some((point, rows)) = self.next_batch() {
+            self.capture.hand_on(&self.records, batch(point, rows));
         }
+    }
+
+    /// Takes out the batch that is handed on next.
+    fn next_batch(&mut self) -> Option<(u64, Vec<FlowRecord>)> {
+        let mut batches = self.waiting.first_entry()?;
+        let (point, rows) = (*batches.key(), batches.get_mut().pop_front());
+        if batches.get().is_empty() {
+            batches.remove();
+        }
+        Some((point, rows?))
     }
 
     fn publish(&mut self) {

@@ -165,7 +165,10 @@ fn read_fragments(incoming: &mut Incoming, fields: &mut Tls, body: &[u8]) -> Nex
         if fragment.number != incoming.number {
             *incoming = Incoming { number: fragment.number, pieces: Pieces::default() };
         }
-        incoming.pieces.add(fragment.offset, fragment.body);
+        // A message is put together only if there is more of it; of an empty one there never is.
+        if !incoming.pieces.add(fragment.offset, fragment.body) && fragment.length > 0 {
+            continue;
+        }
         let Some(whole) = incoming.pieces.prefix(fragment.length) else { continue };
         incoming.pieces = Pieces::default();
         if message(fields, fragment.kind, &whole, Carrier::Dtls) == Next::Done {

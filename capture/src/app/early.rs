@@ -32,12 +32,21 @@ pub(super) struct Early {
     pub(super) bytes: Box<[u8]>,
 }
 
+impl Early {
+    /// The number of the byte after it.
+    pub(super) const fn end(&self) -> u32 {
+        self.seq.wrapping_add(self.length)
+    }
+}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     segments: VecDeque<Early>,
     /// Bytes of memory that their payload takes.
     payload: usize,
+    /// The last one that is so far ahead that it may be garbage; it is none of the others.
+    pub(super) far: Option<Early>,
 }
 
 impl Queue {
@@ -76,6 +85,7 @@ impl Queue {
 
     /// Bytes of memory owned beside the structure itself.
     pub(super) fn owned_bytes(&self) -> usize {
-        memory::of_queue(&self.segments) + self.payload
+        let far = self.far.as_ref().map_or(0, |far| memory::of_bytes(far.bytes.len()));
+        memory::of_queue(&self.segments) + self.payload + far
     }
 }

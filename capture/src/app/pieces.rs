@@ -27,23 +27,28 @@ impl Pieces {
         memory::of_vec(&self.bytes) + memory::of_vec(&self.places)
     }
 
-    /// Keeps a piece; one that breaks a limit, and one that is there already, is dropped.
-    pub(super) fn add(&mut self, offset: usize, piece: &[u8]) {
-        let Some(end) = offset.checked_add(piece.len()) else { return };
+    /// Keeps a piece; one that breaks a limit, and one that is there already, is dropped. Whether it was kept: else there is nothing more
+    /// to be made of them than before.
+    pub(super) fn add(&mut self, offset: usize, piece: &[u8]) -> bool {
+        let Some(end) = offset.checked_add(piece.len()) else { return false };
         let known = self
             .places
             .iter()
             .any(|(at, length)| usize::from(*at) <= offset && end <= usize::from(*at) + usize::from(*length));
         let full = self.places.len() == MAX_PIECES || self.bytes.len() + piece.len() > MAX_BYTES;
         if piece.is_empty() || end > MAX_BYTES || known || full {
-            return;
+            return false;
         }
         self.places.push((offset as u16, piece.len() as u16));
         self.bytes.extend_from_slice(piece);
+        true
     }
 
     /// The first `count` bytes of the string, once they are all there.
     pub(super) fn prefix(&self, count: usize) -> Option<Vec<u8>> {
+        if self.bytes.len() < count {
+            return None;
+        }
         let mut whole = Vec::new();
         while whole.len() < count {
             let more = self.at(whole.len())?;
@@ -78,11 +83,12 @@ mod tests {
     #[test]
     fn limits_hold() {
         let mut pieces = Pieces::default();
-        pieces.add(usize::MAX, b"x");
-        pieces.add(MAX_BYTES, b"x");
-        pieces.add(1, &vec![0; MAX_BYTES]);
+        assert!(!pieces.add(usize::MAX, b"x"));
+        assert!(!pieces.add(MAX_BYTES, b"x"));
+        assert!(!pieces.add(1, &vec![0; MAX_BYTES]));
         assert!(pieces.places.is_empty());
-        (0..1000).for_each(|at| pieces.add(2 * at, b"x"));
+        assert_eq!((0..1000).filter(|at| pieces.add(2 * at, b"x")).count(), MAX_PIECES);
+        assert!(!pieces.add(2, b"x"), "it is there");
         assert_eq!(pieces.places.len(), MAX_PIECES);
         assert_eq!(pieces.prefix(2), None);
     }

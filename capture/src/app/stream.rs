@@ -7,6 +7,8 @@
 //! * what was seen before is dropped;
 //! * what never comes, or was cut by the snap length, is a [`Reader::gap`]: as soon as the other end acknowledges it
 //!   (RFC 9293, 3.4: then it was received, and only the capture missed it), or when no more can be kept;
+//! * payload further ahead than [`MAX_AHEAD`] is garbage if it is alone, and what a capture sees after a long loss if the next
+//!   segment continues it, or the other end acknowledges it;
 //! * what was kept behind a gap has the time at which it passed; what waited for bytes that came, that of these.
 //!
 //! A direction begins at its SYN, else at the first payload that is seen. Sequence numbers wrap; all comparisons are
@@ -16,7 +18,7 @@ use super::early::{Early, Queue};
 use crate::decode::{Tcp, flags};
 use crate::memory;
 
-/// Payload further ahead than this is garbage, not loss.
+/// Payload further ahead than this is not believed at once.
 const MAX_AHEAD: u32 = 1 << 24;
 
 /// Who reads the stream.
@@ -101,10 +103,9 @@ impl Stream {
     pub(crate) fn acknowledged(&mut self, answer: &Tcp<'_>, reader: &mut impl Reader) -> bool {
         if (self.early.is_some() || answer.payload_len > 0)
             && answer.flags & (flags::ACK | flags::RST) == flags::ACK
-            && self.next.is_some_and(|next| (1..=MAX_AHEAD).contains(&answer.ack.wrapping_sub(next)))
+            && self.next.is_some_and(|next| (1..1 << 31).contains(&answer.ack.wrapping_sub(next)))
         {
-            self.close_acknowledged(answer.ack, reader);
-            return true;
+            return self.close_acknowledged(answer.ack, reader);
         }
         false
     }
@@ -131,7 +132,17 @@ impl Stream {
         self.early = None;
     }
 
-    fn close_acknowledged(&mut self, ack: u32, reader: &mut impl Reader) {
+    /// Goes on where the other end is; whether that can be.
+    fn close_acknowledged(&mut self, ack: u32, reader: &mut impl Reader) -> bool {
+        let is_acknowledged = |far: &Early| ack.wrapping_sub(far.end()) <= MAX_AHEAD;
+        let far = self.early.as_mut().and_then(|early| early.far.take_if(|far| is_acknowledged(far)));
+        let is_near = self.next.is_some_and(|next| ack.wrapping_sub(next) <= MAX_AHEAD);
+        if far.is_none() && !is_near {
+            return false;
+        }
+        if let Some(far) = far {
+            self.go_on_at(&far, reader);
+        }
         while let Some(next) = self.next
             && (1..=MAX_AHEAD).contains(&ack.wrapping_sub(next))
         {
@@ -144,6 +155,7 @@ impl Stream {
                 self.deliver_early(Waited::ForNothing, reader);
             }
         }
+        true
     }
 
     fn place(&mut self, seq: u32, length: u32, bytes: &[u8], reader: &mut impl Reader) {
@@ -154,7 +166,22 @@ impl Stream {
             self.deliver_early(Waited::ForBytes, reader);
         } else if ahead <= MAX_AHEAD {
             self.keep(next, Early { seq, length, time: reader.time(), bytes: bytes.into() }, reader);
+        } else if let Some(far) = self.early.as_mut().and_then(|early| early.far.take_if(|far| far.end() == seq)) {
+            let now = reader.time();
+            self.go_on_at(&far, reader);
+            reader.at(now);
+            self.deliver(seq, length, bytes, reader);
+        } else {
+            let far = Early { seq, length, time: reader.time(), bytes: bytes.into() };
+            self.early.get_or_insert_default().far = Some(far);
         }
+    }
+
+    /// Goes on after a long loss; what waits for bytes before it is given up.
+    fn go_on_at(&mut self, far: &Early, reader: &mut impl Reader) {
+        self.flush(reader);
+        reader.at(far.time);
+        self.deliver(far.seq, far.length, &far.bytes, reader);
     }
 
     /// Hands on what is new of a segment, and a gap before it.
@@ -344,9 +371,29 @@ mod tests {
         stream.segment(&tcp(600_000, b"z", 1), &mut log);
         stream.flush(&mut log);
         assert!(log.text.ends_with(b".z") && stream.is_even());
-        // Far beyond is garbage.
-        stream.segment(&tcp(1 << 30, b"x", 1), &mut log);
-        assert!(stream.is_even() && log.text.last() == Some(&b'z'));
+    }
+
+    #[test]
+    fn what_is_far_ahead_is_believed_if_it_goes_on_there() {
+        const FAR: u32 = MAX_AHEAD + 10;
+        let far = [(0, "ab"), (4, "ef"), (FAR, "x")];
+        // Alone, again, and elsewhere it is garbage.
+        let (stream, log) =
+            play(&[&far[..], &[(FAR, "x"), (2 * FAR, "y"), (FAR + 1, "z"), (2, "cd"), (6, "g")]].concat());
+        assert!(log.text == b"abcdefg" && stream.is_even());
+        let is_after_loss = |log: &Log, text: &[u8]| {
+            let length = FAR as usize + text.len();
+            log.text.len() == length && log.text.starts_with(b"ab..ef.") && log.text.ends_with(text)
+        };
+        let (stream, log) = play(&[&far[..], &[(FAR + 1, "y"), (FAR + 2, "z")]].concat());
+        assert!(stream.is_even() && is_after_loss(&log, b"xyz"));
+        // Acknowledged, here with a FIN; and not, as it came before.
+        for (ack, believed) in [(FAR + 1, true), (FAR + 2, true), (FAR, false), (5 * FAR, false)] {
+            let (mut stream, mut log) = play(&far);
+            stream.acknowledged(&Tcp { ack, ..tcp(0, b"", 0) }, &mut log);
+            assert_eq!(log.text.contains(&b'x'), believed, "{ack}");
+            assert!(!believed || is_after_loss(&log, if ack == FAR + 1 { b"x" } else { b"x." }));
+        }
     }
 
     #[test]

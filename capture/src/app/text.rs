@@ -14,8 +14,13 @@ pub(crate) const MAX_TOKEN: usize = 32;
 /// An authority as a host, with its port: without the name and password of who asks, which do not belong there (RFC
 /// 9112, 3.2; RFC 9113, 8.3.1).
 pub(crate) fn host(authority: &[u8]) -> Arc<str> {
+    clean(without_user(authority), MAX_HOST)
+}
+
+/// An authority without that name and password.
+pub(crate) fn without_user(authority: &[u8]) -> &[u8] {
     let behind = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
-    clean(authority.get(behind..).unwrap_or_default(), MAX_HOST)
+    authority.get(behind..).unwrap_or_default()
 }
 
 /// The text, cut after `limit` characters.

@@ -1,7 +1,9 @@
 //! Two records, each of one direction, become one row.
 //!
 //! Most exporters tell each direction of a connection in a record of its own. Records wait for the other direction for
-//! [`WAIT`]; it is the other half of one if exporter, ends and protocol are the same, the direction the opposite, and their times not more than [`APART`] apart.
+//! [`WAIT`]; it is the other half of one if exporter, ends and protocol are the same, the direction the opposite, and their times not more than [`APART`] apart;
+//! of several, of the one that began nearest to it. Exporters that cut connections every few seconds, or tell all that they have at once, send several of
+//! one direction and then those of the other.
 //!
 //! `flowDirection` (RFC 5102, 5.11.6) tells what comes in from what goes out. An exporter that looks at both at each of its interfaces
 //! sees a connection twice, and its records go by pairs that are alike in it. One that looks at a single interface sees one direction of a
@@ -25,6 +27,8 @@ pub const WAIT: i64 = 10_000_000_000;
 const APART: i64 = 5_000_000_000;
 /// Records that wait at most.
 const MOST: usize = 100_000;
+/// Of these, records of one direction of the same ends at most.
+const MOST_ALIKE: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -44,7 +48,10 @@ struct Half {
 /// See the module documentation.
 #[derive(Default)]
 pub(super) struct Joiner {
-    halves: HashMap<Key, Half>,
+    /// The oldest first; none is the other half of another.
+    halves: HashMap<Key, Vec<Half>>,
+    /// How many these are.
+    alone: usize,
     /// When the wait of a half ends, and of which; it may be gone by then.
     order: VecDeque<(i64, Key, u64)>,
     /// Rows that are complete, and when their wait ends.
@@ -58,32 +65,44 @@ impl Joiner {
     pub(super) fn push(&mut self, seen: Seen, now: i64) {
         let due = now.saturating_add(WAIT);
         let Some(key) = key(&seen) else { return self.whole.push_back((due, seen)) };
-        match self.halves.remove(&key) {
-            Some(half) if is_other_half(&half.seen, &seen) => {
-                self.joined += 1;
-                return self.whole.push_back((due, join(half.seen, &seen)));
-            }
-            // The same direction again, or another connection.
-            Some(half) => {
-                let row = self.with_other_kind(key, half.seen);
-                self.whole.push_back((due, row));
-            }
-            None => {}
+        if let Some(half) = self.take(key, |halves| nearest(halves, &seen, |_| true)) {
+            self.joined += 1;
+            return self.whole.push_back((due, join(half, &seen)));
         }
         self.numbers += 1;
+        self.alone += 1;
         self.order.push_back((due, key, self.numbers));
-        self.halves.insert(key, Half { number: self.numbers, seen });
+        let halves = self.halves.entry(key).or_insert_with(|| Vec::with_capacity(1));
+        halves.push(Half { number: self.numbers, seen });
+        if halves.len() > MOST_ALIKE
+            && let Some(oldest) = self.take(key, |_| Some(0))
+        {
+            let row = self.with_other_kind(key, oldest);
+            self.whole.push_back((due, row));
+        }
+    }
+
+    /// Takes out one of the halves of this key.
+    fn take(&mut self, key: Key, place: impl FnOnce(&[Half]) -> Option<usize>) -> Option<Seen> {
+        let Entry::Occupied(mut halves) = self.halves.entry(key) else { return None };
+        let at = place(halves.get())?;
+        let half = halves.get_mut().remove(at);
+        if halves.get().is_empty() {
+            halves.remove();
+        }
+        self.alone -= 1;
+        Some(half.seen)
     }
 
     /// What a half becomes that found none of its kind.
     fn with_other_kind(&mut self, key: Key, seen: Seen) -> Seen {
-        let is_here = |own: &Seen| own.interface == seen.interface && is_other_half(own, &seen);
-        match self.halves.entry(Key { outgoing: !key.outgoing, ..key }) {
-            Entry::Occupied(half) if is_here(&half.get().seen) => {
+        let is_here = |own: &Seen| own.interface == seen.interface;
+        match self.take(Key { outgoing: !key.outgoing, ..key }, |halves| nearest(halves, &seen, is_here)) {
+            Some(other) => {
                 self.joined += 1;
-                Seen { outgoing: false, ..join(seen, &half.remove().seen) }
+                Seen { outgoing: false, ..join(seen, &other) }
             }
-            Entry::Occupied(_) | Entry::Vacant(_) => seen,
+            None => seen,
         }
     }
 
@@ -94,7 +113,7 @@ impl Joiner {
 
     /// Records that wait, those of one direction and complete ones.
     pub(super) fn len(&self) -> usize {
-        self.halves.len() + self.whole.len()
+        self.alone + self.whole.len()
     }
 
     /// Whether more wait than may.
@@ -103,17 +122,15 @@ impl Joiner {
         self.len() > MOST || self.order.len() > 2 * MOST
     }
 
-    /// The next whose wait is over, or that is one too many.
+    /// The next whose wait is over, or that is one too many. The clock may be set back: what would wait for longer than twice the time does not.
     pub(super) fn next(&mut self, now: i64) -> Option<Seen> {
         let is_full = self.is_full();
-        if let Some((_, seen)) = self.whole.pop_front_if(|(due, _)| *due <= now || is_full) {
+        let is_over = |due: i64| is_full || due <= now || due > now.saturating_add(2 * WAIT);
+        if let Some((_, seen)) = self.whole.pop_front_if(|(due, _)| is_over(*due)) {
             return Some(seen);
         }
-        while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| *due <= now || is_full) {
-            if let Entry::Occupied(half) = self.halves.entry(key)
-                && half.get().number == number
-            {
-                let seen = half.remove().seen;
+        while let Some((_, key, number)) = self.order.pop_front_if(|(due, ..)| is_over(*due)) {
+            if let Some(seen) = self.take(key, |halves| halves.iter().position(|half| half.number == number)) {
                 return Some(self.with_other_kind(key, seen));
             }
         }
@@ -132,6 +149,12 @@ fn key(seen: &Seen) -> Option<Key> {
     }
     let (low, high) = if first <= second { (first, second) } else { (second, first) };
     Some(Key { exporter: seen.exporter, outgoing: seen.outgoing, protocol: seen.protocol, low, high })
+}
+
+/// Where among these is the other half, of those that may be; of several the one that began nearest to it.
+fn nearest(halves: &[Half], seen: &Seen, may_be: impl Fn(&Seen) -> bool) -> Option<usize> {
+    let others = halves.iter().enumerate().filter(|(_, half)| is_other_half(&half.seen, seen) && may_be(&half.seen));
+    others.min_by_key(|(_, half)| half.seen.start.abs_diff(seen.start)).map(|(at, _)| at)
 }
 
 fn is_other_half(one: &Seen, other: &Seen) -> bool {

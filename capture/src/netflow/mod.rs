@@ -88,7 +88,7 @@ impl Default for Collector {
 }
 
 impl Collector {
-    /// Takes a datagram that arrived at `now`.
+    /// Takes a datagram that arrived at `now`. What waits is bounded, and one datagram more, if whoever calls asks whether it [is full](Self::is_full).
     pub fn datagram(&mut self, from: SocketAddr, data: &[u8], now: i64) {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let mut message = Reader::new(data);
@@ -101,6 +101,7 @@ impl Collector {
         let Self { sessions, joiner, v5, counters } = self;
         let session = sessions.of(key, now, counters);
         let kept = session.kept();
+        session.begin(from.port(), &header);
         let mut intake =
             Intake { exporter: from.ip(), header, session, joiner, counters, now, contents: Contents::default() };
         let outcome = match header.format {
@@ -126,6 +127,11 @@ impl Collector {
     /// Counts a datagram of somebody who is not among the exporters.
     pub const fn stranger(&mut self) {
         self.counters.strangers += 1;
+    }
+
+    /// Whether more waits than may: then rows are [taken](Self::take) before the next datagram.
+    pub fn is_full(&self) -> bool {
+        self.joiner.is_full()
     }
 
     /// Gives the rows whose wait is over at `now`.

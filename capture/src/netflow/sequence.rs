@@ -2,8 +2,9 @@
 //!
 //! The formats want different things counted: NetFlow v5 the flows before the message, v9 messages, IPFIX the records
 //! before the message. Exporters differ: some count flows in v9, records up to the end of the message, or leave options out. So
-//! each way of counting stays possible until messages that follow each other say otherwise, and what the format wants decides
-//! while several are possible.
+//! what the format wants holds until [`CONVINCING`] messages contradict it and fit another way, with none between that
+//! contradicts the other: a single one may do so by chance, if one before it was lost. Messages that fit both ways, or could not
+//! be read, decide nothing. What is lost if the way that holds is right waits for the decision.
 
 /// A step forward of more than this is a restart.
 const MOST_LOST: u32 = 1 << 24;
@@ -11,6 +12,8 @@ const MOST_LOST: u32 = 1 << 24;
 const MOST_LATE: i64 = 1 << 16;
 /// So many messages in succession that seem late are a restart.
 const LATE_IN_SUCCESSION: u8 = 8;
+/// So many messages say that an exporter counts in another way.
+const CONVINCING: u8 = 4;
 
 /// What the numbers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,6 @@ pub(super) enum Unit {
 }
 
 const UNITS: [Unit; 5] = [Unit::Messages, Unit::Before, Unit::UpTo, Unit::FlowsBefore, Unit::FlowsUpTo];
-const ALL: u8 = (1 << UNITS.len()) - 1;
 
 /// What a message has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,16 +59,28 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Sequence {
     last: Option<(u32, Contents)>,
-    /// Which of [`UNITS`] are possible, one bit each.
-    possible: u8,
     /// What the format wants.
     wanted: Unit,
+    /// What holds.
+    unit: Unit,
+    doubt: Option<Doubt>,
     late: u8,
+}
+
+/// Messages contradict what holds.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// What they fit.
+    unit: Unit,
+    /// Those of them that could be read.
+    messages: u8,
+    /// What is lost if what holds is right.
+    lost: u64,
 }
 
 impl Sequence {
     pub(super) const fn new(wanted: Unit) -> Self {
-        Self { last: None, possible: ALL, wanted, late: 0 }
+        Self { last: None, wanted, unit: wanted, doubt: None, late: 0 }
     }
 
     /// Takes the number of the next message.
@@ -76,45 +90,71 @@ impl Sequence {
             return Step::Next;
         };
         let by = number.wrapping_sub(last);
-        let (mut matching, mut unsure) = (0, 0);
-        for (place, unit) in UNITS.into_iter().enumerate().filter(|(place, _)| self.possible & 1 << place != 0) {
-            match expected(unit, before, contents) {
-                Some(step) if step == by => matching |= 1 << place,
-                Some(_) => {}
-                None => unsure |= 1 << place,
-            }
-        }
-        if matching | unsure != 0 {
-            self.possible = matching | unsure;
-            self.late = 0;
-            self.last = Some((number, contents));
-            return Step::Next;
-        }
-        let unit = self.unit();
-        let gap = i64::from(by.wrapping_sub(expected(unit, before, contents).unwrap_or_default()).cast_signed());
-        let is_late = (-MOST_LATE..0).contains(&gap) && number != 0 && self.late < LATE_IN_SUCCESSION;
-        if is_late {
-            self.late += 1;
-            return Step::Late;
-        }
+        let gap_of = |unit| Some(i64::from(by.wrapping_sub(expected(unit, before, contents)?).cast_signed()));
+        let step = match gap_of(self.unit) {
+            None => Step::Next,
+            Some(0) => self.agree(gap_of),
+            Some(gap) => match self.doubt(gap, gap_of).or_else(|| self.lost(gap, gap_of)) {
+                Some(step) => step,
+                None if (-MOST_LATE..0).contains(&gap) && number != 0 && self.late < LATE_IN_SUCCESSION => {
+                    self.late += 1;
+                    return Step::Late;
+                }
+                None => {
+                    (self.unit, self.doubt) = (self.wanted, None);
+                    Step::Restart
+                }
+            },
+        };
         self.late = 0;
         self.last = Some((number, contents));
-        if !(0..=i64::from(MOST_LOST)).contains(&gap) {
-            self.possible = ALL;
-            return Step::Restart;
-        }
-        match unit {
-            Unit::Messages => Step::LostMessages(gap.unsigned_abs()),
-            Unit::Before | Unit::UpTo | Unit::FlowsBefore | Unit::FlowsUpTo => Step::LostRecords(gap.unsigned_abs()),
+        step
+    }
+
+    /// A message is as it should be. If it contradicts the doubt, that is over.
+    fn agree(&mut self, gap_of: impl Fn(Unit) -> Option<i64>) -> Step {
+        let refuted = self.doubt.take_if(|doubt| gap_of(doubt.unit).is_some_and(|gap| gap != 0));
+        match refuted.map_or(0, |doubt| doubt.lost) {
+            0 => Step::Next,
+            lost => self.unit.lost(lost),
         }
     }
 
-    /// The one way of counting that is possible, or the one that the format wants.
-    fn unit(&self) -> Unit {
-        let possible = || UNITS.into_iter().enumerate().filter(|(place, _)| self.possible & 1 << place != 0);
-        let wanted = possible().find(|(_, unit)| *unit == self.wanted);
-        wanted.or_else(|| possible().next()).map_or(self.wanted, |(_, unit)| unit)
+    /// A message is not as it should be, and may be as another way of counting wants it; `None` if it cannot.
+    fn doubt(&mut self, gap: i64, gap_of: impl Fn(Unit) -> Option<i64>) -> Option<Step> {
+        let known = self.doubt.map(|doubt| doubt.unit);
+        let units = || known.into_iter().chain([self.wanted]).chain(UNITS).filter(|unit| *unit != self.unit);
+        let is_unread = |unit: &Unit| gap_of(*unit).is_none() && is_loss(gap);
+        let unit = units().find(|unit| gap_of(*unit) == Some(0)).or_else(|| units().find(is_unread))?;
+        let Doubt { messages, lost, .. } = self.doubt.unwrap_or(Doubt { unit, messages: 0, lost: 0 });
+        let messages = if known == Some(unit) { messages } else { 0 } + u8::from(gap_of(unit).is_some());
+        self.doubt = Some(Doubt { unit, messages, lost: lost.saturating_add_signed(gap.max(0)) });
+        if messages >= CONVINCING {
+            (self.unit, self.doubt) = (unit, None);
+        }
+        Some(Step::Next)
     }
+
+    /// What was lost: while there is doubt, the less of both; `None` if nothing was.
+    fn lost(&self, gap: i64, gap_of: impl Fn(Unit) -> Option<i64>) -> Option<Step> {
+        let doubted = self.doubt.and_then(|doubt| Some((gap_of(doubt.unit)?, doubt.unit)));
+        let both = [Some((gap, self.unit)), doubted].into_iter().flatten().filter(|(gap, _)| is_loss(*gap));
+        both.min_by_key(|(gap, _)| *gap).map(|(gap, unit)| unit.lost(gap.unsigned_abs()))
+    }
+}
+
+impl Unit {
+    const fn lost(self, count: u64) -> Step {
+        match self {
+            Self::Messages => Step::LostMessages(count),
+            Self::Before | Self::UpTo | Self::FlowsBefore | Self::FlowsUpTo => Step::LostRecords(count),
+        }
+    }
+}
+
+/// Whether so much is missing, and it is no restart.
+fn is_loss(gap: i64) -> bool {
+    (1..=i64::from(MOST_LOST)).contains(&gap)
 }
 
 /// By how much the number grows from a message to the next; `None` if that depends on what could not be read.
@@ -189,5 +229,112 @@ mod tests {
         assert_eq!(sequence.next(55, known), Step::Next);
         assert_eq!(sequence.next(59, known), Step::Next);
         assert_eq!(sequence.next(65, known), Step::LostRecords(2));
+    }
+
+    /// A stream of messages of these sizes, of which some are lost, and what is said of it.
+    struct Stream {
+        sequence: Sequence,
+        counts: Unit,
+        number: u32,
+        dice: u32,
+        /// Messages and records that were lost; and that are said to be.
+        really: [u64; 2],
+        said: [u64; 2],
+        late: u64,
+    }
+
+    impl Stream {
+        fn new(wanted: Unit, counts: Unit) -> Self {
+            Self {
+                sequence: Sequence::new(wanted),
+                counts,
+                number: 100,
+                dice: 1,
+                really: [0; 2],
+                said: [0; 2],
+                late: 0,
+            }
+        }
+
+        fn send(&mut self, flows: u32, unknown: bool, lost: bool) {
+            let up_to = self.counts == Unit::UpTo;
+            self.number += if up_to { flows } else { 0 };
+            let number = self.number;
+            self.number += match self.counts {
+                Unit::Messages => 1,
+                Unit::Before => flows,
+                Unit::UpTo | Unit::FlowsBefore | Unit::FlowsUpTo => 0,
+            };
+            if lost {
+                self.really = [self.really[0] + 1, self.really[1] + u64::from(flows)];
+                return;
+            }
+            let flows = if unknown { 0 } else { flows };
+            match self.sequence.next(number, Contents { flows, options: 0, unknown }) {
+                Step::Next => {}
+                Step::LostMessages(count) => self.said[0] += count,
+                Step::LostRecords(count) => self.said[1] += count,
+                Step::Late | Step::Restart => self.late += 1,
+            }
+        }
+
+        /// So many messages of one of these sizes, of which one of so many is lost.
+        fn go_on(&mut self, messages: u32, sizes: &[u32], lost_of: u32) {
+            for _ in 0..messages {
+                self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let size = (self.dice >> 16) as usize % sizes.len();
+                let lost = lost_of > 0 && (self.dice >> 8).is_multiple_of(lost_of);
+                self.send(sizes[size], false, lost);
+            }
+        }
+    }
+
+    /// One message is lost, and the next one has as many records as would fit another way of counting.
+    #[test]
+    fn a_single_loss_changes_nothing_of_what_is_counted() {
+        for unit in [Unit::Messages, Unit::Before] {
+            let mut stream = Stream::new(unit, unit);
+            stream.go_on(20, &[1], 0);
+            stream.send(1, false, true);
+            stream.send(2, false, false);
+            stream.go_on(300, &[1, 1, 1, 2], 0);
+            assert_eq!((stream.said.iter().sum::<u64>(), stream.late), (1, 0), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn a_loss_among_what_could_not_be_read_changes_nothing_of_what_is_counted() {
+        let mut stream = Stream::new(Unit::Messages, Unit::Messages);
+        stream.send(1, true, false);
+        stream.send(1, true, true);
+        stream.send(1, true, false);
+        stream.go_on(500, &[1, 1, 2], 10);
+        stream.go_on(20, &[1, 1, 2], 0);
+        assert!(stream.really[0] > 30, "{:?}", stream.really);
+        assert_eq!((stream.said, stream.late), ([stream.really[0], 0], 0));
+    }
+
+    #[test]
+    fn whatever_is_counted_loss_is_told() {
+        for (wanted, counts) in [
+            (Unit::Messages, Unit::Messages),
+            (Unit::Messages, Unit::Before),
+            (Unit::Messages, Unit::UpTo),
+            (Unit::Before, Unit::Before),
+            (Unit::Before, Unit::UpTo),
+        ] {
+            for sizes in [&[1, 2][..], &[1, 1, 1, 2], &[1, 5, 20], &[20, 21, 22, 23, 24]] {
+                let mut stream = Stream::new(wanted, counts);
+                stream.go_on(2_000, sizes, 20);
+                let (really, said) = if counts == Unit::Messages {
+                    (stream.really[0], stream.said[0])
+                } else {
+                    (stream.really[1], stream.said[1])
+                };
+                let what = format!("{wanted:?} {counts:?} {sizes:?}: {really} {:?} {}", stream.said, stream.late);
+                assert!(said.abs_diff(really) <= really / 10, "{what}");
+                assert!(stream.late == 0, "{what}");
+            }
+        }
     }
 }

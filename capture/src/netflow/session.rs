@@ -22,6 +22,8 @@ const MOST_KEPT: usize = 1 << 18;
 const MOST_OPTIONS: usize = 1 << 14;
 /// Ports of a session from which messages are counted.
 const MOST_PORTS: usize = 64;
+/// An uptime that is so much shorter than the one before is that of an exporter that has started anew, and not of a message that was overtaken, ms.
+const RESTARTED: u32 = 60_000;
 /// Interfaces without a name whose number is kept as text.
 const MOST_NUMBERS: usize = 256;
 
@@ -56,9 +58,15 @@ pub(super) struct Session {
     interfaces: HashMap<u64, Arc<str>>,
     /// Of interfaces without a name: saves making the text for each record.
     numbers: HashMap<u64, Arc<str>>,
-    /// By port.
-    sequences: HashMap<u16, Sequence>,
+    ports: HashMap<u16, Port>,
     heard: i64,
+}
+
+/// The messages of a port.
+struct Port {
+    sequence: Sequence,
+    /// Number and uptime of the last one.
+    last: (u32, Option<u32>),
 }
 
 impl Session {
@@ -70,7 +78,7 @@ impl Session {
             booted: None,
             interfaces: HashMap::new(),
             numbers: HashMap::new(),
-            sequences: HashMap::new(),
+            ports: HashMap::new(),
             heard: i64::MIN,
         }
     }
@@ -94,14 +102,28 @@ impl Session {
         self.templates.fields() + self.samplers.len() + self.interfaces.len()
     }
 
+    /// A message from a port begins. Of an exporter that has started anew what its options told holds no more (NetFlow v9): it may sample in
+    /// another way, or not at all, and would not say so. Templates hold until it tells others, which it does at once.
+    pub(super) fn begin(&mut self, port: u16, header: &Header) {
+        let Some(Port { last: (number, Some(uptime)), .. }) = self.ports.get(&port) else { return };
+        let is_anew = |now: u32| header.number < *number && now < uptime.saturating_sub(RESTARTED);
+        if header.clocks.uptime.is_some_and(is_anew) {
+            self.samplers = Samplers::default();
+            self.interfaces.clear();
+        }
+    }
+
     /// Takes the number of a message from a port.
     pub(super) fn count(&mut self, port: u16, header: &Header, contents: Contents, counters: &mut NetflowCounters) {
-        if self.sequences.len() >= MOST_PORTS && !self.sequences.contains_key(&port) {
+        if self.ports.len() >= MOST_PORTS && !self.ports.contains_key(&port) {
             // They are counted from their next message on.
-            self.sequences.clear();
+            self.ports.clear();
         }
-        let sequence = self.sequences.entry(port).or_insert_with(|| Sequence::new(wanted(header.format)));
-        match sequence.next(header.number, contents) {
+        let last = (header.number, header.clocks.uptime);
+        let port =
+            self.ports.entry(port).or_insert_with(|| Port { sequence: Sequence::new(wanted(header.format)), last });
+        port.last = last;
+        match port.sequence.next(header.number, contents) {
             Step::Next => {}
             Step::LostRecords(count) => counters.lost_records += count,
             Step::LostMessages(count) => counters.lost_datagrams += count,

@@ -59,6 +59,8 @@ pub(super) struct Template {
 
 impl Template {
     fn new(subject: Subject, fields: Vec<Field>) -> Option<Self> {
+        // Fields without length say nothing, and would make many steps of a record of one byte.
+        let fields: Vec<Field> = fields.into_iter().filter(|field| field.length > 0).collect();
         let length = |field: &Field| if field.length == VARIABLE { 1 } else { usize::from(field.length) };
         let shortest = fields.iter().map(length).sum();
         let is_possible = (1..usize::from(u16::MAX)).contains(&shortest);
@@ -272,6 +274,24 @@ impl Templates {
     fn remove(&mut self, id: u16) {
         if let Some(template) = self.known.remove(&id) {
             self.fields -= template.fields.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_without_length_cost_nothing() {
+        let mut set = vec![1, 0, 2, 0];
+        (0..511).for_each(|_| set.extend([0, 8, 0, 0]));
+        set.extend([0, 1, 0, 1]);
+        for dialect in [Dialect::V9, Dialect::Ipfix] {
+            let Ok(Some(News::Is(256, template))) = of_flows(dialect, &mut Reader::new(&set)) else {
+                panic!("{dialect:?}")
+            };
+            assert_eq!((template.fields.len(), template.shortest), (1, 1));
         }
     }
 }

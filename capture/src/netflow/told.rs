@@ -326,7 +326,8 @@ impl Told {
         match self.end_reason {
             Some(1) => Some(EndReason::Idle),
             Some(2) => Some(EndReason::Active),
-            Some(3) => Some(closed.unwrap_or(EndReason::Fin)),
+            // An end that the exporter detected; of what has no FIN only it knows how.
+            Some(3) => closed.or((protocol == Protocol::TCP).then_some(EndReason::Fin)),
             Some(4) => Some(EndReason::Shutdown),
             Some(5) => Some(EndReason::Evicted),
             Some(_) | None => closed,

@@ -243,11 +243,19 @@ fn the_identity_coding_is_none() {
 }
 
 #[test]
-fn the_host_is_told_without_a_password() {
-    for (target, host) in [("http://user:secret@proxy.example:8080/p", "h"), ("/p", "user:secret@proxy.example:8080")] {
+fn nothing_is_told_with_a_password() {
+    const HOST: &str = "proxy.example:8080";
+    for (request, host, path) in [
+        ("GET http://user:secret@proxy.example:8080/p@q", "h", "http://proxy.example:8080/p@q"),
+        ("GET http://us@er:secret@proxy.example:8080", "h", "http://proxy.example:8080"),
+        ("CONNECT user:secret@proxy.example:8080", "h", HOST),
+        ("GET /p?q=http://a@b", "user:secret@proxy.example:8080", "/p?q=http://a@b"),
+    ] {
         let mut talk = Talk::new();
-        talk.says(0, Client, format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        assert_eq!(http(&talk.only().0).host.as_deref(), Some("proxy.example:8080"));
+        talk.says(0, Client, format!("{request} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        let (record, transactions) = talk.only();
+        assert_eq!((http(&record).host.as_deref(), http(&record).path.as_deref()), (Some(HOST), Some(path)));
+        assert_eq!(transactions[0].exchange.path.as_deref(), Some(path));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Many requests of HTTP/2 under way at once.
 
-use crate::http2::{GRPC, PREFACE, get, headers, http};
+use crate::http2::{END_STREAM, GRPC, PREFACE, frame, get, headers, http};
 use crate::story::*;
 use crate::talk::Talk;
 
@@ -37,6 +37,29 @@ fn calls(count: u32) -> Talk {
         talk.says(6 * MS, Server, headers(stream, true, &[("grpc-status", status)]));
     }
     talk
+}
+
+/// A download, of whose frames so many are missed, and then calls that fail.
+#[test]
+fn a_long_loss_of_data_takes_nothing_from_later_streams() {
+    for missed in [12, 20, 900] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, PREFACE);
+        talk.says(MS, Client, headers(1, true, &get("/large")));
+        talk.says(2 * MS, Server, headers(1, false, &[(":status", "200")]));
+        let data = frame(0, 0, 1, &[b'x'; 1391]);
+        for _ in 0..2 {
+            (0..20).for_each(|at| talk.says((3 + at) * MS, Server, &data));
+            talk.missed(Server, missed * 1400 * 800);
+        }
+        talk.says(30 * MS, Server, frame(0, END_STREAM, 1, &[b'x'; 100]));
+        for stream in (1..51).map(|at| 2 * at + 1) {
+            talk.says((100 + i64::from(stream)) * MS, Client, headers(stream, true, &get("/small")));
+            talk.says((101 + i64::from(stream)) * MS, Server, headers(stream, true, &[(":status", "500")]));
+        }
+        let (record, _) = talk.only();
+        assert_eq!((http(&record).requests, http(&record).errors), (51, 50), "{missed}");
+    }
 }
 
 #[test]

@@ -350,13 +350,66 @@ fn of_pipelined_requests_cut_by_the_snap_length_each_keeps_its_answer() {
     }
 }
 
+/// What is left of a version is no part of the target, and what may be a password is not told.
 #[test]
 fn a_request_line_cut_by_the_snap_length_is_one() {
-    let mut talk = Talk::new();
-    let mut request = talk.segment(Client, b"GET /very/long/pa");
-    request.length += 900;
-    talk.missed(Client, 900);
-    talk.story.tcp(0, &request);
-    let (record, _) = talk.only();
-    assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some("/very/long/pa")));
+    for (line, host, path) in [
+        ("GET /very/long/pa", None, "/very/long/pa"),
+        ("GET /pa HTT", None, "/pa"),
+        ("GET http://h.example HT", Some("h.example"), "http://h.example"),
+        ("GET http://bob:secr", None, "http://"),
+        ("GET http://bob:secret@h.example/pa", Some("h.example"), "http://h.example/pa"),
+    ] {
+        let mut talk = Talk::new();
+        let mut request = talk.segment(Client, line.as_bytes());
+        request.length += 900;
+        talk.missed(Client, 900);
+        talk.story.tcp(0, &request);
+        let (record, _) = talk.only();
+        assert_eq!((record.app, http(&record).path.as_deref()), (Some("http"), Some(path)), "{line}");
+        assert_eq!(http(&record).host.as_deref(), host, "{line}");
+    }
+}
+
+/// The capture misses so much of the answers at once; what follows is alone in its window each time, as on a quiet connection.
+#[test]
+fn a_long_loss_of_answers_takes_nothing_from_later_requests() {
+    for missed in [15 << 20, 17 << 20, 1 << 30] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+        talk.says(5 * MS, Server, OK);
+        talk.missed(Client, 30_000);
+        talk.missed(Server, missed);
+        for at in (10..30).map(|at| 10 * at * MS) {
+            talk.says(at, Client, "GET /2 HTTP/1.1\r\n\r\n");
+            talk.says(at + 5 * MS, Server, answer(500));
+        }
+        let (record, transactions) = talk.only();
+        assert_eq!((http(&record).requests, http(&record).errors), (21, 20), "{missed}");
+        let failed = (Some("GET"), Some("/2"), Some(500), Some(5000));
+        assert!(exchanges(&transactions)[1..].iter().all(|row| *row == failed), "{missed}: {transactions:?}");
+    }
+}
+
+/// A download of which most is missed, and the requests that were sent meanwhile; only one side is captured then.
+#[test]
+fn a_long_loss_in_both_directions_takes_nothing_from_later_requests() {
+    for seen in [&[Client, Server][..], &[Client]] {
+        let mut talk = Talk::new();
+        talk.says(0, Client, "GET /1 HTTP/1.1\r\n\r\n");
+        talk.says(5 * MS, Server, OK);
+        talk.missed(Client, 20 << 20);
+        talk.missed(Server, 20 << 20);
+        for at in (10..30).map(|at| 10 * at * MS) {
+            for (from, after, text) in [(Client, 0, "GET /2 HTTP/1.1\r\n\r\n"), (Server, 5 * MS, OK)] {
+                if seen.contains(&from) {
+                    talk.says(at + after, from, text);
+                } else {
+                    talk.missed(from, OK.len() as u32);
+                }
+            }
+        }
+        let (record, _) = talk.only();
+        assert_eq!(http(&record).requests, 21, "{seen:?}");
+    }
 }

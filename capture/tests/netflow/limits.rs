@@ -245,3 +245,24 @@ fn what_waits_is_bounded() {
     assert_eq!((counters.waiting, counters.hurried, rows.len()), (100_000, 20_000, 20_000));
     assert_eq!((counters.records, counters.lost_records), (120_000, 0));
 }
+
+/// Many large datagrams at once: rows go before the next datagram comes, and not when the burst is over.
+#[test]
+fn a_collector_that_is_full_says_so_until_rows_are_taken() {
+    let fields: &[Field] = &[(8, 4, None), (12, 4, None), (1, 1, None)];
+    let record = |count: u32| [&[10, 0, 0, 1][..], &(0x0b00_0000 + count).to_be_bytes(), &[1]].concat();
+    let records = |message: u32| set(256, &(0..7_000).flat_map(|at| record(7_000 * message + at)).collect::<Vec<_>>());
+    let mut heard = Heard::default();
+    let mut rows = Vec::new();
+    heard.hear(&ipfix(0, &[set(2, &template(256, fields))]));
+    for message in 0..20 {
+        if heard.collector.is_full() {
+            heard.collector.take(crate::NOW, &mut rows);
+            assert!(!heard.collector.is_full());
+        }
+        heard.hear(&ipfix(7_000 * message, &[records(message)]));
+        assert!(heard.counters().waiting <= 100_000 + 7_000, "{message}");
+    }
+    assert_eq!(heard.counters().records, 140_000);
+    assert!(rows.len() > 30_000 && heard.counters().hurried == rows.len() as u64);
+}

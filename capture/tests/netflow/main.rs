@@ -4,7 +4,7 @@
 mod exporter;
 mod limits;
 
-use exporter::{BACK, Field, Heard, NOW, PLAIN, Plain, SECOND, THERE, ipfix, options, set, template, v5, v9};
+use exporter::{BACK, Field, Heard, NOW, PLAIN, Plain, SECOND, THERE, UPTIME, ipfix, options, set, template, v5, v9};
 use wiretag_capture::netflow::WAIT;
 use wiretag_capture::record::OrientedBy;
 use wiretag_capture::{EndReason, FlowRecord, ObservedAt, Source};
@@ -61,6 +61,18 @@ fn a_direction_alone_is_a_row_after_a_while() {
     assert_eq!((rows[0].record.oriented_by, &*rows[0].record.interface), (OrientedBy::Port, "if3"));
 }
 
+/// A record of one direction and one of both, from before the clock was set right.
+#[test]
+fn a_clock_that_is_set_back_delays_no_row() {
+    let mut heard = Heard::default();
+    heard.hear(&v5(0, 0, &[&BACK, &THERE])).hear(&v5(2, 0, &[&Plain { from: (3, 1), ..THERE }]));
+    let mut rows = Vec::new();
+    heard.collector.take(NOW - 5 * SECOND, &mut rows);
+    assert!(rows.is_empty(), "a step that is shorter than the wait");
+    heard.collector.take(NOW - 3_600 * SECOND, &mut rows);
+    assert_eq!(rows.len(), 2);
+}
+
 #[test]
 fn what_is_another_connection_is_not_joined() {
     // The same ports, a minute before; the same direction again; another exporter.
@@ -74,12 +86,31 @@ fn what_is_another_connection_is_not_joined() {
     assert_eq!(heard.rows().len(), 2);
 }
 
+/// A cache that is told at once, of an exporter that cuts connections every second.
+#[test]
+fn parts_of_a_connection_are_joined_whatever_their_order() {
+    let parts: Vec<Plain> = [&THERE, &BACK]
+        .into_iter()
+        .flat_map(|of| [3_000, 2_000, 1_000].map(|begin| Plain { times: (begin, begin - 990), ..*of }))
+        .collect();
+    for order in [[0, 1, 2, 3, 4, 5], [0, 3, 1, 4, 2, 5], [2, 1, 0, 3, 5, 4], [3, 0, 1, 2, 5, 4]] {
+        let records = order.map(|part| &parts[part]);
+        let mut heard = Heard::default();
+        let rows = heard.hear(&v5(0, 0, &records)).rows();
+        let mut starts: Vec<_> = rows.iter().map(|row| (NOW - row.start, figures(row))).collect();
+        starts.sort_unstable_by_key(|(start, _)| *start);
+        assert_eq!(starts, [SECOND, 2 * SECOND, 3 * SECOND].map(|start| (start, WHOLE)));
+        assert_eq!((heard.counters().joined, heard.counters().waiting), (3, 0));
+    }
+}
+
 /// Some exporters keep the start of a connection in all of its records; and two records may be equal.
 #[test]
 fn each_record_of_a_connection_is_a_flow_of_its_own() {
+    // More than wait of one direction.
     let parts = [2_500, 2_000, 1_500, 1_500].map(|end| Plain { times: (3_000, end), ..THERE });
     let whole: Vec<&Plain> = parts.iter().collect();
-    let messages = [v5(0, 0, &whole), v5(4, 0, &whole)];
+    let messages = [v5(0, 0, &whole), v5(4, 0, &whole), v5(8, 0, &whole)];
     let told = || {
         let mut heard = Heard::default();
         for message in &messages {
@@ -91,7 +122,7 @@ fn each_record_of_a_connection_is_a_flow_of_its_own() {
     };
     let rows = told();
     let keys: std::collections::BTreeSet<_> = rows.iter().map(|(id, slice, _)| (id, slice)).collect();
-    assert_eq!((rows.len(), keys.len()), (8, 8));
+    assert_eq!((rows.len(), keys.len()), (12, 12));
     assert!(rows.iter().all(|(_, slice, start)| (*slice, *start) == (0, NOW - 3 * SECOND)));
     assert_eq!(told(), rows, "the same in every run");
 }
@@ -157,6 +188,20 @@ fn both_versions_of_ip_and_all_of_the_rest() {
     assert_eq!(row.oriented_by, OrientedBy::Exporter);
 }
 
+#[test]
+fn an_end_that_the_exporter_detected_is_a_fin_of_tcp_only() {
+    let mut fields = PLAIN.to_vec();
+    fields.push((136, 1, None));
+    for (protocol, flags, expected) in
+        [(6, 0, EndReason::Fin), (6, 4, EndReason::Rst), (17, 0, EndReason::Exported), (132, 1, EndReason::Exported)]
+    {
+        let mut record = [&THERE.bytes()[..], &[3]].concat();
+        (record[12], record[13]) = (protocol, flags);
+        let rows = Heard::default().hear(&v9(1, &[set(0, &template(256, &fields)), set(256, &record)])).rows();
+        assert_eq!(rows[0].end_reason, Some(expected), "{protocol} {flags}");
+    }
+}
+
 /// A firewall's record of a connection that is over (Cisco ASA): when it was created, and when this was told.
 #[test]
 fn what_was_observed_when_is_the_end_where_there_is_no_other() {
@@ -198,6 +243,26 @@ fn sampled_counts_are_scaled_only_where_the_exporter_says_so() {
     heard.hear(&v9(2, &[set(0, &template(256, &sampled)), set(256, &[record(3), record(4)].concat())]));
     assert_eq!(packets(&mut heard), 10 * 50 + 10);
     assert_eq!(heard.counters().scaled, 1);
+}
+
+/// Its options may be told again, or not at all; who was overtaken has not started anew.
+#[test]
+fn an_exporter_that_starts_anew_samples_as_it_says_then() {
+    let options = [1, 1, 0, 4, 0, 4, 0, 1, 0, 4, 0, 34, 0, 4];
+    let records = |number: u32, uptime: u32| {
+        let mut message = v9(number, &[set(256, &THERE.bytes())]);
+        message[4..8].copy_from_slice(&uptime.to_be_bytes());
+        message
+    };
+    let mut heard = Heard::default();
+    let sampling = set(257, &[0, 0, 0, 0, 0, 0, 3, 0xe8]);
+    heard.hear(&v9(70, &[set(0, &template(256, PLAIN)), set(1, &options), sampling]));
+    let mut packets = |number, uptime| heard.hear(&records(number, uptime)).rows()[0].client.packets;
+    assert_eq!(packets(72, UPTIME + 500), 10_000);
+    assert_eq!(packets(71, UPTIME + 400), 10_000);
+    assert_eq!(packets(73, 500), 10_000, "the uptime turns");
+    assert_eq!(packets(74, 3_000_000), 10_000);
+    assert_eq!(packets(0, 2_000), 10);
 }
 
 #[test]

@@ -106,11 +106,21 @@ impl Head {
         };
         let mut head = Self::new(Kind::Request(asked));
         if wants_names {
-            let host = if asked == Asked::Connect { Some(target) } else { line::authority(target) };
             head.names.method = Some(clean(method, MAX_TOKEN));
-            head.names.path = Some(clean(target, MAX_PATH));
-            head.names.host = host.map(text::host);
-            head.absolute = host.is_some();
+            let absolute = if asked == Asked::Connect { Some([b"", target, b""]) } else { line::absolute(target) };
+            match absolute {
+                // Its end was cut: it may be the name and password of who asks.
+                Some([scheme, _, b""]) if asked != Asked::Connect && line.cuts(target) => {
+                    head.names.path = Some(clean(scheme, MAX_PATH));
+                }
+                Some([scheme, authority, rest]) => {
+                    let target = [scheme, text::without_user(authority), rest].concat();
+                    head.names.path = Some(clean(&target, MAX_PATH));
+                    head.names.host = Some(text::host(authority));
+                }
+                None => head.names.path = Some(clean(target, MAX_PATH)),
+            }
+            head.absolute = absolute.is_some();
         }
         Some(head)
     }
@@ -174,6 +184,13 @@ pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
     /// Its end is missing.
     pub(super) cut: bool,
+}
+
+impl Line<'_> {
+    /// Whether it was cut within this, with which it ends.
+    fn cuts(&self, part: &[u8]) -> bool {
+        self.cut && self.bytes.ends_with(part)
+    }
 }
 
 /// The beginning of a line whose end did not arrive yet.

@@ -11,6 +11,9 @@ const PROBE_LIMIT: usize = 512;
 /// Longest method of a request that recognises HTTP.
 const MAX_METHOD: usize = 20;
 
+/// How a status line begins, and what stands behind the last space of a request line.
+const VERSION: &[u8] = b"HTTP/1.";
+
 /// Methods of RFC 9110, 5789, and those of WebDAV that are common.
 const METHODS: [&[u8]; 14] = [
     b"GET",
@@ -31,10 +34,9 @@ const METHODS: [&[u8]; 14] = [
 
 /// Whether a stream that begins like this is HTTP/1; `cut` says that the bytes that follow were not captured.
 pub(crate) fn probe(bytes: &[u8], cut: bool) -> Probe {
-    const STATUS: &[u8] = b"HTTP/1.";
     let bytes = behind_empty_lines(bytes);
-    let shown = bytes.len().min(STATUS.len());
-    if bytes.get(..shown) == STATUS.get(..shown) {
+    let shown = bytes.len().min(VERSION.len());
+    if bytes.get(..shown) == VERSION.get(..shown) {
         return match bytes.get(..12) {
             Some(line) => Probe::certain(status(line).is_some()),
             None => Probe::More,
@@ -104,10 +106,10 @@ pub(super) fn request(line: &[u8], cut: bool) -> Option<(&[u8], &[u8])> {
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(is_token) {
         return None;
     }
+    // What is left of a version that was cut, too.
+    let is_version = |text: &[u8]| text.starts_with(VERSION) || (cut && VERSION.starts_with(text));
     let target = match memchr::memrchr(b' ', target) {
-        Some(end) if target.get(end + 1..).is_some_and(|version| version.starts_with(b"HTTP/1.")) => {
-            target.get(..end)?
-        }
+        Some(end) if target.get(end + 1..).is_some_and(is_version) => target.get(..end)?,
         Some(_) | None if cut => target,
         Some(_) | None => return None,
     };
@@ -135,8 +137,8 @@ pub(super) fn status(line: &[u8]) -> Option<u16> {
     (100..=999).contains(&status).then_some(status)
 }
 
-/// The authority of a target in absolute form (RFC 9112, 3.2.2).
-pub(super) fn authority(target: &[u8]) -> Option<&[u8]> {
+/// A target in absolute form (RFC 9112, 3.2.2): its scheme, its authority, and what follows.
+pub(super) fn absolute(target: &[u8]) -> Option<[&[u8]; 3]> {
     let colon = memchr::memchr(b':', target.get(..8).unwrap_or(target))?;
     let (scheme, rest) = target.split_at_checked(colon)?;
     let rest = rest.strip_prefix(b"://")?;
@@ -144,7 +146,8 @@ pub(super) fn authority(target: &[u8]) -> Option<&[u8]> {
         return None;
     }
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    rest.get(..end)
+    let (before, (authority, behind)) = (target.len() - rest.len(), rest.split_at_checked(end)?);
+    Some([target.get(..before)?, authority, behind])
 }
 
 /// Header fields that matter.
@@ -250,7 +253,9 @@ mod tests {
     fn lines_are_read() {
         assert_eq!(request(b"GET /a b HTTP/1.1", false), Some((&b"GET"[..], &b"/a b"[..])));
         assert_eq!(request(b"GET /a", false), None);
-        assert_eq!(request(b"GET /a", true), Some((&b"GET"[..], &b"/a"[..])));
+        for line in ["GET /a", "GET /a ", "GET /a H", "GET /a HTTP/1", "GET /a HTTP/1.", "GET /a HTTP/1.1"] {
+            assert_eq!(request(line.as_bytes(), true), Some((&b"GET"[..], &b"/a"[..])), "{line}");
+        }
         assert_eq!(
             (status(b"HTTP/1.1 200 OK"), status(b"HTTP/1.0 099"), status(b"HTTP/1.1 2000")),
             (Some(200), None, None)
@@ -259,8 +264,8 @@ mod tests {
             (status(b"ICY 200 OK"), status(b"HTTP/2.0 404"), status(b"HTTP/x.0 404")),
             (Some(200), Some(404), None)
         );
-        assert_eq!(authority(b"HTTP://h:1?q"), Some(&b"h:1"[..]));
-        assert_eq!(authority(b"/a?b=http://c"), None);
+        assert_eq!(absolute(b"HTTP://h:1?q"), Some([&b"HTTP://"[..], b"h:1", b"?q"]));
+        assert_eq!(absolute(b"/a?b=http://c"), None);
         assert_eq!(field(b"HOST:  a.b \t"), Field::Host(b"a.b"));
         assert_eq!(field(b"Hostile: a"), Field::Other);
         assert_eq!(field(b"content-length: 5, 5"), Field::ContentLength(Some(5)));

@@ -17,15 +17,15 @@
 //!
 //! Limits: [`MAX_NAMED`] requests wait for answers with their names, later ones without; of more than [`MAX_STREAMS`] the oldest
 //! is given up, and of its answer counts only whether it is an error. A header block is kept up to
-//! [`MAX_BLOCK`] bytes. They wait in the order of their streams' numbers, which is that of their beginning: found by halving,
-//! added at the end, and given up at the front.
+//! [`MAX_BLOCK`] bytes. They wait in the order of their streams' numbers, in which those of an end begin. It is a tree: promised streams come
+//! between the others, and any may end first, so that in a queue some bytes would move thousands of requests.
 
 mod frame;
 mod half;
 mod hpack;
 mod huffman;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 pub(crate) use self::frame::probe;
 use self::frame::{END_STREAM, Kind};
@@ -46,7 +46,6 @@ const MAX_BLOCK: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Waiting {
-    stream: u32,
     request: Request,
     last: i64,
     /// Frames of the request, and of the answer, may have passed unseen: how long it is, is not known.
@@ -56,8 +55,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(stream: u32, request: Request, last: i64) -> Self {
-        Self { stream, request, last, unsure: [false; 2], grpc: false }
+    fn new(request: Request, last: i64) -> Self {
+        Self { request, last, unsure: [false; 2], grpc: false }
     }
 
     /// Whether it is a call of gRPC that has no status so far: one that ends like this has failed.
@@ -72,7 +71,7 @@ impl Waiting {
 pub(crate) struct Http2 {
     halves: [Half; 2],
     /// By stream.
-    waiting: VecDeque<Waiting>,
+    waiting: BTreeMap<u32, Waiting>,
     /// Bytes of memory that their names take.
     names: usize,
     /// The last stream that was given up.
@@ -85,7 +84,7 @@ impl Http2 {
     /// A connection that HTTP/1 became; the request that asked for it is the first stream's (RFC 7540, 3.2).
     pub(crate) fn upgraded(client: End, request: Request) -> Self {
         let (last, names) = (request.start, request.owned_bytes());
-        let waiting = [Waiting::new(1, request, last)].into();
+        let waiting = [(1, Waiting::new(request, last))].into();
         let mut http2 = Self { waiting, names, client: Some(client), ..Self::default() };
         http2.halves[client.index()].opened.open(1);
         http2
@@ -93,7 +92,7 @@ impl Http2 {
 
     /// Bytes of memory owned beside the structure itself.
     pub(crate) fn owned_bytes(&self) -> usize {
-        memory::of_queue(&self.waiting) + self.names + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
+        memory::of_tree(&self.waiting) + self.names + self.halves.iter().map(Half::owned_bytes).sum::<usize>()
     }
 
     /// Whether nothing came of a direction so far.
@@ -169,10 +168,11 @@ impl Http2 {
     pub(crate) fn close(&mut self, slice: &mut HttpSlice) {
         self.cut_off(End::Low);
         self.cut_off(End::High);
-        while let Some(mut waiting) = self.take(0) {
+        for (_, mut waiting) in std::mem::take(&mut self.waiting) {
             waiting.request.cut = !waiting.unsure[1];
             Self::finish(waiting, slice);
         }
+        self.names = 0;
     }
 
     fn finish(waiting: Waiting, slice: &mut HttpSlice) {
@@ -190,23 +190,13 @@ impl Http2 {
         self.cut_off(end);
         self.halves[end.index()].lose();
         let asks = self.client == Some(end);
-        for Waiting { request, unsure, .. } in &mut self.waiting {
+        for Waiting { request, unsure, .. } in self.waiting.values_mut() {
             if asks {
                 unsure[0] |= request.end.is_none();
             } else {
                 unsure[1] |= request.is_answered();
             }
         }
-    }
-
-    /// Where the stream's request waits, else where it would.
-    fn position(&self, stream: u32) -> Result<usize, usize> {
-        self.waiting.binary_search_by_key(&stream, |waiting| waiting.stream)
-    }
-
-    fn find(&mut self, stream: u32) -> Option<&mut Waiting> {
-        let at = self.position(stream).ok()?;
-        self.waiting.get_mut(at)
     }
 
     /// A frame's header was read, or found malformed.
@@ -231,7 +221,7 @@ impl Http2 {
     /// Counts payload of an exchange, up to this time.
     fn count(&mut self, end: End, time: i64, stream: u32, bytes: u64) {
         let asks = self.client == Some(end);
-        if let Some(waiting) = self.find(stream) {
+        if let Some(waiting) = self.waiting.get_mut(&stream) {
             waiting.last = waiting.last.max(time);
             if asks {
                 waiting.request.bytes += bytes;
@@ -288,14 +278,14 @@ impl Http2 {
                     let request = slice.promise(end.other(), block.began, fields.names);
                     let half = &mut self.halves[end.index()];
                     let stream = half.promised;
-                    if half.opened.open(stream) {
-                        self.wait(Waiting::new(stream, request, time), slice);
+                    if half.opened.open(stream) && !self.waiting.contains_key(&stream) {
+                        self.wait(stream, Waiting::new(request, time), slice);
                     }
                 }
             }
             Kind::Reset => {
                 self.count(end, time, frame.stream, 0);
-                if let Some(waiting) = self.find(frame.stream) {
+                if let Some(waiting) = self.waiting.get_mut(&frame.stream) {
                     waiting.request.cut = true;
                     if waiting.is_open_call() {
                         slice.count_error();
@@ -322,16 +312,16 @@ impl Http2 {
         if self.client == Some(end) {
             // Trailers say nothing new, whether the exchange waits or is over.
             let new = self.halves[end.index()].opened.open(stream);
-            if new && self.find(stream).is_none() {
+            if new && !self.waiting.contains_key(&stream) {
                 let request = slice.begin(end, began, fields.names);
-                self.wait(Waiting::new(stream, request, began), slice);
+                self.wait(stream, Waiting::new(request, began), slice);
             }
         } else if let Some(status @ 200..) = fields.status {
             self.answer(end, began, stream, status, slice);
         }
         let answers = self.client != Some(end);
         let given_up = stream <= self.given_up;
-        let Some(waiting) = self.find(stream) else {
+        let Some(waiting) = self.waiting.get_mut(&stream) else {
             if answers && given_up && is_error {
                 slice.count_error();
             }
@@ -353,48 +343,48 @@ impl Http2 {
         self.halves[opener.index()].opened.contains(stream)
     }
 
-    fn wait(&mut self, mut waiting: Waiting, slice: &mut HttpSlice) {
+    fn wait(&mut self, stream: u32, mut waiting: Waiting, slice: &mut HttpSlice) {
         if self.waiting.len() >= MAX_STREAMS
-            && let Some(oldest) = self.take(0)
+            && let Some((&stream, _)) = self.waiting.first_key_value()
+            && let Some(oldest) = self.take(stream)
         {
-            self.given_up = self.given_up.max(oldest.stream);
+            self.given_up = self.given_up.max(stream);
             Self::finish(oldest, slice);
         }
         if self.waiting.len() >= MAX_NAMED {
             waiting.request.forget_names();
         }
         self.names += waiting.request.owned_bytes();
-        let (Ok(at) | Err(at)) = self.position(waiting.stream);
-        self.waiting.insert(at, waiting);
+        self.waiting.insert(stream, waiting);
     }
 
-    /// Takes out the one at this place.
-    fn take(&mut self, at: usize) -> Option<Waiting> {
-        let waiting = self.waiting.remove(at)?;
+    /// Takes out the one of this stream.
+    fn take(&mut self, stream: u32) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&stream)?;
         self.names -= waiting.request.owned_bytes();
         Some(waiting)
     }
 
     /// The final answer began.
     fn answer(&mut self, end: End, began: i64, stream: u32, status: u16, slice: &mut HttpSlice) {
-        if let Some(waiting) = self.find(stream) {
+        if let Some(waiting) = self.waiting.get_mut(&stream) {
             if !waiting.request.is_answered() {
                 slice.answer(&mut waiting.request, status, began);
             }
         } else if !self.is_opened(stream, end) {
             let request = slice.answer_unasked(end.other(), status, began);
-            self.wait(Waiting::new(stream, request, began), slice);
+            self.wait(stream, Waiting::new(request, began), slice);
         }
     }
 
     fn end_stream(&mut self, end: End, time: i64, stream: u32, slice: &mut HttpSlice) {
         if self.client != Some(end) {
-            if let Some(waiting) = self.find(stream) {
+            if let Some(waiting) = self.waiting.get_mut(&stream) {
                 // What comes of it after its answer is not counted.
                 waiting.unsure[0] |= waiting.request.end.is_none();
             }
             self.remove(end, stream, slice);
-        } else if let Some(waiting) = self.find(stream) {
+        } else if let Some(waiting) = self.waiting.get_mut(&stream) {
             waiting.request.end = Some(time);
         }
     }
@@ -404,7 +394,7 @@ impl Http2 {
         if self.halves[end.other().index()].frame.stream == stream {
             self.cut_off(end.other());
         }
-        if let Some(waiting) = self.position(stream).ok().and_then(|at| self.take(at)) {
+        if let Some(waiting) = self.take(stream) {
             Self::finish(waiting, slice);
         }
     }

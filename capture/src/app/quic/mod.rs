@@ -194,7 +194,7 @@ impl Work {
 
     /// Takes the frames of an Initial; whether the hello is known, or will not come.
     fn read_frames(&mut self, frames: &[u8], fields: &mut Tls) -> bool {
-        frames::crypto(frames, |offset, piece| self.crypto.add(offset, piece));
+        frames::crypto(frames, |offset, piece| _ = self.crypto.add(offset, piece));
         self.take_hello(fields)
     }
 
