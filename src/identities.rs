@@ -10,6 +10,8 @@
 //!
 //! Slices that are still open are named at once, shown to searches, and handed to the journal. They come before the rows that
 //! end them, and are shown before those are stored: then a slice is in an answer once.
+//!
+//! Followers, receivers and metrics are told of rows before they are stored, without those of what was erased meanwhile.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +25,7 @@ use wiretag_enrich::kernel::KernelNumbers;
 use wiretag_enrich::tagger::{Links, TaggedRows, Tagger};
 use wiretag_enrich::timeline::late::Late;
 use wiretag_enrich::timeline::{Dossier, Timeline, View};
+use wiretag_enrich::{TaggedFlow, TaggedTransaction};
 use wiretag_store::{Store, StoreError};
 
 use crate::checkpoint::OpenRows;
@@ -320,18 +323,23 @@ impl Tagging {
 
     async fn store(&mut self, tagged: &mut TaggedRows) {
         let TaggedRows { flows, transactions } = std::mem::take(tagged);
-        for flow in &flows {
-            self.metrics.observe(flow);
-        }
-        for transaction in &transactions {
-            self.metrics.observe_transaction(transaction);
-        }
-        self.tail.publish(&flows);
-        self.export.publish(&flows);
+        self.tell(&self.store.flows.kept(&flows), &self.store.transactions.kept(&transactions));
         let stored = [self.store.flows.append(flows).await, self.store.transactions.append(transactions).await];
         for error in stored.into_iter().filter_map(Result::err) {
             self.troubles.failed(Stage::Rows, &error, crate::host::now());
         }
+    }
+
+    /// Tells others of rows that are about to be stored.
+    fn tell(&mut self, flows: &[TaggedFlow], transactions: &[TaggedTransaction]) {
+        for flow in flows {
+            self.metrics.observe(flow);
+        }
+        for transaction in transactions {
+            self.metrics.observe_transaction(transaction);
+        }
+        self.tail.publish(flows);
+        self.export.publish(flows);
     }
 }
 

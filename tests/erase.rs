@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use support::{Appliance, is_root, rows, wiretag, wiretag_fails, wiretag_ok};
+use support::{Appliance, eventually, is_root, rows, wiretag, wiretag_fails, wiretag_ok};
 
 /// Datagrams from 10.0.0.1 to 10.0.1.0, 10.0.1.1, … in turn, each flow of three packets.
 fn capture(path: &Path, flows: u8) {
@@ -165,6 +167,44 @@ fn a_running_appliance_erases() {
     );
     assert!(said.contains("hint: `wiretag erasures 2`"), "{said}");
     appliance.stop();
+}
+
+/// A connection that was open when it was erased ends: nobody is told of it any more.
+#[test]
+fn what_was_open_when_it_was_erased_is_told_to_nobody() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let appliance = Appliance::start(directory.path(), &["--interface", "lo"]);
+    let server = TcpListener::bind("127.0.0.1:0").expect("a server");
+    let address = server.local_addr().expect("its address");
+    let talk = || {
+        let mut client = TcpStream::connect(address).expect("a connection");
+        client.write_all(b"x").expect("sent");
+        (client.local_addr().expect("its address").port(), client, server.accept().expect("accepted"))
+    };
+    let query = format!("server_port == {}", address.port());
+    let mut follower = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"))
+        .args(["flows", "--follow", &query, "--format", "json", "--data", data])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("wiretag starts");
+    let open = talk();
+    eventually(20, "it is seen while it is open", || (appliance.flows(&query, &[]).len() == 1).then_some(()));
+    let done = wiretag(&["erase", &query, "--reason", "request 4713", "--data", data]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(appliance.flows(&query, &[]).is_empty());
+    drop(open);
+    let (port, ..) = talk();
+    let first = BufReader::new(follower.stdout.take().expect("stdout")).lines().next().expect("a line");
+    assert_eq!(rows(&first.expect("text"))[0]["client_port"], port, "what came after it");
+    let stored =
+        eventually(5, "it is stored", || Some(appliance.flows(&query, &[])).filter(|stored| !stored.is_empty()));
+    assert_eq!(stored.len(), 1, "{stored:?}");
+    appliance.stop();
+    let _ = follower.wait().expect("it ends with the appliance");
 }
 
 /// A copy of the directory of a running appliance is asked, and changed, by itself.

@@ -148,6 +148,11 @@ impl Store {
         request.check()?;
         let id = self.catalog.begin_erasure(&request, now).await?;
         tracing::info!(id, who = request.who, reason = request.reason, "an erasure begins");
+        // Rows that come are held against it from here on, also while another one is at work.
+        let known = (self.flows.stand().await, self.transactions.stand().await);
+        if let (Err(error), _) | (_, Err(error)) = known {
+            tracing::warn!(%error, id, "rows that come are not held against this erasure yet");
+        }
         Ok(id)
     }
 

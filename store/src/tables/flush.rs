@@ -54,7 +54,11 @@ impl<R: Table> TableStore<R> {
     /// Gives the rows that went to files: all that were in memory, or none.
     async fn flush_against(&self, standing: &Arc<Standing<R>>) -> Result<u64, StoreError> {
         let inner = &self.inner;
-        let chunks = inner.recent.read().await.chunks.clone();
+        let (kept, gone) = {
+            let recent = inner.recent.read().await;
+            (recent.chunks.clone(), recent.erased.clone())
+        };
+        let chunks = [&*kept, &*gone].concat();
         if chunks.is_empty() {
             return Ok(0);
         }
@@ -66,7 +70,7 @@ impl<R: Table> TableStore<R> {
         let hours: Vec<_> = written.values().map(|hour| (hour.file.as_ref(), &hour.taken)).collect();
         let files = || written.values().filter_map(|hour| hour.file.as_ref());
         let moved = match inner.catalog.prepare_rows(R::NAME, &hours, standing.known).await {
-            Ok(change) => self.exchange_rows(change, &chunks, files().map(|file| file.rows).sum()).await,
+            Ok(change) => self.exchange_rows(change, [&kept, &gone], files().map(|file| file.rows).sum()).await,
             Err(error) => Err(error),
         };
         // A row twice is better than a row that is lost.
@@ -74,14 +78,20 @@ impl<R: Table> TableStore<R> {
     }
 
     /// The rows of these chunks are in files from now on, `written` of them; erasures took the others.
-    async fn exchange_rows(&self, change: Change, chunks: &Chunks<R>, written: u64) -> Result<u64, StoreError> {
+    async fn exchange_rows(
+        &self,
+        change: Change,
+        [kept, gone]: [&Chunks<R>; 2],
+        written: u64,
+    ) -> Result<u64, StoreError> {
         let counts = &self.inner.counts;
         let mut recent = self.inner.exchanging().await;
         change.commit().await?;
-        let rows: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let rows: usize = kept.iter().chain(gone).map(|chunk| chunk.len()).sum();
         recent.rows -= rows;
         // Appends came behind these chunks meanwhile.
-        recent.chunks.drain(..chunks.len());
+        recent.chunks.drain(..kept.len());
+        recent.erased.drain(..gone.len());
         counts.written.fetch_add(written, Ordering::Relaxed);
         counts.erased.fetch_add(rows as u64 - written, Ordering::Relaxed);
         counts.recent.store(recent.rows as u64, Ordering::Relaxed);

@@ -80,6 +80,7 @@ use self::open::OpenRows;
 pub use self::retag::Retagging;
 pub use self::rows::Row;
 pub use self::search::{Page, SearchOptions};
+use self::standing::Standing;
 pub use self::unreadable::Missing;
 use crate::catalog::{Catalog, Change, FlowFile, Origin, RollupFile, TableName};
 use crate::error::StoreError;
@@ -186,6 +187,9 @@ impl Range {
 #[derive(Debug)]
 struct Recent<R> {
     chunks: Vec<Arc<Vec<Tagged<R>>>>,
+    /// Rows that came when they had been erased: in no answer, and counted by the next flush.
+    erased: Vec<Arc<Vec<Tagged<R>>>>,
+    /// Rows of both.
     rows: usize,
     open: OpenRows<R>,
     /// How often the files that go with them were exchanged, or began to be.
@@ -193,6 +197,21 @@ struct Recent<R> {
 }
 
 impl<R: Table> Recent<R> {
+    fn new() -> Self {
+        Self { chunks: Vec::new(), erased: Vec::new(), rows: 0, open: OpenRows::new(), exchanges: 0 }
+    }
+
+    /// Takes rows.
+    fn put(&mut self, mut rows: Vec<Tagged<R>>, standing: &Standing<R>) {
+        self.rows += rows.len();
+        let erased: Vec<_> = rows.extract_if(.., |row| standing.takes(row).is_some()).collect();
+        for (rows, chunks) in [(rows, &mut self.chunks), (erased, &mut self.erased)] {
+            if !rows.is_empty() {
+                chunks.push(Arc::new(rows));
+            }
+        }
+    }
+
     /// What is in memory now, with these files.
     fn with(&self, range: Range, files: Vec<FlowFile>) -> Snapshot<R> {
         Snapshot { chunks: self.chunks.clone(), open: self.open.within(range), files }
@@ -220,7 +239,7 @@ struct Inner<R: 'static> {
     /// Files that cannot be read.
     unreadable: unreadable::Unreadable,
     /// What rows are held against before they come to a file.
-    standing: std::sync::RwLock<Arc<standing::Standing<R>>>,
+    standing: std::sync::RwLock<Arc<Standing<R>>>,
 }
 
 impl<R> Inner<R> {
@@ -343,7 +362,7 @@ impl<R: Table> TableStore<R> {
         let inner = Inner {
             engine: engine.clone(),
             catalog,
-            recent: RwLock::new(Recent { chunks: Vec::new(), rows: 0, open: OpenRows::new(), exchanges: 0 }),
+            recent: RwLock::new(Recent::new()),
             writing: Mutex::default(),
             merging: Mutex::new(superseded),
             rolling: Mutex::default(),
@@ -353,7 +372,7 @@ impl<R: Table> TableStore<R> {
             failing: AtomicBool::new(false),
             origin: std::sync::Mutex::default(),
             unreadable: unreadable::Unreadable::default(),
-            standing: std::sync::RwLock::new(Arc::new(standing::Standing::new())),
+            standing: std::sync::RwLock::new(Arc::new(Standing::new())),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -387,8 +406,8 @@ impl<R: Table> TableStore<R> {
         if !rows.is_empty() {
             recent.open.ended(&rows);
             inner.counts.open.store(recent.open.len() as u64, Ordering::Relaxed);
-            recent.rows += rows.len();
-            recent.chunks.push(Arc::new(rows));
+            // Known while nothing else has the memory: what an erasure does not find here is held against it.
+            recent.put(rows, &self.known_standing());
         }
         inner.counts.recent.store(recent.rows as u64, Ordering::Relaxed);
         if recent.rows >= inner.max_recent / 2 {

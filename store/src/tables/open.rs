@@ -71,8 +71,8 @@ fn place<R: Table>(row: &Tagged<R>) -> (u64, u64) {
 impl FlowStore {
     /// Shows open slices, or newer versions of them. Their rows must not have been appended yet.
     pub async fn show_open(&self, rows: &[Arc<TaggedFlow>]) {
-        let standing = self.known_standing();
         let mut recent = self.inner.recent.write().await;
+        let standing = self.known_standing();
         let open = &mut recent.open.rows;
         let mut hidden = 0;
         for row in rows.iter().filter(|row| standing.takes(row).is_none()) {

@@ -1,10 +1,11 @@
 //! Erasures that rows are held against before they come to a file: those that are in memory, or still on their way, when
-//! something is erased.
+//! something is erased. Those that come afterwards are in no answer, and nobody else is told of them ([`TableStore::kept`]).
 //!
 //! A row that began before an erasure was asked for, and is of what was erased, never comes to a file, however late it comes.
 //! Whoever imports a file holds its rows against what is asked for after its start only: who imports something that was
 //! erased wants it back.
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
 use wiretag_enrich::Tagged;
@@ -89,6 +90,16 @@ impl<R: Table> TableStore<R> {
         self.inner.standing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// These rows without those of what was erased: what others may be told of them.
+    pub fn kept<'a>(&self, rows: &'a [Tagged<R>]) -> Cow<'a, [Tagged<R>]> {
+        let standing = self.known_standing();
+        let is_kept = |row: &&Tagged<R>| standing.takes(row).is_none();
+        if rows.iter().all(|row| is_kept(&row)) {
+            return Cow::Borrowed(rows);
+        }
+        rows.iter().filter(is_kept).cloned().collect()
+    }
+
     /// The same, with what was asked for meanwhile.
     pub(super) async fn standing(&self) -> Result<Arc<Standing<R>>, StoreError> {
         let known = self.known_standing();
@@ -98,6 +109,11 @@ impl<R: Table> TableStore<R> {
         let new = Arc::new(known.with(&self.inner.catalog.erasures_after(known.known).await?));
         *self.inner.standing.write().unwrap_or_else(PoisonError::into_inner) = new.clone();
         Ok(new)
+    }
+
+    /// Rows that come are held against what was asked for until now.
+    pub(crate) async fn stand(&self) -> Result<(), StoreError> {
+        self.standing().await.map(drop)
     }
 
     /// Rows of an import are held against what is asked for from now on only.

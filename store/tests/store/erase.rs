@@ -1,6 +1,7 @@
 //! Erasure: what it is about goes from wherever it is, nothing else changes, and nothing brings it back.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -113,7 +114,11 @@ async fn it_goes_from_files_and_memory_and_files_without_it_are_not_touched() {
     store.flows.show_open(&[Arc::new(open_slice.clone())]).await;
     assert_eq!(ids(&store).await.len(), 3);
     open_slice.record.end_reason = Some(wiretag_capture::EndReason::Fin);
+    let (untouched, both) = ([talk(2, 2, 0)], [open_slice.clone(), talk(2, 2, 0)]);
+    assert_eq!(&*store.flows.kept(&both), &untouched, "nobody else is told of it");
+    assert!(matches!(store.flows.kept(&untouched), Cow::Borrowed(_)));
     store.flows.append(vec![open_slice]).await.unwrap();
+    assert_eq!(ids(&store).await, hex(&[2, 3, 5]), "nor is it in an answer while it waits");
     store.flush().await.unwrap();
     assert_eq!(ids(&store).await, hex(&[2, 3, 5]));
     // What it does afterwards is not of the erasure.
@@ -127,6 +132,23 @@ async fn it_goes_from_files_and_memory_and_files_without_it_are_not_touched() {
     assert_eq!(erasure.counts.flows, 3, "what came late is counted");
     let counters = store.flows.counters();
     assert_eq!((counters.received, counters.written, counters.erased, counters.recent), (7, 5, 2, 0));
+}
+
+/// Rows are held against an erasure from its note on, however long another one is at work.
+#[tokio::test]
+async fn what_was_noted_holds_before_it_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Role::Appliance).await;
+    store.begin_erasure(&request("client_ip == 10.0.1.1"), NOW).await.unwrap();
+    assert!(store.flows.kept(&[talk(1, 1, 0)]).is_empty());
+    store.flows.append(vec![talk(1, 1, 0), talk(2, 2, 0)]).await.unwrap();
+    assert_eq!(ids(&store).await, hex(&[2]));
+    let counters = store.flows.counters();
+    assert_eq!((counters.received, counters.recent), (2, 2));
+    store.continue_erasures(&|| NOW).await.unwrap();
+    assert_eq!(store.erasures().await.unwrap()[0].counts.flows, 1);
+    let counters = store.flows.counters();
+    assert_eq!((counters.written, counters.erased, counters.recent), (1, 1, 0));
 }
 
 /// Killed after it was noted, and after half of the files: the next start goes on.
