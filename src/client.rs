@@ -94,7 +94,8 @@ impl Appliance {
     /// GET that answers JSON.
     pub(crate) fn json(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<Value> {
         let mut text = String::new();
-        self.get(path, parameters)?.read_to_string(&mut text).context("the appliance stopped answering")?;
+        let mut body = self.send(self.agent.get(format!("{}{path}", self.url)), parameters)?;
+        body.read_to_string(&mut text).context("the appliance stopped answering")?;
         serde_json::from_str(&text).context("the appliance's answer is not JSON")
     }
 
@@ -110,13 +111,8 @@ impl Appliance {
         serde_json::from_str(&text).context("the appliance's answer is not JSON")
     }
 
-    /// GET that answers bytes.
-    pub(crate) fn get(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
-        self.send(self.agent.get(format!("{}{path}", self.url)), parameters)
-    }
-
-    /// GET whose answer goes on for as long as the appliance runs.
-    pub(crate) fn follow(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
+    /// GET whose answer takes as long as it is read, or goes on for as long as the appliance runs.
+    pub(crate) fn stream(&self, path: &str, parameters: &[(&str, String)]) -> anyhow::Result<impl Read + use<>> {
         let request = self.agent.get(format!("{}{path}", self.url)).config().timeout_global(None).build();
         self.send(request, parameters)
     }
@@ -176,4 +172,47 @@ fn refusal(status: u16, body: &str) -> anyhow::Error {
         None => message,
     };
     if status == 400 { WrongUsage(text).into() } else { anyhow!(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers each request, and says the rest of it when it is told to.
+    fn slow(listener: &TcpListener, rest: &std::sync::mpsc::Receiver<()>) {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a request");
+            let mut request = [0; 1024];
+            let _ = connection.read(&mut request).expect("read");
+            connection.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n1").expect("begun");
+            if rest.recv().is_err() {
+                return;
+            }
+            let _ = connection.write_all(b"2");
+        }
+    }
+
+    #[test]
+    fn a_stream_may_take_longer_than_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a server");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let (more, rest) = std::sync::mpsc::channel();
+        let server = std::thread::spawn(move || slow(&listener, &rest));
+        let patience = Duration::from_millis(300);
+        let config = ureq::Agent::config_builder().timeout_global(Some(patience)).build();
+        let appliance = Appliance { agent: ureq::Agent::new_with_config(config), url, token: "token".into() };
+        let mut stream = appliance.stream("/", &[]).expect("begun");
+        std::thread::park_timeout(2 * patience);
+        more.send(()).expect("the server waits");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("the rest");
+        assert_eq!(text, "12");
+        let error = appliance.json("/", &[]).expect_err("nobody says the rest");
+        assert!(format!("{error:#}").contains("timeout"), "{error:#}");
+        drop(more);
+        server.join().expect("it ends");
+    }
 }

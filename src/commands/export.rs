@@ -106,7 +106,7 @@ fn ask<R: Table>(
     let mut parameters = search.parameters();
     parameters.push(("format", name(format).into()));
     parameters.extend(limit.map(|limit| ("limit", limit.to_string())));
-    let mut body = appliance.follow(&format!("/api/v1/{table}/export"), &parameters)?;
+    let mut body = appliance.stream(&format!("/api/v1/{table}/export"), &parameters)?;
     let mut out = create(path)?;
     let bytes = io::copy(&mut body, &mut out).with_context(|| not_whole(path))?;
     out.flush().with_context(|| not_whole(path))?;

@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
         .into());
     };
     let parameters = [("q", search.text), ("all_observations", search.all_observations.to_string())];
-    let body = BufReader::new(appliance.follow("/api/v1/flows/tail", &parameters)?);
+    let body = BufReader::new(appliance.stream("/api/v1/flows/tail", &parameters)?);
     let names: Vec<&str> = all_columns::<FlowRecord>().map(AnyColumn::name).collect();
     let mut out = output::stdout();
     match format {

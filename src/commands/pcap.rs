@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use wiretag_capture::FlowRecord;
-use wiretag_store::{Selection, Store};
+use wiretag_store::{FlowRef, Selection, Store};
 
+use super::WrongUsage;
 use crate::cli::PcapArguments;
 use crate::client::Appliance;
 use crate::commands::search::{Of, Search, warn_of_losses, warn_of_missing};
@@ -22,7 +23,7 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     let search = Search::<FlowRecord>::new(&arguments.search)?;
     let data = &arguments.search.data.data;
     if let Some(appliance) = Appliance::find(data)? {
-        let mut body = appliance.get("/api/v1/pcap", &search.parameters())?;
+        let mut body = appliance.stream("/api/v1/pcap", &search.parameters())?;
         let mut out = Counted::new(create(&arguments.output)?);
         let copied = io::copy(&mut body, &mut out);
         finish(out, &arguments.output)?;
@@ -34,16 +35,28 @@ pub(crate) async fn run(arguments: &PcapArguments) -> anyhow::Result<()> {
     // Every packet, at whatever point it was seen, bears the names of its flow.
     let everything = search.text.trim().is_empty();
     let all = everything || search.all_observations;
-    let flows = store.flows.refs(&search.query, search.range, all, MOST_FLOWS).await?;
-    if flows.is_empty() && !everything {
-        bail!("no flows match; hint: `wiretag flows` shows what is there");
-    }
+    let flows = store.flows.refs(&search.query, search.range, all, MOST_FLOWS + 1).await?;
+    let packets = selection(flows, everything, MOST_FLOWS)?;
     let out = Counted::new(create(&arguments.output)?);
-    let packets = if everything { Selection::All(flows) } else { Selection::Flows(flows) };
     let written = store.write_pcap(packets, search.range.from, search.range.to, out).await;
     let finished = written.map_err(Into::into).and_then(|(_, out)| finish(out, &arguments.output));
     warn_of_losses(&store, (search.range, Of::Packets), false).await?;
     finished
+}
+
+/// Packets of all of these flows, or of everything. What some of them have would look whole.
+fn selection(flows: Vec<FlowRef>, everything: bool, most: usize) -> anyhow::Result<Selection> {
+    if everything {
+        return Ok(Selection::All(flows));
+    }
+    if flows.is_empty() {
+        bail!("no flows match; hint: `wiretag flows` shows what is there");
+    }
+    if flows.len() > most {
+        let why = format!("more than {most} flows match; hint: narrow the query or the time range");
+        return Err(WrongUsage(why).into());
+    }
+    Ok(Selection::Flows(flows))
 }
 
 fn finish(mut out: Counted, path: &Path) -> anyhow::Result<()> {
@@ -118,6 +131,17 @@ mod tests {
     use wiretag_capture::{LinkType, Packet, pcapng};
 
     use super::*;
+
+    #[test]
+    fn a_file_has_all_that_was_asked_for_or_none_of_it() {
+        let flow = |flow_id| FlowRef { flow_id, start: 0, end: 1, client_name: None, server_name: None };
+        let flows = |count: u64| (0..count).map(flow).collect();
+        assert!(matches!(selection(flows(3), false, 3), Ok(Selection::Flows(flows)) if flows.len() == 3));
+        let error = selection(flows(4), false, 3).expect_err("one is missing");
+        assert!(error.is::<WrongUsage>() && error.to_string().contains("more than 3 flows match"), "{error}");
+        assert!(selection(flows(0), false, 3).is_err());
+        assert!(matches!(selection(flows(4), true, 3), Ok(Selection::All(_))), "some packets have no names then");
+    }
 
     #[test]
     fn packets_are_counted_however_the_bytes_arrive() {
