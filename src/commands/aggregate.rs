@@ -137,7 +137,7 @@ where
         memory: DEFAULT_MEMORY,
     };
     let answer = Has::<R>::table(&store).aggregate(&request).await?;
-    warn_of_losses(&store, (search.range, Of::Rows), answer.served_by.rollable).await?;
+    warn_of_losses(&store, (request.time(), Of::Rows), answer.served_by.rollable).await?;
     let columns = answer.columns.into_iter().map(|column| Column {
         name: column.name,
         kind: column.kind.name(),

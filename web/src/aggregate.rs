@@ -264,8 +264,7 @@ async fn answered<R: Table>(
     (request, format): (&AggregateRequest<R>, AnswerFormat),
 ) -> Result<Response, ApiError> {
     let answer = shared.queries.run(Kind::Aggregate, table.aggregate(request)).await?;
-    let range = request.range;
-    let completeness = completeness(shared, caller, range, answer.served_by.rollable).await?;
+    let completeness = completeness(shared, caller, request.time(), answer.served_by.rollable).await?;
     match format {
         AnswerFormat::Json => {
             let AggregateAnswer { columns, rows, groups, previous, served_by } = answer;
@@ -278,7 +277,7 @@ async fn answered<R: Table>(
                 columns: columns.collect(),
                 rows,
                 groups,
-                range: range.into(),
+                range: request.range.into(),
                 previous: previous.map(Period::from),
                 served_by: Served::of(served_by, caller),
                 completeness,

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use wait::eventually;
 use wiretag_enrich::ipfix::Numbers;
 use wiretag_enrich::timeline::Timeline;
-use wiretag_store::{QueryLimits, Role, Store, StoreConfig};
+use wiretag_store::{Loss, QueryLimits, Role, Store, StoreConfig};
 use wiretag_web::{App, Keys, Tail};
 
 /// A server over a store of its own.
@@ -156,6 +156,14 @@ async fn groups_and_top_lists() {
     let (_, answer) = server.get("/api/v1/flows/top", &half).await;
     assert_eq!(answer["rows"][0], json!({"client_pod": "pod-1", "count": 2, "previous_count": 1}));
     assert_eq!(answer["previous"]["from"], json!("2026-03-01T00:00:00.000000000Z"));
+    assert_eq!(answer["completeness"]["complete"], json!(true));
+    let lost = Loss { node: "node-1".into(), from: START, to: START + 1, kernel_drops: 7, ..Loss::default() };
+    server.store.catalog.add_loss(&lost).await.unwrap();
+    let (_, answer) = server.get("/api/v1/flows/top", &half).await;
+    assert_eq!(answer["completeness"]["complete"], json!(false), "of the period before");
+    let half = half.map(|(name, value)| (name, if name == "compare" { "false" } else { value }));
+    let (_, answer) = server.get("/api/v1/flows/top", &half).await;
+    assert_eq!(answer["completeness"]["complete"], json!(true), "nobody asks for that");
 
     let (_, answer) = server.get("/api/v1/transactions/top", &[("field", "http_host"), FROM, TO]).await;
     assert_eq!(answer["rows"], json!([{"http_host": "web.demo", "count": 2}]));

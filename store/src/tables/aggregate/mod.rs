@@ -336,6 +336,12 @@ impl<R: Table> AggregateRequest<R> {
         Some(Range { from: self.range.from.checked_sub(length)?, to: self.range.from })
     }
 
+    /// What the answer is of: with a comparison, the period before too.
+    pub fn time(&self) -> Range {
+        let previous = self.previous().filter(|_| self.compare);
+        Range { from: previous.map_or(self.range.from, |previous| previous.from), ..self.range }
+    }
+
     /// Whether the answer can be made of parts of the groups: it keeps only some of each.
     fn can_be_divided(&self) -> bool {
         self.aggregate.limit.is_some() && !self.aggregate.by.is_empty()
