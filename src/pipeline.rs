@@ -125,7 +125,7 @@ impl Pipeline {
             timeline,
             published: published.clone(),
             tagger: Tagger::new(TaggerConfig { boot: boot.clone(), ..TaggerConfig::default() }),
-            metrics: FlowMetrics::new(&registry)?,
+            metrics: FlowMetrics::new(&registry, config.transactions)?,
             tail: tail.clone(),
             static_interfaces,
             namespaces,
