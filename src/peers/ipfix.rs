@@ -1,8 +1,8 @@
 //! The exporter: rows become messages where they are stored, and a thread sends them.
 //!
 //! The queue between the two is bounded, and what finds it full is lost: whoever receives is slow, not there, or has a name that is not found at
-//! present, delays nothing. A message that is refused is known to be only when the next one is sent; it counts as lost then. Templates go first,
-//! again every minute, and whenever the receiver may be a new one.
+//! present, delays nothing. A message that is refused is known to be only when the next one is sent, or a second later: until then it counts neither
+//! as sent nor as lost. Templates go first, again every minute, and whenever the receiver may be a new one.
 
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
@@ -102,17 +102,7 @@ pub(super) fn start(config: IpfixConfig) -> anyhow::Result<(Arc<IpfixStatus>, Ip
     let encoder = Encoder::new(config.numbers);
     let (queue, messages) = crossbeam_channel::bounded(QUEUE);
     let (done, is_done) = oneshot::channel();
-    let thread = Thread {
-        config,
-        encoder: encoder.clone(),
-        status: status.clone(),
-        socket: None,
-        looked_up: None,
-        templates_at: None,
-        before: 0,
-        next_number: 0,
-        reach: Reach::default(),
-    };
+    let thread = Thread::new(config, encoder.clone(), status.clone());
     let run = move || {
         thread.run(&messages);
         // Nobody may wait for it any more.
@@ -174,6 +164,20 @@ impl Reach {
 }
 
 impl Thread {
+    fn new(config: IpfixConfig, encoder: Encoder, status: Arc<IpfixStatus>) -> Self {
+        Self {
+            config,
+            encoder,
+            status,
+            socket: None,
+            looked_up: None,
+            templates_at: None,
+            before: 0,
+            next_number: 0,
+            reach: Reach::default(),
+        }
+    }
+
     fn run(mut self, messages: &Receiver<Message>) {
         let mut burst = 0;
         let never = crossbeam_channel::never::<()>();
@@ -181,8 +185,11 @@ impl Thread {
             // Someone who begins to listen while nothing happens must have the templates too.
             match messages.recv_timeout(Duration::from_secs(1)) {
                 Ok(message) => self.send(&message),
-                Err(RecvTimeoutError::Timeout) => self.prepare(crate::host::now()),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.hear();
+                    self.prepare(crate::host::now());
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.hear(),
             }
             burst += 1;
             if burst >= BURST {
@@ -211,9 +218,9 @@ impl Thread {
         }
         match sent {
             Ok(_) => {
+                self.arrived();
                 self.before = message.records;
                 self.sent(crate::host::now());
-                self.status.records.fetch_add(records, Ordering::Relaxed);
                 self.status.datagrams.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
@@ -228,7 +235,23 @@ impl Thread {
         self.failed(error);
         let before = u64::from(std::mem::take(&mut self.before));
         self.status.lost_refused.fetch_add(before, Ordering::Relaxed);
-        self.status.records.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// The message before was not refused.
+    fn arrived(&mut self) {
+        let before = u64::from(std::mem::take(&mut self.before));
+        self.status.records.fetch_add(before, Ordering::Relaxed);
+    }
+
+    /// Nothing was sent for a while: by now it is known what became of the message before.
+    fn hear(&mut self) {
+        match self.socket.as_ref().and_then(|(_, socket)| socket.take_error().ok().flatten()) {
+            Some(error) => {
+                self.refused(&error);
+                self.templates_at = None;
+            }
+            None => self.arrived(),
+        }
     }
 
     /// A socket that leads to the receiver, and templates, if it is time for them.
@@ -256,7 +279,7 @@ impl Thread {
             sent = send(self);
         }
         // What comes back is about the templates.
-        self.before = 0;
+        self.arrived();
         match sent {
             Ok(_) => {
                 self.sent(now);
@@ -282,7 +305,8 @@ impl Thread {
             let local: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
             let socket = UdpSocket::bind(local)?;
             socket.connect(address)?;
-            (self.socket, self.templates_at, self.before) = (Some((address, socket)), None, 0);
+            self.arrived();
+            (self.socket, self.templates_at) = (Some((address, socket)), None);
             Ok(())
         });
         // A receiver whose name is not found for once stays where it was, and gets what there is.
@@ -308,9 +332,40 @@ impl Thread {
 
 #[cfg(test)]
 mod tests {
+    use wiretag_enrich::ipfix::Numbers;
+
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
+
+    /// Nobody listens: what is sent is taken, and refused with the next.
+    #[test]
+    fn what_is_refused_was_never_counted_as_sent() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a receiver");
+        let export = receiver.local_addr().expect("its address").to_string();
+        let config = IpfixConfig { export, numbers: Numbers::default(), templates: 60 * SECOND };
+        let status = Arc::<IpfixStatus>::default();
+        let mut thread = Thread::new(config, Encoder::new(Numbers::default()), status.clone());
+        let counted = || [status.records.load(Ordering::Relaxed), status.lost()];
+        let message = Message { bytes: vec![0; 16], records: 10 };
+        thread.send(&message);
+        assert_eq!(counted(), [0, 0], "it is not known yet");
+        thread.send(&message);
+        assert_eq!(counted(), [10, 0]);
+        thread.hear();
+        assert_eq!(counted(), [20, 0]);
+        drop(receiver);
+        let mut before = counted();
+        for sent in 3..20 {
+            thread.send(&message);
+            let now = counted();
+            assert!(now[0] >= before[0] && now[1] >= before[1], "{before:?} {now:?}");
+            assert_eq!(now.iter().sum::<u64>() + u64::from(thread.before), sent * 10);
+            before = now;
+        }
+        thread.hear();
+        assert_eq!((counted(), thread.before), ([20, 170], 0));
+    }
 
     /// Nobody listens: every other message is taken, and each of them comes back.
     #[test]
