@@ -3,32 +3,58 @@
 //! * what is asked is checked first; then the answer begins at once, however long the first row is looked for. A failure after that
 //!   breaks the connection off, so that a damaged file never looks whole;
 //! * nothing works for an answer that nobody reads: its task ends with it. What runs on a thread of its own and cannot be ended so
-//!   ends when its channel is closed, and keeps the place until then: there are never more than places.
+//!   ends when its channel is closed, and keeps the place until then: there are never more than places;
+//! * no caller has all places, however slowly they read.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use wiretag_store::StoreError;
 
-use crate::Shared;
+use crate::caller::Who;
 use crate::completeness::{self, Completeness};
 use crate::error::ApiError;
+use crate::places::{Place, Places};
 
 /// Chunks between export and connection.
 const CHUNKS: usize = 8;
 /// How often it is looked whether a thread still works for a client that went.
 const CHECK: Duration = Duration::from_millis(100);
 
-/// A place for one more download.
-pub(crate) fn permit(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> {
-    let permit = shared.downloads.clone().try_acquire_owned();
-    permit.map_err(|_| ApiError::busy("too many downloads at the same time"))
+/// Places for downloads.
+pub(crate) struct Downloads {
+    all: Arc<Semaphore>,
+    callers: Arc<Places<Option<String>>>,
+    /// Of all, for one caller.
+    each: usize,
+}
+
+/// A place for a download. That of its caller goes first: who finds one among all has one.
+pub(crate) struct DownloadPlace {
+    _own: Place<Option<String>>,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Downloads {
+    /// So many at the same time, and of these so many for each caller.
+    pub(crate) fn new(most: usize, each: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(most)), callers: Places::new(), each }
+    }
+
+    /// A place for one more.
+    pub(crate) fn place(&self, who: &Who) -> Result<DownloadPlace, ApiError> {
+        let own = Places::place(&self.callers, who.reader().map(str::to_owned), self.each);
+        let both = own.zip(self.all.clone().try_acquire_owned().ok());
+        let place = both.map(|(own, all)| DownloadPlace { _own: own, _all: all });
+        place.ok_or_else(|| ApiError::busy("too many downloads at the same time"))
+    }
 }
 
 /// What a browser does with it.
@@ -42,11 +68,7 @@ pub(crate) struct File {
 
 impl File {
     /// Answers with what `write` sends, while the place is taken.
-    pub(crate) fn answer<W>(
-        self,
-        place: OwnedSemaphorePermit,
-        write: impl FnOnce(mpsc::Sender<Vec<u8>>) -> W,
-    ) -> Response
+    pub(crate) fn answer<W>(self, place: DownloadPlace, write: impl FnOnce(mpsc::Sender<Vec<u8>>) -> W) -> Response
     where
         W: Future<Output = Result<u64, StoreError>> + Send + 'static,
     {
@@ -67,7 +89,7 @@ impl File {
 struct Export {
     chunks: Option<mpsc::Receiver<Vec<u8>>>,
     task: JoinSet<Result<u64, StoreError>>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<DownloadPlace>,
 }
 
 impl Export {
@@ -104,19 +126,36 @@ impl Drop for Export {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::http::StatusCode;
     use futures_util::StreamExt;
-    use tokio::sync::{Semaphore, oneshot};
+    use tokio::sync::oneshot;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::caller::Named;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-        places.clone().try_acquire_owned().expect("a place")
+    fn place(places: &Downloads) -> DownloadPlace {
+        places.place(&Who::Owner).expect("a place")
+    }
+
+    async fn is_free(places: &Downloads) {
+        drop(timeout(PATIENCE, places.all.acquire()).await.expect("a place is free").expect("open"));
+    }
+
+    #[test]
+    fn no_caller_takes_the_last_place() {
+        let places = Downloads::new(4, 3);
+        let reader = Who::Reader(Arc::new(Named { name: "shop".into(), rows: None }));
+        let taken: Vec<_> = (0..4).filter_map(|_| places.place(&reader).ok()).collect();
+        assert_eq!(taken.len(), 3);
+        let last = places.place(&Who::Owner).expect("one is left");
+        assert!(places.place(&Who::Owner).is_err());
+        drop(taken);
+        drop(last);
+        assert_eq!(places.all.available_permits(), 4);
+        assert!(places.place(&reader).is_ok(), "what was refused has taken nothing");
     }
 
     fn file() -> File {
@@ -136,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_export_that_finds_nothing_ends_with_its_client() {
-        let places = Arc::new(Semaphore::new(1));
+        let places = Downloads::new(1, 1);
         let (told, ended) = oneshot::channel();
         let answer = file().answer(place(&places), |sender| async move {
             let _both = (Told(Some(told)), sender);
@@ -146,12 +185,12 @@ mod tests {
         tokio::task::yield_now().await;
         drop(answer);
         timeout(PATIENCE, ended).await.expect("the task ends").expect("told");
-        timeout(PATIENCE, places.acquire()).await.expect("its place is free").expect("open").forget();
+        is_free(&places).await;
     }
 
     #[tokio::test]
     async fn a_place_is_taken_until_the_last_thread_has_ended() {
-        let places = Arc::new(Semaphore::new(1));
+        let places = Downloads::new(1, 1);
         let (sent, thread) = std::sync::mpsc::channel();
         let answer = file().answer(place(&places), |sender| async move {
             sent.send(sender).expect("somebody takes it");
@@ -162,24 +201,24 @@ mod tests {
         let sender = thread.recv().expect("what the thread writes to");
         timeout(PATIENCE, sender.closed()).await.expect("it is told that nobody reads");
         tokio::time::sleep(2 * CHECK).await;
-        assert_eq!(places.available_permits(), 0, "it still works");
+        assert_eq!(places.all.available_permits(), 0, "it still works");
         drop(sender);
-        timeout(PATIENCE, places.acquire()).await.expect("its place is free").expect("open").forget();
+        is_free(&places).await;
     }
 
     #[tokio::test]
     async fn a_failure_breaks_the_file_off() {
-        let places = Arc::new(Semaphore::new(1));
+        let places = Downloads::new(1, 1);
         let answer = file().answer(place(&places), |sender| async move {
             let _ = sender.send(b"half".to_vec()).await;
             Err(StoreError::Closed)
         });
         let chunks: Vec<_> = answer.into_body().into_data_stream().collect().await;
         assert!(matches!(&*chunks, [Ok(half), Err(_)] if &**half == b"half"), "{chunks:?}");
-        let whole = file().answer(
-            timeout(PATIENCE, places.acquire_owned()).await.expect("free").expect("open"),
-            |sender| async move { sender.send(b"all".to_vec()).await.map(|()| 1).map_err(|_| StoreError::Closed) },
-        );
+        is_free(&places).await;
+        let whole = file().answer(place(&places), |sender| async move {
+            sender.send(b"all".to_vec()).await.map(|()| 1).map_err(|_| StoreError::Closed)
+        });
         let chunks: Vec<_> = whole.into_body().into_data_stream().collect().await;
         assert!(matches!(&*chunks, [Ok(all)] if &**all == b"all"), "{chunks:?}");
     }

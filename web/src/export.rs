@@ -9,7 +9,7 @@ use wiretag_store::{Store, Table, TableName};
 use crate::Shared;
 use crate::caller::Caller;
 use crate::completeness::completeness;
-use crate::download::{File, permit};
+use crate::download::File;
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 
@@ -110,9 +110,9 @@ async fn export<R: Table>(
     }
     let (format, content_type, ending) = parameters.format.parts(shared.ipfix, crate::now());
     let options = ExportOptions { format, range, all_observations, limit: parameters.limit };
-    let permit = permit(shared)?;
+    let place = shared.downloads.place(&caller.who)?;
     let table = table(&shared.store).clone();
     let completeness = completeness(shared, caller, range, false).await?;
     let file = File { content_type, name: format!("wiretag-{}.{ending}", R::NAME), completeness };
-    Ok(file.answer(permit, |sender| async move { table.export_to(&query, options, sender).await }))
+    Ok(file.answer(place, |sender| async move { table.export_to(&query, options, sender).await }))
 }

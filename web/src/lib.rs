@@ -31,6 +31,7 @@ mod metrics;
 mod middleware;
 mod params;
 mod pcap;
+mod places;
 mod proof;
 mod queries;
 mod server;
@@ -45,7 +46,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use tokio::sync::Semaphore;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, Content, InfoBuilder, License, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -60,7 +60,7 @@ pub use identities::{identity_row, parse_mac};
 pub use proof::proof;
 pub use tail::Tail;
 
-/// Downloads of packets and rows at the same time.
+/// Downloads of packets and rows at the same time; one caller has all of these but one.
 const DOWNLOADS: usize = 4;
 /// Bytes of a request body where anybody may send one: the login.
 const BODY_LIMIT: usize = 4096;
@@ -112,7 +112,7 @@ struct Inner {
     metrics: metrics::HttpMetrics,
     queries: queries::Queries,
     answers: answers::Answers,
-    downloads: Arc<Semaphore>,
+    downloads: download::Downloads,
 }
 
 type Shared = Arc<Inner>;
@@ -142,7 +142,7 @@ fn router(app: App) -> std::io::Result<Router> {
     let auth = auth::Auth::new(keys)?;
     let queries = queries::Queries::new(&registry, limits).map_err(std::io::Error::other)?;
     let answers = answers::Answers::new(limits.memory);
-    let downloads = Arc::new(Semaphore::new(DOWNLOADS));
+    let downloads = download::Downloads::new(DOWNLOADS, DOWNLOADS - 1);
     let longest = middleware::longest(limits.time);
     let shared: Shared = Arc::new(Inner {
         store,

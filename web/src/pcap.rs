@@ -2,7 +2,6 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use tokio::sync::OwnedSemaphorePermit;
 use wiretag_store::tables::Range;
 use wiretag_store::{FlowRef, Selection};
 
@@ -10,7 +9,7 @@ use crate::Shared;
 use crate::api::no_flow;
 use crate::caller::Caller;
 use crate::completeness::completeness;
-use crate::download::{File, permit};
+use crate::download::{DownloadPlace, File};
 use crate::error::{ApiError, ErrorBody};
 use crate::params::{self, Params};
 use crate::queries::Kind;
@@ -48,7 +47,7 @@ pub(crate) async fn of_flow(
     Path(flow_id): Path<String>,
 ) -> Result<Response, ApiError> {
     let id = params::flow_id(&flow_id)?;
-    let permit = permit(&shared)?;
+    let place = shared.downloads.place(&caller.who)?;
     let query = caller.query(Some(&format!("flow_id == {id:016x}")))?;
     let flows = shared.store.flows.refs(&query, Range::ALL, true, MOST_FLOWS);
     let flows = shared.queries.run(Kind::Search, flows).await?;
@@ -57,7 +56,7 @@ pub(crate) async fn of_flow(
     let (Some(from), Some(to)) = (from, to) else { return Err(no_flow(&flow_id)) };
     let range = Range { from, to: to.saturating_add(1) };
     let file = file(&shared, &caller, range, format!("wiretag-{id:016x}.pcapng")).await?;
-    Ok(download(&shared, seen(&caller, flows), range, file, permit))
+    Ok(download(&shared, seen(&caller, flows), range, file, place))
 }
 
 /// Packets of the flows that a query finds, or all packets.
@@ -79,7 +78,7 @@ pub(crate) async fn of_query(
     let range = params::range(parameters.from.as_deref(), parameters.to.as_deref())?;
     // Every packet, at whatever point it was seen, bears the names of its flow.
     let all = everything || parameters.all_observations.unwrap_or(false);
-    let permit = permit(&shared)?;
+    let place = shared.downloads.place(&caller.who)?;
     let flows = shared.store.flows.refs(&query, range, all, MOST_FLOWS + 1);
     let flows = shared.queries.run(Kind::Search, flows).await?;
     if flows.is_empty() && !everything {
@@ -93,7 +92,7 @@ pub(crate) async fn of_query(
     let stamp: String = start.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
     let packets = if everything { Selection::All(flows) } else { seen(&caller, flows) };
     let file = file(&shared, &caller, range, format!("wiretag-{stamp}.pcapng")).await?;
-    Ok(download(&shared, packets, range, file, permit))
+    Ok(download(&shared, packets, range, file, place))
 }
 
 /// Packets of the rows' flows; for those who may see some rows only, of no other slice.
@@ -106,7 +105,7 @@ async fn file(shared: &Shared, caller: &Caller, range: Range, name: String) -> R
     Ok(File { content_type: "application/x-pcapng", name, completeness })
 }
 
-fn download(shared: &Shared, packets: Selection, range: Range, file: File, permit: OwnedSemaphorePermit) -> Response {
+fn download(shared: &Shared, packets: Selection, range: Range, file: File, place: DownloadPlace) -> Response {
     let store = shared.store.clone();
-    file.answer(permit, |sender| async move { store.export_pcap(packets, range.from, range.to, sender).await })
+    file.answer(place, |sender| async move { store.export_pcap(packets, range.from, range.to, sender).await })
 }

@@ -7,12 +7,10 @@
 //!   answer ends with it. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,6 +27,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::places::Places;
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections as usize));
-    let addresses = Arc::<Addresses>::default();
+    let addresses = Places::new();
     let (stop, stopped) = watch::channel(());
     let mut shutdown = pin!(shutdown);
     loop {
@@ -79,7 +79,7 @@ pub(crate) async fn serve(
             next = next => next,
         };
         let Ok(place) = place else { break };
-        let Some(address) = Addresses::place(&addresses, client.1.ip(), limits.each) else { continue };
+        let Some(address) = Places::place(&addresses, network(client.1.ip()), limits.each) else { continue };
         let (router, stopped) = (router.clone(), stopped.clone());
         tokio::spawn(async move {
             answer(client, router, limits, stopped).await;
@@ -118,40 +118,11 @@ async fn answer(
     }
 }
 
-/// Connections by address; one of IPv6 is its network of 64 bits, which one host has.
-#[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
-
-/// A place of an address.
-struct AddressPlace {
-    addresses: Arc<Addresses>,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn place(own: &Arc<Self>, address: IpAddr, most: usize) -> Option<AddressPlace> {
-        let address = match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        };
-        let mut open = own.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_default();
-        (*count < most).then(|| {
-            *count += 1;
-            AddressPlace { addresses: own.clone(), address }
-        })
-    }
-}
-
-impl Drop for AddressPlace {
-    fn drop(&mut self) {
-        let mut open = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = open.entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+/// Whose places an address takes: one of IPv6 is of a network of 64 bits, which one host has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 
@@ -244,6 +215,7 @@ mod tests {
     use axum::routing::get;
     use futures_util::stream;
     use std::convert::Infallible;
+    use std::sync::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
     use tokio::sync::{mpsc, oneshot};
