@@ -156,8 +156,10 @@ impl JournalWriter {
 
     fn write(&mut self, rows: &[Arc<TaggedFlow>]) {
         let now = crate::host::now();
-        match self.append(rows, now) {
-            Ok(()) if rows.is_empty() => {}
+        // While nothing is open nothing would tell that it works again.
+        let probes = rows.is_empty() && self.troubles.is_failing(Stage::Open);
+        match self.append(rows, probes, now) {
+            Ok(()) if rows.is_empty() && !probes => {}
             Ok(()) => self.troubles.works(Stage::Open, self.capture.lost_open(), now),
             Err(error) => {
                 self.capture.lose_open(rows.len());
@@ -168,12 +170,15 @@ impl JournalWriter {
         self.stages.lock().unwrap_or_else(PoisonError::into_inner).journal_bytes = bytes;
     }
 
-    fn append(&mut self, rows: &[Arc<TaggedFlow>], now: i64) -> Result<(), StoreError> {
+    fn append(&mut self, rows: &[Arc<TaggedFlow>], probes: bool, now: i64) -> Result<(), StoreError> {
         let journal = match &mut self.journal {
             Some(journal) => journal,
             none => none.insert(self.store.journal(now)?),
         };
         journal.append(rows, now)?;
+        if probes {
+            journal.probe(now)?;
+        }
         journal.retire(self.store.flushed())
     }
 }

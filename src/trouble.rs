@@ -89,6 +89,11 @@ impl Troubles {
         state.lost_before = lost;
     }
 
+    /// Whether it fails at present.
+    pub(crate) fn is_failing(&self, stage: Stage) -> bool {
+        self.lock().get(&stage).is_some_and(|state| state.error.is_some())
+    }
+
     /// A sentence for each stage that fails.
     pub(crate) fn sentences(&self) -> Vec<String> {
         let states = self.lock();
@@ -118,7 +123,8 @@ mod tests {
         troubles.failed(Stage::Packets, &"disk full", 10);
         troubles.works(Stage::Packets, 9, 11);
         assert_eq!(troubles.sentences(), ["packets are not written: disk full"]);
+        assert!(troubles.is_failing(Stage::Packets) && !troubles.is_failing(Stage::Open));
         troubles.works(Stage::Packets, 9, 10 + CALM);
-        assert!(troubles.sentences().is_empty());
+        assert!(troubles.sentences().is_empty() && !troubles.is_failing(Stage::Packets));
     }
 }

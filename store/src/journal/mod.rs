@@ -38,6 +38,8 @@ const GENERATION: i64 = 30_000_000_000;
 /// How long after its last frame a generation may have the only version of a slice, ns: the rest of the longest slice (60 s) or the longest silence
 /// of a flow whose slices do not end in silence (75 s), and what a row may wait for on its way to the store: names for a minute, and a flush.
 const KEEP: i64 = 170_000_000_000;
+/// Bytes of a probe: more than a full disk takes now and then.
+const PROBE: usize = 64 << 10;
 /// Rows in a frame at most.
 const FRAME_ROWS: usize = 8192;
 
@@ -96,6 +98,18 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether it would take rows now: what is written to find out is cut off again.
+    pub fn probe(&mut self, now: i64) -> Result<(), StoreError> {
+        if self.current.is_none() {
+            self.begin(now)?;
+        }
+        let Some(Current { file, own, .. }) = &mut self.current else { return Ok(()) };
+        let written = file.write_all(&vec![0; PROBE]).and_then(|()| file.sync_data());
+        let written = written.map_err(StoreError::io("write", &own.path));
+        self.cut_back();
+        written
+    }
+
     /// Deletes the generations that nothing needs any more; `flushed` is when the last flush of flows began that worked.
     pub fn retire(&mut self, flushed: i64) -> Result<(), StoreError> {
         while let Some(oldest) = self.closed.pop_front_if(|oldest| flushed.saturating_sub(oldest.written) >= KEEP) {
@@ -141,7 +155,7 @@ impl Journal {
         Ok(())
     }
 
-    /// After a failed write: what is torn goes, or nothing more comes behind it.
+    /// What is behind the last whole frame goes, or nothing more comes behind it.
     fn cut_back(&mut self) {
         let Some(Current { file, own, .. }) = &mut self.current else { return };
         let cut = file.set_len(own.bytes).and_then(|()| file.seek(SeekFrom::Start(own.bytes)));

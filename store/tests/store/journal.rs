@@ -172,6 +172,24 @@ async fn a_kill_leaves_what_was_open() {
     assert_eq!(found(&store).await.len(), 5);
 }
 
+/// Whether it can be written is asked without a trace.
+#[tokio::test]
+async fn a_probe_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).await;
+    let mut journal = store.journal(START).unwrap();
+    show(&store, &mut journal, vec![version(1, 0, 5)], START).await;
+    let content = || generations(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect::<Vec<_>>();
+    let before = content();
+    journal.probe(START + SECOND).unwrap();
+    assert_eq!(content(), before);
+    show(&store, &mut journal, vec![version(2, 0, 1)], START + 2 * SECOND).await;
+    drop((store, journal));
+    let (store, _) = open(dir.path()).await;
+    let interrupted = |packets| (packets, "interrupted".to_owned());
+    assert_eq!(found(&store).await, BTreeMap::from([((1, 0), interrupted(5)), ((2, 0), interrupted(1))]));
+}
+
 /// An import beside a killed appliance's data leaves the journal to the appliance.
 #[tokio::test]
 async fn importers_leave_the_journal_alone() {
