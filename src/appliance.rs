@@ -40,7 +40,7 @@ impl Appliance {
             Ok(limit) => tracing::info!("{limit} files and sockets may be open"),
             Err(error) => tracing::warn!("no more files and sockets than usual may be open: {error}"),
         }
-        let listener = tokio::net::TcpListener::bind(config.listen).await;
+        let listener = wiretag_web::listen(config.listen);
         let listener = listener.map_err(|error| cannot_listen(config.listen, &error))?;
         let url = format!("http://{}", listener.local_addr()?);
         wiretag_store::private::create_dir_all(&config.data).with_context(|| {

@@ -58,6 +58,7 @@ pub use auth::random_secret;
 pub use caller::{Keys, Reader};
 pub use identities::{identity_row, parse_mac};
 pub use proof::proof;
+pub use server::listen;
 pub use tail::Tail;
 
 /// Downloads of packets and rows at the same time; one caller has all of these but one.

@@ -4,7 +4,8 @@
 //!   closed: a stranger leaves places to others;
 //! * who has not sent the whole head of a request after [`Limits::head`] is closed, also between two requests;
 //! * who lets writes of an answer wait for [`Limits::stalled`] in sum before [`Limits::least`] of it are taken is closed, and what works for the
-//!   answer ends with it. A stream of events lasts as long as its client reads the comments that keep it alive;
+//!   answer ends with it. The kernel has little on its way ([`listen`]): it lets a write go on when a third of that is gone, and with the megabytes
+//!   that it would have otherwise that takes minutes of a steady reader of 20 kB/s. So it does of one of 3 kB/s, who is closed. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
 use std::io::{self, ErrorKind, IoSlice};
@@ -24,11 +25,16 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::places::Places;
+
+/// Bytes that the kernel has on their way to a client; it takes twice as much for them.
+const SENT: u32 = 256 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +61,15 @@ impl Default for Limits {
             least: 64 << 10,
         }
     }
+}
+
+/// Listens; connections have what the listener has.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SENT)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until `shutdown` ends, then lets open requests finish.
@@ -217,7 +232,6 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpSocket;
     use tokio::sync::{mpsc, oneshot};
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
@@ -235,8 +249,8 @@ mod tests {
     }
 
     impl Server {
-        async fn start(limits: Limits, router: Router) -> Self {
-            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a socket");
+        fn start(limits: Limits, router: Router) -> Self {
+            let listener = listen(([127, 0, 0, 1], 0).into()).expect("a socket");
             let address = listener.local_addr().expect("its address");
             let (stop, stopped) = oneshot::channel::<()>();
             let done = tokio::spawn(serve(listener, router, limits, async {
@@ -282,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_says_nothing_is_closed() {
-        let server = Server::start(Limits { head: SHORT, ..LIMITS }, hello()).await;
+        let server = Server::start(Limits { head: SHORT, ..LIMITS }, hello());
         is_closed(server.connect().await).await;
         let mut slow = server.connect().await;
         slow.write_all(b"GET / HTTP/1.1\r\nhost: lo").await.expect("it is sent");
@@ -295,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_bounded_and_the_next_ones_wait() {
-        let server = Server::start(LIMITS, hello()).await;
+        let server = Server::start(LIMITS, hello());
         let (first, second) = (server.connect().await, server.connect().await);
         let mut third = server.ask("/").await;
         let nothing = timeout(SHORT, third.read_u8()).await;
@@ -307,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_address_leaves_places_to_others() {
-        let server = Server::start(Limits { each: 1, ..LIMITS }, hello()).await;
+        let server = Server::start(Limits { each: 1, ..LIMITS }, hello());
         let mut first = server.ask("/").await;
         read_until(&mut first, "hello").await;
         is_closed(server.connect().await).await;
@@ -339,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_begins_before_its_first_byte_and_ends_when_its_client_goes() {
         let (sender, router) = long_answer();
-        let server = Server::start(LIMITS, router).await;
+        let server = Server::start(LIMITS, router);
         let mut stream = server.ask("/").await;
         read_until(&mut stream, "200 OK").await;
         drop(stream);
@@ -349,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_is_closed_and_the_answer_ends() {
         let (sender, router) = long_answer();
-        let server = Server::start(Limits { stalled: SHORT, ..LIMITS }, router).await;
+        let server = Server::start(Limits { stalled: SHORT, ..LIMITS }, router);
         let stream = server.ask("/").await;
         let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
         timeout(PATIENCE, all).await.expect("nobody makes what nobody reads");
@@ -359,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn who_reads_a_little_now_and_then_is_closed_too() {
         let (sender, router) = long_answer();
-        let server = Server::start(Limits { stalled: SHORT, least: 1 << 30, ..LIMITS }, router).await;
+        let server = Server::start(Limits { stalled: SHORT, least: 1 << 30, ..LIMITS }, router);
         let mut stream = server.ask("/").await;
         let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
         let reading = async {
@@ -382,13 +396,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_reads_slowly_and_steadily_is_not_closed() {
+        let (sender, router) = long_answer();
+        let limits = Limits { stalled: Duration::from_millis(1500), least: 1 << 16, ..LIMITS };
+        let server = Server::start(limits, router);
+        let mut stream = server.ask("/").await;
+        let all = async { while sender.send(Bytes::from(vec![0; 1 << 16])).await.is_ok() {} };
+        let reading = async {
+            let mut bytes = vec![0; 1 << 15];
+            for _ in 0..80 {
+                stream.read_exact(&mut bytes).await.expect("it goes on");
+                sleep(Duration::from_millis(60)).await;
+            }
+        };
+        tokio::select! {
+            () = all => panic!("it was closed"),
+            () = reading => {}
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_of_events_lasts_longer_than_patience() {
         let events = get(|| async {
             let silence = stream::pending::<Result<Event, Infallible>>();
             Sse::new(silence).keep_alive(KeepAlive::new().interval(SHORT / 4))
         });
         let limits = Limits { head: SHORT, stalled: SHORT, ..LIMITS };
-        let server = Server::start(limits, Router::new().route("/", events)).await;
+        let server = Server::start(limits, Router::new().route("/", events));
         let mut stream = server.ask("/").await;
         for _ in 0..12 {
             read_until(&mut stream, ":\n\n").await;
@@ -404,7 +438,7 @@ mod tests {
             let _ = goes_on.clone().changed().await;
             "the end"
         });
-        let server = Server::start(LIMITS, Router::new().route("/", slow)).await;
+        let server = Server::start(LIMITS, Router::new().route("/", slow));
         let mut stream = server.ask("/").await;
         begins.recv().await.expect("it is asked");
         server.stop.send(()).expect("it runs");
