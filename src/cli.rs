@@ -1,8 +1,10 @@
 //! Command-line arguments, as written; [`crate::config`] checks them.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Network performance monitoring for containers.
@@ -77,11 +79,19 @@ pub(crate) enum Command {
     Openapi,
 }
 
+/// The data directory where none is named.
+pub(crate) const DATA: &str = "data";
+
+/// An empty name is as good as none.
+fn data(name: OsString) -> PathBuf {
+    if name.is_empty() { DATA.into() } else { name.into() }
+}
+
 /// Where the data is.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DataArguments {
     /// Data directory
-    #[arg(long, value_name = "DIR", default_value = "data", env = "WIRETAG_DATA")]
+    #[arg(long, value_name = "DIR", default_value = DATA, env = "WIRETAG_DATA", value_parser = OsStringValueParser::new().map(data))]
     pub(crate) data: PathBuf,
 }
 
@@ -94,7 +104,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NAME", env = "WIRETAG_NODE")]
     pub(crate) node: Option<String>,
     /// Data directory [default: data]
-    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA")]
+    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) data: Option<PathBuf>,
     /// Address of the HTTP interface [default: 127.0.0.1:8480]
     #[arg(long, value_name = "ADDRESS")]
@@ -451,7 +461,7 @@ pub(crate) struct DoctorArguments {
     #[arg(long, value_name = "NAME", env = "WIRETAG_NODE")]
     pub(crate) node: Option<String>,
     /// Data directory [default: data]
-    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA")]
+    #[arg(long, value_name = "DIR", env = "WIRETAG_DATA", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) data: Option<PathBuf>,
     /// Docker's address [default: unix:///var/run/docker.sock]
     #[arg(long, value_name = "URL", env = "DOCKER_HOST")]

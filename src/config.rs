@@ -10,6 +10,7 @@ mod readers;
 mod retention;
 mod rollups;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ use self::peers::{WrittenIpfix, WrittenNetflow};
 pub(crate) use self::readers::{ReaderConfig, SHORTEST};
 pub(crate) use self::retention::Retention;
 use self::retention::{WrittenRetention, retention};
-use crate::cli::RunArguments;
+use crate::cli::{DATA, RunArguments};
 
 /// The file, as written. Unknown keys are refused.
 #[derive(Debug, Default, Deserialize)]
@@ -221,7 +222,7 @@ impl RunConfig {
             cluster: kubernetes::cluster(&written.kubernetes)?,
             kubernetes: kubernetes::config(written.kubernetes, &node)?,
             node,
-            data: arguments.data.clone().or(written.data).unwrap_or_else(|| "data".into()),
+            data: given(arguments.data.as_ref()).or(written.data).unwrap_or_else(|| DATA.into()),
             catalog: catalog(written.catalog)?,
             listen: arguments.listen.or(written.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8480))),
             open_metrics: written.open_metrics.unwrap_or(true),
@@ -259,8 +260,8 @@ impl RunConfig {
 }
 
 /// What is given with an argument or in the environment, where an empty text is as good as none.
-fn given(text: Option<&String>) -> Option<String> {
-    text.filter(|text| !text.is_empty()).cloned()
+fn given<T: AsRef<OsStr> + Clone>(text: Option<&T>) -> Option<T> {
+    text.filter(|text| !text.as_ref().is_empty()).cloned()
 }
 
 /// Flows tracked at once.

@@ -310,7 +310,7 @@ fn doctor_looks_at_the_start_that_the_configuration_means() {
     let reader = "[[readers]]\nname = 'shop'\ntoken_file = '/nonexistent/token'";
     std::fs::write(&path, format!("data = '{}'\n{docker}\n{reader}\n", data.display())).expect("written");
     let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"));
-    doctor.args(["doctor", "--json", "--config", config]).env_remove("WIRETAG_DATA");
+    doctor.args(["doctor", "--json", "--config", config]).env("WIRETAG_DATA", "");
     let output = doctor.env("WIRETAG_NODE", "").env("DOCKER_HOST", "").output().expect("wiretag runs");
     let checks = support::rows(&String::from_utf8(output.stdout).expect("text"));
     let told = |name: &str| {
@@ -323,6 +323,32 @@ fn doctor_looks_at_the_start_that_the_configuration_means() {
     assert!(verdict == "ok" && text.contains(data.to_str().expect("a path")), "{text}");
     assert!(told("docker").1.contains("/nonexistent/docker.sock"), "{:?}", told("docker"));
     assert_eq!(std::fs::read_dir(&data).expect("the directory").count(), 0);
+}
+
+#[test]
+fn doctor_reads_what_the_receiver_of_logs_needs() {
+    let directory = temporary();
+    let path = file(
+        directory.path(),
+        "wiretag.toml",
+        b"[otlp]\nendpoint = 'https://collector.example:4318'\nca_file = '/nonexistent/ca.pem'",
+    );
+    let output = wiretag(&["doctor", "--json", "--config", &path]);
+    let checks = support::rows(&String::from_utf8(output.stdout).expect("text"));
+    let files = checks.iter().find(|check| check["check"] == "files").expect("files");
+    assert_eq!(files["verdict"], "failed", "{files}");
+    assert!(files["text"].as_str().is_some_and(|text| text.contains("/nonexistent/ca.pem")), "{files}");
+}
+
+/// A directory without a name is the one where none is named.
+#[test]
+fn an_empty_name_is_none() {
+    let directory = temporary();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wiretag"));
+    command.args(["flows"]).env("WIRETAG_DATA", "").current_dir(directory.path());
+    let output = command.output().expect("wiretag runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("there is no data directory `data`"), "{error}");
 }
 
 /// A start without it captures all the same.

@@ -142,10 +142,7 @@ fn files(config: &RunConfig) -> Check {
         for reader in &config.readers {
             reader.read()?;
         }
-        if let Some(path) = config.otlp.as_ref().and_then(|otlp| otlp.headers_file.as_ref()) {
-            crate::config::headers(path)?;
-        }
-        Ok(())
+        crate::peers::check(config)
     };
     let names = config.static_file.as_ref().map(|path| static_file::load(path, crate::host::now()));
     match (read(), names) {

@@ -45,6 +45,11 @@ impl Exporters {
     }
 }
 
+/// Reads what the configuration names, as a start does; connects nowhere.
+pub(crate) fn check(config: &RunConfig) -> anyhow::Result<()> {
+    config.otlp.as_ref().map_or(Ok(()), otlp::check)
+}
+
 /// Where rows leave, and who tells when all of them have left.
 pub(crate) type Export = (Exporters, Vec<oneshot::Receiver<()>>);
 

@@ -108,6 +108,11 @@ impl OtlpSender {
     }
 }
 
+/// Reads the files that the configuration names.
+pub(super) fn check(config: &OtlpConfig) -> anyhow::Result<()> {
+    HttpReceiver::new(config).map(drop)
+}
+
 /// Starts the thread; `resource` is who tells.
 pub(super) fn start(
     config: OtlpConfig,

@@ -1,7 +1,9 @@
 //! Flows and transactions, their fields, and the state of the appliance.
 
+use std::net::SocketAddr;
+
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -384,10 +386,11 @@ fn field<R: Record>(column: AnyColumn<R>) -> Field {
     (status = 400, body = ErrorBody, description = "A mistake in a parameter")))]
 pub(crate) async fn health(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     Params(parameters): Params<HealthParameters>,
 ) -> Json<Value> {
-    let full = shared.auth.caller(&headers).is_some_and(|caller| caller.rows().is_none());
+    let full = shared.auth.sender(&headers, peer.ip()).is_some_and(|caller| caller.rows().is_none());
     let all = (shared.health)();
     let mut health = if full { all } else { json!({"status": all.get("status")}) };
     if let (Some(health), Some(number)) = (health.as_object_mut(), parameters.number) {

@@ -103,6 +103,15 @@ impl Auth {
         Some(Caller { proof: Proof::Session, who })
     }
 
+    /// Who sent a request. A token that is nobody's is noted.
+    pub(crate) fn sender(&self, headers: &HeaderMap, peer: IpAddr) -> Option<Caller> {
+        let caller = self.caller(headers);
+        if caller.is_none() && bearer(headers).is_some() {
+            self.note_failure("a request", peer, now());
+        }
+        caller
+    }
+
     /// Session ids among the cookies.
     fn cookies<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
         let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -130,10 +139,7 @@ pub(crate) async fn required(
     next: Next,
 ) -> Response {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let Some(caller) = shared.auth.caller(request.headers()) else {
-        if bearer(request.headers()).is_some() {
-            shared.auth.note_failure("a request", peer.ip(), now());
-        }
+    let Some(caller) = shared.auth.sender(request.headers(), peer.ip()) else {
         return ApiError::unauthorized().into_response();
     };
     if caller.proof == Proof::Session && !safe && !request.headers().contains_key(CSRF) {

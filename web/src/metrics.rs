@@ -55,7 +55,7 @@ pub(crate) async fn scrape(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    match shared.auth.caller(&headers) {
+    match shared.auth.sender(&headers, peer.ip()) {
         // Pods have names there.
         Some(caller) if caller.rows().is_some() => return Err(partial()),
         None if !shared.auth.has_open_metrics() || !is_local(peer.ip(), &uri, &headers) => {

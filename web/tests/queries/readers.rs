@@ -337,3 +337,16 @@ async fn a_tail_has_the_readers_rows_only() {
     }
     assert!(!text.contains("pod-0"), "{text}");
 }
+
+/// Where a token is tried, it is noted: also where strangers have an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_tokens_are_noted_wherever_they_are_tried() {
+    for path in ["/api/v1/flows", "/api/v1/health", "/metrics"] {
+        let server = Server::start(QueryLimits::default()).await;
+        for _ in 0..12 {
+            status(&server, ("GET", path), "authorization: Bearer guess\r\n", "").await;
+        }
+        let (code, text) = status(&server, ("POST", "/api/v1/login"), "", "{\"token\":\"guess\"}").await;
+        assert_eq!(code, 429, "{path}: {text}");
+    }
+}
