@@ -265,7 +265,7 @@ async fn answered<R: Table>(
 ) -> Result<Response, ApiError> {
     let answer = shared.queries.run(Kind::Aggregate, table.aggregate(request)).await?;
     let completeness = completeness(shared, caller, request.time(), answer.served_by.rollable).await?;
-    match format {
+    let make = || match format {
         AnswerFormat::Json => {
             let AggregateAnswer { columns, rows, groups, previous, served_by } = answer;
             let columns = columns.into_iter().map(|AnswerColumn { name, kind, is_key }| GroupColumn {
@@ -282,13 +282,14 @@ async fn answered<R: Table>(
                 served_by: Served::of(served_by, caller),
                 completeness,
             };
-            Ok(Json(answer).into_response())
+            Json(answer).into_response()
         }
         AnswerFormat::Csv => {
             let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
-            Ok(as_csv(&names, answer.rows.iter().map(GroupRow::to_map), &completeness))
+            as_csv(&names, answer.rows.iter().map(GroupRow::to_map), &completeness)
         }
-    }
+    };
+    Ok(shared.answers.made(make).await)
 }
 
 /// Rows as CSV with a header.

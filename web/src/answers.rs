@@ -2,6 +2,7 @@
 //!
 //! * a query gives its place back when its answer is made; from then on the answer takes room here until its last byte is with the kernel. How
 //!   long that may last is a limit of connections ([`crate::server`]);
+//! * making it takes up to a second of a processor: few are made at a time, and nobody else waits for them ([`Answers::made`]);
 //! * a page of rows and the JSON that is made of it have as much together, and what is too long is not written to its end;
 //! * there is no waiting for room: what waits would take memory, too. Small answers need none;
 //! * what is made while it is sent has a small channel instead ([`crate::download`], [`crate::tail`]).
@@ -27,11 +28,14 @@ const SMALL: usize = 64 << 10;
 const LEAST: usize = 64 << 20;
 /// Room is counted in these, bytes.
 const UNIT: usize = 1 << 10;
+/// Answers that are made at the same time.
+const TURNS: usize = 2;
 
 /// The room.
 pub(crate) struct Answers {
     room: Arc<Semaphore>,
     most: usize,
+    turns: Semaphore,
 }
 
 /// JSON that is written as far as there is room.
@@ -68,12 +72,19 @@ impl Answers {
     /// As much as one query may take.
     pub(crate) fn new(memory: usize) -> Self {
         let most = memory.max(LEAST);
-        Self { room: Arc::new(Semaphore::new(most / UNIT)), most }
+        Self { room: Arc::new(Semaphore::new(most / UNIT)), most, turns: Semaphore::new(TURNS) }
     }
 
     /// What rows of a page and their JSON may take together, bytes.
     pub(crate) const fn most(&self) -> usize {
         self.most
+    }
+
+    /// Makes an answer that may be long. Whatever else this thread has to do goes on elsewhere meanwhile.
+    pub(crate) async fn made<T>(&self, make: impl FnOnce() -> T) -> T {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
+        tokio::task::block_in_place(make)
     }
 
     /// An answer in JSON, whose rows take so many bytes already.
@@ -156,5 +167,17 @@ mod tests {
         for rows in [LEAST - 1, LEAST, usize::MAX] {
             assert_eq!(answers.json(&page, rows).expect_err("there is no room").into_response().status(), 422);
         }
+    }
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn nobody_waits_while_an_answer_is_made() {
+        let (told, tells) = std::sync::mpsc::channel();
+        let making = tokio::spawn(async move {
+            let make = move || {
+                tokio::spawn(async move { told.send(()) });
+                tells.recv_timeout(std::time::Duration::from_secs(20))
+            };
+            Answers::new(0).made(make).await
+        });
+        making.await.expect("it ends").expect("another task had its turn");
     }
 }

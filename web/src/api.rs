@@ -222,7 +222,8 @@ pub(crate) async fn flows(
     Params(parameters): Params<SearchParameters>,
 ) -> Result<Response, ApiError> {
     let (page, completeness) = page(&shared, &shared.store.flows, &caller, parameters).await?;
-    shared.answers.json(&FlowsAnswer { flows: page.rows, completeness, next: page.next }, page.memory)
+    let answer = FlowsAnswer { flows: page.rows, completeness, next: page.next };
+    shared.answers.made(|| shared.answers.json(&answer, page.memory)).await
 }
 
 /// Searches transactions: one row for each DNS and HTTP exchange.
@@ -238,7 +239,8 @@ pub(crate) async fn transactions(
     Params(parameters): Params<SearchParameters>,
 ) -> Result<Response, ApiError> {
     let (page, completeness) = page(&shared, &shared.store.transactions, &caller, parameters).await?;
-    shared.answers.json(&TransactionsAnswer { transactions: page.rows, completeness, next: page.next }, page.memory)
+    let answer = TransactionsAnswer { transactions: page.rows, completeness, next: page.next };
+    shared.answers.made(|| shared.answers.json(&answer, page.memory)).await
 }
 
 async fn page<R: Table>(
@@ -360,7 +362,7 @@ pub(crate) async fn flow(
         observations: observations.rows,
         observations_truncated: observations.next.is_some(),
     };
-    shared.answers.json(&answer, memory)
+    shared.answers.made(|| shared.answers.json(&answer, memory)).await
 }
 
 /// The columns of a flow, or of a transaction.

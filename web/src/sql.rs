@@ -78,7 +78,7 @@ pub(crate) async fn sql(
     let answer = shared.queries.run(Kind::Sql, shared.store.sql(&request, identities)).await?;
     // By now it is known which files cannot be read.
     let completeness = completeness(&shared, &caller, Range::ALL, false).await?;
-    Ok(match format.unwrap_or_default() {
+    let make = || match format.unwrap_or_default() {
         AnswerFormat::Json => {
             let columns = answer.columns.into_iter().map(|(name, kind)| SqlColumn { name, kind }).collect();
             Json(SqlRows { columns, rows: answer.rows, truncated: answer.truncated, completeness }).into_response()
@@ -88,5 +88,6 @@ pub(crate) async fn sql(
             answer.rows.iter(),
             &completeness,
         ),
-    })
+    };
+    Ok(shared.answers.made(make).await)
 }
