@@ -299,6 +299,29 @@ async fn thirty_thousand_pods_are_told_page_after_page_and_changes_meanwhile_are
     assert_eq!((pages.count(), run.server.lists(PODS)), (61, 1), "pages of 500, once");
 }
 
+/// A large cluster: something changes every few milliseconds.
+#[tokio::test]
+async fn a_watch_without_pauses_is_up_to_date() {
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("a", "10.0.0.1"));
+    // Longer than after which a watch counts as one that went on at once.
+    server.slow(Duration::from_millis(500));
+    let mut run = Run::start(server, Scope::Cluster, 500);
+    run.until("a snapshot", |run| run.snapshots() == 1).await;
+    run.told.clear();
+    for number in 0.. {
+        run.server.put(PODS, pod("other", "10.0.0.2"));
+        while let Ok(event) = run.events.try_recv() {
+            run.told.push(event);
+        }
+        if run.heard().is_some() {
+            break;
+        }
+        assert!(number < 1000, "after {number} changes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_list_that_the_server_forgets_is_begun_again() {
     let server = Server::start(ALL).await;
