@@ -234,7 +234,7 @@ impl Attachments {
         events.extend(known.clone().flat_map(|own| self.circumstances(own, at)));
         let present = known.flat_map(|own| self.intervals(own, None, at)).collect();
         let (source, stopped) = ("cni".into(), Vec::new());
-        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at }));
+        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, unclear: Vec::new(), heard, at }));
         events
     }
 
