@@ -137,7 +137,7 @@ impl Watch {
                     }
                     self.tell(Told::Failed { resource, failure }).await;
                 }
-                Failure::Unauthorized | Failure::Other(_) => {
+                Failure::Unauthorized | Failure::Unreached(_) | Failure::Other(_) => {
                     self.tell(Told::Failed { resource, failure }).await;
                 }
             }
@@ -172,7 +172,7 @@ impl Watch {
     ) -> Result<(), Failure> {
         let (number, client) = self.connector.client().await?;
         let result = self.follow_with(&client, resource, version, failures).await;
-        if result == Err(Failure::Unauthorized) {
+        if result.as_ref().is_err_and(Failure::is_of_connection) {
             self.connector.renew(number).await;
         }
         result

@@ -258,6 +258,22 @@ async fn an_expired_token_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_moved_is_found_by_what_the_kubeconfig_says_now() {
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("a", "10.0.0.1"));
+    let mut run = Run::start(server, Scope::Cluster, 500);
+    run.until("the first pod", |run| run.snapshots() == 1 && run.who("10.0.0.1") == "a").await;
+    let other = Server::start(ALL).await;
+    for (uid, ip) in [("a", "10.0.0.1"), ("c", "10.0.0.3"), ("b", "10.0.0.2")] {
+        other.put(PODS, pod(uid, ip));
+    }
+    std::mem::replace(&mut run.server, other).close();
+    kubeconfig(&run.folder, &run.server);
+    run.until("a pod of the other", |run| run.who("10.0.0.2") == "b").await;
+    run.until_status(|status| *status == SourceStatus::Connected).await;
+}
+
+#[tokio::test]
 async fn changes_during_a_slow_list_are_not_lost() {
     let server = Server::start(ALL).await;
     for number in 1..=6 {
