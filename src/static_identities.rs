@@ -96,7 +96,14 @@ pub(crate) fn begin(path: Option<&Path>, timeline: &mut Timeline) -> (Option<Sta
 }
 
 fn snapshot(present: Vec<Interval>, at: i64) -> IdentityEvent {
-    IdentityEvent::Reconciled(Snapshot { source: source(), present, stopped: Vec::new(), heard: Some(at), at })
+    IdentityEvent::Reconciled(Snapshot {
+        source: source(),
+        present,
+        stopped: Vec::new(),
+        unclear: Vec::new(),
+        heard: Some(at),
+        at,
+    })
 }
 
 /// Identities by name of their interface in wiretag's own namespace.

@@ -152,6 +152,8 @@ pub struct Snapshot {
     pub present: Vec<Interval>,
     /// Identities that are known to have ended, and when.
     pub stopped: Vec<Stopped>,
+    /// Identities of which the source could not learn what holds: what was known of them stays.
+    pub unclear: Vec<Arc<str>>,
     /// Until when the source told every change; `None`: not known, each interval is sure only until it was learned.
     pub heard: Option<i64>,
     /// When it looked.

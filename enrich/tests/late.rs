@@ -75,7 +75,8 @@ fn a_source_that_was_away_left_all_rows_of_that_time_open() {
     let present: Vec<Interval> =
         (0..200).map(|last| interval(&format!("pod-{last}"), "kubernetes", last, (NOW - 300 * SECOND, NOW))).collect();
     let heard = Some(NOW - 600 * SECOND);
-    let snapshot = Snapshot { source: "kubernetes".into(), present, stopped: Vec::new(), heard, at: NOW };
+    let snapshot =
+        Snapshot { source: "kubernetes".into(), present, stopped: Vec::new(), unclear: Vec::new(), heard, at: NOW };
     timeline.apply(&IdentityEvent::Reconciled(snapshot));
     let since = NOW - 600 * SECOND - UNCERTAIN;
     assert_eq!(rows(timeline.take_late(NOW)), [LateRows { from: since, to: NOW, ranges: Vec::new() }]);

@@ -57,7 +57,14 @@ fn known(facts: &[(Identity, &[Key])]) -> Timeline {
 /// The static file says this, and no more, from so many seconds after the beginning on.
 fn file_says(second: i64, present: Vec<Interval>) -> IdentityEvent {
     let at = BEGIN + second * SECOND;
-    IdentityEvent::Reconciled(Snapshot { source: "static".into(), present, stopped: Vec::new(), heard: Some(at), at })
+    IdentityEvent::Reconciled(Snapshot {
+        source: "static".into(),
+        present,
+        stopped: Vec::new(),
+        unclear: Vec::new(),
+        heard: Some(at),
+        at,
+    })
 }
 
 /// The names of a flow's ends, seen at the client's interface.

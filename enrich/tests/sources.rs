@@ -293,7 +293,14 @@ fn after_an_outage_what_is_new_begins_late() {
     let present = vec![learned("kubernetes", identity("b"), pod_ip(), 60 * SECOND)];
     let (heard, at) = (Some(50 * SECOND * MS), 90 * SECOND * MS);
     let source = "kubernetes".into();
-    timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped: Vec::new(), heard, at }));
+    timeline.apply(&IdentityEvent::Reconciled(Snapshot {
+        source,
+        present,
+        stopped: Vec::new(),
+        unclear: Vec::new(),
+        heard,
+        at,
+    }));
     for (second, name) in [(40, "a"), (55, "none"), (59, "none"), (61, "b"), (64, "b")] {
         assert_eq!(who(&timeline, second * SECOND, second * SECOND), name, "at {second} s");
     }

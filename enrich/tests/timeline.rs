@@ -95,7 +95,14 @@ fn a_beginning_that_is_told_after_a_later_one_is_of_the_same_claim() {
     let mut one = timeline(&[has("a", address(), 200), has("a", address(), 100)]);
     assert_eq!(held(&one), [vec![(100, None)], vec![]]);
     assert_eq!([(50, 60), (120, 130), (250, 260)].map(|(from, to)| who(&one, from, to)), ["none", "a", "a"]);
-    let snapshot = Snapshot { source: "docker".into(), present: vec![], stopped: vec![], heard: None, at: 400 * MS };
+    let snapshot = Snapshot {
+        source: "docker".into(),
+        present: vec![],
+        stopped: vec![],
+        unclear: vec![],
+        heard: None,
+        at: 400 * MS,
+    };
     one.apply(&IdentityEvent::Reconciled(snapshot));
     assert_eq!(held(&one), [vec![(100, Some(200))], vec![]], "nothing of it is left open");
     let end = timeline(&[ended("a", 300), has("a", address(), 200), has("a", address(), 100)]);
@@ -252,7 +259,14 @@ fn the_network_of_an_interface_outlives_its_namespace_and_the_number_is_not_conf
 
 fn reconciled(present: Vec<Interval>, stopped: Vec<Stopped>, heard: Option<i64>, at: i64) -> IdentityEvent {
     let heard = heard.map(|heard| heard * MS);
-    IdentityEvent::Reconciled(Snapshot { source: "docker".into(), present, stopped, heard, at: at * MS })
+    IdentityEvent::Reconciled(Snapshot {
+        source: "docker".into(),
+        present,
+        stopped,
+        unclear: Vec::new(),
+        heard,
+        at: at * MS,
+    })
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod rows;
 use rows::{BEGIN, Bridge, ClientVeth, SECOND, ServerVeth, record, tagger};
 use wiretag_capture::{EndReason, FlowRecord};
 use wiretag_enrich::TaggedFlow;
-use wiretag_enrich::tagger::TaggedRows;
+use wiretag_enrich::tagger::{TaggedRows, Tagger, TaggerConfig};
 use wiretag_enrich::timeline::Timeline;
 
 /// Nobody has a name: it says nothing about what counts.
@@ -205,4 +205,28 @@ fn the_last_slice_of_one_point_is_not_another_flow() {
     tagger.push(0, FlowRecord { start: last.end + 50_000, end: last.end + 90_000, ..last }, BEGIN + 62 * SECOND);
     tagger.flush(&timeline, &mut rows);
     assert_eq!(primary(&rows), [(11, true), (12, false), (12, false)]);
+}
+
+/// A scan: more flows than are remembered, each seen at both ends a moment apart.
+#[test]
+fn more_flows_than_are_remembered_count_once_each() {
+    const FLOWS: u16 = 1000;
+    let config = TaggerConfig { boot: "boot".into(), max_claims: 64, ..TaggerConfig::default() };
+    let (mut tagger, timeline, mut rows) = (Tagger::new(config), known(), TaggedRows::default());
+    for point in [ClientVeth, ServerVeth] {
+        tagger.set_link(0, point as u32, true);
+    }
+    for number in 0..FLOWS {
+        let now = BEGIN + i64::from(number) * SECOND;
+        for point in [ClientVeth, ServerVeth] {
+            let mut row = FlowRecord { start: now, end: now + SECOND, ..record(point, 0, 0) };
+            row.end_reason = Some(EndReason::Idle);
+            row.client.port = Some(10_000 + number);
+            tagger.push(0, row, now + SECOND);
+        }
+        tagger.drain(now, &timeline, &mut rows);
+    }
+    tagger.flush(&timeline, &mut rows);
+    let counted = primary(&rows).into_iter().filter(|(_, counts)| *counts).count();
+    assert_eq!((rows.flows.len(), counted), (2 * usize::from(FLOWS), usize::from(FLOWS)));
 }

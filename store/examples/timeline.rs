@@ -229,7 +229,14 @@ fn changes(timeline: &mut Timeline, pods: &[Pod]) {
     let at = half.iter().map(|pod| pod.from).max().unwrap_or_default() + 4000 * SECOND;
     let told = |pod: &Pod| learned(ip(pod), Arc::new(identity(pod.number)), pod.from + SECOND, "kubernetes");
     let present: Vec<Interval> = half.iter().map(told).collect();
-    let snapshot = Snapshot { source: "kubernetes".into(), present, stopped: Vec::new(), heard: Some(at), at };
+    let snapshot = Snapshot {
+        source: "kubernetes".into(),
+        present,
+        stopped: Vec::new(),
+        unclear: Vec::new(),
+        heard: Some(at),
+        at,
+    };
     let event = IdentityEvent::Reconciled(snapshot);
     let clock = Clock::now();
     timeline.begin(event);

@@ -105,6 +105,11 @@ impl Attachments {
         std::mem::take(&mut self.changes)
     }
 
+    /// What could not be written is to be written later; of what changed since, the latest counts.
+    pub(super) fn keep_changes(&mut self, changes: Vec<Change>) {
+        self.changes.splice(..0, changes);
+    }
+
     /// `entry`, which is no longer known, stays in the journal until it is surely known elsewhere.
     fn leave(&mut self, entry: Entry, now: i64) {
         self.leaving.insert(id_of(&entry.record), now);
@@ -234,7 +239,7 @@ impl Attachments {
         events.extend(known.clone().flat_map(|own| self.circumstances(own, at)));
         let present = known.flat_map(|own| self.intervals(own, None, at)).collect();
         let (source, stopped) = ("cni".into(), Vec::new());
-        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at }));
+        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, unclear: Vec::new(), heard, at }));
         events
     }
 

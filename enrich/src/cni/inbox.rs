@@ -23,7 +23,7 @@ pub(super) struct Inbox {
     path: PathBuf,
     pub(super) spool: Spool,
     buffer: Vec<u8>,
-    /// Files of the spool that were taken and cannot be removed.
+    /// Files of the spool that were taken and cannot be removed, or not yet.
     stuck: HashSet<PathBuf>,
 }
 
@@ -86,6 +86,11 @@ impl Inbox {
         }
         records.sort_by_key(|record| record.at);
         (records, files, refused)
+    }
+
+    /// Files of the spool that were taken stay, for the next start.
+    pub(super) fn keep(&mut self, files: Vec<PathBuf>) {
+        self.stuck = files.into_iter().collect();
     }
 
     /// Removes files of the spool. What cannot be removed is not taken again.

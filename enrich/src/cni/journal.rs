@@ -37,24 +37,29 @@ impl Journal {
         Ok(entries)
     }
 
+    /// Writes what it can, which makes room on a full disk, too; the last error.
     pub(super) fn write(&self, changes: &[Change]) -> io::Result<()> {
+        let mut written = Ok(());
         for change in changes {
-            match change {
-                Change::Kept(entry) => {
-                    let path = self.file(&entry.record.container, &entry.record.ifname);
-                    let partial = path.with_extension("partial");
-                    let mut file =
-                        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-                    file.write_all(&serde_json::to_vec(entry).map_err(io::Error::other)?)?;
-                    std::fs::rename(&partial, &path)?;
-                }
-                Change::Gone((container, ifname)) => match std::fs::remove_file(self.file(container, ifname)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    Ok(()) | Err(_) => {}
-                },
-            }
+            written = self.write_one(change).and(written);
         }
-        Ok(())
+        written
+    }
+
+    fn write_one(&self, change: &Change) -> io::Result<()> {
+        match change {
+            Change::Kept(entry) => {
+                let path = self.file(&entry.record.container, &entry.record.ifname);
+                let partial = path.with_extension("partial");
+                let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+                file.write_all(&serde_json::to_vec(entry).map_err(io::Error::other)?)?;
+                std::fs::rename(&partial, &path)
+            }
+            Change::Gone((container, ifname)) => match std::fs::remove_file(self.file(container, ifname)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            },
+        }
     }
 
     /// A container id has no `@`, so that no two attachments share a name.

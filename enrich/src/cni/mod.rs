@@ -105,7 +105,8 @@ impl CniSource {
         let inbox = Inbox::open(&self.data);
         let attachments = Attachments::new(self.place.clone());
         let Self { heard, reporter, counters, .. } = self;
-        let mut listener = Listener { events, inbox, journal, attachments, reporter, counters, heard };
+        let unwritten = None;
+        let mut listener = Listener { events, inbox, journal, attachments, reporter, counters, heard, unwritten };
         listener.start().await;
         listener.listen().await;
     }
@@ -120,6 +121,8 @@ struct Listener {
     counters: Arc<CniCounters>,
     /// Until when every attachment is known to have been there.
     heard: Option<i64>,
+    /// Why the journal lacks something.
+    unwritten: Option<String>,
 }
 
 impl Listener {
@@ -172,8 +175,12 @@ impl Listener {
         for record in records {
             self.take(Some(record)).await;
         }
-        self.write().await;
-        self.inbox.remove(files);
+        // Until the journal knows what was in them.
+        if self.write().await {
+            self.inbox.remove(files);
+        } else {
+            self.inbox.keep(files);
+        }
         let dropped = self.inbox.spool.take_dropped();
         if dropped > 0 {
             self.counters.dropped.fetch_add(dropped, Ordering::Relaxed);
@@ -200,28 +207,44 @@ impl Listener {
         }
     }
 
-    async fn write(&mut self) {
+    /// Writes what changed; whether all of it is written. What is not is tried again.
+    async fn write(&mut self) -> bool {
         let changes = self.attachments.take_changes(now());
         if changes.is_empty() {
-            return;
+            return self.unwritten.is_none();
         }
         let journal = self.journal.clone();
-        match tokio::task::spawn_blocking(move || journal.write(&changes)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("cni: cannot keep what is attached: {error}"),
+        let written = tokio::task::spawn_blocking(move || {
+            let result = journal.write(&changes);
+            (changes, result)
+        });
+        let before = self.unwritten.take();
+        match written.await {
+            Ok((_, Ok(()))) => {}
+            Ok((changes, Err(error))) => {
+                self.attachments.keep_changes(changes);
+                if before.is_none() {
+                    tracing::warn!("cni: cannot keep what is attached: {error}");
+                }
+                self.unwritten = Some(error.to_string());
+            }
             Err(error) => tracing::error!("cni: {error}"),
         }
+        self.unwritten.is_none()
     }
 
     fn say(&self) {
         let quiet = self.attachments.is_empty() && self.counters.taken.load(Ordering::Relaxed) == 0;
-        let status = match self.inbox.limit() {
-            Some(reason) => SourceStatus::Absent { reason: reason.to_owned() },
-            None if quiet => {
+        let status = match (self.inbox.limit(), &self.unwritten) {
+            (Some(reason), _) => SourceStatus::Absent { reason: reason.to_owned() },
+            (None, Some(error)) => {
+                SourceStatus::Absent { reason: format!("what is attached cannot be kept over a restart: {error}") }
+            }
+            (None, None) if quiet => {
                 let reason = "no plugin has called yet; hint: `wiretag cni --help` says how to install it";
                 SourceStatus::Waiting { reason: reason.into() }
             }
-            None => SourceStatus::Connected,
+            (None, None) => SourceStatus::Connected,
         };
         self.reporter.report(status);
     }

@@ -112,7 +112,7 @@ impl Pods {
         events.extend(gone.map(|inode| IdentityEvent::NamespaceGone { inode, at }));
         let present = self.known.values().flat_map(|pod| self.intervals(pod, None, learned_at)).collect();
         let (source, stopped) = ("cri".into(), Vec::new());
-        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at }));
+        events.push(IdentityEvent::Reconciled(Snapshot { source, present, stopped, unclear: Vec::new(), heard, at }));
         events
     }
 

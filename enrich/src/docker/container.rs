@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::ContainerInspectResponse;
 use tokio::sync::mpsc;
 
-use super::context::{Context, Opening};
+use super::context::{Answer, Context, Opening};
 use super::inspect::{self, Addresses};
 use super::labels::{self, Joined, Network};
+use super::told::{Changes, Told};
 use super::{interfaces, now};
 use crate::event::IdentityEvent;
 use crate::identity::{Identity, Interval, Key};
@@ -22,92 +22,8 @@ use crate::identity::{Identity, Interval, Key};
 /// Interfaces inside a new container are there within moments of its start.
 const ATTEMPTS: usize = 10;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(150);
-
-/// What a container's task is told.
-#[derive(Debug)]
-pub(super) enum Told {
-    /// It got an endpoint in a network.
-    Connected {
-        network: Arc<str>,
-        at: i64,
-        /// [`Changes::partings`] of the network when this was told.
-        parting: u64,
-    },
-    /// It lost it.
-    Disconnected { network: Arc<str>, at: i64 },
-    /// Its first process runs.
-    Started { at: i64, attributes: HashMap<String, String> },
-    /// It has a new name.
-    Renamed { at: i64 },
-    /// Its first process ended.
-    Died { at: i64, attributes: HashMap<String, String> },
-    /// It was removed.
-    Destroyed { at: i64, attributes: HashMap<String, String> },
-    /// What happened to it between two times could not be taken.
-    Lost { since: i64, at: i64 },
-}
-
-impl Told {
-    /// When it happened.
-    pub(super) fn at(&self) -> i64 {
-        let (Self::Connected { at, .. }
-        | Self::Disconnected { at, .. }
-        | Self::Started { at, .. }
-        | Self::Renamed { at }
-        | Self::Died { at, .. }
-        | Self::Destroyed { at, .. }
-        | Self::Lost { at, .. }) = self;
-        *at
-    }
-}
-
-/// How often a container was told to have joined and left each network, counted before its task takes the event. An
-/// answer about an endpoint that left meanwhile may be about the one that came after it, and one about an endpoint whose
-/// event is still to be taken does not say since when it is there.
-#[derive(Default)]
-pub(super) struct Changes {
-    counts: Mutex<HashMap<Arc<str>, Counts>>,
-    taken: AtomicI64,
-}
-
-#[derive(Default, Clone, Copy)]
-struct Counts {
-    connects: u64,
-    partings: u64,
-}
-
-impl Changes {
-    /// The time of the event that the container's task took last, which it may still be busy with; 0: it took none.
-    pub(super) fn taken(&self) -> i64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    fn of(&self, network: &str) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(network).copied().unwrap_or_default()
-    }
-
-    fn partings(&self, network: &str) -> u64 {
-        self.of(network).partings
-    }
-
-    /// Counts an event that the container's task is about to be told.
-    pub(super) fn count(&self, told: &mut Told) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match told {
-            Told::Connected { network, parting, .. } => {
-                let counts = counts.entry(network.clone()).or_default();
-                counts.connects += 1;
-                *parting = counts.partings;
-            }
-            Told::Disconnected { network, .. } => counts.entry(network.clone()).or_default().partings += 1,
-            Told::Started { .. }
-            | Told::Renamed { .. }
-            | Told::Died { .. }
-            | Told::Destroyed { .. }
-            | Told::Lost { .. } => {}
-        }
-    }
-}
+/// Pauses before Docker is asked again about what it did not answer grow from the first to the last, doubling.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 struct Endpoint {
     network: Arc<str>,
@@ -139,6 +55,8 @@ pub(super) struct Container {
     /// Names of networks in which it has no endpoint of its own: `host`, `none`.
     shared: Vec<String>,
     runs: bool,
+    /// Docker did not answer about it: it is asked again. What was known of it is sure until then.
+    unclear: Option<i64>,
     endpoints: Vec<Endpoint>,
     /// Endpoints that were told but whose addresses are not known yet: network and beginning.
     pending: Vec<(Arc<str>, i64)>,
@@ -154,6 +72,7 @@ impl Container {
             sandbox: None,
             shared: Vec::new(),
             runs: false,
+            unclear: None,
             endpoints: Vec::new(),
             pending: Vec::new(),
             changes: Arc::default(),
@@ -166,8 +85,21 @@ impl Container {
 
     /// Takes events until the container is removed or the connection ends.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Told>) {
-        while let Some(told) = inbox.recv().await {
-            self.changes.taken.store(told.at(), Ordering::Relaxed);
+        loop {
+            let told = match self.unclear {
+                None => inbox.recv().await,
+                Some(since) => tokio::select! {
+                    biased;
+                    told = inbox.recv() => told,
+                    found = self.ask() => {
+                        self.unclear = None;
+                        self.settle(found, since).await;
+                        continue;
+                    }
+                },
+            };
+            let Some(told) = told else { return };
+            self.changes.take(&told);
             match told {
                 Told::Connected { network, at, parting } => self.connected(network, at, parting).await,
                 Told::Disconnected { network, at } => {
@@ -186,6 +118,7 @@ impl Container {
                     self.died(since, &HashMap::new()).await;
                     self.started(at, &HashMap::new(), &inbox).await;
                 }
+                Told::Unclear { since } => self.unclear = Some(since),
             }
         }
     }
@@ -199,7 +132,15 @@ impl Container {
         }
         let mut inspected = None;
         if self.identity.is_none() || self.runs || addresses.is_none() {
-            inspected = self.context.inspect(&self.id).await;
+            inspected = match self.context.inspect(&self.id).await {
+                Answer::Found(container) => Some(container),
+                Answer::Gone => None,
+                Answer::Missing => {
+                    // Before its start it is asked then.
+                    self.unclear = self.unclear.or(self.runs.then_some(at));
+                    None
+                }
+            };
         }
         if let Some(container) = &inspected {
             self.identify(container);
@@ -214,7 +155,7 @@ impl Container {
         };
         self.endpoints.push(Endpoint::new(network, addresses, at));
         self.tell().await;
-        if let Some(container) = inspected.filter(inspect::is_running) {
+        if let Some(container) = inspected.filter(|container| inspect::is_running(container)) {
             self.find_interfaces(&container).await;
         }
     }
@@ -230,7 +171,14 @@ impl Container {
             if known(self) {
                 return;
             }
-            let Some(container) = self.context.inspect(&self.id).await else { break };
+            let container = match self.context.inspect(&self.id).await {
+                Answer::Found(container) => container,
+                Answer::Gone => break,
+                Answer::Missing => {
+                    self.unclear = Some(at);
+                    break;
+                }
+            };
             if !inspect::is_running(&container) {
                 break;
             }
@@ -250,7 +198,14 @@ impl Container {
     }
 
     async fn renamed(&mut self, at: i64) {
-        let Some(container) = self.context.inspect(&self.id).await else { return };
+        let container = match self.context.inspect(&self.id).await {
+            Answer::Found(container) => container,
+            Answer::Gone => return,
+            Answer::Missing => {
+                self.unclear = self.unclear.or(Some(at));
+                return;
+            }
+        };
         // What was told of the time before keeps the old name.
         self.tell().await;
         self.identity = Some(Arc::new(inspect::identity(&self.id, &container, &self.context.host)));
@@ -258,7 +213,7 @@ impl Container {
     }
 
     async fn died(&mut self, at: i64, attributes: &HashMap<String, String>) {
-        self.runs = false;
+        (self.runs, self.unclear) = (false, None);
         self.identify_by(attributes).await;
         self.context.namespaces.gone(&self.context, &self.id, at).await;
         let (identity, learned_at) = (self.id.clone(), now());
@@ -266,6 +221,46 @@ impl Container {
         self.endpoints.clear();
         self.pending.clear();
         self.sandbox = None;
+    }
+
+    /// Asks about it until there is an answer; `None`: it is gone.
+    async fn ask(&self) -> Option<Box<ContainerInspectResponse>> {
+        let (mut pause, longest) = PAUSES;
+        loop {
+            tokio::time::sleep(pause).await;
+            match self.context.inspect(&self.id).await {
+                Answer::Found(container) => return Some(container),
+                Answer::Gone => return None,
+                Answer::Missing => pause = pause.saturating_mul(2).min(longest),
+            }
+        }
+    }
+
+    /// Takes an answer that came late. What was known is sure until `since`.
+    async fn settle(&mut self, found: Option<Box<ContainerInspectResponse>>, since: i64) {
+        // That it is gone, an event tells.
+        let Some(container) = found else { return };
+        if !inspect::is_running(&container) {
+            let ended = inspect::finished_at(&container).map_or(since, |at| at.max(since));
+            self.died(ended, &HashMap::new()).await;
+            return;
+        }
+        let from = inspect::started_at(&container).unwrap_or(since);
+        if from > since && self.endpoints.is_empty() {
+            // Another run than the one that was known.
+            let (identity, learned_at) = (self.id.clone(), now());
+            self.context.send(IdentityEvent::Ended { identity, at: since, learned_at, source: "docker".into() }).await;
+        }
+        let before = self.identity.take();
+        if self.take(&container, from) {
+            self.tell().await;
+            self.find_interfaces(&container).await;
+        } else {
+            self.describe(from).await;
+        }
+        if before.is_some() && before != self.identity {
+            self.describe(since).await;
+        }
     }
 
     fn forget(&mut self, network: &str) {

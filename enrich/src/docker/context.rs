@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{ContainerInspectResponse, NetworkInspect};
 use tokio::sync::mpsc;
 
@@ -17,6 +18,16 @@ use crate::identity::Identity;
 
 /// An answer that takes longer is not waited for. While a container starts, Docker answers nothing about it.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What Docker says of a container.
+pub(super) enum Answer {
+    /// It is there.
+    Found(Box<ContainerInspectResponse>),
+    /// There is no such container.
+    Gone,
+    /// Nothing, or only that something is wrong: that says nothing about the container.
+    Missing,
+}
 
 pub(super) struct Context {
     pub(super) docker: Docker,
@@ -34,9 +45,13 @@ impl Context {
         let _ = self.events.send(event).await;
     }
 
-    /// A container; `None` if it is gone or there is no answer.
-    pub(super) async fn inspect(&self, id: &str) -> Option<ContainerInspectResponse> {
-        tokio::time::timeout(PATIENCE, self.docker.inspect_container(id, None)).await.ok()?.ok()
+    /// A container.
+    pub(super) async fn inspect(&self, id: &str) -> Answer {
+        match tokio::time::timeout(PATIENCE, self.docker.inspect_container(id, None)).await {
+            Ok(Ok(found)) => Answer::Found(Box::new(found)),
+            Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Answer::Gone,
+            Ok(Err(_)) | Err(_) => Answer::Missing,
+        }
     }
 
     /// A network with the endpoints of its containers; what is new of it is told.
@@ -129,9 +144,10 @@ impl Namespaces {
         self.keep(context, at, |holder, _| &**holder != container).await;
     }
 
-    /// All but those of these containers, in these runs, are gone.
-    pub(super) async fn retain(&self, context: &Context, runs: &HashMap<Arc<str>, i64>, at: i64) {
-        self.keep(context, at, |holder, run| runs.get(holder) == Some(&run)).await;
+    /// All but those of these containers, in these runs where that is known, are gone.
+    pub(super) async fn retain(&self, context: &Context, runs: &HashMap<Arc<str>, Option<i64>>, at: i64) {
+        let lasts = |holder: &Arc<str>, run| runs.get(holder).is_some_and(|own| own.is_none_or(|own| own == run));
+        self.keep(context, at, lasts).await;
     }
 
     async fn keep(&self, context: &Context, at: i64, lasts: impl Fn(&Arc<str>, i64) -> bool) {

@@ -1,7 +1,8 @@
 //! Identities from Docker: what runs, what ran, and every start and end as it happens.
 //!
 //! On each connection: all containers (those that run are learned as of their start), told at once as a snapshot, then the
-//! event stream *since the listing began*, so that nothing falls between. What a broken connection may have hidden is
+//! event stream, which is opened *before the listing begins* and read meanwhile, so that nothing falls between: of the past Docker remembers
+//! only some hundred events. What a broken connection may have hidden is
 //! not guessed: see "unheard time" in [`crate::timeline`]. Without a daemon the source waits and tries again for ever;
 //! its state is a [`SourceStatus`]. One that does not answer in time is as good as none.
 //!
@@ -14,7 +15,8 @@
 //! **Order.** Each container has a task of its own that takes its events one after the other; tasks do not wait for
 //! each other, and nothing that they wait for stops the reading of the stream: Docker drops what a slow reader leaves. If
 //! one waits for so long that its events fill their queue, its container counts as ended when it was heard last, and is
-//! begun anew with what is then there.
+//! begun anew with what is then there. No answer, or an error, says nothing about a container: what was known of it stays, and it is asked
+//! about until there is an answer or an event.
 //! That events of different containers overtake each other is no harm to the timeline.
 //!
 //! **Limits.** Host-network containers share the host's addresses and get no keys here: they are described, and known by their
@@ -30,6 +32,7 @@ mod inspect;
 mod interfaces;
 mod labels;
 mod listing;
+mod told;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -47,16 +50,24 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event::IdentityEvent;
 use crate::status::{Reporter, SourceStatus};
-use container::{Changes, Container, Told};
+use container::Container;
 use context::{Context, Namespaces};
+use told::{Changes, Told};
 
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 /// The first answer of a connection comes in moments.
 const VERSION: Duration = Duration::from_secs(10);
 /// The lists of all that there is may take longer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Why a connection ended.
+const ENDED: &str = "the event stream ended";
 /// Events that wait for one container's task.
 const CONTAINER_QUEUE: usize = 256;
+/// Events that wait until all that there is has been listed: more are not kept, and the connection begins anew.
+const EARLY: usize = 65_536;
+/// What is heard of each kind; health checks alone make many times as many events.
+const EVENTS: [(&str, &[&str]); 2] =
+    [("type", &["container", "network"]), ("event", &["connect", "disconnect", "start", "rename", "die", "destroy"])];
 
 /// The socket of the daemon: that of the endpoint (a path, or `unix://…`), or Docker's usual one.
 ///
@@ -153,7 +164,9 @@ impl DockerSource {
         let docker = in_time(VERSION, connect(socket)?.negotiate_version()).await?;
         let since = now();
         let since = format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000);
-        let mut stream = Box::pin(docker.events(Some(EventsOptionsBuilder::default().since(&since).build())));
+        let filters = EVENTS.map(|(name, values)| (name, values.to_vec())).into();
+        let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
+        let mut stream = Box::pin(docker.events(Some(options)));
         let context = Arc::new(Context {
             docker,
             host: self.host.clone(),
@@ -162,10 +175,28 @@ impl DockerSource {
             namespaces: self.namespaces.clone(),
             networks: std::sync::Mutex::default(),
         });
-        let known = listing::list(&context, self.heard).await?;
+        let mut early = Vec::new();
+        let mut listing = Box::pin(listing::list(&context, self.heard));
+        let listed = loop {
+            tokio::select! {
+                listed = &mut listing => break listed?,
+                message = stream.next() => match message {
+                    Some(message) if early.len() < EARLY => early.push(message?),
+                    Some(_) => return Ok("too many events came before its containers were listed".to_owned()),
+                    None => return Ok(ENDED.to_owned()),
+                },
+            }
+        };
+        drop(listing);
         self.reporter.report(SourceStatus::Connected);
-        let mut containers = Containers { context, known, told: HashMap::new(), tasks: JoinSet::new() };
-        let mut end = Ok("the event stream ended".to_owned());
+        let mut containers = Containers { context, known: listed.known, told: HashMap::new(), tasks: JoinSet::new() };
+        for id in listed.unclear {
+            containers.hand(&id, Told::Unclear { since: listed.heard });
+        }
+        for message in early {
+            containers.tell(message);
+        }
+        let mut end = Ok(ENDED.to_owned());
         while let Some(message) = stream.next().await {
             match message {
                 Ok(message) => containers.tell(message),

@@ -1,7 +1,8 @@
 //! The host's own addresses (`rtnetlink(7)`): at these, sockets say who it was. Parsing is pure.
 //!
 //! An address of wiretag's namespace is told as a [`Key::Socket`] without protocol and port (0): all of the address' sockets are
-//! the namespace's.
+//! the namespace's. Whose it is has an id of its own (`host:NAME`): the cluster's node (`node:NAME`) may end and come again, and the host has
+//! its addresses all the time.
 //!
 //! Of another namespace, [`own`] tells the addresses that are surely its holder's.
 
@@ -97,7 +98,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn new(host: &Arc<str>, boot: Arc<str>) -> Self {
-        let identity = format!("node:{host}").into();
+        let identity = format!("host:{host}").into();
         let host = Arc::new(Identity { identity, host: Some(host.clone()), ..Identity::default() });
         Self { host, boot, known: HashMap::new() }
     }
@@ -172,6 +173,19 @@ mod tests {
             message(32, 0x80, 0, 3, "10.2.0.7"),
         ]);
         assert_eq!(found, ["2 10.1.0.7", "2 fd00::7", "3 10.2.0.7"]);
+    }
+
+    /// A node that is deleted from the cluster, and registers again.
+    #[test]
+    fn the_host_has_its_addresses_whatever_becomes_of_the_node() {
+        use crate::timeline::{Lookup, Timeline};
+        let (mut addresses, mut timeline) = (Addresses::new(&"n1".into(), "boot".into()), Timeline::new());
+        let (ip, mut told): (IpAddr, _) = ([10, 1, 0, 7].into(), Vec::new());
+        addresses.take(&HashSet::from([ip]), 10, &mut told);
+        let (identity, source) = ("node:n1".into(), "kubernetes".into());
+        told.push(IdentityEvent::Ended { identity, at: 20, learned_at: 20, source });
+        told.iter().for_each(|event| timeline.apply(event));
+        assert_ne!(timeline.socket((0, "boot"), 0, (ip, 0), 30), Lookup::None);
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl WatchSockets {
             }
         }
         let (source, stopped, heard) = (SOURCE.into(), Vec::new(), self.config.heard);
-        let snapshot = IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at });
+        let snapshot = IdentityEvent::Reconciled(Snapshot { source, present, stopped, unclear: Vec::new(), heard, at });
         std::iter::once(snapshot).chain(others).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The way to the API server: where it is, who we are there, and what an error means.
 //!
 //! A kubeconfig and its token file are read again when the API server no longer knows us, so a token that was renewed meanwhile
-//! counts at once; in a cluster the client also reads its token again every minute. Nothing of what the server answers but
+//! counts at once, and when there is no way to the server: it may have another address or authority by now. In a cluster the client also reads its token again every minute. Nothing of what the server answers but
 //! its own sentence gets into a log: objects and plugins may show secrets.
 
 use std::fmt;
@@ -36,6 +36,8 @@ pub(super) enum Failure {
     Gone,
     /// A watch ended as soon as it had begun.
     Brief,
+    /// No request reaches the server, in words.
+    Unreached(String),
     /// Anything else, in words.
     Other(String),
 }
@@ -48,12 +50,20 @@ impl fmt::Display for Failure {
             Self::NotFound => f.write_str("the API server does not have it"),
             Self::Gone => f.write_str("too old for the API server"),
             Self::Brief => f.write_str("the API server ends watches as soon as they begin"),
-            Self::Other(message) => f.write_str(message),
+            Self::Unreached(message) | Self::Other(message) => f.write_str(message),
         }
     }
 }
 
 impl Failure {
+    /// Whether it may be another with what the kubeconfig says now.
+    pub(super) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Unauthorized | Self::Unreached(_) => true,
+            Self::Forbidden(_) | Self::NotFound | Self::Gone | Self::Brief | Self::Other(_) => false,
+        }
+    }
+
     /// An HTTP status.
     pub(super) fn of_status(code: u16, message: &str) -> Self {
         match code {
@@ -78,8 +88,8 @@ impl From<kube::Error> for Failure {
             kube::Error::Auth(_) => {
                 Self::Other("the kubeconfig's credentials cannot be had (plugin or token file)".into())
             }
-            kube::Error::Service(error) => Self::Other(chain(&*error)),
-            kube::Error::HyperError(error) => Self::Other(chain(&error)),
+            kube::Error::Service(error) => Self::Unreached(chain(&*error)),
+            kube::Error::HyperError(error) => Self::Unreached(chain(&error)),
             error => Self::Other(error.to_string()),
         }
     }
@@ -123,7 +133,7 @@ impl Connector {
         Ok((number, client))
     }
 
-    /// This client is not known to the server any more: the next one is made anew.
+    /// This client does not reach the server, or is not known to it any more: the next one is made anew.
     pub(super) async fn renew(&self, number: u64) {
         let mut current = self.current.lock().await;
         if current.0 == number {
@@ -138,9 +148,9 @@ impl Connector {
         let (number, client) = self.client().await?;
         let answer = async { read(client.request_stream(request).await?).await };
         let body = match tokio::time::timeout(PATIENCE, answer).await.map_err(|_| Failure::late())? {
-            Err(Failure::Unauthorized) => {
+            Err(failure) if failure.is_of_connection() => {
                 self.renew(number).await;
-                return Err(Failure::Unauthorized);
+                return Err(failure);
             }
             body => body?,
         };

@@ -110,7 +110,7 @@ impl Standings {
         standing.state = match (failure, &standing.state) {
             (Failure::Forbidden(_) | Failure::NotFound, _) => State::Refused(failure.to_string()),
             (_, State::Fails(times, _)) => State::Fails(times + 1, failure.to_string()),
-            (Failure::Unauthorized | Failure::Gone | Failure::Brief | Failure::Other(_), _) => {
+            (Failure::Unauthorized | Failure::Gone | Failure::Brief | Failure::Unreached(_) | Failure::Other(_), _) => {
                 State::Fails(1, failure.to_string())
             }
         };

@@ -253,7 +253,14 @@ impl State {
         self.pods.present(when.at, &self.teller, &mut present, &mut stopped);
         self.nodes.present(when.at, &self.teller, &mut present);
         self.services.present(when.at, &self.teller, &mut present);
-        IdentityEvent::Reconciled(Snapshot { source: SOURCE.into(), present, stopped, heard, at: when.at })
+        IdentityEvent::Reconciled(Snapshot {
+            source: SOURCE.into(),
+            present,
+            stopped,
+            unclear: Vec::new(),
+            heard,
+            at: when.at,
+        })
     }
 
     fn pods(&mut self) -> (&mut Pods, Surroundings<'_>) {

@@ -3,7 +3,9 @@
 //! * A watch that ends is taken up where it was, without a new list; only 410 (the server has forgotten that version) makes a
 //!   new list, and the time since the watch was last heard is a gap.
 //! * What comes after a gap, an interruption or a standstill of this host happened at some time in it: such events say until
-//!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read.
+//!   when the opposite was sure ([`When`]). A watch is up to date again once nothing is left to be read: once reading has to wait. What was
+//!   missed comes at once, so the longer a watch is read, the shorter a pause is enough ([`pause_of_one_behind`]); in a large cluster
+//!   there are no long ones. One that goes on at once has missed nothing.
 //! * Each request has an end: a page that does not come, and a watch whose server is silently gone.
 //! * A watch that ends or fails within its first moments is as good as none: it is asked for again with growing pauses, and works again once
 //!   it has lasted. One that ended after that goes on at once.
@@ -39,8 +41,10 @@ const SILENCE: i64 = (WATCH as i64 + 60) * 1_000_000_000;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Longer than this between two looks is a standstill, ns.
 const STALL: i64 = 2_500_000_000;
-/// A watch of which nothing more comes for so long is up to date.
+/// A watch of which at its beginning nothing more comes for so long is up to date; so is one that goes on so soon.
 const CAUGHT_UP: Duration = Duration::from_millis(300);
+/// A pause of this length is enough in any case.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes of a line: an object is at most a few MB.
 const MOST_LINE: u64 = 32 << 20;
 /// A watch that ends sooner is a failure.
@@ -133,7 +137,7 @@ impl Watch {
                     }
                     self.tell(Told::Failed { resource, failure }).await;
                 }
-                Failure::Unauthorized | Failure::Other(_) => {
+                Failure::Unauthorized | Failure::Unreached(_) | Failure::Other(_) => {
                     self.tell(Told::Failed { resource, failure }).await;
                 }
             }
@@ -168,7 +172,7 @@ impl Watch {
     ) -> Result<(), Failure> {
         let (number, client) = self.connector.client().await?;
         let result = self.follow_with(&client, resource, version, failures).await;
-        if result == Err(Failure::Unauthorized) {
+        if result.as_ref().is_err_and(Failure::is_of_connection) {
             self.connector.renew(number).await;
         }
         result
@@ -245,16 +249,18 @@ impl Watch {
         failures: &mut u32,
     ) -> Result<(), Failure> {
         let mut line = Vec::new();
-        let mut caught_up = false;
         let began = Instant::now();
         let (mut awake, mut news, mut said) = (now(), now(), i64::MIN);
+        let is_late = self.heard.is_none_or(|heard| awake.saturating_sub(heard) > CAUGHT_UP.as_nanos() as i64);
+        // Since when it is read to catch up.
+        let mut behind = is_late.then_some(began);
         loop {
-            let patience = if caught_up { HEARTBEAT } else { CAUGHT_UP };
+            let patience = behind.map_or(HEARTBEAT, |since| pause_of_one_behind(since.elapsed()));
             let next = tokio::time::timeout(patience, next(&mut stream, &mut line)).await;
             let at = now();
-            if caught_up && at.saturating_sub(awake) > STALL {
+            if behind.is_none() && at.saturating_sub(awake) > STALL {
                 // This task or the whole host stood still: what is there to be read may have come long ago.
-                (caught_up, self.heard) = (false, Some(awake));
+                (behind, self.heard) = (Some(Instant::now()), Some(awake));
             }
             awake = at;
             let has_lasted = began.elapsed() >= MOMENTS;
@@ -264,8 +270,8 @@ impl Watch {
             match next {
                 Err(_) if at.saturating_sub(news) > SILENCE => return Err(Failure::late()),
                 Err(_) => {
-                    self.heard = if caught_up { self.heard } else { Some(at) };
-                    caught_up = true;
+                    self.heard = if behind.is_none() { self.heard } else { Some(at) };
+                    behind = None;
                     said = at;
                     self.tell(Told::Heard { resource, at }).await;
                     continue;
@@ -273,15 +279,15 @@ impl Watch {
                 Ok(end) => {
                     if !end? {
                         // It ended in order: until now there was nothing more.
-                        self.heard = if caught_up { Some(at) } else { self.heard };
+                        self.heard = if behind.is_none() { Some(at) } else { self.heard };
                         return if has_lasted { Ok(()) } else { Err(Failure::Brief) };
                     }
                 }
             }
             news = at;
-            let sure = if caught_up { at } else { self.heard.unwrap_or(at).min(at - 1) };
+            let sure = if behind.is_none() { at } else { self.heard.unwrap_or(at).min(at - 1) };
             self.take(&line, resource, version, When { sure, at }).await?;
-            if caught_up {
+            if behind.is_none() {
                 self.heard = Some(at);
                 // Events may come without a pause.
                 if at.saturating_sub(said) > HEARTBEAT.as_nanos() as i64 {
@@ -366,6 +372,11 @@ async fn next(stream: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> R
         // What was cut off comes again.
         Some(_) | None => Ok(false),
     }
+}
+
+/// How long nothing may come of a watch that is being read to catch up, until it has: half as long after each second.
+fn pause_of_one_behind(read_for: Duration) -> Duration {
+    CAUGHT_UP.mul_f64((-read_for.as_secs_f64()).exp2()).max(LEAST_PAUSE)
 }
 
 fn pause(failures: u32) -> Duration {

@@ -14,6 +14,9 @@
 //! Two networks may have the same addresses: flows of one are not observations of those of the other. That is known once both
 //! networks are, which is when rows leave; what is seen where no network is known is an observation of whichever flow came first.
 //!
+//! Choices are kept of so many flows; beyond, half of them is forgotten: flows that are over first, then those that were not seen for the
+//! longest. Who is forgotten too early may count twice, and nobody does because there is no room.
+//!
 //! Slices that are still open are shown with the choice as of now, which settles nothing. When another observation takes the
 //! claim over, the one that was shown as primary is not that any more: it is named in [`Claims::demoted`].
 
@@ -28,8 +31,7 @@ use super::observation::{End, Observation};
 const CLAIM_LIFE: i64 = 400_000_000_000;
 /// The packets of one flow pass its observation points on a node within this time, ns.
 const PASSAGE: i64 = 250_000_000;
-/// Flows of which choices are kept at most, and turns of each.
-const MOST_CLAIMS: usize = 1_000_000;
+/// Turns of a flow at most.
 const MOST_TURNS: usize = 8;
 
 /// The same at every observation point, in either orientation, and on both sides of a translation.
@@ -249,6 +251,12 @@ impl Turns {
         turn.ask(own, demoted)
     }
 
+    /// What is forgotten first has the least: whether it goes on, as far as is known, and when it was seen.
+    fn worth(&self) -> (bool, i64) {
+        let goes_on = self.last.claims().any(|claim| claim.over.is_none());
+        (goes_on, self.last.claims().map(|claim| claim.seen).max().unwrap_or(i64::MIN))
+    }
+
     /// Whether something is left of them without what was not seen since `before`.
     fn forget(&mut self, before: i64) -> bool {
         self.before.retain_mut(|turn| turn.forget(before));
@@ -261,14 +269,19 @@ impl Turns {
 }
 
 /// See the module documentation.
-#[derive(Default)]
 pub(super) struct Claims {
     turns: HashMap<FlowKey, Turns>,
+    /// Flows of which choices are kept.
+    most: usize,
     /// Open slices that were shown as primary and are not any more. Whoever shows slices takes them.
     pub(super) demoted: Vec<OpenSlice>,
 }
 
 impl Claims {
+    pub(super) fn new(most: usize) -> Self {
+        Self { turns: HashMap::new(), most, demoted: Vec::new() }
+    }
+
     /// An observation asks to be the primary one of its flow.
     pub(super) fn claim(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64) {
         self.turn(flow, seen, now);
@@ -276,7 +289,7 @@ impl Claims {
 
     /// Whether this observation is a primary one; the answer stays.
     pub(super) fn settle(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64) -> bool {
-        let Some(claim) = self.turn(flow, seen, now) else { return true };
+        let claim = self.turn(flow, seen, now);
         claim.settled = true;
         let own = claim.spot == Spot::of(&flow.0, seen);
         if own && seen.over.is_some() {
@@ -288,7 +301,7 @@ impl Claims {
 
     /// Whether this observation of a slice that is open would be a primary one by now.
     pub(super) fn show(&mut self, flow: (FlowKey, Directions), seen: &Observation, now: i64, slice: OpenSlice) -> bool {
-        let Some(claim) = self.turn(flow, seen, now) else { return true };
+        let claim = self.turn(flow, seen, now);
         let own = claim.spot == Spot::of(&flow.0, seen);
         if own {
             claim.shown = Some(slice);
@@ -296,17 +309,34 @@ impl Claims {
         own
     }
 
-    /// `None`: no room.
-    fn turn(&mut self, (key, directions): (FlowKey, Directions), seen: &Observation, now: i64) -> Option<&mut Claim> {
+    fn turn(&mut self, (key, directions): (FlowKey, Directions), seen: &Observation, now: i64) -> &mut Claim {
         let own = Claim::new(&key, directions, seen, now);
-        let room = self.turns.len() < MOST_CLAIMS;
+        if self.turns.len() >= self.most && !self.turns.contains_key(&key) {
+            self.make_room();
+        }
         match self.turns.entry(key) {
-            Entry::Occupied(known) => Some(known.into_mut().ask(own, &mut self.demoted)),
-            Entry::Vacant(free) => room.then(|| {
+            Entry::Occupied(known) => known.into_mut().ask(own, &mut self.demoted),
+            Entry::Vacant(free) => {
                 let turns = Turns { before: Vec::new(), last: Turn::new(own) };
                 &mut free.insert(turns).last.first
-            }),
+            }
         }
+    }
+
+    /// Forgets half of them.
+    fn make_room(&mut self) {
+        let mut worth: Vec<_> = self.turns.values().map(Turns::worth).collect();
+        let half = worth.len() / 2;
+        let (_, middle, _) = worth.select_nth_unstable(half);
+        let middle = *middle;
+        // Of those that are worth the same, some stay.
+        let mut left = half.saturating_sub(worth.iter().filter(|own| **own > middle).count());
+        self.turns.retain(|_, turns| {
+            let is_middle = turns.worth() == middle;
+            let stays = turns.worth() > middle || (is_middle && left > 0);
+            left -= usize::from(is_middle && stays);
+            stays
+        });
     }
 
     /// Forgets what was not seen for long.

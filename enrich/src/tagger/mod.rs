@@ -58,11 +58,13 @@ pub struct TaggerConfig {
     pub hold: i64,
     /// Records held at most, and transactions.
     pub max_held: usize,
+    /// Flows of which it is known which observation is the primary one, at most.
+    pub max_claims: usize,
 }
 
 impl Default for TaggerConfig {
     fn default() -> Self {
-        Self { boot: "".into(), hold: 2_000_000_000, max_held: 200_000 }
+        Self { boot: "".into(), hold: 2_000_000_000, max_held: 200_000, max_claims: 1_000_000 }
     }
 }
 
@@ -165,9 +167,10 @@ impl Tagger {
     /// An empty tagger.
     pub fn new(config: TaggerConfig) -> Self {
         let (records, transactions) = (Hold::new(config.max_held), Hold::new(config.max_held));
+        let claims = Claims::new(config.max_claims);
         let join = Join {
             config,
-            claims: Claims::default(),
+            claims,
             names: Namer::default(),
             connections: Connections::default(),
             links: HashMap::new(),
@@ -225,7 +228,7 @@ impl Tagger {
         if now < self.latest.saturating_sub(self.join.config.hold) {
             // The clock went back: what waits for a time would wait until it comes again, and with it all that comes behind it.
             self.flush(timeline, out);
-            self.join.claims = Claims::default();
+            self.join.claims = Claims::new(self.join.config.max_claims);
             self.swept = now;
             self.latest = now;
         }

@@ -123,15 +123,18 @@ impl Dossier {
         (!is_empty).then_some(self)
     }
 
-    /// The latest time that it tells of; [`i64::MAX`] while something of it lasts.
+    /// The latest time that it tells of; [`i64::MAX`] while something of it lasts. Of a name without a word of its own that is when it
+    /// was told: nobody tells of its end, and who knows of it tells it again after a start.
     pub fn until(&self) -> i64 {
         let end = self.ends.iter().filter(|end| end.frees == Frees::All).map(|end| end.at).max();
         // An end does not end what began after it.
         let ended = |claim: &ClaimFact| end.filter(|end| *end >= claim.from);
         let closed = |claim: &ClaimFact| claim.closed.map(|closed| closed.to).or(ended(claim)).unwrap_or(i64::MAX);
         let learned = self.attributes.iter().map(|fact| fact.from.max(fact.learned_at)).max();
-        let own = self.claims.iter().map(closed).chain(end).chain(learned).max();
-        if self.claims.is_empty() && end.is_none() { i64::MAX } else { own.unwrap_or(i64::MAX) }
+        let named = self.alias.as_ref().map(|alias| alias.learned_at);
+        let own = self.claims.iter().map(closed).chain(end).chain(learned).chain(named).max();
+        let lasts = self.claims.is_empty() && end.is_none() && (named.is_none() || learned.is_some());
+        if lasts { i64::MAX } else { own.unwrap_or(i64::MAX) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is old is forgotten.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Timeline;
@@ -83,21 +84,31 @@ impl Timeline {
 
     fn expire_subjects(&mut self, chunk: usize, before: i64) {
         let subjects = &self.view.subjects;
-        let has_keys = |subject: &Subject, number| {
-            let mut names = subjects.with_names(number).into_iter().filter_map(|name| subjects.get(name));
-            !subject.keys.is_empty() || names.any(|name| !name.keys.is_empty())
+        let has_keys = |subject: &Subject| {
+            let mut names = subject.names.iter().flat_map(|name| subjects.with_names(*name));
+            let has_own = |name| subjects.get(name).is_some_and(|name| !name.keys.is_empty());
+            !subject.keys.is_empty() || names.any(has_own)
         };
         let is_over = |subject: &Subject| {
             let ended = subject.ends.iter().any(|end| end.scope == Scope::All && end.at < before);
-            let last = subject.told.iter().map(|told| told.learned_at.max(told.from)).max();
-            (ended || subject.had_keys || subject.alias.is_some()) && last.is_none_or(|last| last < before)
+            let told = subject.told.iter().map(|told| told.learned_at.max(told.from));
+            let last = told.chain(subject.alias.iter().map(|alias| alias.learned_at)).max();
+            let may_go = ended || subject.had_keys || subject.alias.is_some() || subject.is_bare();
+            may_go && last.is_none_or(|last| last < before)
         };
-        let stands = |subject: &Subject| {
+        // A pod may have thousands of names, which stand or fall with it.
+        let mut standing: HashMap<u32, bool> = HashMap::new();
+        let mut stands = |subject: &Subject| {
             // A name is kept for as long as what it stands for.
             let of = subject.alias.as_ref().and_then(|alias| subjects.get(alias.of).zip(Some(alias.of)));
-            of.is_some_and(|(of, number)| has_keys(of, number) || !is_over(of))
+            of.is_some_and(|(of, number)| *standing.entry(number).or_insert_with(|| has_keys(of) || !is_over(of)))
         };
-        let old = subjects.chunk(chunk).filter(|(number, own)| is_over(own) && !has_keys(own, *number) && !stands(own));
+        let mut is_old = |(_, own): &(u32, &Subject)| {
+            // One of whom there are only names goes after them.
+            let is_named = own.is_bare() && !own.names.is_empty();
+            !is_named && is_over(own) && !has_keys(own) && !stands(own)
+        };
+        let old = subjects.chunk(chunk).filter(|own| is_old(own));
         let old: Vec<u32> = old.map(|(number, _)| number).collect();
         let ended = |own: &Subject| own.ends.iter().any(|end| end.scope == Scope::All);
         let idle: Vec<u32> = subjects

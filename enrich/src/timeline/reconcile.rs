@@ -25,6 +25,7 @@ pub(super) struct Reconciling {
     /// How many it had at first; what is done is dropped at once.
     keys: usize,
     stopped: HashMap<Arc<str>, Stopped>,
+    unclear: HashSet<Arc<str>>,
     named: HashMap<(Place, u32), i64>,
     open: Vec<(Place, u32)>,
     confirmed: HashSet<(Place, u32)>,
@@ -34,7 +35,7 @@ pub(super) struct Reconciling {
 impl Timeline {
     /// Begins to work through a snapshot.
     pub(super) fn reconcile(&mut self, snapshot: Snapshot) {
-        let Snapshot { source, present, stopped, heard, at } = snapshot;
+        let Snapshot { source, present, stopped, unclear, heard, at } = snapshot;
         let source = self.source(&source);
         let open = self.open.get(&source).into_iter().flatten().copied().collect();
         let stopped = stopped.into_iter().map(|own| (own.identity.clone(), own)).collect();
@@ -46,6 +47,7 @@ impl Timeline {
             keys: present.len(),
             present: present.into(),
             stopped,
+            unclear: unclear.into_iter().collect(),
             named,
             open,
             confirmed,
@@ -97,6 +99,9 @@ impl Timeline {
         let context = Context { place, subjects, sources };
         let open = histories.get(&place).and_then(|history| history.open_of(subject, own.source, context));
         let (Some(claim), Some(known)) = (open.copied(), subjects.get(subject)) else { return };
+        if own.unclear.contains(&known.id) {
+            return;
+        }
         // It lasted until then for sure.
         let sure = own.heard.unwrap_or(claim.learned_at).max(claim.from);
         if own.named.get(&(place, subject)).is_some_and(|from| *from <= sure) {

@@ -79,6 +79,11 @@ impl Subject {
     pub(super) fn has_versions(&self) -> bool {
         self.versions.get().is_some()
     }
+
+    /// Whether nothing was told of it but its name.
+    pub(super) fn is_bare(&self) -> bool {
+        self.told.is_empty() && self.ends.is_empty() && self.keys.is_empty() && self.alias.is_none()
+    }
 }
 
 /// See the module documentation.
@@ -200,17 +205,14 @@ impl Subjects {
         None
     }
 
-    /// A name and all names that stand for it.
+    /// A name and all names that stand for it: of a pod whose containers restart for weeks there are thousands.
     pub(super) fn with_names(&self, number: u32) -> Vec<u32> {
         let mut all = vec![number];
         let mut next = 0;
-        while let Some(own) = all.get(next).copied() {
-            for name in self.get(own).into_iter().flat_map(|subject| &subject.names) {
-                if !all.contains(name) {
-                    all.push(*name);
-                }
-            }
-            next += 1;
+        for _ in 0..MOST_STEPS {
+            let step = all.get(next..).unwrap_or_default().to_vec();
+            next = all.len();
+            all.extend(step.into_iter().filter_map(|own| self.get(own)).flat_map(|subject| &subject.names));
         }
         all
     }

@@ -93,7 +93,14 @@ impl Wiretag {
             present.extend([interface(pod), ip(pod)].map(|key| interval(*index, pod, key, "cri", (from, now))));
         }
         let (source, stopped, heard) = ("cri".into(), Vec::new(), self.stopped);
-        self.timeline.apply(&IdentityEvent::Reconciled(Snapshot { source, present, stopped, heard, at: now }));
+        self.timeline.apply(&IdentityEvent::Reconciled(Snapshot {
+            source,
+            present,
+            stopped,
+            unclear: Vec::new(),
+            heard,
+            at: now,
+        }));
     }
 
     fn list(&mut self, world: &World, versions: &[Version], now: i64) {

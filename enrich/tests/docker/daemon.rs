@@ -1,6 +1,6 @@
 //! A Docker daemon's answers and events, as the test sets them, on a unix socket.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +12,9 @@ use tokio::task::JoinSet;
 
 #[derive(Default)]
 struct State {
-    /// By path, without the version; of what is `None` there is no answer until there is one.
+    /// By path, without the version; of what is `None` there is no answer until there is one, and a `message` is an error.
     answers: HashMap<String, Option<Value>>,
+    asked: HashSet<String>,
     events: Vec<Value>,
 }
 
@@ -64,6 +65,11 @@ impl Daemon {
         self.changed.send_replace(());
     }
 
+    /// Whether somebody has asked for a path.
+    pub(crate) fn was_asked(&self, path: &str) -> bool {
+        self.state.lock().expect("state").asked.contains(path)
+    }
+
     pub(crate) fn event(&self, (kind, action): (&str, &str), id: &str, container: Option<&str>, at: i64) {
         let attributes = container.map_or(json!({}), |container| json!({ "container": container }));
         let actor = json!({ "ID": id, "Attributes": attributes });
@@ -90,6 +96,7 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>, mut changed: watch:
         let path = first.split_whitespace().nth(1)?.split('?').next()?.to_owned();
         let path =
             path.strip_prefix("/v1.").and_then(|rest| rest.find('/').map(|at| rest[at..].to_owned())).unwrap_or(path);
+        state.lock().expect("state").asked.insert(path.clone());
         if path == "/events" {
             return events(&mut stream, &state, &mut changed).await;
         }
@@ -97,6 +104,7 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>, mut changed: watch:
             changed.mark_unchanged();
             let known = state.lock().expect("state").answers.get(&path).cloned();
             match known {
+                Some(Some(body)) if !body["message"].is_null() => break ("500 Internal Server Error", body),
                 Some(Some(body)) => break ("200 OK", body),
                 None => break ("404 Not Found", json!({ "message": "no such thing" })),
                 Some(None) => changed.changed().await.ok()?,

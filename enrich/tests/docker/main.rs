@@ -44,10 +44,14 @@ impl Source {
 
     /// One for whoever has the socket, now or later.
     fn at(endpoint: String) -> Self {
-        let source = DockerSource::new(Some(endpoint), "node".into(), "boot".into(), None);
+        Self::again(endpoint, Arc::default(), None)
+    }
+
+    /// One that goes on with what is known from before, until when the last one listened.
+    fn again(endpoint: String, timeline: Arc<Mutex<Timeline>>, heard: Option<i64>) -> Self {
+        let source = DockerSource::new(Some(endpoint), "node".into(), "boot".into(), heard);
         let status = source.status();
         let (events, mut inbox) = mpsc::channel(64);
-        let timeline = Arc::<Mutex<Timeline>>::default();
         let own = timeline.clone();
         let take = async move {
             while let Some(event) = inbox.recv().await {
@@ -203,6 +207,68 @@ async fn docker_container_without_an_answer_keeps_no_other_waiting() {
     daemon.answer("/containers/id-of-hung/json", Some(container("hung", "10.9.0.8")));
     let hung = eventually(15, "it is known as well", || source.ip("id-of-front", "10.9.0.8", now()));
     assert_eq!(hung.container.as_deref(), Some("hung"));
+}
+
+/// A container about which Docker says only that something is wrong has not ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_container_without_an_answer_at_the_start_keeps_its_name_and_is_asked_about_again() {
+    const FEBRUARY: i64 = 1_769_904_000_000_000_000;
+    let daemon = Daemon::start();
+    daemon.answer("/networks", Some(json!([network("front", &json!({}))])));
+    daemon.answer("/containers/json", Some(json!([{ "Id": "id-of-web" }])));
+    daemon.answer("/containers/id-of-web/json", Some(container("web", "10.9.0.7")));
+    let before = Source::start(&daemon);
+    eventually(20, "told", || before.ip("id-of-front", "10.9.0.7", now()));
+    let timeline = before.timeline.clone();
+    drop(before);
+    // Another is new, so that it is seen when all is told.
+    daemon.answer("/containers/json", Some(json!([{ "Id": "id-of-web" }, { "Id": "id-of-db" }])));
+    daemon.answer("/containers/id-of-db/json", Some(container("db", "10.9.0.8")));
+    daemon.answer("/containers/id-of-web/json", Some(json!({ "message": "something is wrong" })));
+    let source = Source::again(daemon.url(), timeline, Some(FEBRUARY));
+    eventually(20, "told", || source.ip("id-of-front", "10.9.0.8", now()));
+    let web = source.ip("id-of-front", "10.9.0.7", now()).expect("it is not over");
+    assert_eq!(web.container.as_deref(), Some("web"));
+    // It was started again while nobody listened.
+    let mut again = container("web", "10.9.0.9");
+    again["State"]["StartedAt"] = json!("2026-03-01T00:00:00Z");
+    daemon.answer("/containers/id-of-web/json", Some(again));
+    eventually(20, "told", || source.ip("id-of-front", "10.9.0.9", now()));
+    assert!(source.ip("id-of-front", "10.9.0.7", now()).is_none());
+    assert!(source.ip("id-of-front", "10.9.0.7", FEBRUARY - 1).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_container_that_starts_without_an_answer_is_named_when_there_is_one() {
+    let daemon = Daemon::start();
+    daemon.answer("/networks", Some(json!([network("front", &json!({}))])));
+    let source = Source::start(&daemon);
+    daemon.answer("/containers/id-of-web/json", Some(json!({ "message": "something is wrong" })));
+    eventually(20, "it listens", || daemon.was_asked("/events").then_some(()));
+    daemon.event(("container", "start"), "id-of-web", None, now());
+    eventually(20, "asked", || daemon.was_asked("/containers/id-of-web/json").then_some(()));
+    std::thread::park_timeout(std::time::Duration::from_millis(100));
+    daemon.answer("/containers/id-of-web/json", Some(container("web", "10.9.0.7")));
+    eventually(20, "told", || source.ip("id-of-front", "10.9.0.7", now()));
+}
+
+/// Of the past Docker remembers little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_events_are_heard_while_its_containers_are_listed() {
+    let daemon = Daemon::start();
+    let mut front = network("front", &json!({}));
+    front["Containers"] = json!({ "id-of-db": { "MacAddress": "02:42:00:00:00:07", "IPv4Address": "10.9.0.8/24" } });
+    daemon.answer("/networks", Some(json!([front.clone()])));
+    daemon.answer("/networks/id-of-front", Some(front));
+    daemon.answer("/containers/json", Some(json!([{ "Id": "id-of-hung" }])));
+    daemon.answer("/containers/id-of-hung/json", None);
+    daemon.answer("/containers/id-of-db/json", Some(container("db", "10.9.0.8")));
+    let source = Source::at(daemon.url());
+    eventually(10, "it listens", || daemon.was_asked("/events").then_some(()));
+    daemon.event(("network", "connect"), "id-of-front", Some("id-of-db"), now());
+    eventually(10, "asked", || daemon.was_asked("/containers/id-of-hung/json").then_some(()));
+    daemon.answer("/containers/id-of-hung/json", Some(container("hung", "10.9.0.7")));
+    eventually(10, "told", || source.ip("id-of-front", "10.9.0.8", now()));
 }
 
 fn is_absent(status: &SourceStatus, why: &str) -> bool {

@@ -258,6 +258,22 @@ async fn an_expired_token_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_moved_is_found_by_what_the_kubeconfig_says_now() {
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("a", "10.0.0.1"));
+    let mut run = Run::start(server, Scope::Cluster, 500);
+    run.until("the first pod", |run| run.snapshots() == 1 && run.who("10.0.0.1") == "a").await;
+    let other = Server::start(ALL).await;
+    for (uid, ip) in [("a", "10.0.0.1"), ("c", "10.0.0.3"), ("b", "10.0.0.2")] {
+        other.put(PODS, pod(uid, ip));
+    }
+    std::mem::replace(&mut run.server, other).close();
+    kubeconfig(&run.folder, &run.server);
+    run.until("a pod of the other", |run| run.who("10.0.0.2") == "b").await;
+    run.until_status(|status| *status == SourceStatus::Connected).await;
+}
+
+#[tokio::test]
 async fn changes_during_a_slow_list_are_not_lost() {
     let server = Server::start(ALL).await;
     for number in 1..=6 {
@@ -297,6 +313,29 @@ async fn thirty_thousand_pods_are_told_page_after_page_and_changes_meanwhile_are
     let pages = requests.iter().filter(|target| target.starts_with(PODS) && !target.contains("watch"));
     // One is there more than before.
     assert_eq!((pages.count(), run.server.lists(PODS)), (61, 1), "pages of 500, once");
+}
+
+/// A large cluster: something changes every few milliseconds.
+#[tokio::test]
+async fn a_watch_without_pauses_is_up_to_date() {
+    let server = Server::start(ALL).await;
+    server.put(PODS, pod("a", "10.0.0.1"));
+    // Longer than after which a watch counts as one that went on at once.
+    server.slow(Duration::from_millis(500));
+    let mut run = Run::start(server, Scope::Cluster, 500);
+    run.until("a snapshot", |run| run.snapshots() == 1).await;
+    run.told.clear();
+    for number in 0.. {
+        run.server.put(PODS, pod("other", "10.0.0.2"));
+        while let Ok(event) = run.events.try_recv() {
+            run.told.push(event);
+        }
+        if run.heard().is_some() {
+            break;
+        }
+        assert!(number < 1000, "after {number} changes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

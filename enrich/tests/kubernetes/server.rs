@@ -39,6 +39,8 @@ struct Api {
     token: String,
     delay: Duration,
     requests: Vec<String>,
+    /// It answers nobody any more.
+    closed: bool,
 }
 
 /// Watches of an earlier generation end.
@@ -91,7 +93,8 @@ impl Server {
         let paths = paths.iter().map(|path| ((*path).to_owned(), Objects::default())).collect();
         let (token, delay) = ("good".into(), Duration::ZERO);
         let watches = Watches::default();
-        let api = Api { version: 100, watches, paths, forbidden: Vec::new(), token, delay, requests: Vec::new() };
+        let (forbidden, requests, closed) = (Vec::new(), Vec::new(), false);
+        let api = Api { version: 100, watches, paths, forbidden, token, delay, requests, closed };
         let api = Arc::new(Mutex::new(api));
         let changed = watch::Sender::new(Generation::default());
         let (shared, news) = (api.clone(), changed.clone());
@@ -163,6 +166,13 @@ impl Server {
         self.changed.send_modify(|last| *last = Generation { number: last.number + 1, in_order: false });
     }
 
+    /// Breaks every connection off.
+    pub(crate) fn close(&self) {
+        self.with(|api| api.closed = true);
+        self.cut();
+        self.task.abort();
+    }
+
     /// Ends every watch as the server does when its time is over.
     pub(crate) fn end(&self) {
         self.changed.send_modify(|last| *last = Generation { number: last.number + 1, in_order: true });
@@ -220,6 +230,9 @@ async fn serve(stream: TcpStream, api: Arc<Mutex<Api>>, changed: watch::Receiver
     while let Some((target, authorization, body)) = request(&mut stream).await {
         let (status, answer) = {
             let mut api = api.lock().expect("no panic before");
+            if api.closed {
+                return;
+            }
             api.requests.push(target.clone());
             if authorization == format!("Bearer {}", api.token) {
                 answer(&mut api, &target, &body)

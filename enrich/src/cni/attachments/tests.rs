@@ -14,7 +14,7 @@ struct Node {
     timeline: Timeline,
     events: Vec<IdentityEvent>,
     journal: Journal,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn place() -> Place {
@@ -26,7 +26,7 @@ impl Node {
         let directory = tempfile::tempdir().expect("a directory");
         let journal = Journal::open(directory.path().to_owned()).expect("a journal");
         let (attachments, timeline) = (Attachments::new(place()), Timeline::new());
-        Self { attachments, timeline, events: Vec::new(), journal, _directory: directory }
+        Self { attachments, timeline, events: Vec::new(), journal, directory }
     }
 
     fn hear(&mut self, record: Record) {
@@ -339,4 +339,27 @@ fn ends_are_remembered_once_each() {
     node.hear(add("cart", "eth0", "10.1.0.7", 5, 200));
     node.hear(add("cart", "eth0", "10.1.0.7", 5, 92));
     assert_eq!([94, 150, 201].map(|at| node.who("kubernetes", "10.1.0.7", at)), ["cart", "-", "cart"]);
+}
+
+/// A disk may be full for a while.
+#[test]
+fn what_could_not_be_written_is_written_later_and_holds_nothing_else_up() {
+    let mut node = Node::new();
+    node.hear(add("cart", "eth0", "10.1.0.7", 5, 10 * SECOND));
+    node.hear(add("web", "eth0", "10.1.0.8", 6, 11 * SECOND));
+    let obstacle = node.directory.path().join("c-cart@eth0.partial");
+    std::fs::create_dir(&obstacle).expect("a directory");
+    let changes = node.attachments.take_changes(0);
+    assert!(node.journal.write(&changes).is_err());
+    node.attachments.keep_changes(changes);
+    let written = |node: &Node| {
+        let mut all: Vec<String> =
+            node.journal.load().expect("read").into_iter().map(|own| own.record.container).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(written(&node), ["c-web"]);
+    std::fs::remove_dir(&obstacle).expect("removed");
+    node.restart();
+    assert_eq!(written(&node), ["c-cart", "c-web"]);
 }
