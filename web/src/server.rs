@@ -5,7 +5,7 @@
 //! * who has not sent the whole head of a request after [`Limits::head`] is closed, also between two requests;
 //! * who lets writes of an answer wait for [`Limits::stalled`] in sum before [`Limits::least`] of it are taken is closed, and what works for the
 //!   answer ends with it. The kernel has little on its way ([`listen`]): it lets a write go on when a third of that is gone, and with the megabytes
-//!   that it would have otherwise that takes minutes of a steady reader of 20 kB/s. So it does of one of 3 kB/s, who is closed. A stream of events lasts as long as its client reads the comments that keep it alive;
+//!   that it would have otherwise that takes minutes of a steady reader of 20 kB/s. So it does of one of 6 kB/s, who is closed. Less would slow down who is far away. A stream of events lasts as long as its client reads the comments that keep it alive;
 //! * bodies of requests are read by handlers, which have a limit on time ([`crate::middleware`]).
 
 use std::io::{self, ErrorKind, IoSlice};
@@ -32,7 +32,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::places::Places;
 
 /// Bytes that the kernel has on their way to a client; it takes twice as much for them.
-const SENT: u32 = 256 << 10;
+const SENT: u32 = 512 << 10;
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 

@@ -184,7 +184,9 @@ mod tests {
         addresses.take(&HashSet::from([ip]), 10, &mut told);
         let (identity, source) = ("node:n1".into(), "kubernetes".into());
         told.push(IdentityEvent::Ended { identity, at: 20, learned_at: 20, source });
-        told.iter().for_each(|event| timeline.apply(event));
+        for event in &told {
+            timeline.apply(event);
+        }
         assert_ne!(timeline.socket((0, "boot"), 0, (ip, 0), 30), Lookup::None);
     }
 
