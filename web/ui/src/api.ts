@@ -1,5 +1,7 @@
 /** The HTTP interface, as the page uses it. */
 
+import { instant, nanos } from './time'
+
 export type Cell = string | number | boolean | null | Record<string, string>
 /** A row of a table. */
 export type Row = Record<string, Cell>
@@ -161,6 +163,11 @@ let over: () => void = () => undefined
 /** What is done when the session turns out to be over. */
 export const whenOver = (act: () => void) => void (over = act)
 
+/** How much later it is at the appliance, ms. */
+let ahead = 0
+/** The time by the appliance's clock, to a second or two. */
+export const now = (): number => Date.now() + ahead
+
 async function send(path: string, init?: RequestInit): Promise<Response> {
   let response: Response
   try {
@@ -168,6 +175,8 @@ async function send(path: string, init?: RequestInit): Promise<Response> {
   } catch {
     throw new ApiError(0, 'the appliance does not answer', 'is it running?')
   }
+  const date = Date.parse(response.headers.get('date') ?? '')
+  if (!Number.isNaN(date)) ahead = date - Date.now()
   if (response.ok) return response
   if (response.status === 401) over()
   const body = await response.json().catch(() => null)
@@ -246,7 +255,7 @@ export async function extent(table: Table, parameters: Parameters, signal?: Abor
   const [first, last] = [rows[0]?.first, rows[0]?.last]
   if (typeof first !== 'string' || typeof last !== 'string') return null
   // An end is exclusive.
-  return { from: first, to: new Date(Date.parse(last) + 1).toISOString() }
+  return { from: first, to: instant(nanos(last) + 1n) }
 }
 
 /** The service map of flows; it counts primary observations only. */
@@ -305,11 +314,10 @@ export const flow = (id: string, signal?: AbortSignal) => get<FlowDetails>(`/api
 export const exchanges = (id: string, slices: Flow[], signal?: AbortSignal) => {
   const wanted = { q: `flow_id == ${id}`, all_observations: true, limit: 100 }
   if (slices.length === 0) return search('transactions', { ...wanted, from: '-1h', to: 'now' }, signal)
-  // An end is exclusive and RFC 3339 compares as text: a millisecond more holds the last packet.
+  // RFC 3339 compares as text.
   const to = slices.map((slice) => String(slice.end)).reduce((a, b) => (a > b ? a : b), '')
   const from = slices.map((slice) => String(slice.start)).reduce((a, b) => (a < b ? a : b), to)
-  const after = new Date(Date.parse(to) + 1).toISOString()
-  return search('transactions', { ...wanted, from, to: after }, signal)
+  return search('transactions', { ...wanted, from, to: instant(nanos(to) + 1n) }, signal)
 }
 export const fields = (table: Table) =>
   get<{ fields: Field[] }>('/api/v1/fields', { table }).then((answer) => answer.fields)

@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, outcome, percent, request, served, span, total, unnamed, visible, what } from './format'
+import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, MOST_GROUPS, mostGroups, outcome, percent, request, served, span, state, total, unnamed, visible, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -9,6 +9,7 @@ describe('values', () => {
     expect(micros(2_500_000)).toBe('2.50 s')
     expect(bytes(999)).toBe('999 B')
     expect(bytes(41_234)).toBe('41 kB')
+    expect([micros(999_949), micros(999_960), bytes(999_499), bytes(999_600)]).toEqual(['999.9 ms', '1.00 s', '999 kB', '1.0 MB'])
   })
 
   it('never round an exception away', () => {
@@ -36,8 +37,10 @@ describe('values', () => {
   it('end where the next bucket begins, the last one too', () => {
     const buckets = ['00', '10', '20'].map((second) => ({ start: `2026-03-01T00:00:${second}.000000000Z`, rows: 0, bytes: 0, ambiguous_ends: 0, unnamed_ends: 0 }))
     expect(bucketEnd(buckets, 0)).toBe('2026-03-01T00:00:10.000000000Z')
-    expect(bucketEnd(buckets, 2)).toBe('2026-03-01T00:00:30.000Z')
+    expect(bucketEnd(buckets, 2)).toBe('2026-03-01T00:00:30.000000000Z')
     expect(bucketEnd([], -1)).toBe('')
+    const short = ['018999900', '019333372'].map((rest) => ({ ...buckets[0]!, start: `2026-03-01T00:00:00.${rest}Z` }))
+    expect(bucketEnd(short, 1)).toBe('2026-03-01T00:00:00.019666844Z')
   })
 
   it('name an end by pod, container, machine, address', () => {
@@ -83,6 +86,13 @@ describe('exchanges', () => {
 })
 
 describe('flows', () => {
+  it('are marked where something failed, whatever DNS calls it', () => {
+    expect(state({ tcp_state: 'REJ', dns_rcode: null })).toEqual({ text: 'REJ', bad: true })
+    expect(state({ tcp_state: 'SF', dns_rcode: null })).toEqual({ text: 'SF', bad: false })
+    for (const rcode of ['NXDOMAIN', 'SERVFAIL', 'REFUSED', 'FORMERR']) expect(state({ dns_rcode: rcode })).toEqual({ text: rcode, bad: true })
+    expect([state({ dns_rcode: 'NOERROR' }).bad, state({})]).toEqual([false, { text: '', bad: false }])
+  })
+
   it('are about a name, a request, a server', () => {
     expect(what({ dns_query: 'web.demo', dns_type: 'A', dns_rcode: 'NXDOMAIN' })).toBe('A web.demo')
     expect(what({ http_method: 'GET', http_host: 'shop', http_path: '/cart', http_status: 503 })).toBe('GET shop/cart → 503')
@@ -179,7 +189,7 @@ describe('queries', () => {
 
   it('hold a condition only as it is', () => {
     const holding = ['tagged_by == none', 'port == 1 and tagged_by == none', 'tagged_by == none AND x']
-    const others = ['', 'client_tagged_by == none', 'not tagged_by == none', 'tagged_by == none or port == 1', 'tagged_by == none_at_all']
+    const others = ['not (port == 1 and tagged_by == none and app exists)', '', 'client_tagged_by == none', 'not tagged_by == none', 'tagged_by == none or port == 1', 'tagged_by == none_at_all']
     expect([...holding, ...others].filter((query) => holds(query, 'tagged_by == none'))).toEqual(holding)
   })
 
@@ -207,6 +217,14 @@ describe('aggregations', () => {
     expect(figure(2.5, 'number_per_second')).toBe('2.50/s')
     expect(figure('2026-03-01T14:05:00.000000000Z', 'time')).toBe('2026-03-01 14:05:00')
     expect(figure(null, 'text')).toBe('—')
+  })
+
+  it('are the newest, if there are more of a time than are shown', () => {
+    const columns = [{ name: 'time', kind: 'time', key: true }]
+    const rows = Array.from({ length: MOST_GROUPS + 2 }, (_, at) => ({ time: new Date(at * 60_000).toISOString() }))
+    expect(mostGroups({ columns, rows })).toEqual(rows.slice(2))
+    expect(mostGroups({ columns, rows: rows.toReversed() })).toEqual(rows.toReversed().slice(0, MOST_GROUPS))
+    expect(mostGroups({ columns: [{ name: 'app', kind: 'text', key: true }], rows })).toEqual(rows.slice(0, MOST_GROUPS))
   })
 
   it('say where they come from', () => {

@@ -1,6 +1,7 @@
 /** Values as people read them. */
 
 import type { Bucket, Cell, Groups, NodeLoss, Range, Row, Served, Table } from './api'
+import { instant, nanos } from './time'
 
 /** What a node lost, in words; empty if nothing. */
 export function losses(node: NodeLoss): string[] {
@@ -56,14 +57,15 @@ export function percent(share: number): string {
 
 export function micros(us: number): string {
   if (us < 1000) return `${us} µs`
-  if (us < 1_000_000) return `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
+  if (us < 999_950) return `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
   return `${(us / 1_000_000).toFixed(2)} s`
 }
 
 export function bytes(count: number): string {
   const units = ['B', 'kB', 'MB', 'GB', 'TB']
   let unit = 0
-  while (count >= 1000 && unit < units.length - 1) {
+  // What rounds to 1000 is one of the next unit.
+  while (count >= 999.5 && unit < units.length - 1) {
     count /= 1000
     unit += 1
   }
@@ -77,7 +79,7 @@ export const clock = (time: string): string => time.slice(11, 23)
 export const moment = (time: string): string => time.slice(0, 23).replace('T', ' ')
 
 /** How the times of these rows are shown: with their day, unless all are of `now`'s. */
-export function moments(rows: Row[], now: Date = new Date()): (time: string) => string {
+export function moments(rows: Row[], now: Date): (time: string) => string {
   const today = now.toISOString().slice(0, 10)
   return rows.every((row) => text(row.start).startsWith(today)) ? clock : moment
 }
@@ -92,13 +94,11 @@ export function bucketEnd(buckets: Bucket[], at: number): string {
   if (next !== undefined) return next
   const [last, before] = [buckets[at]?.start ?? '', buckets[at - 1]?.start ?? '']
   if (last === '' || before === '') return last
-  return new Date(2 * Date.parse(last) - Date.parse(before)).toISOString()
+  return instant(2n * nanos(last) - nanos(before))
 }
 
 export function durationMicros(start: string, end: string): number {
-  // Nanoseconds are beyond Date: whole milliseconds from Date, the rest from the text.
-  const rest = (time: string) => Number((/\.\d{3}(\d{3})/.exec(time)?.[1] ?? '0').padEnd(3, '0'))
-  return (Date.parse(end) - Date.parse(start)) * 1000 + rest(end) - rest(start)
+  return Number((nanos(end) - nanos(start)) / 1000n)
 }
 
 /** Pod or container, else the machine, else the address; the port after it; what is known besides. */
@@ -129,11 +129,20 @@ export function what(flow: Row): string {
   return asked === '' ? visible(text(flow.tls_sni)) : asked
 }
 
+/** Whether a code of DNS is an error. */
+const isFailure = (rcode: Cell | undefined): boolean => rcode != null && rcode !== 'NOERROR'
+
+/** The state of a flow: of its connection, or what DNS said; and whether it is an error. */
+export function state(flow: Row): { text: string; bad: boolean } {
+  const { tcp_state: tcp, dns_rcode: rcode } = flow
+  return { text: text(tcp ?? rcode), bad: tcp == null ? isFailure(rcode) : ['REJ', 'S0', 'RSTO', 'RSTR'].includes(text(tcp)) }
+}
+
 /** Status or response code, and whether it is an error; a gRPC call has two. */
 export function outcome(row: Row): { text: string; bad: boolean } {
   const [http, grpc, rcode] = [row.http_status, row.grpc_status, row.dns_rcode]
   const parts = [http, grpc == null ? null : `grpc ${grpc}`, rcode].filter((part) => part != null)
-  const bad = Number(http ?? 0) >= 400 || Number(grpc ?? 0) > 0 || (rcode != null && rcode !== 'NOERROR')
+  const bad = Number(http ?? 0) >= 400 || Number(grpc ?? 0) > 0 || isFailure(rcode)
   if (parts.length === 0 && row.complete === false) return { text: 'no answer', bad: true }
   return { text: parts.join(' '), bad }
 }
@@ -189,6 +198,14 @@ const quoted = (name: string): string =>
 /** Groups that are shown at most: tens of thousands of rows stop a browser. */
 export const MOST_GROUPS = 1000
 
+/** Those that are shown: of bars of time, which come oldest first, the newest. */
+export function mostGroups({ columns, rows }: Pick<Groups, 'columns' | 'rows'>): Row[] {
+  const time = columns.find((column) => column.key && column.kind === 'time')?.name ?? ''
+  const [first, last] = [rows[0]?.[time], rows.at(-1)?.[time]]
+  const rising = typeof first === 'string' && typeof last === 'string' && first < last
+  return rising ? rows.slice(-MOST_GROUPS) : rows.slice(0, MOST_GROUPS)
+}
+
 /** Conditions that hold of one end, whichever it is. */
 export function either(of: (end: 'client' | 'server') => string[]): string {
   return (['client', 'server'] as const).map((end) => `(${of(end).join(' and ')})`).join(' or ')
@@ -219,7 +236,7 @@ export function groupRange({ columns, range }: Pick<Groups, 'columns' | 'range'>
   if (!key || width === 0) return null
   const start = text(row[key.name])
   // All have nine digits behind the point, and compare as text.
-  const end = new Date(Date.parse(start) + width).toISOString().replace('Z', '000000Z')
+  const end = instant(nanos(start) + BigInt(width) * 1_000_000n)
   return { from: start > range.from ? start : range.from, to: end < range.to ? end : range.to }
 }
 
@@ -231,7 +248,7 @@ export function conjunction(conditions: string[]): string {
 }
 
 /** Whether a condition is there already, as one of those that all hold. */
-export const holds = (query: string, condition: string): boolean => !/\bor\b|\|\|/i.test(query) && query.split(/ and /i).includes(condition)
+export const holds = (query: string, condition: string): boolean => !/\bor\b|\|\||[("']/i.test(query) && query.split(/ and /i).includes(condition)
 
 /** Where figures come from, in words. */
 export function served({ rollups, files, rows, resolution }: Served): string {
