@@ -231,9 +231,19 @@ async function begins(path: string): Promise<void> {
 /** Fails with the reason why flows cannot be followed, which an `EventSource` keeps to itself. */
 export const refusal = (parameters: Parameters) => begins(`${TAIL}?${query(parameters)}`)
 
-/** Has the browser download what the link is for, or fails with the reason why there is nothing, which the browser keeps to itself. */
+/**
+ * Has the browser download what the link is for, or fails with the reason why there is nothing, which the browser keeps to itself.
+ * Groups are worked out as a whole before they are sent: once is enough. Of the rest `HEAD` asks, which begins nothing and takes no place.
+ */
 export async function download({ href, download }: HTMLAnchorElement): Promise<void> {
-  await begins(href)
+  if (new URL(href).pathname.endsWith('/aggregate')) {
+    const file = URL.createObjectURL(await (await send(href)).blob())
+    Object.assign(document.createElement('a'), { href: file, download }).click()
+    setTimeout(() => URL.revokeObjectURL(file), 60_000)
+    return
+  }
+  // The reason is in the body, which `HEAD` has none of.
+  if (!(await fetch(href, { method: 'HEAD' }).catch(() => null))?.ok) await begins(href)
   Object.assign(document.createElement('a'), { href, download }).click()
 }
 
