@@ -325,11 +325,20 @@ fn flows_are_followed_as_they_end() {
     browser.until("they are shown", &format!("{ROWS}[0] !== {top}"));
 
     // Another query ends it; so does the appliance, which is told.
-    browser.eval("document.querySelector('[aria-label=Query]').focus()");
-    browser.press(&format!("{END} and protocol == tcp{ENTER}"));
+    let select = "document.querySelector('[aria-label=Query]').select()";
+    browser.eval(select);
+    browser.press(&format!("server_port == 53{ENTER}"));
     browser.until("it follows no longer", "return document.querySelector('.follow') === null");
+    // What is typed is asked for, rows and stream.
+    browser.eval(select);
+    browser.press("server_port == 80");
     browser.click("label[title^='New flows'] input");
     browser.until("it follows again", &format!("{STATUS}.includes('appear as they end')"));
+    browser.until("flows so far", &format!("{ROWS}.length"));
+    let newest = browser.eval(&format!("{ROWS}[0].split('\\t')[0]"));
+    browser.until("a later flow on top", &format!("{ROWS}[0].split('\\t')[0] > {newest}"));
+    let others = browser.eval(&format!("{ROWS}.filter((row) => !row.includes(':80')).length"));
+    assert_eq!(others, 0, "nothing of the query before: {}", browser.eval(ROWS));
     appliance.stop();
     browser.until("the end of the stream is told", &format!("{STATUS}.includes('broke off')"));
 }

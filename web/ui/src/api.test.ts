@@ -1,5 +1,5 @@
-import { afterEach, describe, expect, it, vi } from 'vitest'
-import { downloads, extent, flow, Newest, search, whenOver } from './api'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { download, downloads, extent, flow, histogram, Newest, now, search, whenOver } from './api'
 
 describe('downloads', () => {
   it('are of everything that matches, in every format', () => {
@@ -23,7 +23,7 @@ describe('all that is kept', () => {
     const asked: string[] = []
     const rows = [{ first: '2026-03-01T00:00:00.000000000Z', last: '2100-01-01T00:00:00.500000000Z' }]
     vi.stubGlobal('fetch', async (path: string) => asked.push(path) && new Response(JSON.stringify({ rows })))
-    expect(await extent('flows', { q: 'port == 53', from: '-1h', to: 'now' })).toEqual({ from: rows[0]?.first, to: '2100-01-01T00:00:00.501Z' })
+    expect(await extent('flows', { q: 'port == 53', from: '-1h', to: 'now' })).toEqual({ from: rows[0]?.first, to: '2100-01-01T00:00:00.500000001Z' })
     expect(asked).toHaveLength(1)
     expect(new URLSearchParams(asked[0]?.split('?')[1]).get('to')).toBe('2262-04-11')
   })
@@ -56,5 +56,51 @@ describe('a session that is over', () => {
     vi.stubGlobal('fetch', async () => new Response(JSON.stringify({ error: { message: 'not authenticated' } }), { status: 401 }))
     await expect(flow('1')).rejects.toThrow('not authenticated')
     expect(over).toHaveBeenCalledOnce()
+  })
+})
+
+describe('a download', () => {
+  const clicked: string[] = []
+  const link = (href: string) => ({ href, download: '' }) as HTMLAnchorElement
+
+  beforeEach(() => {
+    clicked.length = 0
+    vi.stubGlobal('document', { createElement: () => ({ click(this: { href: string }) { clicked.push(this.href) } }) })
+  })
+  afterEach(() => vi.unstubAllGlobals())
+
+  it('is begun once, by the browser, after a question that begins nothing', async () => {
+    const asked: (string | undefined)[] = []
+    vi.stubGlobal('fetch', async (_: string, init?: RequestInit) => asked.push(init?.method) && new Response())
+    await download(link('http://appliance/api/v1/flows/export?format=csv'))
+    expect([asked, clicked]).toEqual([['HEAD'], ['http://appliance/api/v1/flows/export?format=csv']])
+  })
+
+  it('says why there is none', async () => {
+    const body = (method?: string) => (method === 'HEAD' ? null : JSON.stringify({ error: { message: 'too many downloads' } }))
+    vi.stubGlobal('fetch', async (_: string, init?: RequestInit) => new Response(body(init?.method), { status: 503 }))
+    await expect(download(link('http://appliance/api/v1/pcap?'))).rejects.toThrow('too many downloads')
+    expect(clicked).toEqual([])
+  })
+
+  it('of groups is what was worked out, and not worked out again', async () => {
+    const asked: string[] = []
+    vi.stubGlobal('fetch', async (path: string) => asked.push(path) && new Response('app,count'))
+    await download(link('http://appliance/api/v1/flows/aggregate?format=csv'))
+    expect(asked).toHaveLength(1)
+    expect(clicked).toEqual([expect.stringMatching(/^blob:/)])
+  })
+})
+
+describe('the appliance', () => {
+  afterEach(() => vi.unstubAllGlobals())
+
+  it('says what bars lack, and how late it is', async () => {
+    const completeness = { complete: false }
+    const buckets = [{ start: '', flows: 2, client_bytes: 1, server_bytes: 2, ambiguous_ends: 0, unnamed_ends: 1 }]
+    const date = new Date(Date.now() + 26 * 3_600_000)
+    vi.stubGlobal('fetch', async () => new Response(JSON.stringify({ buckets, completeness }), { headers: { date: date.toUTCString() } }))
+    expect(await histogram('flows', {})).toEqual({ buckets: [{ start: '', rows: 2, bytes: 3, ambiguous_ends: 0, unnamed_ends: 1 }], completeness })
+    expect(Math.abs(now() - date.getTime())).toBeLessThan(2000)
   })
 })

@@ -307,18 +307,19 @@ export async function figures(parameters: Parameters, condition: string, signal?
 
 type Totals = Record<Table | 'client_bytes' | 'server_bytes' | 'request_bytes' | 'response_bytes', number> & Bucket
 
-export const histogram = (table: Table, parameters: Parameters, signal?: AbortSignal) =>
-  get<{ buckets: Totals[] }>(`/api/v1/${table}/histogram`, parameters, signal).then((answer) =>
-    answer.buckets.map(
-      (own): Bucket => ({
-        start: own.start,
-        rows: own[table],
-        bytes: table === 'flows' ? own.client_bytes + own.server_bytes : own.request_bytes + own.response_bytes,
-        ambiguous_ends: own.ambiguous_ends,
-        unnamed_ends: own.unnamed_ends,
-      }),
-    ),
-  )
+/** Bars, and what they lack. */
+export async function histogram(table: Table, parameters: Parameters, signal?: AbortSignal): Promise<{ buckets: Bucket[]; completeness: Completeness }> {
+  const { buckets, completeness } = await get<{ buckets: Totals[]; completeness: Completeness }>(`/api/v1/${table}/histogram`, parameters, signal)
+  const bucket = (own: Totals): Bucket => ({
+    start: own.start,
+    rows: own[table],
+    bytes: table === 'flows' ? own.client_bytes + own.server_bytes : own.request_bytes + own.response_bytes,
+    ambiguous_ends: own.ambiguous_ends,
+    unnamed_ends: own.unnamed_ends,
+  })
+  return { buckets: buckets.map(bucket), completeness }
+}
+
 export const flow = (id: string, signal?: AbortSignal) => get<FlowDetails>(`/api/v1/flows/${id}`, {}, signal)
 /** The exchanges of a flow between the start of its first slice and the end of its last (or of late), newest first. */
 export const exchanges = (id: string, slices: Flow[], signal?: AbortSignal) => {

@@ -1,10 +1,17 @@
 import { describe, expect, it } from 'vitest'
-import { ranges, whenever } from './questions'
+import { between, ranges, whenever } from './questions'
 
 describe('ranges', () => {
   it('have that of an address among them', () => {
     expect(ranges('2h').slice(0, 2)).toEqual(['2h', '5m'])
     expect(ranges('custom')).toEqual(ranges('15m'))
+  })
+})
+
+describe('a range without a begin or an end', () => {
+  it('is from the first row on, or until now, and not of the last minutes', () => {
+    expect(between('', '2026-03-01')).toEqual({ from: '1970-01-01', to: '2026-03-01' })
+    expect(between('2026-03-01', '')).toEqual({ from: '2026-03-01', to: 'now' })
   })
 })
 

@@ -2,6 +2,9 @@
 
 import { type Parameters, query, type Table } from './api'
 
+/** A query and its time: the last `range`, or `custom` with a begin and an end. */
+export type Question = { text: string; range: string; from: string; to: string }
+
 const RANGES = ['5m', '15m', '1h', '24h', '7d', '30d']
 
 /** Ranges to choose from, with one of an address. */
@@ -35,3 +38,6 @@ export const AGGREGATIONS: Record<Table, [string, string][]> = {
 export function whenever(table: Table, { q, all_observations }: Parameters): string {
   return `${table}?${query({ q, all_observations })}`
 }
+
+/** From a begin to an end: without the one from the first row on, without the other until now. */
+export const between = (from: string, to: string): { from: string; to: string } => ({ from: from || '1970-01-01', to: to || 'now' })
