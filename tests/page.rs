@@ -373,6 +373,17 @@ fn bars_of_transactions_are_what_the_interface_counts() {
         let total = browser.eval("return document.querySelector('.histogram b').innerText");
         (values == told && heights && sum >= 30 && total == format!("{sum} transactions")).then_some(())
     });
+    // By keys: the second bar from the end, whose rows are asked for.
+    let bar = "document.querySelector('.histogram svg')";
+    browser.eval(&format!("{bar}.focus()"));
+    browser.press(DOWN);
+    let said = browser.eval(&format!("return {bar}.getAttribute('aria-valuetext')"));
+    let start = browser.eval(&format!("return {bar}.querySelector('rect:nth-last-of-type(3) title').textContent"));
+    assert_eq!(said.as_str(), Some(&*format!("{} transactions", start.as_str().expect("a title"))));
+    browser.press(ENTER);
+    let time = start.as_str().and_then(|title| title.split_once(": ")).expect("a time").0.replace(' ', "T");
+    let from = "new URLSearchParams(location.search).get('from')";
+    browser.until("its time is asked for", &format!("return {from}.startsWith('{time}')"));
     // On a phone nothing is wider than the screen.
     browser.resize((390, 844));
     browser.open(&appliance, "/?table=transactions", &appliance.token);
