@@ -1,6 +1,6 @@
 import type { Row } from './api'
 import { describe, expect, it } from 'vitest'
-import { aggregation, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, MOST_GROUPS, mostGroups, outcome, percent, request, served, span, state, total, unnamed, visible, what } from './format'
+import { aggregation, barRange, bucketEnd, bytes, clock, condition, conjunction, durationMicros, end, ends, figure, followed, groupConditions, groupRange, holds, keys, literal, loaded, losses, micros, moment, moments, MOST_GROUPS, mostGroups, outcome, percent, request, served, span, state, total, unnamed, visible, what } from './format'
 
 describe('values', () => {
   it('choose the unit that reads best', () => {
@@ -39,6 +39,10 @@ describe('values', () => {
     expect(bucketEnd(buckets, 0)).toBe('2026-03-01T00:00:10.000000000Z')
     expect(bucketEnd(buckets, 2)).toBe('2026-03-01T00:00:30.000000000Z')
     expect(bucketEnd([], -1)).toBe('')
+    const range = { from: '2026-03-01T00:00:07Z', to: 'now' }
+    expect(barRange(buckets, 0, 1, range)).toEqual({ from: range.from, to: '2026-03-01T00:00:20.000000000Z' })
+    expect(barRange(buckets, 1, 2, range)).toEqual({ from: '2026-03-01T00:00:10.000000000Z', to: 'now' })
+    expect(barRange(buckets, 0, 2, null)).toEqual({ from: '2026-03-01T00:00:00.000000000Z', to: '2026-03-01T00:00:30.000000000Z' })
     const short = ['018999900', '019333372'].map((rest) => ({ ...buckets[0]!, start: `2026-03-01T00:00:00.${rest}Z` }))
     expect(bucketEnd(short, 1)).toBe('2026-03-01T00:00:00.019666844Z')
   })

@@ -97,6 +97,13 @@ export function bucketEnd(buckets: Bucket[], at: number): string {
   return instant(2n * nanos(last) - nanos(before))
 }
 
+/** The time from one bar to another. Of a range with a begin and an end of its own the outer bars are as wide as the others, and count only what is in it. */
+export function barRange(buckets: Bucket[], first: number, last: number, range: Range | null): Range {
+  const from = first === 0 ? range?.from : undefined
+  const to = last === buckets.length - 1 ? range?.to : undefined
+  return { from: from ?? buckets[first]?.start ?? '', to: to ?? bucketEnd(buckets, last) }
+}
+
 export function durationMicros(start: string, end: string): number {
   return Number((nanos(end) - nanos(start)) / 1000n)
 }
