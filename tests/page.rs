@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use support::browser::{Browser, DOWN, END, ENTER, RIGHT};
 use support::{Appliance, eventually, is_root};
 
-/// The token of a reader.
-const READER: &str = "0123456789abcdef0123456789abcdef";
+/// The token of a reader, in base64.
+const READER: &str = "0123456789abcdef0123456789abcd+/";
 /// Texts of the rows, cells apart by tabs.
 const ROWS: &str = "return [...document.querySelectorAll('section tbody tr')].map((row) => row.innerText)";
 /// Flows between workloads, without what these tell everybody.
@@ -93,13 +93,32 @@ fn the_page_shows_live_flows_in_chromium() {
     browser.open(&appliance, "/?table=transactions", READER);
     let page = browser.shows(&["missing.demo"]);
     assert!(!page.contains("rows-seen"), "a link takes no session's place: {page}");
-    browser.eval("[...document.querySelectorAll('button')].find(button => button.textContent === 'Log out').click()");
-    browser.until("the page asks for a token", "return document.querySelector('input[type=password]') !== null");
-    browser.open(&appliance, "/?table=transactions", READER);
+    a_log_out_that_fails_says_so(&browser);
+    // A link logs in where the page is shown already.
+    browser.eval(&format!("location.hash = 'token={READER}'"));
     let page = browser.shows(&["only <code>container == web</code>", "Logged in as shop", "GET"]);
     assert!(!page.contains("missing.demo"), "a reader sees its own rows only: {page}");
     assert!(!appliance.log().contains(READER), "{}", appliance.log());
     appliance.stop();
+}
+
+/// The session is over when the appliance says so, and not before.
+fn a_log_out_that_fails_says_so(browser: &Browser) {
+    let leave = "[...document.querySelectorAll('button')].find(button => button.textContent === 'Log out').click()";
+    answered(browser, "path.endsWith('/logout')", "new Response('', { status: 502 })");
+    browser.eval(leave);
+    browser.shows(&["you are still logged in"]);
+    browser.eval("window.stubbed = false");
+    browser.eval(leave);
+    browser.until("the page asks for a token", "return document.querySelector('input[type=password]') !== null");
+}
+
+/// Has requests to some paths answered so, until `stubbed` is something else.
+fn answered(browser: &Browser, paths: &str, answer: &str) {
+    browser.eval(&format!(
+        "const own = window.fetch; const paths = (window.stubbed = (path) => {paths}); window.fetch = async (path, init) => \
+         window.stubbed === paths && paths(path) ? {answer} : own(path, init)"
+    ));
 }
 
 /// A question that fails leaves the rows of the one before, whose next page is asked for.
@@ -339,8 +358,36 @@ fn flows_are_followed_as_they_end() {
     browser.until("a later flow on top", &format!("{ROWS}[0].split('\\t')[0] > {newest}"));
     let others = browser.eval(&format!("{ROWS}.filter((row) => !row.includes(':80')).length"));
     assert_eq!(others, 0, "nothing of the query before: {}", browser.eval(ROWS));
+    what_failed_is_asked_for_again(&browser);
     appliance.stop();
     browser.until("the end of the stream is told", &format!("{STATUS}.includes('broke off')"));
+}
+
+/// While flows are followed: details, and the list; and bars say what is missing by now.
+fn what_failed_is_asked_for_again(browser: &Browser) {
+    let busy = r#"new Response('{"error":{"message":"too busy"}}', { status: 503 })"#;
+    let told = "return !document.body.innerText.includes('too busy')";
+    answered(browser, r"/flows\/[0-9a-f]{16}$/.test(path)", busy);
+    browser.click("section tbody tr button");
+    browser.shows(&["too busy"]);
+    browser.eval("window.stubbed = false");
+    browser.until("details", "return document.querySelector('aside dt') !== null");
+    browser.until("no error", told);
+
+    answered(browser, "path.startsWith('/api/v1/flows?')", busy);
+    for _ in ["off", "on"] {
+        browser.click("label[title^='New flows'] input");
+    }
+    browser.shows(&["too busy", "The stream is opened"]);
+    assert_eq!(browser.eval(&format!("{STATUS}.includes('appear as they end')")), false, "the list is not read");
+    browser.eval("window.stubbed = false");
+    browser.until("it is read", &format!("{STATUS}.includes('appear as they end')"));
+    browser.until("no error", told);
+
+    let lost = "own(path, init).then((answer) => answer.json()).then((told) => \
+                new Response(JSON.stringify({ ...told, completeness: { ...told.completeness, unfinished_imports: 2 } })))";
+    answered(browser, "path.includes('/histogram?')", lost);
+    browser.shows(&["2 imports of files of this time"]);
 }
 
 #[test]
