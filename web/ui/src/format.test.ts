@@ -7,6 +7,7 @@ describe('values', () => {
     expect(micros(999)).toBe('999 µs')
     expect(micros(1500)).toBe('1.50 ms')
     expect(micros(2_500_000)).toBe('2.50 s')
+    expect([599, 754, 7500, 93_600].map((seconds) => micros(seconds * 1_000_000))).toEqual(['599.00 s', '12 min 34 s', '2 h 5 min', '1 d 2 h'])
     expect(bytes(999)).toBe('999 B')
     expect(bytes(41_234)).toBe('41 kB')
     expect([micros(999_949), micros(999_960), bytes(999_499), bytes(999_600)]).toEqual(['999.9 ms', '1.00 s', '999 kB', '1.0 MB'])
@@ -217,6 +218,7 @@ describe('aggregations', () => {
   it('have figures of their kind', () => {
     expect(figure(41_234, 'size')).toBe('41 kB')
     expect(figure(41_234.5, 'size_per_second')).toBe('41 kB/s')
+    expect([figure(0, 'size_per_second'), figure(0.2, 'size_per_second')]).toEqual(['0 B/s', '<1 B/s'])
     expect(figure(1500, 'duration')).toBe('1.50 ms')
     expect(figure(2.5, 'number_per_second')).toBe('2.50/s')
     expect(figure('2026-03-01T14:05:00.000000000Z', 'time')).toBe('2026-03-01 14:05:00')

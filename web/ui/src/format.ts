@@ -58,7 +58,11 @@ export function percent(share: number): string {
 export function micros(us: number): string {
   if (us < 1000) return `${us} µs`
   if (us < 999_950) return `${(us / 1000).toFixed(us < 10_000 ? 2 : 1)} ms`
-  return `${(us / 1_000_000).toFixed(2)} s`
+  const seconds = Math.round(us / 1_000_000)
+  if (seconds < 600) return `${(us / 1_000_000).toFixed(2)} s`
+  const [days, hours, minutes] = [Math.floor(seconds / 86_400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60]
+  if (days > 0) return `${days} d ${hours} h`
+  return hours > 0 ? `${hours} h ${minutes} min` : `${minutes} min ${seconds % 60} s`
 }
 
 export function bytes(count: number): string {
@@ -181,7 +185,7 @@ export function figure(value: Cell | undefined, kind: string): string {
   const rate = kind.endsWith('_per_second')
   const per = rate ? '/s' : ''
   const unit = rate ? kind.slice(0, -'_per_second'.length) : kind
-  if (unit === 'size') return bytes(value) + per
+  if (unit === 'size') return (rate && value > 0 && value < 0.5 ? '<1 B' : bytes(value)) + per
   if (unit === 'duration') return micros(rate ? value : Math.round(value)) + per
   return (Number.isInteger(value) ? String(value) : value.toFixed(2)) + per
 }
