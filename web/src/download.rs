@@ -4,7 +4,8 @@
 //!   breaks the connection off, so that a damaged file never looks whole;
 //! * nothing works for an answer that nobody reads: its task ends with it. What runs on a thread of its own and cannot be ended so
 //!   ends when its channel is closed, and keeps the place until then: there are never more than places;
-//! * no caller has all places, however slowly they read.
+//! * no caller has all places, however slowly they read;
+//! * `HEAD` asks whether there is a file: the same is checked, nothing is begun, and the place is free when that is answered.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use wiretag_store::StoreError;
@@ -73,15 +74,19 @@ impl File {
         W: Future<Output = Result<u64, StoreError>> + Send + 'static,
     {
         let (sender, chunks) = mpsc::channel(CHUNKS);
-        let mut task = JoinSet::new();
-        task.spawn(write(sender));
-        let export = Export { chunks: Some(chunks), task, place: Some(place) };
+        let work = write(sender);
+        // Begun when the body is read for the first time: that of `HEAD` never is.
+        let begin = async move {
+            let mut task = JoinSet::new();
+            task.spawn(work);
+            stream::unfold(Export { chunks: Some(chunks), task, place: Some(place) }, Export::next)
+        };
         let headers = [
             (header::CONTENT_TYPE, self.content_type.to_owned()),
             (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", self.name)),
         ];
         let missing = [(completeness::HEADER, self.completeness.header())];
-        (headers, missing, Body::from_stream(stream::unfold(export, Export::next))).into_response()
+        (headers, missing, Body::from_stream(stream::once(begin).flatten())).into_response()
     }
 }
 
@@ -126,8 +131,9 @@ impl Drop for Export {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::BodyDataStream;
     use axum::http::StatusCode;
-    use futures_util::StreamExt;
+    use futures_util::FutureExt;
     use tokio::sync::oneshot;
     use tokio::time::timeout;
 
@@ -162,6 +168,27 @@ mod tests {
         File { content_type: "text/plain", name: "file".into(), completeness: Completeness::default() }
     }
 
+    /// What is read of an answer whose first byte is not there yet.
+    async fn begun(answer: Response) -> BodyDataStream {
+        let mut body = answer.into_body().into_data_stream();
+        assert!(body.next().now_or_never().is_none(), "there is no byte");
+        tokio::task::yield_now().await;
+        body
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_is_not_begun_and_gives_its_place_back_at_once() {
+        let places = Downloads::new(1, 1);
+        let (begun, begins) = oneshot::channel();
+        let check = file().answer(place(&places), |_| async move {
+            let _ = begun.send(());
+            Ok(0)
+        });
+        drop(check);
+        assert_eq!(places.all.available_permits(), 1);
+        begins.await.expect_err("nothing was begun");
+    }
+
     /// Says that it was dropped.
     struct Told(Option<oneshot::Sender<()>>);
 
@@ -182,8 +209,7 @@ mod tests {
             std::future::pending().await
         });
         assert_eq!(answer.status(), StatusCode::OK, "it begins before there is a row");
-        tokio::task::yield_now().await;
-        drop(answer);
+        drop(begun(answer).await);
         timeout(PATIENCE, ended).await.expect("the task ends").expect("told");
         is_free(&places).await;
     }
@@ -196,8 +222,7 @@ mod tests {
             sent.send(sender).expect("somebody takes it");
             std::future::pending().await
         });
-        tokio::task::yield_now().await;
-        drop(answer);
+        drop(begun(answer).await);
         let sender = thread.recv().expect("what the thread writes to");
         timeout(PATIENCE, sender.closed()).await.expect("it is told that nobody reads");
         tokio::time::sleep(2 * CHECK).await;
