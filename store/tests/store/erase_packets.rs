@@ -342,17 +342,23 @@ async fn a_kill_in_between_leaves_the_old_or_the_new() {
     }
 }
 
-/// The catalog is away at the wrong moment: what was written for nothing does not stay, however often it is tried.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_cannot_be_exchanged_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), Role::Appliance).await;
+/// A store with a sealed segment, of a packet of each of the flows 1 and 2.
+async fn with_a_segment(dir: &Path) -> Store {
+    let store = open(dir, Role::Appliance).await;
     let mut log = log(&store, "node");
     for flow in [1, 2] {
         log.append("veth1", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
     }
     log.seal().unwrap();
     store.record_segments().await.unwrap();
+    store
+}
+
+/// The catalog is away at the wrong moment: what was written for nothing does not stay, however often it is tried.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_exchanged_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_a_segment(dir.path()).await;
     store.flows.append(vec![flow(1)]).await.unwrap();
     store.flush().await.unwrap();
     let before = bytes_of(&dir.path().join("packets"));
@@ -379,13 +385,7 @@ async fn a_segment_that_cannot_be_exchanged_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_is_restored_is_erased_from() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), Role::Appliance).await;
-    let mut log = log(&store, "node");
-    for flow in [1, 2] {
-        log.append("veth1", &packet(START, &[flow as u8; 60]), Some(flow)).unwrap();
-    }
-    log.seal().unwrap();
-    store.record_segments().await.unwrap();
+    let store = with_a_segment(dir.path()).await;
     let rows = [1, 2].map(|id| {
         let mut row = flow(id);
         row.record.client.ip = [10, 0, 0, id as u8].into();
