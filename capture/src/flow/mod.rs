@@ -80,8 +80,6 @@ use crate::transaction::Transaction;
 
 /// A jump of time after which every flow is over, ns (13 days): coarse times must not grow older.
 const LONG_JUMP: i64 = 1 << 50;
-/// Nothing comes late any more after so long, in units of [`Moment`]: 2 s.
-const SILENCE: u32 = 2_000;
 
 /// Decoder and flow table of one worker.
 pub struct Engine {
@@ -370,7 +368,8 @@ impl Engine {
     /// Does what silence until `now` means for a flow; whether it goes on.
     fn settle(&mut self, slot: u32, now: Moment, out: &mut Vec<FlowRecord>) -> bool {
         if self.table.is_over_in_silence(slot, now) {
-            if let Some(flow) = self.table.get_mut(slot).filter(|flow| now.since(flow.touched) >= SILENCE) {
+            let is_quiet = self.table.ended_quietly(slot);
+            if let Some(flow) = self.table.get_mut(slot).filter(|_| is_quiet) {
                 flow.track.fall_silent();
             }
             self.cut(slot, out);

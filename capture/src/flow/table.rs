@@ -32,6 +32,9 @@ const MOST_CHANCES: usize = 64;
 /// Flows that are asked for ahead of their tick: so many stay in the cache until then.
 const MOST_EXPECTED: usize = 24;
 
+/// Nothing comes late any more after so long, in [`Moment`] units: 2 s.
+const SILENCE: u32 = 2_000;
+
 /// Timeouts in [`Moment`] units.
 pub(super) struct Timeouts {
     idle: [u32; CLASSES],
@@ -60,6 +63,11 @@ impl Timeouts {
     /// Whether a slice ends in silence, too: a flow that may be silent for long would hold it back until it is over.
     fn ends_in_silence(&self, class: Class) -> bool {
         self.idle_of(class) >= self.active.saturating_mul(2)
+    }
+
+    /// Whether a slice that has lasted for long enough was quiet at its end.
+    fn is_quiet(&self, flow: &Flow) -> bool {
+        self.active.saturating_sub(flow.touched.since(flow.slice_began)) >= SILENCE
     }
 
     /// Whether a slice has lasted for long enough.
@@ -240,6 +248,11 @@ impl Table {
         let Some(Weight { before, after }) = weight else { return Weighed::NoMore };
         self.owned = self.owned + after as usize - before as usize;
         if after > before { Weighed::More } else { Weighed::NoMore }
+    }
+
+    /// Whether the slice that is over was quiet at its end, so that nothing of it comes late any more.
+    pub(super) fn ended_quietly(&self, slot: u32) -> bool {
+        self.get(slot).is_some_and(|flow| self.timeouts.is_quiet(flow))
     }
 
     /// Has the wheel look at the flow when it, or its slice, will be over, if it stays quiet.
