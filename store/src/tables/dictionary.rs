@@ -150,6 +150,17 @@ impl<'a> Keyed<'a> {
         self.distinct - 1
     }
 
+    /// The distinct texts.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.values.as_slice();
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_first_chunk()?;
+            let (text, behind) = behind.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = behind;
+            Some(text)
+        })
+    }
+
     /// Least and greatest of numbers.
     pub(super) fn bounds(&self) -> [Option<u64>; 2] {
         let numbers = || self.values.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));

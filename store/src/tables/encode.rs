@@ -268,9 +268,8 @@ fn encode(
     (field, array): (&Field, &ArrayRef),
 ) -> Result<(), TableError> {
     let name = field.name().as_str();
-    let bloom = pages.blooms.contains(&name).then(|| bloom(array)).flatten();
+    let has_bloom = pages.blooms.contains(&name);
     let comes_again = !MEASURED.contains(&name) && !UNIQUE.contains(&name) && field.is_nullable();
-    let mut bloom = Some(bloom);
     if let Some(columns) = comes_again.then(|| Keyed::of(array)).flatten() {
         for keyed in columns {
             let (_, column) = leaves.next().ok_or_else(too_many)?;
@@ -283,7 +282,7 @@ fn encode(
             } else if COUNTED.contains(&name) || array.null_count() == array.len() {
                 set_statistics(&mut close, Statistics::byte_array(None, None, None, nulls, false))?;
             }
-            close.bloom_filter = bloom.take().flatten();
+            close.bloom_filter = has_bloom.then(|| filter_of(&keyed.texts().collect::<Vec<_>>())).flatten();
             group.append_column(&bytes, close)?;
         }
         return Ok(());
@@ -298,8 +297,8 @@ fn encode(
         if let Some(numbers) = array.as_primitive_opt() {
             set_statistics(&mut close, bounds(numbers))?;
         }
-        if let Some(Some(bloom)) = bloom.take() {
-            close.bloom_filter = Some(bloom);
+        if has_bloom {
+            close.bloom_filter = bloom(array);
         }
         group.append_column(&bytes, close)?;
     }
@@ -346,13 +345,13 @@ fn bounds(numbers: &UInt64Array) -> Statistics {
 fn bloom(array: &ArrayRef) -> Option<Sbbf> {
     match array.as_dictionary_opt::<Int32Type>() {
         Some(words) => filter_of(&in_use(words)?),
-        None => filter_of(&array.as_string_opt::<i32>()?.iter().flatten().collect::<Vec<_>>()),
+        None => filter_of(&array.as_string_opt::<i32>()?.iter().flatten().map(str::as_bytes).collect::<Vec<_>>()),
     }
 }
 
 /// Of rows that were filtered a dictionary has words that none has any more: of what was erased nothing stays. Of some that were put together it has
 /// a word twice.
-fn in_use(words: &DictionaryArray<Int32Type>) -> Option<Vec<&str>> {
+fn in_use(words: &DictionaryArray<Int32Type>) -> Option<Vec<&[u8]>> {
     let texts = words.values().as_string_opt::<i32>()?;
     let mut is_used = vec![false; texts.len()];
     for key in words.keys().iter().flatten() {
@@ -361,11 +360,11 @@ fn in_use(words: &DictionaryArray<Int32Type>) -> Option<Vec<&str>> {
         }
     }
     let used = texts.iter().zip(is_used).filter_map(|(text, is_used)| text.filter(|_| is_used));
-    let distinct: HashSet<&str, RandomState> = used.collect();
+    let distinct: HashSet<&[u8], RandomState> = used.map(str::as_bytes).collect();
     Some(distinct.into_iter().collect())
 }
 
-fn filter_of(texts: &[&str]) -> Option<Sbbf> {
+fn filter_of(texts: &[&[u8]]) -> Option<Sbbf> {
     if texts.is_empty() {
         return None;
     }
