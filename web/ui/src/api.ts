@@ -124,7 +124,10 @@ export interface Bucket {
 }
 
 export interface FlowDetails {
+  /** First to last. */
   slices: Flow[]
+  /** How many lie in the middle and are not listed. */
+  slices_left_out: number
   observations: Flow[]
 }
 
