@@ -81,7 +81,7 @@ impl Store {
                 Err(error) => return Err(error),
             };
         let Some((removed, new)) = found else { return Ok(true) };
-        let exchanged = self.exchange_segment(erasure, (old, new.as_ref()), removed, clock()).await;
+        let exchanged = self.put_in_place(erasure, (old, new.as_ref()), removed, clock()).await;
         if let (Err(error), Some(new)) = (&exchanged, &new)
             && !error.is_unsettled()
         {
@@ -94,7 +94,8 @@ impl Store {
         }
     }
 
-    async fn exchange_segment(
+    /// Gives what is left of a segment its name, then has it count.
+    async fn put_in_place(
         &self,
         erasure: i64,
         (old, new): (&Segment, Option<&Segment>),

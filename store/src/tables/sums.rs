@@ -27,7 +27,7 @@ use parquet::file::reader::ChunkReader;
 use super::encode::read_at;
 
 /// Bytes of a bloom filter that have one checksum: a search reads so many to ask for a text.
-pub(super) const PIECE: u32 = 4_096;
+const PIECE: u32 = 4_096;
 /// Bytes of a block of a bloom filter.
 const BLOCK: u32 = 32;
 const MAGIC: &[u8; 4] = b"WTS1";

@@ -1,6 +1,6 @@
 //! What shows that no row of a row group passes, for a whole file: the tenth of its footer that searches ask for every
-//! file, so that those of thousands of files stay in memory. Of a bloom filter one block is read, the one that would know
-//! the text.
+//! file, so that those of thousands of files stay in memory. Of a bloom filter one piece is read, with the block that would
+//! know the text: pieces have checksums ([`Sums`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) struct Outline {
     layout: Arc<Layout>,
     groups: Vec<Group>,
     sums: Sums,
-    /// That something does not match its checksum was told.
+    /// That a filter is broken was told.
     is_told: AtomicBool,
 }
 
@@ -72,16 +72,15 @@ impl Outline {
     pub(super) fn may_hold(&self, (file, path): (&File, &Path), chunk: &Chunk, text: &str) -> bool {
         let Some(bloom) = chunk.bloom else { return true };
         bloom.may_hold(file, text, &self.sums).unwrap_or_else(|| {
-            self.tell(path, "a bloom filter");
+            // Answers can do without.
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    file = %path.display(),
+                    "a bloom filter cannot be read or does not match its checksum, and is not used; hint: look after the disk"
+                );
+            }
             true
         })
-    }
-
-    /// Says once of a file that it is damaged where answers can do without.
-    fn tell(&self, path: &Path, what: &str) {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(file = %path.display(), "{what} cannot be read or does not match its checksum, and is not used; hint: look after the disk");
-        }
     }
 
     /// Checksums.
